@@ -1,0 +1,1 @@
+"""What draws, writes, stops or measures while a trainer runs."""

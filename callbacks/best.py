@@ -1,0 +1,143 @@
+"""The best epoch: which checkpoint is kept, when training stops, and what is said about it at the end."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from torch import Tensor
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says what happened and what to try."""
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps `checkpoints/best.ckpt` and `checkpoints/last.ckpt` in the run's folder, saved at each epoch's end.
+
+    Args:
+        monitor: The figure that decides which epoch is best.
+        mode: Whether the best is the `min` or the `max`.
+    """
+
+    def __init__(self, monitor: str = "val/loss", mode: str = "min") -> None:
+        super().__init__(
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_last=True,
+            save_on_train_epoch_end=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes the run's folder."""
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+
+class EarlyStopping(LightningEarlyStopping):
+    """Stops when the monitored figure has not improved for a while.
+
+    Args:
+        monitor: The figure that is watched.
+        mode: Whether the best is the `min` or the `max`.
+        patience: Epochs without improvement after which training stops; None trains all epochs.
+        min_delta: What counts as an improvement, in the figure's unit.
+    """
+
+    def __init__(
+        self, monitor: str = "val/loss", mode: str = "min", patience: int | None = 10, min_delta: float = 0.0
+    ) -> None:
+        epochs = 1 << 30 if patience is None else patience
+        super().__init__(monitor, min_delta, epochs, mode=mode, strict=True, check_finite=False,
+                         check_on_train_epoch_end=True)  # fmt: skip
+
+
+class FiniteOrStop(Callback):
+    """Stops a run whose loss or monitored figure is no longer a number, and says so.
+
+    The loss is looked at every `trainer.log_every_n_steps` steps: a look makes the host wait for the device.
+
+    Args:
+        monitor: The figure that has to stay finite.
+    """
+
+    def __init__(self, monitor: str = "val/loss") -> None:
+        self.monitor = monitor
+        self._finite: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Remembers on the device whether the loss was finite, and looks now and then."""
+        finite = torch.isfinite(outputs["loss"].detach())
+        self._finite = finite if self._finite is None else self._finite & finite
+        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:  # type: ignore[attr-defined]
+            if not self._finite:
+                self._stop(trainer, "the training loss")
+            self._finite = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at the monitored figure."""
+        value = trainer.callback_metrics.get(self.monitor)
+        if not trainer.sanity_checking and value is not None and not math.isfinite(value):
+            self._stop(trainer, self.monitor)
+
+    def _stop(self, trainer: Trainer, what: str) -> None:
+        best = Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt"
+        kept = f" The best epoch so far is kept in {best}." if best.is_file() else ""
+        raise TrainingError(
+            f"Training stopped in epoch {trainer.current_epoch}, step {trainer.global_step}: {what} is not a finite "
+            "number any more. Try a lower learning rate (--model.optimizer.lr), gradient clipping "
+            f"(--trainer.gradient_clip_val 1) or full precision (--trainer.precision 32-true).{kept}"
+        )
+
+
+class Summary(Callback):
+    """Says at the end of training what came out and where it lies.
+
+    Args:
+        monitor: The figure that decided which epoch is best.
+    """
+
+    def __init__(self, monitor: str = "val/loss") -> None:
+        self.monitor = monitor
+        self._best: tuple[int, float] | None = None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the best epoch's number."""
+        value = trainer.callback_metrics.get(self.monitor)
+        checkpoint = trainer.checkpoint_callback
+        if value is None or not isinstance(checkpoint, ModelCheckpoint):
+            return
+        better = self._best is None or (
+            float(value) > self._best[1] if checkpoint.mode == "max" else float(value) < self._best[1]
+        )
+        if better:
+            self._best = (trainer.current_epoch, float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best epoch so far, for a resumed run."""
+        return {"best": None if self._best is None else list(self._best)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from a resumed run's best epoch."""
+        self._best = None if state_dict["best"] is None else tuple(state_dict["best"])
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prints the summary."""
+        folder = Path(trainer.default_root_dir)
+        lines = [f"{trainer.current_epoch} epochs, {trainer.global_step} steps."]
+        if self._best is not None:
+            lines.append(f"Best epoch {self._best[0]}: {self.monitor} {self._best[1]:.4f}.")
+        for name in ("checkpoints/best.ckpt", "curves.png", "panels", "metrics.csv", "config.yaml"):
+            if (folder / name).exists():
+                lines.append(f"  {folder / name}")
+        rank_zero_info("\n".join(lines))

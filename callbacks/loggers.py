@@ -1,0 +1,43 @@
+"""Loggers that need no account."""
+
+import os
+from pathlib import Path
+
+from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+
+class WandbLogger(LightningWandbLogger):
+    """Weights & Biases: online for a user who is logged in, otherwise offline into the run's folder.
+
+    `wandb sync <run>/wandb/offline-run-*` uploads an offline run afterwards.
+
+    Args:
+        save_dir: The run's folder.
+        project: Groups the runs of a task.
+        name: Name of the run.
+        group: Groups the runs of a study.
+    """
+
+    def __init__(
+        self,
+        save_dir: str | None = None,
+        project: str = "belvedere",
+        name: str | None = None,
+        group: str | None = None,
+    ) -> None:
+        offline = not logged_in()
+        os.environ.setdefault("WANDB_SILENT", "true")
+        super().__init__(name=name, save_dir=save_dir or ".", offline=offline, project=project, group=group)
+        if offline:
+            rank_zero_info("wandb: not logged in, so this run is logged offline.")
+
+
+def logged_in() -> bool:
+    """Whether wandb has a key, without asking the network; WANDB_MODE=offline counts as not."""
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return False
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    return netrc.is_file() and "wandb" in netrc.read_text()

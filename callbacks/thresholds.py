@@ -1,0 +1,82 @@
+"""Thresholds and minimum areas a class, fitted on the validation pictures when training is over."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tasks.base import ImageTask
+from tasks.thresholds import ThresholdSearch
+
+
+class FittedThresholds(Callback):
+    """Fits a task's `thresholds` and `minimum_areas` on the best epoch's validation masks.
+
+    They are written into `best.ckpt`, so that test and predict use them, and into `thresholds.csv`. The dice
+    that they reach there is a figure of the fit; the honest one is that of the test pictures.
+    """
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Goes back to the best epoch, fits, and keeps what was fitted."""
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        if not best or not isinstance(trainer.checkpoint_callback, ModelCheckpoint):
+            return
+        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+        pl_module.load_state_dict(checkpoint["state_dict"])
+        fitted = fit_thresholds(trainer, pl_module)
+        for name in ("thresholds", "minimum_areas"):
+            buffer: Tensor = getattr(pl_module, name)
+            buffer.copy_(fitted[name])
+            checkpoint["state_dict"][name] = buffer.cpu()
+        if trainer.is_global_zero:
+            temporary = Path(f"{best}.part")
+            torch.save(checkpoint, temporary)
+            temporary.replace(best)
+            _write_table(fitted, list(pl_module.classes), Path(trainer.default_root_dir) / "thresholds.csv")  # type: ignore[arg-type]
+        trainer.strategy.barrier()
+
+
+@torch.no_grad()
+def fit_thresholds(trainer: Trainer, task: LightningModule) -> dict[str, Tensor]:
+    """The best threshold and minimum area of each class on the validation pictures, at the size of their masks.
+
+    Args:
+        trainer: Gives the validation batches and the device.
+        task: An ImageTask whose steps have a probability, and `classes`.
+
+    Returns:
+        `thresholds`, `minimum_areas`, `dice` and `dice_at_half`, (K,) each.
+    """
+    assert isinstance(task, ImageTask)
+    search = ThresholdSearch(task.classes).to(task.device)  # type: ignore[arg-type]
+    task.eval()
+    trainer.validating = True  # data modules do not augment then
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    for batch in tqdm(
+        datamodule.val_dataloader(), "Fitting thresholds", disable=not trainer.is_global_zero, leave=False
+    ):
+        batch = datamodule.on_after_batch_transfer(trainer.strategy.batch_to_device(batch), 0)
+        with trainer.precision_plugin.forward_context():
+            step = task.step(batch)
+        assert step.probability is not None
+        search.update(step.probability, step.target)
+    fitted: dict[str, Tensor] = search.compute()
+    return fitted
+
+
+def _write_table(fitted: dict[str, Tensor], classes: list[str], path: Path) -> None:
+    columns = ("thresholds", "minimum_areas", "dice_at_half", "dice")
+    rows = [
+        [name, *(round(float(fitted[column][index]), 4) for column in columns)] for index, name in enumerate(classes)
+    ]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["class", "threshold", "minimum_area", "dice_at_half", "dice_fitted"], *rows])
+    rank_zero_info("Fitted on the validation pictures:\n" + "\n".join(
+        f"  {name:<10} threshold {threshold:.2f}, minimum area {area:.2%} of the picture: dice {half:.4f} -> {dice:.4f}"
+        for name, threshold, area, half, dice in rows))  # fmt: skip

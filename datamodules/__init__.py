@@ -1,0 +1,1 @@
+"""One DataModule a task: everything that touches a file."""

@@ -1,0 +1,185 @@
+"""The parent of every data module: splits, loaders, and what is done to a batch on the device."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
+
+from datamodules.files import DataError, read_table, refuse
+from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate
+from ops.flips import flip_by_seed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class Study:
+    """What `belvedere describe` shows of a data set.
+
+    Attributes:
+        tables: Tables by name; the first is the summary.
+        charts: Bar charts by title: index = bins or categories, values = heights, named like their axes.
+        examples: Title, picture uint8 (H, W, 3) and masks bool (K, H, W).
+        classes: Names of the K classes.
+    """
+
+    tables: "dict[str, pd.DataFrame]" = field(default_factory=dict)
+    charts: "dict[str, pd.Series[Any]]" = field(default_factory=dict)
+    examples: list[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]] = field(default_factory=list)
+    classes: Sequence[str] = ()
+
+
+class ImageDataModule(LightningDataModule, ABC):
+    """Pictures of a folder in the splits train, val and test, and pictures to predict.
+
+    Subclasses fill `datasets` in `setup` and say what is wrong with the user's data in `problems`.
+
+    Args:
+        root: The folder of the data set.
+        pictures: What `predict` reads: a folder or one file; None is the data set's own choice.
+        batch_size: Pictures a process and step.
+        num_workers: Loader processes; None is the number of cores, at most 8, and 0 for less than 64 pictures.
+        val_fraction: Share of the pictures that is validated on.
+        test_fraction: Share of the pictures that is tested on.
+        split_seed: Seed of the split. `splits.csv` in `root` with the columns `name,split` wins over all three.
+        flips: Whether training pictures are flipped at random, along both axes.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        pictures: str | Path | None,
+        batch_size: int,
+        num_workers: int | None,
+        val_fraction: float,
+        test_fraction: float,
+        split_seed: int,
+        flips: bool,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root).expanduser()
+        self.pictures = None if pictures is None else Path(pictures).expanduser()
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
+        self.flips = flips
+        self.datasets: dict[str, Samples] = {}
+
+    @abstractmethod
+    def problems(self) -> list[str]:
+        """Everything that is wrong with the user's data, a sentence each; slow: it opens every file."""
+
+    @abstractmethod
+    def describe(self) -> Study:
+        """Tables, charts and examples of the data set."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, of order and augmentation."""
+        return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    def split(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Names of train, val and test: disjoint, seeded and repeatable, or as the user's `splits.csv` says.
+
+        Raises:
+            DataError: `splits.csv` names an unknown picture or split, or a split that is needed is empty.
+        """
+        table = self.root / "splits.csv"
+        splits = self._read_splits(table, names) if table.is_file() else self._draw_splits(names)
+        for split in ("train", "val"):
+            if not splits[split]:
+                raise DataError(
+                    f"The split {split!r} of {self.root} is empty ({len(names)} pictures in all). Give more pictures, "
+                    "another val_fraction and test_fraction, or a splits.csv with the columns name,split."
+                )
+        rank_zero_info(f"{self.root}: " + ", ".join(f"{len(splits[split])} {split}" for split in SPLITS))
+        return splits
+
+    def _draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
+        ordered = sorted(names)
+        shuffled = [ordered[i] for i in np.random.default_rng(self.split_seed).permutation(len(ordered))]
+        val = max(1, round(self.val_fraction * len(names))) if self.val_fraction > 0 else 0
+        test = max(1, round(self.test_fraction * len(names))) if self.test_fraction > 0 else 0
+        parts = {"val": shuffled[:val], "test": shuffled[val : val + test], "train": shuffled[val + test :]}
+        return {split: sorted(part) for split, part in parts.items()}
+
+    def _read_splits(self, path: Path, names: Sequence[str]) -> dict[str, list[str]]:
+        table = read_table(path, ["name", "split"])
+        known = set(names)
+        refuse(
+            [f"{path}, row {row}: there is no picture {name!r} in {self.root}." for row, name in
+             enumerate(table["name"], start=2) if name not in known]
+            + [f"{path}, row {row}: the split {split!r} is not one of {', '.join(SPLITS)}." for row, split in
+               enumerate(table["split"], start=2) if split not in SPLITS],
+            str(path),
+        )  # fmt: skip
+        splits = {split: sorted(set(table["name"][table["split"] == split])) for split in SPLITS}
+        for left, right in (("train", "val"), ("train", "test"), ("val", "test")):
+            both = set(splits[left]) & set(splits[right])
+            if both:
+                rank_zero_warn(
+                    f"{path} puts {len(both)} pictures into both {left} and {right}: their scores say how well "
+                    "pictures are remembered, not how well new ones are understood."
+                )
+        out = len(known) - len(set(table["name"]))
+        if out:
+            rank_zero_warn(f"{path} does not name {out} of the {len(known)} pictures; they are left out.")
+        return splits
+
+    def _loader(self, split: str) -> EpochLoader:
+        dataset = self.datasets[split]
+        training = split == "train"
+        trainer = self.trainer
+        world, rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+        workers = self.num_workers
+        if workers is None:
+            workers = 0 if len(dataset) < 64 else min(8, os.cpu_count() or 1)
+        sampler = EpochSampler(dataset, shuffle=training, seed=self.seed, world=world, rank=rank)
+        return EpochLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0 and training,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            # a last batch of one picture has no batch statistics
+            drop_last=training and len(sampler) > self.batch_size and len(sampler) % self.batch_size == 1,
+        )
+
+    def train_dataloader(self) -> EpochLoader:
+        """Training batches, in an order that is a function of (seed, epoch)."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> EpochLoader:
+        """Validation batches, every picture once."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> EpochLoader:
+        """Test batches, every picture once."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> EpochLoader:
+        """Batches of the pictures to predict, every one once."""
+        return self._loader("predict")
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
+        """Makes pictures float in [0, 1] and, in training only, augments them."""
+        batch["image"] = batch["image"].float() / 255
+        if "mask" in batch:
+            batch["mask"] = batch["mask"].float()
+        if self.flips and self.trainer is not None and self.trainer.training:
+            keys = [key for key in ("image", "mask") if key in batch]
+            batch.update(zip(keys, flip_by_seed([batch[key] for key in keys], batch["seed"]), strict=True))
+        return batch

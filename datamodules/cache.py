@@ -1,0 +1,77 @@
+"""Arrays computed once and kept on disk: decoded pictures and masks, so that later epochs read no file."""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from datamodules.files import DataError, refuse
+
+
+def cache_folder() -> Path:
+    """Where cached arrays lie: $BELVEDERE_CACHE, or `belvedere` in the user's cache folder."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("BELVEDERE_CACHE") or Path(home) / "belvedere")
+
+
+def fingerprint(files: Sequence[Path], recipe: object) -> str:
+    """A key that changes when a file's path, size or time, or the recipe, changes."""
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode())
+    for file in files:
+        status = file.stat()
+        digest.update(f"{file.absolute()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def cached_array(
+    name: str, key: str, shape: tuple[int, ...], make: Callable[[int], NDArray[np.uint8]], what: str
+) -> NDArray[np.uint8]:
+    """A memory-mapped uint8 array of this shape whose row i is `make(i)`; made once, by all cores.
+
+    It is written under a temporary name and renamed when it is whole: two processes that start at once both end
+    with a whole file, and a killed one leaves none.
+
+    Args:
+        name: What the file's name begins with, for people who look into the folder.
+        key: What identifies the content (`fingerprint`).
+        shape: Rows first.
+        make: Row i; its DataErrors are collected.
+        what: What is done, for the progress bar and in errors, such as "Decoding pictures".
+
+    Raises:
+        DataError: Rows could not be made; the message names all of them.
+    """
+    path = cache_folder() / f"{name}-{'x'.join(map(str, shape))}-{key}.npy"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            refuse(_fill(rows, make, what), what.lower())
+            rows.flush()
+            del rows
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return array
+
+
+def _fill(rows: NDArray[np.uint8], make: Callable[[int], NDArray[np.uint8]], what: str) -> list[str]:
+    def fill(index: int) -> str | None:
+        try:
+            rows[index] = make(index)
+        except DataError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the interpreter's lock
+        done = tqdm(pool.map(fill, range(len(rows))), desc=what, total=len(rows), unit="", leave=False)
+        return [problem for problem in done if problem is not None]

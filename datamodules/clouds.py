@@ -1,0 +1,207 @@
+"""Clouds: the Kaggle folder of satellite pictures, or any pictures with a folder of masks a class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
+
+from datamodules.base import ImageDataModule, Study
+from datamodules.cache import cached_array, fingerprint
+from datamodules.files import DataError, picture_files, picture_size, read_picture, read_table
+from datamodules.geometry import resized
+from datamodules.loaders import Samples
+from datamodules.masks import MaskSource, mask_source
+from ops.gaps import seen
+
+Size = tuple[int, int]
+
+
+class CloudsDataModule(ImageDataModule):
+    """Pictures with K masks that may overlap, decoded once into a cache.
+
+    Args:
+        root: The Kaggle folder as downloaded (`train.csv`, `train_images`), or `images/` and
+            `masks/<class>/<stem>.png`.
+        classes: Names of the K classes.
+        size: Height and width that the network is given.
+        output_size: Height and width of the masks that validate and test score and predict writes; the
+            competition's are 350 x 525. None: the network's for scores, each picture's own for predict.
+        small_masks: What to do with training masks below `small_mask_area`: `keep` them, `drop_mask` (train as
+            if the class were absent) or `drop_picture` (leave the picture out of training).
+        small_mask_area: A share of the picture's area, in [0, 1].
+        leave_out_gaps: Whether black gaps between two orbits count in neither loss nor prediction. Not for
+            pictures where land or shadows are black (Landsat).
+        pictures: What `predict` reads: a folder or one file; None is `test_images` of `root`.
+        batch_size: Pictures a process and step.
+        num_workers: Loader processes; None decides by the number of cores and pictures.
+        val_fraction: Share of the pictures that is validated on.
+        test_fraction: Share of the pictures that is tested on.
+        split_seed: Seed of the split; `splits.csv` in `root` (`name,split`) wins.
+        flips: Whether training pictures are flipped at random, along both axes.
+    """
+
+    def __init__(
+        self,
+        root: str | Path = "understanding_cloud_organization",
+        classes: Sequence[str] = ("Fish", "Flower", "Gravel", "Sugar"),
+        size: Size = (224, 224),
+        output_size: Size | None = None,
+        small_masks: Literal["keep", "drop_mask", "drop_picture"] = "keep",
+        small_mask_area: float = 0.01,
+        leave_out_gaps: bool = False,
+        pictures: str | Path | None = None,
+        batch_size: int = 16,
+        num_workers: int | None = None,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
+        flips: bool = True,
+    ) -> None:
+        super().__init__(root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips)
+        self.classes = list(classes)
+        self.size: Size = (size[0], size[1])
+        self.output_size: Size | None = None if output_size is None else (output_size[0], output_size[1])
+        self.small_masks, self.small_mask_area = small_masks, small_mask_area
+        self.leave_out_gaps = leave_out_gaps
+
+    def prepare_data(self) -> None:
+        """Fills the cache, in one process of each machine."""
+        if self.trainer is None or self.trainer.state.fn != "predict":
+            self._cached()
+
+    def setup(self, stage: str) -> None:
+        """Makes the data sets of a stage.
+
+        Raises:
+            DataError: The data are not as wanted; all problems are listed.
+        """
+        if stage == "predict":
+            self.datasets["predict"] = self._predicted()
+            return
+        if self.datasets.keys() >= {"train", "val"}:
+            return
+        source, pictures, masks = self._cached()
+        scored = masks if self.output_size is None else self._cached_masks(source, self.output_size)
+        row = {name: index for index, name in enumerate(source.names)}
+        for split, names in self.split(source.names).items():
+            rows = [row[name] for name in names]
+            if split == "train":
+                rows, emptied = self._without_small(rows, masks)
+                self.datasets[split] = self._samples(source, rows, pictures, masks, emptied)
+            else:
+                self.datasets[split] = self._samples(source, rows, pictures, scored, {})
+
+    def _samples(
+        self,
+        source: MaskSource,
+        rows: list[int],
+        pictures: NDArray[np.uint8],
+        masks: NDArray[np.uint8],
+        emptied: dict[int, NDArray[np.bool_]],
+    ) -> Samples:
+        count = len(self.classes)
+
+        def make(index: int) -> dict[str, Any]:
+            row = rows[index]
+            mask = np.unpackbits(masks[row], axis=0, count=count)
+            if row in emptied:
+                mask[emptied[row]] = 0
+            image = np.ascontiguousarray(pictures[row].transpose(2, 0, 1))
+            return {"image": torch.from_numpy(image), "mask": torch.from_numpy(mask)}
+
+        return Samples([source.names[row] for row in rows], make, self.seed)
+
+    def _without_small(
+        self, rows: list[int], masks: NDArray[np.uint8]
+    ) -> tuple[list[int], dict[int, NDArray[np.bool_]]]:
+        """Training rows that stay, and which classes of a row count as absent."""
+        if self.small_masks == "keep":
+            return rows, {}
+        small: dict[int, NDArray[np.bool_]] = {}
+        for row in rows:
+            areas = np.unpackbits(masks[row], axis=0, count=len(self.classes)).mean(axis=(1, 2))
+            below = (areas > 0) & (areas < self.small_mask_area)
+            if below.any():
+                small[row] = below
+        rank_zero_info(f"{self.small_masks}: {len(small)} of {len(rows)} training pictures have masks below "
+                       f"{self.small_mask_area:.2%} of their area.")  # fmt: skip
+        if self.small_masks == "drop_mask":
+            return rows, small
+        return [row for row in rows if row not in small], {}
+
+    def _cached(self) -> tuple[MaskSource, NDArray[np.uint8], NDArray[np.uint8]]:
+        """The source, its pictures (N, H, W, 3) and its masks, eight classes a byte (N, ceil(K / 8), H, W)."""
+        source = mask_source(self.root, self.classes)
+
+        def make(index: int) -> NDArray[np.uint8]:
+            name = source.names[index]
+            misfit = source.misfit(name)
+            if misfit:
+                raise DataError(misfit)
+            return resized(read_picture(source.path(name), at_least=self.size), self.size)
+
+        paths = [source.path(name) for name in source.names]
+        pictures = cached_array("clouds-pictures", fingerprint(paths, self.size), (len(paths), *self.size, 3), make,
+                                f"decoding the pictures of {self.root}")  # fmt: skip
+        if self.output_size is not None:
+            self._cached_masks(source, self.output_size)
+        return source, pictures, self._cached_masks(source, self.size)
+
+    def _cached_masks(self, source: MaskSource, size: Size) -> NDArray[np.uint8]:
+        def make(index: int) -> NDArray[np.uint8]:
+            return np.packbits(source.masks(source.names[index], size), axis=0)
+
+        shape = (len(source.names), -(-len(self.classes) // 8), *size)
+        key = fingerprint(source.files, [self.classes, size])
+        return cached_array("clouds-masks", key, shape, make, f"decoding the masks of {self.root}")
+
+    def _predicted(self) -> Samples:
+        """The pictures to predict, in the order of `sample_submission.csv` where that names them."""
+        files = picture_files(self.pictures or self.root / "test_images")
+        order = self.root / "sample_submission.csv"
+        if self.pictures is None and order.is_file():
+            names = list(dict.fromkeys(read_table(order, ["Image_Label"])["Image_Label"].str.rpartition("_")[0]))
+            by_name = {file.name: file for file in files}
+            absent = [name for name in names if name not in by_name]
+            if absent:
+                raise DataError(
+                    f"{order} names {len(absent)} pictures that are not in {self.root / 'test_images'}, the first is "
+                    f"{absent[0]!r}. Unpack the test pictures again."
+                )
+            files = [by_name[name] for name in names]
+
+        def make(index: int) -> dict[str, Any]:
+            file = files[index]
+            size = self.output_size or picture_size(file)
+            picture = read_picture(file, at_least=(max(size[0], self.size[0]), max(size[1], self.size[1])))
+            image = np.ascontiguousarray(resized(picture, self.size).transpose(2, 0, 1))
+            return {
+                "image": torch.from_numpy(image),
+                "size": torch.tensor(size),
+                "source": resized(picture, size),
+            }
+
+        return Samples([file.name for file in files], make)
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
+        """Adds `valid` (B, 1, H, W), false in black gaps."""
+        batch = super().on_after_batch_transfer(batch, dataloader_index)
+        if self.leave_out_gaps:
+            batch["valid"] = seen(batch["image"])
+        return batch
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with the data, a line each."""
+        from datamodules.clouds_study import problems
+
+        return problems(self)
+
+    def describe(self) -> Study:
+        """The thesis's data study: figures 4.1 to 4.5 and section 4.6."""
+        from datamodules.clouds_study import study
+
+        return study(self)

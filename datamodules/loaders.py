@@ -1,0 +1,92 @@
+"""Samplers and loaders whose order is a function of (seed, epoch), not of workers or processes."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+PRIME = 1_000_003
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """The seed of all that is random about one sample in one epoch: a 63-bit integer."""
+    return ((seed * PRIME + epoch) * PRIME + index) % (1 << 63)
+
+
+class EpochSampler(DistributedSampler[Any]):
+    """Yields (epoch, index), so that workers know the epoch.
+
+    Training: one permutation a (seed, epoch), cut into batches that do not depend on the number of processes:
+    step k consumes the same samples however many processes share them. Otherwise: every index once, in order,
+    process r taking r, r + world, …; none is repeated to even out the shares.
+
+    A DistributedSampler, so that Lightning leaves it alone.
+
+    Args:
+        dataset: What is sampled.
+        shuffle: Whether this is for training.
+        seed: Of the permutations.
+        world: Number of processes.
+        rank: This process.
+    """
+
+    def __init__(self, dataset: Dataset[Any], shuffle: bool, seed: int, world: int = 1, rank: int = 0) -> None:
+        super().__init__(dataset, num_replicas=world, rank=rank, shuffle=shuffle, seed=seed)
+        if not shuffle:
+            self.num_samples = len(range(rank, len(dataset), world))
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]  # a plain index would lose the epoch
+        if self.shuffle:
+            yield from ((self.epoch, index) for index in super().__iter__())
+        else:
+            yield from ((self.epoch, index) for index in range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+
+
+class EpochLoader(DataLoader[Any]):
+    """A DataLoader whose workers start at the first batch instead of at `iter`.
+
+    Lightning calls `iter` before it tells the sampler the epoch; workers started then would draw the wrong one.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is what makes it lazy
+        yield from super().__iter__()
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch of samples: tensors and numbers stacked, everything else as a list."""
+    batch: dict[str, Any] = {}
+    for key, first in samples[0].items():
+        values = [sample[key] for sample in samples]
+        if isinstance(first, torch.Tensor):
+            batch[key] = torch.stack(values)
+        elif isinstance(first, int):
+            batch[key] = torch.tensor(values)
+        else:
+            batch[key] = values
+    return batch
+
+
+class Samples(Dataset[dict[str, Any]]):
+    """A data set of named samples, each made by a function.
+
+    Args:
+        names: Names of the samples.
+        make: Makes sample i: `image` uint8 (3, H, W) and what the task learns from.
+        seed: Of what is random about the samples.
+    """
+
+    def __init__(self, names: list[str], make: Callable[[int], dict[str, Any]], seed: int = 0) -> None:
+        self.names, self.make, self.seed = names, make, seed
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        epoch, index = key
+        return {
+            "name": self.names[index],
+            "index": index,
+            "seed": sample_seed(self.seed, epoch, index),
+            **self.make(index),
+        }

@@ -1,0 +1,167 @@
+"""Draws small sample datasets, seeded, in the layouts that the data modules read: for tests and demos."""
+
+import argparse
+import csv
+import json
+import tempfile
+from collections.abc import Callable, Iterable
+from itertools import product
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from datamodules.sample_clouds import CLOUD_CLASSES, cloud_picture
+from ops.rle import encode
+
+MARKER = "sample.json"
+
+Arguments = dict[str, str | int | list[int]]
+
+
+def draw_once(root: Path, arguments: Arguments, draw: Callable[[Path], None]) -> Path:
+    """Have `draw` fill a folder beside `root` and rename it to `root`, unless `root` holds this very sample.
+
+    Args:
+        root: The sample's folder: absent, empty, or drawn before from the same `arguments`.
+        arguments: Whatever decides the sample's content; kept in its `sample.json`.
+        draw: Writes the sample into the folder that it is given.
+
+    Returns:
+        `root`.
+
+    Raises:
+        ValueError: `root` has other content, which is left as it is.
+    """
+    home = root.resolve()
+    if _holds(home, arguments):
+        return root
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as folder:
+        draft = Path(folder, home.name)
+        draft.mkdir()
+        draw(draft)
+        Path(draft, MARKER).write_text(json.dumps(arguments) + "\n")
+        try:
+            draft.replace(home)
+        except OSError:
+            if not _holds(home, arguments):  # else another process has just drawn the same
+                raise
+    return root
+
+
+def _holds(root: Path, arguments: Arguments) -> bool:
+    """Whether `root` is this sample (True) or nothing (False); anything else is a ValueError."""
+    marker = root / MARKER
+    if marker.is_file() and marker.read_text() == json.dumps(arguments) + "\n":
+        return True
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    found = f"another sample, {marker.read_text().strip()}" if marker.is_file() else "what is no sample"
+    raise ValueError(
+        f"{root} holds {found}; an absent or empty folder was wanted, or the sample {json.dumps(arguments)}. "
+        "Name another folder, or delete this one yourself: drawing never overwrites."
+    )
+
+
+def _hexadecimal_names(rng: np.random.Generator, count: int) -> list[str]:
+    """Different names of seven hexadecimal digits, as Kaggle's pictures have."""
+    return [f"{number:07x}" for number in rng.choice(16**7, count, replace=False)]
+
+
+def _write_jpeg(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+    """Write an sRGB picture (H, W, 3)."""
+    _, encoded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    path.write_bytes(encoded.tobytes())
+
+
+def _write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def draw_clouds(
+    root: Path,
+    pictures: int = 36,
+    test_pictures: int = 6,
+    size: tuple[int, int] = (280, 420),
+    seed: int = 0,
+) -> Path:
+    """Draw a sample of Kaggle's "Understanding Clouds from Satellite Images" in its layout.
+
+    `train.csv` has four rows a picture of `train_images/`, with a mask in half of them, which is the union of
+    one to three boxes; `sample_submission.csv` has four rows a picture of `test_images/`. A black gap between
+    two orbits crosses a third of the pictures. The same arguments give the same bytes.
+
+    Args:
+        root: The folder to draw: absent, empty, or drawn before from the same arguments.
+        pictures: How many pictures have masks.
+        test_pictures: How many have none.
+        size: Height and width in pixels; lengths in the picture follow the height.
+        seed: Decides everything else.
+
+    Returns:
+        `root`.
+
+    Raises:
+        ValueError: `root` has other content, there is no picture to draw, or pictures are under 64 pixels.
+    """
+    if pictures < 1 or test_pictures < 0 or min(size) < 64:
+        raise ValueError(
+            f"{pictures=}, {test_pictures=}, {size=}: at least one picture, no fewer than 0 test pictures "
+            "and 64 pixels a side were wanted; ask for more."
+        )
+
+    def draw(folder: Path) -> None:
+        rng = np.random.default_rng(seed)
+        names = [f"{name}.jpg" for name in _hexadecimal_names(rng, pictures + test_pictures)]
+        train, test = sorted(names[:pictures]), sorted(names[pictures:])
+        truth = _draw_cloud_folder(rng, folder / "train_images", train, size)
+        _draw_cloud_folder(rng, folder / "test_images", test, size)
+        header = ("Image_Label", "EncodedPixels")
+        _write_table(folder / "train.csv", header, truth)
+        answers = [(f"{name}_{cloud}", "1 1") for name, cloud in product(test, CLOUD_CLASSES)]
+        _write_table(folder / "sample_submission.csv", header, answers)
+
+    arguments: Arguments = {"sample": "clouds", "pictures": pictures, "test_pictures": test_pictures}
+    return draw_once(root, {**arguments, "size": list(size), "seed": seed}, draw)
+
+
+def _draw_cloud_folder(
+    rng: np.random.Generator, folder: Path, names: list[str], size: tuple[int, int]
+) -> list[tuple[str, str]]:
+    """Draw the named pictures; return the rows of their truth."""
+    folder.mkdir()
+    # Dealt, not thrown like dice: classes, empty pairs and gaps keep their shares among few pictures too.
+    counts = rng.permutation(np.resize([2, 1, 3, 2, 1, 4, 2, 1], len(names)))
+    gaps = rng.permutation(np.arange(len(names)) % 3 == 0)
+    used = np.zeros(len(CLOUD_CLASSES))
+    rows = []
+    for name, count, gap in zip(names, counts, gaps, strict=True):
+        dealt = np.argsort(used + rng.uniform(0, 1, len(used)))[:count]
+        used[dealt] += 1
+        picture, masks = cloud_picture(rng, size, [CLOUD_CLASSES[index] for index in dealt], gap)
+        _write_jpeg(folder / name, picture)
+        rows += [(f"{name}_{cloud}", encode(masks[cloud]) if cloud in masks else "") for cloud in CLOUD_CLASSES]
+    return rows
+
+
+def main() -> None:
+    """Draw a sample from the command line: `python -m datamodules.samples clouds FOLDER`."""
+    parser = argparse.ArgumentParser(description="Draw a small sample dataset in the real one's layout.")
+    parser.add_argument("task", choices=["clouds"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pictures", type=int, default=36, help="pictures with masks (default 36)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same bytes (default 0)")
+    arguments = parser.parse_args()
+    try:
+        root = draw_clouds(arguments.folder, arguments.pictures, seed=arguments.seed)
+    except ValueError as error:
+        parser.error(str(error))
+    for part in sorted(root.iterdir()):
+        print(f"{part}: {len(list(part.iterdir()))} pictures" if part.is_dir() else part)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One LightningModule a task, its networks, losses and metrics, and the command line."""

@@ -1,0 +1,42 @@
+"""The command line: `belvedere` = `python -m tasks`."""
+
+import sys
+
+HELP = """belvedere: five picture tasks for few pictures, on one command line
+
+  belvedere fit      --config clouds/fpn --data.root FOLDER     train; keeps the best epoch
+  belvedere validate --ckpt_path FILE                           figures on the validation pictures
+  belvedere test     --ckpt_path FILE                           figures on the test pictures
+  belvedere predict  --ckpt_path FILE --data.pictures PATH      masks, tables and overlays of a folder or one picture
+  belvedere describe --config clouds/fpn --data.root FOLDER     checks the data set, then tables and pictures of it
+
+Every command takes
+  --config NAME    an experiment (clouds/unet, clouds/pspnet, clouds/fpn, clouds/demo), then overlays (debug, gpu, ddp,
+                   slurm, tensorboard): a file of yours, or one that is shipped; later ones win
+  --output FOLDER  where everything goes that the command writes; runs/<task>/<date> where it is not given
+  --KEY VALUE      any setting: --model.encoder resnet34, --data.batch_size 8, --monitor val/auprc
+  --help           all of them; --model.help CloudsTask and --data.help CloudsDataModule for a task's own
+  --print_config   what would be run
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: What was typed after `belvedere`; None takes it from the process.
+
+    Returns:
+        The exit code: 0, or 2 where the user's input was refused.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP)  # at once: importing the libraries takes seconds
+        return 0
+    from tasks.cli import run
+
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

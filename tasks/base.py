@@ -1,0 +1,159 @@
+"""The parent of every task: one loop, one set of log names, one way to optimisers and weights."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric, MetricCollection
+
+Batch: TypeAlias = dict[str, Any]
+"""The only contract between data and tasks: `image` (B, 3, H, W) float32 sRGB in [0, 1], `name` list[str],
+`index` (B,), and what the task learns from (`mask`, `label`, `votes`; `valid` where something must not count)."""
+
+STAGES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one batch gives, the same in training, validation and test.
+
+    Attributes:
+        loss: Mean over the batch, a scalar with a gradient.
+        prediction: The decision, in the form that the task's metrics take.
+        target: The truth, in the same form.
+        probability: What the decision was made from, in [0, 1], where a metric needs it.
+    """
+
+    loss: Tensor
+    prediction: Tensor
+    target: Tensor
+    probability: Tensor | None = None
+
+
+class Meter(nn.Module):
+    """The loss and the metrics of one stage, counted over an epoch.
+
+    Args:
+        metrics: By any name; each `compute` returns a dict of named figures.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        super().__init__()
+        self.loss = MeanMetric()
+        self.scores = MetricCollection(dict(metrics), compute_groups=False)
+
+    @torch.no_grad()
+    def update(self, step: Step, size: int) -> None:
+        """Counts a batch of `size` pictures."""
+        self.loss.update(step.loss.detach(), weight=size)
+        fields = {"prediction": step.prediction, "target": step.target, "probability": step.probability}
+        self.scores.update(**{name: value for name, value in fields.items() if value is not None})
+
+    def result(self) -> dict[str, Tensor]:
+        """The figures since the last call, over all processes."""
+        values: dict[str, Tensor] = {"loss": self.loss.compute(), **self.scores.compute()}
+        self.loss.reset()
+        self.scores.reset()
+        return values
+
+
+class ImageTask(LightningModule, ABC):
+    """A picture task: subclasses give a network, `step`, `predict` and `build_metrics`.
+
+    Logs `<stage>/loss` and `<stage>/<metric>` for the stages train, val and test once an epoch, exact under
+    several processes.
+
+    Args:
+        optimizer: Makes the optimiser from the parameters that are trained.
+        scheduler: Makes the learning-rate schedule from the optimiser, stepped once an epoch; none by default.
+    """
+
+    def __init__(self, optimizer: OptimizerCallable, scheduler: LRSchedulerCallable | None = None) -> None:
+        super().__init__()
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.meters = nn.ModuleDict({f"{stage}_meter": Meter(self.build_metrics()) for stage in STAGES})
+
+    @abstractmethod
+    def build_metrics(self) -> dict[str, Metric]:
+        """New metrics whose `compute` returns a dict of named figures; `update` takes fields of `Step`."""
+
+    @abstractmethod
+    def step(self, batch: Batch) -> Step:
+        """Loss, prediction and target of a batch; the same for training, validation and test."""
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """Named results for a batch of which only `image` is needed; for callbacks and for users."""
+
+    def load_pretrained(self) -> None:
+        """Fills the network with the weights that training starts from; called once, before `fit` only."""
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Loss of a training batch."""
+        return self._update("train", batch)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Counts a validation batch."""
+        self._update("val", batch)
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        """Counts a test batch."""
+        self._update("test", batch)
+
+    def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        """`predict`, for a trainer."""
+        return self.predict(batch)
+
+    def _meter(self, stage: str) -> "Meter":
+        meter = self.meters[f"{stage}_meter"]  # "train" alone is refused as a key: it is a method of ModuleDict
+        assert isinstance(meter, Meter)
+        return meter
+
+    def _update(self, stage: str, batch: Batch) -> Tensor:
+        step = self.step(batch)
+        self._meter(stage).update(step, len(batch["image"]))
+        return step.loss
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Makes dropout a function of (seed, epoch, batch, process), so that a resumed run repeats it."""
+        key = (int(os.environ.get("PL_GLOBAL_SEED", 0)), self.current_epoch, batch_index, self.global_rank)
+        torch.manual_seed(hash(key) & 0x7FFF_FFFF)  # a tuple of integers hashes the same in every process
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+        """Logs at an epoch's last batch, so that callbacks find the figures at the epoch's end."""
+        if self.trainer.is_last_batch:
+            self._log("train")
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs `val/…`."""
+        self._log("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs `test/…`."""
+        self._log("test")
+
+    def _log(self, stage: str) -> None:
+        values = {f"{stage}/{name}": value for name, value in self._meter(stage).result().items()}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+
+    def trained_parameters(self) -> Iterable[nn.Parameter]:
+        """The parameters that the optimiser is given."""
+        return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser and, where there is one, the schedule, stepped once an epoch."""
+        optimizer = self.optimizer(self.trained_parameters())
+        if self.scheduler is None:
+            return optimizer
+        schedule = self.scheduler(optimizer)
+        config: dict[str, Any] = {"scheduler": schedule, "interval": "epoch"}
+        if isinstance(schedule, ReduceLROnPlateau):
+            config["monitor"] = schedule.monitor
+        return {"optimizer": optimizer, "lr_scheduler": config}

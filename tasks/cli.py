@@ -1,0 +1,228 @@
+"""The commands: a thin LightningCLI, the one place that knows both tasks and data modules."""
+
+import inspect
+import logging
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+import tasks.clouds  # noqa: F401 - imported so that a config can name the class
+from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, TrainingError
+from callbacks.curves import Curves
+from callbacks.panels import Panels
+from datamodules.base import ImageDataModule
+from datamodules.files import DataError
+from tasks.arguments import SHIPPED, ArgumentError, ParserError, expanded, nearest, readable, run_folder
+from tasks.base import ImageTask
+from tasks.networks.backbones import WeightsError
+
+COMMANDS = ("fit", "validate", "test", "predict", "describe")
+
+
+class BelvedereTrainer(Trainer):
+    """Lightning's trainer, with a name for the command that needs none."""
+
+    def describe(self, model: LightningModule, datamodule: LightningDataModule) -> None:
+        """Check a data set, then write tables and pictures of it."""
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors are one sentence and name the nearest option."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuses what was typed.
+
+        Raises:
+            ParserError: Always.
+        """
+        known = [name for action in self._actions for name in action.option_strings]
+        for key, parent in (("model", ImageTask), ("data", ImageDataModule)):
+            for child in parent.__subclasses__():
+                known += [f"--{key}.{name}" for name in inspect.signature(child).parameters]
+        raise ParserError(str(message), known)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes the run's config into its folder and into each checkpoint."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes `config.yaml`, when training only."""
+        if stage == "fit" and trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary = folder / "config.yaml.part"
+            temporary.write_text(self._text())
+            temporary.replace(folder / "config.yaml")
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keeps a copy, for a checkpoint that is moved without its folder."""
+        checkpoint["config"] = self._text()
+
+    def _text(self) -> str:
+        text: str = self.parser.dump(self.config, skip_none=False)
+        return text
+
+
+class BelvedereCLI(LightningCLI):
+    """fit, validate, test, predict and describe for every task."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The commands and the arguments of theirs that are no options."""
+        return {**LightningCLI.subcommands(), "describe": {"model", "datamodule"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds what every task has: a folder, a monitored figure, and the callbacks around it."""
+        parser.add_argument("--output", type=str | None, default=None,
+                            help="Folder for all that is written (default: runs/<task>/<date and time>).")  # fmt: skip
+        parser.add_argument("--monitor", type=str, default="val/loss",
+                            help="The figure that decides which epoch is best and when training stops.")  # fmt: skip
+        for name, callback in (("early_stopping", EarlyStopping), ("checkpoint", BestCheckpoint),
+                               ("finite", FiniteOrStop), ("summary", Summary), ("curves", Curves)):  # fmt: skip
+            parser.add_lightning_class_args(callback, name)
+            parser.link_arguments("monitor", f"{name}.monitor")
+            if name in ("early_stopping", "checkpoint", "curves"):
+                parser.link_arguments("monitor", f"{name}.mode", compute_fn=mode_of)
+        parser.add_lightning_class_args(Panels, "panels")
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: the run's config came first, so that what was typed wins over what a checkpoint remembers."""
+
+    def before_instantiate_classes(self) -> None:
+        """Settles the run's folder and gives it to all that writes."""
+        command = str(self.subcommand)
+        config = self.config[command]
+        if self.subcommand == "describe":
+            config.pop("model", None)
+        elif "classes" in config.data.init_args and "classes" in config.model.init_args:
+            config.model.init_args.classes = config.data.init_args.classes
+        if self.subcommand == "predict":
+            config.return_predictions = False  # the writers write; memory stays flat
+        root = config.data.init_args.get("root")
+        if root is not None:
+            config.data.init_args.root = str(Path(root).expanduser().absolute())
+        word = config.data.class_path.split(".")[-2]
+        self.folder = _output_folder(command, word, config)
+        config.trainer.default_root_dir = str(self.folder)
+        config.trainer.logger = self._loggers(config.trainer.get("logger"), word)
+
+    def _loggers(self, loggers: Any, word: str) -> Any:
+        """The loggers, writing into the run's folder; a dashboard for training only, none where nothing is measured."""
+        if not isinstance(loggers, list):
+            return loggers
+        if self.subcommand not in ("fit", "validate", "test"):
+            return False
+        if self.subcommand != "fit":
+            loggers = [logger for logger in loggers if logger.class_path.endswith("CSVLogger")]
+        for logger in loggers:
+            logger.init_args.save_dir = str(self.folder)
+            if "project" in logger.init_args:
+                logger.init_args.project, logger.init_args.name = f"belvedere-{word}", self.folder.name
+        return loggers
+
+    def instantiate_classes(self) -> None:
+        """Makes task, data module and trainer.
+
+        Raises:
+            ParserError: A value was refused by the class that it was for.
+        """
+        try:
+            super().instantiate_classes()
+        except (TypeError, ValueError) as error:
+            raise ParserError(str(error)) from error
+
+    def before_fit(self) -> None:
+        """Loads the weights that training starts from, before any picture is read."""
+        if self.config.fit.get("ckpt_path") is None:
+            if (self.folder / "config.yaml").exists() and "LOCAL_RANK" not in os.environ:
+                raise ArgumentError(
+                    f"{self.folder} holds a run already. Give another --output, or go on with that run: "
+                    f"--ckpt_path {self.folder / 'checkpoints' / 'last.ckpt'}."
+                )
+            self.model.load_pretrained()
+
+    def describe(self, model: LightningModule | None, datamodule: ImageDataModule) -> None:
+        """Lists everything that is wrong with the data set, or writes tables and pictures of it."""
+        from callbacks.describing import write_study
+
+        problems = datamodule.problems()
+        if problems:
+            raise DataError("\n".join([f"{len(problems)} problems in {datamodule.root}:",
+                                       *(f"  - {problem}" for problem in problems)]))  # fmt: skip
+        study = datamodule.describe()
+        for path in write_study(study.tables, study.charts, study.examples, study.classes, self.folder):
+            print(path)
+
+
+def mode_of(monitor: str) -> str:
+    """Whether a figure is best at its `min` or its `max`: losses and errors are small."""
+    return "min" if monitor.endswith(("loss", "error", "emd")) else "max"
+
+
+def _output_folder(command: str, word: str, config: Any) -> Path:
+    """Where a command writes; processes that are started later by this one find the same."""
+    if config.output is not None:
+        return Path(config.output).absolute()
+    checkpoint = config.get("ckpt_path")
+    if checkpoint is not None:
+        run = run_folder(Path(checkpoint))
+        return run if command == "fit" else run / command
+    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
+    name = f"job-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
+    name = os.environ.setdefault("BELVEDERE_RUN", name if command == "fit" else f"{command}-{name}")
+    return (Path("runs") / word / name).absolute()
+
+
+def _quiet() -> None:
+    """Silences warnings about what is meant to be so."""
+    for message in (
+        r".*does not have many workers.*",  # the data modules decide
+        r".*`sync_dist=True`.*",  # metrics are synchronised when they are computed
+        r".*compute.*method of metric .* was called before the .*update.*",  # a process without a test picture
+        r".*Experiment logs directory .* exists and is not empty.*",
+        r".*The number of training batches .* is smaller than the logging interval.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*LightningCLI's args parameter is intended to run from within Python.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+    chatter = ("💡", "TPU available", "GPU available: False")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not record.getMessage().startswith(chatter)
+    )
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command and returns the exit code; what the user can mend is said in a few words."""
+    _quiet()
+    try:
+        if arguments[0] not in COMMANDS:
+            raise ArgumentError(f"{arguments[0]!r} is no command of belvedere; the commands are {', '.join(COMMANDS)}."
+                                + nearest(arguments[0], list(COMMANDS)))  # fmt: skip
+        BelvedereCLI(
+            ImageTask,
+            ImageDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            trainer_class=BelvedereTrainer,
+            save_config_callback=SaveConfig,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_class=Parser,
+            parser_kwargs={
+                "allow_abbrev": False,
+                **{command: {"default_config_files": [str(SHIPPED / "defaults.yaml")]} for command in COMMANDS},
+            },
+            args=expanded(arguments),
+        )
+    except (ArgumentError, DataError, TrainingError, WeightsError) as error:
+        text = readable(error) if isinstance(error, ParserError) else str(error)
+        text = text.split("DataError: ")[-1]  # a loader's worker wraps its traceback around the message
+        print(f"\nbelvedere: {text}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,210 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import create_autospec
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchmetrics import Metric
+
+from callbacks import drawing
+from callbacks.panels import Panels
+from tasks.base import Batch, ImageTask, Step
+
+
+class Tiny(ImageTask):
+    """Segments by one layer behind what panels could disturb: batch statistics and random numbers.
+
+    Args:
+        answer: What `predict` returns: "mask", "small mask", "image" or "score".
+    """
+
+    def __init__(self, answer: str = "mask") -> None:
+        super().__init__(lambda p: torch.optim.SGD(p, lr=0.1))
+        self.answer = answer
+        self.classes = ["Fish", "Flower"]
+        self.frozen = nn.BatchNorm2d(3)
+        self.network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(), nn.Conv2d(3, 2, 1))
+        self.seen: list[dict[str, Any]] = []
+
+    def train(self, mode: bool = True) -> "Tiny":
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def build_metrics(self) -> dict[str, Metric]:
+        return {}
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network(self.frozen(image))
+
+    def step(self, batch: Batch) -> Step:
+        logits = self(batch["image"])
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, torch.rand_like(logits))
+        return Step(loss, logits > 0, batch["image"])
+
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        modes = {module.training for module in self.modules()}
+        probability = self(batch["image"]).sigmoid() + torch.rand(1) * 1e-9
+        mask = probability > 0.5
+        small = nn.functional.interpolate(probability, scale_factor=0.5) > 0.5
+        answers = {
+            "mask": mask,
+            "small mask": small,
+            "image": 1 - batch["image"],
+            "score": probability.mean(),
+        }
+        self.seen.append({"batch": batch, "modes": modes, "gradient": torch.is_grad_enabled(), "mask": mask})
+        return {self.answer.split()[-1]: answers[self.answer]}
+
+
+def batches(count: int = 2, size: int = 3, masks: bool = True) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for number in range(count):
+        batch: Batch = {"image": torch.rand(size, 3, 24, 36, generator=generator)}
+        batch["name"] = [f"{number}_{k}.jpg" for k in range(size)]
+        if masks:
+            batch["mask"] = (torch.rand(size, 2, 24, 36, generator=generator) > 0.9).float()
+        found.append(batch)
+    return found
+
+
+def fit(
+    task: LightningModule,
+    folder: Path,
+    panels: Panels | None,
+    data: list[Batch] | None = None,
+    logger: Logger | Sequence[Logger] | bool = False,
+    **options: Any,
+) -> Trainer:
+    trainer = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        logger=logger,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[panels] if panels else [],
+        **({"max_epochs": 2} | options),
+    )
+    loaders = [DataLoader(found, batch_size=None) for found in (batches(), data or batches())]
+    trainer.fit(task, loaders[0], loaders[1])
+    return trainer
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "panels").iterdir()) if (folder / "panels").exists() else []
+
+
+def test_a_panel_an_epoch_of_the_first_samples_of_the_first_batch(tmp_path: Path) -> None:
+    task = Tiny()
+    fit(task, tmp_path, Panels(pictures=2))
+    assert names(tmp_path) == ["epoch_0000.png", "epoch_0001.png"]
+    assert [seen["batch"]["name"] for seen in task.seen] == [["0_0.jpg", "0_1.jpg"]] * 2
+    for key in ("image", "mask"):
+        assert torch.equal(task.seen[1]["batch"][key], batches()[0][key][:2])
+
+
+def test_the_panel_shows_picture_truth_prediction_and_legend(tmp_path: Path) -> None:
+    task = Tiny()
+    data = batches(1, 1)
+    data[0]["mask"] = torch.zeros(1, 2, 24, 36)
+    data[0]["mask"][0, 1, :, :18] = 1
+    fit(task, tmp_path, Panels(), data, max_epochs=1)
+    panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_0000.png"))
+    image = drawing.scaled((data[0]["image"][0] * 255).round().byte().permute(1, 2, 0).numpy(), 480, 480)
+    truth = drawing.overlay(image, drawing.scaled_masks(data[0]["mask"][0].numpy() > 0, 480, 320))
+    predicted = task.seen[0]["mask"][0].numpy()
+    prediction = drawing.overlay(image, drawing.scaled_masks(predicted, 480, 320))
+    grid = drawing.panel([[image, truth, prediction]], ["picture", "truth", "prediction"], ["0_0.jpg"])
+    present = [bool(predicted[0].any()), True]
+    legend = drawing.legend(task.classes, grid.shape[1], present, drawing.letter_size(480))
+    assert (panel == np.vstack([grid, legend])).all()
+
+
+@pytest.mark.parametrize(("every", "drawn"), [(2, ["epoch_0001.png", "epoch_0003.png"]), (9, [])])
+def test_every_n_epochs(tmp_path: Path, every: int, drawn: list[str]) -> None:
+    fit(Tiny(), tmp_path, Panels(every_n_epochs=every), max_epochs=5)
+    assert names(tmp_path) == drawn
+
+
+def test_the_sanity_check_is_not_drawn(tmp_path: Path) -> None:
+    task = Tiny()
+    fit(task, tmp_path, Panels(), max_epochs=1, limit_train_batches=0, limit_val_batches=1)
+    assert names(tmp_path) == []
+    assert task.seen == []
+
+
+def test_validating_alone_does_not_replace_the_panel_of_an_epoch(tmp_path: Path) -> None:
+    task = Tiny()
+    trainer = fit(task, tmp_path, Panels(), max_epochs=1)
+    trainer.validate(task, DataLoader(batches(), batch_size=None), verbose=False)
+    assert names(tmp_path) == ["epoch_0000.png", "validate.png"]
+
+
+def test_training_is_the_same_with_and_without_panels(tmp_path: Path) -> None:
+    results = []
+    for panels in (None, Panels()):
+        torch.manual_seed(0)
+        task = Tiny()
+        fit(task, tmp_path, panels, max_epochs=3)
+        results.append((task, torch.get_rng_state()))
+    (plain, plain_rng), (drawn, drawn_rng) = results
+    assert len(drawn.seen) == 3
+    assert all(seen["modes"] == {False} and not seen["gradient"] for seen in drawn.seen)
+    assert torch.equal(plain_rng, drawn_rng)
+    assert all(torch.equal(value, drawn.state_dict()[key]) for key, value in plain.state_dict().items())
+    assert [m.training for m in plain.modules()] == [m.training for m in drawn.modules()]
+
+
+def test_a_predicted_picture_is_drawn_as_it_is(tmp_path: Path) -> None:
+    data = batches(1, 1, masks=False)
+    data[0]["image"][:] = torch.tensor([1.0, 0.0, 0.5]).view(3, 1, 1)
+    fit(Tiny("image"), tmp_path, Panels(), data, max_epochs=1)
+    panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_0000.png"))
+    for color in ((255, 0, 128), (0, 255, 128)):
+        assert (panel == color).all(axis=-1).sum() == 480 * 320
+
+
+@pytest.mark.parametrize(
+    ("answer", "data", "drawn"),
+    [
+        ("mask", batches(1, 2, masks=False), 2),
+        ("small mask", batches(1, 2), 2),
+        ("mask", batches(1, 0), 0),
+        ("score", batches(1, 2), 0),
+    ],
+)
+def test_what_is_missing_or_empty_stops_no_training(tmp_path: Path, answer: str, data: list[Batch], drawn: int) -> None:
+    fit(Tiny(answer), tmp_path, Panels(), data)
+    assert len(names(tmp_path)) == drawn
+
+
+def test_loggers_that_can_show_pictures_are_given_the_panel(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    wandb = create_autospec(WandbLogger, instance=True, save_dir=None, name="n", version="v")
+    board = TensorBoardLogger(tmp_path / "board")
+    fit(Tiny(), tmp_path, Panels(), logger=[wandb, board])
+    panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_0001.png"))
+    shown = wandb.log_image.call_args.kwargs
+    assert (shown["key"], shown["step"]) == ("panels", 4)
+    assert (shown["images"][0] == panel).all()
+    events = EventAccumulator(board.log_dir, size_guidance={"images": 0}).Reload().Images("panels")
+    assert [(event.step, event.width, event.height) for event in events] == [
+        (step, panel.shape[1], panel.shape[0]) for step in (2, 4)
+    ]
+
+
+def test_wrong_arguments_and_modules_are_refused() -> None:
+    with pytest.raises(ValueError, match="pictures=0 and every_n_epochs=1 were given, both must be at least 1"):
+        Panels(pictures=0)
+    with pytest.raises(TypeError, match="given a LightningModule, an ImageTask was wanted"):
+        Panels().setup(create_autospec(Trainer), LightningModule(), "fit")

@@ -1,0 +1,151 @@
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tasks.losses import bce_dice_loss, squared_dice_loss
+
+Loss = Callable[..., Tensor]
+LOSSES: list[Loss] = [squared_dice_loss, bce_dice_loss]
+
+
+def random_batch(seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(3, 2, 6, 8, generator=generator)
+    return logits, (torch.rand(3, 2, 6, 8, generator=generator) > 0.6).float()
+
+
+def gradient(loss: Tensor, logits: Tensor) -> Tensor:
+    return torch.autograd.grad(loss, logits)[0]
+
+
+@pytest.mark.parametrize(("smooth", "expected"), [(0.0, 1 - 2 / 3), (1.0, 1 - 3 / 4)])
+def test_dice_by_hand(smooth: float, expected: float) -> None:
+    # probabilities .5 on four pixels, two of them true: overlap 1, squares 4 x .25 + 2 = 3
+    target = torch.tensor([1.0, 1.0, 0.0, 0.0]).view(1, 1, 2, 2)
+    assert squared_dice_loss(torch.zeros(1, 1, 2, 2), target, smooth=smooth).item() == pytest.approx(expected)
+
+
+def test_bce_dice_by_hand() -> None:
+    target = torch.tensor([1.0, 1.0, 0.0, 0.0]).view(1, 1, 2, 2)
+    assert bce_dice_loss(torch.zeros(1, 1, 2, 2), target).item() == pytest.approx(math.log(2) + 0.25)
+
+
+def test_loss_is_the_mean_of_a_loop_over_pairs() -> None:
+    logits, target = random_batch()
+    target = 0.7 * target + 0.1  # squares are seen in soft truths only
+    probability, truth = torch.sigmoid(logits.double()).numpy(), target.double().numpy()
+    dice = []
+    for image in range(3):
+        for k in range(2):
+            p, y = probability[image, k], truth[image, k]
+            dice.append((2 * np.sum(y * p) + 1) / (np.sum(p**2) + np.sum(y**2) + 1))
+    entropy = -np.mean(truth * np.log(probability) + (1 - truth) * np.log(1 - probability))
+    assert squared_dice_loss(logits, target).item() == pytest.approx(1 - np.mean(dice), abs=1e-6)
+    assert bce_dice_loss(logits, target).item() == pytest.approx(entropy + 1 - np.mean(dice), abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_valid_is_as_good_as_cutting_the_picture(loss: Loss, dtype: torch.dtype) -> None:
+    logits, target = random_batch()
+    valid = torch.zeros(3, 1, 6, 8, dtype=dtype)
+    valid[..., :5] = 1
+    cut = loss(logits[..., :5], target[..., :5])
+    torch.testing.assert_close(loss(logits, target, valid), cut)
+    target[..., 5:] = 1 - target[..., 5:]
+    torch.testing.assert_close(loss(logits, target, valid), cut)
+
+
+def test_pictures_weigh_the_same_in_dice_and_by_their_valid_pixels_in_entropy() -> None:
+    logits, target = random_batch()
+    valid = torch.ones(3, 1, 6, 8)
+    valid[1, :, :, 1:] = 0
+    singles = [
+        (bce_dice_loss(*batch).item() - squared_dice_loss(*batch).item(), squared_dice_loss(*batch).item())
+        for batch in ((logits[i : i + 1], target[i : i + 1], valid[i : i + 1]) for i in range(3))
+    ]
+    entropies, dices = zip(*singles, strict=True)
+    assert squared_dice_loss(logits, target, valid).item() == pytest.approx(np.mean(dices), abs=1e-6)
+    entropy = np.average(entropies, weights=[48, 6, 48])
+    assert bce_dice_loss(logits, target, valid).item() == pytest.approx(entropy + np.mean(dices), abs=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("blank", [[1], [0, 1, 2]])
+def test_pictures_without_a_valid_pixel_cost_nothing(loss: Loss, blank: list[int]) -> None:
+    logits, target = random_batch()
+    logits.requires_grad_()
+    valid = torch.ones(3, 1, 6, 8)
+    valid[blank] = 0
+    value = loss(logits, target, valid)
+    slope = gradient(value, logits)
+    assert value.isfinite()
+    assert slope.isfinite().all()
+    assert (slope[blank] == 0).all()
+    if len(blank) == 3:
+        assert value.item() == 0
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_good_prediction_costs_less_than_bad(loss: Loss) -> None:
+    _, target = random_batch()
+    good, unsure, bad = (loss(scale * (target - 0.5), target).item() for scale in (20, 0, -20))
+    assert good < unsure < bad
+    assert good < 0.01
+
+
+def test_false_positives_on_an_empty_truth_cost_something() -> None:
+    smp_losses = pytest.importorskip("segmentation_models_pytorch.losses")
+    logits, target = torch.zeros(2, 2, 8, 8, requires_grad=True), torch.zeros(2, 2, 8, 8)
+
+    library = smp_losses.DiceLoss(mode="multilabel")(logits, target)
+    assert library.item() == 0
+    assert (gradient(library, logits) == 0).all()
+
+    ours = squared_dice_loss(logits, target)
+    slope = gradient(ours, logits)
+    assert ours.item() == pytest.approx(1 - 1 / (64 * 0.25 + 1))
+    assert (slope > 0).all()
+    assert squared_dice_loss(logits - slope, target) < ours
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_full_size_pictures_in_half_precision(loss: Loss, dtype: torch.dtype) -> None:
+    target = torch.ones(1, 1, 1400, 2100, dtype=dtype)
+    assert loss(torch.full_like(target, 30), target).item() == pytest.approx(0, abs=1e-5)
+    wrong = torch.full_like(target, -30).requires_grad_()
+    value = loss(wrong, target)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(1 if loss is squared_dice_loss else 31, abs=1e-4)
+    assert gradient(value, wrong).isfinite().all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_extreme_logits_have_a_finite_gradient(loss: Loss) -> None:
+    _, target = random_batch()
+    logits = torch.linspace(-65504, 65504, target.numel()).view(target.shape).requires_grad_()
+    value = loss(logits, target)
+    assert value.isfinite()
+    assert gradient(value, logits).isfinite().all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_autocast_changes_nothing(loss: Loss) -> None:
+    logits, target = random_batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = loss(logits, target)
+    assert torch.equal(inside, loss(logits, target))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_shapes_that_do_not_belong_together_are_refused(loss: Loss) -> None:
+    logits, target = random_batch()
+    with pytest.raises(ValueError, match=r"logits are \(3, 2, 6, 8\) and target is \(3, 1, 6, 8\).*one output a"):
+        loss(logits, target[:, :1])
+    with pytest.raises(ValueError, match=r"valid is \(3, 6, 8\); wanted is \(3, 1, 6, 8\)"):
+        loss(logits, target, torch.ones(3, 6, 8))
