@@ -59,21 +59,21 @@ def overlay(image: Picture, masks: Masks, opacity: float = 0.35) -> Picture:
             f"masks have the shape {masks.shape}, the picture {image.shape}: "
             f"(K, {image.shape[0]}, {image.shape[1]}) was wanted; resize the masks to the picture first"
         )
-    colors = np.array([color_of(k) for k in range(len(masks))], dtype=np.float32).reshape(-1, 3)
-    count = masks.sum(axis=0)
-    inside = count > 0
-    tint = np.tensordot(masks.astype(np.float32), colors, axes=(0, 0))[inside] / count[inside, None]
     drawn = image.copy()
-    drawn[inside] = np.rint((1 - opacity) * image[inside] + opacity * tint).astype(np.uint8)
+    inside = masks.any(axis=0)
+    if not inside.any():
+        return drawn
+    colors = np.array([color_of(k) for k in range(len(masks))], dtype=np.float32)
+    covering = masks[:, inside]
+    tint = covering.T.astype(np.float32) @ colors / covering.sum(axis=0)[:, None]
+    drawn[inside] = np.rint((1 - opacity) * image[inside] + opacity * tint)
 
     thickness = max(1, round(min(image.shape[:2]) / 200))
     outlines = _outlines(masks, thickness)
-    total = outlines.sum(axis=0)
-    rows, columns = np.indices(total.shape, sparse=True)
-    turn = (rows + columns) // (6 * thickness) % np.maximum(total, 1)
-    place = np.cumsum(outlines, axis=0) - 1
-    for k, outline in enumerate(outlines):
-        drawn[outline & (place[k] == turn)] = color_of(k)
+    rows, columns = np.nonzero(outlines.any(axis=0))
+    meeting = outlines[:, rows, columns]
+    turn = (rows + columns) // (6 * thickness) % meeting.sum(axis=0)
+    drawn[rows, columns] = colors[np.argmax(meeting & (np.cumsum(meeting, axis=0) - 1 == turn), axis=0)]
     return drawn
 
 
@@ -84,7 +84,7 @@ def _outlines(masks: Masks, thickness: int) -> Masks:
         cv2.erode(mask.astype(np.uint8), kernel, iterations=thickness, borderType=cv2.BORDER_CONSTANT, borderValue=0)
         for mask in masks
     ]
-    border: Masks = masks & ~np.array(inner, dtype=bool).reshape(masks.shape)
+    border: Masks = masks & ~np.array(inner, dtype=bool)
     return border
 
 
@@ -220,8 +220,8 @@ def draw_curves(
             axes.set_title(_note(best, metric), loc="right", fontsize=9, color="0.35")
     handles: dict[str, Any] = {}
     for axes in figure.axes:
-        lines_here, labels = axes.get_legend_handles_labels()
-        handles.update(zip(labels, lines_here, strict=True))
+        drawn, labels = axes.get_legend_handles_labels()
+        handles.update(zip(labels, drawn, strict=True))
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False)
     _save_figure(figure, path)
 
@@ -325,7 +325,7 @@ def _ticks(index: "pd.Index[Any]") -> tuple[list[float], list[str]]:
     import pandas as pd
 
     if isinstance(index, pd.IntervalIndex):
-        edges = [*index.left, index.right[-1]]
+        edges = [*index.left, *index.right[-1:]]
         return [place - 0.5 for place in range(len(edges))], [f"{edge:.3g}" for edge in edges]
     return list(range(len(index))), [f"{label:.3g}" if isinstance(label, float) else str(label) for label in index]
 

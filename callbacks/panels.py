@@ -102,10 +102,11 @@ def _first(value: Any, count: int) -> Any:
 def _predicted(trainer: Trainer, task: ImageTask, samples: Batch) -> dict[str, Any]:
     """What the task predicts in the trainer's precision; the training's random state is left alone.
 
-    Lightning has the task in evaluation mode during this hook and gives every layer its own mode back after.
+    Lightning has the task in evaluation mode and without gradients during the hook that calls this, and gives
+    every layer its own mode back after it.
     """
     devices = [task.device] if task.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices), trainer.precision_plugin.val_step_context():
+    with torch.random.fork_rng(devices), trainer.precision_plugin.val_step_context():
         return task.predict(samples)
 
 

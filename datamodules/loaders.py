@@ -31,16 +31,17 @@ class EpochSampler(DistributedSampler[Any]):
         rank: This process.
     """
 
-    def __init__(self, dataset: Dataset[Any], shuffle: bool, seed: int, world: int = 1, rank: int = 0) -> None:
+    def __init__(self, dataset: "Samples", shuffle: bool, seed: int, world: int = 1, rank: int = 0) -> None:
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=shuffle, seed=seed)
+        self.share = range(rank, len(dataset), world)
         if not shuffle:
-            self.num_samples = len(range(rank, len(dataset), world))
+            self.num_samples = len(self.share)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]  # a plain index would lose the epoch
         if self.shuffle:
             yield from ((self.epoch, index) for index in super().__iter__())
         else:
-            yield from ((self.epoch, index) for index in range(self.rank, len(self.dataset), self.num_replicas))  # type: ignore[arg-type]
+            yield from ((self.epoch, index) for index in self.share)
 
 
 class EpochLoader(DataLoader[Any]):

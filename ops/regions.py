@@ -60,5 +60,7 @@ def region_overlaps(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[
 
 def _label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Region number of every pixel, 0 for the background, and each number's area in pixels."""
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    return labels, statistics[:, cv2.CC_STAT_AREA].astype(np.int64)
+    count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
+    areas = np.bincount(labels[mask], minlength=count)  # several times faster than OpenCV's own statistics
+    areas[0] = mask.size - areas.sum()
+    return np.asarray(labels, dtype=np.int32), areas

@@ -29,7 +29,7 @@ from tasks.networks.backbones import (
 class CloudsTask(ImageTask):
     """Multi-label segmentation of cloud patterns, or of any classes that may overlap.
 
-    Headline metric: `val/dice`. A pixel belongs to a class where its probability is above the class's threshold,
+    Headline metric: `val/dice`. A pixel belongs to a class where its probability reaches the class's threshold,
     in a region no smaller than the class's minimum area; both start at .5 and 0, are fitted on the validation
     set after training and are kept in the checkpoint.
 
@@ -99,7 +99,11 @@ class CloudsTask(ImageTask):
         return logits
 
     def step(self, batch: Batch) -> Step:
-        """Loss and masks at the resolution of the truth; what is not `valid` counts in neither."""
+        """Loss and masks at the resolution of the truth.
+
+        Where `valid` is false there is no loss and no predicted class; a truth there still counts in the scores, as
+        in the competition.
+        """
         target = batch["mask"]
         logits = _resized(self(batch["image"]), target.shape[-2:])
         valid = batch.get("valid")
@@ -135,7 +139,7 @@ class CloudsTask(ImageTask):
         Returns:
             (B, K, H, W) bool, on the device of `probability`.
         """
-        masks = _resized(probability, size) > self.thresholds.view(-1, 1, 1)
+        masks = _resized(probability, size) >= self.thresholds.view(-1, 1, 1)
         if not self.minimum_areas.any():
             return masks
         areas = self.minimum_areas.tolist()

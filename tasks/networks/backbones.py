@@ -63,10 +63,7 @@ def segmentation_network(architecture: Architecture, encoder: str, classes: int)
 
 def encoder_of(network: nn.Module) -> nn.Module:
     """The encoder of a `segmentation_network`."""
-    for name, module in network.named_modules():
-        if name.endswith("encoder"):
-            return module
-    raise ValueError("the network has no encoder.")
+    return network.get_submodule("1.network.encoder")
 
 
 def load_encoder(network: nn.Module, encoder: str, pretrained: bool | str | Path) -> None:

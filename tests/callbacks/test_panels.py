@@ -68,7 +68,8 @@ def batches(count: int = 2, size: int = 3, masks: bool = True) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
     found = []
     for number in range(count):
-        batch: Batch = {"image": torch.rand(size, 3, 24, 36, generator=generator)}
+        coarse = torch.rand(size, 3, 4, 6, generator=generator)  # large areas: the panels are compressed fast
+        batch: Batch = {"image": coarse.repeat_interleave(6, dim=2).repeat_interleave(6, dim=3)}
         batch["name"] = [f"{number}_{k}.jpg" for k in range(size)]
         if masks:
             batch["mask"] = (torch.rand(size, 2, 24, 36, generator=generator) > 0.9).float()

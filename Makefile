@@ -1,0 +1,38 @@
+# make demo: see it work    make test: linters and tests    make slow: the slow tests too    make clean: forget it all
+PYTHON ?= python3
+ENV ?= .venv
+BIN = $(ENV)/bin
+RUN := runs/clouds/demo-$(shell date +%Y-%m-%d_%H-%M-%S)
+
+.PHONY: demo test lint slow install clean
+
+install: $(ENV)/installed
+
+$(ENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is wanted: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(ENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/python -m datamodules.samples clouds sample/clouds
+	$(BIN)/belvedere fit --config clouds/demo --output $(RUN)
+	$(BIN)/belvedere test --ckpt_path $(RUN)/checkpoints/best.ckpt
+	$(BIN)/belvedere predict --ckpt_path $(RUN)/checkpoints/best.ckpt
+	@echo; echo 'Look at:'
+	@ls -d $(RUN)/curves.png $(RUN)/panels/*.png $(RUN)/predict/overlays/*.jpg | tail -n 9
+	@ls -d $(RUN)/metrics.csv $(RUN)/thresholds.csv $(RUN)/test/metrics.csv $(RUN)/predict/submission.csv
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -m 'not slow' --cov
+
+slow: install
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf $(ENV) .mypy_cache .pytest_cache .ruff_cache .coverage

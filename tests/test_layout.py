@@ -1,0 +1,177 @@
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("tasks", "datamodules", "callbacks", "ops")
+FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+WORDS = sorted({"clouds", "roads", "avalanches", "colorization", "aesthetics"} & {path.stem for path in FILES})
+LONGEST = 250
+
+# What each package may import of ours. Files named here may import more than their package.
+ALLOWED = {"ops": {"ops"}, "datamodules": {"datamodules", "ops"}, "tasks": {"tasks", "ops"},
+           "callbacks": {"callbacks", "ops", "tasks.base", "tasks.thresholds"}}  # fmt: skip
+COMMAND_LINE = Path("tasks/cli.py")
+
+# Importing one of these takes seconds or asks the network; every command would pay for it.
+HEAVY = {"wandb", "albumentations", "segmentation_models_pytorch", "matplotlib", "timm", "kornia", "pandas"}
+HOMES = {"albumentations": {"datamodules/geometry.py"}, "segmentation_models_pytorch": {"tasks/networks/backbones.py"},
+         "timm": {"tasks/networks/backbones.py"}}  # fmt: skip
+
+
+def imports(source: str, module_level: bool = False) -> Iterator[str]:
+    """Dotted names that a source imports, at module level only or anywhere; those for type checkers not."""
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import hides which package it reaches"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        inside_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for_types = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        if not (module_level and inside_function):
+            waiting += node.orelse if for_types else ast.iter_child_nodes(node)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def wrong_ways(path: Path, source: str) -> list[str]:
+    """Imports of ours against the direction."""
+    if path == COMMAND_LINE:
+        return []
+    ours = [name for name in imports(source) if name.split(".")[0] in PACKAGES]
+    return [name for name in ours if not any(within(name, allowed) for allowed in ALLOWED[path.parts[0]])]
+
+
+def heavy(source: str) -> list[str]:
+    """Heavy libraries that importing a module would import."""
+    return [name for name in imports(source, module_level=True) if name.split(".")[0] in HEAVY]
+
+
+def strangers(path: Path, source: str) -> list[str]:
+    """Libraries that only one file may know, in another one."""
+    libraries = {name.split(".")[0] for name in imports(source)} & HOMES.keys()
+    return [library for library in libraries if path.as_posix() not in HOMES[library]]
+
+
+def unpackaged(paths: list[Path], include: list[str]) -> list[Path]:
+    """Files of ours that no pattern of `tool.setuptools.packages.find` covers, or that lie in no package."""
+    tops = {pattern.removesuffix("*") for pattern in include}
+    initialised = {path.parent for path in paths if path.name == "__init__.py"}
+    return [path for path in paths if path.parts[0] not in tops or path.parent not in initialised]
+
+
+def homeless(word: str, root: Path) -> list[str]:
+    """What a task lacks of the grid: (word, kind) is the address of any line."""
+    title = word.title()
+    classes = {f"tasks/{word}.py": f"{title}Task", f"datamodules/{word}.py": f"{title}DataModule"}
+    lacking = [f"{file}: {name}" for file, name in classes.items() if name not in _classes(root / file)]
+    configs = list((root / "configs" / word).glob("*.yaml"))
+    if not configs:
+        lacking.append(f"configs/{word}/*.yaml")
+    wanted = {"model": f"tasks.{word}.{title}Task", "data": f"datamodules.{word}.{title}DataModule"}
+    for path in configs:
+        config = yaml.safe_load(path.read_text())
+        for key, name in wanted.items():
+            if config.get(key, {}).get("class_path", name) != name:
+                lacking.append(f"{path.name}: {name}")
+    return lacking
+
+
+def _classes(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text()) if path.is_file() else ast.Module([], [])
+    return {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_file_is_where_and_what_it_should_be(path: Path) -> None:
+    source = (ROOT / path).read_text()
+    assert wrong_ways(path, source) == []
+    assert heavy(source) == []
+    assert strangers(path, source) == []
+
+
+def test_files_are_short() -> None:
+    everything = [*FILES, *(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py"))]
+    lengths = {str(path): len((ROOT / path).read_text().splitlines()) for path in everything}
+    assert {path: length for path, length in lengths.items() if length > LONGEST} == {}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_task_has_its_place_in_every_folder(word: str) -> None:
+    assert homeless(word, ROOT) == []
+
+
+def test_there_are_tasks_and_files() -> None:
+    assert "clouds" in WORDS
+    assert {path.parts[0] for path in FILES} == set(PACKAGES)
+
+
+def test_every_package_is_installed() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    include = config["packages"]["find"]["include"]
+    assert unpackaged(FILES, include) == []
+    assert "configs*" in include
+    assert config["package-data"]["configs"] == ["**/*.yaml"]
+
+
+def test_tests_have_no_packages() -> None:
+    assert list((ROOT / "tests").rglob("__init__.py")) == []  # tests/tasks would shadow tasks
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "found"),
+    [
+        ("ops/rle.py", "from datamodules.files import DataError", ["datamodules.files.DataError"]),
+        ("datamodules/clouds.py", "def f():\n    import tasks.base", ["tasks.base"]),
+        ("tasks/clouds.py", "if True:\n    from datamodules import clouds", ["datamodules.clouds"]),
+        ("callbacks/best.py", "from tasks.clouds import CloudsTask", ["tasks.clouds.CloudsTask"]),
+        ("callbacks/best.py", "from tasks import clouds", ["tasks.clouds"]),
+        ("callbacks/best.py", "from tasks.base import Batch\nimport ops.rle\nfrom callbacks import drawing", []),
+        ("tasks/cli.py", "from datamodules.base import ImageDataModule", []),
+    ],
+)
+def test_wrong_ways_are_seen(path: str, source: str, found: list[str]) -> None:
+    assert wrong_ways(Path(path), source) == found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import matplotlib.pyplot as plt", ["matplotlib.pyplot"]),
+        ("class A:\n    from timm import create_model", ["timm.create_model"]),
+        ("try:\n    import wandb\nexcept ImportError:\n    pass", ["wandb"]),
+        ("def f():\n    import kornia", []),
+        ("if TYPE_CHECKING:\n    import pandas\nelse:\n    import kornia", ["kornia"]),
+    ],
+)
+def test_heavy_imports_are_seen(source: str, found: list[str]) -> None:
+    assert heavy(source) == found
+
+
+def test_strangers_are_seen() -> None:
+    source = "def f():\n    import segmentation_models_pytorch.encoders as e"
+    assert strangers(Path("tasks/clouds.py"), source) == ["segmentation_models_pytorch"]
+    assert strangers(Path("tasks/networks/backbones.py"), source) == []
+
+
+def test_packages_left_out_are_seen() -> None:
+    files = [Path("tasks/__init__.py"), Path("tasks/base.py"), Path("tasks/networks/layers.py"), Path("new/base.py")]
+    assert unpackaged(files, ["tasks*"]) == [Path("tasks/networks/layers.py"), Path("new/base.py")]
+
+
+def test_gaps_in_the_grid_are_seen(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "roads.py").write_text("class RoadsTask: ...")
+    assert homeless("roads", tmp_path) == ["datamodules/roads.py: RoadsDataModule", "configs/roads/*.yaml"]
+    (tmp_path / "configs" / "roads").mkdir(parents=True)
+    (tmp_path / "configs" / "roads" / "vgg.yaml").write_text("model: {class_path: RoadsTask}")
+    assert homeless("roads", tmp_path)[1:] == ["vgg.yaml: tasks.roads.RoadsTask"]
