@@ -17,7 +17,7 @@ class TrainingError(RuntimeError):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps `checkpoints/best.ckpt` and `checkpoints/last.ckpt` in the run's folder, saved at each epoch's end.
+    """Keeps the best epoch as `checkpoints/best.ckpt` in the run's folder.
 
     Args:
         monitor: The figure that decides which epoch is best.
@@ -29,11 +29,25 @@ class BestCheckpoint(ModelCheckpoint):
             filename="best",
             monitor=monitor,
             mode=mode,
-            save_last=True,
             save_on_train_epoch_end=True,
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Takes the run's folder."""
+        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the newest epoch as `checkpoints/last.ckpt` in the run's folder, to go on from.
+
+    Lightning's own `save_last` follows the best epoch, not the newest.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes the run's folder."""

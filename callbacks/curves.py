@@ -7,7 +7,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks import drawing
+from callbacks import charts
 
 
 class Curves(Callback):
@@ -76,4 +76,4 @@ class Curves(Callback):
 
     def _draw(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and any(len(row) > 1 for row in self.history):
-            drawing.draw_curves(self.history, self.monitor, Path(trainer.default_root_dir, "curves.png"), self.mode)
+            charts.draw_curves(self.history, self.monitor, Path(trainer.default_root_dir, "curves.png"), self.mode)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from callbacks.drawing import draw_study
+from callbacks.charts import draw_study
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from callbacks.best import BestCheckpoint
 from tasks.base import ImageTask
 from tasks.thresholds import ThresholdSearch
 
@@ -24,8 +24,8 @@ class FittedThresholds(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes back to the best epoch, fits, and keeps what was fitted."""
-        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        if not best or not isinstance(trainer.checkpoint_callback, ModelCheckpoint):
+        best = next((each.best_model_path for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), "")
+        if not best:
             return
         checkpoint = torch.load(best, map_location="cpu", weights_only=True)
         pl_module.load_state_dict(checkpoint["state_dict"])
@@ -61,7 +61,7 @@ def fit_thresholds(trainer: Trainer, task: LightningModule) -> dict[str, Tensor]
     for batch in tqdm(
         datamodule.val_dataloader(), "Fitting thresholds", disable=not trainer.is_global_zero, leave=False
     ):
-        batch = datamodule.on_after_batch_transfer(trainer.strategy.batch_to_device(batch), 0)
+        batch = trainer.strategy.batch_to_device(batch)  # runs the data module's hooks too
         with trainer.precision_plugin.forward_context():
             step = task.step(batch)
         assert step.probability is not None

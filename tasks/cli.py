@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 import tasks.clouds  # noqa: F401 - imported so that a config can name the class
-from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, TrainingError
+from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, LastCheckpoint, Summary, TrainingError
 from callbacks.curves import Curves
 from callbacks.panels import Panels
 from datamodules.base import ImageDataModule
@@ -27,6 +27,10 @@ COMMANDS = ("fit", "validate", "test", "predict", "describe")
 
 class BelvedereTrainer(Trainer):
     """Lightning's trainer, with a name for the command that needs none."""
+
+    def after_test(self) -> None:
+        """Says where the figures lie."""
+        print(self.folder / "metrics.csv")
 
     def describe(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Check a data set, then write tables and pictures of it."""
@@ -89,6 +93,7 @@ class BelvedereCLI(LightningCLI):
             parser.link_arguments("monitor", f"{name}.monitor")
             if name in ("early_stopping", "checkpoint", "curves"):
                 parser.link_arguments("monitor", f"{name}.mode", compute_fn=mode_of)
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         parser.add_lightning_class_args(Panels, "panels")
 
     def _parse_ckpt_path(self) -> None:
@@ -98,12 +103,14 @@ class BelvedereCLI(LightningCLI):
         """Settles the run's folder and gives it to all that writes."""
         command = str(self.subcommand)
         config = self.config[command]
-        if self.subcommand == "describe":
+        if command == "describe":
             config.pop("model", None)
         elif "classes" in config.data.init_args and "classes" in config.model.init_args:
             config.model.init_args.classes = config.data.init_args.classes
-        if self.subcommand == "predict":
+        if command == "predict":
             config.return_predictions = False  # the writers write; memory stays flat
+        if command != "fit":
+            self._parser(command).callback_keys.clear()  # they are about training
         root = config.data.init_args.get("root")
         if root is not None:
             config.data.init_args.root = str(Path(root).expanduser().absolute())
@@ -147,6 +154,10 @@ class BelvedereCLI(LightningCLI):
                 )
             self.model.load_pretrained()
 
+    def after_test(self) -> None:
+        """Says where the figures lie."""
+        print(self.folder / "metrics.csv")
+
     def describe(self, model: LightningModule | None, datamodule: ImageDataModule) -> None:
         """Lists everything that is wrong with the data set, or writes tables and pictures of it."""
         from callbacks.describing import write_study
@@ -188,6 +199,8 @@ def _quiet() -> None:
         r".*Experiment logs directory .* exists and is not empty.*",
         r".*The number of training batches .* is smaller than the logging interval.*",
         r".*Checkpoint directory .* exists and is not empty.*",
+        r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own
+        r".*callbacks used to create the checkpoint need to be provided.*",  # those about training, at test
         r".*LightningCLI's args parameter is intended to run from within Python.*",
     ):
         warnings.filterwarnings("ignore", message)

@@ -104,15 +104,12 @@ class CloudsTask(ImageTask):
         Where `valid` is false there is no loss and no predicted class; a truth there still counts in the scores, as
         in the competition.
         """
-        target = batch["mask"]
-        logits = _resized(self(batch["image"]), target.shape[-2:])
-        valid = batch.get("valid")
-        if valid is not None:
-            valid = F.interpolate(valid.float(), target.shape[-2:]) > 0.5
-        loss = bce_dice_loss(logits, target, valid)
-        probability = logits.detach().float().sigmoid()
-        if valid is not None:
-            probability = probability * valid
+        target, valid = batch["mask"], batch.get("valid")
+        size = target.shape[-2:]
+        logits = self(batch["image"])
+        counted = None if valid is None else F.interpolate(valid.float(), size) > 0.5
+        loss = bce_dice_loss(_resized(logits, size), target, counted)
+        probability = _resized(_probability(logits.detach(), valid), size)  # in the order of predict and masks
         return Step(loss, self.masks(probability), target, probability)
 
     def predict(self, batch: Batch) -> dict[str, Any]:
@@ -124,9 +121,7 @@ class CloudsTask(ImageTask):
         Returns:
             `probability` (B, K, H, W) in [0, 1] and `mask` (B, K, H, W) bool.
         """
-        probability = self(batch["image"]).float().sigmoid()
-        if batch.get("valid") is not None:
-            probability = probability * batch["valid"]
+        probability = _probability(self(batch["image"]), batch.get("valid"))
         return {"probability": probability, "mask": self.masks(probability)}
 
     def masks(self, probability: Tensor, size: Sequence[int] | None = None) -> Tensor:
@@ -145,6 +140,12 @@ class CloudsTask(ImageTask):
         areas = self.minimum_areas.tolist()
         kept = [torch.from_numpy(without_small_regions(mask.numpy(), areas)) for mask in masks.cpu()]
         return torch.stack(kept).to(masks.device)
+
+
+def _probability(logits: Tensor, valid: Tensor | None) -> Tensor:
+    """Probabilities (B, K, H, W) in float32, 0 where a picture is not valid."""
+    probability = logits.float().sigmoid()
+    return probability if valid is None else probability * valid
 
 
 def _resized(maps: Tensor, size: Sequence[int] | None) -> Tensor:

@@ -132,7 +132,7 @@ def test_the_panel_shows_picture_truth_prediction_and_legend(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("every", "drawn"), [(2, ["epoch_0001.png", "epoch_0003.png"]), (9, [])])
 def test_every_n_epochs(tmp_path: Path, every: int, drawn: list[str]) -> None:
-    fit(Tiny(), tmp_path, Panels(every_n_epochs=every), max_epochs=5)
+    fit(Tiny(), tmp_path, Panels(pictures=1, every_n_epochs=every), max_epochs=5)
     assert names(tmp_path) == drawn
 
 

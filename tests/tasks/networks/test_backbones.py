@@ -1,0 +1,250 @@
+import os
+import time
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tasks.networks import backbones
+from tasks.networks.backbones import (
+    WeightsError,
+    encoder_of,
+    load_encoder,
+    read_weights,
+    segmentation_network,
+)
+
+# architectures.md, section 5: counted without the encoder layers that PSPNet never uses
+COUNTS = {
+    ("unet", "resnet34"): 24_436_804,
+    ("unet", "resnet101"): 51_513_668,
+    ("unet", "mobilenet_v2"): 6_629_380,
+    ("unet", "inceptionresnetv2"): 62_029_732,
+    ("fpn", "resnet34"): 23_155_780,
+    ("fpn", "resnet101"): 45_108_548,
+    ("fpn", "mobilenet_v2"): 4_215_812,
+    ("fpn", "inceptionresnetv2"): 56_734_628,
+    ("pspnet", "resnet34"): 1_515_044,
+    ("pspnet", "resnet101"): 2_251_716,
+    ("pspnet", "mobilenet_v2"): 108_796,
+    ("pspnet", "inceptionresnetv2"): 2_122_772,
+}
+ARCHITECTURES = ("unet", "fpn", "pspnet")
+
+
+def on_meta(architecture: str, encoder: str = "mobilenet_v2", classes: int = 4) -> nn.Module:
+    with torch.device("meta"):
+        return segmentation_network(architecture, encoder, classes)
+
+
+@pytest.fixture(scope="module")
+def weights() -> Path:
+    path = Path(os.environ.get("BELVEDERE_DATA", "absent")).parent / "weights" / "mobilenet_v2.safetensors"
+    if not path.is_file():
+        pytest.skip(f"there are no real weights at {path}; set BELVEDERE_DATA to the folder `data` beside `weights`")
+    return path
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(backbones, "_online", lambda: False)
+
+
+@pytest.mark.parametrize(("architecture", "encoder"), COUNTS)
+def test_parameters_are_counted_and_all_get_a_gradient(architecture: str, encoder: str) -> None:
+    network = on_meta(architecture, encoder).train()
+    assert sum(parameter.numel() for parameter in network.parameters()) == COUNTS[architecture, encoder]
+    network(torch.zeros(2, 3, 64, 64, device="meta")).sum().backward()
+    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_any_size_keeps_its_size(architecture: str) -> None:
+    network = on_meta(architecture, classes=3).eval()
+    for height, width in zip(range(33, 98, 8), range(97, 32, -8), strict=True):
+        assert network(torch.zeros(1, 3, height, width, device="meta")).shape == (1, 3, height, width)
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("unet", (32, 64)), ("fpn", (64, 32)), ("pspnet", (48, 40))])
+def test_padding_does_not_matter_where_the_size_divides(architecture: str, size: tuple[int, int]) -> None:
+    network = segmentation_network(architecture, "mobilenet_v2", 2).eval()
+    normalize, any_size = network.children()
+    image = torch.rand(1, 3, *size)
+    with torch.no_grad():
+        assert torch.equal(network(image), any_size.network(normalize(image)))
+
+
+def test_padding_changes_only_what_lies_near_the_edge() -> None:
+    torch.manual_seed(0)
+    network = segmentation_network("pspnet", "mobilenet_v2", 2).eval()
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        whole, cut = network(image), network(image[..., :63])
+    assert (whole[..., :63] - cut).abs().mean() < 0.1 * whole.std()
+
+
+def test_normalisation_is_the_encoders_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = []
+
+    def noted(*card: tuple[float, ...]) -> nn.Module:
+        cards.append(card)
+        return nn.Identity()
+
+    monkeypatch.setattr(backbones, "Normalize", noted)
+    for encoder in ("resnet34", "mobilenet_v2", "inceptionresnetv2"):
+        on_meta("unet", encoder)
+    imagenet = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    assert cards == [imagenet, imagenet, ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
+
+
+def test_normalisation_is_the_first_layer() -> None:
+    first = segmentation_network("pspnet", "mobilenet_v2", 1)[0]
+    white = first(torch.ones(1, 3, 2, 2))[0, :, 0, 0]
+    torch.testing.assert_close(white, torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder", "message"),
+    [
+        ("fpn", "resnet43", "'resnet43' is unknown; did you mean .*resnet34"),
+        ("fpn", "mobilenetv2", "'mobilenetv2' is unknown; did you mean mobilenet_v2"),
+        ("fpn", "efficientnet-b0", "'efficientnet-b0' is unknown; did you mean"),  # its card is another
+        ("fnp", "resnet34", "'fnp' is unknown; it is one of unet, pspnet, fpn"),
+    ],
+)
+def test_unknown_names_are_refused(architecture: str, encoder: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        segmentation_network(architecture, encoder, 1)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("architecture", "tensors"), [("fpn", 312), ("pspnet", 108)])  # 0 to 6 of its 19 blocks
+def test_real_weights_load_every_tensor(weights: Path, architecture: str, tensors: int) -> None:
+    network = segmentation_network(architecture, "mobilenet_v2", 1)
+    decoder = {key: value.clone() for key, value in network.state_dict().items() if ".encoder." not in key}
+    load_encoder(network, "mobilenet_v2", str(weights))
+    file, encoder = load_file(weights), encoder_of(network).state_dict()
+    assert len(encoder) == tensors
+    assert all(torch.equal(value, file[key]) for key, value in encoder.items())
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in decoder.items())
+
+
+@pytest.mark.real
+def test_real_weights_of_another_encoder_are_refused(weights: Path) -> None:
+    with pytest.raises(WeightsError, match=r"mobilenet_v2\.safetensors does not fit the encoder resnet18: \d+ of its "):
+        load_encoder(segmentation_network("unet", "resnet18", 1), "resnet18", weights)
+
+
+def encoder_weights(network: nn.Module) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    drawn = {
+        key: torch.rand(value.shape, generator=generator) for key, value in encoder_of(network).state_dict().items()
+    }
+    return drawn | {"fc.weight": torch.zeros(1000, 512)}
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "nested.pth", "half.safetensors"])
+def test_weights_files_of_every_kind(tmp_path: Path, suffix: str) -> None:
+    network = segmentation_network("pspnet", "resnet18", 1)
+    drawn = encoder_weights(network)
+    path = tmp_path / f"weights.{suffix}"
+    if suffix == "half.safetensors":  # without the batches counted by batch normalisation, as converted files are
+        drawn = {key: value.half() for key, value in drawn.items() if not key.endswith("num_batches_tracked")}
+    if suffix.endswith("safetensors"):
+        save_file(drawn, path)
+    else:
+        torch.save({"state_dict": drawn} if suffix == "nested.pth" else drawn, path)
+    load_encoder(network, "resnet18", path)
+    loaded = encoder_of(network).state_dict()
+    for key, value in drawn.items():
+        if not key.startswith("fc.") and loaded[key].is_floating_point():
+            assert torch.equal(loaded[key], value.float()), key
+    assert loaded["conv1.weight"].dtype == torch.float32
+
+
+def test_misshapen_weights_are_refused_and_nothing_is_loaded(tmp_path: Path) -> None:
+    network = segmentation_network("pspnet", "resnet18", 1)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    save_file(encoder_weights(network) | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "grey.safetensors")
+    with pytest.raises(WeightsError, match=r"'conv1.weight' has the shape \(64, 1, 7, 7\), the encoder wants \(64, 3,"):
+        load_encoder(network, "resnet18", tmp_path / "grey.safetensors")
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
+    for name in ("text.safetensors", "text.pt"):
+        (tmp_path / name).write_text("no weights")
+        with pytest.raises(WeightsError, match=rf"{name} could not be read as a weights file"):
+            read_weights(tmp_path / name)
+    torch.save({"epoch": 3}, tmp_path / "epoch.pt")
+    with pytest.raises(WeightsError, match=r"epoch\.pt holds no tensors; a state dict"):
+        read_weights(tmp_path / "epoch.pt")
+    torch.save([torch.zeros(1)], tmp_path / "list.pt")
+    with pytest.raises(WeightsError, match=r"list\.pt"):
+        read_weights(tmp_path / "list.pt")
+    with pytest.raises(WeightsError, match=r"no weights file .*absent\.pt\. Give the path of .* or `false`"):
+        read_weights(tmp_path / "absent.pt")
+
+
+def test_false_loads_nothing() -> None:
+    network = segmentation_network("pspnet", "resnet18", 1)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    load_encoder(network, "resnet18", False)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.usefixtures("no_network")
+def test_library_weights_without_network_fail_at_once_in_a_paragraph() -> None:
+    network = segmentation_network("pspnet", "resnet18", 1)
+    start = time.perf_counter()
+    with pytest.raises(WeightsError) as caught:
+        load_encoder(network, "resnet18", True)
+    assert time.perf_counter() - start < 5
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in ("weights of resnet18", "(no network)", "--model.pretrained path/to", "--model.pretrained false"):
+        assert part in message
+
+
+def test_library_weights_come_from_the_cache_before_the_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    network = segmentation_network("pspnet", "resnet18", 1)
+    save_file(encoder_weights(network), tmp_path / "model.safetensors")
+    asked: list[tuple[str, object]] = []
+
+    def download(repository: str, file: str, revision: str, local_files_only: bool = False) -> str:
+        asked.append((repository, local_files_only))
+        return str(tmp_path / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    load_encoder(network, "resnet18", True)
+    assert asked == [("smp-hub/resnet18.imagenet", True)]
+    assert torch.equal(encoder_of(network).conv1.weight, load_file(tmp_path / "model.safetensors")["conv1.weight"])
+
+
+def test_a_failing_download_is_told_in_a_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: str, revision: str, local_files_only: bool = False) -> str:
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no") if local_files_only else TimeoutError
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(backbones, "_online", lambda: True)
+    with pytest.raises(WeightsError, match=r"cannot be fetched \(TimeoutError while fetching them\)\. Either run"):
+        load_encoder(segmentation_network("pspnet", "resnet18", 1), "resnet18", True)
+
+
+def test_online_is_found_out_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert not backbones._online()
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
+    assert backbones._online()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert not backbones._online()
