@@ -1,12 +1,13 @@
 """Reading pictures, masks and tables: every path that a user gives comes through here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,14 +17,22 @@ SHOWN = 20  # errors listed in one message
 
 
 class DataError(ValueError):
-    """The user's data are not as wanted; the message says what came, what was wanted and what to do."""
+    """The user's data are not as wanted; the message says what came, what was wanted and what to do.
+
+    Attributes:
+        problems: What is wrong, a sentence each, of which the message may show the first few only.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems) or [message]
 
 
 def listed(problems: Sequence[str]) -> str:
     """Problems as one text, a line each, the first few when there are many."""
     lines = [f"  - {problem}" for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
-        lines.append(f"  … and {len(problems) - SHOWN} more")
+        lines.append(f"  … and {len(problems) - SHOWN} more; `belvedere describe` lists all of them")
     return "\n".join(lines)
 
 
@@ -31,7 +40,7 @@ def refuse(problems: Sequence[str], what: str) -> None:
     """Raises one DataError for all problems, if there are any."""
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise DataError(f"{count} in {what}:\n{listed(problems)}")
+        raise DataError(f"{count} in {what}:\n{listed(problems)}", problems)
 
 
 def picture_files(path: Path) -> list[Path]:
@@ -44,7 +53,10 @@ def picture_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"There is no folder or file {path}. Give the path of pictures ({' '.join(PICTURE_SUFFIXES)}).")
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES)
+    files = sorted(
+        file for file in path.iterdir()
+        if file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith(".")  # macOS: ._picture.jpg
+    )  # fmt: skip
     if not files:
         raise DataError(f"{path} holds no pictures; files ending in {' '.join(PICTURE_SUFFIXES)} were looked for.")
     return files
@@ -56,12 +68,9 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: The file is not a picture.
     """
-    try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 exchange the sides
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(_unreadable(path, error)) from error
+    with _opened(path) as picture:
+        width, height = picture.size
+        turned = picture.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 exchange the sides
     return (width, height) if turned else (height, width)
 
 
@@ -76,43 +85,47 @@ def read_picture(path: Path, at_least: tuple[int, int] | None = None) -> NDArray
     Raises:
         DataError: The file is missing, truncated, not a picture, or has more than 8 bits a channel.
     """
-    try:
-        with Image.open(path) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise DataError(
-                    f"{path} has the mode {picture.mode!r}, more than 8 bits a channel; 8-bit pictures were wanted. "
-                    "Scale it to 8 bits first."
-                )
-            if at_least is not None:
-                picture.draft("RGB", (at_least[1], at_least[0]))
-            upright = ImageOps.exif_transpose(picture)
-            return np.asarray(upright.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # broken PNG chunks raise SyntaxError
-        raise DataError(_unreadable(path, error)) from error
+    with _opened(path) as picture:
+        if picture.mode.startswith(("I", "F")):
+            raise DataError(
+                f"{path} has the mode {picture.mode!r}, more than 8 bits a channel; 8-bit pictures were wanted. "
+                "Scale it to 8 bits first."
+            )
+        if at_least is not None:
+            picture.draft("RGB", (at_least[1], at_least[0]))
+        upright = ImageOps.exif_transpose(picture)
+        return np.asarray(upright.convert("RGB"))
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """A mask picture as (H, W): true above half of its range (0/1 files above 0).
 
     Raises:
-        DataError: The file is missing, truncated or not a picture.
+        DataError: The file is missing, truncated or not a picture, or its values are neither kind.
     """
-    try:
-        with Image.open(path) as picture:
-            values = np.asarray(picture if picture.mode in ("1", "L", "I;16", "I", "P") else picture.convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise DataError(_unreadable(path, error)) from error
+    with _opened(path) as picture:
+        values = np.asarray(picture if picture.mode in ("1", "L", "I;16", "I", "P") else picture.convert("L"))
     if values.dtype == np.bool_:
         return values
     high = int(values.max(initial=0))
-    return values > (0 if high <= 1 else 127 if high <= 255 else 32767)
+    if high <= 1:
+        return values > 0
+    half = 127 if high <= 255 else 32767
+    if high <= half:
+        raise DataError(
+            f"{path} has values from {values.min()} to {high}; 0 and 255, or 0 and 1, were wanted. "
+            "Write one mask file a class."
+        )
+    return values > half
 
 
 def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
-    """A CSV file as text columns, empty cells as ''; line ends of any system and a byte-order mark are accepted.
+    """A CSV file as text columns, empty cells as ''; its index is the number of the line, the header's being 1.
+
+    Line ends of any system, blank lines and a byte-order mark are accepted.
 
     Raises:
-        DataError: The file is missing, is no CSV, or lacks a column.
+        DataError: The file is missing, is no CSV, has rows of more cells than the header, or lacks a column.
     """
     import pandas as pd
 
@@ -120,16 +133,29 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
         raise DataError(f"There is no file {path}.")
     wanted = list(columns)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{path} could not be read as a CSV file with the columns {wanted}: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the cells without a header for an index
+        raise DataError(f"{path} has rows of more cells than its header {','.join(table.columns)!r} has. Remove them.")
     missing = [column for column in wanted if column not in table.columns]
     if missing:
         raise DataError(
             f"{path} has the columns {list(table.columns)}; {missing[0]!r} is missing. The header {','.join(wanted)!r} "
             "was wanted."
         )
-    return table
+    table.index += 2
+    return table[(table != "").any(axis=1)]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture file; what reading it raises becomes a DataError that names it."""
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # broken PNG chunks raise SyntaxError
+        raise DataError(_unreadable(path, error)) from error
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -109,7 +109,7 @@ class CloudsTask(ImageTask):
         logits = self(batch["image"])
         counted = None if valid is None else F.interpolate(valid.float(), size) > 0.5
         loss = bce_dice_loss(_resized(logits, size), target, counted)
-        probability = _resized(_probability(logits.detach(), valid), size)  # in the order of predict and masks
+        probability = _resized(_probability(logits.detach(), valid), size)  # as `masks` does: what is scored is what predict writes
         return Step(loss, self.masks(probability), target, probability)
 
     def predict(self, batch: Batch) -> dict[str, Any]:
