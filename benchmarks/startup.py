@@ -12,7 +12,14 @@ COMMANDS = {
     'python -c "import lightning.pytorch"': ["-c", "import lightning.pytorch"],
     "belvedere --help": ["-m", "tasks", "--help"],
     "belvedere fit --help": ["-m", "tasks", "fit", "--help"],
-    "belvedere fit --config clouds/fpn --print_config": ["-m", "tasks", "fit", "--config", "clouds/fpn", "--print_config"],
+    "belvedere fit --config clouds/fpn --print_config": [
+        "-m",
+        "tasks",
+        "fit",
+        "--config",
+        "clouds/fpn",
+        "--print_config",
+    ],
 }
 
 

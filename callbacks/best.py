@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -118,21 +118,20 @@ class Summary(Callback):
 
     Args:
         monitor: The figure that decided which epoch is best.
+        mode: Whether the best is the `min` or the `max`.
     """
 
-    def __init__(self, monitor: str = "val/loss") -> None:
-        self.monitor = monitor
+    def __init__(self, monitor: str = "val/loss", mode: Literal["min", "max"] = "min") -> None:
+        self.monitor, self.mode = monitor, mode
         self._best: tuple[int, float] | None = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the best epoch's number."""
         value = trainer.callback_metrics.get(self.monitor)
-        checkpoint = trainer.checkpoint_callback
-        if value is None or not isinstance(checkpoint, ModelCheckpoint):
+        if value is None:
             return
-        better = self._best is None or (
-            float(value) > self._best[1] if checkpoint.mode == "max" else float(value) < self._best[1]
-        )
+        sign = 1 if self.mode == "max" else -1
+        better = self._best is None or sign * float(value) > sign * self._best[1]
         if better:
             self._best = (trainer.current_epoch, float(value))
 
@@ -148,10 +147,10 @@ class Summary(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the summary."""
         folder = Path(trainer.default_root_dir)
-        lines = [f"{trainer.current_epoch} epochs, {trainer.global_step} steps."]
+        lines = [f"Trained: epochs {trainer.current_epoch}, steps {trainer.global_step}."]
         if self._best is not None:
             lines.append(f"Best epoch {self._best[0]}: {self.monitor} {self._best[1]:.4f}.")
-        for name in ("checkpoints/best.ckpt", "curves.png", "panels", "metrics.csv", "config.yaml"):
+        for name in ("checkpoints/best.ckpt", "curves.png", "panels", "metrics.csv", "thresholds.csv", "config.yaml"):
             if (folder / name).exists():
                 lines.append(f"  {folder / name}")
         rank_zero_info("\n".join(lines))

@@ -126,14 +126,22 @@ def draw_study(
 
 
 def _draw_bars(axes: "Axes", series: "pd.Series[Any]", classes: Sequence[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     places, labels = _ticks(series.index)
     known = set(labels) <= set(classes)
     colors = [_hex(list(classes).index(label)) for label in labels] if known else "#4C78A8"
     many = len(series) > 12
-    bars = axes.bar(range(len(series)), series.to_numpy(), color=colors, width=1.0 if many else 0.8, edgecolor="white")
+    width = 1.0 if many else min(0.8, 0.2 * len(series))  # one bar alone is not as wide as the plot
+    bars = axes.bar(range(len(series)), series.to_numpy(), color=colors, width=width, edgecolor="white")
+    axes.set_xlim(-0.6, len(series) - 0.4)
     if len(series) <= 8:
         axes.bar_label(bars, fmt="{:,.4g}", fontsize=8, padding=2)
         axes.margins(y=0.12)
+    if not series.any():
+        axes.set_ylim(0, 1)
+    if series.dtype.kind in "iu":
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     slanted = not many and _crowded(labels)
     step = 1
     if many:

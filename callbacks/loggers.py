@@ -29,6 +29,7 @@ class WandbLogger(LightningWandbLogger):
         offline = not logged_in()
         os.environ.setdefault("WANDB_SILENT", "true")
         super().__init__(name=name, save_dir=save_dir or ".", offline=offline, project=project, group=group)
+        self._wandb_init.pop("anonymous", None)  # wandb warns of the setting, which Lightning always passes
         if offline:
             rank_zero_info("wandb: not logged in, so this run is logged offline.")
 

@@ -24,7 +24,9 @@ class FittedThresholds(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes back to the best epoch, fits, and keeps what was fitted."""
-        best = next((each.best_model_path for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), "")
+        best = next(
+            (each.best_model_path for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), ""
+        )
         if not best:
             return
         checkpoint = torch.load(best, map_location="cpu", weights_only=True)
@@ -66,8 +68,8 @@ def fit_thresholds(trainer: Trainer, task: LightningModule) -> dict[str, Tensor]
             step = task.step(batch)
         assert step.probability is not None
         search.update(step.probability, step.target)
-    fitted: dict[str, Tensor] = search.compute()
-    return fitted
+    # torchmetrics makes scalars of what has one entry
+    return {name: value.reshape(-1) for name, value in search.compute().items()}
 
 
 def _write_table(fitted: dict[str, Tensor], classes: list[str], path: Path) -> None:

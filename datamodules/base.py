@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from datamodules.files import DataError, read_table, refuse
@@ -103,7 +103,6 @@ class ImageDataModule(LightningDataModule, ABC):
                     f"The split {split!r} of {self.root} is empty ({len(names)} pictures in all). Give more pictures, "
                     "another val_fraction and test_fraction, or a splits.csv with the columns name,split."
                 )
-        rank_zero_info(f"{self.root}: " + ", ".join(f"{len(splits[split])} {split}" for split in SPLITS))
         return splits
 
     def _draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
@@ -119,9 +118,9 @@ class ImageDataModule(LightningDataModule, ABC):
         known = set(names)
         refuse(
             [f"{path}, row {row}: there is no picture {name!r} in {self.root}." for row, name in
-             enumerate(table["name"], start=2) if name not in known]
+             table["name"].items() if name not in known]
             + [f"{path}, row {row}: the split {split!r} is not one of {', '.join(SPLITS)}." for row, split in
-               enumerate(table["split"], start=2) if split not in SPLITS],
+               table["split"].items() if split not in SPLITS],
             str(path),
         )  # fmt: skip
         splits = {split: sorted(set(table["name"][table["split"] == split])) for split in SPLITS}

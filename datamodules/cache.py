@@ -36,7 +36,7 @@ def cached_array(
     """A memory-mapped uint8 array of this shape whose row i is `make(i)`; made once, by all cores.
 
     It is written under a temporary name and renamed when it is whole: two processes that start at once both end
-    with a whole file, and a killed one leaves none.
+    with a whole file, and a killed one leaves a `.part` at most, which none reads.
 
     Args:
         name: What the file's name begins with, for people who look into the folder.
@@ -57,7 +57,8 @@ def cached_array(
             refuse(_fill(rows, make, what), what.lower())
             rows.flush()
             del rows
-            temporary.replace(path)
+            if not path.is_file():  # else another process was faster, and may have it open: over NFS that must stay
+                temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
     array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
@@ -65,13 +66,13 @@ def cached_array(
 
 
 def _fill(rows: NDArray[np.uint8], make: Callable[[int], NDArray[np.uint8]], what: str) -> list[str]:
-    def fill(index: int) -> str | None:
+    def fill(index: int) -> list[str]:
         try:
             rows[index] = make(index)
         except DataError as error:
-            return str(error)
-        return None
+            return error.problems
+        return []
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the interpreter's lock
         done = tqdm(pool.map(fill, range(len(rows))), desc=what, total=len(rows), unit="", leave=False)
-        return [problem for problem in done if problem is not None]
+        return [problem for problems in done for problem in problems]

@@ -9,10 +9,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
-from datamodules.base import ImageDataModule, Study
+from datamodules.base import SPLITS, ImageDataModule, Study
 from datamodules.cache import cached_array, fingerprint
-from datamodules.files import DataError, picture_files, picture_size, read_picture, read_table
+from datamodules.files import DataError, picture_files, picture_size, read_picture, read_table, refuse
 from datamodules.geometry import resized
+from datamodules.kaggle_masks import split_labels
 from datamodules.loaders import Samples
 from datamodules.masks import MaskSource, mask_source
 from ops.gaps import seen
@@ -71,7 +72,7 @@ class CloudsDataModule(ImageDataModule):
     def prepare_data(self) -> None:
         """Fills the cache, in one process of each machine."""
         if self.trainer is None or self.trainer.state.fn != "predict":
-            self._cached()
+            self.cached()
 
     def setup(self, stage: str) -> None:
         """Makes the data sets of a stage.
@@ -84,8 +85,7 @@ class CloudsDataModule(ImageDataModule):
             return
         if self.datasets.keys() >= {"train", "val"}:
             return
-        source, pictures, masks = self._cached()
-        scored = masks if self.output_size is None else self._cached_masks(source, self.output_size)
+        source, pictures, masks, scored = self.cached()
         row = {name: index for index, name in enumerate(source.names)}
         for split, names in self.split(source.names).items():
             rows = [row[name] for name in names]
@@ -94,6 +94,7 @@ class CloudsDataModule(ImageDataModule):
                 self.datasets[split] = self._samples(source, rows, pictures, masks, emptied)
             else:
                 self.datasets[split] = self._samples(source, rows, pictures, scored, {})
+        rank_zero_info(f"{self.root}: " + ", ".join(f"{len(self.datasets[split])} {split}" for split in SPLITS))
 
     def _samples(
         self,
@@ -118,7 +119,11 @@ class CloudsDataModule(ImageDataModule):
     def _without_small(
         self, rows: list[int], masks: NDArray[np.uint8]
     ) -> tuple[list[int], dict[int, NDArray[np.bool_]]]:
-        """Training rows that stay, and which classes of a row count as absent."""
+        """Training rows that stay, and which classes of a row count as absent.
+
+        Raises:
+            DataError: No row stays.
+        """
         if self.small_masks == "keep":
             return rows, {}
         small: dict[int, NDArray[np.bool_]] = {}
@@ -131,48 +136,81 @@ class CloudsDataModule(ImageDataModule):
                        f"{self.small_mask_area:.2%} of their area.")  # fmt: skip
         if self.small_masks == "drop_mask":
             return rows, small
+        if len(small) == len(rows):
+            raise DataError(
+                f"All {len(rows)} training pictures of {self.root} have masks below {self.small_mask_area:.2%} of "
+                "their area, and small_masks=drop_picture leaves none. Give a lower small_mask_area."
+            )
         return [row for row in rows if row not in small], {}
 
-    def _cached(self) -> tuple[MaskSource, NDArray[np.uint8], NDArray[np.uint8]]:
-        """The source, its pictures (N, H, W, 3) and its masks, eight classes a byte (N, ceil(K / 8), H, W)."""
+    def cached(self) -> tuple[MaskSource, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+        """The source, its pictures (N, H, W, 3), its masks to train on and those to score predictions with.
+
+        Masks are packed, eight classes a byte: (N, ceil(K / 8), H, W).
+
+        Raises:
+            DataError: Tables, folders, pictures or masks are not as wanted; the problems of all are listed together.
+        """
         source = mask_source(self.root, self.classes)
+        problems, arrays = list(source.problems), []
+        for decoded, size in (
+            (self._cached_pictures, self.size),
+            (self._cached_masks, self.size),
+            (self._cached_masks, self.output_size or self.size),
+        ):
+            try:
+                arrays.append(decoded(source, size))
+            except DataError as error:
+                problems += error.problems
+        refuse(list(dict.fromkeys(problems)), str(self.root))
+        pictures, masks, scored = arrays
+        return source, pictures, masks, scored
+
+    def _cached_pictures(self, source: MaskSource, size: Size) -> NDArray[np.uint8]:
+        paths = [source.path(name) for name in source.names]
 
         def make(index: int) -> NDArray[np.uint8]:
-            name = source.names[index]
-            misfit = source.misfit(name)
+            misfit = source.misfit(source.names[index])
             if misfit:
                 raise DataError(misfit)
-            return resized(read_picture(source.path(name), at_least=self.size), self.size)
+            return resized(read_picture(paths[index], at_least=size), size)
 
-        paths = [source.path(name) for name in source.names]
-        pictures = cached_array("clouds-pictures", fingerprint(paths, self.size), (len(paths), *self.size, 3), make,
-                                f"decoding the pictures of {self.root}")  # fmt: skip
-        if self.output_size is not None:
-            self._cached_masks(source, self.output_size)
-        return source, pictures, self._cached_masks(source, self.size)
+        what = f"decoding the pictures of {self.root}"
+        return cached_array("clouds-pictures", fingerprint(paths, size), (len(paths), *size, 3), make, what)
 
     def _cached_masks(self, source: MaskSource, size: Size) -> NDArray[np.uint8]:
         def make(index: int) -> NDArray[np.uint8]:
             return np.packbits(source.masks(source.names[index], size), axis=0)
 
         shape = (len(source.names), -(-len(self.classes) // 8), *size)
-        key = fingerprint(source.files, [self.classes, size])
+        paths = [source.path(name) for name in source.names]
+        key = fingerprint([*source.files, *paths], [self.classes, size])
         return cached_array("clouds-masks", key, shape, make, f"decoding the masks of {self.root}")
 
+    def predicted_files(self) -> list[Path]:
+        """The pictures to predict, in the order of `sample_submission.csv` where that names them.
+
+        Raises:
+            DataError: There are none, or the table names an unknown class or a picture that is not there.
+        """
+        folder, order = self.root / "test_images", self.root / "sample_submission.csv"
+        files = picture_files(self.pictures or folder)
+        if self.pictures is not None or not order.is_file():
+            return files
+        rows = split_labels(read_table(order, ["Image_Label"])["Image_Label"], self.classes)
+        by_name = {file.name: file for file in files}
+        unknown, absent = rows[~rows["label"].isin(self.classes)], rows[~rows["name"].isin(by_name)]
+        refuse(
+            [f"{order}, row {row}: the class {label!r} is unknown; the classes are {', '.join(self.classes)}."
+             for row, label in unknown["label"].items()]
+            + [f"{order}, row {row}: there is no picture {name!r} in {folder}. Unpack the test pictures again."
+               for row, name in absent.drop_duplicates("name")["name"].items()],
+            str(order),
+        )  # fmt: skip
+        return [by_name[name] for name in dict.fromkeys(rows["name"])]
+
     def _predicted(self) -> Samples:
-        """The pictures to predict, in the order of `sample_submission.csv` where that names them."""
-        files = picture_files(self.pictures or self.root / "test_images")
-        order = self.root / "sample_submission.csv"
-        if self.pictures is None and order.is_file():
-            names = list(dict.fromkeys(read_table(order, ["Image_Label"])["Image_Label"].str.rpartition("_")[0]))
-            by_name = {file.name: file for file in files}
-            absent = [name for name in names if name not in by_name]
-            if absent:
-                raise DataError(
-                    f"{order} names {len(absent)} pictures that are not in {self.root / 'test_images'}, the first is "
-                    f"{absent[0]!r}. Unpack the test pictures again."
-                )
-            files = [by_name[name] for name in names]
+        files = self.predicted_files()
 
         def make(index: int) -> dict[str, Any]:
             file = files[index]

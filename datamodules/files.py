@@ -70,8 +70,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     """
     with _opened(path) as picture:
         width, height = picture.size
-        turned = picture.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 exchange the sides
-    return (width, height) if turned else (height, width)
+        return (width, height) if _turned(picture) else (height, width)
 
 
 def read_picture(path: Path, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -92,7 +91,7 @@ def read_picture(path: Path, at_least: tuple[int, int] | None = None) -> NDArray
                 "Scale it to 8 bits first."
             )
         if at_least is not None:
-            picture.draft("RGB", (at_least[1], at_least[0]))
+            picture.draft("RGB", at_least if _turned(picture) else (at_least[1], at_least[0]))
         upright = ImageOps.exif_transpose(picture)
         return np.asarray(upright.convert("RGB"))
 
@@ -146,6 +145,11 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
         )
     table.index += 2
     return table[(table != "").any(axis=1)]
+
+
+def _turned(picture: Image.Image) -> bool:
+    """Whether the EXIF orientation exchanges height and width."""
+    return picture.getexif().get(0x0112) in (5, 6, 7, 8)
 
 
 @contextmanager

@@ -5,10 +5,15 @@ albumentations 2.0.8 is its last MIT release; should it go, this file is what ha
 
 import os
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.files import read_picture
 
 if TYPE_CHECKING:
     import albumentations
@@ -32,6 +37,16 @@ def resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     transform = _resize(*size, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     result: NDArray[np.uint8] = transform(image=picture)["image"]
     return result
+
+
+def read_image(path: Path, size: tuple[int, int]) -> Tensor:
+    """A picture file as a task takes it from Python: (1, 3, H, W) float32 in [0, 1], of this height and width.
+
+    Raises:
+        DataError: The file is missing or not a picture.
+    """
+    picture = resized(read_picture(path, at_least=size), size)
+    return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None].float() / 255
 
 
 def resized_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -37,7 +37,7 @@ class EpochSampler(DistributedSampler[Any]):
         if not shuffle:
             self.num_samples = len(self.share)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]  # a plain index would lose the epoch
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         if self.shuffle:
             yield from ((self.epoch, index) for index in super().__iter__())
         else:

@@ -107,8 +107,9 @@ def run_config(checkpoint: Path) -> dict[str, Any]:
     import torch
 
     if not checkpoint.is_file():
-        folders = (run_folder(checkpoint), checkpoint, checkpoint / "checkpoints", checkpoint.parent)
-        found = sorted({str(path) for folder in folders for path in folder.glob("*.ckpt")})
+        folders = (run_folder(checkpoint), checkpoint.parent, checkpoint)
+        found = sorted({str(path) for folder in folders for name in (".", "checkpoints")
+                        for path in (folder / name).glob("*.ckpt")})  # fmt: skip
         hint = f" Found: {', '.join(found)}." if found else ""
         raise ArgumentError(f"There is no checkpoint file {checkpoint}.{hint}")
     beside = run_folder(checkpoint) / "config.yaml"

@@ -58,8 +58,9 @@ class Meter(nn.Module):
     def result(self) -> dict[str, Tensor]:
         """The figures since the last call, over all processes."""
         values: dict[str, Tensor] = {"loss": self.loss.compute(), **self.scores.compute()}
-        self.loss.reset()
-        self.scores.reset()
+        with torch.inference_mode(False):  # what is reset in inference mode could not be counted up in training
+            self.loss.reset()
+            self.scores.reset()
         return values
 
 
@@ -73,6 +74,9 @@ class ImageTask(LightningModule, ABC):
         optimizer: Makes the optimiser from the parameters that are trained.
         scheduler: Makes the learning-rate schedule from the optimiser, stepped once an epoch; none by default.
     """
+
+    headline = "loss"
+    """The figure that stands beside the loss behind the progress bar; the task's configs monitor it."""
 
     def __init__(self, optimizer: OptimizerCallable, scheduler: LRSchedulerCallable | None = None) -> None:
         super().__init__()
@@ -140,8 +144,9 @@ class ImageTask(LightningModule, ABC):
         self._log("test")
 
     def _log(self, stage: str) -> None:
-        values = {f"{stage}/{name}": value for name, value in self._meter(stage).result().items()}
-        self.log_dict(values, on_step=False, on_epoch=True, batch_size=1)
+        for name, value in self._meter(stage).result().items():
+            shown = name in ("loss", self.headline)
+            self.log(f"{stage}/{name}", value, prog_bar=shown, on_step=False, on_epoch=True, batch_size=1)
 
     def trained_parameters(self) -> Iterable[nn.Parameter]:
         """The parameters that the optimiser is given."""

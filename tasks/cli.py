@@ -7,15 +7,17 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-import tasks.clouds  # noqa: F401 - imported so that a config can name the class
+import datamodules.clouds  # noqa: F401 - imported so that a config can name its classes
+import tasks.clouds  # noqa: F401
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, LastCheckpoint, Summary, TrainingError
 from callbacks.curves import Curves
 from callbacks.panels import Panels
+from callbacks.progress import ProgressBar
 from datamodules.base import ImageDataModule
 from datamodules.files import DataError
 from tasks.arguments import SHIPPED, ArgumentError, ParserError, expanded, nearest, readable, run_folder
@@ -27,10 +29,6 @@ COMMANDS = ("fit", "validate", "test", "predict", "describe")
 
 class BelvedereTrainer(Trainer):
     """Lightning's trainer, with a name for the command that needs none."""
-
-    def after_test(self) -> None:
-        """Says where the figures lie."""
-        print(self.folder / "metrics.csv")
 
     def describe(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Check a data set, then write tables and pictures of it."""
@@ -87,13 +85,9 @@ class BelvedereCLI(LightningCLI):
                             help="Folder for all that is written (default: runs/<task>/<date and time>).")  # fmt: skip
         parser.add_argument("--monitor", type=str, default="val/loss",
                             help="The figure that decides which epoch is best and when training stops.")  # fmt: skip
-        for name, callback in (("early_stopping", EarlyStopping), ("checkpoint", BestCheckpoint),
-                               ("finite", FiniteOrStop), ("summary", Summary), ("curves", Curves)):  # fmt: skip
-            parser.add_lightning_class_args(callback, name)
-            parser.link_arguments("monitor", f"{name}.monitor")
-            if name in ("early_stopping", "checkpoint", "curves"):
-                parser.link_arguments("monitor", f"{name}.mode", compute_fn=mode_of)
-        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.link_arguments("monitor", "early_stopping.monitor")
+        parser.link_arguments("monitor", "early_stopping.mode", compute_fn=mode_of)
         parser.add_lightning_class_args(Panels, "panels")
 
     def _parse_ckpt_path(self) -> None:
@@ -109,8 +103,6 @@ class BelvedereCLI(LightningCLI):
             config.model.init_args.classes = config.data.init_args.classes
         if command == "predict":
             config.return_predictions = False  # the writers write; memory stays flat
-        if command != "fit":
-            self._parser(command).callback_keys.clear()  # they are about training
         root = config.data.init_args.get("root")
         if root is not None:
             config.data.init_args.root = str(Path(root).expanduser().absolute())
@@ -128,9 +120,9 @@ class BelvedereCLI(LightningCLI):
         if self.subcommand != "fit":
             loggers = [logger for logger in loggers if logger.class_path.endswith("CSVLogger")]
         for logger in loggers:
-            logger.init_args.save_dir = str(self.folder)
-            if "project" in logger.init_args:
-                logger.init_args.project, logger.init_args.name = f"belvedere-{word}", self.folder.name
+            logger["init_args.save_dir"] = str(self.folder)
+            if logger.class_path.endswith("WandbLogger"):
+                logger["init_args.project"], logger["init_args.name"] = f"belvedere-{word}", self.folder.name
         return loggers
 
     def instantiate_classes(self) -> None:
@@ -143,6 +135,19 @@ class BelvedereCLI(LightningCLI):
             super().instantiate_classes()
         except (TypeError, ValueError) as error:
             raise ParserError(str(error)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with what watches over training where there is any."""
+        monitor = self._get(self.config, "monitor")
+        mode = mode_of(monitor)
+        callbacks: list[Callback] = [ProgressBar()]
+        if self.subcommand == "fit":
+            callbacks += [FiniteOrStop(monitor), Curves(monitor, mode), Summary(monitor, mode)]
+            callbacks += [BestCheckpoint(monitor, mode), LastCheckpoint()]
+        else:
+            self._parser(self.subcommand).callback_keys.clear()
+        self.trainer_defaults = {"callbacks": callbacks}
+        return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
         """Loads the weights that training starts from, before any picture is read."""
@@ -171,7 +176,7 @@ class BelvedereCLI(LightningCLI):
             print(path)
 
 
-def mode_of(monitor: str) -> str:
+def mode_of(monitor: str) -> Literal["min", "max"]:
     """Whether a figure is best at its `min` or its `max`: losses and errors are small."""
     return "min" if monitor.endswith(("loss", "error", "emd")) else "max"
 
@@ -184,7 +189,7 @@ def _output_folder(command: str, word: str, config: Any) -> Path:
     if checkpoint is not None:
         run = run_folder(Path(checkpoint))
         return run if command == "fit" else run / command
-    job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
+    job = os.environ.get("SLURM_JOB_ID")
     name = f"job-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
     name = os.environ.setdefault("BELVEDERE_RUN", name if command == "fit" else f"{command}-{name}")
     return (Path("runs") / word / name).absolute()

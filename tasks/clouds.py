@@ -47,6 +47,7 @@ class CloudsTask(ImageTask):
         ValueError: The architecture or encoder is unknown.
     """
 
+    headline = "dice"
     thresholds: Tensor
     minimum_areas: Tensor
 
@@ -68,6 +69,7 @@ class CloudsTask(ImageTask):
         encoder_of(self.network).requires_grad_(not freeze_encoder)
         self.register_buffer("thresholds", torch.full((len(self.classes),), 0.5))
         self.register_buffer("minimum_areas", torch.zeros(len(self.classes)))
+        self.train()  # trainers take a new task's modes as they are
 
     def build_metrics(self) -> dict[str, Metric]:
         """Dice in its three meanings, and the area under the precision-recall curve."""
@@ -109,9 +111,11 @@ class CloudsTask(ImageTask):
         logits = self(batch["image"])
         counted = None if valid is None else F.interpolate(valid.float(), size) > 0.5
         loss = bce_dice_loss(_resized(logits, size), target, counted)
-        probability = _resized(_probability(logits.detach(), valid), size)  # as `masks` does: what is scored is what predict writes
+        # resized as `masks` does it, so that what is scored is what `predict` writes
+        probability = _resized(_probability(logits.detach(), valid), size)
         return Step(loss, self.masks(probability), target, probability)
 
+    @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Masks of pictures.
 

@@ -1,0 +1,268 @@
+import csv
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from datamodules.files import DataError
+from tasks.__main__ import HELP
+from tasks.cli import BelvedereCLI, mode_of
+from tasks.clouds import CloudsTask
+
+Command = Callable[..., Any]
+COMMANDS = ("fit", "validate", "test", "predict", "describe")
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[BelvedereCLI]]:
+    """Command lines that got as far as their run, which they are spared."""
+    seen: list[BelvedereCLI] = []
+    monkeypatch.setattr(BelvedereCLI, "_run_subcommand", lambda self, _: seen.append(self))
+    return seen
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def refusal(result: Any) -> str:
+    """The one message of a command that was refused before anything was run or written."""
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    assert result.err.count("belvedere: ") == 1
+    return str(result.err.split("belvedere: ")[1])
+
+
+def test_no_arguments_give_the_overview_without_libraries() -> None:
+    for arguments in ([], ["--help"]):
+        code = f"import sys; from tasks.__main__ import main; c = main({arguments}); print(c, 'torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout == f"{HELP}\n0 False\n"
+    assert all(f"belvedere {command}" in HELP for command in COMMANDS)
+
+
+def test_python_m_tasks_is_the_command_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tasks", "fti"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 2
+    assert "Did you mean fit?" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_the_settings(belvedere: Command, command: str) -> None:
+    result = belvedere(command, "--help")
+    assert result.code == 0
+    for name in ("--config", "--output", "--monitor", "--data.help", "--trainer.max_epochs"):
+        assert name in result.out
+
+
+def test_fit_leaves_a_run_behind(fitted: Path, clouds_root: Path) -> None:
+    wanted = {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "curves.png", "metrics.csv",
+              "thresholds.csv", "panels/epoch_0000.png", "panels/epoch_0001.png"}  # fmt: skip
+    assert wanted <= {str(path.relative_to(fitted)) for path in fitted.rglob("*")}
+    assert list(fitted.rglob("*.part")) == []
+    epochs = {row["epoch"] for row in table(fitted / "metrics.csv")}
+    assert epochs == {"0", "1"}
+    columns = table(fitted / "metrics.csv")[0].keys()
+    assert {"train/loss", "train/dice", "val/loss", "val/dice", "val/auprc", "val/dice_fish"} <= columns
+    config = yaml.safe_load((fitted / "config.yaml").read_text())
+    assert config["data"]["init_args"]["root"] == str(clouds_root)
+    assert config["data"]["init_args"]["size"] == [32, 48]
+    assert len(list((fitted / "wandb").glob("offline-run-*"))) == 1
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_checkpoints_load_safely_and_hold_their_config(fitted: Path, name: str) -> None:
+    checkpoint = torch.load(fitted / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    assert checkpoint["config"] == (fitted / "config.yaml").read_text()
+    task = CloudsTask.load_from_checkpoint(fitted / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    assert all(torch.equal(value, checkpoint["state_dict"][key]) for key, value in task.state_dict().items())
+
+
+def test_test_writes_the_figures_of_the_test_pictures(belvedere: Command, fitted: Path) -> None:
+    result = belvedere("test", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", "figures")
+    assert result.code == 0
+    [row] = table(Path("figures/metrics.csv"))
+    assert 0 < float(row["test/loss"]) < 5
+    assert {"test/dice", "test/auprc", "test/dice_sugar"} <= row.keys()
+    assert str(Path("figures/metrics.csv").absolute()) in result.out
+    assert sorted(path.name for path in Path("figures").iterdir()) == ["hparams.yaml", "metrics.csv"]
+
+
+def test_validate_repeats_what_training_measured(belvedere: Command, fitted: Path) -> None:
+    assert belvedere("validate", "--ckpt_path", str(fitted / "checkpoints" / "last.ckpt"), "--output", "out").code == 0
+    trained = [row for row in table(fitted / "metrics.csv") if row["val/loss"]][-1]
+    [row] = table(Path("out/metrics.csv"))
+    for name in ("val/loss", "val/auprc", "val/dice"):  # the last epoch's: its thresholds are not fitted
+        assert float(row[name]) == pytest.approx(float(trained[name]), abs=1e-5)
+
+
+def test_predict_writes_masks_of_a_folder(belvedere: Command, fitted: Path, clouds_root: Path) -> None:
+    result = belvedere("predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", "masks")
+    assert result.code == 0
+    order = [row["Image_Label"] for row in table(clouds_root / "sample_submission.csv")]
+    assert [row["Image_Label"] for row in table(Path("masks/submission.csv"))] == order
+    assert "6 pictures predicted" in result.out + result.err
+    assert not Path("masks/metrics.csv").exists()
+
+
+def test_predict_takes_one_picture_of_any_size(belvedere: Command, fitted: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (77, 51, 3), np.uint8)).save("mine.png")
+    checkpoint = str(fitted / "checkpoints" / "best.ckpt")
+    arguments = ("--data.pictures", "mine.png", "--data.output_size", "null", "--output", "one")
+    assert belvedere("predict", "--ckpt_path", checkpoint, *arguments).code == 0
+    assert [row["Image_Label"] for row in table(Path("one/submission.csv"))] == [
+        f"mine.png_{name}" for name in ("Fish", "Flower", "Gravel", "Sugar")
+    ]
+    assert Image.open("one/masks/Fish/mine.png").size == (51, 77)
+
+
+def test_a_checkpoint_that_was_moved_is_enough(belvedere: Command, fitted: Path, parsed: list[BelvedereCLI]) -> None:
+    shutil.copy(fitted / "checkpoints" / "best.ckpt", "moved.ckpt")
+    assert belvedere("test", "--ckpt_path", "moved.ckpt").code == 0
+    assert list(parsed[0].datamodule.size) == [32, 48]
+    assert parsed[0].model.hparams["architecture"] == "pspnet"
+    assert parsed[0].folder == Path("test").absolute()
+
+
+def test_what_is_not_typed_is_remembered(belvedere: Command, fitted: Path, parsed: list[BelvedereCLI]) -> None:
+    checkpoint = str(fitted / "checkpoints" / "best.ckpt")
+    for command in ("validate", "test", "predict"):
+        assert belvedere(command, "--ckpt_path", checkpoint).code == 0
+        cli = parsed.pop()
+        assert cli.folder == fitted / command
+        assert cli.datamodule.batch_size == 4
+        assert cli.datamodule.leave_out_gaps
+        assert cli.model.optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 1e-3
+        assert not cli.model.freeze_encoder
+        assert any(type(callback).__name__ == "SegmentationWriter" for callback in cli.trainer.callbacks)
+
+
+def test_what_is_typed_wins_over_what_is_remembered(
+    belvedere: Command, fitted: Path, parsed: list[BelvedereCLI]
+) -> None:
+    Path("mine.yaml").write_text("data: {init_args: {flips: false, batch_size: 2}}")
+    typed = ["--config", "mine.yaml", "--data.batch_size", "3", "--data.leave_out_gaps", "false",
+             "--model.freeze_encoder", "true", "--model.optimizer.lr", "0.5", "--monitor", "val/auprc"]  # fmt: skip
+    for command in ("validate", "test", "predict"):
+        assert belvedere(command, *typed, "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt")).code == 0
+        cli = parsed.pop()
+        assert (cli.datamodule.batch_size, cli.datamodule.flips, cli.datamodule.leave_out_gaps) == (3, False, False)
+        assert cli.model.freeze_encoder
+        assert cli.model.optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 0.5
+        assert cli.model.hparams["architecture"] == "pspnet"  # and the rest is remembered
+        assert cli.config[command].monitor == "val/auprc"
+
+
+def test_typed_thresholds_of_size_change_the_outcome(belvedere: Command, fitted: Path) -> None:
+    checkpoint = str(fitted / "checkpoints" / "best.ckpt")
+    assert (
+        belvedere("predict", "--ckpt_path", checkpoint, "--data.output_size", "[20,30]", "--output", "small").code == 0
+    )
+    assert Image.open(next(Path("small/masks/Fish").iterdir())).size == (30, 20)
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("val/auprc", "max"), ("val/loss", "min"), ("val/dice", "max")])
+def test_one_flag_moves_all_that_watch(
+    belvedere: Command, tiny: list[str], parsed: list[BelvedereCLI], monitor: str, mode: str
+) -> None:
+    assert belvedere("fit", *tiny, "--monitor", monitor).code == 0
+    watching = {type(callback).__name__: callback for callback in parsed[0].trainer.callbacks
+                if hasattr(callback, "monitor") and type(callback).__name__ != "LastCheckpoint"}  # fmt: skip
+    assert watching.keys() == {"EarlyStopping", "BestCheckpoint", "FiniteOrStop", "Summary", "Curves"}
+    assert {callback.monitor for callback in watching.values()} == {monitor}
+    assert {watching[name].mode for name in ("EarlyStopping", "BestCheckpoint", "Curves")} == {mode}
+
+
+def test_losses_and_errors_are_best_at_their_minimum() -> None:
+    found = {
+        name: mode_of(name) for name in ("val/loss", "val/mean_absolute_error", "val/emd", "val/dice", "val/auprc")
+    }
+    assert [name for name, mode in found.items() if mode == "min"] == ["val/loss", "val/mean_absolute_error", "val/emd"]
+
+
+def test_configs_of_mine_are_found_by_path_from_anywhere(
+    belvedere: Command, tiny: list[str], parsed: list[BelvedereCLI], tmp_path: Path
+) -> None:
+    Path("elsewhere").mkdir()
+    Path("elsewhere/mine.yaml").write_text("data: {init_args: {batch_size: 7}}\ntrainer: {max_epochs: 5}")
+    for name in ("elsewhere/mine", str(tmp_path / "elsewhere" / "mine.yaml")):
+        assert belvedere("fit", *tiny, "--config", name).code == 0
+        assert parsed[-1].datamodule.batch_size == 7
+        assert parsed[-1].trainer.max_epochs == 5  # the later config wins over the option typed before it
+    assert parsed[-1].folder.parent == tmp_path / "runs" / "clouds"
+
+
+def test_print_config_says_what_would_be_run(belvedere: Command, tiny: list[str]) -> None:
+    result = belvedere("fit", *tiny, "--data.batch_size", "3", "--print_config")
+    assert result.code == 0
+    config = yaml.safe_load(result.out)
+    assert config["data"]["init_args"]["batch_size"] == 3
+    assert config["model"]["init_args"]["architecture"] == "pspnet"
+    assert config["trainer"]["use_distributed_sampler"] is False
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(belvedere: Command, tiny: list[str], fitted: Path) -> None:
+    before = (fitted / "config.yaml").stat().st_mtime_ns
+    message = refusal(belvedere("fit", *tiny, "--output", str(fitted)))
+    assert message.startswith(f"{fitted} holds a run already. Give another --output, or go on with that run:")
+    assert str(fitted / "checkpoints" / "last.ckpt") in message
+    assert (fitted / "config.yaml").stat().st_mtime_ns == before
+
+
+def test_missing_data_are_told_before_anything_is_written(belvedere: Command) -> None:
+    message = refusal(belvedere("fit", "--config", "clouds/demo", "--data.root", "nowhere", "--output", "run"))
+    assert f"No data set in {Path('nowhere').absolute()} (that folder does not exist). Wanted:" in message
+    assert "train.csv" in message
+    assert not Path("run/checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"), [("absent.pt", "There is no weights file absent.pt."), ("true", "(no network)")]
+)
+def test_missing_weights_are_told_before_any_picture_is_read(
+    belvedere: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch, weights: str, message: str
+) -> None:
+    monkeypatch.setattr("tasks.networks.backbones._online", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "hub")
+    monkeypatch.setattr("datamodules.clouds.CloudsDataModule.prepare_data", lambda _: pytest.fail("pictures were read"))
+    found = refusal(belvedere("fit", *tiny, "--model.pretrained", weights, "--output", "run"))
+    assert message in found
+    assert len(found.splitlines()) == 1
+    assert not Path("run/config.yaml").exists()
+
+
+def test_describe_lists_all_problems_at_once(belvedere: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = ["row 2 is odd.", "picture a.jpg is empty."]
+    monkeypatch.setattr("datamodules.clouds.CloudsDataModule.problems", lambda _: problems)
+    monkeypatch.setattr("datamodules.clouds.CloudsDataModule.describe", lambda _: pytest.fail("it goes on"))
+    message = refusal(belvedere("describe", "--config", "clouds/demo", "--data.root", "here"))
+    assert message.splitlines() == [f"2 problems in {Path('here').absolute()}:", *(f"  - {line}" for line in problems)]
+
+
+def test_describe_writes_tables_and_pictures(belvedere: Command, clouds_root: Path) -> None:
+    result = belvedere("describe", "--config", "clouds/demo", "--data.root", str(clouds_root), "--output", "study")
+    assert result.code == 0
+    written = {path for path in Path("study").absolute().iterdir()}
+    assert Path("study/study.png").absolute() in written
+    assert {path for path in written if str(path) in result.out} == written
+
+
+def test_a_workers_error_is_told_without_its_traceback(
+    belvedere: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DataError("Caught DataError in DataLoader worker process 0.\n  File x\nDataError: a.jpg is truncated.")
+
+    monkeypatch.setattr("datamodules.clouds.CloudsDataModule.prepare_data", fail)
+    assert refusal(belvedere("fit", *tiny)) == "a.jpg is truncated.\n"

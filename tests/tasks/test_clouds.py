@@ -1,0 +1,205 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from datamodules.sample_clouds import CLOUD_CLASSES, cloud_picture
+from tasks.base import Batch
+from tasks.clouds import CloudsTask
+from tasks.networks.backbones import WeightsError, encoder_of
+
+SCORES = ("dice", "dice_positive", "dice_global", "auprc")
+NAMES = {"loss", *SCORES} | {f"{score}_{name.lower()}" for score in ("dice", "auprc") for name in CLOUD_CLASSES}
+
+Trainers = Callable[..., Trainer]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Batch:
+    """Two drawn pictures."""
+    rng = np.random.default_rng(0)
+    drawn = [cloud_picture(rng, (64, 96), classes, gap=False) for classes in (["Fish", "Sugar"], ["Gravel"])]
+    images = [torch.from_numpy(picture.transpose(2, 0, 1).copy()).float() / 255 for picture, _ in drawn]
+    empty = np.zeros((64, 96), dtype=bool)
+    masks = [np.stack([found.get(name, empty) for name in CLOUD_CLASSES]) for _, found in drawn]
+    return {"image": torch.stack(images), "mask": torch.from_numpy(np.stack(masks)).float(), "name": ["a.jpg", "b.jpg"]}
+
+
+@pytest.fixture
+def simple() -> CloudsTask:
+    """A task whose network is a picture's red and green: probabilities that can be worked out by hand."""
+    task = CloudsTask("pspnet", pretrained=False, classes=["Red", "Green"])
+    task.network = nn.Conv2d(3, 2, 1, bias=False)
+    task.network.weight.data = torch.tensor([[4.0, 0, 0], [0, 4.0, 0]]).view(2, 3, 1, 1)
+    return task.eval()
+
+
+def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
+    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+
+
+def nadam(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.NAdam(parameters, lr=3e-3)
+
+
+def test_overfits_two_pictures_and_logs_its_names(make_trainer: Trainers, pictures: Batch) -> None:
+    torch.manual_seed(0)
+    task = CloudsTask("pspnet", pretrained=False, optimizer=nadam)
+    trainer = make_trainer(max_epochs=5)
+    before = make_trainer().validate(task, loader(pictures), verbose=False)[0]
+    trainer.fit(task, loader(pictures, times=20), loader(pictures))
+    after = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    assert after.keys() == {f"{stage}/{name}" for stage in ("train", "val") for name in NAMES}
+    assert before["val/dice_positive"] < 0.5
+    for stage in ("train", "val"):
+        assert after[f"{stage}/dice"] > 0.9
+        assert after[f"{stage}/dice_positive"] > 0.9
+        assert after[f"{stage}/auprc"] > 0.9
+        assert after[f"{stage}/loss"] < 0.1 * before["val/loss"]
+    trainer.test(task, loader(pictures), verbose=False)
+    assert trainer.callback_metrics.keys() == {f"test/{name}" for name in NAMES}
+
+
+def test_one_class_has_no_scores_by_class(make_trainer: Trainers, pictures: Batch) -> None:
+    trainer = make_trainer()
+    trainer.validate(CloudsTask("pspnet", pretrained=False, classes=["cloud"]),
+                     loader(pictures | {"mask": pictures["mask"][:, :1]}), verbose=False)  # fmt: skip
+    assert trainer.callback_metrics.keys() == {f"val/{name}" for name in ("loss", *SCORES)}
+
+
+def test_default_optimiser_is_the_thesiss() -> None:
+    optimizer = CloudsTask("pspnet", pretrained=False).configure_optimizers()
+    assert type(optimizer) is torch.optim.NAdam
+    assert optimizer.defaults["lr"] == 2e-4
+
+
+@pytest.mark.parametrize("architecture", ["unet", "fpn", "pspnet"])
+def test_a_training_step_moves_every_parameter(architecture: str, pictures: Batch) -> None:
+    task = CloudsTask(architecture, pretrained=False, optimizer=lambda p: torch.optim.SGD(p, lr=1.0))
+    before = {name: value.detach().clone() for name, value in task.named_parameters()}
+    optimizer = task.configure_optimizers()
+    task.step(pictures).loss.backward()
+    optimizer.step()
+    still = {name for name, value in task.named_parameters() if value.grad is None or torch.equal(value, before[name])}
+    assert still == set()
+
+
+def test_checkpoint_gives_the_same_task_from_the_file_alone(
+    make_trainer: Trainers, pictures: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = CloudsTask("pspnet", "resnet18", pretrained=False, classes=["a", "b", "c", "d"])
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, loader(pictures))
+    task.thresholds.copy_(torch.tensor([0.2, 0.4, 0.6, 0.8]))
+    task.minimum_areas.fill_(0.02)
+    task.hparams["pretrained"] = True  # what is remembered of most runs; there is no network to load them over
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    monkeypatch.setattr("tasks.clouds.load_encoder", lambda *_: pytest.fail("the file alone has to do"))
+    checkpoint = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"].keys() == {
+        "architecture",
+        "encoder",
+        "pretrained",
+        "freeze_encoder",
+        "classes",
+    }
+    loaded = CloudsTask.load_from_checkpoint(tmp_path / "run.ckpt", weights_only=True).eval()
+    assert loaded.classes == ["a", "b", "c", "d"]
+    batch = {"image": torch.rand(2, 3, 41, 57)}
+    expected, found = task.eval().predict(batch), loaded.predict(batch)
+    assert torch.equal(found["probability"], expected["probability"])
+    assert torch.equal(found["mask"], expected["mask"])
+    torch.testing.assert_close(loaded.thresholds, torch.tensor([0.2, 0.4, 0.6, 0.8]))
+
+
+def test_pixels_that_are_not_valid_change_neither_loss_nor_prediction(simple: CloudsTask) -> None:
+    image = torch.rand(2, 3, 6, 8)
+    valid = torch.ones(2, 1, 6, 8, dtype=torch.bool)
+    valid[0, ..., :3] = False
+    target = (torch.rand(2, 2, 6, 8) > 0.5).float()
+    other_image, other_target = (torch.where(valid, value, 1 - value) for value in (image, target))
+    step = simple.step({"image": image, "mask": target, "valid": valid})
+    other = simple.step({"image": other_image, "mask": other_target, "valid": valid})
+    torch.testing.assert_close(step.loss, other.loss)
+    assert torch.equal(step.prediction, other.prediction)
+    assert torch.equal(step.probability, other.probability)
+    assert not step.prediction[0, ..., :3].any()
+    assert not simple.predict({"image": image, "valid": valid})["mask"][0, ..., :3].any()
+    simple.step({"image": image.requires_grad_(), "mask": target, "valid": valid}).loss.backward()
+    assert (image.grad[0, ..., :3] == 0).all()
+    assert (image.grad[1, :2] != 0).all()
+
+
+@pytest.mark.parametrize("size", [(6, 8), (12, 16), (9, 13), (4, 5)])
+@pytest.mark.parametrize("gap", [False, True])
+def test_what_is_scored_is_what_is_written(simple: CloudsTask, size: tuple[int, int], gap: bool) -> None:
+    simple.thresholds.copy_(torch.tensor([0.3, 0.8]))
+    simple.minimum_areas.fill_(0.02)
+    image = torch.rand(3, 3, 6, 8) - 0.5
+    batch: Batch = {"image": image, "mask": torch.zeros(3, 2, *size)}
+    if gap:
+        batch["valid"] = torch.rand(3, 1, 6, 8) > 0.3
+    scored = simple.step(batch).prediction
+    assert scored.shape == (3, 2, *size)
+    assert torch.equal(simple.masks(simple.predict(batch)["probability"], size), scored)
+    assert 0.2 < scored.float().mean() < 0.8
+
+
+def test_masks_apply_threshold_area_and_size(simple: CloudsTask) -> None:
+    probability = torch.zeros(1, 2, 10, 10)
+    probability[..., :4, :4] = 0.3  # 16 hundredths of the picture
+    probability[..., 8:, 8:] = 0.9  # 4 hundredths
+    simple.thresholds.copy_(torch.tensor([0.3, 0.5]))
+
+    def areas(size: tuple[int, int] | None = None) -> list[float]:
+        found: Tensor = simple.masks(probability, size)
+        assert found.dtype == torch.bool
+        assert found.shape[-2:] == (size or (10, 10))
+        return found[0].float().mean(dim=(1, 2)).tolist()
+
+    assert areas() == pytest.approx([0.20, 0.04])  # 0.3 reaches the first class's threshold
+    simple.minimum_areas.copy_(torch.tensor([0.1, 0.0]))
+    assert areas() == pytest.approx([0.16, 0.04])
+    simple.minimum_areas.copy_(torch.tensor([0.0, 0.1]))
+    assert areas() == pytest.approx([0.20, 0.0])
+    simple.minimum_areas.fill_(0.0)
+    simple.thresholds.fill_(0.15)  # half of 0.3: the enlarged outline stays where it was
+    assert areas((30, 40)) == pytest.approx([0.2, 0.2], abs=0.02)
+
+
+def test_a_frozen_encoder_stays_as_it_was(make_trainer: Trainers, pictures: Batch) -> None:
+    task = CloudsTask("pspnet", pretrained=False, freeze_encoder=True, optimizer=nadam)
+    encoder = {key: value.clone() for key, value in encoder_of(task.network).state_dict().items()}
+    rest = {key: value.clone() for key, value in task.network.state_dict().items() if ".encoder." not in key}
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(task, loader(pictures), loader(pictures))
+    now = encoder_of(task.network).state_dict()
+    assert all(torch.equal(value, encoder[key]) for key, value in now.items())
+    assert any("running_mean" in key for key in encoder)
+    changed = {
+        key for key, value in task.network.state_dict().items() if key in rest and not torch.equal(value, rest[key])
+    }
+    assert any("running_mean" in key for key in changed)
+    with_state = {id(parameter) for parameter in trainer.optimizers[0].state}
+    assert with_state
+    assert not with_state & {id(parameter) for parameter in encoder_of(task.network).parameters()}
+
+
+def test_freezing_noise_is_refused() -> None:
+    with pytest.raises(WeightsError, match=r"freeze_encoder is true and pretrained is false.*--model\.freeze_encoder"):
+        CloudsTask("pspnet", pretrained=False, freeze_encoder=True).load_pretrained()
+
+
+def test_pretrained_fills_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("tasks.clouds.load_encoder", lambda network, *what: asked.append((network, *what)))
+    task = CloudsTask("pspnet", "resnet18", pretrained="weights.pt")
+    assert asked == []  # making a task reads no file: a checkpoint would want it
+    task.load_pretrained()
+    assert asked == [(task.network, "resnet18", "weights.pt")]
