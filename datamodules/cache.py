@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,18 +45,18 @@ def cached_array(
         key: What identifies the content (`fingerprint`).
         shape: Rows first.
         make: Row i; its DataErrors are collected.
-        what: What is done, for the progress bar and in errors, such as "Decoding pictures".
+        what: What is done, for the progress bar and in errors, such as "decoding pictures".
 
     Raises:
-        DataError: Rows could not be made; the message names all of them.
+        DataError: Rows could not be made, all of which are named, or the cache's folder cannot hold the array.
     """
     path = cache_folder() / f"{name}-{'x'.join(map(str, shape))}-{key}.npy"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_room(path.parent, math.prod(shape), what)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
         try:
             rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-            refuse(_fill(rows, make, what), what.lower())
+            refuse(_fill(rows, make, what), what)
             rows.flush()
             del rows
             if not path.is_file():  # else another process was faster, and may have it open: over NFS that must stay
@@ -63,6 +65,24 @@ def cached_array(
             temporary.unlink(missing_ok=True)
     array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     return array
+
+
+def _make_room(folder: Path, size: int, what: str) -> None:
+    """Makes the folder and asks for `size` bytes: a map of a file that the disk cannot hold ends in a bus error.
+
+    Raises:
+        DataError: They are not to be had.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free if os.access(folder, os.W_OK) else 0
+    except OSError:
+        free = 0
+    if free < size:
+        raise DataError(
+            f"{what} needs {size / 1e9:.3f} GB in the cache {folder}, where {free / 1e9:.3f} GB can be written. "
+            "Make room, or name another folder in the environment variable BELVEDERE_CACHE."
+        )
 
 
 def _fill(rows: NDArray[np.uint8], make: Callable[[int], NDArray[np.uint8]], what: str) -> list[str]:

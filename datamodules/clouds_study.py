@@ -133,11 +133,11 @@ def _summary(areas: NDArray[np.float64], regions: "pd.DataFrame", classes: list[
                 "class": label,
                 "pictures": with_mask,
                 "empty_cells": of_class.size - masks.size,
-                "share_of_pictures": with_mask / len(areas),
+                "share": with_mask / len(areas),
                 **dict(zip(("mean_area", "median_area", "smallest_area", "largest_area"), statistics, strict=True)),
-                "regions_a_mask": len(boxes) / masks.size if masks.size else math.nan,
-                "mean_box_width": boxes["width"].mean(),
-                "mean_box_height": boxes["height"].mean(),
+                "regions_per_mask": len(boxes) / masks.size if masks.size else math.nan,
+                "mean_width": boxes["width"].mean(),
+                "mean_height": boxes["height"].mean(),
             }
         )
     return pd.DataFrame(rows).round(4)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import datamodules.clouds  # noqa: F401 - imported so that a config can name its classes
 import tasks.clouds  # noqa: F401
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, LastCheckpoint, Summary, TrainingError
+from callbacks.config import SaveConfig
 from callbacks.curves import Curves
 from callbacks.panels import Panels
 from callbacks.progress import ProgressBar
@@ -50,27 +51,6 @@ class Parser(LightningArgumentParser):
         raise ParserError(str(message), known)
 
 
-class SaveConfig(SaveConfigCallback):
-    """Writes the run's config into its folder and into each checkpoint."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes `config.yaml`, when training only."""
-        if stage == "fit" and trainer.is_global_zero:
-            folder = Path(trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / "config.yaml.part"
-            temporary.write_text(self._text())
-            temporary.replace(folder / "config.yaml")
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keeps a copy, for a checkpoint that is moved without its folder."""
-        checkpoint["config"] = self._text()
-
-    def _text(self) -> str:
-        text: str = self.parser.dump(self.config, skip_none=False)
-        return text
-
-
 class BelvedereCLI(LightningCLI):
     """fit, validate, test, predict and describe for every task."""
 
@@ -97,9 +77,7 @@ class BelvedereCLI(LightningCLI):
         """Settles the run's folder and gives it to all that writes."""
         command = str(self.subcommand)
         config = self.config[command]
-        if command == "describe":
-            config.pop("model", None)
-        elif "classes" in config.data.init_args and "classes" in config.model.init_args:
+        if "classes" in config.data.init_args and "classes" in config.model.init_args:
             config.model.init_args.classes = config.data.init_args.classes
         if command == "predict":
             config.return_predictions = False  # the writers write; memory stays flat
@@ -163,7 +141,7 @@ class BelvedereCLI(LightningCLI):
         """Says where the figures lie."""
         print(self.folder / "metrics.csv")
 
-    def describe(self, model: LightningModule | None, datamodule: ImageDataModule) -> None:
+    def describe(self, model: LightningModule, datamodule: ImageDataModule) -> None:
         """Lists everything that is wrong with the data set, or writes tables and pictures of it."""
         from callbacks.describing import write_study
 

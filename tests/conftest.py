@@ -1,0 +1,38 @@
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from datamodules.samples import draw_clouds
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of cached arrays: nothing of the tests goes into the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BELVEDERE_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def clouds_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 drawn pictures of 140 x 210 and 4 test pictures, as Kaggle lays them out; tests leave it as it is."""
+    return draw_clouds(tmp_path_factory.mktemp("drawn") / "clouds", pictures=24, test_pictures=4, size=(140, 210))
+
+
+@pytest.fixture
+def clouds_copy(clouds_root: Path, tmp_path: Path) -> Path:
+    """The same, for a test to spoil."""
+    return Path(shutil.copytree(clouds_root, tmp_path / "clouds"))
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real pictures that $BELVEDERE_DATA names."""
+    folder = Path(os.environ.get("BELVEDERE_DATA", "/nowhere"))
+    if not folder.is_dir():
+        pytest.skip("no real pictures: BELVEDERE_DATA names no folder")
+    return folder
