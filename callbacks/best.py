@@ -93,7 +93,7 @@ class FiniteOrStop(Callback):
         finite = torch.isfinite(outputs["loss"].detach())
         self._finite = finite if self._finite is None else self._finite & finite
         if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:  # type: ignore[attr-defined]
-            if not self._finite:
+            if not trainer.strategy.reduce_boolean_decision(bool(self._finite)):  # all processes stop, or none
                 self._stop(trainer, "the training loss")
             self._finite = None
 

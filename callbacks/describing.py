@@ -35,7 +35,7 @@ def write_study(
     paths = []
     for index, (name, table) in enumerate(tables.items()):
         if index == 0:
-            print(table.to_string(index=False))
+            print(table.to_string(index=False, na_rep="-"))
         path = folder / f"{name}.csv"
         table.to_csv(path, index=False)
         paths.append(path)

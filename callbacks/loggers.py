@@ -26,7 +26,7 @@ class WandbLogger(LightningWandbLogger):
         name: str | None = None,
         group: str | None = None,
     ) -> None:
-        offline = not logged_in()
+        offline = not logged_in() and os.environ.get("WANDB_MODE") != "disabled"
         os.environ.setdefault("WANDB_SILENT", "true")
         super().__init__(name=name, save_dir=save_dir or ".", offline=offline, project=project, group=group)
         self._wandb_init.pop("anonymous", None)  # wandb warns of the setting, which Lightning always passes

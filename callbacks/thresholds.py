@@ -1,6 +1,7 @@
 """Thresholds and minimum areas a class, fitted on the validation pictures when training is over."""
 
 import csv
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,9 @@ def fit_thresholds(trainer: Trainer, task: LightningModule) -> dict[str, Tensor]
     task.eval()
     trainer.validating = True  # data modules do not augment then
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-    for batch in tqdm(
-        datamodule.val_dataloader(), "Fitting thresholds", disable=not trainer.is_global_zero, leave=False
-    ):
+    count = int(trainer.num_val_batches[0])  # as many as training validated on
+    batches = islice(datamodule.val_dataloader(), count)
+    for batch in tqdm(batches, "Fitting thresholds", count, disable=not trainer.is_global_zero, leave=False):
         batch = trainer.strategy.batch_to_device(batch)  # runs the data module's hooks too
         with trainer.precision_plugin.forward_context():
             step = task.step(batch)

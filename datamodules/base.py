@@ -128,8 +128,8 @@ class ImageDataModule(LightningDataModule, ABC):
             both = set(splits[left]) & set(splits[right])
             if both:
                 rank_zero_warn(
-                    f"{path} puts {len(both)} pictures into both {left} and {right}: their scores say how well "
-                    "pictures are remembered, not how well new ones are understood."
+                    f"{path} has pictures in both {left} and {right} ({len(both)}, such as {min(both)!r}): their "
+                    "scores say how well pictures are remembered, not how well new ones are understood."
                 )
         out = len(known) - len(set(table["name"]))
         if out:

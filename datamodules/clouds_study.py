@@ -103,8 +103,10 @@ def _measured(
             tqdm(pool.map(measure, range(len(packed))), desc="measuring", total=len(packed), unit="", leave=False)
         )
     areas, regions, black = zip(*measured, strict=True)
-    columns = ["picture", "class", "width", "height", "fill"]
-    return np.stack(areas), pd.DataFrame([row for rows in regions for row in rows], columns=columns), np.array(black)
+    table = pd.DataFrame(
+        [row for rows in regions for row in rows], columns=["picture", "class", "width", "height", "fill"]
+    )
+    return np.stack(areas), table.astype({"width": float, "height": float, "fill": float}), np.array(black)
 
 
 def _boxes(mask: NDArray[np.uint8]) -> Iterable[tuple[float, float, float]]:
@@ -121,26 +123,27 @@ def _summary(areas: NDArray[np.float64], regions: "pd.DataFrame", classes: list[
     """One row a class, then one of all classes together."""
     import pandas as pd
 
-    rows = []
-    for label in [*classes, "all"]:
-        of_class = areas if label == "all" else areas[:, [classes.index(label)]]
-        boxes = regions if label == "all" else regions[regions["class"] == label]
-        masks = of_class[of_class > 0]
-        with_mask = int((of_class > 0).any(axis=1).sum())
-        statistics = [masks.mean(), np.median(masks), masks.min(), masks.max()] if masks.size else [math.nan] * 4
-        rows.append(
-            {
-                "class": label,
-                "pictures": with_mask,
-                "empty_cells": of_class.size - masks.size,
-                "share": with_mask / len(areas),
-                **dict(zip(("mean_area", "median_area", "smallest_area", "largest_area"), statistics, strict=True)),
-                "regions_per_mask": len(boxes) / masks.size if masks.size else math.nan,
-                "mean_width": boxes["width"].mean(),
-                "mean_height": boxes["height"].mean(),
-            }
-        )
-    return pd.DataFrame(rows).round(4)
+    rows = [
+        _statistics(label, areas[:, [index]], regions[regions["class"] == label]) for index, label in enumerate(classes)
+    ]
+    return pd.DataFrame([*rows, _statistics("all", areas, regions)]).round(4)
+
+
+def _statistics(label: str, areas: NDArray[np.float64], regions: "pd.DataFrame") -> dict[str, Any]:
+    """A row of the summary; areas (N, 1) of one class, or (N, K) of all."""
+    masks = areas[areas > 0]
+    with_mask = int((areas > 0).any(axis=1).sum())
+    of_masks = [masks.mean(), np.median(masks), masks.min(), masks.max()] if masks.size else [math.nan] * 4
+    return {
+        "class": label,
+        "pictures": with_mask,
+        "empty_cells": areas.size - masks.size,
+        "share": with_mask / len(areas),
+        **dict(zip(("mean_area", "median_area", "smallest_area", "largest_area"), of_masks, strict=True)),
+        "regions_per_mask": len(regions) / masks.size if masks.size else math.nan,
+        "mean_width": regions["width"].mean(),
+        "mean_height": regions["height"].mean(),
+    }
 
 
 def _pictures(

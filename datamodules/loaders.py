@@ -18,7 +18,8 @@ class EpochSampler(DistributedSampler[Any]):
     """Yields (epoch, index), so that workers know the epoch.
 
     Training: one permutation a (seed, epoch), cut into batches that do not depend on the number of processes:
-    step k consumes the same samples however many processes share them. Otherwise: every index once, in order,
+    step k consumes the same samples however many processes share them, and the last one repeats a few of the first
+    where the processes would have unequal shares. Otherwise: every index once, in order,
     process r taking r, r + world, …; none is repeated to even out the shares.
 
     A DistributedSampler, so that Lightning leaves it alone.

@@ -83,7 +83,7 @@ def _write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]
 
 def draw_clouds(
     root: Path,
-    pictures: int = 36,
+    pictures: int = 48,
     test_pictures: int = 6,
     size: tuple[int, int] = (280, 420),
     seed: int = 0,
@@ -152,7 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draw a small sample dataset in the real one's layout.")
     parser.add_argument("task", choices=["clouds"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pictures", type=int, default=36, help="pictures with masks (default 36)")
+    parser.add_argument("--pictures", type=int, default=48, help="pictures with masks (default 48)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same bytes (default 0)")
     arguments = parser.parse_args()
     try:

@@ -17,6 +17,7 @@ import tasks.clouds  # noqa: F401
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, LastCheckpoint, Summary, TrainingError
 from callbacks.config import SaveConfig
 from callbacks.curves import Curves
+from callbacks.loggers import WandbLogger
 from callbacks.panels import Panels
 from callbacks.progress import ProgressBar
 from datamodules.base import ImageDataModule
@@ -136,6 +137,12 @@ class BelvedereCLI(LightningCLI):
                     f"--ckpt_path {self.folder / 'checkpoints' / 'last.ckpt'}."
                 )
             self.model.load_pretrained()
+
+    def after_fit(self) -> None:
+        """Ends the dashboard's run: the next one of this process would be logged into it."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()
 
     def after_test(self) -> None:
         """Says where the figures lie."""

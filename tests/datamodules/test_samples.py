@@ -48,7 +48,7 @@ def test_layout_is_kaggles(root: Path) -> None:
     expected = ["sample.json", "sample_submission.csv", "test_images", "train.csv", "train_images"]
     assert sorted(path.name for path in root.iterdir()) == expected
     for table, folder, count in [
-        ("train.csv", "train_images", 36),
+        ("train.csv", "train_images", 48),
         ("sample_submission.csv", "test_images", 6),
     ]:
         names = sorted(path.name for path in (root / folder).iterdir())

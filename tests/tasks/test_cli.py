@@ -86,7 +86,7 @@ def test_test_writes_the_figures_of_the_test_pictures(belvedere: Command, fitted
     assert 0 < float(row["test/loss"]) < 5
     assert {"test/dice", "test/auprc", "test/dice_sugar"} <= row.keys()
     assert str(Path("figures/metrics.csv").absolute()) in result.out
-    assert sorted(path.name for path in Path("figures").iterdir()) == ["hparams.yaml", "metrics.csv"]
+    assert sorted(path.name for path in Path("figures").iterdir()) == ["metrics.csv"]
 
 
 def test_validate_repeats_what_training_measured(belvedere: Command, fitted: Path) -> None:
@@ -104,7 +104,7 @@ def test_predict_writes_masks_of_a_folder(
     assert result.code == 0
     order = [row["Image_Label"] for row in table(clouds_root / "sample_submission.csv")]
     assert [row["Image_Label"] for row in table(Path("masks/submission.csv"))] == order
-    assert "6 pictures predicted" in caplog.text
+    assert f"{len(order) // 4} pictures predicted" in caplog.text
     assert not Path("masks/metrics.csv").exists()
 
 
@@ -131,7 +131,7 @@ def test_missing_data_are_told_before_anything_is_written(belvedere: Command) ->
     message = refusal(belvedere("fit", "--config", "clouds/demo", "--data.root", "nowhere", "--output", "run"))
     assert f"No data set in {Path('nowhere').absolute()} (that folder does not exist). Wanted:" in message
     assert "train.csv" in message
-    assert not Path("run/checkpoints").exists()
+    assert not Path("run").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from callbacks.loggers import WandbLogger, logged_in
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_SILENT", "WANDB_DIR", "NETRC")
+
+
+@pytest.fixture(autouse=True)
+def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Somebody who has never used wandb."""
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")  # so that what a logger sets is taken back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_key_in_the_environment_or_the_netrc_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert not logged_in()
+    (tmp_path / ".netrc").write_text("machine github.com\n  login me\n")
+    assert not logged_in()
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai\n  login user\n  password 0\n")
+    assert logged_in()
+    monkeypatch.setenv("NETRC", str(tmp_path / "other"))
+    assert not logged_in()
+    monkeypatch.setenv("WANDB_API_KEY", "0")
+    assert logged_in()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert not logged_in()
+
+
+@pytest.mark.parametrize(
+    ("environment", "offline"),
+    [
+        ({}, True),
+        ({"WANDB_API_KEY": "0"}, False),
+        ({"WANDB_API_KEY": "0", "WANDB_MODE": "offline"}, True),
+        ({"WANDB_MODE": "disabled"}, False),  # whoever wants nothing gets nothing
+    ],
+)
+def test_who_is_not_logged_in_logs_offline(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], offline: bool
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    logger = WandbLogger("run", "belvedere-clouds", "first")
+    assert logger._offline is offline
+    assert logger.name == "belvedere-clouds"
+    assert os.environ.get("WANDB_MODE") == environment.get("WANDB_MODE")  # until it is used
+
+
+@pytest.mark.slow
+def test_an_offline_run_lies_in_its_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    logger = WandbLogger(str(tmp_path / "run"), "belvedere-clouds", "first", group="study")
+    assert "this run is logged offline" in caplog.text
+    run = logger.experiment
+    logger.log_metrics({"val/dice": 0.5}, step=3)
+    assert run.offline
+    assert run.summary["val/dice"] == 0.5
+    assert (run.project, run.group, run.name) == ("belvedere-clouds", "study", "first")
+    assert os.environ["WANDB_MODE"] == "dryrun"
+    run.finish()
+    [folder] = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    assert [path.suffix for path in folder.glob("run-*")] == [".wandb"]
+
+
+@pytest.mark.parametrize("name", ["defaults", "debug"])
+def test_a_csv_is_always_written(name: str) -> None:
+    loggers = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["trainer"]["logger"]
+    assert loggers[0]["class_path"] == "lightning.pytorch.loggers.CSVLogger"
+
+
+def test_dashboards_are_added_to_it() -> None:
+    overlay = yaml.safe_load((CONFIGS / "tensorboard.yaml").read_text())
+    assert overlay["trainer"].keys() == {"logger+"}

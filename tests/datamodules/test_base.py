@@ -1,0 +1,194 @@
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from datamodules.base import ImageDataModule, Study
+from datamodules.files import DataError
+from datamodules.loaders import Samples, sample_seed
+from ops.flips import flip_by_seed
+
+NAMES = [f"{number:03}.jpg" for number in range(50)]
+NOISE = torch.randint(0, 256, (50, 3, 6, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+class NoiseDataModule(ImageDataModule):
+    """Fifty pictures of noise, each with its red channel's bright pixels as mask."""
+
+    def __init__(self, root: Path, **options: Any) -> None:
+        defaults = {"pictures": None, "batch_size": 4, "num_workers": 0, "val_fraction": 0.2, "test_fraction": 0.1,
+                    "split_seed": 0, "flips": True}  # fmt: skip
+        super().__init__(root, **(defaults | options))
+
+    def setup(self, stage: str) -> None:
+        for split, names in self.split(NAMES).items():
+            rows = [NAMES.index(name) for name in names]
+            self.datasets[split] = Samples(names, lambda i, rows=rows: self.sample(rows[i]), self.seed)
+
+    def sample(self, row: int) -> dict[str, torch.Tensor]:
+        return {"image": NOISE[row], "mask": (NOISE[row, :1] > 127).to(torch.uint8)}
+
+    def problems(self) -> list[str]:
+        return []
+
+    def describe(self) -> Study:
+        return Study()
+
+
+def module(root: Path, training: bool = True, world: int = 1, rank: int = 0, **options: Any) -> NoiseDataModule:
+    data = NoiseDataModule(root, **options)
+    data.trainer = SimpleNamespace(training=training, world_size=world, global_rank=rank)
+    data.setup("fit")
+    return data
+
+
+def epoch_of(data: NoiseDataModule, epoch: int) -> list[dict[str, Any]]:
+    """Training batches of an epoch, as the device gets them."""
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return [data.on_after_batch_transfer(batch, 0) for batch in loader]
+
+
+def by_name(batches: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    return {name: image for batch in batches for name, image in zip(batch["name"], batch["image"], strict=True)}
+
+
+@pytest.fixture(autouse=True)
+def seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PL_GLOBAL_SEED", "11")
+
+
+def test_splits_are_disjoint_seeded_and_repeatable(tmp_path: Path) -> None:
+    splits = NoiseDataModule(tmp_path).split(NAMES)
+    assert {split: len(names) for split, names in splits.items()} == {"train": 35, "val": 10, "test": 5}
+    assert sorted(splits["train"] + splits["val"] + splits["test"]) == NAMES
+    assert NoiseDataModule(tmp_path).split(NAMES[::-1]) == splits, "the order of the folder decides"
+    assert NoiseDataModule(tmp_path, split_seed=1).split(NAMES) != splits
+    assert splits["val"] != NAMES[:10]
+
+
+@pytest.mark.parametrize(
+    ("count", "val", "test", "sizes"),
+    [(50, 0.5, 0.0, (25, 25, 0)), (3, 0.01, 0.01, (1, 1, 1)), (2, 0.2, 0, (1, 1, 0)), (10, 0.25, 0.25, (6, 2, 2))],
+)
+def test_shares_that_are_asked_for_have_a_picture(
+    count: int, val: float, test: float, sizes: tuple[int, ...], tmp_path: Path
+) -> None:
+    splits = NoiseDataModule(tmp_path, val_fraction=val, test_fraction=test).split(NAMES[:count])
+    assert tuple(len(splits[split]) for split in ("train", "val", "test")) == sizes
+
+
+@pytest.mark.parametrize(("count", "val", "empty"), [(2, 0.2, "train"), (1, 0.0, "train"), (20, 0.0, "val")])
+def test_a_split_that_is_needed_and_empty_is_refused(count: int, val: float, empty: str, tmp_path: Path) -> None:
+    message = rf"The split '{empty}' of .* is empty \({count} pictures in all\)\. Give more pictures, another val_fra"
+    with pytest.raises(DataError, match=message):
+        NoiseDataModule(tmp_path, val_fraction=val).split(NAMES[:count])
+
+
+def test_the_users_splits_win(tmp_path: Path) -> None:
+    rows = [
+        f"{name},{split}"
+        for name, split in zip(NAMES[:6], ["val", "train", "train", "test", "val", "train"], strict=True)
+    ]
+    (tmp_path / "splits.csv").write_text("\n".join(["name,split", *rows, rows[1]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        splits = NoiseDataModule(tmp_path, val_fraction=0.5, split_seed=9).split(NAMES[:6])
+    assert splits == {"train": [NAMES[1], NAMES[2], NAMES[5]], "val": [NAMES[0], NAMES[4]], "test": [NAMES[3]]}
+
+
+def test_wrong_rows_of_the_users_splits_are_all_told(tmp_path: Path) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_text("name,split\n000.jpg,train\n000,train\n001.jpg,valid\n\n002.jpg,\n")
+    with pytest.raises(DataError) as caught:
+        NoiseDataModule(tmp_path).split(NAMES)
+    assert caught.value.problems == [
+        f"{path}, row 3: there is no picture '000' in {tmp_path}.",
+        f"{path}, row 4: the split 'valid' is not one of train, val, test.",
+        f"{path}, row 6: the split '' is not one of train, val, test.",
+    ]
+
+
+def test_users_splits_without_a_column_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "splits.csv").write_text("name,part\n000.jpg,train\n")
+    with pytest.raises(DataError, match=r"splits\.csv has the columns \['name', 'part'\]; 'split' is missing"):
+        NoiseDataModule(tmp_path).split(NAMES)
+
+
+def test_users_splits_that_overlap_or_leave_pictures_out_warn(tmp_path: Path) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_text("name,split\n000.jpg,train\n001.jpg,val\n000.jpg,val\n001.jpg,test\n")
+    with pytest.warns(UserWarning, match="splits.csv") as caught:
+        splits = NoiseDataModule(tmp_path).split(NAMES)
+    assert splits == {"train": ["000.jpg"], "val": ["000.jpg", "001.jpg"], "test": ["001.jpg"]}
+    told = [str(warning.message) for warning in caught]
+    assert [text.split(":")[0] for text in told[:2]] == [
+        f"{path} has pictures in both train and val (1, such as '000.jpg')",
+        f"{path} has pictures in both val and test (1, such as '001.jpg')",
+    ]
+    assert told[2] == f"{path} does not name 48 of the 50 pictures; they are left out."
+
+
+def test_flips_follow_from_seed_epoch_and_index_alone(tmp_path: Path) -> None:
+    epochs = [by_name(epoch_of(module(tmp_path), epoch)) for epoch in (0, 1, 0)]
+    other = by_name(epoch_of(module(tmp_path, batch_size=7), 0))
+    shared = [by_name(epoch_of(module(tmp_path, world=2, rank=rank, batch_size=3), 0)) for rank in range(2)]
+    assert epochs[0].keys() == other.keys() == (shared[0] | shared[1]).keys()
+    for name, image in epochs[0].items():
+        assert torch.equal(image, epochs[2][name])
+        assert torch.equal(image, other[name])
+        assert torch.equal(image, (shared[0] | shared[1])[name])
+    assert any(not torch.equal(image, epochs[1][name]) for name, image in epochs[0].items())
+
+
+def test_flips_are_those_of_the_samples_seed_in_picture_and_mask(tmp_path: Path) -> None:
+    data = module(tmp_path)
+    (batch, *_) = epoch_of(data, 2)
+    seeds = torch.tensor([sample_seed(11, 2, index) for index in batch["index"].tolist()])
+    rows = [NAMES.index(name) for name in batch["name"]]
+    (expected,) = flip_by_seed([NOISE[rows].float() / 255], seeds)
+    assert torch.equal(batch["image"], expected)
+    assert torch.equal(batch["mask"], (batch["image"][:, :1] > 127.5 / 255).float())
+    assert {batch[key].dtype for key in ("image", "mask")} == {torch.float32}
+
+
+def test_flips_can_be_switched_off(tmp_path: Path) -> None:
+    for name, image in by_name(epoch_of(module(tmp_path, flips=False), 0)).items():
+        assert torch.equal(image, NOISE[NAMES.index(name)] / 255)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_sees_the_same_pictures_every_time(split: str, tmp_path: Path) -> None:
+    data = module(tmp_path, training=False)
+    loader = getattr(data, f"{split}_dataloader")()
+    first, second = ([data.on_after_batch_transfer(batch, 0) for batch in loader] for _ in range(2))
+    assert [name for batch in first for name in batch["name"]] == data.datasets[split].names
+    for left, right in zip(first, second, strict=True):
+        assert torch.equal(left["image"], right["image"])
+        assert torch.equal(left["image"], NOISE[[NAMES.index(name) for name in left["name"]]] / 255)
+
+
+def test_processes_evaluate_every_picture_once(tmp_path: Path) -> None:
+    loaders = [module(tmp_path, training=False, world=3, rank=rank).val_dataloader() for rank in range(3)]
+    names = [name for loader in loaders for batch in loader for name in batch["name"]]
+    assert sorted(names) == module(tmp_path).datasets["val"].names
+
+
+@pytest.mark.parametrize(("batch", "batches"), [(34, [34]), (17, [17, 17]), (33, [33, 2]), (35, [35]), (40, [35])])
+def test_a_last_training_batch_of_one_is_left_out(batch: int, batches: list[int], tmp_path: Path) -> None:
+    loader = module(tmp_path, batch_size=batch).train_dataloader()
+    assert [len(each["name"]) for each in loader] == batches
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 8")
+def test_workers_follow_the_number_of_pictures_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 32)
+    data = module(tmp_path, num_workers=None)
+    assert data.train_dataloader().num_workers == 0
+    data.datasets["train"] = Samples([str(number) for number in range(64)], data.sample)
+    assert data.train_dataloader().num_workers == 8
+    data.num_workers = 1
+    assert data.train_dataloader().num_workers == 1

@@ -1,0 +1,107 @@
+from collections import Counter
+from itertools import chain, product
+
+import pytest
+import torch
+
+from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, sample_seed
+
+SIZES = [1, 2, 3, 7, 24, 33, 97]
+
+
+def samples(count: int, seed: int = 0) -> Samples:
+    return Samples([f"{index}.jpg" for index in range(count)], lambda index: {"image": torch.tensor([index])}, seed)
+
+
+def loader(dataset: Samples, batch: int, world: int = 1, rank: int = 0, workers: int = 0, seed: int = 0) -> EpochLoader:
+    sampler = EpochSampler(dataset, shuffle=True, seed=seed, world=world, rank=rank)
+    return EpochLoader(dataset, batch_size=batch, sampler=sampler, num_workers=workers, collate_fn=collate)
+
+
+def order(epochs: EpochLoader, epoch: int) -> list[list[int]]:
+    """Indices of the batches of an epoch."""
+    epochs.sampler.set_epoch(epoch)
+    return [batch["index"].tolist() for batch in epochs]
+
+
+def test_the_order_is_a_permutation_of_each_epoch_and_seed() -> None:
+    orders = {
+        (seed, epoch): order(loader(samples(24), 5, seed=seed), epoch) for seed, epoch in product(range(2), [0, 5])
+    }
+    assert [len(batch) for batch in orders[0, 0]] == [5, 5, 5, 5, 4]
+    for batches in orders.values():
+        assert sorted(chain(*batches)) == list(range(24))
+    assert len({str(batches) for batches in orders.values()}) == 4
+    assert order(loader(samples(24), 5), 5) == orders[0, 5], "one epoch needs no other before it"
+
+
+def test_the_order_does_not_depend_on_workers() -> None:
+    alone, shared = loader(samples(24), 5), loader(samples(24), 5, workers=2)
+    for epoch in (0, 1):
+        assert order(shared, epoch) == order(alone, epoch)
+
+
+def test_workers_know_the_epoch() -> None:
+    dataset = samples(6, seed=3)
+    epochs = loader(dataset, 2, workers=2)
+    epochs.sampler.set_epoch(4)
+    drawn = torch.cat([torch.stack([batch["index"], batch["seed"]], dim=1) for batch in epochs])
+    assert sorted(drawn.tolist()) == [[index, sample_seed(3, 4, index)] for index in range(6)]
+
+
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_processes_share_the_batches_of_one(count: int, world: int) -> None:
+    whole = order(loader(samples(count), 2 * world), 3)
+    shares = [order(loader(samples(count), 2, world, rank), 3) for rank in range(world)]
+    assert len({len(share) for share in shares}) == 1, "a process without a batch would hang the others"
+    for step, batch in enumerate(whole):
+        together = Counter(index for share in shares for index in share[step])
+        repeated = together - Counter(batch)
+        assert together - repeated == Counter(batch)
+        assert repeated.total() == (-count % world if step == len(whole) - 1 else 0)
+
+
+@pytest.mark.parametrize("count", SIZES)
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 40])
+def test_evaluation_takes_every_sample_once(count: int, world: int) -> None:
+    samplers = [EpochSampler(samples(count), shuffle=False, seed=0, world=world, rank=rank) for rank in range(world)]
+    shares = [list(sampler) for sampler in samplers]
+    assert [len(sampler) for sampler in samplers] == [len(share) for share in shares]
+    assert sorted(chain(*shares)) == [(0, index) for index in range(count)]
+    assert all(share == sorted(share) for share in shares)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_an_iterator_made_before_the_epoch_is_set_has_its_order() -> None:
+    late = loader(samples(24), 5, workers=2)
+    batches = iter(late)
+    late.sampler.set_epoch(7)
+    assert [batch["index"].tolist() for batch in batches] == order(loader(samples(24), 5), 7)
+
+
+def test_seeds_of_samples_differ() -> None:
+    seeds = {sample_seed(*key) for key in product(range(5), range(50), range(50))}
+    assert len(seeds) == 5 * 50 * 50
+    assert all(0 <= seed < 2**63 for seed in [*seeds, sample_seed(2**40, 10**6, 10**9)])
+
+
+def test_samples_have_a_name_an_index_and_a_seed() -> None:
+    assert samples(3, seed=2)[1, 2] == {
+        "name": "2.jpg",
+        "index": 2,
+        "seed": sample_seed(2, 1, 2),
+        "image": torch.tensor([2]),
+    }
+    assert len(samples(3)) == 3
+
+
+def test_batches_stack_tensors_and_numbers_and_list_the_rest() -> None:
+    big = 2**63 - 1
+    batch = collate(
+        [{"image": torch.full((2, 3), float(k)), "seed": big - k, "name": f"{k}", "source": {k}} for k in range(2)]
+    )
+    assert batch["image"].shape == (2, 2, 3)
+    assert batch["seed"].dtype == torch.int64
+    assert batch["seed"].tolist() == [big, big - 1]
+    assert (batch["name"], batch["source"]) == (["0", "1"], [{0}, {1}])

@@ -1,0 +1,108 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tasks.__main__ import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+NAMES = sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml"))
+EXPERIMENTS = [name for name in NAMES if "model" in yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())]
+OVERLAYS = [name for name in NAMES if name not in EXPERIMENTS and name != "defaults"]
+
+# An experiment of each task, for overlays to be laid over, and what makes the task's networks and pictures tiny.
+FIRST = {name.split("/")[0]: name for name in reversed(EXPERIMENTS)}
+TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_v2", "--data.size", "[33,48]",
+                   "--data.output_size", "[35,53]"]}  # fmt: skip
+ONE_BATCH = ["--config", "debug", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BELVEDERE_RUN", "run")
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, dict[str, object]]]:
+    """Parses the configs of these names and gives what would be run."""
+
+    def run(*names: str) -> dict[str, dict[str, object]]:
+        options = [argument for name in names for argument in ("--config", name)]
+        with pytest.raises(SystemExit) as leaving:
+            main(["fit", *options, "--print_config"])
+        captured = capsys.readouterr()
+        assert leaving.value.code in (0, None), captured.err
+        config: dict[str, dict[str, object]] = yaml.safe_load(captured.out)
+        return config
+
+    return run
+
+
+def test_there_are_experiments_and_overlays() -> None:
+    assert {"clouds/unet", "clouds/pspnet", "clouds/fpn", "clouds/demo"} <= set(EXPERIMENTS)
+    assert {"debug", "gpu", "ddp", "slurm", "tensorboard"} <= set(OVERLAYS)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_trains_on_one_batch(name: str, request: pytest.FixtureRequest) -> None:
+    word = name.split("/")[0]
+    root = request.getfixturevalue(f"{word}_root")
+    assert main(["fit", "--config", name, *ONE_BATCH, *TINY[word], "--data.root", str(root), "--output", "run"]) == 0
+    checkpoint = torch.load("run/checkpoints/best.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 1
+    assert yaml.safe_load(checkpoint["config"])["model"]["class_path"].startswith(f"tasks.{word}.")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_keeps_what_it_states(name: str, printed: Callable[..., dict[str, dict[str, object]]]) -> None:
+    stated, parsed = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()), printed(name)
+    assert states(parsed, stated)
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_overlay_lies_over_an_experiment(name: str, printed: Callable[..., dict[str, dict[str, object]]]) -> None:
+    experiment = FIRST[name.split("/")[0]] if "/" in name else EXPERIMENTS[0]
+    stated = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+    alone, parsed = printed(experiment), printed(experiment, name)
+    added = {key: value for key, value in stated.get("trainer", {}).items() if key.endswith("+")}
+    for key, value in added.items():
+        del stated["trainer"][key]
+        before, after = (config["trainer"][key.removesuffix("+")] for config in (alone, parsed))
+        assert [entry["class_path"] for entry in after] == [entry["class_path"] for entry in [*before, *value]]
+    assert states(parsed, stated)
+    assert parsed != alone
+
+
+def states(config: object, wanted: object) -> bool:
+    """Whether a config says everything that another one says, and maybe more."""
+    if isinstance(wanted, dict):
+        return isinstance(config, dict) and all(key in config and states(config[key], wanted[key]) for key in wanted)
+    if isinstance(wanted, list):
+        return isinstance(config, list) and len(config) == len(wanted) and all(map(states, config, wanted))
+    return config == wanted
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_begins_with_the_command_that_runs_it(name: str) -> None:
+    first, *rest = (CONFIGS / f"{name}.yaml").read_text().splitlines()
+    if name == "defaults":  # every command starts from it, none names it
+        assert first.startswith("# ")
+        return
+    commands = re.findall(r"belvedere (fit|predict|test|describe) ((?:--[\w.]+ [\w./'\[\]]+ ?)+)", first)
+    assert commands, f"the first line is {first!r}"
+    configs = re.findall(r"--config ([\w/]+)", first)
+    assert name in configs
+    assert set(configs) <= set(NAMES)
+    assert not any(line.startswith("# belvedere") for line in rest)
+
+
+def test_a_config_that_says_less_is_seen() -> None:
+    assert states({"a": {"b": 1, "c": [{"d": 2}]}}, {"a": {"c": [{"d": 2}]}})
+    assert not states({"a": {"b": 1}}, {"a": {"b": 2}})
+    assert not states({"a": [1]}, {"a": [1, 2]})
+    assert not states({"a": None}, {"a": {"b": 1}})

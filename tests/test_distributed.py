@@ -1,0 +1,150 @@
+"""One process against two; run as a script, it is one of the two."""
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from torch import nn
+
+from datamodules.clouds import CloudsDataModule
+from datamodules.samples import draw_clouds
+from tasks.__main__ import main
+from tasks.clouds import CloudsTask
+
+ROOT = Path(__file__).parents[1]
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
+TOLERANCE = 1e-6  # figures of 33 pictures
+
+
+def train(root: str, folder: Path, devices: int, batch_size: int) -> None:
+    """Trains a network without batch statistics, which every process would have for itself, and keeps its weights."""
+    seed_everything(0)
+    task = CloudsTask("pspnet", pretrained=False, optimizer=lambda p: torch.optim.NAdam(p, lr=1e-2))
+    task.network = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1))
+    data = CloudsDataModule(root, size=(32, 48), batch_size=batch_size, num_workers=0)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        max_epochs=3,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(task, data)
+    torch.save(task.network.state_dict(), folder / f"weights-{devices}-{trainer.global_rank}.pt")
+
+
+def two_processes(*arguments: str, separately: bool) -> None:
+    """Runs Python twice side by side, as a cluster would, or once, which then starts the second process itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_PORT": port}
+    for name in ("BELVEDERE_RUN", "PL_GLOBAL_SEED", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK"):
+        environment.pop(name, None)
+    single: list[dict[str, str]] = [{}]
+    pair = [{"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "NODE_RANK": "0", "LOCAL_RANK": rank} for rank in "01"]
+    started = [subprocess.Popen([sys.executable, *arguments], env=environment | added, stderr=subprocess.PIPE, text=True,
+                                cwd=ROOT) for added in (pair if separately else single)]  # fmt: skip
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        for process in started:
+            process.kill()
+
+
+def figures(path: Path) -> dict[str, float]:
+    with path.open(newline="") as file:
+        [row] = csv.DictReader(file)
+    return {name: float(value) for name, value in row.items() if "/" in name}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-five drawn pictures: 12 to train on, 33 to validate on, and the same 33 to test on; 5 to predict."""
+    folder = draw_clouds(tmp_path_factory.mktemp("shared") / "clouds", pictures=45, test_pictures=5, size=(64, 96))
+    names = sorted(path.name for path in (folder / "train_images").iterdir())
+    rows = [(name, "train") for name in names[:12]] + [
+        (name, split) for name in names[12:] for split in ("val", "test")
+    ]
+    with (folder / "splits.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("name", "split"), *rows])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that has seen the pictures for an epoch, with fitted thresholds."""
+    run = tmp_path_factory.mktemp("fitted") / "run"
+    options = ["--model.architecture", "pspnet", "--data.size", "[32,48]", "--data.output_size", "[35,53]",
+               "--trainer.logger", "false", "--trainer.max_epochs", "1", "--panels.pictures", "1"]  # fmt: skip
+    assert main(["fit", "--config", "clouds/demo", *options, "--data.root", str(root), "--output", str(run)]) == 0
+    return run / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture(scope="module")
+def pair(root: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes that were started separately leave behind."""
+    folder = tmp_path_factory.mktemp("pair")
+    two_processes(__file__, str(root), str(checkpoint), str(folder), separately=True)
+    return folder
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_batches_twice_as_large(root: Path, pair: Path, tmp_path: Path) -> None:
+    train(str(root), tmp_path, devices=1, batch_size=6)
+    one = torch.load(tmp_path / "weights-1-0.pt", weights_only=True)
+    first, second = (torch.load(pair / f"weights-2-{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name, value in one.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], value, atol=1e-5, rtol=0)
+    seed_everything(0)
+    start = nn.Conv2d(3, 8, 5).weight  # far from where the training ended
+    assert (one["0.weight"] - start).abs().max() > 1e-2
+
+
+@pytest.mark.slow
+def test_two_processes_validate_33_pictures_as_one(checkpoint: Path, pair: Path, tmp_path: Path) -> None:
+    assert main(["validate", "--ckpt_path", str(checkpoint), "--output", str(tmp_path)]) == 0
+    assert figures(pair / "validate" / "metrics.csv") == pytest.approx(figures(tmp_path / "metrics.csv"), abs=TOLERANCE)
+
+
+@pytest.mark.slow
+def test_belvedere_tests_33_pictures_on_two_devices_as_on_one(checkpoint: Path, tmp_path: Path) -> None:
+    options = ["--ckpt_path", str(checkpoint), "--data.batch_size", "5"]
+    assert main(["test", *options, "--output", str(tmp_path / "one")]) == 0
+    two_processes("-m", "tasks", "test", *options, "--output", str(tmp_path / "two"), *TWO, separately=False)
+    one, two = (figures(tmp_path / name / "metrics.csv") for name in ("one", "two"))
+    assert two == pytest.approx(one, abs=TOLERANCE)
+    assert len(one) == 13
+    assert 0 < one["test/dice"] < 1
+
+
+@pytest.mark.slow
+def test_belvedere_predicts_every_picture_once_on_two_devices(checkpoint: Path, tmp_path: Path) -> None:
+    options = ["--ckpt_path", str(checkpoint), "--data.batch_size", "2"]
+    assert main(["predict", *options, "--output", str(tmp_path / "one")]) == 0
+    two_processes("-m", "tasks", "predict", *options, "--output", str(tmp_path / "two"), *TWO, separately=False)
+    one, two = ({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+                for folder in (tmp_path / "one", tmp_path / "two"))  # fmt: skip
+    assert one["submission.csv"].count(b"\n") == 1 + 4 * 5
+    assert two.keys() == one.keys()
+    assert {name for name in one if two[name] != one[name]} == set()
+
+
+if __name__ == "__main__":
+    data_root, checkpoint_path, folder = sys.argv[1:]
+    train(data_root, Path(folder), devices=2, batch_size=3)
+    sys.exit(main(["validate", "--ckpt_path", checkpoint_path, "--output", f"{folder}/validate", *TWO]))
