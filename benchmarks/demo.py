@@ -40,9 +40,8 @@ def main() -> None:
                 dice = float(list(csv.DictReader(file))[-1]["test/dice"])
             empty, count = all_empty(root)
             rows.append(f"| {seed} | {count} | {dice:.3f} | {empty:.3f} | {dice - empty:+.3f} | {seconds:.0f} |")
-    print(
-        "\n| seed | test pictures | dice | nothing marked | difference | fit and test, seconds |\n|---|---|---|---|---|---|"
-    )
+    columns = ("seed", "test pictures", "dice", "nothing marked", "difference", "fit and test, seconds")
+    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     print("\n".join(rows))
 
 

@@ -32,9 +32,32 @@ def fingerprint(files: Sequence[Path], recipe: object) -> str:
     return digest.hexdigest()[:16]
 
 
+class MappedRows:
+    """The rows of a .npy file, read where they are used; a copy in another process maps the file again.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._rows: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+        self.shape = self._rows.shape
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> NDArray[np.uint8]:
+        values: NDArray[np.uint8] = self._rows[row]
+        return values
+
+    def __reduce__(self) -> "tuple[type[MappedRows], tuple[Path]]":
+        return MappedRows, (self.path,)
+
+
 def cached_array(
     name: str, key: str, shape: tuple[int, ...], make: Callable[[int], NDArray[np.uint8]], what: str
-) -> NDArray[np.uint8]:
+) -> MappedRows:
     """A memory-mapped uint8 array of this shape whose row i is `make(i)`; made once, by all cores.
 
     It is written under a temporary name and renamed when it is whole: two processes that start at once both end
@@ -63,8 +86,7 @@ def cached_array(
                 temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
-    return array
+    return MappedRows(path)
 
 
 def _make_room(folder: Path, size: int, what: str) -> None:

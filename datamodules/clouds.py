@@ -5,20 +5,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from datamodules.base import SPLITS, ImageDataModule, Study
-from datamodules.cache import cached_array, fingerprint
-from datamodules.files import DataError, picture_files, picture_size, read_picture, read_table, refuse
-from datamodules.geometry import resized
+from datamodules.decoded import Decoded, DecodedSample, PackedMasks, PredictedSample, Size, decoded
+from datamodules.files import DataError, picture_files, read_table, refuse
 from datamodules.kaggle_masks import split_labels
 from datamodules.loaders import Samples
-from datamodules.masks import MaskSource, mask_source
+from datamodules.masks import mask_source
 from ops.gaps import seen
-
-Size = tuple[int, int]
 
 
 class CloudsDataModule(ImageDataModule):
@@ -72,7 +68,7 @@ class CloudsDataModule(ImageDataModule):
     def prepare_data(self) -> None:
         """Fills the cache, in one process of each machine."""
         if self.trainer is None or self.trainer.state.fn != "predict":
-            self.cached()
+            self.decoded()
 
     def setup(self, stage: str) -> None:
         """Makes the data sets of a stage.
@@ -81,44 +77,34 @@ class CloudsDataModule(ImageDataModule):
             DataError: The data are not as wanted; all problems are listed.
         """
         if stage == "predict":
-            self.datasets["predict"] = self._predicted()
+            files = self.predicted_files()
+            names = [file.name for file in files]
+            self.datasets["predict"] = Samples(names, PredictedSample(files, self.size, self.output_size))
             return
         if self.datasets.keys() >= {"train", "val"}:
             return
-        source, pictures, masks, scored = self.cached()
-        row = {name: index for index, name in enumerate(source.names)}
-        for split, names in self.split(source.names).items():
+        data = self.decoded()
+        row = {name: index for index, name in enumerate(data.source.names)}
+        for split, names in self.split(data.source.names).items():
             rows = [row[name] for name in names]
             if split == "train":
-                rows, emptied = self._without_small(rows, masks)
-                self.datasets[split] = self._samples(source, rows, pictures, masks, emptied)
+                rows, absent = self._without_small(rows, data.masks)
+                sample = DecodedSample(data.pictures, data.masks, rows, absent)
             else:
-                self.datasets[split] = self._samples(source, rows, pictures, scored, {})
+                sample = DecodedSample(data.pictures, data.scored, rows)
+            self.datasets[split] = Samples([data.source.names[row] for row in rows], sample, self.seed)
         rank_zero_info(f"{self.root}: " + ", ".join(f"{len(self.datasets[split])} {split}" for split in SPLITS))
 
-    def _samples(
-        self,
-        source: MaskSource,
-        rows: list[int],
-        pictures: NDArray[np.uint8],
-        masks: NDArray[np.uint8],
-        emptied: dict[int, NDArray[np.bool_]],
-    ) -> Samples:
-        count = len(self.classes)
+    def decoded(self) -> Decoded:
+        """The data set at the network's size and at the size of the scores, from the cache or decoded into it.
 
-        def make(index: int) -> dict[str, Any]:
-            row = rows[index]
-            mask = np.unpackbits(masks[row], axis=0, count=count)
-            if row in emptied:
-                mask[emptied[row]] = 0
-            image = np.ascontiguousarray(pictures[row].transpose(2, 0, 1))
-            return {"image": torch.from_numpy(image), "mask": torch.from_numpy(mask)}
+        Raises:
+            DataError: The data are not as wanted; all problems are listed.
+        """
+        source = mask_source(self.root, self.classes)
+        return decoded("clouds", source, self.classes, self.size, self.output_size or self.size)
 
-        return Samples([source.names[row] for row in rows], make, self.seed)
-
-    def _without_small(
-        self, rows: list[int], masks: NDArray[np.uint8]
-    ) -> tuple[list[int], dict[int, NDArray[np.bool_]]]:
+    def _without_small(self, rows: list[int], masks: PackedMasks) -> tuple[list[int], dict[int, NDArray[np.bool_]]]:
         """Training rows that stay, and which classes of a row count as absent.
 
         Raises:
@@ -128,7 +114,7 @@ class CloudsDataModule(ImageDataModule):
             return rows, {}
         small: dict[int, NDArray[np.bool_]] = {}
         for row in rows:
-            areas = np.unpackbits(masks[row], axis=0, count=len(self.classes)).mean(axis=(1, 2))
+            areas = masks[row].mean(axis=(1, 2))
             below = (areas > 0) & (areas < self.small_mask_area)
             if below.any():
                 small[row] = below
@@ -142,50 +128,6 @@ class CloudsDataModule(ImageDataModule):
                 "their area, and small_masks=drop_picture leaves none. Give a lower small_mask_area."
             )
         return [row for row in rows if row not in small], {}
-
-    def cached(self) -> tuple[MaskSource, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-        """The source, its pictures (N, H, W, 3), its masks to train on and those to score predictions with.
-
-        Masks are packed, eight classes a byte: (N, ceil(K / 8), H, W).
-
-        Raises:
-            DataError: Tables, folders, pictures or masks are not as wanted; the problems of all are listed together.
-        """
-        source = mask_source(self.root, self.classes)
-        problems, arrays = list(source.problems), []
-        for decoded, size in (
-            (self._cached_pictures, self.size),
-            (self._cached_masks, self.size),
-            (self._cached_masks, self.output_size or self.size),
-        ):
-            try:
-                arrays.append(decoded(source, size))
-            except DataError as error:
-                problems += error.problems
-        refuse(list(dict.fromkeys(problems)), str(self.root))
-        pictures, masks, scored = arrays
-        return source, pictures, masks, scored
-
-    def _cached_pictures(self, source: MaskSource, size: Size) -> NDArray[np.uint8]:
-        paths = [source.path(name) for name in source.names]
-
-        def make(index: int) -> NDArray[np.uint8]:
-            misfit = source.misfit(source.names[index])
-            if misfit:
-                raise DataError(misfit)
-            return resized(read_picture(paths[index], at_least=size), size)
-
-        what = f"decoding the pictures of {self.root}"
-        return cached_array("clouds-pictures", fingerprint(paths, size), (len(paths), *size, 3), make, what)
-
-    def _cached_masks(self, source: MaskSource, size: Size) -> NDArray[np.uint8]:
-        def make(index: int) -> NDArray[np.uint8]:
-            return np.packbits(source.masks(source.names[index], size), axis=0)
-
-        shape = (len(source.names), -(-len(self.classes) // 8), *size)
-        paths = [source.path(name) for name in source.names]
-        key = fingerprint([*source.files, *paths], [self.classes, size])
-        return cached_array("clouds-masks", key, shape, make, f"decoding the masks of {self.root}")
 
     def predicted_files(self) -> list[Path]:
         """The pictures to predict, in the order of `sample_submission.csv` where that names them.
@@ -208,22 +150,6 @@ class CloudsDataModule(ImageDataModule):
             str(order),
         )  # fmt: skip
         return [by_name[name] for name in dict.fromkeys(rows["name"])]
-
-    def _predicted(self) -> Samples:
-        files = self.predicted_files()
-
-        def make(index: int) -> dict[str, Any]:
-            file = files[index]
-            size = self.output_size or picture_size(file)
-            picture = read_picture(file, at_least=(max(size[0], self.size[0]), max(size[1], self.size[1])))
-            image = np.ascontiguousarray(resized(picture, self.size).transpose(2, 0, 1))
-            return {
-                "image": torch.from_numpy(image),
-                "size": torch.tensor(size),
-                "source": resized(picture, size),
-            }
-
-        return Samples([file.name for file in files], make)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         """Adds `valid` (B, 1, H, W), false in black gaps."""

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from datamodules.base import Study
-from datamodules.cache import cached_array, fingerprint
+from datamodules.cache import MappedRows, cached_array, fingerprint
 from datamodules.clouds import CloudsDataModule
+from datamodules.decoded import PackedMasks
 from datamodules.files import DataError, picture_files, read_picture
 from datamodules.geometry import resized
 from datamodules.masks import MaskSource, mask_source
@@ -35,7 +36,7 @@ def problems(data: CloudsDataModule) -> list[str]:
     Every file is opened; which ones were whole is kept in the cache, so that only changed files are opened again.
     """
     checks: list[Callable[[], object]] = [
-        data.cached,
+        data.decoded,
         lambda: data.split(mask_source(data.root, data.classes).names),
     ]
     if data.pictures is not None or (data.root / "test_images").is_dir():
@@ -73,9 +74,10 @@ def study(data: CloudsDataModule) -> Study:
     Raises:
         DataError: The data are not as wanted; all problems are listed.
     """
-    source, pictures, packed, _ = data.cached()
+    decoded = data.decoded()
+    source = decoded.source
     split_of = {name: split for split, names in data.split(source.names).items() for name in names}
-    areas, regions, black = _measured(pictures, packed, data.classes)
+    areas, regions, black = _measured(decoded.pictures, decoded.masks, data.classes)
     return Study(
         tables={
             "summary": _summary(areas, regions, data.classes),
@@ -88,19 +90,19 @@ def study(data: CloudsDataModule) -> Study:
 
 
 def _measured(
-    pictures: NDArray[np.uint8], packed: NDArray[np.uint8], classes: list[str]
+    pictures: MappedRows, packed: PackedMasks, classes: list[str]
 ) -> "tuple[NDArray[np.float64], pd.DataFrame, NDArray[np.float64]]":
     """Areas of the masks (N, K), one row a region, and shares of black pixels (N,)."""
     import pandas as pd
 
     def measure(index: int) -> tuple[NDArray[np.float64], list[tuple[Any, ...]], float]:
-        masks = np.unpackbits(packed[index], axis=0, count=len(classes))
+        masks = packed[index]
         found = [(index, label, *box) for label, mask in zip(classes, masks, strict=True) for box in _boxes(mask)]
         return masks.mean(axis=(1, 2)), found, share_of_black(pictures[index])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         measured = list(
-            tqdm(pool.map(measure, range(len(packed))), desc="measuring", total=len(packed), unit="", leave=False)
+            tqdm(pool.map(measure, range(len(pictures))), desc="measuring", total=len(pictures), unit="", leave=False)
         )
     areas, regions, black = zip(*measured, strict=True)
     table = pd.DataFrame(

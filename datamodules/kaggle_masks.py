@@ -42,6 +42,7 @@ class KaggleMasks:
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
+        self.root = root
         self.table = root / "train.csv"
         self.folder = root / "train_images"
         self.classes = list(classes)

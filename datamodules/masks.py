@@ -25,11 +25,13 @@ class MaskSource(Protocol):
     """Named pictures and their masks.
 
     Attributes:
+        root: The folder of the data set.
         names: File names of the pictures that are there, sorted.
         files: What the masks are made from, for a cache's key; the pictures themselves count too.
         problems: What is wrong with the table or the folders, a sentence each; no picture was opened for them.
     """
 
+    root: Path
     names: list[str]
     files: list[Path]
     problems: list[str]
@@ -75,6 +77,7 @@ class FolderMasks:
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
+        self.root = root
         self.folder = root / "images"
         self.problems: list[str] = []
         pictures = self._by_stem(picture_files(self.folder))

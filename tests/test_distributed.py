@@ -44,18 +44,20 @@ def train(root: str, folder: Path, devices: int, batch_size: int) -> None:
     torch.save(task.network.state_dict(), folder / f"weights-{devices}-{trainer.global_rank}.pt")
 
 
-def two_processes(*arguments: str, separately: bool) -> None:
-    """Runs Python twice side by side, as a cluster would, or once, which then starts the second process itself."""
+def run_python(*arguments: str, times: int = 1) -> None:
+    """Runs Python once, or twice side by side as the two processes of one job."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_PORT": port}
-    for name in ("BELVEDERE_RUN", "PL_GLOBAL_SEED", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK"):
+    for name in ("BELVEDERE_RUN", "PL_GLOBAL_SEED"):
         environment.pop(name, None)
-    single: list[dict[str, str]] = [{}]
-    pair = [{"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "NODE_RANK": "0", "LOCAL_RANK": rank} for rank in "01"]
-    started = [subprocess.Popen([sys.executable, *arguments], env=environment | added, stderr=subprocess.PIPE, text=True,
-                                cwd=ROOT) for added in (pair if separately else single)]  # fmt: skip
+    job = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(times), "NODE_RANK": "0"}
+    ranks = [job | {"LOCAL_RANK": str(rank)} for rank in range(times)] if times > 1 else [{}]
+    command = [sys.executable, *arguments]
+    started = [
+        subprocess.Popen(command, env=environment | rank, stderr=subprocess.PIPE, text=True, cwd=ROOT) for rank in ranks
+    ]
     try:
         for process in started:
             _, errors = process.communicate(timeout=300)
@@ -98,8 +100,18 @@ def checkpoint(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pair(root: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes that were started separately leave behind."""
     folder = tmp_path_factory.mktemp("pair")
-    two_processes(__file__, str(root), str(checkpoint), str(folder), separately=True)
+    run_python(__file__, str(root), str(checkpoint), str(folder), times=2)
     return folder
+
+
+@pytest.fixture(scope="module")
+def validated(
+    checkpoint: Path, pair: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What one process and two say of the validation pictures, whose gaps are left out."""
+    folder = tmp_path_factory.mktemp("validated")
+    assert main(["validate", "--ckpt_path", str(checkpoint), "--output", str(folder)]) == 0
+    return figures(folder / "metrics.csv"), figures(pair / "validate" / "metrics.csv")
 
 
 @pytest.mark.slow
@@ -116,16 +128,25 @@ def test_two_processes_train_as_one_with_batches_twice_as_large(root: Path, pair
 
 
 @pytest.mark.slow
-def test_two_processes_validate_33_pictures_as_one(checkpoint: Path, pair: Path, tmp_path: Path) -> None:
-    assert main(["validate", "--ckpt_path", str(checkpoint), "--output", str(tmp_path)]) == 0
-    assert figures(pair / "validate" / "metrics.csv") == pytest.approx(figures(tmp_path / "metrics.csv"), abs=TOLERANCE)
+def test_two_processes_validate_33_pictures_as_one(validated: tuple[dict[str, float], dict[str, float]]) -> None:
+    one, two = ({name: value for name, value in found.items() if name != "val/loss"} for found in validated)
+    assert two == pytest.approx(one, abs=TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="bce_dice_loss weighs a picture by its valid pixels, so batches are not alike")
+def test_two_processes_measure_the_loss_around_gaps_as_one(
+    validated: tuple[dict[str, float], dict[str, float]],
+) -> None:
+    one, two = validated
+    assert two["val/loss"] == pytest.approx(one["val/loss"], abs=TOLERANCE)
 
 
 @pytest.mark.slow
 def test_belvedere_tests_33_pictures_on_two_devices_as_on_one(checkpoint: Path, tmp_path: Path) -> None:
-    options = ["--ckpt_path", str(checkpoint), "--data.batch_size", "5"]
+    options = ["--ckpt_path", str(checkpoint), "--data.batch_size", "5", "--data.leave_out_gaps", "false"]
     assert main(["test", *options, "--output", str(tmp_path / "one")]) == 0
-    two_processes("-m", "tasks", "test", *options, "--output", str(tmp_path / "two"), *TWO, separately=False)
+    run_python("-m", "tasks", "test", *options, "--output", str(tmp_path / "two"), *TWO)
     one, two = (figures(tmp_path / name / "metrics.csv") for name in ("one", "two"))
     assert two == pytest.approx(one, abs=TOLERANCE)
     assert len(one) == 13
@@ -133,18 +154,18 @@ def test_belvedere_tests_33_pictures_on_two_devices_as_on_one(checkpoint: Path, 
 
 
 @pytest.mark.slow
-def test_belvedere_predicts_every_picture_once_on_two_devices(checkpoint: Path, tmp_path: Path) -> None:
-    options = ["--ckpt_path", str(checkpoint), "--data.batch_size", "2"]
-    assert main(["predict", *options, "--output", str(tmp_path / "one")]) == 0
-    two_processes("-m", "tasks", "predict", *options, "--output", str(tmp_path / "two"), *TWO, separately=False)
+def test_two_processes_predict_every_picture_once(checkpoint: Path, pair: Path, tmp_path: Path) -> None:
+    assert main(["predict", "--ckpt_path", str(checkpoint), "--output", str(tmp_path)]) == 0
     one, two = ({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-                for folder in (tmp_path / "one", tmp_path / "two"))  # fmt: skip
+                for folder in (tmp_path, pair / "predict"))  # fmt: skip
     assert one["submission.csv"].count(b"\n") == 1 + 4 * 5
     assert two.keys() == one.keys()
     assert {name for name in one if two[name] != one[name]} == set()
 
 
 if __name__ == "__main__":
-    data_root, checkpoint_path, folder = sys.argv[1:]
-    train(data_root, Path(folder), devices=2, batch_size=3)
-    sys.exit(main(["validate", "--ckpt_path", checkpoint_path, "--output", f"{folder}/validate", *TWO]))
+    data_root, checkpoint_path, output = sys.argv[1:]
+    train(data_root, Path(output), devices=2, batch_size=3)
+    codes = [main([command, "--ckpt_path", checkpoint_path, "--output", f"{output}/{command}", *TWO])
+             for command in ("validate", "predict")]  # fmt: skip
+    sys.exit(max(codes))

@@ -61,7 +61,7 @@ def test_rows_are_made_once(folder: Path) -> None:
     for _ in range(2):
         array = cached_array("rows", "0123", ROWS.shape, make, "making")
         np.testing.assert_array_equal(array, ROWS)
-        assert not array.flags.writeable
+        assert not array[0].flags.writeable
     assert sorted(made) == list(range(50))
     assert names(folder) == ["rows-50x3x4-0123.npy"]
     cached_array("rows", "4567", ROWS.shape, make, "making")

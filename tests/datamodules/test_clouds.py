@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from datamodules import clouds
+from datamodules import decoded
 from datamodules.clouds import CloudsDataModule
 from datamodules.files import DataError
 from ops.gaps import seen
@@ -43,9 +43,9 @@ def true_masks(root: Path, size: tuple[int, int]) -> dict[str, np.ndarray]:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The pictures that are decoded."""
     paths: list[Path] = []
-    read_picture = clouds.read_picture
+    read_picture = decoded.read_picture
     monkeypatch.setattr(
-        clouds, "read_picture", lambda path, **options: (paths.append(path), read_picture(path, **options))[1]
+        decoded, "read_picture", lambda path, **options: (paths.append(path), read_picture(path, **options))[1]
     )
     return paths
 
@@ -138,7 +138,7 @@ def test_masks_follow_the_size_of_the_pictures(clouds_copy: Path) -> None:
 def test_setup_of_another_stage_keeps_what_is_there(clouds_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = ready(clouds_root)
     before = dict(data.datasets)
-    monkeypatch.setattr(data, "cached", lambda: pytest.fail("decoded again"))
+    monkeypatch.setattr(data, "decoded", lambda: pytest.fail("decoded again"))
     for stage in ("validate", "test"):
         data.setup(stage)
     assert data.datasets == before

@@ -168,4 +168,4 @@ def test_nothing_is_half_written(sample: Sample, tmp_path: Path, monkeypatch: py
     with pytest.raises(DataError):
         sample.data().setup("fit")
     (kept,) = (tmp_path / "cache").iterdir()
-    assert kept.name.startswith("clouds-masks-24x1x24x36-")
+    assert kept.name.startswith("clouds-masks-24x4x24x5-")

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from datamodules import clouds, clouds_study
+from datamodules import clouds_study, decoded
 from datamodules.base import Study
 from datamodules.clouds import CloudsDataModule
 from datamodules.clouds_study import EXAMPLE_HEIGHT, problems, study
@@ -145,8 +145,8 @@ def test_a_second_study_opens_only_the_examples(clouds_copy: Path, monkeypatch: 
 
     first = described()
     opened: list[Path] = []
-    read_picture = clouds.read_picture
-    for module in (clouds, clouds_study):
+    read_picture = decoded.read_picture
+    for module in (decoded, clouds_study):
         monkeypatch.setattr(module, "read_picture", lambda path, **o: (opened.append(path), read_picture(path, **o))[1])
     second = described()
     assert [path.name for path in opened] == [name for name, _, _ in second.examples]

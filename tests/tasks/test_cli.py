@@ -1,4 +1,6 @@
 import csv
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,6 +81,22 @@ def test_checkpoints_load_safely_and_hold_their_config(fitted: Path, name: str) 
     assert all(torch.equal(value, checkpoint["state_dict"][key]) for key, value in task.state_dict().items())
 
 
+def test_fit_goes_on_from_a_checkpoint(belvedere: Command, tiny: list[str], fitted: Path) -> None:
+    shutil.copytree(fitted, "run")
+    options = ["--trainer.max_epochs", "3", "--ckpt_path", "run/checkpoints/last.ckpt", "--config", "no_dashboard.yaml"]
+    Path("no_dashboard.yaml").write_text("trainer: {logger: false}")
+    assert belvedere("fit", *tiny, *options).code == 0
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
+    assert Path("run/panels/epoch_0002.png").exists()
+
+
+def test_a_training_that_fails_is_told_in_a_paragraph(belvedere: Command, tiny: list[str]) -> None:
+    result = belvedere("fit", *tiny, "--model.optimizer.lr", "1e30", "--trainer.logger", "false", "--output", "run")
+    message = refusal(result)
+    assert re.match(r"Training stopped in epoch 0, step \d: the training loss is not a finite number", message)
+    assert len(message.splitlines()) == 1
+
+
 def test_test_writes_the_figures_of_the_test_pictures(belvedere: Command, fitted: Path) -> None:
     result = belvedere("test", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", "figures")
     assert result.code == 0
@@ -108,10 +126,11 @@ def test_predict_writes_masks_of_a_folder(
     assert not Path("masks/metrics.csv").exists()
 
 
-def test_predict_takes_one_picture_of_any_size(belvedere: Command, fitted: Path) -> None:
+@pytest.mark.parametrize("pictures", ["mine.png", "."])
+def test_predict_takes_a_picture_or_a_folder_of_any_size(belvedere: Command, fitted: Path, pictures: str) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (77, 51, 3), np.uint8)).save("mine.png")
     checkpoint = str(fitted / "checkpoints" / "best.ckpt")
-    arguments = ("--data.pictures", "mine.png", "--data.output_size", "null", "--output", "one")
+    arguments = ("--data.pictures", pictures, "--data.output_size", "null", "--output", "one")
     assert belvedere("predict", "--ckpt_path", checkpoint, *arguments).code == 0
     assert [row["Image_Label"] for row in table(Path("one/submission.csv"))] == [
         f"mine.png_{name}" for name in ("Fish", "Flower", "Gravel", "Sugar")
