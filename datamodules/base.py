@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
+from datamodules.cache import core_count
 from datamodules.files import DataError, read_table, refuse
 from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate
 from ops.flips import flip_by_seed
@@ -143,7 +144,7 @@ class ImageDataModule(LightningDataModule, ABC):
         world, rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
         workers = self.num_workers
         if workers is None:
-            workers = 0 if len(dataset) < 64 else min(8, os.cpu_count() or 1)
+            workers = 0 if len(dataset) < 64 else min(8, core_count())
         sampler = EpochSampler(dataset, shuffle=training, seed=self.seed, world=world, rank=rank)
         return EpochLoader(
             dataset,

@@ -17,6 +17,11 @@ from tqdm.auto import tqdm
 from datamodules.files import DataError, refuse
 
 
+def core_count() -> int:
+    """Cores that this process may use: on a cluster the job's, not the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cache_folder() -> Path:
     """Where cached arrays lie: $BELVEDERE_CACHE, or `belvedere` in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -115,6 +120,6 @@ def _fill(rows: NDArray[np.uint8], make: Callable[[int], NDArray[np.uint8]], wha
             return error.problems
         return []
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders release the interpreter's lock
+    with ThreadPoolExecutor(core_count()) as pool:  # decoders release the interpreter's lock
         done = tqdm(pool.map(fill, range(len(rows))), desc=what, total=len(rows), unit="", leave=False)
         return [problem for problems in done for problem in problems]

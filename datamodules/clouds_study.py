@@ -4,7 +4,6 @@ The charts follow chapter 4 of H. Nagarkar, honors thesis, University of Mississ
 """
 
 import math
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from datamodules.base import Study
-from datamodules.cache import MappedRows, cached_array, fingerprint
+from datamodules.cache import MappedRows, cached_array, core_count, fingerprint
 from datamodules.clouds import CloudsDataModule
 from datamodules.decoded import PackedMasks
 from datamodules.files import DataError, picture_files, read_picture
@@ -100,7 +99,7 @@ def _measured(
         found = [(index, label, *box) for label, mask in zip(classes, masks, strict=True) for box in _boxes(mask)]
         return masks.mean(axis=(1, 2)), found, share_of_black(pictures[index])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         measured = list(
             tqdm(pool.map(measure, range(len(pictures))), desc="measuring", total=len(pictures), unit="", leave=False)
         )

@@ -33,7 +33,8 @@ class EpochSampler(DistributedSampler[Any]):
     """
 
     def __init__(self, dataset: "Samples", shuffle: bool, seed: int, world: int = 1, rank: int = 0) -> None:
-        super().__init__(dataset, num_replicas=world, rank=rank, shuffle=shuffle, seed=seed)
+        # the parent adds the epoch to its seed: one run's second epoch would be the next seed's first
+        super().__init__(dataset, num_replicas=world, rank=rank, shuffle=shuffle, seed=seed * PRIME)
         self.share = range(rank, len(dataset), world)
         if not shuffle:
             self.num_samples = len(self.share)

@@ -21,7 +21,7 @@ from callbacks.loggers import WandbLogger
 from callbacks.panels import Panels
 from callbacks.progress import ProgressBar
 from datamodules.base import ImageDataModule
-from datamodules.files import DataError
+from datamodules.files import DataError, refuse
 from tasks.arguments import SHIPPED, ArgumentError, ParserError, expanded, nearest, readable, run_folder
 from tasks.base import ImageTask
 from tasks.networks.backbones import WeightsError
@@ -152,10 +152,7 @@ class BelvedereCLI(LightningCLI):
         """Lists everything that is wrong with the data set, or writes tables and pictures of it."""
         from callbacks.describing import write_study
 
-        problems = datamodule.problems()
-        if problems:
-            raise DataError("\n".join([f"{len(problems)} problems in {datamodule.root}:",
-                                       *(f"  - {problem}" for problem in problems)]))  # fmt: skip
+        refuse(datamodule.problems(), str(datamodule.root))
         study = datamodule.describe()
         for path in write_study(study.tables, study.charts, study.examples, study.classes, self.folder):
             print(path)
