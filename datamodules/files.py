@@ -28,19 +28,19 @@ class DataError(ValueError):
         self.problems = list(problems) or [message]
 
 
-def listed(problems: Sequence[str]) -> str:
+def listed(problems: Sequence[str], shown: int = SHOWN) -> str:
     """Problems as one text, a line each, the first few when there are many."""
-    lines = [f"  - {problem}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"  … and {len(problems) - SHOWN} more; `belvedere describe` lists all of them")
+    lines = [f"  - {problem}" for problem in problems[:shown]]
+    if len(problems) > shown:
+        lines.append(f"  … and {len(problems) - shown} more; `belvedere describe` lists all of them")
     return "\n".join(lines)
 
 
-def refuse(problems: Sequence[str], what: str) -> None:
-    """Raises one DataError for all problems, if there are any."""
+def refuse(problems: Sequence[str], what: str, shown: int = SHOWN) -> None:
+    """Raises one DataError for all problems, if there are any; its message shows the first few."""
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise DataError(f"{count} in {what}:\n{listed(problems)}", problems)
+        raise DataError(f"{count} in {what}:\n{listed(problems, shown)}", problems)
 
 
 def picture_files(path: Path) -> list[Path]:

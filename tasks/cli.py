@@ -152,7 +152,8 @@ class BelvedereCLI(LightningCLI):
         """Lists everything that is wrong with the data set, or writes tables and pictures of it."""
         from callbacks.describing import write_study
 
-        refuse(datamodule.problems(), str(datamodule.root))
+        problems = datamodule.problems()
+        refuse(problems, str(datamodule.root), shown=len(problems))
         study = datamodule.describe()
         for path in write_study(study.tables, study.charts, study.examples, study.classes, self.folder):
             print(path)
