@@ -1,10 +1,40 @@
 """Loggers that need no account."""
 
+import csv
 import os
 from pathlib import Path
+from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger as LightningCSVLogger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_info
+
+
+class CSVLogger(LightningCSVLogger):
+    """Every figure, in `metrics.csv` of the run's folder.
+
+    Args:
+        save_dir: The run's folder.
+        keep: Whether rows that are there already stay, for a training that goes on; Lightning's own deletes them.
+    """
+
+    def __init__(self, save_dir: str = ".", keep: bool = False) -> None:
+        super().__init__(save_dir, name="", version="")
+        self.keep = keep
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer, made at the first use."""
+        path = Path(self.log_dir) / "metrics.csv"
+        if self._experiment is not None or not (self.keep and path.is_file()):
+            return super().experiment
+        kept = path.rename(path.with_suffix(".kept"))
+        writer = super().experiment
+        with kept.rename(path).open(newline="") as file:
+            writer.metrics_keys = next(csv.reader(file), [])
+        return writer
 
 
 class WandbLogger(LightningWandbLogger):

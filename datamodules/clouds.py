@@ -1,5 +1,6 @@
 """Clouds: the Kaggle folder of satellite pictures, or any pictures with a folder of masks a class."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -78,6 +79,9 @@ class CloudsDataModule(ImageDataModule):
         """
         if stage == "predict":
             files = self.predicted_files()
+            stems = Counter(file.stem for file in files)
+            refuse([f"{count} pictures are called {stem}.*; their masks would overwrite each other. Rename all but one."
+                    for stem, count in stems.items() if count > 1], str(files[0].parent))  # fmt: skip
             names = [file.name for file in files]
             self.datasets["predict"] = Samples(names, PredictedSample(files, self.size, self.output_size))
             return

@@ -100,6 +100,8 @@ class BelvedereCLI(LightningCLI):
             loggers = [logger for logger in loggers if logger.class_path.endswith("CSVLogger")]
         for logger in loggers:
             logger["init_args.save_dir"] = str(self.folder)
+            if logger.class_path == "callbacks.loggers.CSVLogger":
+                logger["init_args.keep"] = self.subcommand == "fit"
             if logger.class_path.endswith("WandbLogger"):
                 logger["init_args.project"], logger["init_args.name"] = f"belvedere-{word}", self.folder.name
         return loggers
@@ -201,6 +203,7 @@ def _quiet() -> None:
 def run(arguments: list[str]) -> int:
     """Runs a command and returns the exit code; what the user can mend is said in a few words."""
     _quiet()
+    named = "BELVEDERE_RUN" in os.environ
     try:
         if arguments[0] not in COMMANDS:
             raise ArgumentError(f"{arguments[0]!r} is no command of belvedere; the commands are {', '.join(COMMANDS)}."
@@ -226,4 +229,7 @@ def run(arguments: list[str]) -> int:
         text = text.split("DataError: ")[-1]  # a loader's worker wraps its traceback around the message
         print(f"\nbelvedere: {text}", file=sys.stderr)
         return 2
+    finally:
+        if not named:
+            os.environ.pop("BELVEDERE_RUN", None)  # the next command of this process has a folder of its own
     return 0

@@ -40,8 +40,8 @@ def squared_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = Non
 def bce_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
     """Binary cross-entropy plus `squared_dice_loss`.
 
-    The cross-entropy is the mean over all valid pixels and classes of the batch, so a picture weighs as much
-    as it has valid pixels; in the dice part every picture weighs the same.
+    The cross-entropy is the mean over the valid pixels and classes of a picture, then over pictures: every picture
+    weighs the same, so the loss of a set does not depend on how it is cut into batches.
 
     Args:
         logits: Network output before the sigmoid, (B, K, H, W).
@@ -60,8 +60,8 @@ def bce_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -
         if valid is None:
             mean_entropy = entropy.mean()
         else:
-            counted = (valid.float().sum() * logits.shape[1]).clamp(min=1)
-            mean_entropy = (entropy * valid).sum() / counted
+            counted = (valid.float().sum(dim=(1, 2, 3)) * logits.shape[1]).clamp(min=1)  # (B,)
+            mean_entropy = ((entropy * valid).sum(dim=(1, 2, 3)) / counted).mean()
     return mean_entropy + squared_dice_loss(logits, target, valid)
 
 

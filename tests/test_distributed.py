@@ -134,7 +134,6 @@ def test_two_processes_validate_33_pictures_as_one(validated: tuple[dict[str, fl
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="bce_dice_loss weighs a picture by its valid pixels, so batches are not alike")
 def test_two_processes_measure_the_loss_around_gaps_as_one(
     validated: tuple[dict[str, float], dict[str, float]],
 ) -> None:

@@ -15,7 +15,7 @@ Architecture = Literal["unet", "pspnet", "fpn"]
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 # What each family of encoders was trained on, from its own card; families with another card are not offered.
-CARDS = {"resnet": IMAGENET, "vgg": IMAGENET, "mobilenet_v2": IMAGENET, "densenet": IMAGENET,
+CARDS = {"resnet": IMAGENET, "vgg": IMAGENET, "mobilenet_v2": IMAGENET,
          "inceptionresnetv2": HALF, "inceptionv4": HALF}  # fmt: skip
 CLASSIFIER = ("fc.", "classifier.", "last_linear.", "head.")  # heads that a weights file may carry
 
@@ -35,7 +35,7 @@ def segmentation_network(architecture: Architecture, encoder: str, classes: int)
     Args:
         architecture: The decoder.
         encoder: A name of segmentation_models_pytorch: `resnet34`, `resnet101`, `mobilenet_v2`,
-            `inceptionresnetv2`, any other of those families, VGG or DenseNet.
+            `inceptionresnetv2`, any other of those families, or VGG.
         classes: Number K of output maps.
 
     Returns:

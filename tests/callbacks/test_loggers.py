@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from callbacks.loggers import WandbLogger, logged_in
+from callbacks.loggers import CSVLogger, WandbLogger, logged_in
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_SILENT", "WANDB_DIR", "NETRC")
@@ -73,9 +73,22 @@ def test_an_offline_run_lies_in_its_folder(tmp_path: Path, caplog: pytest.LogCap
 @pytest.mark.parametrize("name", ["defaults", "debug"])
 def test_a_csv_is_always_written(name: str) -> None:
     loggers = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["trainer"]["logger"]
-    assert loggers[0]["class_path"] == "lightning.pytorch.loggers.CSVLogger"
+    assert loggers[0]["class_path"] == "callbacks.loggers.CSVLogger"
 
 
 def test_dashboards_are_added_to_it() -> None:
     overlay = yaml.safe_load((CONFIGS / "tensorboard.yaml").read_text())
     assert overlay["trainer"].keys() == {"logger+"}
+
+
+def test_a_training_that_goes_on_keeps_its_rows(tmp_path: Path) -> None:
+    for keep, values in ((False, [1.0, 2.0]), (True, [3.0])):
+        logger = CSVLogger(str(tmp_path), keep=keep)
+        for value in values:
+            logger.log_metrics({"val/dice" if keep else "val/loss": value}, step=int(value))
+        logger.save()
+    rows = (tmp_path / "metrics.csv").read_text().split()
+    assert rows == ["step,val/dice,val/loss", "1,,1.0", "2,,2.0", "3,3.0,"]
+    CSVLogger(str(tmp_path)).log_metrics({"val/loss": 4.0}, step=4)
+    assert not (tmp_path / "metrics.csv").exists()
+    assert [path.name for path in tmp_path.iterdir()] == []

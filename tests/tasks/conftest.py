@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from lightning.pytorch import Trainer
 
 from tasks.__main__ import main
@@ -26,11 +25,6 @@ class Result:
     code: int
     out: str
     err: str
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)  # pictures this small are done before threads have met
 
 
 @pytest.fixture
