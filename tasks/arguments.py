@@ -9,8 +9,11 @@ from typing import Any
 import yaml
 
 SHIPPED = Path(__file__).parents[1] / "configs"
-PARSER_TALK = ("Parser key", "Does not validate", "Subtypes", "Errors", "Expected a <class 'NoneType'>", "Given value",
-               "Not a valid subclass", "Problem with given class_path", "Type ")  # fmt: skip
+PARSER_TALK = (
+    *("Parser key", "Does not validate", "Subtypes", "Errors", "Expected a <class 'NoneType'>", "Given value"),
+    *("Not a valid subclass", "Subclass types expect", "a class path (str)", "a dict with"),
+    *("Problem with given class_path", "Type "),
+)
 PARSER_WORDS = {
     "Expected a <class 'int'>": "a whole number was wanted",
     "Expected a <class 'float'>": "a number was wanted",
