@@ -68,6 +68,8 @@ class EarlyStopping(LightningEarlyStopping):
     def __init__(
         self, monitor: str = "val/loss", mode: str = "min", patience: int | None = 10, min_delta: float = 0.0
     ) -> None:
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience is {patience}; a number of epochs from 1, or null to train all, was wanted")
         epochs = 1 << 30 if patience is None else patience
         super().__init__(monitor, min_delta, epochs, mode=mode, strict=True, check_finite=False,
                          check_on_train_epoch_end=True)  # fmt: skip
@@ -146,11 +148,23 @@ class Summary(Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Prints the summary."""
+        rank_zero_info(f"Trained: epochs {trainer.current_epoch}, steps {trainer.global_step}.{self._text(trainer)}")
+
+    @rank_zero_only
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Prints the summary of a training that was stopped by hand."""
+        if isinstance(exception, KeyboardInterrupt):
+            last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+            more = f" Go on with --ckpt_path {last}." if last.is_file() else ""
+            rank_zero_info(f"Stopped by hand in epoch {trainer.current_epoch}; nothing was fitted on the validation "
+                           f"pictures.{more}{self._text(trainer)}")  # fmt: skip
+
+    def _text(self, trainer: Trainer) -> str:
         folder = Path(trainer.default_root_dir)
-        lines = [f"Trained: epochs {trainer.current_epoch}, steps {trainer.global_step}."]
+        lines = [""]
         if self._best is not None:
             lines.append(f"Best epoch {self._best[0]}: {self.monitor} {self._best[1]:.4f}.")
         for name in ("checkpoints/best.ckpt", "curves.png", "panels", "metrics.csv", "thresholds.csv", "config.yaml"):
             if (folder / name).exists():
                 lines.append(f"  {folder / name}")
-        rank_zero_info("\n".join(lines))
+        return "\n".join(lines)

@@ -41,6 +41,12 @@ class Study:
     classes: Sequence[str] = ()
 
 
+def check(holds: bool, otherwise: str) -> None:
+    """Raises a ValueError that says what is wrong with an argument, unless the condition holds."""
+    if not holds:
+        raise ValueError(otherwise)
+
+
 class ImageDataModule(LightningDataModule, ABC):
     """Pictures of a folder in the splits train, val and test, and pictures to predict.
 
@@ -55,6 +61,9 @@ class ImageDataModule(LightningDataModule, ABC):
         test_fraction: Share of the pictures that is tested on.
         split_seed: Seed of the split. `splits.csv` in `root` with the columns `name,split` wins over all three.
         flips: Whether training pictures are flipped at random, along both axes.
+
+    Raises:
+        ValueError: A number is out of its range.
     """
 
     def __init__(
@@ -69,6 +78,13 @@ class ImageDataModule(LightningDataModule, ABC):
         flips: bool,
     ) -> None:
         super().__init__()
+        check(batch_size >= 1, f"batch_size is {batch_size}; 1 or more was wanted")
+        check(num_workers is None or num_workers >= 0, f"num_workers is {num_workers}; null, 0 or more was wanted")
+        check(
+            val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1,
+            f"val_fraction is {val_fraction} and test_fraction {test_fraction}; shares in [0, 1) that leave some to "
+            "train on were wanted",
+        )
         self.root = Path(root).expanduser()
         self.pictures = None if pictures is None else Path(pictures).expanduser()
         self.batch_size = batch_size

@@ -9,7 +9,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
-from datamodules.base import SPLITS, ImageDataModule, Study
+from datamodules.base import SPLITS, ImageDataModule, Study, check
 from datamodules.decoded import Decoded, DecodedSample, PackedMasks, PredictedSample, Size, decoded
 from datamodules.files import DataError, picture_files, read_table, refuse
 from datamodules.kaggle_masks import split_labels
@@ -40,6 +40,9 @@ class CloudsDataModule(ImageDataModule):
         test_fraction: Share of the pictures that is tested on.
         split_seed: Seed of the split; `splits.csv` in `root` (`name,split`) wins.
         flips: Whether training pictures are flipped at random, along both axes.
+
+    Raises:
+        ValueError: A number is out of its range, or the classes are none or not different.
     """
 
     def __init__(
@@ -60,6 +63,16 @@ class CloudsDataModule(ImageDataModule):
         flips: bool = True,
     ) -> None:
         super().__init__(root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips)
+        check(
+            len(classes) == len(set(classes)) > 0,
+            f"classes are {list(classes)}; one or more different names were wanted",
+        )
+        for name, sides in (("size", size), ("output_size", output_size or size)):
+            check(min(sides) >= 1, f"{name} is {list(sides)}; height and width in pixels, 1 or more, were wanted")
+        check(
+            0 <= small_mask_area <= 1,
+            f"small_mask_area is {small_mask_area}; a share of the picture in [0, 1] was wanted",
+        )
         self.classes = list(classes)
         self.size: Size = (size[0], size[1])
         self.output_size: Size | None = None if output_size is None else (output_size[0], output_size[1])

@@ -15,6 +15,7 @@ from datamodules.geometry import resized
 from datamodules.masks import MaskSource
 
 Size = tuple[int, int]
+VIEW = 700  # pixels of the longer side of what is drawn over
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,13 @@ class DecodedSample:
 class PredictedSample:
     """Makes `image` uint8 (3, H, W), `size` (2,) and `source` of pictures that are decoded as they are wanted.
 
+    `size` is the height and width of the masks to write, `source` the picture (H, W, 3) that they are drawn over: as it
+    is, or its longer side reduced to 700 pixels.
+
     Attributes:
         files: The pictures.
         size: Height and width that the network is given.
-        output_size: Height and width of the masks to write, and of `source`, the picture (H, W, 3) that they are
-            drawn over; None is each picture's own.
+        output_size: Height and width of the masks to write; None is each picture's own.
     """
 
     files: list[Path]
@@ -146,10 +149,13 @@ class PredictedSample:
     def __call__(self, index: int) -> dict[str, Any]:
         """Sample `index`."""
         file = self.files[index]
-        size = self.output_size or picture_size(file)
-        picture = read_picture(file, at_least=(max(size[0], self.size[0]), max(size[1], self.size[1])))
+        height, width = picture_size(file)
+        scale = min(1, VIEW / max(height, width))
+        view = max(1, round(height * scale)), max(1, round(width * scale))
+        picture = read_picture(file, at_least=(max(view[0], self.size[0]), max(view[1], self.size[1])))
         image = _channels_first(resized(picture, self.size))
-        return {"image": image, "size": torch.tensor(size), "source": resized(picture, size)}
+        size = torch.tensor(self.output_size or (height, width))
+        return {"image": image, "size": size, "source": resized(picture, view)}
 
 
 def _channels_first(picture: NDArray[np.uint8]) -> torch.Tensor:

@@ -148,6 +148,10 @@ class ImageTask(LightningModule, ABC):
             shown = name in ("loss", self.headline)
             self.log(f"{stage}/{name}", value, prog_bar=shown, on_step=False, on_epoch=True, batch_size=1)
 
+    def figures(self) -> list[str]:
+        """Names of what validation logs, such as `val/loss`."""
+        return [f"val/{name}" for name in Meter(self.build_metrics()).result()]
+
     def trained_parameters(self) -> Iterable[nn.Parameter]:
         """The parameters that the optimiser is given."""
         return (parameter for parameter in self.parameters() if parameter.requires_grad)

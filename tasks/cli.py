@@ -1,14 +1,14 @@
 """The commands: a thin LightningCLI, the one place that knows both tasks and data modules."""
 
-import inspect
 import logging
 import os
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -22,9 +22,11 @@ from callbacks.panels import Panels
 from callbacks.progress import ProgressBar
 from datamodules.base import ImageDataModule
 from datamodules.files import DataError, refuse
-from tasks.arguments import SHIPPED, ArgumentError, ParserError, expanded, nearest, readable, run_folder
+from tasks.arguments import SHIPPED, expanded
 from tasks.base import ImageTask
+from tasks.checkpoints import ArgumentError, check_fit, run_folder
 from tasks.networks.backbones import WeightsError
+from tasks.parser import Parser, ParserError, nearest, readable
 
 COMMANDS = ("fit", "validate", "test", "predict", "describe")
 
@@ -34,22 +36,6 @@ class BelvedereTrainer(Trainer):
 
     def describe(self, model: LightningModule, datamodule: LightningDataModule) -> None:
         """Check a data set, then write tables and pictures of it."""
-
-
-class Parser(LightningArgumentParser):
-    """A parser whose errors are one sentence and name the nearest option."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuses what was typed.
-
-        Raises:
-            ParserError: Always.
-        """
-        known = [name for action in self._actions for name in action.option_strings]
-        for key, parent in (("model", ImageTask), ("data", ImageDataModule)):
-            for child in parent.__subclasses__():
-                known += [f"--{key}.{name}" for name in inspect.signature(child).parameters]
-        raise ParserError(str(message), known)
 
 
 class BelvedereCLI(LightningCLI):
@@ -78,8 +64,13 @@ class BelvedereCLI(LightningCLI):
         """Settles the run's folder and gives it to all that writes."""
         command = str(self.subcommand)
         config = self.config[command]
-        if "classes" in config.data.init_args and "classes" in config.model.init_args:
-            config.model.init_args.classes = config.data.init_args.classes
+        classes, known = (part.init_args.get("classes") for part in (config.data, config.model))
+        if classes is not None and known is not None and list(classes) != list(known):
+            if config.get("ckpt_path") is not None:
+                raise ArgumentError(
+                    f"The checkpoint knows the classes {list(known)}, in this order; {list(classes)} were given."
+                )
+            config.model.init_args.classes = classes
         if command == "predict":
             config.return_predictions = False  # the writers write; memory stays flat
         root = config.data.init_args.get("root")
@@ -87,6 +78,8 @@ class BelvedereCLI(LightningCLI):
             config.data.init_args.root = str(Path(root).expanduser().absolute())
         word = config.data.class_path.split(".")[-2]
         self.folder = _output_folder(command, word, config)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ArgumentError(f"--output {self.folder} is a file; a folder was wanted.")
         config.trainer.default_root_dir = str(self.folder)
         config.trainer.logger = self._loggers(config.trainer.get("logger"), word)
 
@@ -131,14 +124,31 @@ class BelvedereCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
-        """Loads the weights that training starts from, before any picture is read."""
-        if self.config.fit.get("ckpt_path") is None:
-            if (self.folder / "config.yaml").exists() and "LOCAL_RANK" not in os.environ:
-                raise ArgumentError(
-                    f"{self.folder} holds a run already. Give another --output, or go on with that run: "
-                    f"--ckpt_path {self.folder / 'checkpoints' / 'last.ckpt'}."
-                )
+        """Checks what can be checked before any picture is read, and loads the weights that training starts from."""
+        config = self.config.fit
+        figures = self.model.figures()
+        if config.monitor not in figures:
+            raise ArgumentError(
+                f"--monitor {config.monitor}: there is no such figure.{nearest(config.monitor, figures)}"
+            )
+        try:
+            self.model.configure_optimizers()
+        except ValueError as error:
+            raise ArgumentError(f"--model.optimizer: {error}.") from error
+        last = self.folder / "checkpoints" / "last.ckpt"
+        if config.ckpt_path is not None:
+            check_fit(Path(config.ckpt_path), self.model.state_dict())
+        elif last.exists() and "LOCAL_RANK" not in os.environ:
+            raise ArgumentError(
+                f"{self.folder} holds a run already. Give another --output, or go on with it: --ckpt_path {last}."
+            )
+        else:
             self.model.load_pretrained()
+
+    def _check_weights(self) -> None:
+        check_fit(Path(self.config[self.subcommand].ckpt_path), self.model.state_dict())
+
+    before_validate = before_test = before_predict = _check_weights
 
     def after_fit(self) -> None:
         """Ends the dashboard's run: the next one of this process would be logged into it."""
@@ -149,6 +159,8 @@ class BelvedereCLI(LightningCLI):
     def after_test(self) -> None:
         """Says where the figures lie."""
         print(self.folder / "metrics.csv")
+
+    after_validate = after_test
 
     def describe(self, model: LightningModule, datamodule: ImageDataModule) -> None:
         """Lists everything that is wrong with the data set, or writes tables and pictures of it."""
@@ -173,7 +185,9 @@ def _output_folder(command: str, word: str, config: Any) -> Path:
     checkpoint = config.get("ckpt_path")
     if checkpoint is not None:
         run = run_folder(Path(checkpoint))
-        return run if command == "fit" else run / command
+        pictures = config.data.init_args.get("pictures") if command == "predict" else None
+        part = f"predict-{Path(pictures).stem}" if pictures else command  # beside the prediction of the data set's own
+        return run if command == "fit" else run / part
     job = os.environ.get("SLURM_JOB_ID")
     name = f"job-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
     name = os.environ.setdefault("BELVEDERE_RUN", name if command == "fit" else f"{command}-{name}")
@@ -224,7 +238,7 @@ def run(arguments: list[str]) -> int:
             },
             args=expanded(arguments),
         )
-    except (ArgumentError, DataError, TrainingError, WeightsError) as error:
+    except (ArgumentError, DataError, TrainingError, WeightsError, MisconfigurationException) as error:
         text = readable(error) if isinstance(error, ParserError) else str(error)
         text = text.split("DataError: ")[-1]  # a loader's worker wraps its traceback around the message
         print(f"\nbelvedere: {text}", file=sys.stderr)

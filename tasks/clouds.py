@@ -44,7 +44,7 @@ class CloudsTask(ImageTask):
         scheduler: Makes the learning-rate schedule; none in the thesis.
 
     Raises:
-        ValueError: The architecture or encoder is unknown.
+        ValueError: The architecture or encoder is unknown, or there is no class.
     """
 
     headline = "dice"
@@ -61,6 +61,8 @@ class CloudsTask(ImageTask):
         optimizer: OptimizerCallable = lambda p: torch.optim.NAdam(p, lr=2e-4),
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
+        if not classes:
+            raise ValueError("classes are []; one or more different names were wanted")
         self.classes = list(classes)
         super().__init__(optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])

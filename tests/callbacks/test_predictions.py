@@ -131,12 +131,16 @@ def test_nothing_but_whole_files_is_left(tmp_path: Path, caplog: pytest.LogCaptu
     assert sorted(path.name for path in tmp_path.iterdir()) == ["masks", "overlays", "submission.csv"]
     assert len(table(tmp_path / "submission.csv")) == 15
     assert [path for path in tmp_path.rglob("*") if path.name.startswith(".") or path.suffix == ".part"] == []
-    assert caplog.messages[-1].startswith(f"5 pictures predicted:\n  {tmp_path / 'submission.csv'}\n")
+    assert caplog.messages[-1].startswith(f"Pictures predicted: 5.\n  {tmp_path / 'submission.csv'}\n")
 
 
 def test_a_table_is_whole_or_not_there(tmp_path: Path) -> None:
     with pytest.raises(IndexError):
         predict(tmp_path, Pictures(broken=True))
-    assert not (tmp_path / "submission.csv").exists()
+    assert list(tmp_path.iterdir()) == []
     predict(tmp_path, Pictures())
+    whole = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(IndexError):
+        predict(tmp_path, Pictures(broken=True))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == whole, "the earlier one stays"
     assert len(table(tmp_path / "submission.csv")) == 15

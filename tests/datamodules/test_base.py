@@ -185,7 +185,7 @@ def test_a_last_training_batch_of_one_is_left_out(batch: int, batches: list[int]
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 8")
 def test_workers_follow_the_number_of_pictures_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 32)
+    monkeypatch.setattr("datamodules.base.core_count", lambda: 32)
     data = module(tmp_path, num_workers=None)
     assert data.train_dataloader().num_workers == 0
     data.datasets["train"] = Samples([str(number) for number in range(64)], data.sample)

@@ -41,7 +41,7 @@ def test_samples_have_the_networks_size_and_the_outputs(clouds_root: Path) -> No
     assert sample["image"].dtype == torch.uint8
     assert sample["image"].shape == (3, 20, 30)
     assert sample["size"].tolist() == [35, 50]
-    assert sample["source"].shape == (35, 50, 3)
+    assert sample["source"].shape == (140, 210, 3), "what is drawn over is the picture itself"
     assert predicted(clouds_root)[0, 1]["size"].tolist() == [140, 210], "each picture's own size"
 
 

@@ -122,7 +122,7 @@ def test_predict_writes_masks_of_a_folder(
     assert result.code == 0
     order = [row["Image_Label"] for row in table(clouds_root / "sample_submission.csv")]
     assert [row["Image_Label"] for row in table(Path("masks/submission.csv"))] == order
-    assert f"{len(order) // 4} pictures predicted" in caplog.text
+    assert f"Pictures predicted: {len(order) // 4}." in caplog.text
     assert not Path("masks/metrics.csv").exists()
 
 
@@ -141,7 +141,7 @@ def test_predict_takes_a_picture_or_a_folder_of_any_size(belvedere: Command, fit
 def test_a_folder_that_holds_a_run_is_left_alone(belvedere: Command, tiny: list[str], fitted: Path) -> None:
     before = (fitted / "config.yaml").stat().st_mtime_ns
     message = refusal(belvedere("fit", *tiny, "--output", str(fitted)))
-    assert message.startswith(f"{fitted} holds a run already. Give another --output, or go on with that run:")
+    assert message.startswith(f"{fitted} holds a run already. Give another --output, or go on with it:")
     assert str(fitted / "checkpoints" / "last.ckpt") in message
     assert (fitted / "config.yaml").stat().st_mtime_ns == before
 

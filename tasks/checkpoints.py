@@ -1,0 +1,77 @@
+"""What a checkpoint remembers of its run, and whether it can be used."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REMEMBERED = ("monitor", "model", "data")  # what a run's config says about more than the run itself
+
+
+class ArgumentError(ValueError):
+    """Something typed cannot be used; the message says what was wanted."""
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that wrote a checkpoint."""
+    folder = checkpoint.absolute().parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint, its tensors mapped from the file.
+
+    Raises:
+        ArgumentError: There is no such file (the message names those that are near), or it is no checkpoint.
+    """
+    import torch
+
+    if not path.is_file():
+        folders = (run_folder(path), path.parent, path)
+        found = sorted({str(file) for folder in folders for name in (".", "checkpoints")
+                        for file in (folder / name).glob("*.ckpt")})  # fmt: skip
+        hint = f" Found: {', '.join(found)}." if found else ""
+        raise ArgumentError(f"There is no checkpoint file {path}.{hint}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # whatever a broken file makes the unpickler raise
+        raise ArgumentError(f"{path} is not a checkpoint of belvedere, or is truncated.") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ArgumentError(f"{path} is not a checkpoint of belvedere: it holds no state_dict.")
+    return checkpoint
+
+
+def run_config(path: Path) -> dict[str, Any]:
+    """What a run's config says of model and data: the `config.yaml` beside its checkpoint, or the copy inside.
+
+    Raises:
+        ArgumentError: There is no such file, it is no checkpoint, or its config cannot be found.
+    """
+    checkpoint = read_checkpoint(path)
+    beside = run_folder(path) / "config.yaml"
+    config = yaml.safe_load(beside.read_text() if beside.is_file() else checkpoint.get("config", "")) or {}
+    if not {"model", "data"} <= config.keys():
+        raise ArgumentError(f"No config of the run lies beside {path} or in it. Give the run's own: --config FILE.")
+    remembered = {key: config[key] for key in REMEMBERED if key in config}
+    remembered["trainer"] = {"callbacks": config.get("trainer", {}).get("callbacks")}
+    return remembered
+
+
+def check_fit(path: Path, wanted: dict[str, Any]) -> None:
+    """Checks that a checkpoint's weights are those of a network.
+
+    Args:
+        path: The checkpoint.
+        wanted: The network's own state dict.
+
+    Raises:
+        ArgumentError: They are not: the network was changed on the command line or in the config.
+    """
+    weights = read_checkpoint(path)["state_dict"]
+    odd = [key for key in weights.keys() | wanted.keys()
+           if key not in weights or key not in wanted or weights[key].shape != wanted[key].shape]  # fmt: skip
+    if odd:
+        raise ArgumentError(
+            f"{path} holds the weights of another network: {len(odd)} of its tensors do not fit, the first is "
+            f"{min(odd)!r}. Leave architecture, encoder and classes as the checkpoint remembers them."
+        )

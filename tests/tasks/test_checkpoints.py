@@ -1,0 +1,80 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tasks.arguments import expanded
+from tasks.checkpoints import ArgumentError, check_fit, run_config, run_folder
+
+
+def write_run(folder: Path, config: dict[str, Any] | None) -> Path:
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    torch.save({"state_dict": {}, "config": yaml.safe_dump({"model": "inside", "data": {}})}, checkpoint)
+    if config is not None:
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return checkpoint
+
+
+def test_a_run_is_remembered_by_model_data_monitor_and_callbacks(tmp_path: Path) -> None:
+    config = {
+        "model": {"class_path": "M"},
+        "data": {"class_path": "D"},
+        "monitor": "val/dice",
+        "output": "elsewhere",
+        "seed_everything": 3,
+        "ckpt_path": None,
+        "trainer": {"devices": 8, "callbacks": [{"class_path": "W"}]},
+    }
+    checkpoint = write_run(tmp_path / "run", config)
+    wanted = {key: config[key] for key in ("model", "data", "monitor")} | {
+        "trainer": {"callbacks": [{"class_path": "W"}]}
+    }
+    assert run_config(checkpoint) == wanted
+    command, flag, text, *rest = expanded(["test", "--ckpt_path", str(checkpoint), "--data.batch_size", "2"])
+    assert (command, flag) == ("test", "--config")
+    assert yaml.safe_load(text) == wanted
+    assert rest == ["--ckpt_path", str(checkpoint), "--data.batch_size", "2"]  # after it, so that it wins
+
+
+def test_a_lonely_checkpoint_remembers_by_itself(tmp_path: Path) -> None:
+    checkpoint = write_run(tmp_path / "run", None)
+    assert run_folder(checkpoint) == tmp_path / "run"
+    assert run_config(checkpoint)["model"] == "inside"
+    moved = checkpoint.rename(tmp_path / "moved.ckpt")
+    assert run_folder(moved) == tmp_path
+    assert run_config(moved)["model"] == "inside"
+
+
+def test_missing_checkpoints_are_refused_with_those_found(tmp_path: Path) -> None:
+    checkpoint = write_run(tmp_path / "run", None)
+    for wrong in (tmp_path / "run", checkpoint.with_name("bets.ckpt"), tmp_path / "run" / "best.ckpt"):
+        with pytest.raises(ArgumentError, match=rf"There is no checkpoint file {wrong}\. Found: {checkpoint}\."):
+            run_config(wrong)
+    with pytest.raises(ArgumentError, match=r"no checkpoint file nowhere/best\.ckpt\.$"):
+        run_config(Path("nowhere/best.ckpt"))
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    own = {"a": torch.zeros(2), "b": torch.zeros(3)}
+    torch.save({"state_dict": own}, tmp_path / "best.ckpt")
+    check_fit(tmp_path / "best.ckpt", {"a": torch.ones(2), "b": torch.ones(3)})
+    for other in ({"a": own["a"]}, {"a": torch.zeros(4), "b": own["b"]}, own | {"c": torch.zeros(1)}):
+        with pytest.raises(ArgumentError, match=r"best\.ckpt holds the weights of another network: 1 of its tensors"):
+            check_fit(tmp_path / "best.ckpt", other)
+
+
+def test_files_that_are_no_checkpoint_of_ours_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    with pytest.raises(ArgumentError, match=r"text\.ckpt is not a checkpoint of belvedere"):
+        run_config(tmp_path / "text.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    with pytest.raises(
+        ArgumentError, match=r"No config of the run lies beside .*foreign\.ckpt or in it.*--config FILE"
+    ):
+        run_config(tmp_path / "foreign.ckpt")
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    with pytest.raises(ArgumentError, match=r"list\.ckpt is not a checkpoint of belvedere"):
+        run_config(tmp_path / "list.ckpt")
