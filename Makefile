@@ -20,8 +20,8 @@ demo: install
 	$(BIN)/belvedere test --ckpt_path $(RUN)/checkpoints/best.ckpt
 	$(BIN)/belvedere predict --ckpt_path $(RUN)/checkpoints/best.ckpt
 	@echo; echo 'Look at:'
-	@ls -d $(RUN)/curves.png $(RUN)/panels/*.png $(RUN)/predict/overlays/*.jpg | tail -n 9
-	@ls -d $(RUN)/metrics.csv $(RUN)/thresholds.csv $(RUN)/test/metrics.csv $(RUN)/predict/submission.csv
+	@ls $(RUN)/curves.png $(RUN)/predict/overlays/*.jpg && ls $(RUN)/panels/*.png | tail -n 1
+	@ls $(RUN)/metrics.csv $(RUN)/thresholds.csv $(RUN)/test/metrics.csv $(RUN)/predict/submission.csv
 
 lint: install
 	$(BIN)/ruff format --check .
