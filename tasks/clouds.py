@@ -90,6 +90,11 @@ class CloudsTask(ImageTask):
             )
         load_encoder(self.network, self.encoder, self.pretrained)
 
+    def on_fit_start(self) -> None:
+        """Unfits thresholds and areas, where training goes on from a fitted checkpoint: epochs compare at .5 and 0."""
+        self.thresholds.fill_(0.5)
+        self.minimum_areas.zero_()
+
     def train(self, mode: bool = True) -> "CloudsTask":
         """Training mode; a frozen encoder keeps its batch statistics."""
         super().train(mode)

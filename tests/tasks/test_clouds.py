@@ -203,3 +203,12 @@ def test_pretrained_fills_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == []  # making a task reads no file: a checkpoint would want it
     task.load_pretrained()
     assert asked == [(task.network, "resnet18", "weights.pt")]
+
+
+def test_training_that_goes_on_is_measured_without_fitted_thresholds() -> None:
+    task = CloudsTask(pretrained=False)
+    task.thresholds.fill_(0.2)
+    task.minimum_areas.fill_(0.1)
+    task.on_fit_start()
+    assert task.thresholds.tolist() == [0.5] * 4
+    assert task.minimum_areas.tolist() == [0.0] * 4
