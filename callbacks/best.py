@@ -94,7 +94,7 @@ class FiniteOrStop(Callback):
         """Remembers on the device whether the loss was finite, and looks now and then."""
         finite = torch.isfinite(outputs["loss"].detach())
         self._finite = finite if self._finite is None else self._finite & finite
-        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:  # type: ignore[attr-defined]
+        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:  # type: ignore[attr-defined]  # untyped there
             if not trainer.strategy.reduce_boolean_decision(bool(self._finite)):  # all processes stop, or none
                 self._stop(trainer, "the training loss")
             self._finite = None

@@ -3,7 +3,7 @@
 import csv
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -26,7 +26,8 @@ class SegmentationWriter(Callback):
         """Makes the folders and an empty table."""
         self.folder = Path(trainer.strategy.broadcast(trainer.default_root_dir))
         self.part = self.folder / "part"
-        self.classes: list[str] = list(pl_module.classes)  # type: ignore[arg-type]
+        self.task = cast(Any, pl_module)  # any task with classes whose `masks` decides by probabilities
+        self.classes: list[str] = list(self.task.classes)
         if trainer.is_global_zero:
             shutil.rmtree(self.part, ignore_errors=True)
             for name in ("overlays", *(f"masks/{name}" for name in self.classes)):
@@ -55,7 +56,7 @@ class SegmentationWriter(Callback):
         rows = []
         for i, name in enumerate(batch["name"]):
             size = batch["size"][i].tolist()
-            masks = pl_module.masks(outputs["probability"][i : i + 1], size)[0].cpu().numpy()  # type: ignore[operator]
+            masks = self.task.masks(outputs["probability"][i : i + 1], size)[0].cpu().numpy()
             source = batch["source"][i]
             drawn = overlay(source, scaled_masks(masks, source.shape[1], source.shape[0]))
             stem = Path(name).stem

@@ -1,6 +1,7 @@
 """Thresholds and minimum areas a class, fitted on the validation pictures when training is over."""
 
 import csv
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class FittedThresholds(Callback):
         )
         if not best:
             return
+        assert isinstance(pl_module, ImageTask)
         checkpoint = torch.load(best, map_location="cpu", weights_only=True)
         pl_module.load_state_dict(checkpoint["state_dict"])
         fitted = fit_thresholds(trainer, pl_module)
@@ -41,26 +43,25 @@ class FittedThresholds(Callback):
             temporary = Path(f"{best}.part")
             torch.save(checkpoint, temporary)
             temporary.replace(best)
-            _write_table(fitted, list(pl_module.classes), Path(trainer.default_root_dir) / "thresholds.csv")  # type: ignore[arg-type]
+            _write_table(fitted, pl_module.classes, Path(trainer.default_root_dir) / "thresholds.csv")
         trainer.strategy.barrier()
 
 
 @torch.no_grad()
-def fit_thresholds(trainer: Trainer, task: LightningModule) -> dict[str, Tensor]:
+def fit_thresholds(trainer: Trainer, task: ImageTask) -> dict[str, Tensor]:
     """The best threshold and minimum area of each class on the validation pictures, at the size of their masks.
 
     Args:
         trainer: Gives the validation batches and the device.
-        task: An ImageTask whose steps have a probability, and `classes`.
+        task: Its steps have a probability, and it has classes.
 
     Returns:
         `thresholds`, `minimum_areas`, `dice` and `dice_at_half`, (K,) each.
     """
-    assert isinstance(task, ImageTask)
-    search = ThresholdSearch(task.classes).to(task.device)  # type: ignore[arg-type]
+    search = ThresholdSearch(task.classes).to(task.device)
     task.eval()
     trainer.validating = True  # data modules do not augment then
-    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]  # untyped there
     count = int(trainer.num_val_batches[0])  # as many as training validated on
     batches = islice(datamodule.val_dataloader(), count)
     for batch in tqdm(batches, "Fitting thresholds", count, disable=not trainer.is_global_zero, leave=False):
@@ -73,7 +74,7 @@ def fit_thresholds(trainer: Trainer, task: LightningModule) -> dict[str, Tensor]
     return {name: value.reshape(-1) for name, value in search.compute().items()}
 
 
-def _write_table(fitted: dict[str, Tensor], classes: list[str], path: Path) -> None:
+def _write_table(fitted: dict[str, Tensor], classes: Sequence[str], path: Path) -> None:
     columns = ("thresholds", "minimum_areas", "dice_at_half", "dice")
     rows = [
         [name, *(round(float(fitted[column][index]), 4) for column in columns)] for index, name in enumerate(classes)

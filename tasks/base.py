@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -75,6 +75,8 @@ class ImageTask(LightningModule, ABC):
         scheduler: Makes the learning-rate schedule from the optimiser, stepped once an epoch; none by default.
     """
 
+    classes: Sequence[str] = ()
+    """Names of the classes, of a task that has some."""
     headline = "loss"
     """The figure that stands beside the loss behind the progress bar; the task's configs monitor it."""
 

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import datamodules.clouds  # noqa: F401 - imported so that a config can name its classes
-import tasks.clouds  # noqa: F401
+import tasks.clouds  # noqa: F401 - the same
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, LastCheckpoint, Summary, TrainingError
 from callbacks.config import SaveConfig
 from callbacks.curves import Curves

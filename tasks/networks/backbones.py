@@ -125,7 +125,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             weights: Mapping[str, object] = load_file(path)
         else:
             weights = torch.load(path, map_location="cpu", weights_only=True)
-            weights = weights.get("state_dict", weights)  # type: ignore[assignment]
+            weights = weights.get("state_dict", weights)  # type: ignore[assignment]  # whatever was saved
         tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
     except Exception as error:
         raise WeightsError(f"{path} could not be read as a weights file: {error}") from error
