@@ -1,6 +1,7 @@
-"""Networks built on other people's encoders: the only file that knows segmentation_models_pytorch's names."""
+"""Networks built on other people's encoders: the only file that knows segmentation_models_pytorch's and timm's names."""
 
 import difflib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,9 @@ HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 # What each family of encoders was trained on, from its own card; families with another card are not offered.
 CARDS = {"resnet": IMAGENET, "vgg": IMAGENET, "mobilenet_v2": IMAGENET,
          "inceptionresnetv2": HALF, "inceptionv4": HALF}  # fmt: skip
+# The convolutions of classifiers, by timm's names: channels, and the encoder whose weights fit.
+EXTRACTORS = {"vgg16": (512, "vgg16"), "resnet50": (2048, "resnet50"),
+              "inception_resnet_v2": (1536, "inceptionresnetv2")}  # fmt: skip
 CLASSIFIER = ("fc.", "classifier.", "last_linear.", "head.")  # heads that a weights file may carry
 
 
@@ -61,17 +65,58 @@ def segmentation_network(architecture: Architecture, encoder: str, classes: int)
     return nn.Sequential(Normalize(*CARDS[family]), AnySize(network, multiple))
 
 
+def feature_extractor(name: str) -> nn.Sequential:
+    """The convolutions of an ImageNet classifier, with random weights and its own normalisation in front.
+
+    VGG16 (Simonyan and Zisserman 2015), ResNet-50 (He et al. 2016) and Inception-ResNet-v2 (Szegedy et al. 2017) as
+    timm builds them, without pooling and dense layers at their end; `load_features` fills them.
+
+    Args:
+        name: A key of `EXTRACTORS`, which also has the number C of channels.
+
+    Returns:
+        A module that maps (B, 3, H, W) in [0, 1] to (B, C, h, w), 32 times smaller. The keys of its `features` are
+        torchvision's.
+
+    Raises:
+        ValueError: There is no such extractor; the message names those there are.
+    """
+    import timm
+
+    if name not in EXTRACTORS:
+        raise ValueError(f"feature extractor {name!r} is unknown; it is one of {', '.join(EXTRACTORS)}.")
+    if name == "vgg16":
+        # Its dense layers, 119 million parameters, are not wanted: they are built one channel wide.
+        convolutions = timm.create_model(name, pretrained=False, num_classes=0, mlp_ratio=1 / 4096).features
+        features: nn.Module = nn.Sequential(OrderedDict(features=convolutions))
+    else:
+        features = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
+    encoder = EXTRACTORS[name][1]
+    card = next(card for family, card in CARDS.items() if encoder.startswith(family))
+    return nn.Sequential(OrderedDict(normalize=Normalize(*card), features=features))
+
+
+def load_features(extractor: nn.Module, name: str, pretrained: bool | str | Path) -> None:
+    """Fills a `feature_extractor` of this name with trained weights; see `load_weights`."""
+    load_weights(extractor.get_submodule("features"), EXTRACTORS[name][1], pretrained)
+
+
 def encoder_of(network: nn.Module) -> nn.Module:
-    """The encoder of a `segmentation_network`."""
+    """The encoder of a `segmentation_network` or a `vgg_autoencoder`."""
     return network.get_submodule("1.network.encoder")
 
 
 def load_encoder(network: nn.Module, encoder: str, pretrained: bool | str | Path) -> None:
-    """Fills the encoder of a `segmentation_network` with trained weights.
+    """Fills the encoder of a `segmentation_network` or `vgg_autoencoder` with trained weights; see `load_weights`."""
+    load_weights(encoder_of(network), encoder, pretrained)
+
+
+def load_weights(module: nn.Module, name: str, pretrained: bool | str | Path) -> None:
+    """Fills an encoder whose keys are torchvision's with trained weights.
 
     Args:
-        network: Changed in place.
-        encoder: The encoder's name.
+        module: Changed in place.
+        name: The encoder's name in segmentation_models_pytorch.
         pretrained: True for the library's ImageNet weights, from the local cache or else from its hub; or the
             path of a weights file (.safetensors, .pt, .pth) whose keys are torchvision's. False does nothing.
 
@@ -81,23 +126,22 @@ def load_encoder(network: nn.Module, encoder: str, pretrained: bool | str | Path
     """
     if pretrained is False:
         return
-    source = str(pretrained) if pretrained is not True else f"the ImageNet weights of {encoder}"
-    path = _library_weights(encoder) if pretrained is True else Path(pretrained)
+    source = str(pretrained) if pretrained is not True else f"the ImageNet weights of {name}"
+    path = _library_weights(name) if pretrained is True else Path(pretrained)
     weights = read_weights(path)
-    module = encoder_of(network)
     wanted = module.state_dict()
     missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
     if missing:
         raise WeightsError(
-            f"{source} does not fit the encoder {encoder}: {len(missing)} of its {len(wanted)} tensors are missing, "
-            f"the first is {missing[0]!r}. Give weights of {encoder} with torchvision's keys."
+            f"{source} does not fit the encoder {name}: {len(missing)} of its {len(wanted)} tensors are missing, "
+            f"the first is {missing[0]!r}. Give weights of {name} with torchvision's keys."
         )
     misshapen = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
     if misshapen:
         key = misshapen[0]
         raise WeightsError(
-            f"{source} does not fit the encoder {encoder}: {key!r} has the shape {tuple(weights[key].shape)}, "
-            f"the encoder wants {tuple(wanted[key].shape)}. Give weights of {encoder}."
+            f"{source} does not fit the encoder {name}: {key!r} has the shape {tuple(weights[key].shape)}, "
+            f"the encoder wants {tuple(wanted[key].shape)}. Give weights of {name}."
         )
     fitting = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()
                if key in wanted}  # fmt: skip

@@ -66,6 +66,15 @@ def test_dice_by_hand() -> None:
     assert numbers(metric.compute()) == pytest.approx(expected, abs=1e-7)
 
 
+def test_the_pooled_dice_is_left_out_on_request() -> None:
+    prediction, target = random_masks()
+    metric = DiceScores(CLASSES, pooled=False)
+    metric.update(prediction, target)
+    expected = dice_loop(prediction, target)
+    del expected["dice_global"]
+    assert numbers(metric.compute()) == pytest.approx(expected, abs=1e-7)
+
+
 def test_dice_of_nothing_but_empty_masks() -> None:
     metric = DiceScores(["sky"])
     metric.update(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4))

@@ -10,13 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tasks.networks import backbones
-from tasks.networks.backbones import (
-    WeightsError,
-    encoder_of,
-    load_encoder,
-    read_weights,
-    segmentation_network,
-)
+from tasks.networks.backbones import WeightsError, encoder_of, load_encoder, read_weights, segmentation_network
 
 # architectures.md, section 5: counted without the encoder layers that PSPNet never uses
 COUNTS = {
@@ -142,9 +136,8 @@ def test_real_weights_of_another_encoder_are_refused(weights: Path) -> None:
 
 def encoder_weights(network: nn.Module) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    drawn = {
-        key: torch.rand(value.shape, generator=generator) for key, value in encoder_of(network).state_dict().items()
-    }
+    wanted = encoder_of(network).state_dict()
+    drawn = {key: torch.rand(value.shape, generator=generator) for key, value in wanted.items()}
     return drawn | {"fc.weight": torch.zeros(1000, 512)}
 
 
@@ -196,6 +189,13 @@ def test_false_loads_nothing() -> None:
     before = {key: value.clone() for key, value in network.state_dict().items()}
     load_encoder(network, "resnet18", False)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_any_module_takes_weights_of_its_own_keys(tmp_path: Path) -> None:
+    source, module = (nn.ModuleDict({"features": nn.Conv2d(3, 4, 1)}) for _ in range(2))
+    save_file(source.state_dict() | {"classifier.0.weight": torch.zeros(2, 4)}, tmp_path / "tiny.safetensors")
+    backbones.load_weights(module, "tiny", tmp_path / "tiny.safetensors")
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in module.state_dict().items())
 
 
 @pytest.mark.usefixtures("no_network")
