@@ -27,7 +27,7 @@ class Box(NamedTuple):
     right: int
 
 
-def _noise(rng: np.random.Generator, size: tuple[int, int], grain: float) -> Field:
+def noise(rng: np.random.Generator, size: tuple[int, int], grain: float) -> Field:
     """Smooth noise (H, W) of mean 0 and standard deviation 1, in lumps about `grain` pixels wide."""
     height, width = size
     rows, columns = max(2, round(height / grain)), max(2, round(width / grain))
@@ -50,9 +50,9 @@ def _fluffy(rng: np.random.Generator, density: Field) -> Field:
     unit = size[0] / 100
     y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
     for grain in (5 * unit, 2 * unit):
-        y, x = (axis + 0.16 * grain * _noise(rng, size, grain) for axis in (y, x))
+        y, x = (axis + 0.16 * grain * noise(rng, size, grain) for axis in (y, x))
     ragged = cv2.remap(density, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    return _ramp(ragged * (0.88 + 0.1 * _noise(rng, size, 1.5 * unit)), 0, 1)
+    return _ramp(ragged * (0.88 + 0.1 * noise(rng, size, 1.5 * unit)), 0, 1)
 
 
 def _blurred(field: Field, sigma: float) -> Field:
@@ -60,20 +60,20 @@ def _blurred(field: Field, sigma: float) -> Field:
     return blurred
 
 
-def _cells(rng: np.random.Generator, size: tuple[int, int], count: int) -> list[Box]:
+def cells(rng: np.random.Generator, size: tuple[int, int], count: int) -> list[Box]:
     """The frame cut into `count` boxes, the largest one across its longer side each time."""
-    cells = [Box(0, 0, *size)]
-    while len(cells) < count:
-        cells.sort(key=lambda box: (box.bottom - box.top) * (box.right - box.left))
-        top, left, bottom, right = cells.pop()
+    boxes = [Box(0, 0, *size)]
+    while len(boxes) < count:
+        boxes.sort(key=lambda box: (box.bottom - box.top) * (box.right - box.left))
+        top, left, bottom, right = boxes.pop()
         share = rng.uniform(0.42, 0.58)
         if bottom - top > right - left:
             cut = round(top + share * (bottom - top))
-            cells += [Box(top, left, cut, right), Box(cut, left, bottom, right)]
+            boxes += [Box(top, left, cut, right), Box(cut, left, bottom, right)]
         else:
             cut = round(left + share * (right - left))
-            cells += [Box(top, left, bottom, cut), Box(top, cut, bottom, right)]
-    return cells
+            boxes += [Box(top, left, bottom, cut), Box(top, cut, bottom, right)]
+    return boxes
 
 
 def _moved(rng: np.random.Generator, box: Box, size: tuple[int, int], inward: float, outward: float) -> Box:
@@ -93,7 +93,7 @@ def _region(rng: np.random.Generator, box: Box, size: tuple[int, int]) -> Field:
     unit = size[0] / 100
     inside = np.zeros(size, np.float32)
     inside[box.top : box.bottom, box.left : box.right] = 1
-    return _ramp(_blurred(inside, 2.5 * unit) + 0.1 * _noise(rng, size, 6 * unit), 0.35, 0.65)
+    return _ramp(_blurred(inside, 2.5 * unit) + 0.1 * noise(rng, size, 6 * unit), 0.35, 0.65)
 
 
 # Each pattern is the density (H, W) in [0, 1] of clouds in a box; `unit` is a hundredth of the height
@@ -129,7 +129,7 @@ def _flower(rng: np.random.Generator, box: Box, size: tuple[int, int]) -> Field:
         centre = round(box.left + x * width / columns), round(box.top + y * height / rows)
         axes = np.int32(rng.uniform(6, 9.5, 2) * unit)
         cv2.ellipse(canvas, centre, axes, rng.uniform(0, 180), 0, 360, 1.0, cv2.FILLED, cv2.LINE_AA)
-    return _fluffy(rng, _ramp(_blurred(canvas, 2 * unit) + 0.15 * _noise(rng, size, 4 * unit), 0.35, 0.85))
+    return _fluffy(rng, _ramp(_blurred(canvas, 2 * unit) + 0.15 * noise(rng, size, 4 * unit), 0.35, 0.85))
 
 
 def _gravel(rng: np.random.Generator, box: Box, size: tuple[int, int]) -> Field:
@@ -138,17 +138,17 @@ def _gravel(rng: np.random.Generator, box: Box, size: tuple[int, int]) -> Field:
     height, width = size
     y, x = np.mgrid[:height, :width].astype(np.float32)
     centre_y, centre_x = rng.uniform(-1, -0.2) * height, rng.uniform(-0.2, 1.2) * width
-    radius = np.hypot(y - centre_y, x - centre_x) + 1.5 * unit * _noise(rng, size, 12 * unit)
+    radius = np.hypot(y - centre_y, x - centre_x) + 1.5 * unit * noise(rng, size, 12 * unit)
     arcs = np.cos(radius * (2 * math.pi / (10 * unit)))
-    grains = _noise(rng, size, 2.5 * unit)
+    grains = noise(rng, size, 2.5 * unit)
     return 0.75 * _ramp(grains + 1.1 * arcs, 0.6, 1.4) * _region(rng, box, size)
 
 
 def _sugar(rng: np.random.Generator, box: Box, size: tuple[int, int]) -> Field:
     """A dust of tiny faint puffs."""
     unit = size[0] / 100
-    drifts = 0.3 * _noise(rng, size, 10 * unit)
-    dust = _ramp(_noise(rng, size, unit) + drifts, 0.2, 2.2)
+    drifts = 0.3 * noise(rng, size, 10 * unit)
+    dust = _ramp(noise(rng, size, unit) + drifts, 0.2, 2.2)
     return (0.12 + 0.4 * dust) * _region(rng, box, size)
 
 
@@ -159,7 +159,7 @@ def _ocean(rng: np.random.Generator, size: tuple[int, int]) -> Field:
     """Dark blue-grey water (H, W, 3) in [0, 1] with a gradient over the picture."""
     slopes = rng.uniform(-0.03, 0.03, 2)
     y, x = np.linspace(-1, 1, size[0])[:, None], np.linspace(-1, 1, size[1])
-    light = slopes[0] * y + slopes[1] * x + 0.008 * _noise(rng, size, size[0] / 4)
+    light = slopes[0] * y + slopes[1] * x + 0.008 * noise(rng, size, size[0] / 4)
     water: Field = (np.array([0.08, 0.11, 0.2]) + light[..., None]).astype(np.float32)
     return water
 
@@ -190,9 +190,9 @@ def cloud_picture(
     """
     density = np.zeros(size, np.float32)
     masks = {}
-    cells = _cells(rng, size, len(classes) + 1)  # one stays open water
-    for name, cell in zip(classes, rng.permutation(len(cells)), strict=False):
-        box = _moved(rng, cells[cell], size, inward=0.08, outward=0.06)
+    boxes = cells(rng, size, len(classes) + 1)  # one stays open water
+    for name, index in zip(classes, rng.permutation(len(boxes)), strict=False):
+        box = _moved(rng, boxes[index], size, inward=0.08, outward=0.06)
         density = np.maximum(density, PATTERNS[name](rng, box, size))
         masks[name] = np.zeros(size, np.bool_)
         for _ in range(rng.integers(1, 4)):  # people

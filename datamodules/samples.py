@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.sample_clouds import CLOUD_CLASSES, cloud_picture
+from datamodules.sample_roads import road_tile
 from ops.rle import encode
 
 MARKER = "sample.json"
@@ -70,9 +71,10 @@ def _hexadecimal_names(rng: np.random.Generator, count: int) -> list[str]:
     return [f"{number:07x}" for number in rng.choice(16**7, count, replace=False)]
 
 
-def _write_jpeg(path: Path, picture: npt.NDArray[np.uint8]) -> None:
-    """Write an sRGB picture (H, W, 3)."""
-    _, encoded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+def _write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
+    """Write an sRGB picture (H, W, 3) or a grey one (H, W) in the format that the suffix names."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, 90] if path.suffix == ".jpg" else []
+    _, encoded = cv2.imencode(path.suffix, picture[..., ::-1] if picture.ndim == 3 else picture, options)
     path.write_bytes(encoded.tobytes())
 
 
@@ -142,21 +144,69 @@ def _draw_cloud_folder(
         dealt = np.argsort(used + rng.uniform(0, 1, len(used)))[:count]
         used[dealt] += 1
         picture, masks = cloud_picture(rng, size, [CLOUD_CLASSES[index] for index in dealt], gap)
-        _write_jpeg(folder / name, picture)
+        _write_picture(folder / name, picture)
         rows += [(f"{name}_{cloud}", encode(masks[cloud]) if cloud in masks else "") for cloud in CLOUD_CLASSES]
     return rows
 
 
+def draw_roads(root: Path, tiles: int = 64, size: int = 256, seed: int = 0) -> Path:
+    """Draw a sample of aerial tiles with road masks in the layout that the roads data module reads.
+
+    `images/` and `masks/` hold PNGs of equal names: sRGB tiles, and grey masks with 255 on roads, greys along
+    their rims and 0 elsewhere. `categories.csv` calls half of the tiles `road`, which show one to three, and the
+    others `no_road`. `pictures/town.png` is one larger picture without a mask, of 2.4 by 3.2 tiles, for
+    prediction. The same arguments give the same bytes.
+
+    Args:
+        root: The folder to draw: absent, empty, or drawn before from the same arguments.
+        tiles: How many tiles have masks; of an odd number, one more shows roads.
+        size: Height and width of a tile in pixels. Larger tiles show more land, not wider roads.
+        seed: Decides everything else.
+
+    Returns:
+        `root`.
+
+    Raises:
+        ValueError: `root` has other content, there is not a tile for each category, or tiles are under 64 pixels.
+    """
+    if tiles < 2 or size < 64:
+        raise ValueError(
+            f"{tiles=}, {size=}: at least 2 tiles, one with roads and one without, and 64 pixels a side were "
+            "wanted; ask for more."
+        )
+
+    def draw(folder: Path) -> None:
+        rng = np.random.default_rng(seed)
+        for part in ("images", "masks", "pictures"):
+            Path(folder, part).mkdir()
+        rows = []
+        for index, roads in enumerate(rng.permutation(np.resize([1, 0, 2, 0, 3, 0, 2, 0], tiles))):
+            name = f"tile_{index:04d}.png"
+            picture, mask = road_tile(rng, (size, size), int(roads))
+            _write_picture(folder / "images" / name, picture)
+            _write_picture(folder / "masks" / name, mask)
+            rows.append((name, "road" if roads else "no_road"))
+        _write_table(folder / "categories.csv", ("image", "category"), rows)
+        town, _ = road_tile(rng, (round(2.4 * size), round(3.2 * size)), 7)
+        _write_picture(folder / "pictures" / "town.png", town)
+
+    return draw_once(root, {"sample": "roads", "tiles": tiles, "size": size, "seed": seed}, draw)
+
+
+DRAWN_BY: dict[str, Callable[..., Path]] = {"clouds": draw_clouds, "roads": draw_roads}
+
+
 def main() -> None:
-    """Draw a sample from the command line: `python -m datamodules.samples clouds FOLDER`."""
+    """Draw a sample from the command line: `python -m datamodules.samples clouds FOLDER`, or `roads`."""
     parser = argparse.ArgumentParser(description="Draw a small sample dataset in the real one's layout.")
-    parser.add_argument("task", choices=["clouds"])
+    parser.add_argument("task", choices=sorted(DRAWN_BY))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pictures", type=int, default=48, help="pictures with masks (default 48)")
+    parser.add_argument("--pictures", type=int, help="pictures with masks (default: 48 clouds, 64 roads)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same bytes (default 0)")
     arguments = parser.parse_args()
+    count = [] if arguments.pictures is None else [arguments.pictures]
     try:
-        root = draw_clouds(arguments.folder, arguments.pictures, seed=arguments.seed)
+        root = DRAWN_BY[arguments.task](arguments.folder, *count, seed=arguments.seed)
     except ValueError as error:
         parser.error(str(error))
     for part in sorted(root.iterdir()):
