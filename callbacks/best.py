@@ -33,11 +33,22 @@ class BestCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+        self._validated = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes the run's folder."""
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes that there is a new figure: not every epoch may be validated."""
+        self._validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at a new figure."""
+        if self._validated:
+            super().on_train_epoch_end(trainer, pl_module)
+        self._validated = False
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -61,7 +72,7 @@ class EarlyStopping(LightningEarlyStopping):
     Args:
         monitor: The figure that is watched.
         mode: Whether the best is the `min` or the `max`.
-        patience: Epochs without improvement after which training stops; None trains all epochs.
+        patience: Validated epochs without improvement after which training stops; None trains all epochs.
         min_delta: What counts as an improvement, in the figure's unit.
     """
 
@@ -73,6 +84,17 @@ class EarlyStopping(LightningEarlyStopping):
         epochs = 1 << 30 if patience is None else patience
         super().__init__(monitor, min_delta, epochs, mode=mode, strict=True, check_finite=False,
                          check_on_train_epoch_end=True)  # fmt: skip
+        self._validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes that there is a new figure: not every epoch may be validated."""
+        self._validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at a new figure."""
+        if self._validated:
+            super().on_train_epoch_end(trainer, pl_module)
+        self._validated = False
 
 
 class FiniteOrStop(Callback):

@@ -103,6 +103,14 @@ def test_training_stops_when_it_gets_no_better(
     assert trainer.current_epoch == epochs
 
 
+def test_epochs_that_are_not_validated_are_passed_over(tmp_path: Path) -> None:
+    module = Scripted([0.0, 0.1, 0.0, 0.5, 0.0, 0.4, 0.0, 0.3, 0.0, 0.9])
+    watching = BestCheckpoint("val/dice", "max"), EarlyStopping("val/dice", "max", patience=2)
+    trainer = fit(tmp_path, module, *watching, check_val_every_n_epoch=2)
+    assert trainer.current_epoch == 8
+    assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == (3, 3)
+
+
 def test_early_stopping_watches_for_the_minimum_too(tmp_path: Path) -> None:
     trainer = fit(tmp_path, Scripted([0.5, 0.4, 0.45, 0.1]), EarlyStopping("val/dice", "min", patience=1))
     assert trainer.current_epoch == 3
