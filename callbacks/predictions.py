@@ -8,36 +8,58 @@ from typing import Any, cast
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
+from torch import Tensor
 
+from callbacks.canvas import Canvas, Marker
 from callbacks.drawing import labelled, overlay, save_picture, scaled_masks
 from ops.rle import encode
 from tasks.base import Batch
 
 
 class SegmentationWriter(Callback):
-    """Writes `submission.csv`, `overlays/<stem>.jpg` and `masks/<class>/<stem>.png` into the run's folder.
+    """Writes a mask and an overlay of every picture into the run's folder, and, if wanted, a table of run lengths.
 
-    `submission.csv` has the columns of Kaggle's, `Image_Label,EncodedPixels`, K rows a picture in the order of the
-    data, run lengths as in `ops.rle`. Several processes write their own pictures; the tables are merged at the end.
-    All is written into the folder `part` and moved when it is whole, in the place of an earlier prediction's.
+    `overlays/<stem>.jpg`, `masks/<class>/<stem>.png` (0 and 255) and `submission.csv` with the columns of Kaggle's,
+    `Image_Label,EncodedPixels`, K rows a picture in the order of the data, run lengths as in `ops.rle`. Pictures that
+    come in windows are put together first. Several processes write their own pictures; the tables are merged at the
+    end. All is written into the folder `part` and moved when it is whole, in the place of an earlier prediction's.
+
+    Args:
+        submission: Whether there is a `submission.csv`.
+        folders: Whether each class has a folder of its own in `masks`; otherwise masks of the only class lie there.
     """
 
+    def __init__(self, submission: bool = True, folders: bool = True) -> None:
+        self.submission, self.folders = submission, folders
+        self._canvas: Canvas | None = None
+        self.folder = self.part = Path()
+
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the folders and an empty table."""
+        """Makes the folders and an empty table.
+
+        Raises:
+            ValueError: The masks of several classes would overwrite each other.
+        """
         self.folder = Path(trainer.strategy.broadcast(trainer.default_root_dir))
         self.part = self.folder / "part"
-        self.task = cast(Any, pl_module)  # any task with classes whose `masks` decides by probabilities
+        self.task = cast(Marker, pl_module)
         self.classes: list[str] = list(self.task.classes)
+        if not self.folders and len(self.classes) > 1:
+            raise ValueError(f"folders is false and the classes are {self.classes}; one class was wanted, or folders")
         if trainer.is_global_zero:
             shutil.rmtree(self.part, ignore_errors=True)
-            for name in ("overlays", *(f"masks/{name}" for name in self.classes)):
+            for name in ("overlays", *map(self._masks_of, self.classes)):
                 (self.part / name).mkdir(parents=True)
         trainer.strategy.barrier()
         self._table(trainer.global_rank).write_text("")
 
+    def _masks_of(self, label: str) -> str:
+        return f"masks/{label}" if self.folders else "masks"
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves nothing that is half written."""
-        if trainer.predicting and trainer.is_global_zero:
+        if trainer.predicting and trainer.is_global_zero and self.part.name:
             shutil.rmtree(self.part, ignore_errors=True)
 
     def _table(self, rank: int) -> Path:
@@ -53,46 +75,62 @@ class SegmentationWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Writes a batch."""
-        rows = []
         for i, name in enumerate(batch["name"]):
-            size = batch["size"][i].tolist()
-            masks = self.task.masks(outputs["probability"][i : i + 1], size)[0].cpu().numpy()
-            source = batch["source"][i]
-            drawn = overlay(source, scaled_masks(masks, source.shape[1], source.shape[0]))
-            stem = Path(name).stem
-            save_picture(
-                labelled(drawn, self.classes, masks.any(axis=(1, 2)).tolist()),
-                self.part / "overlays" / f"{stem}.jpg",
-            )
-            for label, mask in zip(self.classes, masks, strict=True):
-                save_picture(mask.astype(np.uint8) * 255, self.part / "masks" / label / f"{stem}.png")
-                rows.append([int(batch["index"][i]), f"{name}_{label}", encode(mask)])
-        with self._table(trainer.global_rank).open("a", newline="") as file:
-            csv.writer(file).writerows(rows)
+            origin, size, window = (_pair(batch[key][i]) for key in ("origin", "size", "window"))
+            if origin == (0, 0):
+                self._canvas = Canvas(self.task, size, window, batch["overlap"][i])
+                self._source, self._index = batch["source"][i], int(batch["index"][i])
+            assert self._canvas is not None  # the first window of a picture lies at its beginning
+            if self._canvas.add(outputs["probability"][i], origin):
+                self._write(name, self._canvas.masks(), trainer.global_rank)
+                self._canvas = None
+
+    def _write(self, name: str, masks: NDArray[np.bool_], rank: int) -> None:
+        stem, source = Path(name).stem, self._source
+        drawn = overlay(source, scaled_masks(masks, source.shape[1], source.shape[0]))
+        present = [bool(mask.any()) for mask in masks]
+        save_picture(labelled(drawn, self.classes, present), self.part / "overlays" / f"{stem}.jpg")
+        for label, mask in zip(self.classes, masks, strict=True):
+            save_picture(mask.view(np.uint8) * np.uint8(255), self.part / self._masks_of(label) / f"{stem}.png")
+        if self.submission:
+            rows = [
+                [self._index, f"{name}_{label}", encode(mask)] for label, mask in zip(self.classes, masks, strict=True)
+            ]
+            with self._table(rank).open("a", newline="") as file:
+                csv.writer(file).writerows(rows)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merges the tables in the order of the data."""
+        """Merges the tables in the order of the data, and moves all to its place."""
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
+        self._merge(trainer.world_size)
+        count = len(list((self.part / "overlays").iterdir()))
+        written = sorted(self.part.iterdir())
+        for path in written:
+            place = self.folder / path.name
+            if place.is_dir():
+                shutil.rmtree(place)
+            path.replace(place)
+        self.part.rmdir()
+        places = "".join(f"\n  {self.folder / path.name}" for path in reversed(written))
+        rank_zero_info(f"Pictures predicted: {count}.{places}")
+
+    def _merge(self, world_size: int) -> None:
         rows: list[list[str]] = []
         csv.field_size_limit(1 << 30)
-        for rank in range(trainer.world_size):
+        for rank in range(world_size):
             with self._table(rank).open(newline="") as file:
                 rows.extend(csv.reader(file))
             self._table(rank).unlink()
-        rows.sort(key=lambda row: int(row[0]))  # stable: the classes of a picture stay in order
-        with (self.part / "submission.csv").open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(
-                [["Image_Label", "EncodedPixels"], *(row[1:] for row in rows)]
-            )
-        for written in sorted(self.part.iterdir()):
-            place = self.folder / written.name
-            if place.is_dir():
-                shutil.rmtree(place)
-            written.replace(place)
-        self.part.rmdir()
-        rank_zero_info(
-            f"Pictures predicted: {len(rows) // len(self.classes)}.\n  {self.folder / 'submission.csv'}\n"
-            f"  {self.folder / 'overlays'}\n  {self.folder / 'masks'}"
-        )
+        if self.submission:
+            rows.sort(key=lambda row: int(row[0]))  # stable: the classes of a picture stay in order
+            with (self.part / "submission.csv").open("w", newline="") as file:
+                csv.writer(file, lineterminator="\n").writerows(
+                    [["Image_Label", "EncodedPixels"], *(row[1:] for row in rows)]
+                )
+
+
+def _pair(numbers: Tensor) -> tuple[int, int]:
+    first, second = numbers.tolist()
+    return first, second

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 
+Panel: TypeAlias = tuple[list[str], list[list[NDArray[np.uint8]]]]
+"""A grid of pictures (H, W, 3): titles of the columns, then the rows."""
+
 
 @dataclass
 class Study:
@@ -33,12 +36,14 @@ class Study:
         charts: Bar charts by title: index = bins or categories, values = heights, named like their axes.
         examples: Title, picture uint8 (H, W, 3) and masks bool (K, H, W).
         classes: Names of the K classes.
+        panels: Grids of pictures by name.
     """
 
     tables: "dict[str, pd.DataFrame]" = field(default_factory=dict)
     charts: "dict[str, pd.Series[Any]]" = field(default_factory=dict)
     examples: list[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]] = field(default_factory=list)
     classes: Sequence[str] = ()
+    panels: dict[str, Panel] = field(default_factory=dict)
 
 
 def check(holds: bool, otherwise: str) -> None:
@@ -113,7 +118,7 @@ class ImageDataModule(LightningDataModule, ABC):
             DataError: `splits.csv` names an unknown picture or split, or a split that is needed is empty.
         """
         table = self.root / "splits.csv"
-        splits = self._read_splits(table, names) if table.is_file() else self._draw_splits(names)
+        splits = self._read_splits(table, names) if table.is_file() else self.draw_splits(names)
         for split in ("train", "val"):
             if not splits[split]:
                 raise DataError(
@@ -122,7 +127,8 @@ class ImageDataModule(LightningDataModule, ABC):
                 )
         return splits
 
-    def _draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
+    def draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Names of train, val and test, drawn with `split_seed`, where there is no `splits.csv`."""
         ordered = sorted(names)
         shuffled = [ordered[i] for i in np.random.default_rng(self.split_seed).permutation(len(ordered))]
         val = max(1, round(self.val_fraction * len(names))) if self.val_fraction > 0 else 0
@@ -161,6 +167,8 @@ class ImageDataModule(LightningDataModule, ABC):
         workers = self.num_workers
         if workers is None:
             workers = 0 if len(dataset) < 64 else min(8, core_count())
+        if len(dataset.groups) < len(dataset):
+            workers = min(1, workers)  # which keeps a picture while its windows are cut: several would all decode it
         sampler = EpochSampler(dataset, shuffle=training, seed=self.seed, world=world, rank=rank)
         return EpochLoader(
             dataset,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from datamodules.files import DataError, refuse
+from datamodules.files import DataError, read_picture, refuse
 
 
 def core_count() -> int:
@@ -123,3 +123,18 @@ def _fill(rows: NDArray[np.uint8], make: Callable[[int], NDArray[np.uint8]], wha
     with ThreadPoolExecutor(core_count()) as pool:  # decoders release the interpreter's lock
         done = tqdm(pool.map(fill, range(len(rows))), desc=what, total=len(rows), unit="", leave=False)
         return [problem for problems in done for problem in problems]
+
+
+def check_pictures(files: Sequence[Path], at_least: tuple[int, int] | None = None) -> None:
+    """Opens every picture, at a JPEG's lower resolution where `at_least` suffices; those that were whole only once.
+
+    Raises:
+        DataError: Some cannot be read.
+    """
+
+    def make(index: int) -> NDArray[np.uint8]:
+        read_picture(files[index], at_least)
+        return np.ones(1, dtype=np.uint8)
+
+    what = f"opening the pictures of {files[0].parent}"
+    cached_array("opened", fingerprint(files, None), (len(files), 1), make, what)

@@ -1,6 +1,5 @@
 """Clouds: the Kaggle folder of satellite pictures, or any pictures with a folder of masks a class."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +9,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from datamodules.base import SPLITS, ImageDataModule, Study, check
-from datamodules.decoded import Decoded, DecodedSample, PackedMasks, PredictedSample, Size, decoded
+from datamodules.decoded import Decoded, DecodedSample, PackedMasks, Size, decoded
 from datamodules.files import DataError, picture_files, read_table, refuse
 from datamodules.kaggle_masks import split_labels
 from datamodules.loaders import Samples
 from datamodules.masks import mask_source
+from datamodules.predicted import predicted
 from ops.gaps import seen
 
 
@@ -33,6 +33,9 @@ class CloudsDataModule(ImageDataModule):
         small_mask_area: A share of the picture's area, in [0, 1].
         leave_out_gaps: Whether black gaps between two orbits count in neither loss nor prediction. Not for
             pictures where land or shadows are black (Landsat).
+        window: Height and width in pixels of the overlapping windows that predict cuts large pictures into, each
+            resized to `size`; None takes pictures whole, as training does.
+        overlap: Least share of a window that it has in common with the next one, in [0, 1).
         pictures: What `predict` reads: a folder or one file; None is `test_images` of `root`.
         batch_size: Pictures a process and step.
         num_workers: Loader processes; None decides by the number of cores and pictures.
@@ -54,6 +57,8 @@ class CloudsDataModule(ImageDataModule):
         small_masks: Literal["keep", "drop_mask", "drop_picture"] = "keep",
         small_mask_area: float = 0.01,
         leave_out_gaps: bool = False,
+        window: Size | None = None,
+        overlap: float = 0.25,
         pictures: str | Path | None = None,
         batch_size: int = 16,
         num_workers: int | None = None,
@@ -67,17 +72,24 @@ class CloudsDataModule(ImageDataModule):
             len(classes) == len(set(classes)) > 0,
             f"classes are {list(classes)}; one or more different names were wanted",
         )
-        for name, sides in (("size", size), ("output_size", output_size or size)):
+        for name, sides in (("size", size), ("output_size", output_size or size), ("window", window or size)):
             check(min(sides) >= 1, f"{name} is {list(sides)}; height and width in pixels, 1 or more, were wanted")
         check(
             0 <= small_mask_area <= 1,
             f"small_mask_area is {small_mask_area}; a share of the picture in [0, 1] was wanted",
         )
+        check(0 <= overlap < 1, f"overlap is {overlap}; a share of the window in [0, 1) was wanted")
+        check(
+            window is None or output_size is None,
+            f"window is {window} and output_size {output_size}; masks made of windows are as large as their pictures. "
+            "Give window or output_size, and null for the other",
+        )
         self.classes = list(classes)
         self.size: Size = (size[0], size[1])
         self.output_size: Size | None = None if output_size is None else (output_size[0], output_size[1])
         self.small_masks, self.small_mask_area = small_masks, small_mask_area
-        self.leave_out_gaps = leave_out_gaps
+        self.window: Size | None = None if window is None else (window[0], window[1])
+        self.leave_out_gaps, self.overlap = leave_out_gaps, overlap
 
     def prepare_data(self) -> None:
         """Fills the cache, in one process of each machine."""
@@ -92,11 +104,7 @@ class CloudsDataModule(ImageDataModule):
         """
         if stage == "predict":
             files = self.predicted_files()
-            stems = Counter(file.stem for file in files)
-            refuse([f"{count} pictures are called {stem}.*; their masks would overwrite each other. Rename all but one."
-                    for stem, count in stems.items() if count > 1], str(files[0].parent))  # fmt: skip
-            names = [file.name for file in files]
-            self.datasets["predict"] = Samples(names, PredictedSample(files, self.size, self.output_size))
+            self.datasets["predict"] = predicted(files, self.size, self.output_size, self.window, self.overlap)
             return
         if self.datasets.keys() >= {"train", "val"}:
             return

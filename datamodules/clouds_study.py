@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from datamodules.base import Study
-from datamodules.cache import MappedRows, cached_array, core_count, fingerprint
+from datamodules.cache import MappedRows, check_pictures, core_count
 from datamodules.clouds import CloudsDataModule
 from datamodules.decoded import PackedMasks
-from datamodules.files import DataError, picture_files, read_picture
+from datamodules.files import collected, picture_files, read_picture
 from datamodules.geometry import resized
 from datamodules.masks import MaskSource, mask_source
 from ops.gaps import share_of_black
@@ -39,30 +39,9 @@ def problems(data: CloudsDataModule) -> list[str]:
         lambda: data.split(mask_source(data.root, data.classes).names),
     ]
     if data.pictures is not None or (data.root / "test_images").is_dir():
-        checks += [data.predicted_files, lambda: _open_predicted(data)]
-    found: list[str] = []
-    for check in checks:
-        try:
-            check()
-        except DataError as error:
-            found += error.problems
-    return list(dict.fromkeys(found))
-
-
-def _open_predicted(data: CloudsDataModule) -> None:
-    """Opens all pictures to predict.
-
-    Raises:
-        DataError: Some cannot be read.
-    """
-    folder = data.pictures or data.root / "test_images"
-    files = picture_files(folder)
-
-    def make(index: int) -> NDArray[np.uint8]:
-        read_picture(files[index], at_least=data.size)
-        return np.ones(1, dtype=np.uint8)
-
-    cached_array("clouds-opened", fingerprint(files, None), (len(files), 1), make, f"opening the pictures of {folder}")
+        folder = data.pictures or data.root / "test_images"
+        checks += [data.predicted_files, lambda: check_pictures(picture_files(folder), data.size)]
+    return collected(checks)
 
 
 def study(data: CloudsDataModule) -> Study:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.cache import MappedRows, cached_array, fingerprint
-from datamodules.files import DataError, picture_size, read_picture, refuse
+from datamodules.files import DataError, read_picture, refuse
 from datamodules.geometry import resized
 from datamodules.masks import MaskSource
 
 Size = tuple[int, int]
-VIEW = 700  # pixels of the longer side of what is drawn over
 
 
 @dataclass(frozen=True)
@@ -126,37 +124,9 @@ class DecodedSample:
         mask = self.masks[row]
         if row in self.absent:
             mask[self.absent[row]] = 0
-        return {"image": _channels_first(self.pictures[row]), "mask": torch.from_numpy(mask)}
+        return {"image": channels_first(self.pictures[row]), "mask": torch.from_numpy(mask)}
 
 
-@dataclass(frozen=True)
-class PredictedSample:
-    """Makes `image` uint8 (3, H, W), `size` (2,) and `source` of pictures that are decoded as they are wanted.
-
-    `size` is the height and width of the masks to write, `source` the picture (H, W, 3) that they are drawn over: as it
-    is, or its longer side reduced to 700 pixels.
-
-    Attributes:
-        files: The pictures.
-        size: Height and width that the network is given.
-        output_size: Height and width of the masks to write; None is each picture's own.
-    """
-
-    files: list[Path]
-    size: Size
-    output_size: Size | None
-
-    def __call__(self, index: int) -> dict[str, Any]:
-        """Sample `index`."""
-        file = self.files[index]
-        height, width = picture_size(file)
-        scale = min(1, VIEW / max(height, width))
-        view = max(1, round(height * scale)), max(1, round(width * scale))
-        picture = read_picture(file, at_least=(max(view[0], self.size[0]), max(view[1], self.size[1])))
-        image = _channels_first(resized(picture, self.size))
-        size = torch.tensor(self.output_size or (height, width))
-        return {"image": image, "size": size, "source": resized(picture, view)}
-
-
-def _channels_first(picture: NDArray[np.uint8]) -> torch.Tensor:
+def channels_first(picture: NDArray[np.uint8]) -> torch.Tensor:
+    """A picture (H, W, C) as a tensor (C, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))

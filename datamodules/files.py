@@ -1,6 +1,6 @@
 """Reading pictures, masks and tables: every path that a user gives comes through here."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 SHOWN = 20  # errors listed in one message
+TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+BAND = 1024  # rows
+
+Image.MAX_IMAGE_PIXELS = 1 << 30  # aerial pictures are larger than what Pillow takes for an attack
 
 
 class DataError(ValueError):
@@ -43,6 +47,17 @@ def refuse(problems: Sequence[str], what: str, shown: int = SHOWN) -> None:
         raise DataError(f"{count} in {what}:\n{listed(problems, shown)}", problems)
 
 
+def collected(checks: Iterable[Callable[[], object]]) -> list[str]:
+    """The problems of all checks that raise a DataError, each once."""
+    found: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except DataError as error:
+            found += error.problems
+    return list(dict.fromkeys(found))
+
+
 def picture_files(path: Path) -> list[Path]:
     """The pictures of a folder, sorted by name, or the one picture that `path` is.
 
@@ -70,7 +85,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     """
     with _opened(path) as picture:
         width, height = picture.size
-        return (width, height) if _turned(picture) else (height, width)
+        return (width, height) if _orientation(picture) in TURNED else (height, width)
 
 
 def read_picture(path: Path, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -90,14 +105,15 @@ def read_picture(path: Path, at_least: tuple[int, int] | None = None) -> NDArray
                 f"{path} has the mode {picture.mode!r}, more than 8 bits a channel; 8-bit pictures were wanted. "
                 "Scale it to 8 bits first."
             )
+        orientation = _orientation(picture)
         if at_least is not None:
-            picture.draft("RGB", at_least if _turned(picture) else (at_least[1], at_least[0]))
-        upright = ImageOps.exif_transpose(picture)
-        return np.asarray(upright.convert("RGB"))
+            picture.draft("RGB", at_least if orientation in TURNED else (at_least[1], at_least[0]))
+        upright = picture if orientation == 1 else ImageOps.exif_transpose(picture)
+        return _array(upright if upright.mode == "RGB" else upright.convert("RGB"))
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """A mask picture as (H, W): true above half of its range (0/1 files above 0).
+    """A mask picture as (H, W): true above half of its range, or above 0 where it holds 0 and one other value.
 
     Raises:
         DataError: The file is missing, truncated or not a picture, or its values are neither kind.
@@ -110,12 +126,14 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     if high <= 1:
         return values > 0
     half = 127 if high <= 255 else 32767
-    if high <= half:
+    if high > half:
+        return values > half
+    if not np.all((values == 0) | (values == high)):
         raise DataError(
             f"{path} has values from {values.min()} to {high}; 0 and 255, or 0 and 1, were wanted. "
             "Write one mask file a class."
         )
-    return values > half
+    return values > 0
 
 
 def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
@@ -147,9 +165,23 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
     return table[(table != "").any(axis=1)]
 
 
-def _turned(picture: Image.Image) -> bool:
-    """Whether the EXIF orientation exchanges height and width."""
-    return picture.getexif().get(0x0112) in (5, 6, 7, 8)
+def _orientation(picture: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none."""
+    if (
+        picture.format == "PNG"
+        and not {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"} & picture.info.keys()
+    ):
+        return 1  # Pillow would decode the whole picture to look for one behind it
+    return int(picture.getexif().get(0x0112, 1))
+
+
+def _array(picture: Image.Image) -> NDArray[np.uint8]:
+    """The pixels (H, W, 3), copied in bands: at once, Pillow would hold them three times."""
+    pixels = np.empty((picture.height, picture.width, 3), np.uint8)
+    for top in range(0, picture.height, BAND):
+        bottom = min(top + BAND, picture.height)
+        pixels[top:bottom] = np.asarray(picture.crop((0, top, picture.width, bottom)))
+    return pixels
 
 
 @contextmanager

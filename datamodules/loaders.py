@@ -1,6 +1,6 @@
 """Samplers and loaders whose order is a function of (seed, epoch), not of workers or processes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ class EpochSampler(DistributedSampler[Any]):
     Training: one permutation a (seed, epoch), cut into batches that do not depend on the number of processes:
     step k consumes the same samples however many processes share them, and the last one repeats a few of the first
     where the processes would have unequal shares. Otherwise: every index once, in order,
-    process r taking r, r + world, …; none is repeated to even out the shares.
+    process r taking the groups r, r + world, …; none is repeated to even out the shares.
 
     A DistributedSampler, so that Lightning leaves it alone.
 
@@ -35,7 +35,7 @@ class EpochSampler(DistributedSampler[Any]):
     def __init__(self, dataset: "Samples", shuffle: bool, seed: int, world: int = 1, rank: int = 0) -> None:
         # the parent adds the epoch to its seed: one run's second epoch would be the next seed's first
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=shuffle, seed=seed * PRIME)
-        self.share = range(rank, len(dataset), world)
+        self.share = [index for group in dataset.groups[rank::world] for index in group]
         if not shuffle:
             self.num_samples = len(self.share)
 
@@ -77,10 +77,18 @@ class Samples(Dataset[dict[str, Any]]):
         names: Names of the samples.
         make: Makes sample i: `image` uint8 (3, H, W) and what the task learns from.
         seed: Of what is random about the samples.
+        groups: Samples that one process must see together, such as the windows of a picture; None is each alone.
     """
 
-    def __init__(self, names: list[str], make: Callable[[int], dict[str, Any]], seed: int = 0) -> None:
+    def __init__(
+        self,
+        names: list[str],
+        make: Callable[[int], dict[str, Any]],
+        seed: int = 0,
+        groups: Sequence[range] | None = None,
+    ) -> None:
         self.names, self.make, self.seed = names, make, seed
+        self.groups = [range(index, index + 1) for index in range(len(names))] if groups is None else groups
 
     def __len__(self) -> int:
         return len(self.names)

@@ -19,6 +19,9 @@ LAYOUTS = """Either the Kaggle folder as downloaded:
 or a folder of pictures and one of masks a class:
     {root}/images/<stem>.jpg          any picture format, any size
     {root}/masks/<class>/<stem>.png   0/255 or 0/1, as large as its picture"""
+LAYOUT = """    {root}/images/<stem>.png   any picture format, any size
+    {root}/masks/<stem>.png    0/255 or 0/1, as large as its picture
+    {root}/categories.csv      optional: columns image,category"""
 
 
 class MaskSource(Protocol):
@@ -55,33 +58,46 @@ def mask_source(root: Path, classes: Sequence[str]) -> MaskSource:
     if (root / "train.csv").is_file():
         return KaggleMasks(root, classes)
     if (root / "images").is_dir():
-        return FolderMasks(root, classes)
+        return FolderMasks(root, [root / "masks" / label for label in classes])
+    raise DataError(f"No data set in {root} ({_found(root)}). Wanted:\n{LAYOUTS.format(root=root)}")
+
+
+def one_mask_each(root: Path) -> "FolderMasks":
+    """Pictures in `images`, and the mask of each in `masks`; what is wrong with them is in its `problems`.
+
+    Raises:
+        DataError: There is no data set.
+    """
+    if not (root / "images").is_dir():
+        raise DataError(f"No data set in {root} ({_found(root)}). Wanted:\n{LAYOUT.format(root=root)}")
+    return FolderMasks(root, [root / "masks"])
+
+
+def _found(root: Path) -> str:
     if not root.exists():
-        found = "that folder does not exist"
-    else:
-        found = "found there: " + (", ".join(sorted(path.name for path in root.iterdir())[:10]) or "nothing")
-    raise DataError(f"No data set in {root} ({found}). Wanted:\n{LAYOUTS.format(root=root)}")
+        return "that folder does not exist"
+    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    return "found there: " + (", ".join(names[:10]) or "nothing")
 
 
 class FolderMasks:
-    """Pictures in `images/`, masks in `masks/<class>/<stem>.png`, of any size.
+    """Pictures in `images/` and a folder of masks `<stem>.png` for each class, of any size.
 
     A picture may lack the file of a class that it does not show, but needs one of at least one class.
 
     Args:
-        root: Holds `images` and `masks`.
-        classes: Names of the K classes, and of the folders.
+        root: Holds `images`.
+        folders: Of the masks of the K classes.
 
     Raises:
         DataError: There are no pictures.
     """
 
-    def __init__(self, root: Path, classes: Sequence[str]) -> None:
+    def __init__(self, root: Path, folders: Sequence[Path]) -> None:
         self.root = root
         self.folder = root / "images"
         self.problems: list[str] = []
         pictures = self._by_stem(picture_files(self.folder))
-        folders = [root / "masks" / label for label in classes]
         self.by_class = [self._by_stem(self._mask_files(folder)) for folder in folders]
         self.files = [path for by_stem in self.by_class for path in by_stem.values()]
         self.problems += [
@@ -110,8 +126,8 @@ class FolderMasks:
         if not folder.is_dir():
             found = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
             self.problems.append(
-                f"there is no folder {folder}; masks of the class {folder.name!r} were wanted there. {folder.parent} "
-                f"holds {', '.join(found) or 'nothing'}: rename a folder, or give --data.classes."
+                f"there is no folder {folder}; masks were wanted there. {folder.parent} holds "
+                f"{', '.join(found) or 'nothing'}: rename a folder, or give another --data.root or --data.classes."
             )
             return []
         try:
@@ -126,6 +142,15 @@ class FolderMasks:
 
     def _masks_of(self, name: str) -> list[Path | None]:
         return [by_stem.get(Path(name).stem) for by_stem in self.by_class]
+
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        """The picture's mask (H, W) of the first class, as large as the picture.
+
+        Raises:
+            DataError: The mask cannot be read.
+        """
+        path = self._masks_of(name)[0]
+        return np.zeros(picture_size(self.path(name)), np.bool_) if path is None else read_mask(path)
 
     def masks(self, name: str, size: tuple[int, int]) -> NDArray[np.bool_]:
         """The picture's masks (K, H, W) at this height and width.

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ops.seeds import bits_of
+
 
 def flip_by_seed(tensors: Sequence[Tensor], seeds: Tensor) -> list[Tensor]:
     """Tensors flipped left to right and top to bottom, each with probability 1/2, sample by sample.
@@ -23,39 +25,16 @@ def flip_by_seed(tensors: Sequence[Tensor], seeds: Tensor) -> list[Tensor]:
     Raises:
         ValueError: If the seeds are not whole numbers, or not one for each sample of every tensor.
     """
-    if seeds.dtype != torch.int64:
-        raise ValueError(f"seeds of {seeds.dtype}; wanted torch.int64: convert them with .long()")
     for tensor in tensors:
         if tensor.ndim != 4 or seeds.shape != tensor.shape[:1]:
             raise ValueError(
                 f"a tensor of shape {tuple(tensor.shape)} with seeds of shape {tuple(seeds.shape)}; "
                 "wanted (B, C, H, W) with (B,): give every sample one seed"
             )
-    bits = _mix(seeds).view(-1, 1, 1, 1)
+    bits = bits_of(seeds).view(-1, 1, 1, 1)
     horizontal, vertical = (bits & 1).bool(), (bits & 2).bool()
     flipped = []
     for tensor in tensors:
         tensor = torch.where(horizontal.to(tensor.device), tensor.flip(3), tensor)
         flipped.append(torch.where(vertical.to(tensor.device), tensor.flip(2), tensor))
     return flipped
-
-
-def _mix(seeds: Tensor) -> Tensor:
-    """64 well-mixed bits for each seed: the first output of SplitMix64.
-
-    Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, with the multipliers
-    of Vigna's splitmix64.c. Products wrap round modulo 2^64.
-    """
-    mixed = seeds + _signed(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ _shifted(mixed, 30)) * _signed(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ _shifted(mixed, 27)) * _signed(0x94D049BB133111EB)
-    return mixed ^ _shifted(mixed, 31)
-
-
-def _shifted(bits: Tensor, places: int) -> Tensor:
-    # `>>` repeats the sign bit; SplitMix64 shifts zeros in.
-    return (bits >> places) & ((1 << (64 - places)) - 1)
-
-
-def _signed(constant: int) -> int:
-    return constant - (1 << 64)

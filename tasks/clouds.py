@@ -7,12 +7,15 @@ trained with binary cross-entropy plus squared dice. The classes may overlap: on
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from ops.maps import resized_maps
 from ops.regions import without_small_regions
 from tasks.base import Batch, ImageTask, Step
 from tasks.losses import bce_dice_loss
@@ -117,9 +120,9 @@ class CloudsTask(ImageTask):
         size = target.shape[-2:]
         logits = self(batch["image"])
         counted = None if valid is None else F.interpolate(valid.float(), size) > 0.5
-        loss = bce_dice_loss(_resized(logits, size), target, counted)
+        loss = bce_dice_loss(resized_maps(logits, size), target, counted)
         # resized as `masks` does it, so that what is scored is what `predict` writes
-        probability = _resized(_probability(logits.detach(), valid), size)
+        probability = resized_maps(_probability(logits.detach(), valid), size)
         return Step(loss, self.masks(probability), target, probability)
 
     @torch.no_grad()
@@ -145,22 +148,21 @@ class CloudsTask(ImageTask):
         Returns:
             (B, K, H, W) bool, on the device of `probability`.
         """
-        masks = _resized(probability, size) >= self.thresholds.view(-1, 1, 1)
+        masks = self.marked(resized_maps(probability, size))
         if not self.minimum_areas.any():
             return masks
-        areas = self.minimum_areas.tolist()
-        kept = [torch.from_numpy(without_small_regions(mask.numpy(), areas)) for mask in masks.cpu()]
-        return torch.stack(kept).to(masks.device)
+        return torch.stack([torch.from_numpy(self.cleaned(mask.numpy())) for mask in masks.cpu()]).to(masks.device)
+
+    def marked(self, probability: Tensor) -> Tensor:
+        """Which pixels reach their class's threshold, bool, of probabilities (B, K, H, W)."""
+        return probability >= self.thresholds.view(-1, 1, 1)
+
+    def cleaned(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The masks (K, H, W) of a whole picture without the regions below their class's minimum area."""
+        return without_small_regions(masks, self.minimum_areas.tolist())
 
 
 def _probability(logits: Tensor, valid: Tensor | None) -> Tensor:
     """Probabilities (B, K, H, W) in float32, 0 where a picture is not valid."""
     probability = logits.float().sigmoid()
     return probability if valid is None else probability * valid
-
-
-def _resized(maps: Tensor, size: Sequence[int] | None) -> Tensor:
-    """Maps (B, K, h, w) enlarged or reduced to `size`, bilinearly."""
-    if size is None or tuple(maps.shape[-2:]) == tuple(size):
-        return maps
-    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False, antialias=False)

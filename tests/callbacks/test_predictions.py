@@ -48,6 +48,9 @@ class Pictures(LightningDataModule):
             "index": torch.tensor(rows),
             "name": [NAMES[row] for row in rows],
             "size": torch.tensor([SIZES[row] for row in rows]),
+            "window": torch.tensor([SIZES[row] for row in rows]),
+            "origin": torch.zeros(len(rows), 2, dtype=torch.int64),
+            "overlap": [0.0] * len(rows),
             "source": [self.sources[row] for row in rows],
         }
 
