@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from callbacks.charts import draw_study
+from callbacks.drawing import panel, save_picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,15 +18,17 @@ def write_study(
     charts: "Mapping[str, pd.Series[Any]]",
     examples: "Sequence[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]",
     classes: Sequence[str],
+    panels: "Mapping[str, tuple[list[str], list[list[NDArray[np.uint8]]]]]",
     folder: Path,
 ) -> list[Path]:
-    """Writes each table as CSV and the charts and examples as one picture; prints the first table.
+    """Writes each table as CSV, charts and examples as one picture, panels as others; prints the first table.
 
     Args:
         tables: By name; the first is the summary.
         charts: By title: index = bins, values = heights.
         examples: Title, picture uint8 (H, W, 3) and masks bool (K, H, W).
         classes: Names of the K classes.
+        panels: By name: titles of columns, and rows of pictures.
         folder: Where they go.
 
     Returns:
@@ -40,4 +43,8 @@ def write_study(
         table.to_csv(path, index=False)
         paths.append(path)
     draw_study(charts, examples, classes, folder / "study.png")
-    return [*paths, folder / "study.png"]
+    paths.append(folder / "study.png")
+    for name, (titles, rows) in panels.items():
+        paths.append(folder / f"{name}.png")
+        save_picture(panel(rows, titles), paths[-1])
+    return paths

@@ -10,9 +10,12 @@ HELP = """belvedere: five picture tasks for few pictures, on one command line
   belvedere predict  --ckpt_path FILE --data.pictures PATH      masks, tables and overlays of a folder or one picture
   belvedere describe --config clouds/fpn --data.root FOLDER     checks the data set, then tables and pictures of it
 
+  clouds   patterns in satellite pictures   clouds/unet, clouds/pspnet, clouds/fpn, clouds/demo; clouds/folders on top
+  roads    roads in aerial pictures         roads/vgg10, roads/vgg12, roads/vgg16, roads/unet
+
 Every command takes
-  --config NAME    an experiment (clouds/unet, clouds/pspnet, clouds/fpn, clouds/demo), then overlays (debug, gpu, ddp,
-                   slurm, tensorboard): a file of yours, or one that is shipped; later ones win
+  --config NAME    an experiment of the above, then overlays (debug, gpu, ddp, slurm, tensorboard, early_stopping): a
+                   file of yours, or one that is shipped; later ones win
   --output FOLDER  where everything goes that the command writes; runs/<task>/<date> where it is not given
   --KEY VALUE      any setting: --model.encoder resnet34, --data.batch_size 8, --monitor val/auprc
   --help           all of them; --model.help CloudsTask and --data.help CloudsDataModule for a task's own

@@ -1,11 +1,13 @@
-"""What a checkpoint remembers of its run, and whether it can be used."""
+"""What a checkpoint remembers of its run, whether it can be used, and where a command writes."""
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-REMEMBERED = ("monitor", "model", "data")  # what a run's config says about more than the run itself
+REMEMBERED = ("seed_everything", "monitor", "model", "data")  # what a run's config says about more than the run itself
 
 
 class ArgumentError(ValueError):
@@ -16,6 +18,22 @@ def run_folder(checkpoint: Path) -> Path:
     """The folder of the run that wrote a checkpoint."""
     folder = checkpoint.absolute().parent
     return folder.parent if folder.name == "checkpoints" else folder
+
+
+def output_folder(command: str, word: str, config: Any) -> Path:
+    """Where a command writes; processes that are started later by this one find the same."""
+    if config.output is not None:
+        return Path(config.output).absolute()
+    checkpoint = config.get("ckpt_path")
+    if checkpoint is not None:
+        run = run_folder(Path(checkpoint))
+        pictures = config.data.init_args.get("pictures") if command == "predict" else None
+        part = f"predict-{Path(pictures).stem}" if pictures else command  # beside the prediction of the data set's own
+        return run if command == "fit" else run / part
+    job = os.environ.get("SLURM_JOB_ID")
+    name = f"job-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
+    name = os.environ.setdefault("BELVEDERE_RUN", name if command == "fit" else f"{command}-{name}")
+    return (Path("runs") / word / name).absolute()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 import logging
 import os
 import sys
-import time
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +12,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-import datamodules.clouds  # noqa: F401 - imported so that a config can name its classes
-import tasks.clouds  # noqa: F401 - the same
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, LastCheckpoint, Summary, TrainingError
 from callbacks.config import SaveConfig
 from callbacks.curves import Curves
@@ -24,11 +22,16 @@ from datamodules.base import ImageDataModule
 from datamodules.files import DataError, refuse
 from tasks.arguments import SHIPPED, expanded
 from tasks.base import ImageTask
-from tasks.checkpoints import ArgumentError, check_fit, run_folder
+from tasks.checkpoints import ArgumentError, check_fit, output_folder
 from tasks.networks.backbones import WeightsError
 from tasks.parser import Parser, ParserError, nearest, readable
 
 COMMANDS = ("fit", "validate", "test", "predict", "describe")
+WORDS = ("clouds", "roads")
+
+for word in WORDS:  # so that a config can name their classes
+    import_module(f"tasks.{word}")
+    import_module(f"datamodules.{word}")
 
 
 class BelvedereTrainer(Trainer):
@@ -77,7 +80,7 @@ class BelvedereCLI(LightningCLI):
         if root is not None:
             config.data.init_args.root = str(Path(root).expanduser().absolute())
         word = config.data.class_path.split(".")[-2]
-        self.folder = _output_folder(command, word, config)
+        self.folder = output_folder(command, word, config)
         if self.folder.exists() and not self.folder.is_dir():
             raise ArgumentError(f"--output {self.folder} is a file; a folder was wanted.")
         config.trainer.default_root_dir = str(self.folder)
@@ -169,29 +172,14 @@ class BelvedereCLI(LightningCLI):
         problems = datamodule.problems()
         refuse(problems, str(datamodule.root), shown=len(problems))
         study = datamodule.describe()
-        for path in write_study(study.tables, study.charts, study.examples, study.classes, self.folder):
+        parts = (study.tables, study.charts, study.examples, study.classes, study.panels)
+        for path in write_study(*parts, self.folder):
             print(path)
 
 
 def mode_of(monitor: str) -> Literal["min", "max"]:
     """Whether a figure is best at its `min` or its `max`: losses and errors are small."""
     return "min" if monitor.endswith(("loss", "error", "emd")) else "max"
-
-
-def _output_folder(command: str, word: str, config: Any) -> Path:
-    """Where a command writes; processes that are started later by this one find the same."""
-    if config.output is not None:
-        return Path(config.output).absolute()
-    checkpoint = config.get("ckpt_path")
-    if checkpoint is not None:
-        run = run_folder(Path(checkpoint))
-        pictures = config.data.init_args.get("pictures") if command == "predict" else None
-        part = f"predict-{Path(pictures).stem}" if pictures else command  # beside the prediction of the data set's own
-        return run if command == "fit" else run / part
-    job = os.environ.get("SLURM_JOB_ID")
-    name = f"job-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
-    name = os.environ.setdefault("BELVEDERE_RUN", name if command == "fit" else f"{command}-{name}")
-    return (Path("runs") / word / name).absolute()
 
 
 def _quiet() -> None:

@@ -37,11 +37,10 @@ def squared_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = Non
         return 1 - dice.mean()
 
 
-def bce_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy plus `squared_dice_loss`.
+def bce_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy: the mean over the valid pixels and classes of a picture, then over pictures.
 
-    The cross-entropy is the mean over the valid pixels and classes of a picture, then over pictures: every picture
-    weighs the same, so the loss of a set does not depend on how it is cut into batches.
+    Every picture weighs the same, so the loss of a set does not depend on how it is cut into batches.
 
     Args:
         logits: Network output before the sigmoid, (B, K, H, W).
@@ -58,11 +57,26 @@ def bce_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -
     with torch.autocast(logits.device.type, enabled=False):
         entropy = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
         if valid is None:
-            mean_entropy = entropy.mean()
-        else:
-            counted = (valid.float().sum(dim=(1, 2, 3)) * logits.shape[1]).clamp(min=1)  # (B,)
-            mean_entropy = ((entropy * valid).sum(dim=(1, 2, 3)) / counted).mean()
-    return mean_entropy + squared_dice_loss(logits, target, valid)
+            return entropy.mean()
+        counted = (valid.float().sum(dim=(1, 2, 3)) * logits.shape[1]).clamp(min=1)  # (B,)
+        return ((entropy * valid).sum(dim=(1, 2, 3)) / counted).mean()
+
+
+def bce_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """`bce_loss` plus `squared_dice_loss`.
+
+    Args:
+        logits: Network output before the sigmoid, (B, K, H, W).
+        target: Truth in [0, 1], (B, K, H, W).
+        valid: 1 where a pixel counts and 0 where it is left out, (B, 1, H, W). All pixels count by default.
+
+    Returns:
+        A float32 scalar, at least 0, whatever the precision of the logits.
+
+    Raises:
+        ValueError: The shapes do not belong together.
+    """
+    return bce_loss(logits, target, valid) + squared_dice_loss(logits, target, valid)
 
 
 def _check_shapes(logits: Tensor, target: Tensor, valid: Tensor | None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.samples import draw_clouds
+from datamodules.samples import draw_clouds, draw_roads
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +33,12 @@ def clouds_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clouds_copy(clouds_root: Path, tmp_path: Path) -> Path:
     """The same, for a test to spoil."""
     return Path(shutil.copytree(clouds_root, tmp_path / "clouds"))
+
+
+@pytest.fixture(scope="session")
+def roads_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 drawn tiles of 64 x 64, half of them with roads, and a larger picture; tests leave them as they are."""
+    return draw_roads(tmp_path_factory.mktemp("drawn") / "roads", tiles=16, size=64)
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ OVERLAYS = [name for name in NAMES if name not in EXPERIMENTS and name != "defau
 # An experiment of each task, for overlays to be laid over, and what makes the task's networks and pictures tiny.
 FIRST = {name.split("/")[0]: name for name in reversed(EXPERIMENTS)}
 TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_v2", "--data.size", "[33,48]",
-                   "--data.output_size", "[35,53]"]}  # fmt: skip
+                   "--data.output_size", "[35,53]"],
+        "roads": ["--model.pretrained", "false", "--data.window", "[64,64]", "--data.size", "[32,32]",
+                  "--data.samples_per_category", "3"]}  # fmt: skip
 ONE_BATCH = ["--config", "debug", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
 
 
@@ -45,6 +47,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, dict[
 
 def test_there_are_experiments_and_overlays() -> None:
     assert {"clouds/unet", "clouds/pspnet", "clouds/fpn", "clouds/demo"} <= set(EXPERIMENTS)
+    assert {"roads/vgg10", "roads/vgg12", "roads/vgg16", "roads/unet"} <= set(EXPERIMENTS)
     assert {"debug", "gpu", "ddp", "slurm", "tensorboard"} <= set(OVERLAYS)
 
 

@@ -18,7 +18,7 @@ def write_run(folder: Path, config: dict[str, Any] | None) -> Path:
     return checkpoint
 
 
-def test_a_run_is_remembered_by_model_data_monitor_and_callbacks(tmp_path: Path) -> None:
+def test_a_run_is_remembered_by_seed_model_data_monitor_and_callbacks(tmp_path: Path) -> None:
     config = {
         "model": {"class_path": "M"},
         "data": {"class_path": "D"},
@@ -29,7 +29,7 @@ def test_a_run_is_remembered_by_model_data_monitor_and_callbacks(tmp_path: Path)
         "trainer": {"devices": 8, "callbacks": [{"class_path": "W"}]},
     }
     checkpoint = write_run(tmp_path / "run", config)
-    wanted = {key: config[key] for key in ("model", "data", "monitor")} | {
+    wanted = {key: config[key] for key in ("seed_everything", "model", "data", "monitor")} | {
         "trainer": {"callbacks": [{"class_path": "W"}]}
     }
     assert run_config(checkpoint) == wanted

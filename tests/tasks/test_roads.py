@@ -1,0 +1,151 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from datamodules.sample_roads import road_tile
+from tasks.base import Batch
+from tasks.networks.backbones import WeightsError
+from tasks.roads import RoadsTask
+
+SCORES = ("dice", "dice_positive", "f_measure", "precision", "recall", "specificity", "accuracy", "iou")
+NAMES = {"loss", *SCORES}
+
+Trainers = Callable[..., Trainer]
+
+
+@pytest.fixture(scope="module")
+def tiles() -> Batch:
+    """Two drawn tiles with roads."""
+    rng = np.random.default_rng(0)
+    drawn = [road_tile(rng, (64, 64), roads=2) for _ in range(2)]
+    images = [torch.from_numpy(picture.transpose(2, 0, 1).copy()).float() / 255 for picture, _ in drawn]
+    masks = [torch.from_numpy(mask > 127)[None].float() for _, mask in drawn]
+    return {"image": torch.stack(images), "mask": torch.stack(masks), "name": ["a.png", "b.png"]}
+
+
+@pytest.fixture
+def simple() -> RoadsTask:
+    """A task whose network is a picture's redness: probabilities that can be worked out by hand."""
+    task = RoadsTask(threshold=0.7)
+    task.network = nn.Conv2d(3, 1, 1, bias=False)
+    task.network.weight.data = torch.tensor([4.0, 0, 0]).view(1, 3, 1, 1)
+    return task.eval()
+
+
+def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
+    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+
+
+def test_overfits_two_tiles_and_logs_its_names(make_trainer: Trainers, tiles: Batch) -> None:
+    torch.manual_seed(1)
+    task = RoadsTask("pspnet", optimizer=lambda p: torch.optim.NAdam(p, lr=3e-3))
+    trainer = make_trainer(max_epochs=4)
+    trainer.fit(task, loader(tiles, times=20), loader(tiles))
+    found = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    assert found.keys() == {f"{stage}/{name}" for stage in ("train", "val") for name in NAMES}
+    assert found["val/dice"] > 0.9
+    assert found["val/f_measure"] > 0.9
+    trainer.test(task, loader(tiles), verbose=False)
+    assert trainer.callback_metrics.keys() == {f"test/{name}" for name in NAMES}
+
+
+def test_the_papers_network_learns_two_tiles(make_trainer: Trainers, tiles: Batch) -> None:
+    torch.manual_seed(0)
+    small = {key: value[..., ::2, ::2] if key != "name" else value for key, value in tiles.items()}
+    task = RoadsTask("vgg10", optimizer=lambda p: torch.optim.Adam(p, lr=3e-4))
+    before = task.step(small).loss.item()
+    make_trainer(max_epochs=1, limit_val_batches=0).fit(task, loader(small, times=40))
+    assert task.step(small).loss.item() < 0.7 * before
+
+
+def test_default_optimiser_is_kerass_rmsprop() -> None:
+    optimizer = RoadsTask().configure_optimizers()
+    assert type(optimizer) is torch.optim.RMSprop
+    assert (optimizer.defaults["lr"], optimizer.defaults["alpha"], optimizer.defaults["eps"]) == (1e-3, 0.9, 1e-7)
+
+
+@pytest.mark.parametrize("network", ["vgg10", "vgg12", "vgg16", "unet", "fpn", "pspnet"])
+def test_a_training_step_moves_every_parameter(network: Any, tiles: Batch) -> None:
+    torch.manual_seed(0)
+    task = RoadsTask(network, optimizer=lambda p: torch.optim.SGD(p, lr=1.0))
+    before = {name: value.detach().clone() for name, value in task.named_parameters()}
+    optimizer = task.configure_optimizers()
+    task.step(tiles).loss.backward()
+    optimizer.step()
+    assert {name for name, value in task.named_parameters() if torch.equal(value, before[name])} == set()
+
+
+def test_step_and_predict_decide_at_the_threshold(simple: RoadsTask, tiles: Batch) -> None:
+    probability = 1 / (1 + np.exp(-4 * tiles["image"][:, :1].numpy()))
+    step, found = simple.step(tiles), simple.predict(tiles)
+    assert step.probability is not None
+    np.testing.assert_allclose(step.probability, probability, atol=1e-6)
+    np.testing.assert_allclose(found["probability"], probability, atol=1e-6)
+    sure = np.abs(probability - 0.7) > 1e-5
+    for masks in (step.prediction, found["mask"]):
+        np.testing.assert_array_equal(masks.numpy()[sure], (probability >= 0.7)[sure])
+    truth = tiles["mask"].numpy()
+    entropy = -(truth * np.log(probability) + (1 - truth) * np.log(1 - probability)).mean()
+    assert step.loss.item() == pytest.approx(entropy, rel=1e-5)
+
+
+def test_small_regions_are_cleaned_away_by_their_pixels() -> None:
+    mask = np.zeros((1, 20, 20), bool)
+    mask[0, 2:5, 2:5] = mask[0, 10:12, 10:14] = True
+    assert RoadsTask(minimum_area=9).cleaned(mask).sum() == 9
+    assert RoadsTask(minimum_area=8).cleaned(mask).sum() == 17
+    assert RoadsTask().cleaned(mask).sum() == 17
+    assert RoadsTask(minimum_area=10_000).cleaned(mask).sum() == 0
+
+
+def test_checkpoint_gives_the_same_task_from_the_file_alone(
+    make_trainer: Trainers, tiles: Batch, tmp_path: Path
+) -> None:
+    task = RoadsTask("vgg10", threshold=0.4)
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, loader(tiles))
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    again = RoadsTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
+    assert again.threshold == 0.4
+    assert torch.equal(again.predict(tiles)["probability"], task.eval().predict(tiles)["probability"])
+
+
+@pytest.mark.real
+def test_vgg16_starts_from_a_weights_file(real_data: Path) -> None:
+    weights = real_data.parent / "weights" / "vgg16_features_fp16.safetensors"
+    if not weights.is_file():
+        pytest.skip("no VGG16 weights beside BELVEDERE_DATA")
+    task, scratch = (RoadsTask("vgg16", pretrained=pretrained) for pretrained in (str(weights), False))
+    before = {name: value.clone() for name, value in task.network.named_parameters()}
+    task.load_pretrained()
+    scratch.load_pretrained()
+    moved = {name for name, value in task.network.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == {name for name in before if ".features." in name}
+    assert len(moved) == 26
+
+
+def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
+    task = RoadsTask("vgg16", pretrained=str(tmp_path / "gone.safetensors"))
+    with pytest.raises(WeightsError, match=r"There is no weights file .*gone\.safetensors"):
+        task.load_pretrained()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"network": "vgg10", "pretrained": True}, "network 'vgg10', which has no pretrained weights"),
+        ({"network": "vgg11"}, "vgg10, vgg12"),
+        ({"threshold": 1.5}, r"threshold is 1\.5 and minimum_area 0; wanted are a probability"),
+        ({"minimum_area": -1}, "minimum_area -1"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RoadsTask(**options)
