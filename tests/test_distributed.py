@@ -19,6 +19,8 @@ from tasks.clouds import CloudsTask
 
 ROOT = Path(__file__).parents[1]
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
+COMMANDS = {"validate": ["validate"], "predict": ["predict"],
+            "windows": ["predict", "--data.output_size", "null", "--data.window", "[32,48]"]}  # fmt: skip
 TOLERANCE = 1e-6  # figures of 33 pictures
 
 
@@ -153,10 +155,11 @@ def test_belvedere_tests_33_pictures_on_two_devices_as_on_one(checkpoint: Path, 
 
 
 @pytest.mark.slow
-def test_two_processes_predict_every_picture_once(checkpoint: Path, pair: Path, tmp_path: Path) -> None:
-    assert main(["predict", "--ckpt_path", str(checkpoint), "--output", str(tmp_path)]) == 0
+@pytest.mark.parametrize("name", ["predict", "windows"])
+def test_two_processes_predict_every_picture_once(name: str, checkpoint: Path, pair: Path, tmp_path: Path) -> None:
+    assert main([*COMMANDS[name], "--ckpt_path", str(checkpoint), "--output", str(tmp_path)]) == 0
     one, two = ({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-                for folder in (tmp_path, pair / "predict"))  # fmt: skip
+                for folder in (tmp_path, pair / name))  # fmt: skip
     assert one["submission.csv"].count(b"\n") == 1 + 4 * 5
     assert two.keys() == one.keys()
     assert {name for name in one if two[name] != one[name]} == set()
@@ -165,6 +168,6 @@ def test_two_processes_predict_every_picture_once(checkpoint: Path, pair: Path, 
 if __name__ == "__main__":
     data_root, checkpoint_path, output = sys.argv[1:]
     train(data_root, Path(output), devices=2, batch_size=3)
-    codes = [main([command, "--ckpt_path", checkpoint_path, "--output", f"{output}/{command}", *TWO])
-             for command in ("validate", "predict")]  # fmt: skip
+    codes = [main([*command, "--ckpt_path", checkpoint_path, "--output", f"{output}/{name}", *TWO])
+             for name, command in COMMANDS.items()]  # fmt: skip
     sys.exit(max(codes))

@@ -1,0 +1,109 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+
+from ops.filters import FILTERS, filtered
+
+KERNELS = {"contour": ImageFilter.CONTOUR, "detail": ImageFilter.DETAIL, "edge_enhance": ImageFilter.EDGE_ENHANCE,
+           "find_edges": ImageFilter.FIND_EDGES}  # fmt: skip
+
+
+def by_pillow(image: Tensor, filters: Sequence[str] = FILTERS) -> Tensor:
+    """The same by Pillow, picture by picture; one channel is a grey picture."""
+    made = []
+    for name in filters:
+        for picture in image:
+            array = picture.permute(1, 2, 0).squeeze(2).contiguous().numpy()
+            result = np.array(Image.fromarray(array).filter(KERNELS[name]))
+            made.append(torch.from_numpy(result.reshape(*array.shape[:2], -1)).permute(2, 0, 1))
+    return torch.stack(made).view(len(filters), *image.shape)
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.mark.real
+def test_real_tiles_are_filtered_as_by_pillow(real_data: Path) -> None:
+    files = sorted((real_data / "roads" / "images").iterdir())[::10]
+    tiles = torch.stack([torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) for file in files])
+    assert torch.equal(filtered(tiles, FILTERS), by_pillow(tiles))
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 3, 64, 48), (2, 1, 33, 17), (1, 3, 1, 9), (1, 3, 9, 1), (2, 3, 2, 2), (1, 3, 3, 3), (1, 1, 2, 30)]
+)
+def test_noise_is_filtered_as_by_pillow(shape: tuple[int, ...]) -> None:
+    assert torch.equal(filtered(noise(*shape), FILTERS), by_pillow(noise(*shape)))
+
+
+def test_every_tie_of_detail_is_rounded_as_by_pillow() -> None:
+    # a centre of any level with four neighbours that sum to any remainder of 6
+    levels, remainders = torch.meshgrid(torch.arange(256), torch.arange(6), indexing="ij")
+    image = torch.zeros(256 * 6, 1, 3, 3, dtype=torch.uint8)
+    image[:, 0, 1, 1], image[:, 0, 0, 1] = levels.flatten().byte(), (remainders.flatten() + 30).byte()
+    image[:, 0, 1, 0] = (levels.flatten() // 2).byte()
+    assert torch.equal(filtered(image, ["detail"]), by_pillow(image, ["detail"]))
+
+
+def test_black_and_white_are_filtered_as_by_pillow() -> None:
+    image = (noise(3, 3, 40, 40) > 127).byte() * 255
+    assert torch.equal(filtered(image, FILTERS), by_pillow(image))
+
+
+def test_filters_come_in_the_order_asked_for() -> None:
+    image, order = noise(2, 3, 12, 12), ["find_edges", "contour", "find_edges"]
+    assert torch.equal(filtered(image, order), by_pillow(image, order))
+    assert filtered(image, []).shape == (0, 2, 3, 12, 12)
+
+
+def test_any_memory_layout_will_do() -> None:
+    image = noise(2, 20, 24, 3).permute(0, 3, 1, 2)
+    assert torch.equal(filtered(image[..., ::2], FILTERS), by_pillow(image[..., ::2]))
+    assert filtered(noise(0, 3, 8, 8), FILTERS).shape == (4, 0, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "levels"), [(torch.float32, 0.501), (torch.float64, 0.501), (torch.float16, 1.5), (torch.bfloat16, 6.0)]
+)
+def test_floats_are_as_near_as_stated(dtype: torch.dtype, levels: float) -> None:
+    image = noise(4, 3, 64, 64)
+    made = filtered((image.double() / 255).to(dtype), FILTERS)
+    assert made.dtype == dtype
+    difference = (made.double() * 255 - by_pillow(image).double()).abs()
+    assert 0 < difference.max() <= levels
+    assert torch.equal(made[..., 0, :], ((image.double() / 255).to(dtype))[..., 0, :].expand(4, -1, -1, -1))
+
+
+def test_autocast_changes_nothing() -> None:
+    image = noise(2, 3, 16, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        levels, values = filtered(image, FILTERS), filtered(image.float() / 255, FILTERS)
+    assert torch.equal(levels, filtered(image, FILTERS))
+    assert torch.equal(values, filtered(image.float() / 255, FILTERS))
+
+
+def test_floats_have_the_gradient_of_finite_differences() -> None:
+    image = torch.rand(1, 1, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    assert torch.autograd.gradcheck(lambda picture: filtered(picture, FILTERS), image)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_bits() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    image = noise(8, 3, 256, 256)
+    assert torch.equal(filtered(image.cuda(), FILTERS).cpu(), filtered(image, FILTERS))
+
+
+def test_unknown_filters_and_other_pictures_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the filter 'contours' is unknown; .* Did you mean contour\?"):
+        filtered(noise(1, 3, 4, 4), ["contours"])
+    for image in (noise(3, 4, 4), noise(1, 3, 4, 4).int()):
+        with pytest.raises(ValueError, match=r"wanted is \(B, C, H, W\), torch\.uint8 or float"):
+            filtered(image, FILTERS)
