@@ -1,4 +1,4 @@
-"""Networks built on other people's encoders: the only file that knows segmentation_models_pytorch's and timm's names."""
+"""Networks built on other people's encoders: the only file that knows segmentation_models_pytorch and timm."""
 
 import difflib
 from collections import OrderedDict
