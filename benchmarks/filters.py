@@ -1,21 +1,22 @@
-"""How long the four filters take, and an epoch of filtered tiles: `python -m benchmarks.filters`.
+"""How long the four filters take, and an epoch of filtered tiles: `python -m benchmarks.filters` prints Markdown.
 
 First the filters alone, on a batch of 16 tiles of 256 x 256 (real ones where $BELVEDERE_DATA names them, else noise):
-ours, Pillow in a loop from arrays to arrays as a loader would, and four separate convolutions; on the CPU and on a GPU
-where there is one. Then an epoch of 64 tiles, each with three filtered copies, that a small network is trained on: the
-copies made on the device from a batch, or made by Pillow in two loader workers.
+ours, Pillow in a loop from arrays to arrays as a loader would, and four separate convolutions. Then an epoch of 64
+tiles with three filtered copies each, that a small network is trained on: the copies made on the device, or made by
+Pillow in two loader workers. On the CPU with one thread and, unless OMP_NUM_THREADS is 1, two; and on a GPU where
+there is one.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,13 +25,17 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.files import picture_files, read_picture
 from ops.filters import FILTERS, filtered
 
-REPEATS = 15
-KERNELS = (ImageFilter.CONTOUR, ImageFilter.DETAIL, ImageFilter.EDGE_ENHANCE, ImageFilter.FIND_EDGES)
-COPIES = 3  # contour, detail and edge enhance: the default of roads
+KERNELS = {
+    "contour": ImageFilter.CONTOUR,
+    "detail": ImageFilter.DETAIL,
+    "edge_enhance": ImageFilter.EDGE_ENHANCE,
+    "find_edges": ImageFilter.FIND_EDGES,
+}
+Pictures = Sequence[NDArray[np.uint8]]
 
 
 def tiles(count: int) -> Tensor:
-    """Tiles (count, 3, 256, 256)."""
+    """Tiles (count, 3, 256, 256), uint8."""
     folder = Path(os.environ.get("BELVEDERE_DATA", "/nowhere")) / "roads" / "images"
     if not folder.is_dir():
         return torch.randint(0, 256, (count, 3, 256, 256), dtype=torch.uint8)
@@ -38,26 +43,23 @@ def tiles(count: int) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
-def by_pillow(pictures: list[Any], kernels: tuple[type, ...]) -> list[Any]:
-    """Arrays (H, W, 3), filtered in each way."""
-    made = []
-    for picture in map(Image.fromarray, pictures):
-        made += [np.asarray(picture.filter(kernel)) for kernel in kernels]
-    return made
+def by_pillow(pictures: Pictures, filters: Sequence[str]) -> list[NDArray[np.uint8]]:
+    """Pictures (H, W, 3), all of them filtered in the first way, then in the second, …."""
+    return [np.asarray(Image.fromarray(each).filter(KERNELS[name])) for name in filters for each in pictures]
 
 
-def by_convolutions(image: Tensor) -> list[Tensor]:
-    """Four separate convolutions in float32, rounded and clipped; DETAIL is off by one at some ties."""
-    made = []
-    for kernel in KERNELS:
-        _, scale, offset, weights = kernel.filterargs
-        weight = torch.tensor(weights, dtype=torch.float32, device=image.device).view(1, 1, 3, 3).repeat(3, 1, 1, 1)
-        values = functional.conv2d(image.float(), weight / scale, padding=1, groups=3) + offset
-        made.append((values + 0.5).clamp(0, 255).byte())
-    return made
+def by_convolutions(image: Tensor, filters: Sequence[str]) -> Tensor:
+    """Four separate convolutions in float32, which decide some ties of detail otherwise than Pillow."""
+    result = image.unsqueeze(0).repeat(len(filters), 1, 1, 1, 1)
+    for made, name in zip(result, filters, strict=True):
+        _, scale, offset, weights = KERNELS[name].filterargs
+        kernel = (torch.tensor(weights, device=image.device) / scale).view(1, 1, 3, 3).repeat(3, 1, 1, 1)
+        values = functional.conv2d(image.float(), kernel, groups=3) + offset
+        made[..., 1:-1, 1:-1] = (values + 0.5).clamp(0, 255)
+    return result
 
 
-def milliseconds(routes: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, float]:
+def milliseconds(routes: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     """Median time of each route; the routes take turns, so that a busy machine disturbs all alike."""
     times: dict[str, list[float]] = {name: [] for name in routes}
     for _ in range(repeats + 1):
@@ -70,78 +72,98 @@ def milliseconds(routes: dict[str, Callable[[], object]], repeats: int = REPEATS
     return {name: median(values[1:]) for name, values in times.items()}
 
 
-class Filtered(Dataset[Tensor]):
-    """Tiles and their copies by Pillow, each a sample (1 + COPIES, 3, H, W)."""
+class Copies(Dataset[Tensor]):
+    """Tiles, each a sample (1 + the number of filters, 3, H, W) with its copies by Pillow."""
 
-    def __init__(self, image: Tensor) -> None:
+    def __init__(self, image: Tensor, filters: Sequence[str]) -> None:
         self.pictures = image.permute(0, 2, 3, 1).numpy()
+        self.filters = filters
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> Tensor:
-        made = [self.pictures[index], *by_pillow([self.pictures[index]], KERNELS[:COPIES])]
-        return torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2)
+        picture = self.pictures[index]
+        return torch.from_numpy(np.stack([picture, *by_pillow([picture], self.filters)])).permute(0, 3, 1, 2)
 
 
-def train(loader: DataLoader[Tensor], on_device: bool, network: nn.Module, device: str) -> None:
-    """An epoch: each batch, multiplied or to be multiplied, through a step of the network."""
-    for batch in loader:
-        image = batch.to(device)
-        image = torch.cat([image, *filtered(image, FILTERS[:COPIES])]) if on_device else image.flatten(0, 1)
+def epoch_seconds(
+    image: Tensor, filters: Sequence[str], device: str, batch_size: int = 4, num_workers: int = 2, repeats: int = 3
+) -> dict[str, float]:
+    """Median time of an epoch, its copies made on the device or by Pillow in the loader's workers, in seconds.
+
+    Args:
+        image: Tiles (N, 3, H, W), uint8, held in memory.
+        filters: Names of `FILTERS`: a batch of B tiles becomes (1 + their number) B.
+        device: Where the network is.
+        batch_size: B.
+        num_workers: Loader processes, which live on from epoch to epoch, as those of our data modules.
+        repeats: Epochs of each route, which take turns; one more comes first and does not count.
+    """
+    network = nn.Sequential(
+        nn.Conv2d(3, 16, 3, stride=2), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.ReLU(), nn.Conv2d(32, 1, 1)
+    ).to(device)
+
+    def step(batch: Tensor) -> None:
         network.zero_grad()
-        network(image.float() / 255).square().mean().backward()
+        loss = network(batch.float() / 255).square().mean()
+        loss.backward()
 
+    def epoch(loader: DataLoader[Tensor], on_device: Sequence[str]) -> None:
+        for batch in loader:
+            tile = batch.to(device).flatten(0, 1)
+            step(torch.cat([tile, *filtered(tile, on_device)]))
 
-def epochs(device: str) -> dict[str, Callable[[], object]]:
-    """The two epochs."""
-    image = tiles(64)
-    network = nn.Conv2d(3, 4, 3, padding=1).to(device)
-    loaders: dict[str, Any] = {
-        "copies on the device": (DataLoader(image, batch_size=4, num_workers=2), True),  # type: ignore[arg-type]  # a tensor is a data set
-        "copies by Pillow in two workers": (DataLoader(Filtered(image), batch_size=4, num_workers=2), False),
+    def steps_alone() -> None:
+        batch = image[:batch_size].to(device).repeat(1 + len(filters), 1, 1, 1)
+        for _ in range(0, len(image), batch_size):
+            step(batch)
+
+    def loader(in_workers: Sequence[str]) -> DataLoader[Tensor]:
+        return DataLoader(Copies(image, in_workers), batch_size, num_workers=num_workers, persistent_workers=True)
+
+    routes: dict[str, Callable[[], object]] = {
+        "copies on the device": partial(epoch, loader([]), filters),
+        f"copies by Pillow in {num_workers} workers": partial(epoch, loader(filters), []),
+        "the network's steps alone": steps_alone,
     }
-    return {name: partial(train, *loader, network, device) for name, loader in loaders.items()}
+    return {name: value / 1000 for name, value in milliseconds(routes, repeats).items()}
 
 
-def table(title: str, found: dict[str, float]) -> None:
-    """Prints one, with how many times as long each takes as the first."""
-    first = next(iter(found.values()))
-    print(f"\n| {title} | ms | ratio |\n|---|---|---|")
-    for name, value in found.items():
-        print(f"| {name} | {value:.2f} | {value / first:.1f} |")
+def print_table(title: str, unit: str, times: dict[str, float]) -> None:
+    """Times, and how many times as long as the first each is."""
+    first = next(iter(times.values()))
+    print(f"\n| {title} | {unit} | ratio |\n|---|---|---|")
+    for name, value in times.items():
+        print(f"| {name} | {value:.2f} | {value / first:.2f} |")
+
+
+def compare(image: Tensor, where: str) -> None:
+    """Prints the table of the filters alone."""
+    pictures = list(image.cpu().permute(0, 2, 3, 1).numpy())
+    routes: dict[str, Callable[[], object]] = {
+        "ours": partial(filtered, image, FILTERS),
+        "Pillow in a loop": partial(by_pillow, pictures, FILTERS),
+        "four convolutions": partial(by_convolutions, image, FILTERS),
+    }
+    print_table(f"{len(image)} tiles, four filters, {where}", "ms, median of 15", milliseconds(routes, 15))
 
 
 def main() -> None:
     """Prints the tables."""
-    image = tiles(16)
-    arrays = list(image.permute(0, 2, 3, 1).numpy())
-    for threads in (1, 2):
+    image, many, copied = tiles(16), tiles(64), FILTERS[:3]
+    made = torch.from_numpy(np.stack(by_pillow(list(image.permute(0, 2, 3, 1).numpy()), FILTERS))).permute(0, 3, 1, 2)
+    for name, result in {"ours": filtered(image, FILTERS), "convolutions": by_convolutions(image, FILTERS)}.items():
+        print(f"- {name}: {(result.flatten(0, 1) != made).sum()} of {made.numel()} values differ from Pillow's")
+    title = f"an epoch of {len(many)} tiles, 4 a batch, which become 16"
+    unit = "seconds, median of 3"
+    for threads in sorted({1, min(2, torch.get_num_threads())}):
         torch.set_num_threads(threads)
-        table(
-            f"16 tiles of 256 x 256, four filters, CPU, threads: {threads}",
-            milliseconds(
-                {
-                    "ours": partial(filtered, image, FILTERS),
-                    "Pillow in a loop": partial(by_pillow, arrays, KERNELS),
-                    "four convolutions": partial(by_convolutions, image),
-                }
-            ),
-        )
-    table("an epoch of 64 tiles, 256 pictures, CPU", milliseconds(epochs("cpu"), repeats=5))
+        compare(image, f"CPU, threads: {threads}")
+        print_table(f"{title}, CPU, threads: {threads}", unit, epoch_seconds(many, copied, "cpu"))
     if torch.cuda.is_available():
-        name, on_gpu = torch.cuda.get_device_name(), image.cuda()
-        table(
-            f"16 tiles of 256 x 256, four filters, {name}",
-            milliseconds(
-                {
-                    "ours": partial(filtered, on_gpu, FILTERS),
-                    "Pillow in a loop, on the host": partial(by_pillow, arrays, KERNELS),
-                    "four convolutions": partial(by_convolutions, on_gpu),
-                }
-            ),
-        )
-        table(f"an epoch of 64 tiles, 256 pictures, {name}", milliseconds(epochs("cuda"), repeats=5))
+        compare(image.cuda(), torch.cuda.get_device_name())
+        print_table(f"{title}, {torch.cuda.get_device_name()}", unit, epoch_seconds(many, copied, "cuda"))
 
 
 if __name__ == "__main__":

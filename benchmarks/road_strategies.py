@@ -2,15 +2,14 @@
 
 Trains VGG10 on the 70 road tiles under $BELVEDERE_DATA/roads with each strategy and seed through the command line, all
 for as many steps of as many pictures: eight tiles, or two with their copies. Beside it, a U-Net whose encoder starts
-from ImageNet is trained for the same time. Prints a table of the test tiles' figures in Markdown and draws the
-validation curve of every run. Runs that are done already are not run again.
+from ImageNet is trained for as long as the quickest of them took. Prints a table of the test tiles' figures in
+Markdown and draws the validation curve of every run. Runs that are done already are not run again.
 """
 
 import argparse
 import csv
 import math
 import os
-import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -112,7 +111,7 @@ def main() -> None:
         ]
         for job in jobs:
             job.result()
-        limit = math.ceil(statistics.mean(seconds(run) for name in STRATEGIES for run in runs[name]))
+        limit = math.ceil(min(seconds(run) for name in STRATEGIES for run in runs[name]))
         unet = ["--config", "roads/unet", "--model.pretrained", str(asked.weights.absolute()),
                 "--trainer.max_time", f"00:00:{limit // 60:02d}:{limit % 60:02d}"]  # fmt: skip
         jobs = [

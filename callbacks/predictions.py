@@ -1,7 +1,6 @@
 """Writes what `predict` found: tables for machines, pictures for people."""
 
 import csv
-import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from callbacks.canvas import Canvas, Marker
 from callbacks.drawing import labelled, overlay, save_picture, scaled_masks
+from callbacks.writing import new_part, place, remove_part
 from ops.rle import encode
 from tasks.base import Batch
 
@@ -33,7 +33,7 @@ class SegmentationWriter(Callback):
     def __init__(self, submission: bool = True, folders: bool = True) -> None:
         self.submission, self.folders = submission, folders
         self._canvas: Canvas | None = None
-        self.folder = self.part = Path()
+        self.part = Path()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the folders and an empty table.
@@ -41,17 +41,11 @@ class SegmentationWriter(Callback):
         Raises:
             ValueError: The masks of several classes would overwrite each other.
         """
-        self.folder = Path(trainer.strategy.broadcast(trainer.default_root_dir))
-        self.part = self.folder / "part"
         self.task = cast(Marker, pl_module)
         self.classes: list[str] = list(self.task.classes)
         if not self.folders and len(self.classes) > 1:
             raise ValueError(f"folders is false and the classes are {self.classes}; one class was wanted, or folders")
-        if trainer.is_global_zero:
-            shutil.rmtree(self.part, ignore_errors=True)
-            for name in ("overlays", *map(self._masks_of, self.classes)):
-                (self.part / name).mkdir(parents=True)
-        trainer.strategy.barrier()
+        self.part = new_part(trainer, ["overlays", *map(self._masks_of, self.classes)])
         self._table(trainer.global_rank).write_text("")
 
     def _masks_of(self, label: str) -> str:
@@ -59,8 +53,7 @@ class SegmentationWriter(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves nothing that is half written."""
-        if trainer.predicting and trainer.is_global_zero and self.part.name:
-            shutil.rmtree(self.part, ignore_errors=True)
+        remove_part(trainer, self.part)
 
     def _table(self, rank: int) -> Path:
         return self.part / f"rows{rank}.csv"
@@ -106,15 +99,7 @@ class SegmentationWriter(Callback):
             return
         self._merge(trainer.world_size)
         count = len(list((self.part / "overlays").iterdir()))
-        written = sorted(self.part.iterdir())
-        for path in written:
-            place = self.folder / path.name
-            if place.is_dir():
-                shutil.rmtree(place)
-            path.replace(place)
-        self.part.rmdir()
-        places = "".join(f"\n  {self.folder / path.name}" for path in reversed(written))
-        rank_zero_info(f"Pictures predicted: {count}.{places}")
+        rank_zero_info(f"Pictures predicted: {count}.{place(self.part)}")
 
     def _merge(self, world_size: int) -> None:
         rows: list[list[str]] = []

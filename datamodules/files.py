@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +100,7 @@ def read_picture(path: Path, at_least: tuple[int, int] | None = None) -> NDArray
         DataError: The file is missing, truncated, not a picture, or has more than 8 bits a channel.
     """
     with _opened(path) as picture:
-        if picture.mode.startswith(("I", "F")):
+        if picture.mode.startswith(("I", "F")) or any(";16" in str(part) for part in getattr(picture, "tile", ())):
             raise DataError(
                 f"{path} has the mode {picture.mode!r}, more than 8 bits a channel; 8-bit pictures were wanted. "
                 "Scale it to 8 bits first."
@@ -112,28 +112,64 @@ def read_picture(path: Path, at_least: tuple[int, int] | None = None) -> NDArray
         return _array(upright if upright.mode == "RGB" else upright.convert("RGB"))
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
-    """A mask picture as (H, W): true above half of its range, or above 0 where it holds 0 and one other value.
+def read_mask(path: Path, least: int = 128) -> NDArray[np.bool_]:
+    """A mask picture as (H, W): true from `least` on, or above 0 where it holds 0 and one other value.
+
+    Palettes and colours are taken for the greys that they look like.
+
+    Args:
+        path: Any picture file.
+        least: The lowest grey of 0 to 255 that belongs to the mask; of 16 bits, 256 times that.
 
     Raises:
-        DataError: The file is missing, truncated or not a picture, or its values are neither kind.
+        DataError: The file is missing, truncated or not a picture, or its values are neither 0 and one other, nor
+            dark and bright with a rim of greys.
     """
     with _opened(path) as picture:
-        values = np.asarray(picture if picture.mode in ("1", "L", "I;16", "I", "P") else picture.convert("L"))
+        values = _greys(path, picture)
     if values.dtype == np.bool_:
         return values
-    high = int(values.max(initial=0))
-    if high <= 1:
+    levels, counts = _levels(values)
+    high = int(levels[-1])
+    if len(levels) <= 2 and levels[0] in (0, high):
         return values > 0
-    half = 127 if high <= 255 else 32767
-    if high > half:
-        return values > half
-    if not np.all((values == 0) | (values == high)):
+    lowest = least if high <= 255 else 256 * least
+    between = (levels > 0.15 * high) & (levels < 0.85 * high)
+    flat = between.sum() <= 16 and counts[between].sum() > 0.5 * counts[levels > 0].sum()  # a rim has many greys
+    if high < lowest or flat:
         raise DataError(
-            f"{path} has values from {values.min()} to {high}; 0 and 255, or 0 and 1, were wanted. "
-            "Write one mask file a class."
+            f"{path} has {len(levels)} values from {levels[0]} to {high}; 0 and 255, or 0 and one other value, were "
+            "wanted. Write one mask file a class."
         )
-    return values > 0
+    return values >= lowest
+
+
+def _greys(path: Path, picture: Image.Image) -> NDArray[Any]:
+    """The values (H, W) of a mask picture.
+
+    Raises:
+        DataError: It has more than two colours, or shows something by transparency alone.
+    """
+    if picture.mode in ("1", "L", "I;16", "I"):
+        return np.asarray(picture)
+    colours = np.asarray(picture.convert("RGB"))
+    greys = np.asarray(picture.convert("RGB").convert("L"))
+    if "A" in picture.getbands() and greys.min() == greys.max() and len(set(picture.getchannel("A").getextrema())) > 1:
+        raise DataError(f"{path} is of one colour, and drawn by transparency; a mask of 0 and 255 was wanted.")
+    coloured = (colours.max(axis=2) - colours.min(axis=2)) > 40
+    if coloured.mean() > 0.01 and len(_levels(greys)[0]) > 2:
+        raise DataError(f"{path} has several colours; 0 and 255 were wanted. Write one mask file a class.")
+    return greys
+
+
+def _levels(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The values that occur, in rising order, and how often each does."""
+    if values.dtype != np.uint8:
+        levels, counts = np.unique(values, return_counts=True)
+        return levels, counts
+    counts = np.bincount(values.ravel(), minlength=256)
+    levels = np.flatnonzero(counts)
+    return levels, counts[levels]
 
 
 def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":

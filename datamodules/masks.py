@@ -62,15 +62,20 @@ def mask_source(root: Path, classes: Sequence[str]) -> MaskSource:
     raise DataError(f"No data set in {root} ({_found(root)}). Wanted:\n{LAYOUTS.format(root=root)}")
 
 
-def one_mask_each(root: Path) -> "FolderMasks":
+def one_mask_each(root: Path, layout: str = LAYOUT, least: int = 128) -> "FolderMasks":
     """Pictures in `images`, and the mask of each in `masks`; what is wrong with them is in its `problems`.
+
+    Args:
+        root: The folder of the data set.
+        layout: What is told where there is none, with `{root}` in it.
+        least: The lowest grey of 0 to 255 that belongs to a mask.
 
     Raises:
         DataError: There is no data set.
     """
     if not (root / "images").is_dir():
-        raise DataError(f"No data set in {root} ({_found(root)}). Wanted:\n{LAYOUT.format(root=root)}")
-    return FolderMasks(root, [root / "masks"])
+        raise DataError(f"No data set in {root} ({_found(root)}). Wanted:\n{layout.format(root=root)}")
+    return FolderMasks(root, [root / "masks"], least)
 
 
 def _found(root: Path) -> str:
@@ -88,13 +93,14 @@ class FolderMasks:
     Args:
         root: Holds `images`.
         folders: Of the masks of the K classes.
+        least: The lowest grey of 0 to 255 that belongs to a mask.
 
     Raises:
         DataError: There are no pictures.
     """
 
-    def __init__(self, root: Path, folders: Sequence[Path]) -> None:
-        self.root = root
+    def __init__(self, root: Path, folders: Sequence[Path], least: int = 128) -> None:
+        self.root, self.least = root, least
         self.folder = root / "images"
         self.problems: list[str] = []
         pictures = self._by_stem(picture_files(self.folder))
@@ -125,9 +131,10 @@ class FolderMasks:
     def _mask_files(self, folder: Path) -> list[Path]:
         if not folder.is_dir():
             found = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
+            more = ", or give --data.classes" if folder.parent != self.root else ""
             self.problems.append(
                 f"there is no folder {folder}; masks were wanted there. {folder.parent} holds "
-                f"{', '.join(found) or 'nothing'}: rename a folder, or give another --data.root or --data.classes."
+                f"{', '.join(found) or 'nothing'}: rename a folder{more}."
             )
             return []
         try:
@@ -150,7 +157,7 @@ class FolderMasks:
             DataError: The mask cannot be read.
         """
         path = self._masks_of(name)[0]
-        return np.zeros(picture_size(self.path(name)), np.bool_) if path is None else read_mask(path)
+        return np.zeros(picture_size(self.path(name)), np.bool_) if path is None else read_mask(path, self.least)
 
     def masks(self, name: str, size: tuple[int, int]) -> NDArray[np.bool_]:
         """The picture's masks (K, H, W) at this height and width.
@@ -159,7 +166,8 @@ class FolderMasks:
             DataError: A mask cannot be read.
         """
         empty = np.zeros(size, dtype=np.bool_)
-        return np.stack([resized_mask(read_mask(path), size) if path else empty for path in self._masks_of(name)])
+        paths = self._masks_of(name)
+        return np.stack([resized_mask(read_mask(path, self.least), size) if path else empty for path in paths])
 
     def misfit(self, name: str) -> str | None:
         """What is wrong with the sizes of a picture's masks, or None."""

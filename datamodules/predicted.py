@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.decoded import Size, channels_first
-from datamodules.files import picture_size, read_picture, refuse
+from datamodules.files import collected, picture_size, read_picture, refuse
 from datamodules.geometry import resized
 from datamodules.loaders import Samples
 from ops.windows import cut, window_grid
@@ -49,7 +49,9 @@ def predicted(
             for stem, count in stems.items() if count > 1], str(files[0].parent))  # fmt: skip
     if window is None:
         return Samples([file.name for file in files], WholePictures(list(files), size, output_size))
-    grids = [window_grid(picture_size(file), window, overlap) for file in files]
+    grids: list[list[Size]] = []
+    checks = [lambda file=file: grids.append(window_grid(picture_size(file), window, overlap)) for file in files]
+    refuse(collected(checks), str(files[0].parent))
     places = [(picture, *origin) for picture, grid in enumerate(grids) for origin in grid]
     ends = np.cumsum([len(grid) for grid in grids]).tolist()
     groups = [range(end - len(grid), end) for grid, end in zip(grids, ends, strict=True)]

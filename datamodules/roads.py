@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from datamodules.base import SPLITS, ImageDataModule, Study, check
 from datamodules.decoded import DecodedSample, Size
@@ -35,7 +35,7 @@ class RoadsDataModule(ImageDataModule):
         size: Height and width that the network is given; tiles are resized to it.
         overlap: Least share of a predicted window that it has in common with the next one, in [0, 1).
         strategy: What a training batch of B pictures becomes: itself (`few`), or with its copies 4B (`rotations`,
-            `filters`, `both`), as `ops.copies` says.
+            `filters` of the three by default, `both`), as `ops.copies` says.
         filters: What `filters` and `both` filter with, each one of contour, detail, edge_enhance and find_edges.
         samples_per_category: Pictures that are drawn from each category with the run's seed, to train and validate on;
             the paper's are 520. None takes all.
@@ -77,8 +77,10 @@ class RoadsDataModule(ImageDataModule):
             f"the strategy {strategy!r} turns tiles by 90 degrees, and size is {list(size)}; equal height and width "
             "were wanted",
         )
-        unknown = [name for name in filters if name not in FILTERS]
-        check(not unknown, f"filters are {list(filters)}; each one of {', '.join(FILTERS)} was wanted")
+        check(
+            set(filters) <= set(FILTERS) and len(set(filters)) == len(filters),
+            f"filters are {list(filters)}; different ones of {', '.join(FILTERS)} were wanted",
+        )
         check(bool(filters) or strategy in ("few", "rotations"), f"the strategy {strategy!r} wants one filter at least")
         check(
             samples_per_category is None or samples_per_category >= 1,
@@ -153,6 +155,10 @@ class RoadsDataModule(ImageDataModule):
             DataError: A category has too few pictures, or a table is not as wanted.
         """
         self._category_of = self.categories(tiles)
+        if self.samples_per_category is not None and (self.root / "splits.csv").is_file():
+            rank_zero_warn(
+                f"{self.root / 'splits.csv'} says which pictures are taken; samples_per_category does nothing."
+            )
         return self.split(tiles.source.names)
 
     def draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
@@ -174,6 +180,8 @@ class RoadsDataModule(ImageDataModule):
                 chosen = np.random.default_rng(self.seed).permutation(len(drawn))[: self.samples_per_category]
                 drawn = [drawn[i] for i in sorted(chosen)]
             vals = round(self.val_fraction * len(drawn))
+            if self.val_fraction > 0 and len(drawn) > 1:
+                vals = max(1, vals)
             splits["val"] += drawn[:vals]
             splits["train"] += drawn[vals:]
         refuse(problems, str(self.root))

@@ -41,12 +41,13 @@ def study(data: RoadsDataModule) -> Study:
     categories = data.categories(tiles)
     split_of = {name: split for split, names in data.split_by_category(tiles).items() for name in names}
     table = _pictures(tiles, categories, split_of)
+    by_road = np.argsort([tiles.masks[row].mean() for row in range(len(tiles.pictures))], kind="stable")
     return Study(
         tables={"summary": _summary(table), "pictures": table},
         charts=_charts(table),
-        examples=_examples(tiles),
+        examples=_examples(tiles, by_road),
         classes=["road"],
-        panels={"copies": _copies(tiles)},
+        panels={"copies": _copies(tiles, by_road)},
     )
 
 
@@ -105,21 +106,19 @@ def _charts(table: "pd.DataFrame") -> "dict[str, pd.Series[Any]]":
     }
 
 
-def _examples(tiles: Tiles) -> list[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Tiles with no road to much of it, each of another picture where there are enough."""
-    shares = np.array([tiles.masks[row].mean() for row in range(len(tiles.pictures))])
-    order = np.argsort(shares, kind="stable")
-    chosen = dict.fromkeys(order[np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int)].tolist())
+def _examples(tiles: Tiles, by_road: NDArray[np.int64]) -> list[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Tiles from those with the least road to those with the most."""
+    places = np.linspace(0, len(by_road) - 1, EXAMPLES).round().astype(int)
+    chosen = dict.fromkeys(by_road[places].tolist())
     return [
         (tiles.source.names[tiles.owners[row]], np.array(tiles.pictures[row]), tiles.masks[row].astype(np.bool_))
         for row in chosen
     ]
 
 
-def _copies(tiles: Tiles) -> Panel:
+def _copies(tiles: Tiles, by_road: NDArray[np.int64]) -> Panel:
     """Tiles and all the copies that training can make of them, the mask of each copy below it."""
-    shares = np.array([tiles.masks[row].mean() for row in range(len(tiles.pictures))])
-    rows = np.argsort(-shares, kind="stable")[:: max(1, len(shares) // 4)][:COPIED].tolist()
+    rows = by_road[::-1][:: max(1, len(by_road) // 4)][:COPIED].tolist()
     titles = ["tile", "90°", "180°", "270°", *(name.replace("_", " ") for name in FILTERS)]
     lines: list[list[NDArray[np.uint8]]] = []
     for row in rows:

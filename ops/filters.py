@@ -19,16 +19,16 @@ from torch import Tensor
 
 FILTERS = ("contour", "detail", "edge_enhance", "find_edges")
 
-CACHED = 2**18  # values that are worked on at once on a CPU: 256 x 256 x 3 of them were the fastest
+CACHED = 2**18  # values that a CPU thread works on at once: 256 x 256 x 3 of them were the fastest
 
 
 def filtered(image: Tensor, filters: Sequence[str]) -> Tensor:
     """Pictures filtered as Pillow's `ImageFilter` does it, the outermost pixels copied.
 
     uint8 pictures become what Pillow makes of them, to the last bit. Floating-point pictures in [0, 1] are filtered
-    without rounding to levels, differentiably, in float32 (float64 in its own precision). Of levels divided by 255,
-    the result is within 0.5/255 of Pillow's in float32. float16 and bfloat16 hold such levels rounded, and the filters
-    enlarge that: they are within HALF/255 and BFLOAT/255.
+    without rounding to levels, differentiably, in float32 (float64 in its own precision). Where they are levels
+    divided by 255, the result is within 0.5/255 of Pillow's in float32. float16 and bfloat16 hold such levels rounded,
+    which the filters enlarge: the result is within 1.2/255 and 4.5/255 (1.04/255 and 4.31/255 on aerial tiles).
 
     Autocast changes nothing: it leaves sums and products of elements as they are.
 
@@ -55,33 +55,35 @@ def filtered(image: Tensor, filters: Sequence[str]) -> Tensor:
     if image.device.type != "cpu":
         return _filtered(image, filters)
     # a large batch would leave the cache between any two steps
-    size = max(1, CACHED // max(1, image.shape[1:].numel()))
-    return torch.cat([_filtered(part, filters) for part in image.split(size)], dim=1)
+    size = max(1, CACHED * torch.get_num_threads() // max(1, image.shape[1:].numel()))
+    return torch.cat([_filtered(part, filters) for part in torch.split(image, size)], dim=1)
 
 
 def _filtered(image: Tensor, filters: Sequence[str]) -> Tensor:
     """The same of pictures and filters that are known to be right, all at once."""
     result = image.unsqueeze(0).repeat(len(filters), 1, 1, 1, 1)
     if filters and min(image.shape[-2:]) >= 3:
-        filter_inside = _filter_levels if image.dtype == torch.uint8 else _filter_values
-        for place, inside in enumerate(filter_inside(image, filters)):
-            result[place, ..., 1:-1, 1:-1] = inside
+        made = _filter_levels(image, filters) if image.dtype == torch.uint8 else _filter_values(image, filters)
+        for place, name in enumerate(filters):
+            result[place, ..., 1:-1, 1:-1] = made[name]
     return result
 
 
-def _filter_levels(image: Tensor, filters: Sequence[str]) -> list[Tensor]:
+def _filter_levels(image: Tensor, filters: Sequence[str]) -> dict[str, Tensor]:
     """What each filter makes of the inner pixels of uint8 pictures, (B, C, H - 2, W - 2)."""
-    levels = image.to(torch.int16)  # which holds 11 times 255, and more
-    centre, box = levels[..., 1:-1, 1:-1], _box(levels)
-    made = []
-    for name in filters:
-        if name == "detail":
-            made.append(_detail_levels(image))
-        elif name == "edge_enhance":
-            made.append((11 * centre - box + 1 >> 1).clamp_(0, 255))
-        else:
-            edges = 9 * centre - box
-            made.append((edges + 255 if name == "contour" else edges).clamp_(0, 255))
+    made = {}
+    if "detail" in filters:
+        made["detail"] = _detail_levels(image)
+    if set(filters) - {"detail"}:
+        levels = image.to(torch.int16)  # sums lie between -8 and 11 times 255
+        centre = levels[..., 1:-1, 1:-1]
+        edges = 9 * centre - _box(levels)
+        if "contour" in filters:
+            made["contour"] = (edges + 255).clamp_(0, 255)
+        if "edge_enhance" in filters:
+            made["edge_enhance"] = (edges + 2 * centre + 1 >> 1).clamp_(0, 255)
+        if "find_edges" in filters:
+            made["find_edges"] = edges.clamp_(0, 255)
     return made
 
 
@@ -96,21 +98,18 @@ def _detail_levels(image: Tensor) -> Tensor:
     return (sides[..., 2:, 1:-1] + 0.5 + middle + sides[..., :-2, 1:-1]).clamp_(0, 255)
 
 
-def _filter_values(image: Tensor, filters: Sequence[str]) -> list[Tensor]:
-    """The same of floating-point pictures, in float32 and without rounding."""
+def _filter_values(image: Tensor, filters: Sequence[str]) -> dict[str, Tensor]:
+    """The same of floating-point pictures, without rounding to levels."""
     values = image if image.dtype == torch.float64 else image.float()
-    centre, box = values[..., 1:-1, 1:-1], _box(values)
-    made = []
-    for name in filters:
-        if name == "detail":
-            cross = values[..., :-2, 1:-1] + values[..., 2:, 1:-1] + values[..., 1:-1, :-2] + values[..., 1:-1, 2:]
-            result = (10 * centre - cross) / 6
-        elif name == "edge_enhance":
-            result = (11 * centre - box) / 2
-        else:
-            result = 9 * centre - box + (name == "contour")
-        made.append(result.clamp(0, 1).to(image.dtype))
-    return made
+    centre = values[..., 1:-1, 1:-1]
+    made = {}
+    if "detail" in filters:
+        cross = values[..., :-2, 1:-1] + values[..., 2:, 1:-1] + values[..., 1:-1, :-2] + values[..., 1:-1, 2:]
+        made["detail"] = (10 * centre - cross) / 6
+    if set(filters) - {"detail"}:
+        edges = 9 * centre - _box(values)
+        made |= {"contour": edges + 1, "edge_enhance": edges / 2 + centre, "find_edges": edges}
+    return {name: made[name].clamp(0, 1) for name in made if name in filters}
 
 
 def _box(values: Tensor) -> Tensor:

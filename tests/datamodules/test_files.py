@@ -2,6 +2,7 @@ import pickle
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -107,6 +108,13 @@ def test_more_than_eight_bits_are_refused(mode: str, tmp_path: Path) -> None:
         read_picture(path)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_colours_of_sixteen_bits_are_refused(suffix: str, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / f"a{suffix}"), np.full((4, 4, 3), 4000, np.uint16))  # Pillow would make 15 of it
+    with pytest.raises(DataError, match=rf"a{suffix} has the mode 'RGB', more than 8 bits a channel"):
+        read_picture(tmp_path / f"a{suffix}")
+
+
 @pytest.mark.parametrize("reader", [read_picture, picture_size, read_mask])
 def test_files_that_are_no_pictures_are_refused(reader: object, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
@@ -144,6 +152,12 @@ def test_a_header_of_a_giant_is_refused(tmp_path: Path) -> None:
 HALF = np.arange(600).reshape(20, 30) < 250
 
 
+def palette(indices: np.ndarray, colours: list[int]) -> Image.Image:
+    image = Image.fromarray(indices.astype(np.uint8), "P")
+    image.putpalette(colours)
+    return image
+
+
 @pytest.mark.parametrize(
     "image",
     [
@@ -154,8 +168,24 @@ HALF = np.arange(600).reshape(20, 30) < 250
         Image.fromarray(HALF * np.uint16(65535)),
         Image.fromarray(np.repeat(HALF[..., None] * np.uint8(255), 3, axis=2)),
         Image.fromarray(HALF.astype(np.uint8)).convert("P"),
+        palette(~HALF, [255, 255, 255, 0, 0, 0]),
+        Image.fromarray(HALF * np.uint8(255)).quantize(2),
+        Image.fromarray(HALF * np.uint8(100)),
+        Image.fromarray(HALF[..., None] * np.array([255, 0, 0], np.uint8)),
     ],
-    ids=["one bit", "0 and 1", "0 and 255", "grey", "16 bits", "rgb", "palette"],
+    ids=[
+        "one bit",
+        "0 and 1",
+        "0 and 255",
+        "grey",
+        "16 bits",
+        "rgb",
+        "palette",
+        "white first",
+        "quantized",
+        "0 and 100",
+        "red",
+    ],
 )
 def test_masks_are_what_is_above_half(image: Image.Image, tmp_path: Path) -> None:
     mask = read_mask(saved(tmp_path / "a.png", image))
@@ -167,10 +197,28 @@ def test_empty_masks_are_empty(tmp_path: Path) -> None:
     assert not read_mask(saved(tmp_path / "a.png", np.zeros((4, 5), np.uint8))).any()
 
 
-def test_masks_of_several_classes_in_one_file_are_refused(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.png", np.arange(4, dtype=np.uint8).reshape(2, 2))
-    with pytest.raises(DataError, match=r"a\.png has values from 0 to 3; 0 and 255, or 0 and 1, were wanted\."):
+CLASSES = np.arange(600).reshape(20, 30) // 150
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (CLASSES, r"has 4 values from 0 to 3; 0 and 255, or 0 and one other value, were wanted\."),
+        (CLASSES * 60, "has 4 values from 0 to 180"),
+        (np.stack([CLASSES == 1, CLASSES == 2, CLASSES == 9], axis=2) * 255, "has several colours; 0 and 255 were"),
+        (np.dstack([np.zeros((20, 30, 3)), HALF * 255]), "is of one colour, and drawn by transparency"),
+    ],
+)
+def test_masks_that_are_no_masks_are_refused(values: np.ndarray, message: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", values.astype(np.uint8))
+    with pytest.raises(DataError, match=rf"a\.png {message}"):
         read_mask(path)
+
+
+def test_rims_of_greys_are_no_classes(tmp_path: Path) -> None:
+    thin = np.asarray(Image.fromarray(HALF * np.uint8(255)).rotate(30, Image.Resampling.BICUBIC).resize((12, 8)))
+    assert len(np.unique(thin)) > 10
+    np.testing.assert_array_equal(read_mask(saved(tmp_path / "a.png", thin)), thin > 127)
 
 
 @pytest.mark.parametrize(

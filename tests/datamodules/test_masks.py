@@ -77,7 +77,7 @@ def test_pictures_and_masks_without_each_other_are_all_told(root: Path) -> None:
 def test_a_missing_folder_of_a_class_is_told_with_those_that_are_there(root: Path) -> None:
     assert problems(root, ["cloud", "land"]) == [
         f"there is no folder {root}/masks/land; masks were wanted there. {root}/masks holds cloud, open_sea: rename a "
-        "folder, or give another --data.root or --data.classes."
+        "folder, or give --data.classes."
     ]
 
 
@@ -85,7 +85,7 @@ def test_no_masks_at_all_are_told(tmp_path: Path) -> None:
     write(tmp_path / "images" / "a.jpg", picture((4, 4)))
     assert problems(tmp_path, ["cloud"]) == [
         f"there is no folder {tmp_path}/masks/cloud; masks were wanted there. {tmp_path}/masks holds nothing: rename a "
-        "folder, or give another --data.root or --data.classes."
+        "folder, or give --data.classes."
     ]
     (tmp_path / "masks" / "cloud").mkdir(parents=True)
     assert problems(tmp_path, ["cloud"])[0].startswith(f"{tmp_path}/masks/cloud holds no pictures; files ending in ")

@@ -79,6 +79,14 @@ def test_copies_of_samples_are_small(files: list[Path]) -> None:
     assert len(pickle.dumps(windows(files))) < 4000, "a worker would be sent the pictures"
 
 
+def test_all_that_are_no_pictures_are_told(files: list[Path]) -> None:
+    for file in files[:2]:
+        file.write_bytes(b"text")
+    with pytest.raises(DataError) as caught:
+        windows(files)
+    assert len(caught.value.problems) == 2
+
+
 def test_pictures_of_one_stem_are_refused(files: list[Path]) -> None:
     twin = files[0].with_suffix(".jpg")
     Image.open(files[0]).save(twin)

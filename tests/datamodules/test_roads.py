@@ -128,6 +128,11 @@ def test_all_pictures_are_taken_where_no_number_is_given(tmp_path: Path) -> None
     assert {split: len(part) for split, part in names.items()} == {"train": 12, "val": 3, "test": 15}
 
 
+def test_two_pictures_of_a_category_are_one_to_train_and_one_to_validate_on(tmp_path: Path) -> None:
+    names = splits(RoadsDataModule(write_tiles(tmp_path, roads=8, others=0), size=(8, 8), samples_per_category=2))
+    assert {split: len(part) for split, part in names.items()} == {"train": 1, "val": 1, "test": 4}
+
+
 def test_too_few_pictures_are_told_with_their_number(tmp_path: Path) -> None:
     root = write_tiles(tmp_path, roads=20, others=6)
     with pytest.raises(DataError) as caught:
@@ -141,7 +146,8 @@ def test_too_few_pictures_are_told_with_their_number(tmp_path: Path) -> None:
 def test_splits_of_the_users_win(tmp_path: Path) -> None:
     root = write_tiles(tmp_path, roads=3, others=0)
     (root / "splits.csv").write_text("name,split\nr0000.png,val\nr0001.png,train\nr0002.png,test\n")
-    names = splits(RoadsDataModule(root, size=(8, 8), samples_per_category=520))
+    with pytest.warns(UserWarning, match=r"splits\.csv says which pictures are taken; samples_per_category"):
+        names = splits(RoadsDataModule(root, size=(8, 8), samples_per_category=520))
     assert names == {"train": {"r0001.png"}, "val": {"r0000.png"}, "test": {"r0002.png"}}
 
 
@@ -174,7 +180,8 @@ def test_wrong_categories_are_all_told(tmp_path: Path) -> None:
         ({"window": (8, 0)}, r"window is \[8, 0\]; height and width in pixels"),
         ({"overlap": 1.0}, r"overlap is 1\.0; a share of the window in \[0, 1\) was wanted"),
         ({"size": (8, 16), "strategy": "both"}, "the strategy 'both' turns tiles by 90 degrees, and size is"),
-        ({"filters": ["sharpen"]}, r"filters are \['sharpen'\]; each one of contour, detail, edge_enhance, find_edges"),
+        ({"filters": ["sharpen"]}, r"filters are \['sharpen'\]; different ones of contour, detail, edge_enhance, find"),
+        ({"filters": ["detail", "detail"]}, r"filters are \['detail', 'detail'\]; different ones of"),
         ({"filters": []}, "the strategy 'filters' wants one filter at least"),
         ({"samples_per_category": 0}, "samples_per_category is 0; null, 1 or more was wanted"),
     ],

@@ -104,7 +104,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     problems = told(tmp_path)
     wanted = [f"the mask {masks}/b.png has no picture b.*", f"the picture {images}/a.png has no mask a.png",
               f"{masks}/c.png is 9 x 8 pixels (height x width); its picture c.png is 8 x 8",
-              f"{masks}/d.png has values from 0 to 3; 0 and 255, or 0 and 1, were wanted",
+              f"{masks}/d.png has 4 values from 0 to 3; 0 and 255, or 0 and one other value, were wanted",
               f"{images}/e.png has the mode 'I;16', more than 8 bits a channel",
               f"{images}/f.png is truncated or not a picture"]  # fmt: skip
     assert len(problems) == len(wanted)

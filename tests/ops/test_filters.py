@@ -36,7 +36,7 @@ def test_real_tiles_are_filtered_as_by_pillow(real_data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(4, 3, 64, 48), (2, 1, 33, 17), (1, 3, 1, 9), (1, 3, 9, 1), (2, 3, 2, 2), (1, 3, 3, 3), (1, 1, 2, 30)]
+    "shape", [(7, 3, 192, 256), (2, 1, 33, 17), (1, 3, 1, 9), (1, 3, 9, 1), (2, 3, 2, 2), (1, 3, 3, 3), (1, 1, 2, 30)]
 )
 def test_noise_is_filtered_as_by_pillow(shape: tuple[int, ...]) -> None:
     assert torch.equal(filtered(noise(*shape), FILTERS), by_pillow(noise(*shape)))
@@ -69,28 +69,68 @@ def test_any_memory_layout_will_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "levels"), [(torch.float32, 0.501), (torch.float64, 0.501), (torch.float16, 1.5), (torch.bfloat16, 6.0)]
+    ("dtype", "levels"), [(torch.float32, 0.501), (torch.float64, 0.501), (torch.float16, 1.2), (torch.bfloat16, 4.5)]
 )
 def test_floats_are_as_near_as_stated(dtype: torch.dtype, levels: float) -> None:
     image = noise(4, 3, 64, 64)
-    made = filtered((image.double() / 255).to(dtype), FILTERS)
+    image[0] = image[0] % 2 + 127  # bfloat16 holds 127/255 at its best and 128/255 at its worst
+    values = (image.double() / 255).to(dtype)
+    made = filtered(values, FILTERS)
     assert made.dtype == dtype
-    difference = (made.double() * 255 - by_pillow(image).double()).abs()
-    assert 0 < difference.max() <= levels
-    assert torch.equal(made[..., 0, :], ((image.double() / 255).to(dtype))[..., 0, :].expand(4, -1, -1, -1))
+    assert (made.double() * 255 - by_pillow(image).double()).abs().max() <= levels
+    for border in (0, -1):
+        assert torch.equal(made[..., border, :], values[..., border, :].expand(4, -1, -1, -1))
+        assert torch.equal(made[..., border], values[..., border].expand(4, -1, -1, -1))
 
 
-def test_autocast_changes_nothing() -> None:
+def test_floats_are_not_rounded_to_levels() -> None:
+    image = torch.zeros(1, 1, 3, 3, dtype=torch.float64)
+    image[0, 0, 1, 1], image[0, 0, 0, 1], image[0, 0, 0, 0] = 0.101, 0.03, 0.2
+    by_hand = [1.0, (10 * 0.101 - 0.03) / 6, (10 * 0.101 - 0.23) / 2, 8 * 0.101 - 0.23]
+    assert filtered(image, FILTERS)[:, 0, 0, 1, 1].tolist() == pytest.approx(by_hand, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+def test_autocast_changes_nothing(dtype: torch.dtype) -> None:
     image = noise(2, 3, 16, 16)
+    image = image if dtype == torch.uint8 else (image.float() / 255).to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        levels, values = filtered(image, FILTERS), filtered(image.float() / 255, FILTERS)
-    assert torch.equal(levels, filtered(image, FILTERS))
-    assert torch.equal(values, filtered(image.float() / 255, FILTERS))
+        made = filtered(image, FILTERS)
+    assert made.dtype == dtype
+    assert torch.equal(made, filtered(image, FILTERS))
+
+
+def test_half_types_are_calculated_in_float32() -> None:
+    image = (noise(2, 3, 16, 16).float() / 255).bfloat16()
+    assert torch.equal(filtered(image, FILTERS), filtered(image.float(), FILTERS).bfloat16())
 
 
 def test_floats_have_the_gradient_of_finite_differences() -> None:
-    image = torch.rand(1, 1, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    image = torch.rand(1, 1, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     assert torch.autograd.gradcheck(lambda picture: filtered(picture, FILTERS), image)
+
+
+def test_black_and_white_floats_have_finite_gradients() -> None:
+    image = (noise(2, 3, 300, 300) > 127).float().requires_grad_()
+    (gradient,) = torch.autograd.grad(filtered(image, FILTERS).sum(), image)
+    assert gradient.isfinite().all()
+    assert gradient.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_picture_is_filtered_the_same_in_any_batch(dtype: torch.dtype) -> None:
+    image = noise(5, 3, 200, 300).to(dtype)  # more than is worked on at once
+    image = image if dtype == torch.uint8 else image / 255
+    alone = torch.cat([filtered(picture[None], FILTERS) for picture in image], dim=1)
+    assert torch.equal(filtered(image, FILTERS), alone)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_filter_alone_gives_what_it_gives_among_others(name: str, dtype: torch.dtype) -> None:
+    image = noise(2, 3, 20, 20).to(dtype)
+    image = image if dtype == torch.uint8 else image / 255
+    assert torch.equal(filtered(image, [name])[0], filtered(image, FILTERS)[FILTERS.index(name)])
 
 
 @pytest.mark.gpu
@@ -99,6 +139,8 @@ def test_a_gpu_gives_the_same_bits() -> None:
         pytest.skip("no CUDA device")
     image = noise(8, 3, 256, 256)
     assert torch.equal(filtered(image.cuda(), FILTERS).cpu(), filtered(image, FILTERS))
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        assert torch.equal(filtered(image.cuda(), FILTERS).cpu(), filtered(image, FILTERS))
 
 
 def test_unknown_filters_and_other_pictures_are_refused() -> None:

@@ -55,9 +55,10 @@ def test_what_was_drawn_with_the_runs_seed_is_drawn_again(belvedere: Command, tr
         assert os.environ["PL_GLOBAL_SEED"] == seed
 
 
-def test_the_paper_trains_to_the_end_unless_asked_otherwise(belvedere: Command) -> None:
+@pytest.mark.parametrize("network", ["vgg10", "vgg12", "vgg16", "unet"])
+def test_roads_are_trained_to_the_end_unless_asked_otherwise(belvedere: Command, network: str) -> None:
     for overlays, patience in (([], None), (["--config", "early_stopping"], 15)):
-        printed = belvedere("fit", "--config", "roads/vgg10", *overlays, "--print_config")
+        printed = belvedere("fit", "--config", f"roads/{network}", *overlays, "--print_config")
         config = yaml.safe_load(printed.out)
         assert config["early_stopping"]["patience"] == patience
         assert (config["monitor"], config["trainer"]["max_epochs"]) == ("val/dice", 150)
