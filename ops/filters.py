@@ -27,8 +27,9 @@ def filtered(image: Tensor, filters: Sequence[str]) -> Tensor:
 
     uint8 pictures become what Pillow makes of them, to the last bit. Floating-point pictures in [0, 1] are filtered
     without rounding to levels, differentiably, in float32 (float64 in its own precision). Where they are levels
-    divided by 255, the result is within 0.5/255 of Pillow's in float32. float16 and bfloat16 hold such levels rounded,
-    which the filters enlarge: the result is within 1.2/255 and 4.5/255 (1.04/255 and 4.31/255 on aerial tiles).
+    divided by 255, the result is within 0.5/255 of Pillow's, but for the last bits of float32. float16 and bfloat16
+    hold such levels rounded, which the filters enlarge: the result is within 1.2/255 and 4.5/255 (on aerial tiles
+    1.04/255 and 4.31/255).
 
     Autocast changes nothing: it leaves sums and products of elements as they are.
 
