@@ -1,0 +1,202 @@
+import itertools
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from ops import edges
+from ops.edges import canny, grey
+
+THRESHOLDS = [(100, 200), (50, 150), (0, 0), (1, 255), (99.5, 200.7), (200, 100), (600, 1e9), (40000, 50000)]
+SIZES = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 3), (1, 7), (7, 1), (5, 300), (97, 131)]
+
+
+def noise(size: tuple[int, int], kind: str) -> Tensor:
+    """Three grey pictures: of all levels, of two, or smooth."""
+    levels = np.random.default_rng(0).integers(0, 256, (3, *size)).astype(np.uint8)
+    if kind == "binary":
+        levels = (levels // 128) * 255
+    if kind == "smooth":
+        levels = np.stack([cv2.GaussianBlur(each, (0, 0), 1.5) for each in levels])
+    return torch.from_numpy(levels.astype(np.uint8)).reshape(3, 1, *size)
+
+
+def spiral(side: int, light: int = 255) -> Tensor:
+    """One long line from the middle outwards, and nothing else."""
+    levels = np.zeros((side, side), np.uint8)
+    row, column, length = side // 2, side // 2, 4
+    for turn in itertools.cycle([(0, 1), (1, 0), (0, -1), (-1, 0)]):
+        end_row, end_column = row + turn[0] * length, column + turn[1] * length
+        if not (0 <= end_row < side and 0 <= end_column < side):
+            return torch.from_numpy(levels)[None, None]
+        cv2.line(levels, (column, row), (end_column, end_row), light)
+        row, column, length = end_row, end_column, length + 2
+    raise AssertionError
+
+
+def opencv(image: Tensor, low: float, high: float, l2: bool) -> Tensor:
+    found = [cv2.Canny(each, low, high, L2gradient=l2) for each in image[:, 0].numpy()]
+    return torch.from_numpy(np.stack(found).reshape(image.shape)) > 0
+
+
+def photographs(folder: Path) -> Tensor:
+    paths = [
+        *sorted((folder / "avalanches" / "images").iterdir())[:4],
+        *sorted((folder / "roads" / "images").iterdir())[:4],
+    ]
+    resized = [cv2.resize(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), (256, 256)) for path in paths]
+    return torch.stack([torch.from_numpy(each).permute(2, 0, 1) for each in resized])
+
+
+@pytest.mark.parametrize("l2", [False, True])
+@pytest.mark.parametrize("kind", ["noise", "binary", "smooth"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_edges_of_noise_equal_opencvs(size: tuple[int, int], kind: str, l2: bool) -> None:
+    image = noise(size, kind)
+    for low, high in THRESHOLDS:
+        found = canny(image, low, high, l2)
+        assert found.dtype == torch.bool
+        assert torch.equal(found, opencv(image, low, high, l2)), (low, high)
+
+
+def test_directions_next_to_the_tangent_are_opencvs() -> None:
+    # Of a million gradients a few lie so close to 22.5 degrees that the last bit of the tangent decides.
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 1, 1000, 1000)).astype(np.uint8))
+    assert torch.equal(canny(image, 0, 0), opencv(image, 0, 0, l2=False))
+
+
+def test_edges_are_found_and_not_everywhere() -> None:
+    share = float(canny(noise((97, 131), "smooth"), 50, 150).float().mean())
+    assert 0.05 < share < 0.5
+    assert not canny(torch.full((1, 1, 9, 9), 200, dtype=torch.uint8), 0, 0).any()
+
+
+def test_a_step_by_hand() -> None:
+    image = torch.zeros(1, 1, 4, 6, dtype=torch.uint8)
+    image[..., 3:] = 10  # a gradient of 40 in columns 2 and 3, of which the left one is kept
+    expected = torch.zeros(1, 1, 4, 6, dtype=torch.bool)
+    expected[..., 2] = True
+    for l2 in (False, True):
+        assert torch.equal(canny(image, 20, 39, l2), expected)
+        assert not canny(image, 20, 40, l2).any()
+
+
+@pytest.mark.parametrize("l2", [False, True])
+def test_a_spiral_is_followed_to_its_end(l2: bool) -> None:
+    image = spiral(201, light=40)
+    image[..., 100, 100:104] = 255  # its inner end, all that exceeds the higher threshold
+    found = canny(image, 50, 500, l2)
+    assert torch.equal(found, opencv(image, 50, 500, l2))
+    assert found[..., :6, :].any()
+    assert not canny(spiral(201, light=40), 50, 500, l2).any()
+
+
+# Edges between nodes i and j, and how many components they make.
+GRAPHS = {
+    "path": ([(i - 1, i) for i in range(1, 4096)], 1),
+    "tree": ([(i // 2, i) for i in range(2, 4096)], 2),
+    "star": ([(4095, i) for i in range(4095)], 1),
+    "rows joined to the next but one": (
+        [(i - 1, i) for i in range(4096) if i % 64] + [(i - 128, i) for i in range(128, 4096)],
+        2,
+    ),
+    "nothing": ([], 4096),
+}
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_components_take_few_rounds(graph: str, shuffled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, components = GRAPHS[graph]
+    nodes = torch.randperm(4096, generator=torch.Generator().manual_seed(0)) if shuffled else torch.arange(4096)
+    ends = nodes[torch.tensor(pairs, dtype=torch.int64).view(-1, 2)]
+    maximum, rounds = torch.maximum, []
+
+    def counted(one: Tensor, other: Tensor) -> Tensor:
+        rounds.append(len(one))
+        return maximum(one, other)
+
+    monkeypatch.setattr(torch, "maximum", counted)
+    labels = edges._components(4096, ends[:, 0], ends[:, 1])
+    assert len(rounds) <= 2 * 12  # twice the logarithm of the number of nodes
+    count, expected = connected_components(coo_array((np.ones(len(ends)), ends.T.numpy()), shape=(4096, 4096)), False)
+    assert count == components
+    smallest = [int(np.flatnonzero(expected == component)[0]) for component in range(count)]
+    assert labels.tolist() == [smallest[component] for component in expected]
+
+
+def test_pictures_of_a_batch_do_not_touch() -> None:
+    image = noise((40, 50), "smooth")
+    alone = torch.cat([canny(each[None], 20, 200) for each in image])
+    assert torch.equal(canny(image, 20, 200), alone)
+    assert canny(image[:0], 20, 200).shape == (0, 1, 40, 50)
+
+
+def test_layout_does_not_matter() -> None:
+    image = noise((50, 40), "smooth")
+    assert torch.equal(canny(image.mT, 50, 150), canny(image.mT.contiguous(), 50, 150))
+
+
+def test_grey_equals_opencvs_for_every_colour_of_a_fine_grid() -> None:
+    levels = np.unique([*range(0, 256, 3), 1, 127, 128, 254, 255]).astype(np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(1, len(levels), -1, 3)
+    expected = cv2.cvtColor(colours[0], cv2.COLOR_RGB2GRAY)
+    found = grey(torch.from_numpy(colours).permute(0, 3, 1, 2))
+    assert found.shape == (1, 1, *expected.shape)
+    np.testing.assert_array_equal(found[0, 0], expected)
+
+
+def test_kornia_finds_the_same_pixels_with_the_euclidean_gradient() -> None:
+    image = noise((64, 64), "smooth")
+    expected = opencv(image, 50, 150, l2=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = canny(image, 150, 50, l2=True, backend="kornia")
+    both = (found & expected).sum()
+    assert found.dtype == torch.bool
+    assert 2 * both / (found.sum() + expected.sum()) > 0.999
+
+
+def test_wrong_pictures_and_thresholds_are_refused() -> None:
+    image = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"torch.float32 and shape \(1, 1, 4, 4\); wanted uint8, \(B, 1, H, W\)"):
+        canny(image.float(), 1, 2)
+    with pytest.raises(ValueError, match=r"shape \(4, 4\); wanted uint8, \(B, 1, H, W\)"):
+        canny(image[0, 0], 1, 2)
+    with pytest.raises(ValueError, match=r"shape \(1, 1, 4, 4\); wanted uint8, \(B, 3, H, W\)"):
+        grey(image)
+    for low, high in [(-1, 2), (1, -2), (float("nan"), 2), (1, float("inf"))]:
+        with pytest.raises(ValueError, match=f"thresholds {low} and {high}; wanted finite numbers, 0 or more"):
+            canny(image, low, high)
+    with pytest.raises(ValueError, match="a backend 'skimage'; wanted 'opencv' or 'kornia'"):
+        canny(image, 1, 2, backend="skimage")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="l2=False and a lower threshold of 1; kornia has the Euclidean gradient only"):
+        canny(image, 1, 2, backend="kornia")
+    with pytest.raises(ValueError, match=r"lower threshold of 0; kornia .* thresholds above 0: set l2=True"):
+        canny(image, 0, 2, l2=True, backend="kornia")
+
+
+@pytest.mark.real
+def test_photographs_equal_opencvs(real_data: Path) -> None:
+    image = photographs(real_data)
+    flat = grey(image)
+    np.testing.assert_array_equal(
+        flat[:, 0], [cv2.cvtColor(each.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY) for each in image]
+    )
+    for (low, high), l2 in itertools.product(THRESHOLDS, [False, True]):
+        assert torch.equal(canny(flat, low, high, l2), opencv(flat, low, high, l2)), (low, high, l2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("l2", [False, True])
+def test_a_gpu_finds_the_same_pixels(l2: bool) -> None:
+    for image in [noise((97, 131), "noise"), noise((97, 131), "smooth"), spiral(201)]:
+        for low, high in THRESHOLDS:
+            assert torch.equal(canny(image.cuda(), low, high, l2).cpu(), canny(image, low, high, l2))
+    colours = torch.randint(0, 256, (2, 3, 64, 65), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(grey(colours.cuda()).cpu(), grey(colours))
