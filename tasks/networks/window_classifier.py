@@ -1,0 +1,97 @@
+"""Networks that say of a window of a picture whether its central pixel belongs to a class."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from tasks.networks.backbones import EXTRACTORS, HALF, feature_extractor
+from tasks.networks.layers import Normalize
+
+# The smallest window, in pixels, of which a pixel is left after the last layer.
+SMALLEST = {"cnn1d": 10, "cnn2d": 12, "vgg16": 32, "resnet50": 1, "inception_resnet_v2": 75}
+HIDDEN = 128  # width of the dense layer of the small networks
+
+
+class Grey(nn.Module):
+    """Averages the channels of a picture to one."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, 1, H, W)."""
+        return image.mean(dim=1, keepdim=True)
+
+
+def window_classifier(
+    name: Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "inception_resnet_v2"], window: int, channels: int = 3
+) -> nn.Sequential:
+    """A classifier of windows with random weights.
+
+    The networks that Alharbi et al. compare ("Predicting avalanche field in images using convolutional neural networks
+    and edge detection", 2020). The paper does not give the layers of its own two, which are built here of what it
+    names. `cnn1d` takes the rows of a window for the steps of a sequence: its first kernel is as wide as the window.
+    Neither pads, so that both have a dense form (`tasks.networks.dense`). The others are ImageNet classifiers up to
+    their last map, then its mean and one linear layer; they pad. `backbones.load_features(network[0], …)` fills them.
+
+    Trainable parameters, and the smallest window:
+
+    - `cnn1d`: 61,441 for 17 pixels and one channel, 67,969 for 17 and three, 142,721 for 33 and three; 10 pixels.
+    - `cnn2d`: 61,345, 61,921 and 324,065 for the same; 12 pixels.
+    - `vgg16`: 14,715,201; 32 pixels.
+    - `resnet50`: 23,510,081; any.
+    - `inception_resnet_v2`: 54,308,001; 75 pixels.
+
+    Args:
+        name: Which of them.
+        window: Height and width of the windows in pixels.
+        channels: 3, or 1 for a network that averages the channels itself: only `cnn1d` and `cnn2d`.
+
+    Returns:
+        A module that maps (B, 3, window, window) in [0, 1] to logits (B, 1). Its last layer is the linear one that
+        makes the logits; without it, `network[:-1]` maps to features (B, C).
+
+    Raises:
+        ValueError: There is no such network, it has no such number of channels, or the window is too small for it.
+    """
+    if name not in SMALLEST:
+        raise ValueError(f"network {name!r} is unknown; it is one of {', '.join(SMALLEST)}.")
+    if channels not in (1, 3) or (channels == 1 and name in EXTRACTORS):
+        raise ValueError(f"{name} with {channels} channels; wanted are 3, or 1 for cnn1d and cnn2d.")
+    if window < SMALLEST[name]:
+        raise ValueError(
+            f"windows of {window} pixels are too small for {name}, which needs {SMALLEST[name]}; "
+            "choose larger windows or another network."
+        )
+    if name in EXTRACTORS:
+        return nn.Sequential(
+            feature_extractor(name), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(EXTRACTORS[name][0], 1)
+        )
+    scale = [Normalize(*HALF)] if channels == 3 else [Grey(), Normalize((0.5,), (0.5,))]
+    if name == "cnn1d":
+        convolutions, features = _cnn1d(channels, window), 128 * (((window - 2) // 2 - 2) // 2)
+    else:
+        convolutions, features = _cnn2d(channels), 64 * (((window - 4) // 2 - 2) // 2) ** 2
+    hidden = [nn.Flatten(), nn.Linear(features, HIDDEN), nn.ReLU(inplace=True), nn.Dropout(0.5)]
+    return nn.Sequential(*scale, *convolutions, *hidden, nn.Linear(HIDDEN, 1))
+
+
+def _cnn1d(channels: int, window: int) -> list[nn.Module]:
+    """Convolutions along the rows: after the first, whose kernel is as wide as the window, maps have one column."""
+    return [
+        *_convolution(channels, 64, (3, window)),
+        nn.MaxPool2d((2, 1)),
+        *_convolution(64, 128, (3, 1)),
+        nn.MaxPool2d((2, 1)),
+    ]
+
+
+def _cnn2d(channels: int) -> list[nn.Module]:
+    return [
+        *_convolution(channels, 32, (3, 3)),
+        *_convolution(32, 32, (3, 3)),
+        nn.MaxPool2d(2),
+        *_convolution(32, 64, (3, 3)),
+        nn.MaxPool2d(2),
+    ]
+
+
+def _convolution(channels: int, outputs: int, kernel: tuple[int, int]) -> list[nn.Module]:
+    return [nn.Conv2d(channels, outputs, kernel), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]

@@ -1,0 +1,189 @@
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tasks.networks.dense import DenseForm, NoDenseFormError
+from tasks.networks.layers import Normalize
+from tasks.networks.window_classifier import window_classifier
+
+Layers = Callable[[int], list[nn.Module]]
+
+# Convolutions and poolings before the dense layers, given the window, with all that may leave a remainder out.
+MAPS: dict[str, Layers] = {
+    "two poolings": lambda _: [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3), nn.MaxPool2d(2)],
+    "three poolings": lambda _: [nn.Conv2d(3, 4, 2), nn.MaxPool2d(2), nn.MaxPool2d(2), nn.MaxPool2d(2)],
+    "poolings that overlap": lambda _: [nn.Conv2d(3, 4, 3), nn.MaxPool2d(3, 2), nn.Conv2d(4, 4, 2), nn.MaxPool2d(2, 3)],
+    "strides": lambda _: [nn.Conv2d(3, 4, 3, stride=2), nn.SiLU(), nn.Conv2d(4, 4, 2, stride=3)],
+    "dilation and groups": lambda _: [nn.Conv2d(3, 6, 2, dilation=3), nn.Conv2d(6, 4, 3, 2, dilation=2, groups=2)],
+    "means": lambda _: [nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(4, 4, 2), nn.AvgPool2d(3, 2)],
+    "mean of the map": lambda _: [nn.Conv2d(3, 4, 3, stride=2), nn.GELU(), nn.AdaptiveAvgPool2d(1)],
+    "oblong": lambda w: [nn.Conv2d(3, 4, (3, w)), nn.MaxPool2d((2, 1)), nn.Conv2d(4, 4, (2, 1), stride=(3, 1))],
+    "normalisation": lambda _: [nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ELU(),
+                                nn.MaxPool2d(2, dilation=2), nn.BatchNorm2d(4, eps=0.1, affine=False)],
+    "nested": lambda _: [nn.Sequential(Normalize((0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), nn.Sequential(nn.Conv2d(3, 4, 3))),
+                         nn.Dropout2d(0.5), nn.MaxPool2d(2), nn.Identity(), nn.PReLU()],
+    "none": lambda _: [],
+}  # fmt: skip
+
+
+def classifier(layers: list[nn.Module], window: int) -> nn.Sequential:
+    """The layers with dense layers behind, in double precision, far from how batch normalisation starts."""
+    torch.manual_seed(0)
+    convolutions = nn.Sequential(*layers)
+    values = convolutions.eval()(torch.zeros(1, 3, window, window)).flatten(1).shape[1]
+    head = [nn.Flatten(), nn.Dropout(0.5), nn.Linear(values, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2)]
+    return settle(nn.Sequential(convolutions, *head))
+
+
+def settle(network: nn.Sequential) -> nn.Sequential:
+    for layer in network.modules():
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.running_mean is not None:
+            layer.running_mean.normal_(0, 0.3)
+            layer.running_var.uniform_(0.3, 2)
+    return network.double().eval()
+
+
+def by_loop(network: nn.Module, image: Tensor, window: int) -> Tensor:
+    """What the classifier says of each window, cut out by slices."""
+    rows, columns = (side - window + 1 for side in image.shape[-2:])
+    with torch.no_grad():
+        windows = torch.cat([image[..., y : y + window, x : x + window] for y in range(rows) for x in range(columns)])
+        return network(windows).T.reshape(1, -1, rows, columns)
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("window", range(15, 36))
+def test_the_dense_form_says_of_every_window_what_the_classifier_says(name: str, window: int) -> None:
+    network = classifier(MAPS[name](window), window)
+    image = torch.rand(1, 3, window + 5, window + 4, dtype=torch.float64)
+    expected = by_loop(network, image, window)
+    with torch.no_grad():
+        dense = DenseForm(network, window)(image)
+        assert dense.shape == (1, 2, 6, 5)
+        torch.testing.assert_close(dense, expected, rtol=0, atol=1e-12)
+        single = DenseForm(network.float(), window)(image.float())
+        torch.testing.assert_close(single, expected.float(), rtol=0, atol=1e-6)
+    assert expected.std(dim=(2, 3)).min() > 1e-4  # windows differ by far more than the tolerances
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "channels"),
+    [("cnn1d", 17, 3), ("cnn1d", 33, 3), ("cnn2d", 17, 1), ("cnn2d", 17, 3), ("cnn2d", 24, 3), ("cnn2d", 33, 3)],
+)
+def test_our_own_networks_have_dense_forms(name: str, window: int, channels: int) -> None:
+    torch.manual_seed(0)
+    network = settle(window_classifier(name, window, channels))
+    image = torch.rand(1, 3, window + 4, window + 6, dtype=torch.float64)
+    expected = by_loop(network, image, window)
+    assert expected.std() > 1e-3
+    with torch.no_grad():
+        torch.testing.assert_close(DenseForm(network, window)(image), expected, rtol=0, atol=1e-12)
+        single = DenseForm(network.float(), window)(image.float())
+    torch.testing.assert_close(single, expected.float(), rtol=0, atol=1e-6)
+
+
+def test_each_picture_of_a_batch_has_its_own_logits() -> None:
+    dense = DenseForm(classifier(MAPS["two poolings"](20), 20), 20)
+    images = torch.rand(3, 3, 24, 22, dtype=torch.float64)
+    torch.testing.assert_close(dense(images), torch.cat([dense(image[None]) for image in images]))
+
+
+def test_features_before_the_last_layer_have_a_dense_form() -> None:
+    network = settle(window_classifier("cnn2d", 17))[:-1]
+    image = torch.rand(1, 3, 19, 20, dtype=torch.float64)
+    torch.testing.assert_close(DenseForm(network, 17)(image), by_loop(network, image, 17))
+
+
+def test_the_dense_form_follows_its_classifier() -> None:
+    network = classifier(MAPS["normalisation"](17), 17)
+    dense = DenseForm(network, 17)
+    assert [id(parameter) for parameter in dense.parameters()] == [id(parameter) for parameter in network.parameters()]
+    image = torch.rand(8, 3, 17, 17, dtype=torch.float64)
+    network.train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    before = dense(image)
+    network(image).square().mean().backward()
+    optimizer.step()
+    network.eval()
+    assert not torch.allclose(dense(image), before, atol=1e-3)
+    torch.testing.assert_close(dense(image).flatten(1), network(image))
+
+
+def test_a_copy_has_parameters_of_its_own() -> None:
+    dense = DenseForm(classifier(MAPS["nested"](17), 17), 17)
+    image = torch.rand(1, 3, 18, 19, dtype=torch.float64)
+    twin, before = copy.deepcopy(dense), dense(image)
+    with torch.no_grad():
+        for parameter in dense.parameters():
+            parameter.zero_()
+    assert torch.equal(twin(image), before)
+    assert not dense(image).any()
+
+
+def test_training_mode_changes_nothing() -> None:
+    network = classifier(MAPS["normalisation"](17), 17)
+    dense, image = DenseForm(network, 17), torch.rand(2, 3, 18, 18, dtype=torch.float64)
+    before, buffers = dense(image), copy.deepcopy(dict(network.named_buffers()))
+    assert torch.equal(dense.train()(image), before)
+    assert all(torch.equal(value, buffers[name]) for name, value in network.named_buffers())
+
+
+class Backwards(nn.Sequential):
+    def forward(self, image: Tensor) -> Tensor:
+        for layer in reversed(self):
+            image = layer(image)
+        return image
+
+
+PADS = "so that none equals it. Classify windows one by one, at a stride of 2 or 4"
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.Conv2d(3, 4, 3, padding=1), f"layer 0, Conv2d.*, pads: .*{PADS}"),
+        (nn.Conv2d(3, 4, 3, padding="same"), "layer 0, Conv2d.*, pads"),
+        (nn.Conv2d(3, 4, 3, padding=(0, 1)), "layer 0, Conv2d.*, pads"),
+        (nn.MaxPool2d(2, padding=1), "layer 0, MaxPool2d.*, pads"),
+        (nn.AvgPool2d(2, padding=1), "layer 0, AvgPool2d.*, pads"),
+        (nn.MaxPool2d(2, ceil_mode=True), "layer 0, MaxPool2d.*, pads"),
+        (nn.ZeroPad2d(1), "layer 0, ZeroPad2d.*, pads"),
+        (nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 3, padding=1)), "layer 0.1, Conv2d.*, pads"),
+        (nn.ModuleDict({"stem": nn.Conv2d(3, 4, 3, padding=1)}), "layer 0.stem, Conv2d.*, pads"),
+        (nn.GroupNorm(1, 3), "layer 0, GroupNorm, has no dense form that is known here; .* Classify windows one by"),
+        (nn.BatchNorm2d(3, track_running_stats=False), "layer 0, BatchNorm2d, has no dense form"),
+        (nn.AdaptiveAvgPool2d(2), "layer 0, AdaptiveAvgPool2d, has no dense form"),
+        (nn.AvgPool2d(2, divisor_override=3), "layer 0, AvgPool2d, has no dense form"),
+        (nn.Flatten(2), "layer 0, Flatten, has no dense form"),
+        (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(867)), "layer 0.1, BatchNorm1d, has no dense form"),
+        (Backwards(nn.ReLU(), nn.Conv2d(3, 4, 3)), "layer 0, Backwards, has no dense form"),
+        (nn.Conv2d(3, 4, 3), "the network ends in maps of 15 x 15"),
+    ],
+)
+def test_what_has_no_dense_form_is_refused_with_the_reason(layer: nn.Module, message: str) -> None:
+    with pytest.raises(NoDenseFormError, match=message):
+        DenseForm(nn.Sequential(layer), 17)
+
+
+@pytest.mark.parametrize(("name", "layer"), [("vgg16", "0.features.features.0"), ("resnet50", "0.features.conv1"),
+                                             ("inception_resnet_v2", "0.features.conv2d_2b.conv")])  # fmt: skip
+def test_padded_classifiers_are_refused(name: str, layer: str) -> None:
+    with torch.device("meta"):
+        network = window_classifier(name, 76)
+    with pytest.raises(NoDenseFormError, match=rf"layer {layer}, Conv2d\(.*padding=.*\), pads"):
+        DenseForm(network, 76)
+
+
+@pytest.mark.parametrize("window", [5, 13, 20])
+def test_windows_of_another_size_are_refused(window: int) -> None:
+    with pytest.raises(ValueError, match=rf"does not fit windows of {window} x {window} pixels; give the size"):
+        DenseForm(classifier(MAPS["two poolings"](17), 17), window)
+
+
+def test_pictures_smaller_than_the_window_are_refused() -> None:
+    dense = DenseForm(classifier(MAPS["strides"](17), 17), 17)
+    with pytest.raises(ValueError, match="a picture of 16 x 40 holds no window of 17 x 17; give a larger one"):
+        dense(torch.rand(1, 3, 16, 40, dtype=torch.float64))

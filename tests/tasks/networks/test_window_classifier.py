@@ -1,0 +1,221 @@
+from functools import cache
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import resnet50, vgg16
+from torchvision.transforms.functional import normalize, to_tensor
+
+from tasks.networks import backbones
+from tasks.networks.backbones import feature_extractor, load_features
+from tasks.networks.window_classifier import SMALLEST, window_classifier
+
+EXTRACTORS = ("vgg16", "resnet50", "inception_resnet_v2")
+IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+@cache
+def on_meta(name: str, window: int, channels: int = 3) -> nn.Sequential:
+    with torch.device("meta"):
+        return window_classifier(name, window, channels)
+
+
+def settle(network: nn.Sequential) -> nn.Sequential:
+    """In evaluation mode, with batch normalisation far from how it starts."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.weight.data.uniform_(0.5, 1)
+            layer.running_mean.normal_(0, 0.1)
+            layer.running_var.uniform_(0.5, 2)
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "channels", "count"),
+    [
+        ("cnn1d", 17, 1, 61_441),
+        ("cnn1d", 17, 3, 67_969),
+        ("cnn1d", 33, 3, 142_721),
+        ("cnn2d", 17, 1, 61_345),
+        ("cnn2d", 17, 3, 61_921),
+        ("cnn2d", 33, 3, 324_065),
+        ("vgg16", 33, 3, 14_714_688 + 513),
+        ("resnet50", 33, 3, 23_510_081),
+        ("inception_resnet_v2", 75, 3, 54_308_001),
+    ],
+)
+def test_parameters_are_counted_and_all_get_a_gradient(name: str, window: int, channels: int, count: int) -> None:
+    network = on_meta(name, window, channels)
+    assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == count
+    logits = network(torch.zeros(2, 3, window, window, device="meta"))
+    assert logits.shape == (2, 1)
+    logits.sum().backward()
+    assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_the_smallest_window_leaves_a_pixel(name: str) -> None:
+    window = SMALLEST[name]
+    assert on_meta(name, window)(torch.zeros(2, 3, window, window, device="meta")).shape == (2, 1)
+    with pytest.raises(
+        ValueError, match=f"windows of {window - 1} pixels are too small for {name}, which needs {window}"
+    ):
+        window_classifier(name, window - 1)
+
+
+@pytest.mark.parametrize("name", ["vgg16", "inception_resnet_v2"])
+def test_no_smaller_window_would_do(name: str) -> None:
+    side = SMALLEST[name] - 1
+    with pytest.raises(RuntimeError, match=r"(?i)size"):
+        on_meta(name, SMALLEST[name])(torch.zeros(2, 3, side, side, device="meta"))
+
+
+def test_cnn1d_slides_along_the_rows() -> None:
+    torch.manual_seed(0)
+    network = settle(window_classifier("cnn1d", 17))
+    first, second = (layer for layer in network if isinstance(layer, nn.Conv2d))
+    before, after = (layer for layer in network if isinstance(layer, nn.BatchNorm2d))
+    dense, last = (layer for layer in network if isinstance(layer, nn.Linear))
+    window = torch.rand(4, 3, 17, 17)
+    rows = (2 * window - 1).transpose(2, 3).flatten(1, 2)  # (B, C · W, H): a sequence of rows
+    kernel = first.weight.transpose(2, 3).flatten(1, 2)
+    maps = F.max_pool1d(F.relu(before(F.conv1d(rows, kernel, first.bias)[..., None])[..., 0]), 2)
+    maps = F.max_pool1d(F.relu(after(F.conv1d(maps, second.weight[..., 0], second.bias)[..., None])[..., 0]), 2)
+    torch.testing.assert_close(network(window), last(F.relu(dense(maps.flatten(1)))))
+
+
+def test_cnn2d_is_what_functional_calls_make_of_its_weights() -> None:
+    torch.manual_seed(0)
+    network = settle(window_classifier("cnn2d", 33))
+    convolutions = [layer for layer in network if isinstance(layer, nn.Conv2d)]
+    norms = [layer for layer in network if isinstance(layer, nn.BatchNorm2d)]
+    dense, last = (layer for layer in network if isinstance(layer, nn.Linear))
+    assert [layer.p for layer in network if isinstance(layer, nn.Dropout)] == [0.5]
+    window = torch.rand(2, 3, 33, 33)
+    maps = 2 * window - 1
+    for place, (convolution, norm) in enumerate(zip(convolutions, norms, strict=True)):
+        maps = F.relu(norm(F.conv2d(maps, convolution.weight, convolution.bias)))
+        maps = maps if place == 0 else F.max_pool2d(maps, 2)
+    assert maps.shape == (2, 64, 6, 6)
+    torch.testing.assert_close(network(window), last(F.relu(dense(maps.flatten(1)))))
+
+
+@pytest.mark.parametrize("name", ["cnn1d", "cnn2d"])
+def test_a_network_of_one_channel_averages_the_batchs_three(name: str) -> None:
+    torch.manual_seed(0)
+    network = window_classifier(name, 17, channels=1).eval()
+    window = torch.rand(2, 3, 17, 17)
+    grey = ((window[:, :1] + window[:, 1:2] + window[:, 2:]) / 3).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(network(grey), network(window))
+    torch.testing.assert_close(network[1](network[0](window)), 2 * grey[:, :1] - 1)
+    assert not torch.allclose(network(window), network(window.flip(3)), atol=1e-4)
+
+
+def torchvisions_features(name: str, weights: dict[str, Tensor]) -> nn.Module:
+    """What torchvision makes of a normalised picture with these weights: the last map, or its mean for ResNet-50."""
+    if name == "vgg16":
+        with torch.device("meta"):  # its dense layers nowhere in memory
+            model = vgg16()
+        model.load_state_dict(weights, strict=False, assign=True)
+        return model.features.eval()
+    model = resnet50()
+    model.fc = nn.Identity()
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert all(key.endswith("num_batches_tracked") for key in missing)
+    assert set(unexpected) <= {"fc.weight", "fc.bias"}
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", ["vgg16", "resnet50"])
+def test_large_networks_are_torchvisions_features_their_mean_and_a_linear_layer(name: str) -> None:
+    torch.manual_seed(0)
+    network = settle(window_classifier(name, 33))
+    weights = network[0].features.state_dict()
+    image = torch.rand(2, 3, 33, 33)
+    with torch.no_grad():
+        maps = torchvisions_features(name, dict(weights))(normalize(image, *IMAGENET))
+        assert maps.std() > 0
+        torch.testing.assert_close(network(image), network[-1](maps.flatten(2).mean(2) if maps.ndim == 4 else maps))
+        torch.testing.assert_close(network[:-1](image), maps.flatten(1))
+
+
+def test_inception_resnet_v2_is_timms_with_the_keys_of_the_encoder_whose_weights_fill_it() -> None:
+    features = on_meta("inception_resnet_v2", 75)[0].features
+    with torch.device("meta"):
+        encoder = backbones.encoder_of(backbones.segmentation_network("unet", "inceptionresnetv2", 1))
+        stock = timm.create_model("inception_resnet_v2")
+    shapes = {key: value.shape for key, value in features.state_dict().items()}
+    assert shapes == {key: value.shape for key, value in encoder.state_dict().items()}
+    assert shapes == {key: value.shape for key, value in stock.state_dict().items() if not key.startswith("classif")}
+    image = torch.zeros(1, 3, 299, 299, device="meta")
+    assert features(image).shape == stock.forward_features(image).shape == (1, 1536, 8, 8)
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_windows_are_normalised_as_the_weights_want_them(name: str) -> None:
+    card = timm.get_pretrained_cfg(name)
+    image = torch.rand(1, 3, 4, 4)
+    normalized = feature_extractor(name).normalize(image)
+    torch.testing.assert_close(normalized, normalize(image, list(card.mean), list(card.std)))
+
+
+def test_random_vgg16_lets_its_signal_through() -> None:
+    torch.manual_seed(0)
+    network = window_classifier("vgg16", 33).eval()
+    with torch.no_grad():
+        assert network[0](torch.rand(4, 3, 33, 33)).std() > 0.05  # PyTorch's own start leaves 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "window", "channels", "message"),
+    [
+        (
+            "cnn3d",
+            17,
+            3,
+            r"network 'cnn3d' is unknown; it is one of cnn1d, cnn2d, vgg16, resnet50, inception_resnet_v2\.",
+        ),
+        ("cnn2d", 17, 2, r"cnn2d with 2 channels; wanted are 3, or 1 for cnn1d and cnn2d\."),
+        ("vgg16", 33, 1, r"vgg16 with 1 channels; wanted are 3, or 1 for cnn1d and cnn2d\."),
+        ("inception_resnet_v2", 33, 3, r"windows of 33 pixels are too small for inception_resnet_v2, which needs 75"),
+    ],
+)
+def test_what_there_is_not_is_refused(name: str, window: int, channels: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        window_classifier(name, window, channels)
+
+
+def test_unknown_extractors_are_refused() -> None:
+    with pytest.raises(ValueError, match="feature extractor 'vgg17' is unknown; it is one of vgg16, resnet50"):
+        feature_extractor("vgg17")
+
+
+@pytest.mark.parametrize(("name", "encoder"), [("vgg16", "vgg16"), ("inception_resnet_v2", "inceptionresnetv2")])
+def test_weights_are_asked_for_by_the_encoders_name(monkeypatch: pytest.MonkeyPatch, name: str, encoder: str) -> None:
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(backbones, "load_weights", lambda *arguments: asked.append(arguments))
+    network = on_meta(name, 75)
+    load_features(network[0], name, True)
+    assert asked == [(network[0].features, encoder, True)]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("name", "file"), [("vgg16", "vgg16_features_fp16"), ("resnet50", "resnet50_fp16")])
+def test_real_weights_give_torchvisions_features_of_a_window(real_data: Path, name: str, file: str) -> None:
+    path = real_data.parent / "weights" / f"{file}.safetensors"
+    if not path.is_file():
+        pytest.skip(f"there are no real weights at {path}")
+    picture = Image.open(min((real_data / "roads" / "images").iterdir())).convert("RGB")
+    image = to_tensor(picture)[None, :, 100:133, 100:133]
+    network = window_classifier(name, 33).eval()
+    load_features(network[0], name, path)
+    reference = torchvisions_features(name, {key: value.float() for key, value in load_file(path).items()})
+    with torch.no_grad():
+        maps = reference(normalize(image, *IMAGENET))
+        torch.testing.assert_close(network[:-1](image), maps.flatten(1))
+        assert maps.std() > 0.01
