@@ -18,7 +18,7 @@ ALLOWED = {"ops": {"ops"}, "datamodules": {"datamodules", "ops"}, "tasks": {"tas
 COMMAND_LINE = Path("tasks/cli.py")
 
 # Importing one of these takes seconds or asks the network; every command would pay for it.
-HEAVY = {"wandb", "albumentations", "segmentation_models_pytorch", "matplotlib", "timm", "kornia", "pandas"}
+HEAVY = {"wandb", "albumentations", "segmentation_models_pytorch", "matplotlib", "timm", "kornia", "pandas", "xgboost"}
 HOMES = {"albumentations": {"datamodules/geometry.py"}, "segmentation_models_pytorch": {"tasks/networks/backbones.py"},
          "timm": {"tasks/networks/backbones.py"}}  # fmt: skip
 

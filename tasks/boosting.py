@@ -1,0 +1,184 @@
+"""Gradient-boosted trees that classify pixels by what a network says of them.
+
+Alharbi et al. fit them on the predictions of a window classifier ("Predicting avalanche field in images using
+convolutional neural networks and edge detection", 2020). The trees are XGBoost's (T. Chen, C. Guestrin, "XGBoost: A
+Scalable Tree Boosting System", KDD 2016).
+"""
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from xgboost import Booster
+
+OBJECTIVE = "binary:logistic"
+SUFFIXES = (".ubj", ".json")
+LEAST = 2.0**-24  # what float32 values lack of 1 that come next to it
+
+
+def fit_boosted(
+    features: NDArray[np.float32], labels: NDArray[Any], seed: int, rounds: int = 100, **parameters: Any
+) -> "Booster":
+    """Trees that give the probability of label 1, fitted by gradient boosting of the binary cross-entropy.
+
+    Trees are grown on histograms. The same arguments give the same trees, to the last bit.
+
+    Args:
+        features: Features of N samples, (N, F): a network's prediction alone, or the values before its last layer.
+        labels: 0 or 1, (N,).
+        seed: Of what is random, where `subsample` or `colsample_bytree` is below 1.
+        rounds: Number of trees.
+        **parameters: XGBoost's own, such as `max_depth` and `learning_rate`.
+
+    Raises:
+        ValueError: The features are not finite numbers (N, F), the labels are not (N,) of which some are 0 and some 1,
+            or a parameter is unknown to XGBoost, refused by it, or not to be chosen.
+    """
+    import xgboost
+
+    if features.ndim != 2 or labels.shape != features.shape[:1] or not np.isfinite(features).all():
+        raise ValueError(
+            f"features of shape {features.shape}, {np.count_nonzero(~np.isfinite(features))} numbers of them not "
+            f"finite, and labels of shape {labels.shape}; wanted are finite numbers (N, F) and a label a row, (N,)"
+        )
+    if not np.array_equal(np.unique(labels), [0, 1]):
+        raise ValueError(
+            f"labels with the values {np.unique(labels)[:5].tolist()}; wanted are 0 and 1, both: sample windows of "
+            "either class"
+        )
+    if parameters.get("objective", OBJECTIVE) != OBJECTIVE or rounds < 1:
+        raise ValueError(
+            f"objective is {parameters.get('objective', OBJECTIVE)!r} and rounds {rounds}; wanted are {OBJECTIVE!r}, "
+            "which makes probabilities, and 1 or more"
+        )
+    threads = torch.get_num_threads()
+    chosen = {"tree_method": "hist", **parameters, "objective": OBJECTIVE, "seed": seed, "nthread": threads}
+    data = xgboost.DMatrix(features, label=labels, nthread=threads)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        booster = xgboost.train(chosen, data, rounds)
+    for warning in caught:
+        if "are not used" in str(warning.message):  # all that XGBoost says of a parameter that it does not know
+            raise ValueError(
+                f"parameters {', '.join(parameters)}, of which XGBoost does not know, or has no use for, these: "
+                f"{str(warning.message).partition('{')[2].partition('}')[0].strip()}; correct their names or leave "
+                "them out"
+            )
+        warnings.warn(warning.message, stacklevel=2)
+    return booster
+
+
+def save(booster: "Booster", path: Path) -> None:
+    """Writes trees in XGBoost's own format; a file of that name is whole at any moment.
+
+    Args:
+        booster: What `fit_boosted` gives.
+        path: A name that ends in `.ubj`, which is binary and small, or `.json`.
+
+    Raises:
+        ValueError: The name ends otherwise.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path} ends in {path.suffix!r}, {' or '.join(SUFFIXES)} was wanted; change the ending")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        booster.save_model(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> "Booster":
+    """Reads trees that `save` wrote; they give the same probabilities, to the last bit.
+
+    Raises:
+        ValueError: There is no such file, it is not whole, or it holds another kind of model.
+    """
+    import xgboost
+
+    if not path.is_file():
+        raise ValueError(f"{path} is not there; wanted is a file of boosted trees: fit them, or correct the path")
+    try:
+        booster = xgboost.Booster({"nthread": torch.get_num_threads()}, model_file=path)
+        objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
+    except ValueError as error:  # XGBoost's own error is one, and so is that of bytes that are no text
+        raise ValueError(
+            f"{path} cannot be read; wanted is a whole .ubj or .json file that XGBoost wrote: fit the trees again, or "
+            "correct the path"
+        ) from error
+    if objective != OBJECTIVE:
+        raise ValueError(
+            f"{path} holds a model for {objective}; wanted is one for {OBJECTIVE}, which makes probabilities: fit the "
+            "trees with fit_boosted"
+        )
+    return booster
+
+
+def probabilities(booster: "Booster", maps: Tensor, block: int = 1 << 24) -> Tensor:
+    """Probabilities of all pixels of a picture.
+
+    Args:
+        booster: What `fit_boosted` or `load` gives.
+        maps: Features of each pixel, (F, H, W), on any device.
+        block: How many numbers of the maps are copied and classified at a time; a row of pixels at least. The result
+            does not depend on it.
+
+    Returns:
+        Probabilities in [0, 1], float32 (H, W), on the device of the maps.
+
+    Raises:
+        ValueError: The maps are not as many as the features that the trees were fitted on.
+    """
+    if maps.ndim != 3 or len(maps) != booster.num_features():
+        raise ValueError(
+            f"maps of shape {tuple(maps.shape)}; wanted is ({booster.num_features()}, H, W), a map for each feature "
+            "that the trees were fitted on: fit them on this network's features"
+        )
+    features, height, width = maps.shape
+    rows = max(1, block // (features * width))
+    result = torch.empty((height, width), device=maps.device)
+    for top in range(0, height, rows):
+        samples = maps[:, top : top + rows].detach().float().flatten(1).T.contiguous()
+        found = booster.inplace_predict(samples.cpu().numpy())
+        result[top : top + rows] = torch.from_numpy(found).view(-1, width)
+    return result
+
+
+def figures(probability: NDArray[Any], label: NDArray[Any]) -> dict[str, float]:
+    """How good probabilities of windows are.
+
+    - `accuracy`: the share of windows on whose side of one half their probability is; one half counts as label 1.
+    - `balanced_accuracy`: the mean of that share over the labels that there are.
+    - `log_loss`: the mean of -log of the probability of the label, the natural logarithm; probabilities are kept 2⁻²⁴
+      away from 0 and 1.
+
+    Args:
+        probability: Probabilities of label 1 in [0, 1], (N,).
+        label: 0 or 1, (N,).
+
+    Raises:
+        ValueError: There are no windows, or not as many labels as probabilities.
+    """
+    if probability.ndim != 1 or probability.shape != label.shape or not len(label):
+        raise ValueError(
+            f"probabilities of shape {probability.shape} and labels of shape {label.shape}; wanted are both for the "
+            "same windows, (N,)"
+        )
+    positive = label > 0.5
+    right = (probability >= 0.5) == positive
+    shares = [right[positive == side].mean() for side in (False, True) if (positive == side).any()]
+    of_label = np.where(positive, probability, 1 - probability.astype(np.float64))
+    return {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": float(np.mean(shares)),
+        "log_loss": float(-np.log(of_label.clip(LEAST, 1 - LEAST)).mean()),
+    }

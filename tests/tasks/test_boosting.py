@@ -1,0 +1,171 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xgboost
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import multiclass_recall
+
+from tasks import boosting
+
+Array = NDArray[np.float32]
+
+
+def checkerboard(count: int, features: int = 2, seed: int = 0) -> tuple[Array, Array]:
+    """Label 1 where the first two features have one sign: no straight line tells the labels apart."""
+    points = np.random.default_rng(seed).uniform(-1, 1, (count, features)).astype(np.float32)
+    return points, (points[:, 0] * points[:, 1] > 0).astype(np.float32)
+
+
+def straight_line(points: Array, labels: Array) -> Array:
+    """The best straight line by least squares, as probabilities."""
+    terms = np.column_stack([points, np.ones(len(points))])
+    return terms @ np.linalg.lstsq(terms, labels, rcond=None)[0]
+
+
+def make_booster(features: int = 2, seed: int = 0, **parameters: Any) -> xgboost.Booster:
+    return boosting.fit_boosted(*checkerboard(500, features), seed, rounds=20, max_depth=3, **parameters)
+
+
+def make_maps(features: int = 2, height: int = 23, width: int = 17) -> torch.Tensor:
+    return torch.rand(features, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_trees_learn_what_no_straight_line_does() -> None:
+    booster = boosting.fit_boosted(*checkerboard(2000), seed=0, rounds=50)
+    points, labels = checkerboard(500, seed=1)
+    found = boosting.probabilities(booster, torch.from_numpy(points.T.copy())[:, None])[0]
+    assert boosting.figures(found.numpy(), labels)["balanced_accuracy"] > 0.95
+    assert boosting.figures(straight_line(*checkerboard(2000)), checkerboard(2000)[1])["accuracy"] < 0.6
+
+
+def test_the_same_seed_gives_the_same_trees() -> None:
+    first, same, other = (make_booster(4, seed, subsample=0.5, colsample_bytree=0.5) for seed in (0, 0, 1))
+    assert first.save_raw("ubj") == same.save_raw("ubj")
+    assert first.save_raw("ubj") != other.save_raw("ubj")
+
+
+@pytest.mark.parametrize("name", ["trees.ubj", "new/folder/trees.json"])
+def test_saved_trees_give_the_same_bits(name: str, tmp_path: Path) -> None:
+    booster, path = make_booster(), tmp_path / name
+    (tmp_path / "trees.ubj").write_bytes(b"an earlier one")
+    boosting.save(booster, path)
+    assert torch.equal(
+        boosting.probabilities(boosting.load(path), make_maps()), boosting.probabilities(booster, make_maps())
+    )
+    assert xgboost.Booster(model_file=path).num_boosted_rounds() == 20
+    assert [each.name for each in path.parent.iterdir() if each.name.startswith(".")] == []
+
+
+def test_a_failed_write_leaves_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    booster, path = make_booster(), tmp_path / "trees.ubj"
+    boosting.save(booster, path)
+    whole = path.read_bytes()
+
+    def broken(self: xgboost.Booster, name: Path) -> None:
+        Path(name).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(xgboost.Booster, "save_model", broken)
+    with pytest.raises(OSError, match="disk full"):
+        boosting.save(booster, path)
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"trees.ubj": whole}
+
+
+@pytest.mark.parametrize("block", [1, 2 * 17 * 5, 2 * 17 * 23, 1 << 24])
+def test_blocks_of_any_size_give_the_probabilities_of_single_pixels(block: int) -> None:
+    booster, maps = make_booster(), make_maps()
+    found = boosting.probabilities(booster, maps, block)
+    assert (found.shape, found.dtype) == ((23, 17), torch.float32)
+    single = booster.predict(xgboost.DMatrix(maps.permute(1, 2, 0).reshape(-1, 2).numpy()))
+    np.testing.assert_array_equal(found.numpy().ravel(), single)
+    assert 0 < found.min() < 0.5 < found.max() < 1
+
+
+def test_memory_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    predict = xgboost.Booster.inplace_predict
+
+    def seen(self: xgboost.Booster, data: Array) -> Any:
+        sizes.append(data.size)
+        return predict(self, data)
+
+    monkeypatch.setattr(xgboost.Booster, "inplace_predict", seen)
+    boosting.probabilities(make_booster(), make_maps(), block=100)
+    assert max(sizes) <= 100
+    assert sum(sizes) == 2 * 23 * 17
+
+
+def test_maps_in_half_precision_are_taken() -> None:
+    booster, maps = make_booster(), make_maps().bfloat16().requires_grad_()
+    assert torch.equal(boosting.probabilities(booster, maps), boosting.probabilities(booster, maps.detach().float()))
+
+
+def test_figures_by_hand() -> None:
+    found = boosting.figures(np.array([0.9, 0.5, 0.2, 0.6]), np.array([1, 1, 1, 0]))
+    assert found["accuracy"] == 2 / 4
+    assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 0 / 1) / 2)
+    assert found["log_loss"] == pytest.approx(-np.log([0.9, 0.5, 0.2, 0.4]).mean())
+    one_label = boosting.figures(np.array([0.9, 0.2]), np.array([1, 1]))
+    assert one_label["balanced_accuracy"] == one_label["accuracy"] == 0.5
+
+
+def test_figures_are_those_of_torch() -> None:
+    generator = np.random.default_rng(0)
+    probability, label = generator.random(1000).astype(np.float32), (generator.random(1000) < 0.2).astype(np.float32)
+    found = boosting.figures(probability, label)
+    given, target = torch.from_numpy(probability), torch.from_numpy(label)
+    assert found["log_loss"] == pytest.approx(float(torch.nn.functional.binary_cross_entropy(given, target)), rel=1e-5)
+    recall = multiclass_recall((given >= 0.5).int(), target.int(), num_classes=2, average="macro")
+    assert found["balanced_accuracy"] == pytest.approx(float(recall), rel=1e-5)
+
+
+def test_certain_mistakes_have_a_finite_loss() -> None:
+    found = boosting.figures(np.array([1, 0], np.float32), np.array([0, 1]))
+    assert found["log_loss"] == pytest.approx(24 * np.log(2))
+
+
+def test_files_that_are_no_trees_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere.ubj is not there; wanted is a file of boosted trees"):
+        boosting.load(tmp_path / "nowhere.ubj")
+    path = tmp_path / "trees.ubj"
+    boosting.save(make_booster(), path)
+    whole = path.read_bytes()
+    for content in (b"", b"{}", whole[:-1], whole[: len(whole) // 2], b"\x89PNG\r\n" + bytes(99), bytes(99)):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"trees.ubj cannot be read; wanted is a whole .ubj or .json file"):
+            boosting.load(path)
+    path = tmp_path / "trees.json"
+    path.write_text(json.dumps({"learner": {}}))
+    with pytest.raises(ValueError, match=r"trees.json cannot be read"):
+        boosting.load(path)
+    xgboost.train({"objective": "reg:squarederror"}, xgboost.DMatrix(*checkerboard(20)), 1).save_model(path)
+    with pytest.raises(ValueError, match=r"trees.json holds a model for reg:squarederror; wanted is one for binary"):
+        boosting.load(path)
+
+
+def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
+    points, labels = checkerboard(20)
+    with pytest.raises(ValueError, match=r"features of shape \(20, 2\), 0 .* labels of shape \(19,\); wanted"):
+        boosting.fit_boosted(points, labels[:19], 0)
+    with pytest.raises(ValueError, match=r"features of shape \(20, 2\), 40 numbers of them not finite"):
+        boosting.fit_boosted(points + np.float32(np.nan), labels, 0)
+    with pytest.raises(ValueError, match=r"labels with the values \[1.0\]; wanted are 0 and 1, both"):
+        boosting.fit_boosted(points, np.ones_like(labels), 0)
+    with pytest.raises(ValueError, match=r"labels with the values \[0.0, 255.0\]"):
+        boosting.fit_boosted(points, labels * 255, 0)
+    with pytest.raises(ValueError, match=r"parameters max_dept, eta, of which .* these: \"max_dept\"; correct"):
+        boosting.fit_boosted(points, labels, 0, max_dept=3, eta=0.1)
+    with pytest.raises(ValueError, match=r"value -1 for Parameter max_depth"):
+        boosting.fit_boosted(points, labels, 0, max_depth=-1)
+    with pytest.raises(ValueError, match=r"objective is 'rank:pairwise' and rounds 100; wanted are 'binary:logistic'"):
+        boosting.fit_boosted(points, labels, 0, objective="rank:pairwise")
+    with pytest.raises(ValueError, match=r"trees.pkl ends in '.pkl', .ubj or .json was wanted"):
+        boosting.save(make_booster(), tmp_path / "trees.pkl")
+    with pytest.raises(ValueError, match=r"maps of shape \(3, 23, 17\); wanted is \(2, H, W\)"):
+        boosting.probabilities(make_booster(), make_maps(3))
+    with pytest.raises(ValueError, match=r"probabilities of shape \(2,\) and labels of shape \(3,\)"):
+        boosting.figures(np.zeros(2), np.zeros(3))
