@@ -1,18 +1,17 @@
 """Draws small sample datasets, seeded, in the layouts that the data modules read: for tests and demos."""
 
 import argparse
-import csv
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
+from datamodules.sample_avalanches import box_around, mountain, outlined
 from datamodules.sample_clouds import CLOUD_CLASSES, cloud_picture
+from datamodules.sample_files import write_picture, write_table
 from datamodules.sample_roads import road_tile
 from ops.rle import encode
 
@@ -71,18 +70,6 @@ def _hexadecimal_names(rng: np.random.Generator, count: int) -> list[str]:
     return [f"{number:07x}" for number in rng.choice(16**7, count, replace=False)]
 
 
-def _write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
-    """Write an sRGB picture (H, W, 3) or a grey one (H, W) in the format that the suffix names."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, 90] if path.suffix == ".jpg" else []
-    _, encoded = cv2.imencode(path.suffix, picture[..., ::-1] if picture.ndim == 3 else picture, options)
-    path.write_bytes(encoded.tobytes())
-
-
-def _write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
-
-
 def draw_clouds(
     root: Path,
     pictures: int = 48,
@@ -122,9 +109,9 @@ def draw_clouds(
         truth = _draw_cloud_folder(rng, folder / "train_images", train, size)
         _draw_cloud_folder(rng, folder / "test_images", test, size)
         header = ("Image_Label", "EncodedPixels")
-        _write_table(folder / "train.csv", header, truth)
+        write_table(folder / "train.csv", header, truth)
         answers = [(f"{name}_{cloud}", "1 1") for name, cloud in product(test, CLOUD_CLASSES)]
-        _write_table(folder / "sample_submission.csv", header, answers)
+        write_table(folder / "sample_submission.csv", header, answers)
 
     arguments: Arguments = {"sample": "clouds", "pictures": pictures, "test_pictures": test_pictures}
     return draw_once(root, {**arguments, "size": list(size), "seed": seed}, draw)
@@ -144,7 +131,7 @@ def _draw_cloud_folder(
         dealt = np.argsort(used + rng.uniform(0, 1, len(used)))[:count]
         used[dealt] += 1
         picture, masks = cloud_picture(rng, size, [CLOUD_CLASSES[index] for index in dealt], gap)
-        _write_picture(folder / name, picture)
+        write_picture(folder / name, picture)
         rows += [(f"{name}_{cloud}", encode(masks[cloud]) if cloud in masks else "") for cloud in CLOUD_CLASSES]
     return rows
 
@@ -183,25 +170,66 @@ def draw_roads(root: Path, tiles: int = 64, size: int = 256, seed: int = 0) -> P
         for index, roads in enumerate(rng.permutation(np.resize([1, 0, 2, 0, 3, 0, 2, 0], tiles))):
             name = f"tile_{index:04d}.png"
             picture, mask = road_tile(rng, (size, size), int(roads))
-            _write_picture(folder / "images" / name, picture)
-            _write_picture(folder / "masks" / name, mask)
+            write_picture(folder / "images" / name, picture)
+            write_picture(folder / "masks" / name, mask)
             rows.append((name, "road" if roads else "no_road"))
-        _write_table(folder / "categories.csv", ("image", "category"), rows)
+        write_table(folder / "categories.csv", ("image", "category"), rows)
         town, _ = road_tile(rng, (round(2.4 * size), round(3.2 * size)), 7)
-        _write_picture(folder / "pictures" / "town.png", town)
+        write_picture(folder / "pictures" / "town.png", town)
 
     return draw_once(root, {"sample": "roads", "tiles": tiles, "size": size, "seed": seed}, draw)
 
 
-DRAWN_BY: dict[str, Callable[..., Path]] = {"clouds": draw_clouds, "roads": draw_roads}
+def draw_avalanches(root: Path, pictures: int = 12, size: tuple[int, int] = (160, 240), seed: int = 0) -> Path:
+    """Draw a sample of mountain photographs with avalanche masks, as the avalanches data module reads them.
+
+    `images/`, `masks/` and `references/` (with the outline in red) hold JPEGs of equal names, so that masks have greys.
+    `conditions.csv` calls half of the pictures sunny, `boxes.csv` has a box for half of them. The same arguments give
+    the same bytes.
+
+    Args:
+        root: The folder to draw: absent, empty, or drawn before from the same arguments.
+        pictures: How many photographs.
+        size: Height and width in pixels; lengths in the picture follow the height.
+        seed: Decides everything else.
+
+    Returns:
+        `root`.
+
+    Raises:
+        ValueError: `root` has other content, there is no picture to draw, or pictures are under 64 pixels.
+    """
+    if pictures < 1 or min(size) < 64:
+        raise ValueError(f"{pictures=}, {size=}: a picture or more, of 64 pixels a side or more, were wanted.")
+
+    def draw(folder: Path) -> None:
+        rng = np.random.default_rng(seed)
+        for part in ("images", "masks", "references"):
+            Path(folder, part).mkdir()
+        conditions, boxes = [], []
+        for index, sunny in enumerate(rng.permutation(np.arange(pictures) % 2 == 0)):
+            name = f"avalanche_{index:03d}.jpg"
+            picture, mask = mountain(rng, size, bool(sunny))
+            for part, content in (("images", picture), ("masks", mask), ("references", outlined(picture, mask))):
+                write_picture(folder / part / name, content)
+            conditions.append((name, "sunny" if sunny else "shady"))
+            if index % 2:
+                boxes.append((name, *map(str, box_around(mask))))
+        write_table(folder / "conditions.csv", ("image", "condition"), conditions)
+        write_table(folder / "boxes.csv", ("image", "x0", "y0", "x1", "y1"), boxes)
+
+    return draw_once(root, {"sample": "avalanches", "pictures": pictures, "size": list(size), "seed": seed}, draw)
+
+
+DRAWN_BY: dict[str, Callable[..., Path]] = {"avalanches": draw_avalanches, "clouds": draw_clouds, "roads": draw_roads}
 
 
 def main() -> None:
-    """Draw a sample from the command line: `python -m datamodules.samples clouds FOLDER`, or `roads`."""
+    """Draw a sample from the command line: `python -m datamodules.samples clouds FOLDER`, or another task."""
     parser = argparse.ArgumentParser(description="Draw a small sample dataset in the real one's layout.")
     parser.add_argument("task", choices=sorted(DRAWN_BY))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pictures", type=int, help="pictures with masks (default: 48 clouds, 64 roads)")
+    parser.add_argument("--pictures", type=int, help="with masks (default: 12 avalanches, 48 clouds, 64 roads)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same bytes (default 0)")
     arguments = parser.parse_args()
     count = [] if arguments.pictures is None else [arguments.pictures]

@@ -12,6 +12,7 @@ HELP = """belvedere: five picture tasks for few pictures, on one command line
 
   clouds   patterns in satellite pictures   clouds/unet, clouds/pspnet, clouds/fpn, clouds/demo; clouds/folders on top
   roads    roads in aerial pictures         roads/vgg10, roads/vgg12, roads/vgg16, roads/unet
+  avalanches   in mountain photographs      avalanches/cnn1d, cnn2d, vgg16, resnet50, inception_resnet_v2
 
 Every command takes
   --config NAME    an experiment of the above, then overlays (debug, gpu, ddp, slurm, tensorboard, early_stopping): a

@@ -87,11 +87,16 @@ class ImageTask(LightningModule, ABC):
         super().__init__()
         self.optimizer = optimizer
         self.scheduler = scheduler
-        self.meters = nn.ModuleDict({f"{stage}_meter": Meter(self.build_metrics()) for stage in STAGES})
+        metrics = {"train": self.build_training_metrics(), "val": self.build_metrics(), "test": self.build_metrics()}
+        self.meters = nn.ModuleDict({f"{stage}_meter": Meter(metrics[stage]) for stage in STAGES})
 
     @abstractmethod
     def build_metrics(self) -> dict[str, Metric]:
         """New metrics whose `compute` returns a dict of named figures; `update` takes fields of `Step`."""
+
+    def build_training_metrics(self) -> dict[str, Metric]:
+        """New metrics for training, where they are not those of validation."""
+        return self.build_metrics()
 
     @abstractmethod
     def step(self, batch: Batch) -> Step:

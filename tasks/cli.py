@@ -27,7 +27,7 @@ from tasks.networks.backbones import WeightsError
 from tasks.parser import Parser, ParserError, nearest, readable
 
 COMMANDS = ("fit", "validate", "test", "predict", "describe")
-WORDS = ("clouds", "roads")
+WORDS = ("clouds", "roads", "avalanches")
 
 for word in WORDS:  # so that a config can name their classes
     import_module(f"tasks.{word}")
@@ -67,13 +67,15 @@ class BelvedereCLI(LightningCLI):
         """Settles the run's folder and gives it to all that writes."""
         command = str(self.subcommand)
         config = self.config[command]
-        classes, known = (part.init_args.get("classes") for part in (config.data, config.model))
-        if classes is not None and known is not None and list(classes) != list(known):
+        for name in ("classes", "window"):  # the task takes over what the data have
+            given, known = (part.init_args.get(name) for part in (config.data, config.model))
+            given, known = (list(value) if isinstance(value, tuple) else value for value in (given, known))
+            if given is None or known is None or given == known:
+                continue
             if config.get("ckpt_path") is not None:
-                raise ArgumentError(
-                    f"The checkpoint knows the classes {list(known)}, in this order; {list(classes)} were given."
-                )
-            config.model.init_args.classes = classes
+                order = ", in this order" if isinstance(known, list) else ""
+                raise ArgumentError(f"The checkpoint knows the {name} {known}{order}; {given} were given.")
+            config.model.init_args[name] = given
         if command == "predict":
             config.return_predictions = False  # the writers write; memory stays flat
         root = config.data.init_args.get("root")

@@ -1,5 +1,7 @@
 """Scores of one class's masks over all pixels of a set, as change detection and road extraction report them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -20,8 +22,12 @@ class PixelScores(Metric):
     - `specificity`: TN / (TN + FP)
     - `accuracy`: (TP + TN) / (TP + FP + TN + FN)
     - `iou`: TP / (TP + FP + FN)
+    - `balanced_accuracy`: the mean of recall and specificity; only where it is asked for.
 
     Pixels are counted in integers, exact in any number of them and under several processes.
+
+    Args:
+        names: Which of the scores, in this order.
     """
 
     is_differentiable = False
@@ -32,8 +38,11 @@ class PixelScores(Metric):
     false_negatives: Tensor
     true_negatives: Tensor
 
-    def __init__(self) -> None:
+    def __init__(
+        self, names: Sequence[str] = ("f_measure", "precision", "recall", "specificity", "accuracy", "iou")
+    ) -> None:
         super().__init__()
+        self.names = tuple(names)
         for name in ("true_positives", "false_positives", "false_negatives", "true_negatives"):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
@@ -69,8 +78,8 @@ class PixelScores(Metric):
             "specificity": (tn, tn + fp),
             "accuracy": (tp + tn, tp + fp + tn + fn),
             "iou": (tp, tp + fp + fn),
+            "balanced_accuracy": (tp * (tn + fp) + tn * (tp + fn), 2 * (tp + fn) * (tn + fp)),
         }
-        return {
-            name: torch.tensor(part / whole if whole else 0.0, dtype=torch.float32, device=self.true_positives.device)
-            for name, (part, whole) in fractions.items()
-        }
+        found = {name: part / whole if whole else 0.0 for name, (part, whole) in fractions.items()}
+        device = self.true_positives.device
+        return {name: torch.tensor(found[name], dtype=torch.float32, device=device) for name in self.names}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.samples import draw_clouds, draw_roads
+from datamodules.samples import draw_avalanches, draw_clouds, draw_roads
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,6 +39,12 @@ def clouds_copy(clouds_root: Path, tmp_path: Path) -> Path:
 def roads_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """16 drawn tiles of 64 x 64, half of them with roads, and a larger picture; tests leave them as they are."""
     return draw_roads(tmp_path_factory.mktemp("drawn") / "roads", tiles=16, size=64)
+
+
+@pytest.fixture(scope="session")
+def avalanches_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10 drawn photographs of 96 x 128; tests leave them as they are."""
+    return draw_avalanches(tmp_path_factory.mktemp("drawn") / "avalanches", pictures=10, size=(96, 128))
 
 
 @pytest.fixture

@@ -151,3 +151,13 @@ def test_shapes_that_do_not_belong_together_are_refused(target: tuple[int, ...])
         PixelScores().update(torch.zeros(2, 1, 8, 8), torch.zeros(target))
     with pytest.raises(ValueError, match=r"wanted is one shape \(B, 1, H, W\)"):
         PixelScores().update(torch.zeros(2, 2, 8, 8), torch.zeros(2, 2, 8, 8))
+
+
+def test_only_the_scores_asked_for() -> None:
+    prediction, target = random_masks()
+    metric = PixelScores(["iou", "balanced_accuracy"])
+    metric.update(prediction, target)
+    expected = (binary_recall(prediction.int(), target.int()) + binary_specificity(prediction.int(), target.int())) / 2
+    found = numbers(metric)
+    assert list(found) == ["iou", "balanced_accuracy"]
+    assert found["balanced_accuracy"] == pytest.approx(expected.item(), abs=1e-7)

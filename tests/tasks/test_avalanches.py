@@ -1,0 +1,159 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.utils.data import DataLoader
+
+from tasks.avalanches import AvalanchesTask
+from tasks.base import Batch
+from tasks.networks.backbones import WeightsError
+
+WINDOWS = {"loss", "accuracy", "balanced_accuracy", "auprc"}
+PICTURES = WINDOWS | {"dice", "dice_positive", "iou", "hausdorff95"}
+
+Trainers = Callable[..., Trainer]
+
+
+def texture(height: int, width: int, rough: bool, seed: int) -> np.ndarray:
+    """Snow (H, W, 3) in [0, 1], rough or smooth: of the same brightness on average."""
+    noise = np.random.default_rng(seed).normal(0.6, 0.25 if rough else 0.02, (height, width, 1))
+    return np.repeat(noise, 3, axis=2).clip(0, 1)
+
+
+@pytest.fixture(scope="module")
+def windows() -> Batch:
+    """64 windows of 17 pixels, every other one rough."""
+    images = np.stack([texture(17, 17, index % 2 == 1, index) for index in range(64)])
+    return {"image": torch.from_numpy(images.transpose(0, 3, 1, 2)).float(), "label": (torch.arange(64) % 2).float()}
+
+
+@pytest.fixture(scope="module")
+def picture() -> Batch:
+    """A picture of 40 x 60, rough in the middle."""
+    mask = np.zeros((40, 60), bool)
+    mask[8:34, 18:48] = True
+    image = np.where(mask[..., None], texture(40, 60, True, 1), texture(40, 60, False, 2))
+    return {"image": torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).float(),
+            "mask": torch.from_numpy(mask)[None, None].float(), "name": ["a.jpg"]}  # fmt: skip
+
+
+@pytest.fixture
+def simple() -> AvalanchesTask:
+    """A task whose network is the redness at the centre of a window of one pixel."""
+    task = AvalanchesTask("cnn2d", window=17, tile=16)
+    task.window = 1
+    task.network = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten(), nn.Linear(1, 1))
+    for layer, weights in ((task.network[0], [8.0, 0, 0]), (task.network[2], [1.0])):
+        layer.weight.data = torch.tensor(weights).view_as(layer.weight)
+        layer.bias.data.fill_(-4 if layer is task.network[0] else 0)
+    return task.eval()
+
+
+def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
+    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+
+
+def test_learns_windows_and_finds_them_in_a_picture(make_trainer: Trainers, windows: Batch, picture: Batch) -> None:
+    torch.manual_seed(0)
+    task = AvalanchesTask("cnn2d", window=17)
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(task, loader(windows, times=12), loader(picture))
+    found = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    wanted = {f"train/{name}" for name in WINDOWS} | {f"val/{name}" for name in PICTURES}
+    assert found.keys() == wanted
+    assert found["train/accuracy"] > 0.95
+    assert found["val/dice"] > 0.7
+    trainer.test(task, loader(picture), verbose=False)
+    second = {f"second_{name}" for name in ("dice", "dice_positive", "iou", "hausdorff95")}
+    assert trainer.callback_metrics.keys() == {f"test/{name}" for name in PICTURES | second}
+
+
+def test_default_optimiser_is_adam_at_the_papers_rate() -> None:
+    optimizer = AvalanchesTask(window=17).configure_optimizers()
+    assert type(optimizer) is torch.optim.Adam
+    assert optimizer.defaults["lr"] == 1e-3
+
+
+def test_a_picture_is_decided_pixel_by_pixel(simple: AvalanchesTask, picture: Batch) -> None:
+    probability = 1 / (1 + np.exp(-(8 * picture["image"][:, :1].numpy() - 4)))
+    step = simple.step(picture)
+    assert step.probability is not None
+    np.testing.assert_allclose(step.probability, probability, atol=1e-6)
+    truth = picture["mask"].numpy()
+    entropy = -(truth * np.log(probability) + (1 - truth) * np.log(1 - probability)).mean()
+    assert step.loss.item() == pytest.approx(entropy, rel=1e-5)
+    np.testing.assert_array_equal(step.prediction.numpy(), probability >= 0.5)
+
+
+def test_nothing_is_seen_outside_boxes(simple: AvalanchesTask, picture: Batch) -> None:
+    valid = torch.zeros(1, 1, 40, 60, dtype=torch.bool)
+    valid[..., 10:20, 20:30] = True
+    boxed = picture | {"valid": valid}
+    inside = {key: value[..., 10:20, 20:30] for key, value in picture.items() if key != "name"}
+    assert simple.step(boxed).loss.item() == pytest.approx(simple.step(inside).loss.item(), rel=1e-5)
+    for masks in (simple.step(boxed).prediction, simple.predict(boxed)["mask"]):
+        assert not masks[~valid].any()
+        assert masks[valid].any()
+
+
+@pytest.mark.parametrize("second", ["edges", "enhanced"])
+def test_the_second_pass_sees_the_edges_of_the_first_mask(second: Any, simple: AvalanchesTask, picture: Batch) -> None:
+    simple.second_input = second
+    found = simple.predict(picture)
+    stages = found["stages"]
+    assert list(stages) == ["first_probability", "first_mask", "first_edges", "second_input", "second_probability",
+                            "second_mask", "last_edges"]  # fmt: skip
+    mask = simple.marked(stages["first_probability"])[0, 0].numpy()
+    edges = cv2.Canny(mask.astype(np.uint8) * 255, 100, 200) > 0
+    np.testing.assert_array_equal(stages["first_edges"][0, 0], edges)
+    expected = np.repeat(edges[None], 3, axis=0) if second == "edges" else picture["image"][0].numpy().copy()
+    expected[:, edges] = 1
+    np.testing.assert_array_equal(stages["second_input"][0], expected)
+    again = simple.step(picture | {"image": stages["second_input"]}).probability
+    assert torch.equal(found["probability"], again)
+    assert torch.equal(found["mask"], simple.marked(found["probability"]))
+
+
+def test_one_pass_is_enough_where_no_other_is_asked_for(simple: AvalanchesTask, picture: Batch) -> None:
+    simple.second_input = "none"
+    found = simple.predict(picture)
+    assert list(found["stages"]) == ["first_probability", "first_mask", "last_edges"]
+    assert torch.equal(found["probability"], simple.step(picture).probability)
+
+
+def test_small_regions_are_left_out_once_fitted(simple: AvalanchesTask, picture: Batch) -> None:
+    simple.thresholds.fill_(0.9)
+    simple.minimum_areas.fill_(0.01)
+    mask = simple.predict(picture)["stages"]["first_mask"][0, 0].numpy()
+    _, _, regions, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    assert mask.any()
+    assert regions[1:, cv2.CC_STAT_AREA].min() >= 0.01 * mask.size
+    simple.on_fit_start()
+    assert (simple.thresholds.item(), simple.minimum_areas.item()) == (0.5, 0)
+
+
+def test_checkpoint_gives_the_same_task_from_the_file_alone(
+    make_trainer: Trainers, windows: Batch, picture: Batch, tmp_path: Path
+) -> None:
+    task = AvalanchesTask("cnn1d", window=17, channels=1, second_input="edges")
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, loader(windows))
+    task.thresholds.fill_(0.3)
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    again = AvalanchesTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
+    assert again.thresholds.item() == pytest.approx(0.3)
+    assert torch.equal(again.predict(picture)["probability"], task.eval().predict(picture)["probability"])
+
+
+def test_large_networks_start_from_weights_that_have_to_be_there(tmp_path: Path) -> None:
+    task = AvalanchesTask("vgg16", window=33, pretrained=str(tmp_path / "gone.safetensors"))
+    with pytest.raises(WeightsError, match=r"There is no weights file .*gone\.safetensors"):
+        task.load_pretrained()
+    with pytest.raises(ValueError, match="windows of 17 pixels are too small for vgg16"):
+        AvalanchesTask("vgg16", window=17)

@@ -1,0 +1,58 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.files import read_mask
+from ops.polygons import intersection_over_union, polygon_mask
+
+Command = Callable[..., Any]
+
+TINY = ["--config", "avalanches/cnn2d", "--config", "debug", "--data.window", "17"]
+
+
+@pytest.fixture
+def trained(belvedere: Command, avalanches_root: Path) -> Path:
+    """The best checkpoint of a run of two steps on windows of 17 pixels."""
+    assert belvedere("fit", *TINY, "--data.root", str(avalanches_root), "--output", "run").code == 0
+    return Path("run/checkpoints/best.ckpt").absolute()
+
+
+def test_photographs_become_masks_and_polygons(belvedere: Command, trained: Path, avalanches_root: Path) -> None:
+    photographs = avalanches_root / "images"
+    options = [
+        "--data.pictures",
+        str(photographs),
+        "--data.pyramid_levels",
+        "1",
+        "--trainer.limit_predict_batches",
+        "3",
+    ]
+    assert belvedere("predict", "--ckpt_path", str(trained), *options).code == 0
+    folder = trained.parents[1] / "predict-images"
+    assert sorted(path.name for path in folder.iterdir()) == ["masks", "overlays", "polygons.json"]
+    pictures = json.loads((folder / "polygons.json").read_text())["pictures"]
+    assert list(pictures) == sorted(path.name for path in photographs.iterdir())[:3]
+    for name, record in pictures.items():
+        with Image.open(photographs / name) as photograph:
+            assert record["size"] == [photograph.height, photograph.width]
+        mask = read_mask(folder / "masks" / f"{Path(name).stem}.png")
+        polygon = polygon_mask([np.array(ring) for ring in record["rings"]], (mask.shape[0], mask.shape[1]))
+        assert intersection_over_union(mask, polygon) >= 0.98
+
+
+def test_the_window_of_the_data_is_the_networks(belvedere: Command, trained: Path) -> None:
+    result = belvedere("test", "--ckpt_path", str(trained), "--data.window", "19")
+    assert result.code == 2
+    assert result.err.strip().endswith("The checkpoint knows the window 17; 19 were given.")
+    assert belvedere("test", "--ckpt_path", str(trained), "--config", "debug").code == 0
+
+
+def test_describe_writes_tables_and_charts(belvedere: Command, avalanches_root: Path) -> None:
+    result = belvedere("describe", *TINY, "--data.root", str(avalanches_root), "--output", "study")
+    assert result.code == 0
+    assert {"summary.csv", "study.png"} <= {path.name for path in Path("study").iterdir()}
