@@ -16,7 +16,23 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says what happened and what to try."""
 
 
-class BestCheckpoint(ModelCheckpoint):
+class AtNewFigures(Callback):
+    """Lets a callback look at an epoch's end only where there are new figures: not every epoch may be validated."""
+
+    _validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Notes that there is a new figure: not every epoch may be validated."""
+        self._validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at a new figure."""
+        if self._validated:
+            super().on_train_epoch_end(trainer, pl_module)
+        self._validated = False
+
+
+class BestCheckpoint(AtNewFigures, ModelCheckpoint):
     """Keeps the best epoch as `checkpoints/best.ckpt` in the run's folder.
 
     Args:
@@ -33,22 +49,11 @@ class BestCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
-        self._validated = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Takes the run's folder."""
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes that there is a new figure: not every epoch may be validated."""
-        self._validated = not trainer.sanity_checking
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at a new figure."""
-        if self._validated:
-            super().on_train_epoch_end(trainer, pl_module)
-        self._validated = False
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -66,7 +71,7 @@ class LastCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
 
-class EarlyStopping(LightningEarlyStopping):
+class EarlyStopping(AtNewFigures, LightningEarlyStopping):
     """Stops when the monitored figure has not improved for a while.
 
     Args:
@@ -84,17 +89,6 @@ class EarlyStopping(LightningEarlyStopping):
         epochs = 1 << 30 if patience is None else patience
         super().__init__(monitor, min_delta, epochs, mode=mode, strict=True, check_finite=False,
                          check_on_train_epoch_end=True)  # fmt: skip
-        self._validated = False
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Notes that there is a new figure: not every epoch may be validated."""
-        self._validated = not trainer.sanity_checking
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at a new figure."""
-        if self._validated:
-            super().on_train_epoch_end(trainer, pl_module)
-        self._validated = False
 
 
 class FiniteOrStop(Callback):

@@ -1,6 +1,6 @@
 """A data set of equal tiles, cut out of pictures with one mask each and decoded once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -85,13 +85,15 @@ def decoded_tiles(word: str, source: FolderMasks, window: Size, size: Size) -> T
         return np.packbits(mask[None], axis=-1)
 
     key, count = fingerprint(files, [window, size]), len(places)
-    makers: list[Callable[[], MappedRows]] = [
-        lambda: cached_array(f"{word}-tiles", key, (count, *size, 3), make_picture, f"cutting {source.folder}"),
-        lambda: cached_array(f"{word}-masks", key, (count, 1, size[0], -(-size[1] // 8)), make_mask,
-                             f"cutting the masks of {source.root}"),
-    ]  # fmt: skip
     arrays: list[MappedRows] = []
-    problems += collected([lambda make=make: arrays.append(make()) for make in makers])  # type: ignore[misc]
+    for name, shape, make, what in (
+        ("tiles", (count, *size, 3), make_picture, f"cutting {source.folder}"),
+        ("masks", (count, 1, size[0], -(-size[1] // 8)), make_mask, f"cutting the masks of {source.root}"),
+    ):
+        try:
+            arrays.append(cached_array(f"{word}-{name}", key, shape, make, what))
+        except DataError as error:
+            problems += error.problems
     refuse(list(dict.fromkeys(problems)), str(source.root))
     pictures, masks = arrays
     owners = np.array([row for row, _ in places])
