@@ -1,6 +1,5 @@
 """Avalanches: windows drawn from mountain photographs to train on, whole photographs to measure and to predict."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from datamodules.base import SPLITS, ImageDataModule, Study, check
 from datamodules.decoded import Size
 from datamodules.drawn import Draws, Ratio, Store, stored
-from datamodules.files import DataError, picture_files, picture_size, refuse
+from datamodules.files import DataError, picture_files, picture_size, refuse, same_stems
 from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate
 from datamodules.masks import one_mask_each
 from datamodules.scene_tables import Box, read_boxes, read_conditions, strangers
@@ -179,9 +178,7 @@ class AvalanchesDataModule(ImageDataModule):
         if self.pictures is None:
             raise DataError("Avalanches are predicted in pictures of your own: --data.pictures and a folder or a file.")
         files = picture_files(self.pictures)
-        stems = Counter(file.stem for file in files)
-        problems = [f"{count} pictures are called {stem}.*; their masks would overwrite each other. Rename all but one."
-                    for stem, count in stems.items() if count > 1]  # fmt: skip
+        problems = same_stems(files)
         for file in files:
             try:
                 problems += too_small(file, picture_size(file), self.pyramid_levels, self.window)

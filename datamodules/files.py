@@ -1,5 +1,6 @@
 """Reading pictures, masks and tables: every path that a user gives comes through here."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,15 @@ def picture_files(path: Path) -> list[Path]:
     if not files:
         raise DataError(f"{path} holds no pictures; files ending in {' '.join(PICTURE_SUFFIXES)} were looked for.")
     return files
+
+
+def same_stems(files: Iterable[Path]) -> list[str]:
+    """What is wrong with pictures that differ in folder or ending only: what is written of them has one name."""
+    return [
+        f"{count} pictures are called {stem}.*; their masks would overwrite each other. Rename all but one."
+        for stem, count in Counter(file.stem for file in files).items()
+        if count > 1
+    ]
 
 
 def picture_size(path: Path) -> tuple[int, int]:

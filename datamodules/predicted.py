@@ -1,6 +1,5 @@
 """Pictures to predict: whole ones, or windows of large ones, all at the size that the network is given."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.decoded import Size, channels_first
-from datamodules.files import collected, picture_size, read_picture, refuse
+from datamodules.files import collected, picture_size, read_picture, refuse, same_stems
 from datamodules.geometry import resized
 from datamodules.loaders import Samples
 from ops.windows import cut, window_grid
@@ -44,9 +43,7 @@ def predicted(
     Raises:
         DataError: Two pictures have the same stem, or one cannot be read.
     """
-    stems = Counter(file.stem for file in files)
-    refuse([f"{count} pictures are called {stem}.*; their masks would overwrite each other. Rename all but one."
-            for stem, count in stems.items() if count > 1], str(files[0].parent))  # fmt: skip
+    refuse(same_stems(files), str(files[0].parent))
     if window is None:
         return Samples([file.name for file in files], WholePictures(list(files), size, output_size))
     grids: list[list[Size]] = []

@@ -36,7 +36,7 @@ class Bright(ImageTask):
         return {}
 
     def step(self, batch: Batch) -> Step:
-        raise NotImplementedError
+        raise AssertionError("to predict takes no step")
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         grey = batch["image"][:, :1]

@@ -173,7 +173,7 @@ def test_wrong_pictures_and_thresholds_are_refused() -> None:
         with pytest.raises(ValueError, match=f"thresholds {low} and {high}; wanted finite numbers, 0 or more"):
             canny(image, low, high)
     with pytest.raises(ValueError, match="a backend 'skimage'; wanted 'opencv' or 'kornia'"):
-        canny(image, 1, 2, backend="skimage")  # type: ignore[arg-type]
+        canny(image, 1, 2, backend="skimage")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="l2=False and a lower threshold of 1; kornia has the Euclidean gradient only"):
         canny(image, 1, 2, backend="kornia")
     with pytest.raises(ValueError, match=r"lower threshold of 0; kornia .* thresholds above 0: set l2=True"):

@@ -158,7 +158,7 @@ def test_wrong_pictures_and_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="1 x 4 pixels; the backend 'kornia' needs at least 2 x 2"):
         pyramid_up(torch.zeros(1, 1, 1, 4), backend="kornia")
     with pytest.raises(ValueError, match="a backend 'pillow'; wanted 'opencv' or 'kornia'"):
-        pyramid_down(torch.zeros(1, 1, 4, 4), "pillow")  # type: ignore[arg-type]
+        pyramid_down(torch.zeros(1, 1, 4, 4), "pillow")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="-1 levels of a pyramid; wanted 0 or more"):
         pyramid(torch.zeros(1, 1, 4, 4), -1)
     for size in [(11, 8), (8, 6), (10, 9)]:
