@@ -7,11 +7,11 @@ from typing import Any, cast
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from numpy.typing import NDArray
 from torch import Tensor
 
-from callbacks.canvas import Canvas, Marker
-from callbacks.drawing import labelled, overlay, save_picture, scaled_masks
+from callbacks.canvas import Canvas, StripMarker
+from callbacks.drawing import Picture, labelled, overlay, save_picture
+from callbacks.mask_files import ReducedMask, mask_file
 from callbacks.writing import new_part, place, remove_part
 from ops.rle import encode
 from tasks.base import Batch
@@ -22,8 +22,10 @@ class SegmentationWriter(Callback):
 
     `overlays/<stem>.jpg`, `masks/<class>/<stem>.png` (0 and 255) and `submission.csv` with the columns of Kaggle's,
     `Image_Label,EncodedPixels`, K rows a picture in the order of the data, run lengths as in `ops.rle`. Pictures that
-    come in windows are put together first. Several processes write their own pictures; the tables are merged at the
-    end. All is written into the folder `part` and moved when it is whole, in the place of an earlier prediction's.
+    come in windows are put together first; memory holds a strip of them as high as a window, and, where there is a
+    table, the mask of one class at a time, some bytes a pixel. Several processes write their own pictures; the tables
+    are merged at the end. All is written into the folder `part` and moved when it is whole, in the place of an earlier
+    prediction's.
 
     Args:
         submission: Whether there is a `submission.csv`.
@@ -41,7 +43,7 @@ class SegmentationWriter(Callback):
         Raises:
             ValueError: The masks of several classes would overwrite each other.
         """
-        self.task = cast(Marker, pl_module)
+        self.task = cast(StripMarker, pl_module)
         self.classes: list[str] = list(self.task.classes)
         if not self.folders and len(self.classes) > 1:
             raise ValueError(f"folders is false and the classes are {self.classes}; one class was wanted, or folders")
@@ -53,6 +55,7 @@ class SegmentationWriter(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leaves nothing that is half written."""
+        self._close()
         remove_part(trainer, self.part)
 
     def _table(self, rank: int) -> Path:
@@ -71,26 +74,34 @@ class SegmentationWriter(Callback):
         for i, name in enumerate(batch["name"]):
             origin, size, window = (_pair(batch[key][i]) for key in ("origin", "size", "window"))
             if origin == (0, 0):
-                self._canvas = Canvas(self.task, size, window, batch["overlap"][i])
-                self._source, self._index = batch["source"][i], int(batch["index"][i])
+                self._close()
+                self._canvas = Canvas(self.task, size, window, batch["overlap"][i], self.part)
             assert self._canvas is not None  # the first window of a picture lies at its beginning
             if self._canvas.add(outputs["probability"][i], origin):
-                self._write(name, self._canvas.masks(), trainer.global_rank)
-                self._canvas = None
+                self._write(self._canvas, name, int(batch["index"][i]), batch["source"][i], trainer.global_rank)
+                self._close()
 
-    def _write(self, name: str, masks: NDArray[np.bool_], rank: int) -> None:
-        stem, source = Path(name).stem, self._source
-        drawn = overlay(source, scaled_masks(masks, source.shape[1], source.shape[0]))
-        present = [bool(mask.any()) for mask in masks]
-        save_picture(labelled(drawn, self.classes, present), self.part / "overlays" / f"{stem}.jpg")
-        for label, mask in zip(self.classes, masks, strict=True):
-            save_picture(mask.view(np.uint8) * np.uint8(255), self.part / self._masks_of(label) / f"{stem}.png")
-        if self.submission:
-            rows = [
-                [self._index, f"{name}_{label}", encode(mask)] for label, mask in zip(self.classes, masks, strict=True)
-            ]
-            with self._table(rank).open("a", newline="") as file:
-                csv.writer(file).writerows(rows)
+    def _close(self) -> None:
+        if self._canvas is not None:
+            self._canvas.close()
+        self._canvas = None
+
+    def _write(self, canvas: Canvas, name: str, index: int, source: Picture, rank: int) -> None:
+        stem, reduced = Path(name).stem, []
+        for k, label in enumerate(self.classes):
+            reduced.append(ReducedMask(canvas.size, source.shape[:2]))
+            with mask_file(self.part / self._masks_of(label) / f"{stem}.png", canvas.size) as append:
+                for band in canvas.bands(k):
+                    append(band)
+                    reduced[k].add(band)
+            if self.submission:
+                # run lengths go down the columns, so that they want the whole mask
+                runs = encode(np.concatenate(list(canvas.bands(k))))
+                with self._table(rank).open("a", newline="") as file:
+                    csv.writer(file).writerow([index, f"{name}_{label}", runs])
+        drawn = overlay(source, np.stack([each.mask for each in reduced]))
+        picture = labelled(drawn, self.classes, [each.present for each in reduced])
+        save_picture(picture, self.part / "overlays" / f"{stem}.jpg")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merges the tables in the order of the data, and moves all to its place."""

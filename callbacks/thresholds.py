@@ -1,7 +1,7 @@
 """Thresholds and minimum areas a class, fitted on the validation pictures when training is over."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,47 +13,70 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from callbacks.best import BestCheckpoint
-from tasks.base import ImageTask
+from tasks.base import Batch, ImageTask, Step
+from tasks.decision import Decision
 from tasks.thresholds import ThresholdSearch
 
 
 class FittedThresholds(Callback):
-    """Fits a task's `thresholds` and `minimum_areas` on the best epoch's validation masks.
+    """Fits a task's `decision` on the best epoch's validation masks.
 
-    They are written into `best.ckpt`, so that test and predict use them, and into `thresholds.csv`. The dice
-    that they reach there is a figure of the fit; the honest one is that of the test pictures.
+    Thresholds and minimum areas are written into `best.ckpt`, so that test and predict use them, and into
+    `thresholds.csv`. The dice that they reach there is one of the fit; the honest one is that of the test pictures.
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes back to the best epoch, fits, and keeps what was fitted."""
-        best = next(
-            (each.best_model_path for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), ""
-        )
-        if not best:
-            return
         assert isinstance(pl_module, ImageTask)
-        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-        pl_module.load_state_dict(checkpoint["state_dict"])
-        fitted = fit_thresholds(trainer, pl_module)
-        for name in ("thresholds", "minimum_areas"):
-            buffer: Tensor = getattr(pl_module, name)
-            buffer.copy_(fitted[name])
-            checkpoint["state_dict"][name] = buffer.cpu()
+        if not go_to_best(trainer, pl_module):
+            return
+        decision: Decision = pl_module.decision  # type: ignore[assignment]  # a module, as far as nn.Module knows
+        fitted = fit_decision(trainer, pl_module, decision)
+        keep_in_best(trainer, pl_module, "decision.")
         if trainer.is_global_zero:
-            temporary = Path(f"{best}.part")
-            torch.save(checkpoint, temporary)
-            temporary.replace(best)
-            _write_table(fitted, pl_module.classes, Path(trainer.default_root_dir) / "thresholds.csv")
-        trainer.strategy.barrier()
+            path = Path(trainer.default_root_dir) / "thresholds.csv"
+            rank_zero_info(write_table(fitted, pl_module.classes, path))
+
+
+def go_to_best(trainer: Trainer, task: ImageTask) -> bool:
+    """Gives a task the weights of the best epoch, where one is kept, and says whether there is one."""
+    path = best_path(trainer)
+    if path is not None:
+        task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    return path is not None
+
+
+def best_path(trainer: Trainer) -> Path | None:
+    """The checkpoint of the best epoch."""
+    found = (each.best_model_path for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint))
+    name = next(found, "")
+    return Path(name) if name else None
+
+
+def keep_in_best(trainer: Trainer, task: ImageTask, prefix: str) -> None:
+    """Writes those of a task's weights and buffers whose names begin so into the checkpoint of the best epoch."""
+    path = best_path(trainer)
+    if path is not None and trainer.is_global_zero:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        chosen = {name: value.cpu() for name, value in task.state_dict().items() if name.startswith(prefix)}
+        checkpoint["state_dict"].update(chosen)
+        temporary = path.with_name(f"{path.name}.part")
+        torch.save(checkpoint, temporary)
+        temporary.replace(path)
+    trainer.strategy.barrier()
 
 
 @torch.no_grad()
-def fit_thresholds(trainer: Trainer, task: ImageTask) -> dict[str, Tensor]:
+def fit_decision(
+    trainer: Trainer, task: ImageTask, decision: Decision, step: Callable[[Batch], Step] | None = None
+) -> dict[str, Tensor]:
     """The best threshold and minimum area of each class on the validation pictures, at the size of their masks.
 
     Args:
         trainer: Gives the validation batches and the device.
-        task: Its steps have a probability, and it has classes.
+        task: It has classes.
+        decision: Is given what is found.
+        step: Its probability is decided about; the task's own step by default.
 
     Returns:
         `thresholds`, `minimum_areas`, `dice` and `dice_at_half`, (K,) each.
@@ -67,20 +90,25 @@ def fit_thresholds(trainer: Trainer, task: ImageTask) -> dict[str, Tensor]:
     for batch in tqdm(batches, "Fitting thresholds", count, disable=not trainer.is_global_zero, leave=False):
         batch = trainer.strategy.batch_to_device(batch)  # runs the data module's hooks too
         with trainer.precision_plugin.forward_context():
-            step = task.step(batch)
-        assert step.probability is not None
-        search.update(step.probability, step.target)
+            found = (step or task.step)(batch)
+        assert found.probability is not None
+        search.update(found.probability, found.target)
     # torchmetrics makes scalars of what has one entry
-    return {name: value.reshape(-1) for name, value in search.compute().items()}
+    fitted = {name: value.reshape(-1) for name, value in search.compute().items()}
+    decision.thresholds.copy_(fitted["thresholds"])
+    decision.minimum_areas.copy_(fitted["minimum_areas"])
+    return fitted
 
 
-def _write_table(fitted: dict[str, Tensor], classes: Sequence[str], path: Path) -> None:
+def write_table(fitted: dict[str, Tensor], classes: Sequence[str], path: Path) -> str:
+    """Writes what was fitted, a row a class, and returns it in words."""
     columns = ("thresholds", "minimum_areas", "dice_at_half", "dice")
     rows = [
         [name, *(round(float(fitted[column][index]), 4) for column in columns)] for index, name in enumerate(classes)
     ]
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["class", "threshold", "minimum_area", "dice_at_half", "dice_fitted"], *rows])
-    rank_zero_info("Fitted on the validation pictures:\n" + "\n".join(
+    return "Fitted on the validation pictures:\n" + "\n".join(
         f"  {name:<10} threshold {threshold:.2f}, minimum area {area:.2%} of the picture: dice {half:.4f} -> {dice:.4f}"
-        for name, threshold, area, half, dice in rows))  # fmt: skip
+        for name, threshold, area, half, dice in rows
+    )

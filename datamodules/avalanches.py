@@ -1,12 +1,13 @@
 """Avalanches: windows drawn from mountain photographs to train on, whole photographs to measure and to predict."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 from datamodules.base import SPLITS, ImageDataModule, Study, check
 from datamodules.decoded import Size
@@ -85,6 +86,7 @@ class AvalanchesDataModule(ImageDataModule):
         check(val_pictures is None or val_pictures >= 1, f"val_pictures is {val_pictures}; null, 1 or more was wanted")
         self.window, self.pyramid_levels, self.ratio = window, pyramid_levels, ratio
         self.windows_per_epoch, self.val_pictures = windows_per_epoch, val_pictures
+        self.conditions: list[str] = []  # those of the test pictures
         self._store: Store | None = None
 
     def prepare_data(self) -> None:
@@ -107,6 +109,7 @@ class AvalanchesDataModule(ImageDataModule):
         if self.datasets.keys() >= {"train", "val"} and (stage != "fit" or self._store is not None):
             return
         scenes, splits, boxes, conditions = self.checked()
+        self.conditions = sorted({conditions.get(name, "") for name in splits["test"]} - {""})
         for split in ("val", "test"):
             names = self.measured(splits[split]) if split == "val" else splits[split]
             self.datasets[split] = Samples(names, Scene(scenes, names, boxes, conditions))
@@ -210,6 +213,20 @@ class AvalanchesDataModule(ImageDataModule):
             self._store = self._store.to(batch["seed"].device)  # which moves it once
             batch["image"], batch["label"] = self._store.draw(batch["index"], batch["seed"], self.ratio)
         return super().on_after_batch_transfer(batch, dataloader_index)
+
+    def training_windows(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training windows (B, 3, w, w) in [0, 1] and their labels (B,), in batches on a device, always the same ones.
+
+        Args:
+            count: How many there are of them.
+            device: Where they are drawn.
+        """
+        assert self._store is not None  # setup("fit") comes first
+        self._store = self._store.to(device)
+        for first in range(0, count, self.batch_size):
+            numbers = torch.arange(first, min(first + self.batch_size, count), device=device)
+            windows, labels = self._store.draw(numbers, numbers, self.ratio)
+            yield windows.float() / 255, labels
 
     def problems(self) -> list[str]:
         """Everything that is wrong with the data, a line each."""

@@ -93,9 +93,10 @@ def picture_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: The file is not a picture.
     """
-    with _opened(path) as picture:
+    with opened(path) as picture:
         width, height = picture.size
-        return (width, height) if _orientation(picture) in TURNED else (height, width)
+        turned = orientation(picture) in TURNED and picture.format != "TIFF"  # whose size Pillow has turned already
+        return (width, height) if turned else (height, width)
 
 
 def read_picture(path: Path, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
@@ -109,17 +110,17 @@ def read_picture(path: Path, at_least: tuple[int, int] | None = None) -> NDArray
     Raises:
         DataError: The file is missing, truncated, not a picture, or has more than 8 bits a channel.
     """
-    with _opened(path) as picture:
-        if picture.mode.startswith(("I", "F")) or any(";16" in str(part) for part in getattr(picture, "tile", ())):
-            raise DataError(
-                f"{path} has the mode {picture.mode!r}, more than 8 bits a channel; 8-bit pictures were wanted. "
-                "Scale it to 8 bits first."
-            )
-        orientation = _orientation(picture)
+    with opened(path) as picture:
+        refuse_depth(path, picture)
         if at_least is not None:
-            picture.draft("RGB", at_least if orientation in TURNED else (at_least[1], at_least[0]))
-        upright = picture if orientation == 1 else ImageOps.exif_transpose(picture)
-        return _array(upright if upright.mode == "RGB" else upright.convert("RGB"))
+            picture.draft("RGB", at_least if orientation(picture) in TURNED else (at_least[1], at_least[0]))
+        upright = picture if orientation(picture) == 1 else ImageOps.exif_transpose(picture)
+        upright = upright if upright.mode == "RGB" else upright.convert("RGB")
+        pixels = np.empty((upright.height, upright.width, 3), np.uint8)
+        for top in range(0, upright.height, BAND):  # at once, Pillow would hold them three times
+            band = upright.crop((0, top, upright.width, min(top + BAND, upright.height)))
+            pixels[top : top + BAND] = np.asarray(band)
+        return pixels
 
 
 def read_mask(path: Path, least: int = 128) -> NDArray[np.bool_]:
@@ -135,7 +136,7 @@ def read_mask(path: Path, least: int = 128) -> NDArray[np.bool_]:
         DataError: The file is missing, truncated or not a picture, or its values are neither 0 and one other, nor
             dark and bright with a rim of greys.
     """
-    with _opened(path) as picture:
+    with opened(path) as picture:
         values = _greys(path, picture)
     if values.dtype == np.bool_:
         return values
@@ -211,7 +212,16 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
     return table[(table != "").any(axis=1)]
 
 
-def _orientation(picture: Image.Image) -> int:
+def refuse_depth(path: Path, picture: Image.Image) -> None:
+    """Raises a DataError for a picture of more than 8 bits a channel."""
+    if picture.mode.startswith(("I", "F")) or any(";16" in str(part) for part in getattr(picture, "tile", ())):
+        raise DataError(
+            f"{path} has the mode {picture.mode!r}, more than 8 bits a channel; 8-bit pictures were wanted. "
+            "Scale it to 8 bits first."
+        )
+
+
+def orientation(picture: Image.Image) -> int:
     """The EXIF orientation, 1 where there is none."""
     if (
         picture.format == "PNG"
@@ -221,26 +231,18 @@ def _orientation(picture: Image.Image) -> int:
     return int(picture.getexif().get(0x0112, 1))
 
 
-def _array(picture: Image.Image) -> NDArray[np.uint8]:
-    """The pixels (H, W, 3), copied in bands: at once, Pillow would hold them three times."""
-    pixels = np.empty((picture.height, picture.width, 3), np.uint8)
-    for top in range(0, picture.height, BAND):
-        bottom = min(top + BAND, picture.height)
-        pixels[top:bottom] = np.asarray(picture.crop((0, top, picture.width, bottom)))
-    return pixels
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
     """The picture file; what reading it raises becomes a DataError that names it."""
     try:
         with Image.open(path) as picture:
             yield picture
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # broken PNG chunks raise SyntaxError
-        raise DataError(_unreadable(path, error)) from error
+        raise DataError(unreadable(path, error)) from error
 
 
-def _unreadable(path: Path, error: Exception) -> str:
+def unreadable(path: Path, error: Exception) -> str:
+    """What is wrong with a file that could not be read as a picture."""
     if not path.exists():
         return f"There is no file {path}."
     if path.stat().st_size == 0:

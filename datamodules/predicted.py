@@ -1,19 +1,19 @@
 """Pictures to predict: whole ones, or windows of large ones, all at the size that the network is given."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from datamodules.decoded import Size, channels_first
 from datamodules.files import collected, picture_size, read_picture, refuse, same_stems
 from datamodules.geometry import resized
 from datamodules.loaders import Samples
+from datamodules.strips import Strip
 from ops.windows import cut, window_grid
 
 VIEW = 1200  # pixels of the longer side of what is drawn over
@@ -30,8 +30,10 @@ def predicted(
 
     Beside `image`, a sample has what its output is put together by: the `size` of the output (2,), the place of the
     sample in it, `origin` and `window` (2,), `overlap`, the share of a window that its neighbours have too, and, in the
-    first sample of a picture, `source`, the picture (h, w, 3) to draw over: as it is, or with its longer side reduced
+    last sample of a picture, `source`, the picture (h, w, 3) to draw over: as it is, or with its longer side reduced
     to 1200 pixels.
+
+    Of a picture in windows, memory holds a strip as high as a window; `datamodules.strips` says of which files more.
 
     Args:
         files: The pictures.
@@ -82,7 +84,7 @@ class WholePictures:
 
 @dataclass(frozen=True)
 class Windows:
-    """Makes the samples of `predicted`, a window each.
+    """Makes the samples of `predicted`, a window each; in their order, a picture is read once.
 
     Attributes:
         files: The pictures.
@@ -99,19 +101,35 @@ class Windows:
     overlap: float
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Sample `index`."""
+        """Sample `index`.
+
+        Raises:
+            DataError: The picture cannot be read as far as the window reaches.
+        """
         number, top, left = self.places[index]
-        picture = _read_once(self.files[number])
-        image = channels_first(resized(cut(picture, (top, left), self.window), self.size))
-        own = picture.shape[0], picture.shape[1]
-        source = resized(picture, _view(own)) if (top, left) == (0, 0) else None
-        return {"image": image, **_placed(own, (top, left), self.window, self.overlap), "source": source}
+        file, last = self.files[number], self.places[index + 1 : index + 2]
+        strip = _strip(file, self.window[0], top)
+        image = channels_first(resized(cut(strip.move(top), (0, left), self.window), self.size))
+        ends = not last or last[0][0] != number
+        if not ends:
+            _KEPT[file, self.window[0], os.getpid()] = strip
+        source = strip.view() if ends else None
+        return {"image": image, **_placed(strip.size, (top, left), self.window, self.overlap), "source": source}
 
 
-@lru_cache(maxsize=1)
-def _read_once(file: Path) -> NDArray[np.uint8]:
-    """A picture, kept until the next one is read: its windows come one after the other."""
-    return read_picture(file)
+# The strip of the picture at hand. A loader's worker must not go on with that of the process that it was forked from,
+# because both would move the place in one open file.
+_KEPT: dict[tuple[Path, int, int], Strip] = {}
+
+
+def _strip(file: Path, height: int, top: int) -> Strip:
+    """The kept strip of that picture, or a new one where there is none or it has moved below row `top`."""
+    strip = _KEPT.pop((file, height, os.getpid()), None)
+    _KEPT.clear()
+    if strip is not None and strip.top <= top:
+        return strip
+    size = picture_size(file)
+    return Strip(file, size, height, _view(size))
 
 
 def _view(size: Size) -> Size:

@@ -3,6 +3,7 @@
 Pixels that touch at an edge or a corner belong to one region (8-connectivity).
 """
 
+from array import array
 from collections.abc import Sequence
 
 import cv2
@@ -58,6 +59,74 @@ def region_overlaps(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[
     labels, areas = _label(mask)
     intersections = np.bincount(labels[truth], minlength=areas.size)
     return areas[1:], intersections[1:]
+
+
+class LargeRegions:
+    """What `without_small_regions` keeps of a mask that comes in strips from the top, twice.
+
+    All strips are measured first, then cleaned. Of the regions that reach a strip's first or last row, 16 bytes each
+    are remembered: one a pixel of the width and strip at most.
+
+    Args:
+        size: Height and width of the mask.
+        minimum_area: The smallest area that is kept, a share of the mask in [0, 1].
+    """
+
+    def __init__(self, size: tuple[int, int], minimum_area: float) -> None:
+        self.pixels, self.minimum_area = size[0] * size[1], minimum_area
+        self.firsts: list[int] = []  # of each strip, the number of its first region that reaches an edge of it
+        self.parents, self.areas = array("q"), array("q")  # areas of those that are their own parents
+        self.above = np.zeros(size[1], np.int64)  # region numbers, from 1, of the last row of the strip before
+
+    def measure(self, strip: NDArray[np.bool_]) -> None:
+        """Counts the next strip (n, W), n at least 1."""
+        labels, areas = _label(strip)
+        reaching = _reaching(labels)
+        first = len(self.parents)
+        self.firsts.append(first)
+        self.parents.extend(range(first, first + len(reaching)))
+        self.areas.extend(areas[reaching].tolist())
+        numbers = np.zeros(len(areas), np.int64)
+        numbers[reaching] = np.arange(first, first + len(reaching)) + 1
+        self._join(numbers[labels[0]])
+        self.above = numbers[labels[-1]]
+
+    def clean(self, strip: NDArray[np.bool_], index: int) -> NDArray[np.bool_]:
+        """Strip `index`, as it was measured, without the regions that are too small in the whole mask."""
+        labels, areas = _label(strip)
+        reaching, first = _reaching(labels), self.firsts[index]
+        areas[reaching] = [self.areas[self._root(number)] for number in range(first, first + len(reaching))]
+        large = areas / self.pixels >= self.minimum_area
+        kept: NDArray[np.bool_] = strip & large[labels]
+        return kept
+
+    def _join(self, below: NDArray[np.int64]) -> None:
+        """Joins the regions of the last row above with those of the next row that they touch."""
+        width = len(below)
+        pairs = [
+            np.stack([self.above[max(0, -step) : width - max(0, step)], below[max(0, step) : width - max(0, -step)]])
+            for step in (-1, 0, 1)
+        ]
+        touching = np.concatenate(pairs, axis=1)
+        for upper, lower in np.unique(touching[:, touching.all(axis=0)], axis=1).T.tolist():
+            kept, joined = sorted((self._root(upper - 1), self._root(lower - 1)))
+            if kept != joined:
+                self.parents[joined] = kept
+                self.areas[kept] += self.areas[joined]
+
+    def _root(self, number: int) -> int:
+        """The number that a region and all that it was joined with go by."""
+        while self.parents[number] != number:
+            self.parents[number] = self.parents[self.parents[number]]  # the next time, the way is half as long
+            number = self.parents[number]
+        return number
+
+
+def _reaching(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Labels of the regions in the first or last row, in the order of their first pixels there."""
+    found, places = np.unique(np.concatenate([labels[0], labels[-1]]), return_index=True)
+    ordered: NDArray[np.int32] = found[np.argsort(places)]
+    return ordered[ordered > 0]
 
 
 def _label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:

@@ -5,7 +5,7 @@ neural networks and edge detection", 2020: a window classifier gives a first pre
 picture for a second one by the same network.
 """
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -15,15 +15,19 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ops.edges import canny
-from ops.regions import without_small_regions
 from tasks.base import Batch, ImageTask, Meter, Step
+from tasks.boosting import with_trees
 from tasks.boundary_metrics import BoundaryDistance
+from tasks.decision import Decision
 from tasks.losses import bce_loss
 from tasks.metrics import DiceScores, PixelAveragePrecision
 from tasks.networks.backbones import load_features
 from tasks.networks.dense_evaluation import classify_picture
 from tasks.networks.window_classifier import window_classifier
 from tasks.pixel_metrics import PixelScores
+
+if TYPE_CHECKING:
+    from xgboost import Booster
 
 Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "inception_resnet_v2"]
 WINDOWS = ("accuracy", "balanced_accuracy")
@@ -32,9 +36,12 @@ WINDOWS = ("accuracy", "balanced_accuracy")
 class AvalanchesTask(ImageTask):
     """Masks of avalanches in photographs, or of any one class, by a classifier of windows.
 
-    Trained on windows, measured on whole pictures. Headline metric: `val/dice`, of the first pass. A pixel is
+    Trained on windows, measured on whole pictures. Headline metric: `val/dice`, of the network's first pass. A pixel is
     avalanche where its probability reaches a threshold, in a region no smaller than a minimum area; they start at .5
     and 0, are fitted on the validation pictures after training and are kept in the checkpoint.
+
+    Boosted trees may be fitted on what the network says (`callbacks.boosting`). They decide then in its place, with a
+    threshold and a minimum area of their own, wherever whole pictures are predicted.
 
     Args:
         network: `cnn1d`, `cnn2d`, `vgg16`, `resnet50` or `inception_resnet_v2`.
@@ -45,11 +52,16 @@ class AvalanchesTask(ImageTask):
         stride: Pixels from one classified pixel to the next where a network has no dense form, as the last three.
         second_input: What the network is given in the second pass: the `edges` of the first mask, the picture
             `enhanced` by them in white, or `none` for no second pass.
+        xgboost_on: What boosted trees are fitted on when training is over: the network's `predictions`, its `features`,
+            the values before its last layer, or `none` for no trees.
         low: Canny's lower threshold for edges of masks of 0 and 255.
         high: Canny's upper threshold.
         tile: Height and width in pixels of the parts in which a picture is classified.
         optimizer: Makes the optimiser; the paper used Adam or RMSprop at 1e-3.
         scheduler: Makes the learning-rate schedule; none in the paper.
+
+    Attributes:
+        trees: The boosted trees, where there are some; `tasks.boosting.load` reads them.
 
     Raises:
         ValueError: There is no such network, or it is not for such windows.
@@ -57,8 +69,6 @@ class AvalanchesTask(ImageTask):
 
     headline = "dice"
     classes = ("avalanche",)
-    thresholds: Tensor
-    minimum_areas: Tensor
 
     def __init__(
         self,
@@ -68,6 +78,7 @@ class AvalanchesTask(ImageTask):
         pretrained: bool | str = False,
         stride: Literal[1, 2, 4] = 1,
         second_input: Literal["none", "edges", "enhanced"] = "enhanced",
+        xgboost_on: Literal["none", "predictions", "features"] = "none",
         low: float = 100,
         high: float = 200,
         tile: int = 128,
@@ -77,22 +88,20 @@ class AvalanchesTask(ImageTask):
         super().__init__(optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])
         self.name, self.window, self.pretrained, self.stride, self.tile = network, window, pretrained, stride, tile
-        self.second_input, self.low, self.high = second_input, low, high
+        self.second_input, self.xgboost_on, self.low, self.high = second_input, xgboost_on, low, high
         self.network = window_classifier(network, window, channels)
-        self.second_meter = Meter({"masks": DiceScores(self.classes, pooled=False), "pixels": PixelScores(["iou"]),
-                                   "boundary": BoundaryDistance()})  # fmt: skip
-        self.register_buffer("thresholds", torch.full((1,), 0.5))
-        self.register_buffer("minimum_areas", torch.zeros(1))
+        self.decision, self.boosted_decision = Decision(1), Decision(1)
+        self.trees: Booster | None = None
+        self._meters: dict[tuple[str, str], Meter] = {}
 
     def build_metrics(self) -> dict[str, Metric]:
         """Of whole pictures: the scores of their windows, one a pixel, and those of their masks."""
-        return {
-            "windows": PixelScores(WINDOWS),
-            "auprc": PixelAveragePrecision(self.classes),
-            "masks": DiceScores(self.classes, pooled=False),
-            "pixels": PixelScores(["iou"]),
-            "boundary": BoundaryDistance(),
-        }
+        windows = {"windows": PixelScores(WINDOWS), "auprc": PixelAveragePrecision(self.classes)}
+        return {**windows, **self.build_mask_metrics(), "boundary": BoundaryDistance()}
+
+    def build_mask_metrics(self) -> dict[str, Metric]:
+        """Of the masks of whole pictures."""
+        return {"masks": DiceScores(self.classes, pooled=False), "pixels": PixelScores(["iou"])}
 
     def build_training_metrics(self) -> dict[str, Metric]:
         """Of windows."""
@@ -108,9 +117,10 @@ class AvalanchesTask(ImageTask):
             load_features(self.network[0], self.name, self.pretrained)
 
     def on_fit_start(self) -> None:
-        """Unfits threshold and area, where training goes on from a fitted checkpoint: epochs compare at .5 and 0."""
-        self.thresholds.fill_(0.5)
-        self.minimum_areas.zero_()
+        """Unfits what is fitted after training, where it goes on from there: epochs compare at .5 and 0."""
+        self.decision.reset()
+        self.boosted_decision.reset()
+        self.trees = None
 
     def forward(self, image: Tensor) -> Tensor:
         """Windows (B, 3, w, w) in [0, 1] to logits (B, 1)."""
@@ -118,43 +128,78 @@ class AvalanchesTask(ImageTask):
         return logits
 
     def classified(self, image: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] to logits (B, 1, H, W), one for the window around each pixel."""
+        """Pictures (B, 3, H, W) in [0, 1] to logits, one for the window around each pixel.
+
+        Returns:
+            (B, 1, H, W), the network's; with trees (B, 2, H, W), theirs behind the network's.
+        """
+        network, head = self.network, None
+        if self.trees is not None:
+            network, head = with_trees(self.network, self.trees, self.xgboost_on)
         with torch.autocast(image.device.type, enabled=False):
-            maps = [classify_picture(self.network, each, self.window, self.stride, self.tile) for each in image.float()]
+            maps = [
+                classify_picture(network, each, self.window, self.stride, self.tile, head=head)
+                for each in image.float()
+            ]
         return torch.stack(maps)
 
     def step(self, batch: Batch) -> Step:
         """Loss and decisions: of windows with a `label` each, or of all pixels of pictures with a `mask`.
 
-        Where `valid` is false there is neither loss nor avalanche.
+        Where `valid` is false there is neither loss nor avalanche. Without trees.
         """
-        valid = batch.get("valid")
         if "label" in batch:
             logits, target = self(batch["image"])[:, :, None, None], batch["label"][:, None, None, None]
         else:
-            logits, target = self.classified(batch["image"]), batch["mask"]
-        probability = _probability(logits.detach(), valid)
-        return Step(bce_loss(logits, target, valid), self.marked(probability), target, probability)
+            logits, target = self.classified(batch["image"])[:, :1], batch["mask"]
+        return self._step(logits, target, batch, self.decision)
+
+    def boosted_step(self, batch: Batch) -> Step:
+        """Loss and decisions of the trees, of all pixels of pictures with a `mask`."""
+        return self._step(self.classified(batch["image"])[:, 1:], batch["mask"], batch, self.boosted_decision)
+
+    def _step(self, logits: Tensor, target: Tensor, batch: Batch, decision: Decision) -> Step:
+        probability = _probability(logits.detach(), batch)
+        return Step(bce_loss(logits, target, batch.get("valid")), decision.marked(probability), target, probability)
+
+    def on_test_start(self) -> None:
+        """Makes the meters of what is measured beside the network's first pass, and of each condition."""
+        data = getattr(self.trainer, "datamodule", None)
+        conditions: list[str] = getattr(data, "conditions", [])
+        passes = ["", "boosted_"] if self.trees is not None else [""]
+        passes += ["second_"] if self.second_input != "none" else []
+        self._meters = {
+            (each, condition): Meter(self.build_mask_metrics() if condition else self.build_metrics()).to(self.device)
+            for each in passes
+            for condition in ("", *conditions)
+        }
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Counts a test picture, after the first pass and after the second."""
-        super().test_step(batch, batch_index)
+        """Counts a test picture, after the first pass, of the network and of the trees, and after the second."""
+        logits = self.classified(batch["image"])
+        self._count("", logits[:, :1], batch, self.decision)
+        if self.trees is not None:
+            self._count("boosted_", logits[:, 1:], batch, self.boosted_decision)
         if self.second_input != "none":
-            found = self.predict(batch)
-            loss = torch.zeros((), device=self.device)
-            self.second_meter.update(Step(loss, found["mask"], batch["mask"], found["probability"]), len(batch["mask"]))
+            edges = self._edges(self._decision.masks(_probability(logits[:, -1:], batch)))
+            again = self.classified(self._drawn(batch["image"], edges))[:, -1:]
+            self._count("second_", again, batch, self._decision)
+
+    def _count(self, each: str, logits: Tensor, batch: Batch, decision: Decision) -> None:
+        step = self._step(logits, batch["mask"], batch, decision)
+        for condition in {"", *batch.get("condition", [])}:  # a batch is one picture
+            self._meters[each, condition].update(step, len(logits))
 
     def on_test_epoch_end(self) -> None:
-        """Logs `test/…`, and `test/second_…` of the second pass."""
-        super().on_test_epoch_end()
-        if self.second_input != "none":
-            for name, value in self.second_meter.result().items():
-                if name != "loss":
-                    self.log(f"test/second_{name}", value, batch_size=1)
+        """Logs `test/…`, `test/boosted_…` of the trees, `test/second_…` of the second pass, and `…_<condition>`."""
+        for (each, condition), meter in self._meters.items():
+            for name, value in meter.result().items():
+                if not condition or name != "loss":
+                    self.log(f"test/{each}{name}{condition and '_' + condition}", value, batch_size=1)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """Masks of pictures.
+        """Masks of pictures, by the trees where there are some.
 
         Args:
             batch: `image` (B, 3, H, W) in [0, 1]; where `valid` (B, 1, H, W) is there and false, nothing is seen.
@@ -162,35 +207,44 @@ class AvalanchesTask(ImageTask):
         Returns:
             `probability` (B, 1, H, W) and `mask`, bool, of the last pass; and `stages`, what led to them, by name.
         """
-        image, valid = batch["image"].float(), batch.get("valid")
-        probability = _probability(self.classified(image), valid)
-        mask = self._cleaned(self.marked(probability))
+        image = batch["image"].float()
+        probability = _probability(self.classified(image)[:, -1:], batch)
+        mask = self._decision.masks(probability)
         stages: dict[str, Tensor] = {"first_probability": probability, "first_mask": mask}
         if self.second_input != "none":
-            edges = canny(mask.to(torch.uint8) * 255, self.low, self.high)
-            drawn = edges.float().expand_as(image) if self.second_input == "edges" else image.masked_fill(edges, 1.0)
-            probability = _probability(self.classified(drawn), valid)
-            mask = self._cleaned(self.marked(probability))
+            edges = self._edges(mask)
+            drawn = self._drawn(image, edges)
+            probability = _probability(self.classified(drawn)[:, -1:], batch)
+            mask = self._decision.masks(probability)
             stages |= {"first_edges": edges, "second_input": drawn, "second_probability": probability,
                        "second_mask": mask}  # fmt: skip
-        stages["last_edges"] = canny(mask.to(torch.uint8) * 255, self.low, self.high)
+        stages["last_edges"] = self._edges(mask)
         return {"probability": probability, "mask": mask, "stages": stages}
 
+    def _edges(self, mask: Tensor) -> Tensor:
+        return canny(mask.to(torch.uint8) * 255, self.low, self.high)
+
+    def _drawn(self, image: Tensor, edges: Tensor) -> Tensor:
+        """What the second pass is given."""
+        if self.second_input == "edges":
+            return edges.to(image).expand_as(image)
+        return image.masked_fill(edges, 1.0)
+
+    @property
+    def _decision(self) -> Decision:
+        """What decides about whole pictures."""
+        return self.decision if self.trees is None else self.boosted_decision
+
     def marked(self, probability: Tensor) -> Tensor:
-        """Which pixels reach the threshold, bool, of probabilities (B, 1, H, W)."""
-        return probability >= self.thresholds
+        """Which pixels reach the threshold, bool, of probabilities (B, 1, H, W) that `predict` gave."""
+        return self._decision.marked(probability)
 
     def cleaned(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The mask (1, H, W) of a whole picture without the regions below the minimum area."""
-        return without_small_regions(masks, self.minimum_areas.tolist())
-
-    def _cleaned(self, masks: Tensor) -> Tensor:
-        if not self.minimum_areas.any():
-            return masks
-        return torch.stack([torch.from_numpy(self.cleaned(mask.numpy())) for mask in masks.cpu()]).to(masks.device)
+        return self._decision.cleaned(masks)
 
 
-def _probability(logits: Tensor, valid: Tensor | None) -> Tensor:
+def _probability(logits: Tensor, batch: Batch) -> Tensor:
     """Probabilities in float32, 0 where a picture is not valid."""
     probability = logits.float().sigmoid()
-    return probability if valid is None else probability * valid
+    return probability * batch["valid"] if "valid" in batch else probability

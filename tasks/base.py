@@ -16,7 +16,7 @@ Batch: TypeAlias = dict[str, Any]
 """The only contract between data and tasks: `image` (B, 3, H, W) float32 sRGB in [0, 1], `name` list[str],
 `index` (B,), and what the task learns from (`mask`, `label`, `votes`; `valid` where something must not count).
 To predict, what the outputs are put together by: `size`, the height and width of the picture's output, `origin` and
-`window`, the place of the sample in it, (B, 2) each; `overlap`, of neighbouring windows; and in the first sample of a
+`window`, the place of the sample in it, (B, 2) each; `overlap`, of neighbouring windows; and in the last sample of a
 picture `source`, the picture (H, W, 3) uint8 to draw over."""
 
 STAGES = ("train", "val", "test")

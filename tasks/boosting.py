@@ -8,20 +8,28 @@ Scalable Tree Boosting System", KDD 2016).
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from xgboost import Booster
 
+On = Literal["none", "predictions", "features"]
+
 OBJECTIVE = "binary:logistic"
 SUFFIXES = (".ubj", ".json")
 LEAST = 2.0**-24  # what float32 values lack of 1 that come next to it
+
+
+class TreesError(ValueError):
+    """Trees that were asked for cannot be had."""
 
 
 def fit_boosted(
@@ -101,22 +109,22 @@ def load(path: Path) -> "Booster":
     """Reads trees that `save` wrote; they give the same probabilities, to the last bit.
 
     Raises:
-        ValueError: There is no such file, it is not whole, or it holds another kind of model.
+        TreesError: There is no such file, it is not whole, or it holds another kind of model.
     """
     import xgboost
 
     if not path.is_file():
-        raise ValueError(f"{path} is not there; wanted is a file of boosted trees: fit them, or correct the path")
+        raise TreesError(f"{path} is not there; wanted is a file of boosted trees: fit them, or correct the path")
     try:
         booster = xgboost.Booster({"nthread": torch.get_num_threads()}, model_file=path)
         objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
     except ValueError as error:  # XGBoost's own error is one, and so is that of bytes that are no text
-        raise ValueError(
+        raise TreesError(
             f"{path} cannot be read; wanted is a whole .ubj or .json file that XGBoost wrote: fit the trees again, or "
             "correct the path"
         ) from error
     if objective != OBJECTIVE:
-        raise ValueError(
+        raise TreesError(
             f"{path} holds a model for {objective}; wanted is one for {OBJECTIVE}, which makes probabilities: fit the "
             "trees with fit_boosted"
         )
@@ -153,32 +161,39 @@ def probabilities(booster: "Booster", maps: Tensor, block: int = 1 << 24) -> Ten
     return result
 
 
-def figures(probability: NDArray[Any], label: NDArray[Any]) -> dict[str, float]:
-    """How good probabilities of windows are.
-
-    - `accuracy`: the share of windows on whose side of one half their probability is; one half counts as label 1.
-    - `balanced_accuracy`: the mean of that share over the labels that there are.
-    - `log_loss`: the mean of -log of the probability of the label, the natural logarithm; probabilities are kept 2⁻²⁴
-      away from 0 and 1.
+def window_features(network: nn.Sequential, on: On, windows: Tensor) -> Tensor:
+    """What trees are given of windows: the network's probabilities, or the values before its last layer.
 
     Args:
-        probability: Probabilities of label 1 in [0, 1], (N,).
-        label: 0 or 1, (N,).
+        network: Maps windows to logits (B, 1), the last layer a linear one.
+        on: One of the two.
+        windows: (B, 3, w, w) in [0, 1].
 
-    Raises:
-        ValueError: There are no windows, or not as many labels as probabilities.
+    Returns:
+        (B, F); F is 1 for predictions.
     """
-    if probability.ndim != 1 or probability.shape != label.shape or not len(label):
-        raise ValueError(
-            f"probabilities of shape {probability.shape} and labels of shape {label.shape}; wanted are both for the "
-            "same windows, (N,)"
-        )
-    positive = label > 0.5
-    right = (probability >= 0.5) == positive
-    shares = [right[positive == side].mean() for side in (False, True) if (positive == side).any()]
-    of_label = np.where(positive, probability, 1 - probability.astype(np.float64))
-    return {
-        "accuracy": float(right.mean()),
-        "balanced_accuracy": float(np.mean(shares)),
-        "log_loss": float(-np.log(of_label.clip(LEAST, 1 - LEAST)).mean()),
-    }
+    return network[:-1](windows) if on == "features" else network(windows).sigmoid()  # type: ignore[no-any-return]
+
+
+def with_trees(network: nn.Sequential, trees: "Booster", on: On) -> tuple[nn.Sequential, Callable[[Tensor], Tensor]]:
+    """A window classifier that trees decide for, in the two parts that `classify_picture` takes.
+
+    Args:
+        network: Maps windows to logits (B, 1), the last layer a linear one.
+        trees: Fitted on its `window_features`.
+        on: What they were fitted on.
+
+    Returns:
+        The part of the network that classifies windows, and what makes the logits (2, h, w) of network and trees of its
+        maps (C, h, w).
+    """
+    last: nn.Linear = network[-1]  # type: ignore[assignment]  # a module, as far as nn.Sequential knows
+
+    def head(maps: Tensor) -> Tensor:
+        logits, features = maps, maps.sigmoid()
+        if on == "features":
+            logits, features = F.conv2d(maps, last.weight[..., None, None], last.bias), maps
+        boosted = probabilities(trees, features)[None].to(maps.dtype)
+        return torch.cat([logits, torch.logit(boosted, eps=LEAST)])
+
+    return (network[:-1].train(network.training) if on == "features" else network), head

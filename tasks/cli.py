@@ -22,6 +22,7 @@ from datamodules.base import ImageDataModule
 from datamodules.files import DataError, refuse
 from tasks.arguments import SHIPPED, expanded
 from tasks.base import ImageTask
+from tasks.boosting import TreesError
 from tasks.checkpoints import ArgumentError, check_fit, output_folder
 from tasks.networks.backbones import WeightsError
 from tasks.parser import Parser, ParserError, nearest, readable
@@ -228,7 +229,7 @@ def run(arguments: list[str]) -> int:
             },
             args=expanded(arguments),
         )
-    except (ArgumentError, DataError, TrainingError, WeightsError, MisconfigurationException) as error:
+    except (ArgumentError, DataError, TrainingError, TreesError, WeightsError, MisconfigurationException) as error:
         text = readable(error) if isinstance(error, ParserError) else str(error)
         text = text.split("DataError: ")[-1]  # a loader's worker wraps its traceback around the message
         print(f"\nbelvedere: {text}", file=sys.stderr)

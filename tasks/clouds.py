@@ -7,17 +7,15 @@ trained with binary cross-entropy plus squared dice. The classes may overlap: on
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
 from ops.maps import resized_maps
-from ops.regions import without_small_regions
 from tasks.base import Batch, ImageTask, Step
+from tasks.decision import Decision
 from tasks.losses import bce_dice_loss
 from tasks.metrics import DiceScores, PixelAveragePrecision
 from tasks.networks.backbones import (
@@ -51,8 +49,6 @@ class CloudsTask(ImageTask):
     """
 
     headline = "dice"
-    thresholds: Tensor
-    minimum_areas: Tensor
 
     def __init__(
         self,
@@ -72,8 +68,7 @@ class CloudsTask(ImageTask):
         self.encoder, self.pretrained, self.freeze_encoder = encoder, pretrained, freeze_encoder
         self.network = segmentation_network(architecture, encoder, len(self.classes))
         encoder_of(self.network).requires_grad_(not freeze_encoder)
-        self.register_buffer("thresholds", torch.full((len(self.classes),), 0.5))
-        self.register_buffer("minimum_areas", torch.zeros(len(self.classes)))
+        self.decision = Decision(len(self.classes))
         self.train()  # trainers take a new task's modes as they are
 
     def build_metrics(self) -> dict[str, Metric]:
@@ -95,8 +90,7 @@ class CloudsTask(ImageTask):
 
     def on_fit_start(self) -> None:
         """Unfits thresholds and areas, where training goes on from a fitted checkpoint: epochs compare at .5 and 0."""
-        self.thresholds.fill_(0.5)
-        self.minimum_areas.zero_()
+        self.decision.reset()
 
     def train(self, mode: bool = True) -> "CloudsTask":
         """Training mode; a frozen encoder keeps its batch statistics."""
@@ -148,18 +142,16 @@ class CloudsTask(ImageTask):
         Returns:
             (B, K, H, W) bool, on the device of `probability`.
         """
-        masks = self.marked(resized_maps(probability, size))
-        if not self.minimum_areas.any():
-            return masks
-        return torch.stack([torch.from_numpy(self.cleaned(mask.numpy())) for mask in masks.cpu()]).to(masks.device)
+        return self.decision.masks(resized_maps(probability, size))
 
     def marked(self, probability: Tensor) -> Tensor:
         """Which pixels reach their class's threshold, bool, of probabilities (B, K, H, W)."""
-        return probability >= self.thresholds.view(-1, 1, 1)
+        return self.decision.marked(probability)
 
-    def cleaned(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The masks (K, H, W) of a whole picture without the regions below their class's minimum area."""
-        return without_small_regions(masks, self.minimum_areas.tolist())
+    def least_areas(self, size: tuple[int, int]) -> list[float]:
+        """The smallest region of each class that is kept, a share of a picture of any height and width."""
+        areas: list[float] = self.decision.minimum_areas.tolist()
+        return areas
 
 
 def _probability(logits: Tensor, valid: Tensor | None) -> Tensor:

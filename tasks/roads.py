@@ -6,14 +6,11 @@ few data training", ICCSA 2021: VGG16 and two compressed auto-encoders, trained 
 
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from ops.regions import without_small_regions
 from tasks.base import Batch, ImageTask, Step
 from tasks.losses import bce_loss
 from tasks.metrics import DiceScores
@@ -119,6 +116,6 @@ class RoadsTask(ImageTask):
         """Which pixels are road, bool, of probabilities in [0, 1] of any shape."""
         return probability >= self.threshold
 
-    def cleaned(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The mask (1, H, W) of a whole picture without the regions that are too small."""
-        return without_small_regions(masks, [min(1.0, self.minimum_area / masks[0].size)])
+    def least_areas(self, size: tuple[int, int]) -> list[float]:
+        """The smallest region that is kept in a picture of this height and width, a share of its pixels."""
+        return [min(1.0, self.minimum_area / (size[0] * size[1]))]

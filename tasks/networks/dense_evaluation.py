@@ -14,7 +14,13 @@ from tasks.networks.dense import DenseForm, NoDenseFormError
 
 @torch.no_grad()
 def classify_picture(
-    network: nn.Module, picture: Tensor, window: int, stride: Literal[1, 2, 4] = 1, tile: int = 128, batch: int = 128
+    network: nn.Module,
+    picture: Tensor,
+    window: int,
+    stride: Literal[1, 2, 4] = 1,
+    tile: int = 128,
+    batch: int = 128,
+    head: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Logits of every pixel of a picture, made by a classifier of windows.
 
@@ -35,6 +41,8 @@ def classify_picture(
         stride: Pixels from one classified pixel to the next.
         tile: Height and width in pixels of the parts in which the picture is classified.
         batch: Number of windows that are classified at a time where the dense form is not used.
+        head: Makes the logits (K, h, w) of a tile of what the network says of it, (C, h, w), pixel by pixel, where
+            that is not the logits: so features, of which there are many, are held for one tile only.
 
     Returns:
         (K, H, W), on the picture's device.
@@ -66,6 +74,8 @@ def classify_picture(
             ]
             image = picture[:, places[0][:, None].to(picture.device), places[1].to(picture.device)].to(parameter)
             values = evaluate(image / 255 if picture.dtype == torch.uint8 else image)
+            if head is not None:
+                values = head(values)
             if logits is None:
                 logits = picture.new_empty((len(values), rows, columns), dtype=parameter.dtype)
             logits[:, top:bottom, left:right] = values

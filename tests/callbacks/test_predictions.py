@@ -61,8 +61,8 @@ class Pictures(LightningDataModule):
 def make_task() -> CloudsTask:
     task = CloudsTask("pspnet", pretrained=False, classes=CLASSES)
     task.network = Colours()
-    task.thresholds.copy_(torch.tensor([0.5, 0.3, 0.7]))
-    task.minimum_areas.copy_(torch.tensor([0.0, 0.0, 0.05]))
+    task.decision.thresholds.copy_(torch.tensor([0.5, 0.3, 0.7]))
+    task.decision.minimum_areas.copy_(torch.tensor([0.0, 0.0, 0.05]))
     return task.eval()
 
 

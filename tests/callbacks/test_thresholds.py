@@ -109,9 +109,9 @@ def dice(task: CloudsTask, data: Pictures, **options: Any) -> float:
 
 def test_thresholds_and_areas_are_found_on_the_best_epoch(run: Run) -> None:
     assert run.task.network.strength.item() == 1  # gone back to epoch 0
-    torch.testing.assert_close(run.task.thresholds, torch.tensor([0.3, 0.7]))
-    assert run.task.minimum_areas[0] == 0
-    assert 0 < run.task.minimum_areas[1] <= 0.02  # a speck is 1 of 1536 pixels
+    torch.testing.assert_close(run.task.decision.thresholds, torch.tensor([0.3, 0.7]))
+    assert run.task.decision.minimum_areas[0] == 0
+    assert 0 < run.task.decision.minimum_areas[1] <= 0.02  # a speck is 1 of 1536 pixels
     assert run.trainer.callback_metrics["val/dice"] < 0.7  # the last epoch's
 
 
@@ -126,8 +126,8 @@ def test_dice_gets_better_and_is_what_validation_then_gives(run: Run) -> None:
 def test_the_checkpoint_keeps_them_and_test_uses_them(run: Run) -> None:
     best, last = (run.folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
     kept = torch.load(best, weights_only=True)
-    assert torch.equal(kept["state_dict"]["thresholds"], run.task.thresholds)
-    assert torch.equal(kept["state_dict"]["minimum_areas"], run.task.minimum_areas)
+    assert torch.equal(kept["state_dict"]["decision.thresholds"], run.task.decision.thresholds)
+    assert torch.equal(kept["state_dict"]["decision.minimum_areas"], run.task.decision.minimum_areas)
     assert kept["epoch"] == 0
     assert kept["optimizer_states"]
     assert sorted((run.folder / "checkpoints").iterdir()) == [best, last]
@@ -140,7 +140,9 @@ def test_the_table_names_the_classes(run: Run) -> None:
     found = rows(run.folder)
     assert [row["class"] for row in found] == CLASSES
     assert [float(row["threshold"]) for row in found] == pytest.approx([0.3, 0.7])
-    assert [float(row["minimum_area"]) for row in found] == pytest.approx(run.task.minimum_areas.tolist(), abs=1e-4)
+    assert [float(row["minimum_area"]) for row in found] == pytest.approx(
+        run.task.decision.minimum_areas.tolist(), abs=1e-4
+    )
 
 
 @pytest.mark.parametrize(("limit", "batches"), [(None, 3), (1, 1)])
@@ -156,7 +158,7 @@ def test_one_class_is_fitted_too(tmp_path: Path) -> None:
         batch["mask"] = batch["mask"][:, :1]
     task = make_task(["Red"])
     make_trainer(tmp_path, max_epochs=1).fit(task, data)
-    assert task.thresholds.tolist() == pytest.approx([0.3])
+    assert task.decision.thresholds.tolist() == pytest.approx([0.3])
 
 
 def test_without_a_best_epoch_nothing_is_fitted(tmp_path: Path) -> None:
@@ -165,4 +167,4 @@ def test_without_a_best_epoch_nothing_is_fitted(tmp_path: Path) -> None:
         task, Pictures()
     )
     assert not (tmp_path / "thresholds.csv").exists()
-    assert task.thresholds.tolist() == [0.5, 0.5]
+    assert task.decision.thresholds.tolist() == [0.5, 0.5]

@@ -50,17 +50,29 @@ def test_windows_are_resized_for_the_network(files: list[Path]) -> None:
     assert small["window"].tolist() == [32, 32]
 
 
-def test_what_is_drawn_over_comes_with_the_first_window(files: list[Path]) -> None:
+def test_what_is_drawn_over_comes_with_the_last_window(files: list[Path]) -> None:
     samples = windows(files)
     sources = [samples[0, index]["source"] for index in range(len(samples))]
-    assert [source is not None for source in sources] == [True] + [False] * 5 + [True, True, False]
-    np.testing.assert_array_equal(sources[0], Image.open(files[0]))
+    assert [source is not None for source in sources] == [False] * 5 + [True, True, False, True]
+    np.testing.assert_array_equal(sources[5], Image.open(files[0]))
 
 
 def test_what_is_drawn_over_is_no_larger_than_a_screen(tmp_path: Path) -> None:
     Image.new("RGB", (3 * VIEW, VIEW)).save(tmp_path / "wide.png")
     for window in (None, (512, 512)):
-        assert predicted([tmp_path / "wide.png"], (32, 32), window=window)[0, 0]["source"].shape == (VIEW // 3, VIEW, 3)
+        samples = predicted([tmp_path / "wide.png"], (32, 32), window=window)
+        assert samples[0, len(samples) - 1]["source"].shape == (VIEW // 3, VIEW, 3)
+
+
+def test_windows_in_any_order_are_the_same(files: list[Path]) -> None:
+    samples = windows(files)
+    expected = {index: samples[0, index] for index in range(len(samples))}
+    for index in np.random.default_rng(0).permutation(np.repeat(range(len(samples)), 2)).tolist():
+        sample = samples[0, index]
+        assert torch.equal(sample["image"], expected[index]["image"])
+        assert (sample["source"] is None) == (expected[index]["source"] is None)
+        if sample["source"] is not None:
+            np.testing.assert_array_equal(sample["source"], expected[index]["source"])
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ops.regions import region_overlaps, without_small_regions
+from ops.regions import LargeRegions, region_overlaps, without_small_regions
 
 
 def flood_fill(mask: NDArray[np.bool_]) -> list[set[tuple[int, int]]]:
@@ -97,3 +97,55 @@ def test_region_overlaps_equal_flood_fill(masks: NDArray[np.bool_]) -> None:
 def test_empty_mask_has_no_regions() -> None:
     areas, intersections = region_overlaps(np.zeros((4, 5), dtype=bool), np.ones((4, 5), dtype=bool))
     assert areas.shape == intersections.shape == (0,)
+
+
+def by_strips(mask: NDArray[np.bool_], minimum_area: float, height: int) -> NDArray[np.bool_]:
+    size = (mask.shape[0], mask.shape[1])
+    regions = LargeRegions(size, minimum_area)
+    strips = [mask[top : top + height] for top in range(0, size[0], height)]
+    for strip in strips:
+        regions.measure(strip)
+    return np.concatenate([regions.clean(strip, index) for index, strip in enumerate(strips)])
+
+
+def spiral(side: int) -> NDArray[np.bool_]:
+    """One line of a pixel that winds inwards, a pixel between its turns."""
+    mask = np.zeros((side, side), bool)
+    row, column, (down, right), length = 0, 0, (0, 1), side - 1
+    for turn in range(side):
+        for _ in range(length):
+            mask[row, column] = True
+            row, column = row + down, column + right
+        down, right = right, -down
+        length -= 2 if turn and turn % 2 == 0 else 0
+        if length <= 0:
+            break
+    return mask
+
+
+@pytest.mark.parametrize("height", [1, 2, 5, 24])
+@pytest.mark.parametrize("minimum_pixels", [2, 6, 40, 744])
+def test_strips_keep_what_the_whole_mask_keeps(height: int, minimum_pixels: int, masks: NDArray[np.bool_]) -> None:
+    for mask in masks:
+        expected = without_small_regions(mask[None], [minimum_pixels / mask.size])[0]
+        np.testing.assert_array_equal(by_strips(mask, minimum_pixels / mask.size, height), expected)
+
+
+@pytest.mark.parametrize("height", [1, 3, 10])
+def test_what_joins_far_below_is_one_region(height: int) -> None:
+    fork = np.zeros((40, 21), bool)
+    fork[:, ::4] = True  # six teeth
+    fork[-1] = True
+    for mask in (fork, fork[::-1].copy(), spiral(41)):
+        area = mask.sum() / mask.size
+        np.testing.assert_array_equal(by_strips(mask, area, height), mask)
+        assert not by_strips(mask, area + 1e-6, height).any()
+
+
+def test_areas_of_strips_are_those_of_the_whole_to_the_pixel() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        mask = rng.random((rng.integers(1, 30), rng.integers(1, 30))) < 0.45
+        minimum_area = rng.integers(1, 20) / mask.size
+        expected = without_small_regions(mask[None], [min(1.0, minimum_area)])[0]
+        np.testing.assert_array_equal(by_strips(mask, min(1.0, minimum_area), int(rng.integers(1, 9))), expected)

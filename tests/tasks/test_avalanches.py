@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
+from tasks import boosting
 from tasks.avalanches import AvalanchesTask
 from tasks.base import Batch
 from tasks.networks.backbones import WeightsError
@@ -70,8 +71,7 @@ def test_learns_windows_and_finds_them_in_a_picture(make_trainer: Trainers, wind
     assert found["train/accuracy"] > 0.95
     assert found["val/dice"] > 0.7
     trainer.test(task, loader(picture), verbose=False)
-    second = {f"second_{name}" for name in ("dice", "dice_positive", "iou", "hausdorff95")}
-    assert trainer.callback_metrics.keys() == {f"test/{name}" for name in PICTURES | second}
+    assert trainer.callback_metrics.keys() == {f"test/{each}{name}" for each in ("", "second_") for name in PICTURES}
 
 
 def test_default_optimiser_is_adam_at_the_papers_rate() -> None:
@@ -120,6 +120,42 @@ def test_the_second_pass_sees_the_edges_of_the_first_mask(second: Any, simple: A
     assert torch.equal(found["mask"], simple.marked(found["probability"]))
 
 
+@pytest.mark.parametrize("on", ["predictions", "features"])
+def test_trees_see_what_they_were_fitted_on(on: Any, windows: Batch, picture: Batch) -> None:
+    torch.manual_seed(0)
+    task = AvalanchesTask("cnn2d", window=17, second_input="none", xgboost_on=on, tile=16).eval()
+    with torch.no_grad():
+        features = boosting.window_features(task.network, on, windows["image"])
+        alone = task.classified(picture["image"])
+        task.trees = boosting.fit_boosted(features.numpy(), windows["label"].numpy(), seed=0, rounds=20)
+        both = task.classified(picture["image"])
+        torch.testing.assert_close(both[:, :1], alone)
+        windows_at = [picture["image"][:, :, y - 8 : y + 9, x - 8 : x + 9] for y, x in ((20, 30), (9, 50))]
+        of_windows = boosting.window_features(task.network, on, torch.cat(windows_at)).numpy()
+    expected = torch.from_numpy(task.trees.inplace_predict(of_windows))
+    torch.testing.assert_close(both[0, 1, [20, 9], [30, 50]].sigmoid(), expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(task.predict(picture)["mask"], task.boosted_step(picture).prediction)
+    task.boosted_decision.thresholds.fill_(0.9)
+    assert torch.equal(task.marked(torch.tensor([[[[0.8, 0.95]]]])), torch.tensor([[[[False, True]]]]))
+
+
+def test_conditions_have_figures_of_their_own(make_trainer: Trainers, simple: AvalanchesTask, picture: Batch) -> None:
+    class Photographs(LightningDataModule):
+        conditions = ("shady", "sunny")
+
+        def test_dataloader(self) -> DataLoader[Any]:
+            dark = picture | {"image": picture["image"] * 0, "condition": ["shady"]}
+            batches = [picture | {"condition": ["sunny"]}, dark, picture | {"condition": [""]}]
+            return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+
+    trainer = make_trainer()
+    trainer.test(simple, datamodule=Photographs(), verbose=False)
+    found = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    assert found["test/dice_shady"] == 0
+    assert found["test/dice"] == pytest.approx(2 / 3 * found["test/dice_sunny"])
+    assert {"test/iou_sunny", "test/second_dice_shady", "test/second_iou_shady"} < found.keys()
+
+
 def test_one_pass_is_enough_where_no_other_is_asked_for(simple: AvalanchesTask, picture: Batch) -> None:
     simple.second_input = "none"
     found = simple.predict(picture)
@@ -128,14 +164,14 @@ def test_one_pass_is_enough_where_no_other_is_asked_for(simple: AvalanchesTask, 
 
 
 def test_small_regions_are_left_out_once_fitted(simple: AvalanchesTask, picture: Batch) -> None:
-    simple.thresholds.fill_(0.9)
-    simple.minimum_areas.fill_(0.01)
+    simple.decision.thresholds.fill_(0.9)
+    simple.decision.minimum_areas.fill_(0.01)
     mask = simple.predict(picture)["stages"]["first_mask"][0, 0].numpy()
     _, _, regions, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     assert mask.any()
     assert regions[1:, cv2.CC_STAT_AREA].min() >= 0.01 * mask.size
     simple.on_fit_start()
-    assert (simple.thresholds.item(), simple.minimum_areas.item()) == (0.5, 0)
+    assert (simple.decision.thresholds.item(), simple.decision.minimum_areas.item()) == (0.5, 0)
 
 
 def test_checkpoint_gives_the_same_task_from_the_file_alone(
@@ -144,10 +180,10 @@ def test_checkpoint_gives_the_same_task_from_the_file_alone(
     task = AvalanchesTask("cnn1d", window=17, channels=1, second_input="edges")
     trainer = make_trainer(max_epochs=1)
     trainer.fit(task, loader(windows))
-    task.thresholds.fill_(0.3)
+    task.decision.thresholds.fill_(0.3)
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     again = AvalanchesTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
-    assert again.thresholds.item() == pytest.approx(0.3)
+    assert again.decision.thresholds.item() == pytest.approx(0.3)
     assert torch.equal(again.predict(picture)["probability"], task.eval().predict(picture)["probability"])
 
 

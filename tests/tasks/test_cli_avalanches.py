@@ -1,3 +1,4 @@
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -5,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from datamodules.files import read_mask
 from ops.polygons import intersection_over_union, polygon_mask
+from tasks import boosting
 
 Command = Callable[..., Any]
 
@@ -43,6 +46,26 @@ def test_photographs_become_masks_and_polygons(belvedere: Command, trained: Path
         mask = read_mask(folder / "masks" / f"{Path(name).stem}.png")
         polygon = polygon_mask([np.array(ring) for ring in record["rings"]], (mask.shape[0], mask.shape[1]))
         assert intersection_over_union(mask, polygon) >= 0.98
+
+
+@pytest.mark.parametrize("on", ["predictions", "features"])
+def test_trees_decide_where_they_lie_beside_the_checkpoint(on: str, belvedere: Command, avalanches_root: Path) -> None:
+    fit = [*TINY, "--data.root", str(avalanches_root), "--output", "run"]
+    assert belvedere("fit", *fit, "--model.xgboost_on", on).code == 0
+    best, trees = Path("run/checkpoints/best.ckpt"), Path("run/checkpoints/best.ubj")
+    assert boosting.load(trees).num_features() == (1 if on == "predictions" else 128)
+    assert belvedere("test", "--ckpt_path", str(best), "--config", "debug").code == 0
+    with Path("run/test/metrics.csv").open(newline="") as file:
+        [figures] = csv.DictReader(file)
+    assert {"test/dice", "test/boosted_dice", "test/boosted_accuracy", "test/second_dice"} <= figures.keys()
+    kept = torch.load(best, weights_only=True)["state_dict"]
+    with Path("run/boosted_thresholds.csv").open(newline="") as file:
+        [fitted] = csv.DictReader(file)
+    assert kept["boosted_decision.thresholds"].item() == pytest.approx(float(fitted["threshold"]))
+    trees.unlink()
+    result = belvedere("test", "--ckpt_path", str(best), "--config", "debug")
+    assert result.code == 2
+    assert "best.ubj is not there; wanted is a file of boosted trees" in result.err
 
 
 def test_the_window_of_the_data_is_the_networks(belvedere: Command, trained: Path) -> None:

@@ -96,8 +96,8 @@ def test_checkpoint_gives_the_same_task_from_the_file_alone(
     task = CloudsTask("pspnet", "resnet18", pretrained=False, classes=["a", "b", "c", "d"])
     trainer = make_trainer(max_epochs=1)
     trainer.fit(task, loader(pictures))
-    task.thresholds.copy_(torch.tensor([0.2, 0.4, 0.6, 0.8]))
-    task.minimum_areas.fill_(0.02)
+    task.decision.thresholds.copy_(torch.tensor([0.2, 0.4, 0.6, 0.8]))
+    task.decision.minimum_areas.fill_(0.02)
     task.hparams["pretrained"] = True  # what is remembered of most runs; there is no network to load them over
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     monkeypatch.setattr("tasks.clouds.load_encoder", lambda *_: pytest.fail("the file alone has to do"))
@@ -115,7 +115,7 @@ def test_checkpoint_gives_the_same_task_from_the_file_alone(
     expected, found = task.eval().predict(batch), loaded.predict(batch)
     assert torch.equal(found["probability"], expected["probability"])
     assert torch.equal(found["mask"], expected["mask"])
-    torch.testing.assert_close(loaded.thresholds, torch.tensor([0.2, 0.4, 0.6, 0.8]))
+    torch.testing.assert_close(loaded.decision.thresholds, torch.tensor([0.2, 0.4, 0.6, 0.8]))
 
 
 def test_pixels_that_are_not_valid_change_neither_loss_nor_prediction(simple: CloudsTask) -> None:
@@ -139,8 +139,8 @@ def test_pixels_that_are_not_valid_change_neither_loss_nor_prediction(simple: Cl
 @pytest.mark.parametrize("size", [(6, 8), (12, 16), (9, 13), (4, 5)])
 @pytest.mark.parametrize("gap", [False, True])
 def test_what_is_scored_is_what_is_written(simple: CloudsTask, size: tuple[int, int], gap: bool) -> None:
-    simple.thresholds.copy_(torch.tensor([0.3, 0.8]))
-    simple.minimum_areas.fill_(0.02)
+    simple.decision.thresholds.copy_(torch.tensor([0.3, 0.8]))
+    simple.decision.minimum_areas.fill_(0.02)
     image = torch.rand(3, 3, 6, 8) - 0.5
     batch: Batch = {"image": image, "mask": torch.zeros(3, 2, *size)}
     if gap:
@@ -155,7 +155,7 @@ def test_masks_apply_threshold_area_and_size(simple: CloudsTask) -> None:
     probability = torch.zeros(1, 2, 10, 10)
     probability[..., :4, :4] = 0.3  # 16 hundredths of the picture
     probability[..., 8:, 8:] = 0.9  # 4 hundredths
-    simple.thresholds.copy_(torch.tensor([0.3, 0.5]))
+    simple.decision.thresholds.copy_(torch.tensor([0.3, 0.5]))
 
     def areas(size: tuple[int, int] | None = None) -> list[float]:
         found: Tensor = simple.masks(probability, size)
@@ -164,12 +164,12 @@ def test_masks_apply_threshold_area_and_size(simple: CloudsTask) -> None:
         return found[0].float().mean(dim=(1, 2)).tolist()
 
     assert areas() == pytest.approx([0.20, 0.04])  # 0.3 reaches the first class's threshold
-    simple.minimum_areas.copy_(torch.tensor([0.1, 0.0]))
+    simple.decision.minimum_areas.copy_(torch.tensor([0.1, 0.0]))
     assert areas() == pytest.approx([0.16, 0.04])
-    simple.minimum_areas.copy_(torch.tensor([0.0, 0.1]))
+    simple.decision.minimum_areas.copy_(torch.tensor([0.0, 0.1]))
     assert areas() == pytest.approx([0.20, 0.0])
-    simple.minimum_areas.fill_(0.0)
-    simple.thresholds.fill_(0.15)  # half of 0.3: the enlarged outline stays where it was
+    simple.decision.minimum_areas.fill_(0.0)
+    simple.decision.thresholds.fill_(0.15)  # half of 0.3: the enlarged outline stays where it was
     assert areas((30, 40)) == pytest.approx([0.2, 0.2], abs=0.02)
 
 
@@ -207,8 +207,8 @@ def test_pretrained_fills_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_training_that_goes_on_is_measured_without_fitted_thresholds() -> None:
     task = CloudsTask(pretrained=False)
-    task.thresholds.fill_(0.2)
-    task.minimum_areas.fill_(0.1)
+    task.decision.thresholds.fill_(0.2)
+    task.decision.minimum_areas.fill_(0.1)
     task.on_fit_start()
-    assert task.thresholds.tolist() == [0.5] * 4
-    assert task.minimum_areas.tolist() == [0.0] * 4
+    assert task.decision.thresholds.tolist() == [0.5] * 4
+    assert task.decision.minimum_areas.tolist() == [0.0] * 4

@@ -96,13 +96,10 @@ def test_step_and_predict_decide_at_the_threshold(simple: RoadsTask, tiles: Batc
     assert step.loss.item() == pytest.approx(entropy, rel=1e-5)
 
 
-def test_small_regions_are_cleaned_away_by_their_pixels() -> None:
-    mask = np.zeros((1, 20, 20), bool)
-    mask[0, 2:5, 2:5] = mask[0, 10:12, 10:14] = True
-    assert RoadsTask(minimum_area=9).cleaned(mask).sum() == 9
-    assert RoadsTask(minimum_area=8).cleaned(mask).sum() == 17
-    assert RoadsTask().cleaned(mask).sum() == 17
-    assert RoadsTask(minimum_area=10_000).cleaned(mask).sum() == 0
+def test_small_regions_are_told_by_their_pixels() -> None:
+    assert RoadsTask(minimum_area=9).least_areas((8, 16)) == [9 / 128]
+    assert RoadsTask().least_areas((8, 16)) == [0]
+    assert RoadsTask(minimum_area=10_000).least_areas((8, 16)) == [1]
 
 
 def test_checkpoint_gives_the_same_task_from_the_file_alone(

@@ -190,6 +190,26 @@ def test_what_there_is_not_is_refused(name: str, window: int, channels: int, mes
         window_classifier(name, window, channels)
 
 
+@pytest.mark.parametrize("name", [name for name in SMALLEST if name != "cnn1d"])
+def test_components_are_for_one_network(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} with components; only cnn1d has them: choose it, or leave comp"):
+        window_classifier(name, 76, components=9)
+
+
+@pytest.mark.parametrize(("window", "channels", "values"), [(17, 1, 289), (17, 3, 867), (33, 3, 3267)])
+def test_cnn1d_takes_as_many_components_as_a_window_has_values(window: int, channels: int, values: int) -> None:
+    with torch.device("meta"):
+        network = window_classifier("cnn1d", window, channels, components=values)
+    assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == 128 * values + 257
+    assert network(torch.zeros(2, 3, window, window, device="meta")).shape == (2, 1)
+    for components in (0, values + 1):
+        with pytest.raises(
+            ValueError,
+            match=rf"^{components} components of windows of {window} x {window} x {channels}; wanted are 1 to {values}\.",
+        ):
+            window_classifier("cnn1d", window, channels, components=components)
+
+
 def test_unknown_extractors_are_refused() -> None:
     with pytest.raises(ValueError, match="feature extractor 'vgg17' is unknown; it is one of vgg16, resnet50"):
         feature_extractor("vgg17")
