@@ -5,6 +5,7 @@ neural networks and edge detection", 2020: a window classifier gives a first pre
 picture for a second one by the same network.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ops.edges import canny
-from tasks.base import Batch, ImageTask, Meter, Step
+from tasks.base import Batch, ImageTask, Step
 from tasks.boosting import with_trees
 from tasks.boundary_metrics import BoundaryDistance
 from tasks.decision import Decision
@@ -24,6 +25,7 @@ from tasks.metrics import DiceScores, PixelAveragePrecision
 from tasks.networks.backbones import load_features
 from tasks.networks.dense_evaluation import classify_picture
 from tasks.networks.window_classifier import window_classifier
+from tasks.passes import PassMeters
 from tasks.pixel_metrics import PixelScores
 
 if TYPE_CHECKING:
@@ -92,7 +94,6 @@ class AvalanchesTask(ImageTask):
         self.network = window_classifier(network, window, channels)
         self.decision, self.boosted_decision = Decision(1), Decision(1)
         self.trees: Booster | None = None
-        self._meters: dict[tuple[str, str], Meter] = {}
 
     def build_metrics(self) -> dict[str, Metric]:
         """Of whole pictures: the scores of their windows, one a pixel, and those of their masks."""
@@ -127,8 +128,12 @@ class AvalanchesTask(ImageTask):
         logits: Tensor = self.network(image)
         return logits
 
-    def classified(self, image: Tensor) -> Tensor:
+    def classified(self, image: Tensor, valid: Tensor | None = None) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] to logits, one for the window around each pixel.
+
+        Args:
+            image: The pictures.
+            valid: Bool (B, 1, H, W); where it is false, logits are of no meaning, and no time is spent.
 
         Returns:
             (B, 1, H, W), the network's; with trees (B, 2, H, W), theirs behind the network's.
@@ -136,12 +141,10 @@ class AvalanchesTask(ImageTask):
         network, head = self.network, None
         if self.trees is not None:
             network, head = with_trees(self.network, self.trees, self.xgboost_on)
+        classify = partial(classify_picture, network, window=self.window, stride=self.stride, tile=self.tile, head=head)
+        wanted = [None] * len(image) if valid is None else valid[:, 0]
         with torch.autocast(image.device.type, enabled=False):
-            maps = [
-                classify_picture(network, each, self.window, self.stride, self.tile, head=head)
-                for each in image.float()
-            ]
-        return torch.stack(maps)
+            return torch.stack([classify(each, where=part) for each, part in zip(image.float(), wanted, strict=True)])
 
     def step(self, batch: Batch) -> Step:
         """Loss and decisions: of windows with a `label` each, or of all pixels of pictures with a `mask`.
@@ -151,12 +154,14 @@ class AvalanchesTask(ImageTask):
         if "label" in batch:
             logits, target = self(batch["image"])[:, :, None, None], batch["label"][:, None, None, None]
         else:
-            logits, target = self.classified(batch["image"])[:, :1], batch["mask"]
+            logits, target = self.classified(batch["image"], batch.get("valid"))[:, :1], batch["mask"]
         return self._step(logits, target, batch, self.decision)
 
     def boosted_step(self, batch: Batch) -> Step:
         """Loss and decisions of the trees, of all pixels of pictures with a `mask`."""
-        return self._step(self.classified(batch["image"])[:, 1:], batch["mask"], batch, self.boosted_decision)
+        return self._step(
+            self.classified(batch["image"], batch.get("valid"))[:, 1:], batch["mask"], batch, self.boosted_decision
+        )
 
     def _step(self, logits: Tensor, target: Tensor, batch: Batch, decision: Decision) -> Step:
         probability = _probability(logits.detach(), batch)
@@ -168,34 +173,27 @@ class AvalanchesTask(ImageTask):
         conditions: list[str] = getattr(data, "conditions", [])
         passes = ["", "boosted_"] if self.trees is not None else [""]
         passes += ["second_"] if self.second_input != "none" else []
-        self._meters = {
-            (each, condition): Meter(self.build_mask_metrics() if condition else self.build_metrics()).to(self.device)
-            for each in passes
-            for condition in ("", *conditions)
-        }
+        self._passes = PassMeters(passes, conditions, self.build_metrics, self.build_mask_metrics, self.device)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Counts a test picture, after the first pass, of the network and of the trees, and after the second."""
-        logits = self.classified(batch["image"])
+        logits = self.classified(batch["image"], batch.get("valid"))
         self._count("", logits[:, :1], batch, self.decision)
         if self.trees is not None:
             self._count("boosted_", logits[:, 1:], batch, self.boosted_decision)
         if self.second_input != "none":
             edges = self._edges(self._decision.masks(_probability(logits[:, -1:], batch)))
-            again = self.classified(self._drawn(batch["image"], edges))[:, -1:]
+            again = self.classified(self._drawn(batch["image"], edges), batch.get("valid"))[:, -1:]
             self._count("second_", again, batch, self._decision)
 
     def _count(self, each: str, logits: Tensor, batch: Batch, decision: Decision) -> None:
         step = self._step(logits, batch["mask"], batch, decision)
-        for condition in {"", *batch.get("condition", [])}:  # a batch is one picture
-            self._meters[each, condition].update(step, len(logits))
+        self._passes.count(each, step, batch.get("condition", []))
 
     def on_test_epoch_end(self) -> None:
         """Logs `test/…`, `test/boosted_…` of the trees, `test/second_…` of the second pass, and `…_<condition>`."""
-        for (each, condition), meter in self._meters.items():
-            for name, value in meter.result().items():
-                if not condition or name != "loss":
-                    self.log(f"test/{each}{name}{condition and '_' + condition}", value, batch_size=1)
+        for name, value in self._passes.results():
+            self.log(f"test/{name}", value, batch_size=1)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
@@ -208,13 +206,13 @@ class AvalanchesTask(ImageTask):
             `probability` (B, 1, H, W) and `mask`, bool, of the last pass; and `stages`, what led to them, by name.
         """
         image = batch["image"].float()
-        probability = _probability(self.classified(image)[:, -1:], batch)
+        probability = _probability(self.classified(image, batch.get("valid"))[:, -1:], batch)
         mask = self._decision.masks(probability)
         stages: dict[str, Tensor] = {"first_probability": probability, "first_mask": mask}
         if self.second_input != "none":
             edges = self._edges(mask)
             drawn = self._drawn(image, edges)
-            probability = _probability(self.classified(drawn)[:, -1:], batch)
+            probability = _probability(self.classified(drawn, batch.get("valid"))[:, -1:], batch)
             mask = self._decision.masks(probability)
             stages |= {"first_edges": edges, "second_input": drawn, "second_probability": probability,
                        "second_mask": mask}  # fmt: skip

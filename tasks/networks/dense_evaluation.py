@@ -21,6 +21,7 @@ def classify_picture(
     tile: int = 128,
     batch: int = 128,
     head: Callable[[Tensor], Tensor] | None = None,
+    where: Tensor | None = None,
 ) -> Tensor:
     """Logits of every pixel of a picture, made by a classifier of windows.
 
@@ -43,13 +44,14 @@ def classify_picture(
         batch: Number of windows that are classified at a time where the dense form is not used.
         head: Makes the logits (K, h, w) of a tile of what the network says of it, (C, h, w), pixel by pixel, where
             that is not the logits: so features, of which there are many, are held for one tile only.
+        where: Bool (H, W): where it is false, nothing has to be classified, and logits may be 0. All is by default.
 
     Returns:
         (K, H, W), on the picture's device.
 
     Raises:
         ValueError: The picture is smaller than the window, the network is in training mode, the stride is not one of
-            the three, or the network is not for windows of this size.
+            the three, the network is not for windows of this size, or there is nothing to classify.
     """
     height, width = picture.shape[-2:]
     if min(height, width) < window:
@@ -66,8 +68,12 @@ def classify_picture(
     # One row and column more than divide into the picture: every pixel lies between classified ones.
     rows, columns = (math.ceil((side - 1) / stride) + 1 for side in (height, width))
     logits: Tensor | None = None
-    for top, bottom in _parts(rows, tile // stride):
-        for left, right in _parts(columns, tile // stride):
+    for tile_rows in _parts(rows, tile // stride):
+        for tile_columns in _parts(columns, tile // stride):
+            part = _wanted(where, tile_rows, tile_columns, stride)
+            if part is None:
+                continue
+            (top, bottom), (left, right) = part
             places = [
                 _reflected(torch.arange(first * stride, (last - 1) * stride + window) - window // 2, side)
                 for first, last, side in ((top, bottom, height), (left, right, width))
@@ -77,9 +83,10 @@ def classify_picture(
             if head is not None:
                 values = head(values)
             if logits is None:
-                logits = picture.new_empty((len(values), rows, columns), dtype=parameter.dtype)
+                logits = picture.new_zeros((len(values), rows, columns), dtype=parameter.dtype)
             logits[:, top:bottom, left:right] = values
-    assert logits is not None
+    if logits is None:
+        raise ValueError("where is false everywhere; leave the picture out, or give what is to be classified of it.")
     if stride > 1:
         # align_corners keeps the k-th value at pixel k · stride; without it all would move by half a stride.
         size = [(rows - 1) * stride + 1, (columns - 1) * stride + 1]
@@ -126,6 +133,25 @@ def _parts(length: int, most: int) -> list[tuple[int, int]]:
     """Beginnings and ends of equal parts of a length, no longer than `most`; the last may be shorter."""
     part = math.ceil(length / math.ceil(length / max(most, 1)))
     return [(first, min(first + part, length)) for first in range(0, length, part)]
+
+
+def _wanted(
+    where: Tensor | None, rows: tuple[int, int], columns: tuple[int, int], stride: int
+) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """The rows and columns of a tile, in steps of the stride, that pixels to be classified lie in or between."""
+    if where is None:
+        return rows, columns
+    # Values on both sides of a pixel are what its own is interpolated from.
+    (top, bottom), (left, right) = (((first - 1) * stride + 1, last * stride) for first, last in (rows, columns))
+    inside = where[max(top, 0) : bottom, max(left, 0) : right]
+    found = []
+    for axis, first, (low, high) in ((1, max(top, 0), rows), (0, max(left, 0), columns)):
+        places = inside.any(dim=axis).nonzero()
+        if not len(places):
+            return None
+        lowest, highest = first + int(places[0]), first + int(places[-1])
+        found.append((max(low, lowest // stride), min(high, math.ceil(highest / stride) + 1)))
+    return found[0], found[1]
 
 
 def _reflected(places: Tensor, length: int) -> Tensor:

@@ -126,6 +126,38 @@ def test_no_more_than_a_tile_or_a_batch_is_given_at_a_time() -> None:
     assert sum(shape[0] for shape in shapes) == 26 * 16
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_time_is_spent_only_where_something_is_wanted(stride: int) -> None:
+    picture, where = torch.rand(3, 40, 60), torch.zeros(40, 60, dtype=torch.bool)
+    where[7, 9] = where[18:31, 41:43] = where[39, 59] = True
+    seen = []
+    network = padded()
+    network.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    whole = classify_picture(network, picture, 13, stride, tile=16)
+    windows_of_all = sum(seen)
+    seen.clear()
+    found = classify_picture(network, picture, 13, stride, tile=16, where=where)
+    torch.testing.assert_close(found[:, where], whole[:, where])
+    assert sum(seen) < windows_of_all / 4
+    with pytest.raises(ValueError, match="where is false everywhere; leave the picture out"):
+        classify_picture(network, picture, 13, stride, where=torch.zeros_like(where))
+
+
+def test_a_head_makes_the_logits_tile_by_tile() -> None:
+    network, picture = unpadded(15), torch.rand(3, 40, 60)
+    last = network[-1]
+    features = network[:-1].eval()
+    largest = []
+
+    def head(maps: Tensor) -> Tensor:
+        largest.append(maps.numel())
+        return torch.einsum("chw,kc->khw", maps, last.weight) + last.bias[:, None, None]
+
+    found = classify_picture(features, picture, 15, tile=16, head=head)
+    torch.testing.assert_close(found, classify_picture(network, picture, 15), rtol=0, atol=1e-5)
+    assert max(largest) <= 128 * 16 * 16
+
+
 def test_bytes_are_taken_for_what_they_stand_for() -> None:
     picture = torch.randint(0, 256, (3, 20, 20), dtype=torch.uint8)
     logits = classify_picture(unpadded(12), picture, 12)
