@@ -228,6 +228,11 @@ class AvalanchesDataModule(ImageDataModule):
             windows, labels = self._store.draw(numbers, numbers, self.ratio)
             yield windows.float() / 255, labels
 
+    def sampled_windows(self, count: int) -> Iterator[Tensor]:
+        """Training windows uint8 (B, 3, w, w), all centres equally likely, always the same ones."""
+        assert self._store is not None  # setup("fit") comes first
+        return self._store.windows(count)
+
     def problems(self) -> list[str]:
         """Everything that is wrong with the data, a line each."""
         from datamodules.avalanches_study import problems

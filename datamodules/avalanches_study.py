@@ -16,6 +16,7 @@ from datamodules.drawn import stored
 from datamodules.files import DataError, collected, picture_files, read_picture
 from datamodules.geometry import resized
 from datamodules.scenes import Scenes
+from ops.components import principal_components
 from ops.edges import grey
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ VIEW = 480  # pixels of the longer side of these
 BIN = 8  # levels of a bin of the histograms
 SUNNY = 200  # the level from which on a brightness peak is a sunny picture's
 WINDOWS = 20_000  # that principal components are computed of
-BLOCK = 2_000  # of them at a time
 HELD = 0.99  # share of the variance that the named number of components holds
 SHOWN = 40  # components
 
@@ -133,15 +133,8 @@ def variance_shares(scenes: Scenes, names: Sequence[str], window: int) -> NDArra
     They are of 20,000 windows, always the same, of the pictures with these names, any as likely as any other. All are 0
     where the pictures are flat.
     """
-    store = stored(scenes, names, window)
-    parts = []
-    for first in range(0, WINDOWS, BLOCK):
-        numbers = torch.arange(first, min(first + BLOCK, WINDOWS))
-        parts.append(grey(store.draw(numbers, numbers, "natural")[0]).flatten(1))
-    levels = torch.cat(parts)
-    means = levels.sum(dim=0, dtype=torch.int64).double() / len(levels)
-    windows = levels.float() - means.float()
-    variances = torch.linalg.eigvalsh((windows.T @ windows).double()).flip(0).clamp_min(0).numpy()
+    levels = map(grey, stored(scenes, names, window).windows(WINDOWS))
+    variances = principal_components(levels, axes=0).variances.numpy()
     total = variances.sum()
     return np.asarray(variances / total if total > 0 else variances)
 

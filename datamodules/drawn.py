@@ -1,6 +1,6 @@
 """Windows drawn at random from pictures of different sizes that lie in the memory of a device."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -91,6 +91,20 @@ class Store:
         steps = torch.arange(self.window, device=places.device) - self.window // 2
         rows = places[:, None] + self.widths[pictures, None] * steps
         return self.pixels[:, rows[..., None] + steps].transpose(0, 1).contiguous(), label.float()
+
+    def windows(self, count: int, block: int = 1000) -> Iterator[Tensor]:
+        """Windows that show what the pictures are like, all centres equally likely; always the same.
+
+        Args:
+            count: How many there are of them.
+            block: How many of them come at a time, fewer the last time. Which they are does not depend on it.
+
+        Yields:
+            Windows uint8 (B, 3, w, w).
+        """
+        for first in range(0, count, block):
+            numbers = torch.arange(first, min(first + block, count), device=self.pixels.device)
+            yield self.draw(numbers, numbers, "natural")[0]
 
 
 def stored(scenes: Scenes, names: Sequence[str], window: int) -> Store:

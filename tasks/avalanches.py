@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
@@ -18,21 +19,19 @@ from torchmetrics import Metric
 from ops.edges import canny
 from tasks.base import Batch, ImageTask, Step
 from tasks.boosting import with_trees
-from tasks.boundary_metrics import BoundaryDistance
 from tasks.decision import Decision
 from tasks.losses import bce_loss
-from tasks.metrics import DiceScores, PixelAveragePrecision
 from tasks.networks.backbones import load_features
 from tasks.networks.dense_evaluation import classify_picture
+from tasks.networks.projection import fill_projection, is_filled
 from tasks.networks.window_classifier import window_classifier
-from tasks.passes import PassMeters
-from tasks.pixel_metrics import PixelScores
+from tasks.passes import PassMeters, picture_metrics, window_metrics
 
 if TYPE_CHECKING:
     from xgboost import Booster
 
-Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "inception_resnet_v2"]
-WINDOWS = ("accuracy", "balanced_accuracy")
+Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "resnet50_v1", "inception_resnet_v2"]
+SAMPLED = 20_000  # windows that principal components are taken from
 
 
 class AvalanchesTask(ImageTask):
@@ -46,18 +45,18 @@ class AvalanchesTask(ImageTask):
     threshold and a minimum area of their own, wherever whole pictures are predicted.
 
     Args:
-        network: `cnn1d`, `cnn2d`, `vgg16`, `resnet50` or `inception_resnet_v2`.
+        network: `cnn1d`, `cnn2d`, `vgg16`, `resnet50`, `resnet50_v1` or `inception_resnet_v2`.
         window: Height and width of the windows in pixels; the data's too.
         channels: 3, or 1 for a small network that sees grey only.
-        pretrained: What the last three networks start from: `false`, random weights; `true`, the library's ImageNet
+        components: Principal components of training windows that `cnn1d` sees in place of the windows; null for none.
+        pretrained: What the large networks start from: `false`, random weights; `true`, the library's ImageNet
             weights; or the path of a weights file.
-        stride: Pixels from one classified pixel to the next where a network has no dense form, as the last three.
+        stride: Pixels from one classified pixel to the next where a network has no dense form, as the large ones.
         second_input: What the network is given in the second pass: the `edges` of the first mask, the picture
             `enhanced` by them in white, or `none` for no second pass.
         xgboost_on: What boosted trees are fitted on when training is over: the network's `predictions`, its `features`,
             the values before its last layer, or `none` for no trees.
-        low: Canny's lower threshold for edges of masks of 0 and 255.
-        high: Canny's upper threshold.
+        low, high: Canny's thresholds for edges of masks of 0 and 255.
         tile: Height and width in pixels of the parts in which a picture is classified.
         optimizer: Makes the optimiser; the paper used Adam or RMSprop at 1e-3.
         scheduler: Makes the learning-rate schedule; none in the paper.
@@ -77,6 +76,7 @@ class AvalanchesTask(ImageTask):
         network: Network = "cnn2d",
         window: int = 33,
         channels: Literal[1, 3] = 3,
+        components: int | None = None,
         pretrained: bool | str = False,
         stride: Literal[1, 2, 4] = 1,
         second_input: Literal["none", "edges", "enhanced"] = "enhanced",
@@ -90,23 +90,19 @@ class AvalanchesTask(ImageTask):
         super().__init__(optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])
         self.name, self.window, self.pretrained, self.stride, self.tile = network, window, pretrained, stride, tile
-        self.second_input, self.xgboost_on, self.low, self.high = second_input, xgboost_on, low, high
-        self.network = window_classifier(network, window, channels)
+        self.second_input, self.components, self.xgboost_on = second_input, components, xgboost_on
+        self.low, self.high = low, high
+        self.network = window_classifier(network, window, channels, components)
         self.decision, self.boosted_decision = Decision(1), Decision(1)
         self.trees: Booster | None = None
 
     def build_metrics(self) -> dict[str, Metric]:
         """Of whole pictures: the scores of their windows, one a pixel, and those of their masks."""
-        windows = {"windows": PixelScores(WINDOWS), "auprc": PixelAveragePrecision(self.classes)}
-        return {**windows, **self.build_mask_metrics(), "boundary": BoundaryDistance()}
-
-    def build_mask_metrics(self) -> dict[str, Metric]:
-        """Of the masks of whole pictures."""
-        return {"masks": DiceScores(self.classes, pooled=False), "pixels": PixelScores(["iou"])}
+        return picture_metrics(self.classes)
 
     def build_training_metrics(self) -> dict[str, Metric]:
         """Of windows."""
-        return {"windows": PixelScores(WINDOWS), "auprc": PixelAveragePrecision(self.classes)}
+        return window_metrics(self.classes)
 
     def load_pretrained(self) -> None:
         """Fills the features of a large network.
@@ -116,6 +112,13 @@ class AvalanchesTask(ImageTask):
         """
         if self.pretrained is not False:
             load_features(self.network[0], self.name, self.pretrained)
+
+    def setup(self, stage: str) -> None:
+        """Takes the principal components from the training windows, before processes agree on the weights."""
+        if stage == "fit" and self.components is not None and not is_filled(self.network):
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # untyped there
+            held = fill_projection(self.network, data.sampled_windows(SAMPLED))
+            rank_zero_info(f"{self.components} principal components hold {held:.1%} of the windows' variance.")
 
     def on_fit_start(self) -> None:
         """Unfits what is fitted after training, where it goes on from there: epochs compare at .5 and 0."""
@@ -169,11 +172,10 @@ class AvalanchesTask(ImageTask):
 
     def on_test_start(self) -> None:
         """Makes the meters of what is measured beside the network's first pass, and of each condition."""
-        data = getattr(self.trainer, "datamodule", None)
-        conditions: list[str] = getattr(data, "conditions", [])
+        conditions: list[str] = getattr(getattr(self.trainer, "datamodule", None), "conditions", [])
         passes = ["", "boosted_"] if self.trees is not None else [""]
         passes += ["second_"] if self.second_input != "none" else []
-        self._passes = PassMeters(passes, conditions, self.build_metrics, self.build_mask_metrics, self.device)
+        self._passes = PassMeters(passes, conditions, self.classes, self.device)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Counts a test picture, after the first pass, of the network and of the trees, and after the second."""

@@ -1,14 +1,30 @@
 """Figures of several passes over the same pictures, and of the pictures of each condition."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from tasks.base import Meter, Step
+from tasks.boundary_metrics import BoundaryDistance
+from tasks.metrics import DiceScores, PixelAveragePrecision
+from tasks.pixel_metrics import PixelScores
 
-Metrics = Callable[[], Mapping[str, Metric]]
+
+def window_metrics(classes: Sequence[str]) -> dict[str, Metric]:
+    """Metrics of classified windows, or of pixels that were classified by the windows around them."""
+    return {"windows": PixelScores(["accuracy", "balanced_accuracy"]), "auprc": PixelAveragePrecision(classes)}
+
+
+def mask_metrics(classes: Sequence[str]) -> dict[str, Metric]:
+    """Metrics of the masks of whole pictures."""
+    return {"masks": DiceScores(classes, pooled=False), "pixels": PixelScores(["iou"])}
+
+
+def picture_metrics(classes: Sequence[str]) -> dict[str, Metric]:
+    """Metrics of whole pictures: of their pixels, one by one, of their masks, and of the outlines of these."""
+    return {**window_metrics(classes), **mask_metrics(classes), "boundary": BoundaryDistance()}
 
 
 class PassMeters:
@@ -17,8 +33,7 @@ class PassMeters:
     Args:
         passes: What the names of each pass's figures begin with.
         conditions: Of pictures; all processes must be given the same ones.
-        metrics: Makes the metrics of a pass.
-        condition_metrics: Makes those of a pass and condition.
+        classes: Names of the classes that the masks are of.
         device: Where they are counted.
     """
 
@@ -26,12 +41,11 @@ class PassMeters:
         self,
         passes: Sequence[str],
         conditions: Sequence[str],
-        metrics: Metrics,
-        condition_metrics: Metrics,
+        classes: Sequence[str],
         device: torch.device,
     ) -> None:
         self.meters = {
-            (each, condition): Meter(condition_metrics() if condition else metrics()).to(device)
+            (each, condition): Meter(mask_metrics(classes) if condition else picture_metrics(classes)).to(device)
             for each in passes
             for condition in ("", *conditions)
         }

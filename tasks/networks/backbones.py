@@ -4,7 +4,7 @@ import difflib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,9 @@ HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 CARDS = {"resnet": IMAGENET, "vgg": IMAGENET, "mobilenet_v2": IMAGENET,
          "inceptionresnetv2": HALF, "inceptionv4": HALF}  # fmt: skip
 # The convolutions of classifiers, by timm's names: channels, and the encoder whose weights fit.
-EXTRACTORS = {"vgg16": (512, "vgg16"), "resnet50": (2048, "resnet50"),
+EXTRACTORS = {"vgg16": (512, "vgg16"), "resnet50": (2048, "resnet50"), "resnet50_v1": (2048, "resnet50"),
               "inception_resnet_v2": (1536, "inceptionresnetv2")}  # fmt: skip
-CLASSIFIER = ("fc.", "classifier.", "last_linear.", "head.")  # heads that a weights file may carry
+CLASSIFIER = ("fc.", "classifier.", "last_linear.", "head.", "classif.")  # heads that a weights file may carry
 
 
 class WeightsError(ValueError):
@@ -69,7 +69,8 @@ def feature_extractor(name: str) -> nn.Sequential:
     """The convolutions of an ImageNet classifier, with random weights and its own normalisation in front.
 
     VGG16 (Simonyan and Zisserman 2015), ResNet-50 (He et al. 2016) and Inception-ResNet-v2 (Szegedy et al. 2017) as
-    timm builds them, without pooling and dense layers at their end; `load_features` fills them.
+    timm builds them, without pooling and dense layers at their end; `load_features` fills them. `resnet50_v1` is
+    ResNet-50 as it was published and as Keras has it, for weights that were trained so.
 
     Args:
         name: A key of `EXTRACTORS`, which also has the number C of channels.
@@ -90,7 +91,11 @@ def feature_extractor(name: str) -> nn.Sequential:
         convolutions = timm.create_model(name, pretrained=False, num_classes=0, mlp_ratio=1 / 4096).features
         features: nn.Module = nn.Sequential(OrderedDict(features=convolutions))
     else:
-        features = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
+        features = timm.create_model(name.removesuffix("_v1"), pretrained=False, num_classes=0, global_pool="")
+    if name == "resnet50_v1":  # a stage halves in its first convolution; in timm's and torchvision's, in its second
+        network: Any = features
+        for stage in (network.layer2, network.layer3, network.layer4):
+            stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
     encoder = EXTRACTORS[name][1]
     card = next(card for family, card in CARDS.items() if encoder.startswith(family))
     return nn.Sequential(OrderedDict(normalize=Normalize(*card), features=features))
@@ -98,6 +103,8 @@ def feature_extractor(name: str) -> nn.Sequential:
 
 def load_features(extractor: nn.Module, name: str, pretrained: bool | str | Path) -> None:
     """Fills a `feature_extractor` of this name with trained weights; see `load_weights`."""
+    if name == "resnet50_v1" and pretrained is True:
+        raise WeightsError("The library's weights are those of resnet50, which halves elsewhere. Give it, or a file.")
     load_weights(extractor.get_submodule("features"), EXTRACTORS[name][1], pretrained)
 
 
@@ -148,19 +155,21 @@ def load_weights(module: nn.Module, name: str, pretrained: bool | str | Path) ->
     nn.Module.load_state_dict(module, {**wanted, **fitting})
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a weights file, without a classifier's head.
+def read_weights(path: Path, heads: bool = False, option: str = "pretrained") -> dict[str, Tensor]:
+    """Tensors of a weights file.
 
     Args:
         path: A .safetensors file or a file of torch.save that holds tensors only.
+        heads: Whether those of a classifier's head are among them.
+        option: The argument that gave the path, for the message.
 
     Raises:
         WeightsError: There is no such file or it holds no weights.
     """
     if not path.is_file():
         raise WeightsError(
-            f"There is no weights file {path}. Give the path of a .safetensors or .pth file to model.pretrained, "
-            "or `true` for the library's ImageNet weights, or `false` to train from scratch."
+            f"There is no weights file {path}. Give the path of a .safetensors or .pth file to model.{option}, "
+            "or `true` for the library's ImageNet weights, or `false` for random ones."
         )
     try:
         if path.suffix == ".safetensors":
@@ -175,13 +184,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} could not be read as a weights file: {error}") from error
     if not tensors:
         raise WeightsError(f"{path} holds no tensors; a state dict of a network was wanted.")
-    return {key: value for key, value in tensors.items() if not key.startswith(CLASSIFIER)}
+    return {key: value for key, value in tensors.items() if heads or not key.startswith(CLASSIFIER)}
 
 
 def _library_weights(encoder: str) -> Path:
     """Path of the library's ImageNet weights: from the local cache, or else fetched over the network."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
     from segmentation_models_pytorch.encoders import encoders
 
     card = encoders[encoder]["pretrained_settings"].get("imagenet")
@@ -189,20 +196,37 @@ def _library_weights(encoder: str) -> Path:
         raise WeightsError(
             f"The library has no ImageNet weights for {encoder}. Set model.pretrained to a weights file or to false."
         )
+    return hub_weights(card["repo_id"], card["revision"], encoder)
+
+
+def hub_weights(repository: str, revision: str | None, name: str, option: str = "pretrained") -> Path:
+    """Path of the weights of a repository of the hub: from the local cache, or else fetched over the network.
+
+    Args:
+        repository: Its name there.
+        revision: Which of its states; None for the newest.
+        name: The network's, for the message.
+        option: The argument that asked for them, for the message.
+
+    Raises:
+        WeightsError: They cannot be had.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
     try:
-        return Path(hf_hub_download(card["repo_id"], "model.safetensors", revision=card["revision"],
-                                    local_files_only=True))  # fmt: skip
+        return Path(hf_hub_download(repository, "model.safetensors", revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         reason = "no network" if not _online() else None
     if reason is None:
         try:
-            return Path(hf_hub_download(card["repo_id"], "model.safetensors", revision=card["revision"]))
+            return Path(hf_hub_download(repository, "model.safetensors", revision=revision))
         except Exception as error:  # the hub client's errors have no common base
             reason = f"{type(error).__name__} while fetching them"
     raise WeightsError(
-        f"The ImageNet weights of {encoder} are not in the local cache and cannot be fetched ({reason}). Either run "
+        f"The ImageNet weights of {name} are not in the local cache and cannot be fetched ({reason}). Either run "
         "once where there is a network, or copy a weights file here and give its path: "
-        "--model.pretrained path/to/weights.safetensors. To train from scratch: --model.pretrained false."
+        f"--model.{option} path/to/weights.safetensors. To start from random ones: --model.{option} false."
     )
 
 

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from tasks.networks.backbones import EXTRACTORS, HALF, feature_extractor
 from tasks.networks.layers import Normalize
+from tasks.networks.projection import projection
 
 # The smallest window, in pixels, of which a pixel is left after the last layer.
-SMALLEST = {"cnn1d": 10, "cnn2d": 12, "vgg16": 32, "resnet50": 1, "inception_resnet_v2": 75}
+SMALLEST = {"cnn1d": 10, "cnn2d": 12, "vgg16": 32, "resnet50": 1, "resnet50_v1": 1, "inception_resnet_v2": 75}
 HIDDEN = 128  # width of the dense layer of the small networks
 
 
@@ -21,7 +22,10 @@ class Grey(nn.Module):
 
 
 def window_classifier(
-    name: Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "inception_resnet_v2"], window: int, channels: int = 3
+    name: Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "resnet50_v1", "inception_resnet_v2"],
+    window: int,
+    channels: int = 3,
+    components: int | None = None,
 ) -> nn.Sequential:
     """A classifier of windows with random weights.
 
@@ -31,25 +35,32 @@ def window_classifier(
     Neither pads, so that both have a dense form (`tasks.networks.dense`). The others are ImageNet classifiers up to
     their last map, then its mean and one linear layer; they pad. `backbones.load_features(network[0], …)` fills them.
 
+    With `components`, `cnn1d` is the dense layers alone, of the principal components of a window, as the paper proposes
+    in order to shrink the input. They are not trained: `projection.fill_projection(network, …)` fills them.
+
     Trainable parameters, and the smallest window:
 
     - `cnn1d`: 61,441 for 17 pixels and one channel, 67,969 for 17 and three, 142,721 for 33 and three; 10 pixels.
+      With n components, 128 n + 257.
     - `cnn2d`: 61,345, 61,921 and 324,065 for the same; 12 pixels.
     - `vgg16`: 14,715,201; 32 pixels.
-    - `resnet50`: 23,510,081; any.
+    - `resnet50`, `resnet50_v1`: 23,510,081; any.
     - `inception_resnet_v2`: 54,308,001; 75 pixels.
 
     Args:
         name: Which of them.
         window: Height and width of the windows in pixels.
         channels: 3, or 1 for a network that averages the channels itself: only `cnn1d` and `cnn2d`.
+        components: How many principal components of a window the dense layers of `cnn1d` are given; None puts
+            convolutions before them.
 
     Returns:
         A module that maps (B, 3, window, window) in [0, 1] to logits (B, 1). Its last layer is the linear one that
         makes the logits; without it, `network[:-1]` maps to features (B, C).
 
     Raises:
-        ValueError: There is no such network, it has no such number of channels, or the window is too small for it.
+        ValueError: There is no such network, it has no such number of channels or components, or the window is too
+            small for it.
     """
     if name not in SMALLEST:
         raise ValueError(f"network {name!r} is unknown; it is one of {', '.join(SMALLEST)}.")
@@ -60,12 +71,17 @@ def window_classifier(
             f"windows of {window} pixels are too small for {name}, which needs {SMALLEST[name]}; "
             "choose larger windows or another network."
         )
+    if components is not None and name != "cnn1d":
+        raise ValueError(f"{name} with components; only cnn1d has them: choose it, or leave components out.")
     if name in EXTRACTORS:
         return nn.Sequential(
             feature_extractor(name), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(EXTRACTORS[name][0], 1)
         )
     scale = [Normalize(*HALF)] if channels == 3 else [Grey(), Normalize((0.5,), (0.5,))]
-    if name == "cnn1d":
+    convolutions: list[nn.Module]
+    if components is not None:
+        convolutions, features = [projection(channels, components, window)], components
+    elif name == "cnn1d":
         convolutions, features = _cnn1d(channels, window), 128 * (((window - 2) // 2 - 2) // 2)
     else:
         convolutions, features = _cnn2d(channels), 64 * (((window - 4) // 2 - 2) // 2) ** 2

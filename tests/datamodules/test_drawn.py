@@ -99,6 +99,23 @@ def test_pictures_that_are_not_named_are_not_drawn_from(scenes: Scenes) -> None:
     assert windows[:, 2].unique().tolist() == [1, 3]
 
 
+def test_windows_to_look_at_are_always_the_same_and_of_all_pictures(scenes: Scenes) -> None:
+    store = stored(scenes, scenes.source.names, 5)
+    blocks = list(store.windows(900, block=400))
+    assert [(block.shape, block.dtype) for block in blocks] == [
+        ((size, 3, 5, 5), torch.uint8) for size in (400, 400, 100)
+    ]
+    windows = torch.cat(blocks)
+    assert torch.equal(torch.cat(list(stored(scenes, scenes.source.names, 5).windows(900))), windows)
+    assert torch.equal(torch.cat(list(store.windows(333, block=10))), windows[:333])
+    expected = all_windows(scenes, 5)
+    labels = [expected[cut.tobytes()] for cut in windows.numpy()]
+    assert np.mean(labels) == pytest.approx(np.mean(list(expected.values())), abs=0.05)
+    shares = np.bincount(windows[:, 2, 2, 2].numpy()) / 900  # the picture's number
+    centres = np.array([(height - 4) * (width - 4) for height, width in SIZES])
+    np.testing.assert_allclose(shares, centres / centres.sum(), atol=0.05)
+
+
 def test_the_store_holds_the_pictures_bytes_and_little_more(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()

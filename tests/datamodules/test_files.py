@@ -83,8 +83,9 @@ def test_any_picture_becomes_rgb(image: Image.Image, expected: np.ndarray, tmp_p
     ("orientation", "upright"),
     [(1, RAMP), (3, RAMP[::-1, ::-1]), (6, np.rot90(RAMP, -1)), (8, np.rot90(RAMP, 1)), (5, RAMP.transpose(1, 0, 2))],
 )
-def test_pictures_are_turned_as_exif_says(orientation: int, upright: np.ndarray, tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.png", RAMP, exif=exif(orientation))
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_pictures_are_turned_as_exif_says(orientation: int, upright: np.ndarray, suffix: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / f"a{suffix}", RAMP, exif=exif(orientation))
     np.testing.assert_array_equal(read_picture(path), upright)
     assert picture_size(path) == upright.shape[:2]
 

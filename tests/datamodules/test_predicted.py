@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from datamodules.files import DataError
 from datamodules.loaders import EpochSampler, Samples
@@ -73,6 +74,25 @@ def test_windows_in_any_order_are_the_same(files: list[Path]) -> None:
         assert (sample["source"] is None) == (expected[index]["source"] is None)
         if sample["source"] is not None:
             np.testing.assert_array_equal(sample["source"], expected[index]["source"])
+
+
+def test_workers_forked_within_a_picture_have_their_own_place_in_it(files: list[Path]) -> None:
+    samples = windows(files)
+    expected = [samples[0, index] for index in range(6)]
+    samples[0, 2]  # this process has the picture open when the workers are forked
+    loader = DataLoader(samples, sampler=[(0, index) for index in range(6)], batch_size=None, num_workers=2)
+    for found, sample in zip(loader, expected, strict=True):
+        assert torch.equal(found["image"], sample["image"])
+
+
+def test_a_broken_picture_is_told_each_time(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 40, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:12000])
+    samples = windows([tmp_path / "a.png"])
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"a\.png is truncated or not a picture"):
+            samples[0, len(samples) - 1]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])

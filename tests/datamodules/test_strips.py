@@ -1,3 +1,5 @@
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ from PIL import Image
 
 from datamodules import strips
 from datamodules.files import DataError, picture_size, read_picture
-from datamodules.strips import Strip, picture_bands
+from datamodules.strips import Reduction, Strip, picture_bands
 
 SIZE = (97, 61)
 
@@ -32,6 +34,12 @@ FILES: list[tuple[str, str, dict[str, Any]]] = [
     ("alpha.tif", "RGBA", {}),
     ("rgb.bmp", "RGB", {}),
     ("lossless.webp", "RGB", {"lossless": True}),
+    ("transparent_colour.png", "RGB", {"transparency": (3, 4, 5)}),
+    ("cmyk.tif", "CMYK", {}),
+    ("fax.tif", "1", {"compression": "group4"}),
+    ("lossy.tif", "RGB", {"compression": "jpeg"}),
+    ("another_colour_model.tif", "YCbCr", {}),
+    ("name[page=2]", "RGB", {"format": "PNG"}),  # libvips would take the end of the name for an option
 ]
 
 
@@ -60,6 +68,34 @@ def test_rows_are_those_of_the_picture_read_whole(
     bands = list(picture_bands(path))
     assert len(bands) == 10
     np.testing.assert_array_equal(np.concatenate(bands), read_picture(path))
+
+
+def test_colours_that_were_multiplied_by_alpha_are_divided(photograph: Image.Image, tmp_path: Path) -> None:
+    path = saved(photograph, tmp_path / "a.tif", "RGBA", {})
+    entry = b"\x52\x01\x03\x00\x01\x00\x00\x00"  # tag 338, of one number: 2 is plain alpha, 1 is multiplied
+    assert path.read_bytes().count(entry + b"\x02") == 1
+    path.write_bytes(path.read_bytes().replace(entry + b"\x02", entry + b"\x01"))
+    assert (read_picture(path) != np.asarray(photograph)).any()
+    np.testing.assert_array_equal(np.concatenate(list(picture_bands(path))), read_picture(path))
+
+
+def test_a_file_that_changed_is_read_anew(photograph: Image.Image, tmp_path: Path) -> None:
+    for picture in (photograph, photograph.rotate(180)):
+        [band] = picture_bands(saved(picture, tmp_path / "a.png", "RGB", {}))
+        np.testing.assert_array_equal(band, picture)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_reads_too(photograph: Image.Image, tmp_path: Path) -> None:
+    photograph.save(tmp_path / "a.png")
+    [wanted] = picture_bands(tmp_path / "a.png")  # libvips has begun its work in this process
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # libvips's threads do not exist here: waiting for them would never end
+        [found] = picture_bands(tmp_path / "a.png")
+        os._exit(int((found != wanted).any()))
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -109,3 +145,15 @@ def test_pictures_of_16_bits_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(DataError, match="more than 8 bits a channel"):
         list(picture_bands(tmp_path / "deep.png"))
+
+
+@pytest.mark.parametrize("height", [1, 7, 97])
+@pytest.mark.parametrize("reduced", [SIZE, (50, 33), (96, 60), (13, 9), (1, 1)])
+def test_reductions_are_area_means(height: int, reduced: tuple[int, int], photograph: Image.Image) -> None:
+    picture = np.asarray(photograph)
+    reduction = Reduction(SIZE, reduced)
+    for top in range(0, SIZE[0], height):
+        reduction.add(picture[top : top + height])
+    columns = picture.repeat(reduced[1], axis=1).reshape(SIZE[0], reduced[1], SIZE[1], 3).mean(axis=2)
+    means = columns.repeat(reduced[0], axis=0).reshape(reduced[0], SIZE[0], reduced[1], 3).mean(axis=1)
+    np.testing.assert_allclose(reduction.result(), means, atol=0.501)

@@ -12,6 +12,8 @@ from PIL import Image
 from datamodules.files import read_mask
 from ops.polygons import intersection_over_union, polygon_mask
 from tasks import boosting
+from tasks.avalanches import AvalanchesTask
+from tasks.networks.projection import is_filled
 
 Command = Callable[..., Any]
 
@@ -66,6 +68,16 @@ def test_trees_decide_where_they_lie_beside_the_checkpoint(on: str, belvedere: C
     result = belvedere("test", "--ckpt_path", str(best), "--config", "debug")
     assert result.code == 2
     assert "best.ubj is not there; wanted is a file of boosted trees" in result.err
+
+
+def test_a_network_that_sees_components_only_is_trained_and_read_again(
+    belvedere: Command, avalanches_root: Path
+) -> None:
+    fit = ["--config", "avalanches/cnn1d", "--config", "debug", "--data.window", "17", "--model.components", "9"]
+    assert belvedere("fit", *fit, "--data.root", str(avalanches_root), "--output", "run").code == 0
+    task = AvalanchesTask.load_from_checkpoint("run/checkpoints/best.ckpt", map_location="cpu")
+    assert is_filled(task.network)
+    assert belvedere("test", "--ckpt_path", "run/checkpoints/best.ckpt", "--config", "debug").code == 0
 
 
 def test_the_window_of_the_data_is_the_networks(belvedere: Command, trained: Path) -> None:

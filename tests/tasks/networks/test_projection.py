@@ -1,5 +1,4 @@
 import copy
-import time
 
 import numpy as np
 import pytest
@@ -57,29 +56,19 @@ def test_the_share_of_the_variance_is_told() -> None:
     assert share == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("window", "channels"), [(17, 3), (17, 1), (33, 3)])
+@pytest.mark.parametrize(
+    ("window", "channels"), [(17, 3), (17, 1), (33, 1), pytest.param(33, 3, marks=pytest.mark.slow)]
+)
 def test_the_dense_form_says_of_every_window_what_the_network_says(window: int, channels: int) -> None:
-    # Equal steps in all pixels of a window are a fit for 3,267 values of which few are needed here.
-    network = filled(window, channels, 6, drawn(60, window)) if window == 17 else by_hand(window, 6)
-    network = network.double().eval()
+    network = filled(window, channels, 6, drawn(300, window)).double().eval()
     image = torch.rand(1, 3, window + 3, window + 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    cut = torch.cat([image[..., y : y + window, x : x + window] for y in range(4) for x in range(5)])
     with torch.no_grad():
-        cut = torch.cat([image[..., y : y + window, x : x + window] for y in range(4) for x in range(5)])
         expected = network(cut).T.reshape(1, 1, 4, 5)
-        dense = DenseForm(network, window)
-        torch.testing.assert_close(dense(image), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(DenseForm(network, window)(image), expected, rtol=0, atol=1e-12)
         single = DenseForm(network.float(), window)(image.float())
-    torch.testing.assert_close(single, expected.float(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(single, expected.float(), rtol=0, atol=1e-5)
     assert expected.std() > 1e-2
-
-
-def by_hand(window: int, components: int) -> nn.Sequential:
-    """A network whose projection is random: to fill one of this size takes long."""
-    torch.manual_seed(0)
-    network = window_classifier("cnn1d", window, 3, components)
-    layer = next(layer for layer in network if isinstance(layer, nn.Conv2d))
-    nn.init.normal_(layer.weight, std=0.1)
-    return network
 
 
 def test_the_projection_is_not_trained_and_the_rest_is() -> None:
@@ -97,18 +86,21 @@ def test_the_projection_is_not_trained_and_the_rest_is() -> None:
     assert same == {"1.weight", "1.bias"}
 
 
-def test_what_it_learns_tells_windows_apart_that_differ_in_a_component() -> None:
-    # Brightness says which is which; the components are found without the labels.
-    windows = drawn(256, 10)
-    labels = (windows.float().mean(dim=(1, 2, 3)) > 125).float()[:, None]
-    network = filled(10, 3, 4, windows)
+def test_what_differs_in_a_component_of_little_variance_is_learnt() -> None:
+    # Left and right differ by 6 levels where brightness differs by 150; the components are found without the labels.
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (256, 1), generator=generator).float()
+    windows = 50 + 150 * torch.rand(256, 1, 1, 1, generator=generator).expand(-1, 3, 10, 10).clone()
+    windows[..., 5:] += 12 * labels[..., None, None] - 6
+    windows = (windows + torch.rand(256, 3, 10, 10, generator=generator)).to(torch.uint8)
+    network = filled(10, 3, 2, windows)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    for _ in range(40):
+    for _ in range(20):
         loss = F.binary_cross_entropy_with_logits(network(windows.float() / 255), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert ((network.eval()(windows.float() / 255) > 0) == labels.bool()).float().mean() > 0.95
+    assert ((network.eval()(windows.float() / 255) > 0) == labels.bool()).float().mean() > 0.98
 
 
 def test_a_checkpoint_holds_the_projection() -> None:
@@ -152,12 +144,3 @@ def test_only_projections_are_filled() -> None:
 def test_a_window_has_so_many_components(components: int) -> None:
     with pytest.raises(ValueError, match=rf"{components} components of windows of 10 x 10 x 3; wanted are 1 to 300\."):
         projection(3, components, 10)
-
-
-@pytest.mark.slow
-def test_the_largest_windows_are_soon_done() -> None:
-    windows = drawn(2000, 33)
-    start = time.perf_counter()
-    found = projected(filled(33, 3, 9, windows), windows)
-    assert time.perf_counter() - start < 60
-    np.testing.assert_allclose(found.var(dim=0), 1, atol=1e-3)

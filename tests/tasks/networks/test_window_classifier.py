@@ -125,13 +125,15 @@ def torchvisions_features(name: str, weights: dict[str, Tensor]) -> nn.Module:
         return model.features.eval()
     model = resnet50()
     model.fc = nn.Identity()
+    for stage in (model.layer2, model.layer3, model.layer4) if name == "resnet50_v1" else ():
+        stage[0].conv1.stride, stage[0].conv2.stride = 2, 1
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert all(key.endswith("num_batches_tracked") for key in missing)
     assert set(unexpected) <= {"fc.weight", "fc.bias"}
     return model.eval()
 
 
-@pytest.mark.parametrize("name", ["vgg16", "resnet50"])
+@pytest.mark.parametrize("name", ["vgg16", "resnet50", "resnet50_v1"])
 def test_large_networks_are_torchvisions_features_their_mean_and_a_linear_layer(name: str) -> None:
     torch.manual_seed(0)
     network = settle(window_classifier(name, 33))
@@ -178,7 +180,7 @@ def test_random_vgg16_lets_its_signal_through() -> None:
             "cnn3d",
             17,
             3,
-            r"network 'cnn3d' is unknown; it is one of cnn1d, cnn2d, vgg16, resnet50, inception_resnet_v2\.",
+            r"network .cnn3d. is unknown; it is one of cnn1d, cnn2d, vgg16, resnet50, resnet50_v1, inception_resnet",
         ),
         ("cnn2d", 17, 2, r"cnn2d with 2 channels; wanted are 3, or 1 for cnn1d and cnn2d\."),
         ("vgg16", 33, 1, r"vgg16 with 1 channels; wanted are 3, or 1 for cnn1d and cnn2d\."),
@@ -203,10 +205,10 @@ def test_cnn1d_takes_as_many_components_as_a_window_has_values(window: int, chan
     assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == 128 * values + 257
     assert network(torch.zeros(2, 3, window, window, device="meta")).shape == (2, 1)
     for components in (0, values + 1):
-        with pytest.raises(
-            ValueError,
-            match=rf"^{components} components of windows of {window} x {window} x {channels}; wanted are 1 to {values}\.",
-        ):
+        message = (
+            rf"^{components} components of windows of {window} x {window} x {channels}; wanted are 1 to {values}\.$"
+        )
+        with pytest.raises(ValueError, match=message):
             window_classifier("cnn1d", window, channels, components=components)
 
 
