@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from callbacks.color_words import FLOORS
 from callbacks.drawing import Masks, Picture, color_of, font_of, overlay, replacing, scaled, scaled_masks, shortened
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ def draw_curves(
 ) -> None:
     """Writes one small plot a metric, training and validation in it, the best epoch marked in each.
 
+    What needs no model, `val/<floor>_<metric>`, is a line in that metric's plot.
+
     Args:
         history: One row an epoch: `epoch` and values like `train/loss` or `val/dice`. A key may be absent
             where it was not measured: the line then spans the gap. A nan breaks the line.
@@ -29,6 +32,7 @@ def draw_curves(
         ValueError: There is no value in the history.
     """
     names = {key.split("/")[1] for row in history for key in row if "/" in key}
+    names -= {f"{floor}_{name}" for floor in FLOORS for name in names}
     if not names:
         raise ValueError(f"the history {list(history)} has no values, some like `val/loss` were wanted; log them first")
     metrics = sorted(names, key=lambda name: (name != "loss", name != monitor.split("/")[-1], name))
@@ -70,6 +74,10 @@ def _draw_metric(axes: "Axes", metric: str, history: Sequence[Mapping[str, float
                 markersize=4,
                 linewidth=1.6,
             )
+    for floor, style in zip(FLOORS, (":", "-.", (0, (5, 1))), strict=True):
+        values = [row[f"val/{floor}_{metric}"] for row in history if f"val/{floor}_{metric}" in row]
+        if values:
+            axes.axhline(values[-1], color="0.55", linestyle=style, linewidth=1.2, label=floor.replace("_", " "))
     first, last = history[0]["epoch"], history[-1]["epoch"]
     room = max(0.5, 0.02 * (last - first))
     axes.set_xlim(first - room, last + room)

@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from callbacks import drawing
+from ops.coloring import grey
 from tasks.base import Batch, ImageTask
 
 SIDE = 480  # pixels of a drawn picture's longer side: three fit across a screen, outlines stay crisp
@@ -22,8 +23,8 @@ class Panels(Callback):
 
     The panel is written to `<default_root_dir>/panels/epoch_0003.png` (`validate.png` where no epoch is
     trained) and shown by those of the trainer's loggers that can show pictures, Weights & Biases and
-    TensorBoard. A predicted `mask` is drawn over the picture, a predicted `image` as it is; a task that
-    predicts neither has no panel.
+    TensorBoard. A predicted `mask` is drawn over the picture, a predicted `image` between the grey that it was made of
+    and the picture; a task that predicts neither has no panel.
 
     Args:
         pictures: How many pictures: the first ones of the first validation batch.
@@ -116,8 +117,11 @@ def _panel(samples: Batch, prediction: Mapping[str, Any], classes: Sequence[str]
     if "mask" not in prediction:
         if "image" not in prediction:
             return None
-        pairs = zip(images, _pictures(prediction["image"]), strict=True)
-        return drawing.panel(list(pairs), ["picture", "prediction"], names)
+        predicted = prediction["image"]
+        if "valid" in samples:  # the colours of padding mean nothing
+            predicted = predicted.masked_fill(~samples["valid"], 1)
+        rows = zip(map(grey, images), _pictures(predicted), images, strict=True)
+        return drawing.panel(list(rows), ["grey", "prediction", "truth"], names)
     maps = {"truth": samples.get("mask"), "prediction": prediction["mask"]}
     masks = {title: _masks(value, images) for title, value in maps.items() if value is not None}
     overlays = [[drawing.overlay(*pair) for pair in zip(images, column, strict=True)] for column in masks.values()]

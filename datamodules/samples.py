@@ -1,8 +1,6 @@
 """Draws small sample datasets, seeded, in the layouts that the data modules read: for tests and demos."""
 
 import argparse
-import json
-import tempfile
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -11,58 +9,10 @@ import numpy as np
 
 from datamodules.sample_avalanches import box_around, mountain, outlined
 from datamodules.sample_clouds import CLOUD_CLASSES, cloud_picture
-from datamodules.sample_files import write_picture, write_table
+from datamodules.sample_colorization import NAMES, write_gallery
+from datamodules.sample_files import Arguments, draw_once, write_picture, write_table
 from datamodules.sample_roads import road_tile
 from ops.rle import encode
-
-MARKER = "sample.json"
-
-Arguments = dict[str, str | int | list[int]]
-
-
-def draw_once(root: Path, arguments: Arguments, draw: Callable[[Path], None]) -> Path:
-    """Have `draw` fill a folder beside `root` and rename it to `root`, unless `root` holds this very sample.
-
-    Args:
-        root: The sample's folder: absent, empty, or drawn before from the same `arguments`.
-        arguments: Whatever decides the sample's content; kept in its `sample.json`.
-        draw: Writes the sample into the folder that it is given.
-
-    Returns:
-        `root`.
-
-    Raises:
-        ValueError: `root` has other content, which is left as it is.
-    """
-    home = root.resolve()
-    if _holds(home, arguments):
-        return root
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as folder:
-        draft = Path(folder, home.name)
-        draft.mkdir()
-        draw(draft)
-        Path(draft, MARKER).write_text(json.dumps(arguments) + "\n")
-        try:
-            draft.replace(home)
-        except OSError:
-            if not _holds(home, arguments):  # else another process has just drawn the same
-                raise
-    return root
-
-
-def _holds(root: Path, arguments: Arguments) -> bool:
-    """Whether `root` is this sample (True) or nothing (False); anything else is a ValueError."""
-    marker = root / MARKER
-    if marker.is_file() and marker.read_text() == json.dumps(arguments) + "\n":
-        return True
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    found = f"another sample, {marker.read_text().strip()}" if marker.is_file() else "what is no sample"
-    raise ValueError(
-        f"{root} holds {found}; an absent or empty folder was wanted, or the sample {json.dumps(arguments)}. "
-        "Name another folder, or delete this one yourself: drawing never overwrites."
-    )
 
 
 def _hexadecimal_names(rng: np.random.Generator, count: int) -> list[str]:
@@ -221,7 +171,40 @@ def draw_avalanches(root: Path, pictures: int = 12, size: tuple[int, int] = (160
     return draw_once(root, {"sample": "avalanches", "pictures": pictures, "size": list(size), "seed": seed}, draw)
 
 
-DRAWN_BY: dict[str, Callable[..., Path]] = {"avalanches": draw_avalanches, "clouds": draw_clouds, "roads": draw_roads}
+def draw_colorization(root: Path, pictures: int = 60, size: int = 240, seed: int = 0) -> Path:
+    """Draw a sample of paintings of all shapes, and old photographs to colour, as the colorization data module reads.
+
+    `images/` has a folder an artist, six pictures each and ten artists at most, `metadata.csv` the rest that is known
+    of them; `photographs/` has six grey pictures. The same arguments give the same bytes.
+
+    Args:
+        root: The folder to draw: absent, empty, or drawn before from the same arguments.
+        pictures: How many paintings.
+        size: The longest side of all pictures in pixels.
+        seed: Decides everything else.
+
+    Returns:
+        `root`.
+
+    Raises:
+        ValueError: `root` has other content, there are too few pictures for three artists, or they are under 80 pixels.
+    """
+    if pictures < 3 or size < 80:
+        raise ValueError(f"{pictures=}, {size=}: 3 pictures or more, and 80 pixels or more, were wanted.")
+    artists = max(3, min(len(NAMES), pictures // 6))
+
+    def draw(folder: Path) -> None:
+        write_gallery(folder, pictures, artists, size, seed)
+
+    return draw_once(root, {"sample": "colorization", "pictures": pictures, "size": size, "seed": seed}, draw)
+
+
+DRAWN_BY: dict[str, Callable[..., Path]] = {
+    "avalanches": draw_avalanches,
+    "clouds": draw_clouds,
+    "colorization": draw_colorization,
+    "roads": draw_roads,
+}
 
 
 def main() -> None:
@@ -229,16 +212,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draw a small sample dataset in the real one's layout.")
     parser.add_argument("task", choices=sorted(DRAWN_BY))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pictures", type=int, help="with masks (default: 12 avalanches, 48 clouds, 64 roads)")
+    parser.add_argument("--pictures", type=int, help="default: 12 avalanches, 48 clouds, 60 colorization, 64 roads")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same bytes (default 0)")
     arguments = parser.parse_args()
-    count = [] if arguments.pictures is None else [arguments.pictures]
+    wanted = [] if arguments.pictures is None else [arguments.pictures]
     try:
-        root = DRAWN_BY[arguments.task](arguments.folder, *count, seed=arguments.seed)
+        root = DRAWN_BY[arguments.task](arguments.folder, *wanted, seed=arguments.seed)
     except ValueError as error:
         parser.error(str(error))
     for part in sorted(root.iterdir()):
-        print(f"{part}: {len(list(part.iterdir()))} pictures" if part.is_dir() else part)
+        count = sum(path.is_file() for path in part.rglob("*"))
+        print(f"{part}: {count} pictures" if part.is_dir() else part)
 
 
 if __name__ == "__main__":

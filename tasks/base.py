@@ -31,12 +31,14 @@ class Step:
         prediction: The decision, in the form that the task's metrics take.
         target: The truth, in the same form.
         probability: What the decision was made from, in [0, 1], where a metric needs it.
+        valid: True where a pixel counts, (B, 1, H, W), where metrics are to leave some out.
     """
 
     loss: Tensor
     prediction: Tensor
     target: Tensor
     probability: Tensor | None = None
+    valid: Tensor | None = None
 
 
 class Meter(nn.Module):
@@ -55,7 +57,8 @@ class Meter(nn.Module):
     def update(self, step: Step, size: int) -> None:
         """Counts a batch of `size` pictures."""
         self.loss.update(step.loss.detach(), weight=size)
-        fields = {"prediction": step.prediction, "target": step.target, "probability": step.probability}
+        fields = {"prediction": step.prediction, "target": step.target, "probability": step.probability,
+                  "valid": step.valid}  # fmt: skip
         self.scores.update(**{name: value for name, value in fields.items() if value is not None})
 
     def result(self) -> dict[str, Tensor]:

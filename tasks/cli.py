@@ -28,7 +28,7 @@ from tasks.networks.backbones import WeightsError
 from tasks.parser import Parser, ParserError, nearest, readable
 
 COMMANDS = ("fit", "validate", "test", "predict", "describe")
-WORDS = ("clouds", "roads", "avalanches")
+WORDS = ("clouds", "roads", "avalanches", "colorization")
 
 for word in WORDS:  # so that a config can name their classes
     import_module(f"tasks.{word}")
@@ -181,8 +181,8 @@ class BelvedereCLI(LightningCLI):
 
 
 def mode_of(monitor: str) -> Literal["min", "max"]:
-    """Whether a figure is best at its `min` or its `max`: losses and errors are small."""
-    return "min" if monitor.endswith(("loss", "error", "emd")) else "max"
+    """Whether a figure is best at its `min` or its `max`: losses, errors and distances are small."""
+    return "min" if monitor.endswith(("loss", "error", "emd", "hausdorff95", "delta_e76", "delta_e2000")) else "max"
 
 
 def _quiet() -> None:

@@ -1,4 +1,4 @@
-"""Losses of the segmentation tasks: one sigmoid map a class, classes may overlap."""
+"""Losses: of segmentation, one sigmoid map a class, classes may overlap; of colours, as values or as classes."""
 
 import torch
 import torch.nn.functional as F
@@ -79,13 +79,103 @@ def bce_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -
     return bce_loss(logits, target, valid) + squared_dice_loss(logits, target, valid)
 
 
+def chroma_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Half the squared error of both chroma values, summed over a picture's pixels over 2 H W, then the mean.
+
+    C = 1 / (2 H W) Σ (x - x̂)² over a and b, with H W the picture's own pixels, the valid ones: equation 1 of
+    F. Baldassarre, D. González Morín and L. Rodés-Guirao, "Deep Koalarization: image colorization using CNNs and
+    Inception-ResNet-v2", arXiv:1712.03400.
+
+    Args:
+        prediction: Scaled chroma (B, 2, H, W).
+        target: True chroma, likewise.
+        valid: 1 where a pixel counts and 0 where it is left out, (B, 1, H, W). All pixels count by default. A picture
+            with no valid pixel has a loss of 0 and is part of the mean.
+
+    Returns:
+        A float32 scalar, at least 0, whatever the precision of the prediction.
+
+    Raises:
+        ValueError: The shapes do not belong together.
+    """
+    if prediction.ndim != 4 or prediction.shape[1] != 2 or target.shape != prediction.shape:
+        raise ValueError(
+            f"prediction is {tuple(prediction.shape)} and target is {tuple(target.shape)}; wanted is one shape "
+            "(B, 2, H, W) for both: a and b, at the size of the pictures"
+        )
+    with torch.autocast(prediction.device.type, enabled=False):
+        errors = (prediction.float() - target.float()).square().sum(dim=1, keepdim=True) / 2
+        return _mean_of_pictures(errors, valid)
+
+
+def bins_loss(
+    logits: Tensor,
+    indices: Tensor,
+    weights: Tensor,
+    class_weights: Tensor | None = None,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy with a soft label of few bins, each pixel weighted by its nearest bin: the mean of pictures' means.
+
+    - v Σ w log softmax(z), sums over the K bins of a pixel's label: equations 2 to 4 of R. Zhang, P. Isola and
+    A. A. Efros, "Colorful image colorization", ECCV 2016, but the mean over a picture's valid pixels instead of their
+    sum. `ops.color_bins` makes labels and weights.
+
+    Args:
+        logits: Network output before the softmax, (B, Q, H, W).
+        indices: Numbers of the K bins of each pixel's label, int64 (B, K, H, W).
+        weights: What they share of it, (B, K, H, W), 1 in sum. The bin with the largest share is the nearest.
+        class_weights: Weight v of each bin, (Q,); 1 by default.
+        valid: 1 where a pixel counts and 0 where it is left out, (B, 1, H, W). All pixels count by default. A picture
+            with no valid pixel has a loss of 0 and is part of the mean.
+
+    Returns:
+        A float32 scalar, at least 0, whatever the precision of the logits.
+
+    Raises:
+        ValueError: The shapes do not belong together.
+    """
+    pixels = (len(logits), *logits.shape[2:])
+    if logits.ndim != 4 or indices.shape != weights.shape or (len(indices), *indices.shape[2:]) != pixels:
+        raise ValueError(
+            f"logits are {tuple(logits.shape)}, indices {tuple(indices.shape)} and weights {tuple(weights.shape)}; "
+            "wanted are (B, Q, H, W) and twice (B, K, H, W): encode chroma of the size that the network predicts"
+        )
+    if class_weights is not None and class_weights.shape != logits.shape[1:2]:
+        raise ValueError(
+            f"class_weights are {tuple(class_weights.shape)} for {logits.shape[1]} bins; wanted is one for each"
+        )
+    with torch.autocast(logits.device.type, enabled=False):
+        # Not log_softmax: it is as large as the logits, and only K of its Q values are wanted.
+        likelihoods = logits.gather(1, indices).float() - logits.float().logsumexp(dim=1, keepdim=True)
+        entropy = -(weights.float() * likelihoods).sum(dim=1, keepdim=True)
+        if class_weights is not None:
+            nearest = indices.gather(1, weights.argmax(dim=1, keepdim=True))
+            entropy = entropy * class_weights.float()[nearest]
+        return _mean_of_pictures(entropy, valid)
+
+
+def _mean_of_pictures(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Mean over the valid pixels of each picture (B, 1, H, W), then over the pictures."""
+    if valid is None:
+        return values.mean()
+    _check_valid(values, valid)
+    counted = valid.float().sum(dim=(1, 2, 3)).clamp(min=1)
+    return (torch.where(valid > 0, values, 0).sum(dim=(1, 2, 3)) / counted).mean()
+
+
 def _check_shapes(logits: Tensor, target: Tensor, valid: Tensor | None) -> None:
     if logits.ndim != 4 or target.shape != logits.shape:
         raise ValueError(
             f"logits are {tuple(logits.shape)} and target is {tuple(target.shape)}; wanted is one shape "
             "(B, K, H, W) for both: give the network one output a class, and masks of the size it predicts"
         )
-    if valid is not None and valid.shape != (wanted := (logits.shape[0], 1, *logits.shape[2:])):
+    if valid is not None:
+        _check_valid(logits, valid)
+
+
+def _check_valid(maps: Tensor, valid: Tensor) -> None:
+    if valid.shape != (wanted := (maps.shape[0], 1, *maps.shape[2:])):
         raise ValueError(
             f"valid is {tuple(valid.shape)}; wanted is {wanted}: give one map a picture, for all its classes"
         )

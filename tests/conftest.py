@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.samples import draw_avalanches, draw_clouds, draw_roads
+from datamodules.samples import draw_avalanches, draw_clouds, draw_colorization, draw_roads
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,6 +45,12 @@ def roads_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def avalanches_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """10 drawn photographs of 96 x 128; tests leave them as they are."""
     return draw_avalanches(tmp_path_factory.mktemp("drawn") / "avalanches", pictures=10, size=(96, 128))
+
+
+@pytest.fixture(scope="session")
+def colorization_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 drawn paintings of four artists, 96 pixels and less, and six photographs; tests leave them as they are."""
+    return draw_colorization(tmp_path_factory.mktemp("drawn") / "colorization", pictures=24, size=96)
 
 
 @pytest.fixture

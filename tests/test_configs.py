@@ -20,6 +20,7 @@ TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_
         "roads": ["--model.pretrained", "false", "--data.window", "[64,64]", "--data.size", "[32,32]",
                   "--data.samples_per_category", "3"],
         "avalanches": ["--model.pretrained", "false", "--model.network", "cnn2d", "--data.val_pictures", "1"],
+        "colorization": ["--model.extractor", "null", "--data.size", "32", "--data.batch_size", "4"],
         }  # fmt: skip
 ONE_BATCH = ["--config", "debug", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
 

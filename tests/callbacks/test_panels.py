@@ -165,13 +165,29 @@ def test_training_is_the_same_with_and_without_panels(tmp_path: Path) -> None:
     assert [m.training for m in plain.modules()] == [m.training for m in drawn.modules()]
 
 
-def test_a_predicted_picture_is_drawn_as_it_is(tmp_path: Path) -> None:
+def test_a_predicted_picture_is_drawn_between_grey_and_truth(tmp_path: Path) -> None:
     data = batches(1, 1, masks=False)
     data[0]["image"][:] = torch.tensor([1.0, 0.0, 0.5]).view(3, 1, 1)
     fit(Tiny("image"), tmp_path, Panels(), data, max_epochs=1)
     panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_0000.png"))
-    for color in ((255, 0, 128), (0, 255, 128)):
-        assert (panel == color).all(axis=-1).sum() == 480 * 320
+    level = 131  # whose L is 54.76; that of the colour is 54.89
+    columns = []
+    for color in ((level, level, level), (0, 255, 128), (255, 0, 128)):
+        found = (panel == color).all(axis=-1)
+        assert found.sum() == 480 * 320
+        columns.append(np.flatnonzero(found.any(axis=0))[0])
+    assert columns == sorted(columns)
+
+
+def test_padding_of_a_predicted_picture_is_white(tmp_path: Path) -> None:
+    data = batches(1, 1, masks=False)
+    data[0]["image"][:] = torch.tensor([1.0, 0.0, 0.5]).view(3, 1, 1)
+    data[0]["valid"] = torch.zeros(1, 1, 24, 36, dtype=torch.bool)
+    data[0]["valid"][..., :18] = True
+    fit(Tiny("image"), tmp_path, Panels(), data, max_epochs=1)
+    panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_0000.png"))
+    colored, truth = ((panel == color).all(axis=-1) for color in ((0, 255, 128), (255, 0, 128)))
+    assert 0.4 < colored.sum() / truth.sum() < 0.5  # the edge is softened where it is enlarged
 
 
 @pytest.mark.parametrize(

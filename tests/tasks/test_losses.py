@@ -1,12 +1,13 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from tasks.losses import bce_dice_loss, squared_dice_loss
+from tasks.losses import bce_dice_loss, bins_loss, chroma_loss, squared_dice_loss
 
 Loss = Callable[..., Tensor]
 LOSSES: list[Loss] = [squared_dice_loss, bce_dice_loss]
@@ -144,3 +145,91 @@ def test_shapes_that_do_not_belong_together_are_refused(loss: Loss) -> None:
         loss(logits, target[:, :1])
     with pytest.raises(ValueError, match=r"valid is \(3, 6, 8\); wanted is \(3, 1, 6, 8\)"):
         loss(logits, target, torch.ones(3, 6, 8))
+
+
+def random_chroma(seed: int = 0) -> tuple[Tensor, Tensor]:
+    first, second = 2 * torch.rand(2, 3, 2, 6, 8, generator=torch.Generator().manual_seed(seed)) - 1
+    return first, second
+
+
+def random_labels(bins: int = 7) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits, indices and shares of three bins a pixel, and weights of the bins."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(3, bins, 6, 8, generator=generator)
+    indices = torch.rand(logits.shape, generator=generator).argsort(dim=1)[:, :3]
+    shares = torch.rand(indices.shape, generator=generator)
+    return logits, indices, shares / shares.sum(dim=1, keepdim=True), 0.1 + torch.rand(bins, generator=generator)
+
+
+def test_chroma_loss_is_half_of_pytorchs_squared_error_of_both_channels() -> None:
+    prediction, target = random_chroma()
+    expected = torch.nn.functional.mse_loss(prediction, target)  # over 2 H W: the half is in it
+    torch.testing.assert_close(chroma_loss(prediction, target), expected)
+    # by hand: both channels of one pixel of four wrong by 1, over 2 x 4
+    wrong = torch.zeros(1, 2, 2, 2)
+    wrong[..., 0, 0] = 1
+    assert chroma_loss(wrong, torch.zeros(1, 2, 2, 2)).item() == pytest.approx(2 / 8)
+
+
+def test_bins_loss_is_that_of_a_loop() -> None:
+    logits, indices, shares, class_weights = random_labels()
+    likelihood = np.log(torch.softmax(logits.double(), dim=1).numpy())
+    entropies = []
+    for image, row, column in np.ndindex(3, 6, 8):
+        bins, label = indices[image, :, row, column].tolist(), shares[image, :, row, column].tolist()
+        entropy = -sum(share * likelihood[image, k, row, column] for k, share in zip(bins, label, strict=True))
+        entropies.append(class_weights[bins[int(np.argmax(label))]].item() * entropy)
+    assert bins_loss(logits, indices, shares, class_weights).item() == pytest.approx(np.mean(entropies), rel=1e-5)
+
+
+def test_bins_loss_is_pytorchs_cross_entropy_where_no_bin_weighs_more() -> None:
+    logits, indices, shares, _ = random_labels()
+    soft = torch.zeros_like(logits).scatter(1, indices, shares)
+    torch.testing.assert_close(bins_loss(logits, indices, shares), torch.nn.functional.cross_entropy(logits, soft))
+
+
+@pytest.mark.parametrize("kind", ["chroma", "bins"])
+def test_color_losses_leave_padding_out(kind: str) -> None:
+    logits, *label = random_labels()
+    prediction, target = random_chroma()
+    valid = torch.zeros(3, 1, 6, 8, dtype=torch.bool)
+    valid[0], valid[1, ..., :3], valid[2, :, :4] = True, True, True
+
+    def loss(pictures: slice, cut: Any, valid: Tensor | None = None) -> float:
+        if kind == "chroma":
+            return chroma_loss(prediction[pictures][cut], target[pictures][cut], valid).item()
+        indices, shares = (each[pictures][cut] for each in label[:2])
+        return bins_loss(logits[pictures][cut], indices, shares, label[2], valid).item()
+
+    every = (slice(None),)
+    cuts = [every, (..., slice(3)), (..., slice(4), slice(None))]
+    singles = [loss(slice(i, i + 1), cut) for i, cut in enumerate(cuts)]
+    assert loss(slice(3), every, valid) == pytest.approx(np.mean(singles), rel=1e-5)
+    assert loss(slice(3), every, valid.float()) == pytest.approx(np.mean(singles), rel=1e-5)
+    assert loss(slice(3), every, torch.zeros_like(valid)) == 0
+
+
+def test_color_losses_are_single_precision_and_have_finite_gradients() -> None:
+    logits, indices, shares, class_weights = random_labels()
+    prediction, target = random_chroma()
+    extreme = (20000 * logits).clamp(-65504, 65504).half().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        value = bins_loss(extreme, indices, shares, class_weights)
+        chroma = chroma_loss(prediction, target)
+    assert value.dtype == chroma.dtype == torch.float32
+    assert value.isfinite()
+    assert gradient(value, extreme).isfinite().all()
+    assert torch.equal(chroma, chroma_loss(prediction, target))
+
+
+def test_color_shapes_that_do_not_belong_together_are_refused() -> None:
+    logits, indices, shares, class_weights = random_labels()
+    prediction, target = random_chroma()
+    with pytest.raises(ValueError, match=r"prediction is \(3, 2, 6, 8\) and target is \(3, 1, 6, 8\).*a and b"):
+        chroma_loss(prediction, target[:, :1])
+    with pytest.raises(ValueError, match=r"valid is \(3, 6, 8\); wanted is \(3, 1, 6, 8\)"):
+        chroma_loss(prediction, target, torch.ones(3, 6, 8))
+    with pytest.raises(ValueError, match=r"indices \(3, 3, 6, 7\) and weights \(3, 3, 6, 7\).*encode chroma of the"):
+        bins_loss(logits, indices[..., 1:], shares[..., 1:])
+    with pytest.raises(ValueError, match=r"class_weights are \(6,\) for 7 bins"):
+        bins_loss(logits, indices, shares, class_weights[1:])

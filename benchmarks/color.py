@@ -1,0 +1,207 @@
+"""What colours cost, and which enlarging is nearest the truth: `python -m benchmarks.color`, with $BELVEDERE_DATA set.
+
+Times are those of the processor, on one thread. Memory is what a process of its own holds at its peak beyond input and
+output, of a picture of 4000 x 3000 pixels (Linux). The last table reduces paintings and photographs to 224 pixels,
+smooths their chroma as a network's is smooth, enlarges it, and says how far in a and b it is from the picture's own.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import mean, median
+from time import process_time
+
+import cv2
+import kornia
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ops.color import SCALE, in_gamut, joined, lab_to_rgb, luminance_and_chroma, rgb_to_lab
+from ops.color_bins import annealed_mean, bins, soft_encoding
+from ops.guided import guided_upsample
+from ops.letterbox import box, cropped, letterboxed
+
+REPEATS = 5
+SIDE = 224
+PICTURES = 20
+"""A batch of the paper's."""
+FULL = (3000, 4000)
+SMOOTHED = (0, 1, 2, 4)
+"""Standard deviations, in pixels of the small picture, by which its chroma is smoothed."""
+RADII, EPSILONS = (1, 2, 4), (0.003, 0.01, 0.03)
+MEBIBYTE = 2**20
+
+Routes = dict[str, Callable[[], object]]
+
+
+def milliseconds(route: Callable[[], object]) -> float:
+    """Median processor time."""
+    route()
+    times = []
+    for _ in range(REPEATS):
+        begin = process_time()
+        route()
+        times.append(1000 * (process_time() - begin))
+    return median(times)
+
+
+def batch_routes() -> Routes:
+    """What a training step does with a batch."""
+    generator = torch.Generator().manual_seed(0)
+    rgb = torch.rand(PICTURES, 3, SIDE, SIDE, generator=generator)
+    lab, centres = rgb_to_lab(rgb), bins()
+    wild = lab * torch.tensor([1.0, 3, 3]).view(1, 3, 1, 1)
+    last = [each.permute(1, 2, 0).contiguous().numpy() for each in rgb]
+    logits = torch.randn(2, len(centres), SIDE, SIDE, generator=generator)
+    outside = (in_gamut(wild) != wild).any(dim=1).float().mean()
+    return {
+        "`rgb_to_lab`": partial(rgb_to_lab, rgb),
+        "kornia's": partial(kornia.color.rgb_to_lab, rgb),
+        "OpenCV's, one by one": lambda: [cv2.cvtColor(each, cv2.COLOR_RGB2Lab) for each in last],
+        "`lab_to_rgb`": partial(lab_to_rgb, lab),
+        "kornia's, back": partial(kornia.color.lab_to_rgb, lab),
+        "`in_gamut`, all inside": partial(in_gamut, lab),
+        f"`in_gamut`, {outside:.0%} outside": partial(in_gamut, wild),
+        "`soft_encoding`": partial(soft_encoding, lab[:, 1:], centres),
+        "`annealed_mean`, 2 pictures": partial(annealed_mean, logits, centres),
+    }
+
+
+def differences() -> dict[str, float]:
+    """Largest difference in L, a or b from kornia's Lab in double precision, of random colours."""
+    rgb = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    expected = kornia.color.rgb_to_lab(rgb.double())
+    opencv = cv2.cvtColor(rgb[0].permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2Lab)
+    found = {"`rgb_to_lab`": rgb_to_lab(rgb), "kornia's": kornia.color.rgb_to_lab(rgb)}
+    found["OpenCV's"] = torch.from_numpy(opencv).permute(2, 0, 1)[None]
+    with torch.autocast("cpu", torch.bfloat16):
+        found |= {"`rgb_to_lab`, autocast": rgb_to_lab(rgb), "kornia's, autocast": kornia.color.rgb_to_lab(rgb)}
+    return {name: float((lab - expected).abs().max()) for name, lab in found.items()}
+
+
+def full_routes() -> Routes:
+    """What writing one large coloured picture does."""
+    generator = torch.Generator().manual_seed(0)
+    small = torch.rand(1, 3, 168, SIDE, generator=generator) * 2 - 1
+    luminance = torch.rand(1, 1, *FULL, generator=generator) * 2 - 1
+    lab = joined(luminance, torch.rand(1, 2, *FULL, generator=generator) * 2 - 1)
+    return {
+        "`rgb_to_lab`": partial(rgb_to_lab, torch.rand(1, 3, *FULL, generator=generator)),
+        "`guided_upsample`": partial(guided_upsample, small[:, 1:], small[:, :1], luminance),
+        "`guided_upsample`, bicubic": partial(guided_upsample, small[:, 1:], small[:, :1], luminance, method="bicubic"),
+        "`in_gamut`, 79% outside": partial(in_gamut, lab),
+        "`lab_to_rgb`": partial(lab_to_rgb, lab),
+    }
+
+
+def memory_growth(name: str) -> float:
+    """MiB beyond what there is before and the output, of a process that has not run the route before."""
+    torch.set_num_threads(1)
+    route = full_routes()[name]
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = peak()
+    output = route()
+    assert isinstance(output, Tensor)
+    return (peak() - before - output.numel() * output.element_size()) / MEBIBYTE
+
+
+def peak() -> int:
+    """Bytes of memory that this process has held at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def smooth(chroma: Tensor, deviation: float) -> Tensor:
+    """Chroma of one picture blurred by a Gaussian."""
+    if not deviation:
+        return chroma
+    planes = [cv2.GaussianBlur(plane.numpy(), (0, 0), deviation, borderType=cv2.BORDER_REFLECT) for plane in chroma[0]]
+    return torch.from_numpy(np.stack(planes))[None]
+
+
+def of_the_paper(chroma: Tensor, small: Tensor, luminance: Tensor, radius: int, epsilon: float) -> Tensor:
+    """The fast guided filter as He and Sun have it: slope · luminance + offset, both averaged over windows."""
+
+    def averaged(maps: Tensor) -> Tensor:
+        return functional.avg_pool2d(maps, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+
+    slopes = averaged(small * chroma) - averaged(small) * averaged(chroma)
+    slopes = slopes / (averaged(small * small) - averaged(small) ** 2 + epsilon)
+    offsets = averaged(chroma) - slopes * averaged(small)
+    maps = functional.interpolate(averaged(torch.cat([slopes, offsets], dim=1)), luminance.shape[2:], mode="bilinear")
+    return maps[:, :2] * luminance + maps[:, 2:]
+
+
+def enlargers() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    """Ways from chroma, small and full luminance to full chroma."""
+    ways: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+        "bilinear": partial(guided_upsample, method="bilinear"),
+        "bicubic": partial(guided_upsample, method="bicubic"),
+    }
+    for radius, epsilon in [(1, 0.001), (2, 0.01)]:
+        ways[f"He and Sun's, {radius}, {epsilon}"] = partial(of_the_paper, radius=radius, epsilon=epsilon)
+    for radius, epsilon in product(RADII, EPSILONS):
+        ways[f"`guided_upsample`, {radius}, {epsilon}"] = partial(guided_upsample, radius=radius, epsilon=epsilon)
+    return ways
+
+
+def edges(picture: np.ndarray) -> Tensor:
+    """Pixels at most two away from an edge of the full picture."""
+    found = cv2.Canny(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 150, 300)
+    return torch.from_numpy(cv2.dilate(found, np.ones((5, 5), np.uint8)) > 0)
+
+
+def distances(paths: list[Path]) -> dict[str, list[str]]:
+    """Mean distance in a and b of each way, for each smoothing, over the pictures: of all pixels, and at edges."""
+    ways = enlargers()
+    found: dict[tuple[str, float], list[tuple[float, float]]] = {key: [] for key in product(ways, SMOOTHED)}
+    for path in paths:
+        picture = np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+        square = torch.from_numpy(letterboxed(picture, SIDE)).permute(2, 0, 1)[None] / 255
+        luminance, truth = luminance_and_chroma(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
+        at_edges = edges(picture)
+        small, chroma = luminance_and_chroma(cropped(square, box(picture.shape[:2], SIDE)))
+        for (way, deviation), values in found.items():
+            error = SCALE * (ways[way](smooth(chroma, deviation), small, luminance) - truth).norm(dim=1)[0]
+            values.append((float(error.mean()), float(error[at_edges].mean())))
+    return {
+        way: [
+            " / ".join(f"{mean(values):.2f}" for values in zip(*found[way, deviation], strict=True))
+            for deviation in SMOOTHED
+        ]
+        for way in ways
+    }
+
+
+def main() -> None:
+    """Prints the tables."""
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    print(f"| {PICTURES} x {SIDE} x {SIDE} | ms, median |\n|---|---|")
+    for name, route in batch_routes().items():
+        print(f"| {name} | {milliseconds(route):.0f} |", flush=True)
+    print("\n| Lab, float32 | largest difference |\n|---|---|")
+    for name, difference in differences().items():
+        print(f"| {name} | {difference:.1g} |")
+    print("\n| 4000 x 3000 | ms, median | MiB beyond input and output |\n|---|---|---|")
+    for name, route in full_routes().items():
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            memory = process.submit(memory_growth, name).result()
+        print(f"| {name} | {milliseconds(route):.0f} | {memory:.0f} |", flush=True)
+    folder = Path(os.environ["BELVEDERE_DATA"])
+    paths = sorted((folder / "colorization" / "images").iterdir())[::4]
+    paths += sorted((folder / "colorization_photos").glob("*.jpg"))[::2]
+    columns = " | ".join(f"smoothed by {deviation}" for deviation in SMOOTHED)
+    print(f"\n| {len(paths)} pictures, all pixels / at edges | {columns} |\n|{'---|' * (len(SMOOTHED) + 1)}")
+    for way, values in distances(paths).items():
+        print(f"| {way} | {' | '.join(values)} |")
+
+
+if __name__ == "__main__":
+    main()

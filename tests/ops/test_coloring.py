@@ -1,0 +1,114 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+import ops.coloring
+from ops.color import luminance_and_chroma, to_rgb
+from ops.coloring import colored, grey, has_colors, pixels
+from ops.letterbox import box, cropped, letterboxed
+
+Picture = NDArray[np.uint8]
+HOST = torch.device("cpu")
+
+
+def lightness(picture: Picture) -> NDArray[np.float64]:
+    """CIE L by hand, in double precision."""
+    levels = picture / 255
+    linear = np.where(levels > 0.04045, ((levels + 0.055) / 1.055) ** 2.4, levels / 12.92)
+    y = linear @ [0.212671, 0.715160, 0.072169]
+    return np.asarray(116 * np.where(y > 0.008856, np.cbrt(y), 7.787 * y + 16 / 116) - 16)
+
+
+def make_picture(height: int = 60, width: int = 90, seed: int = 0) -> Picture:
+    coarse = torch.rand(1, 3, 6, 9, generator=torch.Generator().manual_seed(seed))
+    fine = functional.interpolate(coarse, (height, width), mode="bilinear")[0]
+    return (255 * fine).byte().permute(1, 2, 0).numpy()
+
+
+def small(picture: Picture, side: int) -> tuple[Tensor, Tensor]:
+    """Chroma and luminance of a picture in a square, without the padding."""
+    luminance, chroma = luminance_and_chroma(pixels(letterboxed(picture, side), HOST))
+    place = box((picture.shape[0], picture.shape[1]), side)
+    return cropped(chroma, place)[0], cropped(luminance, place)[0]
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_a_picture_in_its_own_colours_comes_back(guided: bool) -> None:
+    picture = make_picture()
+    luminance, chroma = luminance_and_chroma(pixels(picture, HOST))
+    found = colored(picture, chroma[0], luminance[0], guided)
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - picture).max() <= 1  # a bicubic of nothing to do is exact to rounding
+
+
+def test_wild_colours_leave_the_luminance_as_it_was() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    chroma = 3 * torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    found = colored(picture, chroma, torch.zeros(1, 5, 7))
+    assert np.abs(lightness(found) - lightness(picture)).max() <= 0.5
+    assert np.abs(found.astype(int) - picture).max() > 50
+
+
+def test_without_guidance_colours_are_enlarged_as_torch_does_it() -> None:
+    picture = np.repeat(np.arange(40, 215, dtype=np.uint8).reshape(25, 7, 1), 3, axis=2)
+    chroma = 0.05 * torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1))
+    enlarged = functional.interpolate(chroma[None], (25, 7), mode="bicubic", align_corners=False)
+    expected = to_rgb(luminance_and_chroma(pixels(picture, HOST))[0], enlarged)[0].permute(1, 2, 0).numpy()
+    found = colored(picture, chroma, torch.randn(1, 4, 3), guided=False)
+    np.testing.assert_allclose(found, 255 * expected, atol=0.6)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 60])
+def test_a_picture_in_bands_is_the_same(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = make_picture()
+    chroma, luminance = small(picture, 20)
+    whole = colored(picture, chroma, luminance)
+    monkeypatch.setattr(ops.coloring, "BAND", rows * picture.shape[1])
+    found = colored(picture, chroma, luminance)
+    assert np.abs(found.astype(int) - whole).max() <= 1
+    assert has_colors(picture)
+
+
+@pytest.mark.real
+def test_guided_colours_are_nearer_to_the_truth(real_data: Path) -> None:
+    path = real_data / "colorization" / "images" / "vincent_van_gogh__the_bedroom.jpg"
+    picture = np.asarray(Image.open(path).convert("RGB"))[100:400, 200:600]
+    chroma, luminance = small(picture, 128)
+    true = luminance_and_chroma(pixels(picture, HOST))[1]
+    errors = []
+    for guided in (True, False):
+        found = colored(picture, chroma, luminance, guided)
+        assert np.abs(lightness(found) - lightness(picture)).max() <= 0.5
+        errors.append(128 * (luminance_and_chroma(pixels(found, HOST))[1] - true).norm(dim=1).mean().item())
+    assert errors[0] < 0.95 * errors[1]
+
+
+def test_grey_keeps_the_luminance_alone() -> None:
+    picture = make_picture()
+    found = grey(picture)
+    assert np.ptp(found, axis=2).max() <= 1  # the sums of sRGB's matrix are not quite the white of D65
+    assert np.abs(lightness(found) - lightness(picture)).max() <= 0.25
+    levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+    np.testing.assert_array_equal(grey(levels), levels)
+
+
+@pytest.mark.parametrize(
+    ("red", "blue", "spot", "wanted"),
+    [(0, 0, 0, False), (16, 0, 0, False), (8, -9, 0, True), (0, 0, 11, True), (0, 0, 10, False), (30, -20, 0, True)],
+)
+def test_one_pixel_in_a_thousand_makes_a_picture_coloured(red: int, blue: int, spot: int, wanted: bool) -> None:
+    levels = np.random.default_rng(0).integers(40, 200, (100, 100, 1))
+    picture = (levels + np.array([red, 0, blue])).astype(np.uint8)
+    picture[3, :spot] = (255, 0, 0)
+    assert has_colors(picture) is wanted
+
+
+def test_chroma_of_another_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match="crop both to the picture's box"):
+        colored(make_picture(), torch.zeros(2, 5, 7), torch.zeros(1, 7, 5))

@@ -1,0 +1,183 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ops.color import luminance_and_chroma, to_rgb
+from ops.color_bins import annealed_mean, rebalancing, smoothed
+from tasks.base import Batch
+from tasks.color_floors import FLOORS
+from tasks.colorization import ColorizationTask
+from tasks.networks.backbones import WeightsError
+from tasks.networks.extractor import Extractor
+
+SCORES = ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness", "colorfulness_true", "colorfulness_difference")
+FLOOR_SCORES = [f"{floor}_{name}" for floor in FLOORS for name in ("psnr", "delta_e76", "delta_e2000")]
+OBJECTIVES = ("regression", "classes")
+
+Trainers = Callable[..., Trainer]
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    """Two pictures, blue where they are bright and red where they are dark, padded above and below."""
+    rng = np.random.default_rng(0)
+    bright = torch.from_numpy(rng.random((2, 1, 4, 4)) > 0.5).float()
+    bright = nn.functional.interpolate(bright, (32, 32))
+    colors = torch.tensor([[0.45, 0.1, 0.1], [0.5, 0.7, 1.0]]).view(2, 3, 1, 1)
+    valid = torch.zeros(2, 1, 32, 32, dtype=torch.bool)
+    valid[:, :, 4:28] = True
+    image = torch.where(valid, bright * colors[1] + (1 - bright) * colors[0], 1.0)
+    return {"image": image, "valid": valid, "name": ["a.jpg", "b.jpg"]}
+
+
+class Pictures(LightningDataModule):
+    """The same batch, as often as wanted."""
+
+    def __init__(self, batch: Batch, times: int = 1) -> None:
+        super().__init__()
+        self.batches = [batch] * times
+        self.stages: list[bool] = []
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_index: int) -> Batch:
+        self.stages.append(self.trainer.training)
+        return batch
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+class Constant(nn.Module):
+    """Gives every place the same values."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.values = nn.Parameter(values)
+
+    def forward(self, luminance: Tensor, vector: Tensor | None) -> Tensor:
+        return self.values.view(1, -1, 1, 1).expand(len(luminance), -1, *luminance.shape[2:])
+
+    def half_size(self, luminance: Tensor, vector: Tensor | None) -> Tensor:
+        return self(luminance, vector)[..., ::2, ::2]
+
+
+@pytest.mark.parametrize(("objective", "steps"), [("regression", 50), ("classes", 30)])
+def test_learns_which_colours_luminance_has(objective: Any, steps: int, make_trainer: Trainers, batch: Batch) -> None:
+    torch.manual_seed(0)
+    task = ColorizationTask(extractor=None, objective=objective, optimizer=lambda p: torch.optim.Adam(p, lr=3e-4))
+    data = Pictures(batch, steps)
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(task, data)
+    found = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    training = {"train/loss", "train/psnr", "train/delta_e76"}
+    assert found.keys() == training | {f"val/{name}" for name in ("loss", *SCORES, *FLOOR_SCORES)}
+    assert found["val/loss"] < (0.003 if objective == "regression" else 0.5)  # 0.06 and 1.3 at the start
+    assert found["val/mean_delta_e76"] < found["val/grey_delta_e76"]
+    assert not any(data.stages[:steps]), "floors are fitted on unaltered pictures"
+    assert all(data.stages[steps : 2 * steps])
+
+
+def test_regression_is_scored_by_the_papers_error(batch: Batch) -> None:
+    task = ColorizationTask(extractor=None)
+    task.network = Constant(torch.tensor([0.1, -0.2]))
+    step = task.step(batch)
+    luminance, chroma = luminance_and_chroma(batch["image"])
+    error = ((chroma - torch.tensor([0.1, -0.2]).view(1, 2, 1, 1)) ** 2).sum(1)[:, 4:28].mean() / 2
+    assert step.loss.item() == pytest.approx(error.item(), rel=1e-5)
+    torch.testing.assert_close(step.prediction, to_rgb(luminance, task.predict(batch)["chroma"]))
+    assert torch.equal(step.target, batch["image"])
+    assert step.valid is batch["valid"]
+
+
+def test_classes_give_their_annealed_mean(batch: Batch) -> None:
+    task = ColorizationTask(extractor=None, objective="classes", temperature=0.5)
+    logits = torch.randn(len(task.floors.centres), generator=torch.Generator().manual_seed(0))
+    task.network = Constant(logits)
+    expected = annealed_mean(logits.view(1, -1, 1, 1), task.floors.centres, 0.5) / 128
+    found = task.predict(batch)["chroma"]
+    assert found.shape == (2, 2, 32, 32)
+    torch.testing.assert_close(found, expected.expand_as(found))
+    plain = task.step(batch).loss
+    luminance, chroma = luminance_and_chroma(batch["image"])
+    task.floors.fit([(luminance, chroma, batch["valid"])])
+    weights = rebalancing(smoothed(task.floors.prior, task.floors.centres))
+    assert weights.max() > 2 * weights.min()
+    assert task.step(batch).loss != plain
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_padding_counts_nowhere(objective: Any, batch: Batch) -> None:
+    torch.manual_seed(0)
+    task = ColorizationTask(extractor=None, objective=objective).eval()
+    task.network = Constant(torch.linspace(-0.3, 0.3, 2 if objective == "regression" else len(task.floors.centres)))
+    noise = torch.where(batch["valid"], batch["image"], torch.rand_like(batch["image"]))
+    torch.testing.assert_close(task.step(batch | {"image": noise}).loss, task.step(batch).loss)
+
+
+def test_only_luminance_is_looked_at(batch: Batch) -> None:
+    torch.manual_seed(0)
+    task = ColorizationTask(extractor=None).eval()
+    luminance, _ = luminance_and_chroma(batch["image"])
+    grey = to_rgb(luminance, torch.zeros(2, 2, 32, 32))
+    torch.testing.assert_close(
+        task.predict({"image": grey})["chroma"], task.predict(batch)["chroma"], atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_checkpoint_gives_the_same_task_from_the_file_alone(
+    objective: Any, make_trainer: Trainers, batch: Batch, tmp_path: Path
+) -> None:
+    task = ColorizationTask("strided", extractor=None, objective=objective)
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, Pictures(batch))
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    again = ColorizationTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
+    assert again.floors.fitted
+    assert torch.equal(again.floors.by_luminance, task.floors.by_luminance)
+    assert torch.equal(again.predict(batch)["chroma"], task.eval().predict(batch)["chroma"])
+
+
+def test_the_extractor_is_neither_trained_nor_kept_but_known(
+    make_trainer: Trainers, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    plain = Extractor.__call__
+
+    def counted(self: Extractor, image: Tensor) -> Tensor:
+        calls.append(len(image))
+        return plain(self, image)
+
+    monkeypatch.setattr(Extractor, "__call__", counted)
+    task = ColorizationTask(extractor="resnet50", extractor_weights=False)
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(task, Pictures(batch))
+    assert sum(calls) == 2, "vectors of unaltered pictures are remembered"
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    checkpoint = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    assert sum(value.numel() for key, value in checkpoint["state_dict"].items() if "network" in key) == 4_696_098
+    assert sum(parameter.numel() for parameter in task.trained_parameters()) == 4_696_098
+    again = ColorizationTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
+    assert torch.equal(again.predict(batch)["chroma"], task.eval().predict(batch)["chroma"])
+    checkpoint["extractor"] = "0123456789abcdef"
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(WeightsError, match="are not those that the network was trained with"):
+        ColorizationTask.load_from_checkpoint(tmp_path / "other.ckpt", map_location="cpu")
+
+
+def test_what_cannot_be_built_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"objective is 'lab' and temperature 0.38; wanted are regression or classes"):
+        ColorizationTask(extractor=None, objective="lab")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"temperature 0;"):
+        ColorizationTask(extractor=None, temperature=0)
+    task = ColorizationTask(extractor="resnet50", extractor_weights=str(tmp_path / "gone.safetensors"))
+    with pytest.raises(WeightsError, match=r"There is no weights file .*gone\.safetensors"):
+        task.load_pretrained()
