@@ -91,10 +91,9 @@ def words(figures: Mapping[str, float], stage: str) -> list[str]:
         for figure, high in BEST_HIGH.items():
             own, other = figures.get(f"{stage}/{figure}"), figures.get(f"{stage}/{floor}_{figure}")
             if own is not None and other is not None and not (own > other if high else own < other):
-                worse.append(f"{figure} {own:.4g} ({other:.4g})")
+                worse.append(f"{figure} {own:.4g} against {other:.4g}")
         if worse:
-            sentences.append(f"{stage}: no better than {meaning}, {floor}, whose figures follow in brackets: "
-                             + ", ".join(worse) + ".")  # fmt: skip
+            sentences.append(f"{stage}: no better than {meaning} ({floor}): {', '.join(worse)}.")
     found, true = (figures.get(f"{stage}/colorfulness{end}") for end in ("", "_true"))
     if found is not None and true is not None and SEPIA * found < true:
         sentences.append(f"{stage}: close to sepia, colorfulness {found:.4g}; that of the true pictures is {true:.4g}.")

@@ -37,8 +37,7 @@ def test_a_model_above_all_floors_is_not_talked_about() -> None:
     [
         (
             {"delta_e76": 11.5},
-            "val: no better than one colour for each luminance, mean_by_luminance, whose figures follow in brackets: "
-            "delta_e76 11.5 (11).",
+            "val: no better than one colour for each luminance (mean_by_luminance): delta_e76 11.5 against 11.",
         ),
         (
             {
@@ -47,8 +46,7 @@ def test_a_model_above_all_floors_is_not_talked_about() -> None:
                 "mean_by_luminance_delta_e76": 11.1,
                 "mean_delta_e76": 11,
             },  # equal is no better
-            "val: no better than one colour for everything, mean, whose figures follow in brackets: psnr 20.25 (21), "
-            "delta_e76 11 (11).",
+            "val: no better than one colour for everything (mean): psnr 20.25 against 21, delta_e76 11 against 11.",
         ),
         ({"colorfulness": 13}, "val: close to sepia, colorfulness 13; that of the true pictures is 40."),
     ],
