@@ -45,8 +45,9 @@ class OutlineWriter(Callback):
     The task predicts pictures at a level of a pyramid: `probability` (B, 1, h, w) and, where they are kept, `stages`,
     by name and in order, (B, 1, h, w) or (B, 3, h, w), bool or in [0, 1]. It decides by `marked` what of the enlarged
     probability is the mask. The batch has `name`, `index`, `size`, `source` and `level`, how often each picture was
-    halved. Several processes write their own pictures; the polygons are merged at the end. All is written into the
-    folder `part` and moved when it is whole, in the place of an earlier prediction's.
+    halved, and maybe `inside`, bool (B, 1, H, W), beyond which nothing is marked. Several processes write their own
+    pictures; the polygons are merged at the end. All is written into the folder `part` and moved when it is whole, in
+    the place of an earlier prediction's.
 
     Args:
         keep_stages: Whether the stages are written.
@@ -101,6 +102,8 @@ class OutlineWriter(Callback):
             height, width = batch["size"][i].tolist()
             probability = outputs["probability"][i : i + 1].float()
             marked = self.task.marked(enlarged(probability, int(batch["level"][i]), (height, width)))
+            if "inside" in batch:  # enlarged, it reaches beyond the boxes' edges
+                marked &= batch["inside"][i : i + 1]
             mask = self.task.cleaned(marked[0].cpu().numpy())[0]
             polygon, iou = fitted_polygon(mask, self.tolerance, self.smooth, self.least_iou)
             record = {

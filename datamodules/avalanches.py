@@ -15,7 +15,7 @@ from datamodules.drawn import Draws, Ratio, Store, stored
 from datamodules.files import DataError, picture_files, picture_size, refuse, same_stems
 from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate
 from datamodules.masks import one_mask_each
-from datamodules.scene_tables import Box, read_boxes, read_conditions, strangers
+from datamodules.scene_tables import Box, boxes_beside, read_boxes, read_conditions, strangers
 from datamodules.scenes import PredictedScene, Scene, Scenes, decoded_scenes, readable_sizes, too_small
 
 LEAST = 127  # the lowest grey that is avalanche: masks are JPEGs
@@ -103,7 +103,10 @@ class AvalanchesDataModule(ImageDataModule):
         if stage == "predict":
             files = self.predicted_files()
             sizes = {file.name: picture_size(file) for file in files}
-            sample = PredictedScene(files, self.pyramid_levels, self.boxes(sizes))
+            table = boxes_beside(files[0])
+            if len(files) > 1:
+                refuse(strangers(table, list(sizes), files[0].parent), str(table))
+            sample = PredictedScene(files, self.pyramid_levels, read_boxes(table, sizes, self.pyramid_levels))
             self.datasets["predict"] = Samples(list(sizes), sample)
             return
         if self.datasets.keys() >= {"train", "val"} and (stage != "fit" or self._store is not None):
@@ -184,7 +187,7 @@ class AvalanchesDataModule(ImageDataModule):
         problems = same_stems(files)
         for file in files:
             try:
-                problems += too_small(file, picture_size(file), self.pyramid_levels, self.window)
+                problems += too_small(file, picture_size(file), self.pyramid_levels, self.window, trained=True)
             except DataError as error:
                 problems += error.problems
         refuse(problems, str(self.pictures))

@@ -113,8 +113,8 @@ class FolderMasks:
         ]
         masked = {path.stem for path in self.files}
         self.problems += [
-            f"the picture {path} has no mask {stem}.png in {' or '.join(map(str, folders))}. Add one, all black where "
-            "the picture shows no class."
+            f"the picture {path} has no mask {stem}.png in {' or '.join(map(str, folders))}. Add one, or remove the "
+            "picture."
             for stem, path in pictures.items()
             if stem not in masked and all(self.by_class)  # a folder without masks is told already
         ]

@@ -73,8 +73,20 @@ def read_conditions(path: Path, names: Sequence[str]) -> dict[str, str]:
     return dict(zip(table["image"], table["condition"], strict=True))
 
 
-def strangers(path: Path, names: Sequence[str]) -> list[str]:
+def boxes_beside(pictures: Path) -> Path:
+    """Where the boxes of pictures to predict would lie: in their folder, or beside it where it is called `images`."""
+    folder = pictures if pictures.is_dir() else pictures.parent
+    inner = folder / "boxes.csv"
+    return folder.parent / "boxes.csv" if folder.name == "images" and not inner.is_file() else inner
+
+
+def strangers(path: Path, names: Sequence[str], folder: Path | None = None) -> list[str]:
     """Which rows of a table with the column `image` are of pictures that are not there, a sentence each.
+
+    Args:
+        path: The table.
+        names: Of the pictures that are there.
+        folder: Where they lie; `images` beside the table by default.
 
     Raises:
         DataError: The table cannot be read.
@@ -83,7 +95,7 @@ def strangers(path: Path, names: Sequence[str]) -> list[str]:
         return []
     table, known = read_table(path, ["image"]), set(names)
     unknown = table["image"][~table["image"].isin(known)]
-    return [f"{path}, row {row}: there is no picture {name!r} in {path.parent / 'images'}. Remove the row."
+    return [f"{path}, row {row}: there is no picture {name!r} in {folder or path.parent / 'images'}. Remove the row."
             for row, name in unknown.items()]  # fmt: skip
 
 

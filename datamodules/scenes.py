@@ -69,15 +69,17 @@ def reduced_mask(mask: NDArray[np.bool_], levels: int) -> NDArray[np.uint8]:
     return (image[0, 0] >= 0.5).to(torch.uint8).numpy()
 
 
-def too_small(path: Path, size: Size, levels: int, window: int) -> list[str]:
-    """Whether a picture is smaller than a window: what is wrong with it, or nothing."""
+def too_small(path: Path, size: Size, levels: int, window: int, trained: bool = False) -> list[str]:
+    """Whether a picture is smaller than a window, maybe of a trained network: what is wrong with it, or nothing."""
     height, width = level_size(size, levels)
     if min(height, width) >= window:
         return []
     reduction = f", at pyramid level {levels} {height} x {width}" if levels else ""
+    fewer = ", fewer --data.pyramid_levels" if levels else ""
+    advice = "Enlarge it, or leave it out." if trained else f"Give a smaller --data.window{fewer}, or remove it."
     return [
         f"{path} is {size[0]} x {size[1]} pixels (height x width){reduction}: less than a window of {window} x "
-        f"{window}. Give a smaller --data.window{', fewer --data.pyramid_levels' if levels else ''}, or remove it."
+        f"{window}. {advice}"
     ]
 
 
@@ -200,6 +202,8 @@ class PredictedScene:
         """Sample `index`."""
         picture, name = read_picture(self.files[index]), self.files[index].name
         image = torch.from_numpy(reduced(picture, self.levels))
-        valid = {"valid": inside(self.boxes[name], image.shape[1:], self.levels)} if name in self.boxes else {}
-        size = torch.tensor(picture.shape[:2])
-        return {"image": image, "size": size, "level": self.levels, "source": picture, **valid}
+        sample = {"image": image, "size": torch.tensor(picture.shape[:2]), "level": self.levels, "source": picture}
+        if name in self.boxes:
+            sample["valid"] = inside(self.boxes[name], image.shape[1:], self.levels)
+            sample["inside"] = inside(self.boxes[name], picture.shape[:2], 0)
+        return sample

@@ -49,9 +49,12 @@ def expanded(arguments: list[str]) -> list[str]:
         arguments: The subcommand and what follows it.
 
     Raises:
-        ArgumentError: A config or checkpoint is not there.
+        ArgumentError: A config or checkpoint is not there, or an option is given to the task that the data have.
     """
     command, *rest = arguments
+    for name in ("classes", "window"):
+        if option(rest, f"--model.{name}") is not None:
+            raise ArgumentError(f"--model.{name} follows the data: give --data.{name}.")
     result: list[str] = []
     for index, argument in enumerate(rest):
         if index and rest[index - 1] in ("--config", "-c"):

@@ -5,6 +5,7 @@ neural networks and edge detection", 2020: a window classifier gives a first pre
 picture for a second one by the same network.
 """
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,8 +25,9 @@ from tasks.losses import bce_loss
 from tasks.networks.backbones import load_features
 from tasks.networks.dense_evaluation import classify_picture
 from tasks.networks.projection import fill_projection, is_filled
+from tasks.networks.weights import WeightsError
 from tasks.networks.window_classifier import window_classifier
-from tasks.passes import PassMeters, picture_metrics, window_metrics
+from tasks.passes import PassMeters, picture_metrics, redrawn, window_metrics
 
 if TYPE_CHECKING:
     from xgboost import Booster
@@ -56,7 +58,7 @@ class AvalanchesTask(ImageTask):
             `enhanced` by them in white, or `none` for no second pass.
         xgboost_on: What boosted trees are fitted on when training is over: the network's `predictions`, its `features`,
             the values before its last layer, or `none` for no trees.
-        low, high: Canny's thresholds for edges of masks of 0 and 255.
+        edge_thresholds: Canny's lower and upper threshold for edges of masks of 0 and 255.
         tile: Height and width in pixels of the parts in which a picture is classified.
         optimizer: Makes the optimiser; the paper used Adam or RMSprop at 1e-3.
         scheduler: Makes the learning-rate schedule; none in the paper.
@@ -65,7 +67,7 @@ class AvalanchesTask(ImageTask):
         trees: The boosted trees, where there are some; `tasks.boosting.load` reads them.
 
     Raises:
-        ValueError: There is no such network, or it is not for such windows.
+        ValueError: There is no such network, it is not for such windows, or a number is out of its range.
     """
 
     headline = "dice"
@@ -81,17 +83,18 @@ class AvalanchesTask(ImageTask):
         stride: Literal[1, 2, 4] = 1,
         second_input: Literal["none", "edges", "enhanced"] = "enhanced",
         xgboost_on: Literal["none", "predictions", "features"] = "none",
-        low: float = 100,
-        high: float = 200,
+        edge_thresholds: tuple[float, float] = (100, 200),
         tile: int = 128,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
+        if tile < 1 or not all(0 <= each < math.inf for each in edge_thresholds):
+            raise ValueError(f"{tile=} and {edge_thresholds=}; 1 pixel or more and numbers from 0 on were wanted")
         super().__init__(optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])
         self.name, self.window, self.pretrained, self.stride, self.tile = network, window, pretrained, stride, tile
         self.second_input, self.components, self.xgboost_on = second_input, components, xgboost_on
-        self.low, self.high = low, high
+        self.edge_thresholds = edge_thresholds
         self.network = window_classifier(network, window, channels, components)
         self.decision, self.boosted_decision = Decision(1), Decision(1)
         self.trees: Booster | None = None
@@ -110,6 +113,8 @@ class AvalanchesTask(ImageTask):
         Raises:
             WeightsError: The weights cannot be had or do not fit.
         """
+        if self.pretrained is not False and self.name in ("cnn1d", "cnn2d"):
+            raise WeightsError(f"There are no weights for {self.name} to start from: --model.pretrained false.")
         if self.pretrained is not False:
             load_features(self.network[0], self.name, self.pretrained)
 
@@ -152,7 +157,7 @@ class AvalanchesTask(ImageTask):
     def step(self, batch: Batch) -> Step:
         """Loss and decisions: of windows with a `label` each, or of all pixels of pictures with a `mask`.
 
-        Where `valid` is false there is neither loss nor avalanche. Without trees.
+        Where `valid` is false there is neither loss nor avalanche, found or true. Without trees.
         """
         if "label" in batch:
             logits, target = self(batch["image"])[:, :, None, None], batch["label"][:, None, None, None]
@@ -167,8 +172,9 @@ class AvalanchesTask(ImageTask):
         )
 
     def _step(self, logits: Tensor, target: Tensor, batch: Batch, decision: Decision) -> Step:
-        probability = _probability(logits.detach(), batch)
-        return Step(bce_loss(logits, target, batch.get("valid")), decision.marked(probability), target, probability)
+        valid, probability = batch.get("valid"), _probability(logits.detach(), batch)
+        target = target if valid is None else target * valid
+        return Step(bce_loss(logits, target, valid), decision.marked(probability), target, probability)
 
     def on_test_start(self) -> None:
         """Makes the meters of what is measured beside the network's first pass, and of each condition."""
@@ -185,7 +191,7 @@ class AvalanchesTask(ImageTask):
             self._count("boosted_", logits[:, 1:], batch, self.boosted_decision)
         if self.second_input != "none":
             edges = self._edges(self._decision.masks(_probability(logits[:, -1:], batch)))
-            again = self.classified(self._drawn(batch["image"], edges), batch.get("valid"))[:, -1:]
+            again = self.classified(redrawn(batch["image"], edges, self.second_input), batch.get("valid"))[:, -1:]
             self._count("second_", again, batch, self._decision)
 
     def _count(self, each: str, logits: Tensor, batch: Batch, decision: Decision) -> None:
@@ -193,7 +199,7 @@ class AvalanchesTask(ImageTask):
         self._passes.count(each, step, batch.get("condition", []))
 
     def on_test_epoch_end(self) -> None:
-        """Logs `test/…`, `test/boosted_…` of the trees, `test/second_…` of the second pass, and `…_<condition>`."""
+        """Logs `test/…`, `test/boosted_…` of the trees, `test/second_…` of the second pass, and `…@<condition>`."""
         for name, value in self._passes.results():
             self.log(f"test/{name}", value, batch_size=1)
 
@@ -213,7 +219,7 @@ class AvalanchesTask(ImageTask):
         stages: dict[str, Tensor] = {"first_probability": probability, "first_mask": mask}
         if self.second_input != "none":
             edges = self._edges(mask)
-            drawn = self._drawn(image, edges)
+            drawn = redrawn(image, edges, self.second_input)
             probability = _probability(self.classified(drawn, batch.get("valid"))[:, -1:], batch)
             mask = self._decision.masks(probability)
             stages |= {"first_edges": edges, "second_input": drawn, "second_probability": probability,
@@ -222,13 +228,7 @@ class AvalanchesTask(ImageTask):
         return {"probability": probability, "mask": mask, "stages": stages}
 
     def _edges(self, mask: Tensor) -> Tensor:
-        return canny(mask.to(torch.uint8) * 255, self.low, self.high)
-
-    def _drawn(self, image: Tensor, edges: Tensor) -> Tensor:
-        """What the second pass is given."""
-        if self.second_input == "edges":
-            return edges.to(image).expand_as(image)
-        return image.masked_fill(edges, 1.0)
+        return canny(mask.to(torch.uint8) * 255, *self.edge_thresholds)
 
     @property
     def _decision(self) -> Decision:

@@ -24,7 +24,7 @@ from tasks.arguments import SHIPPED, expanded
 from tasks.base import ImageTask
 from tasks.boosting import TreesError
 from tasks.checkpoints import ArgumentError, check_fit, output_folder
-from tasks.networks.backbones import WeightsError
+from tasks.networks.weights import WeightsError
 from tasks.parser import Parser, ParserError, nearest, readable
 
 COMMANDS = ("fit", "validate", "test", "predict", "describe")
@@ -73,7 +73,7 @@ class BelvedereCLI(LightningCLI):
             given, known = (list(value) if isinstance(value, tuple) else value for value in (given, known))
             if given is None or known is None or given == known:
                 continue
-            if config.get("ckpt_path") is not None:
+            if command != "fit" and config.get("ckpt_path") is not None:
                 order = ", in this order" if isinstance(known, list) else ""
                 raise ArgumentError(f"The checkpoint knows the {name} {known}{order}; {given} were given.")
             config.model.init_args[name] = given

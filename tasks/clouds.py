@@ -18,13 +18,8 @@ from tasks.base import Batch, ImageTask, Step
 from tasks.decision import Decision
 from tasks.losses import bce_dice_loss
 from tasks.metrics import DiceScores, PixelAveragePrecision
-from tasks.networks.backbones import (
-    Architecture,
-    WeightsError,
-    encoder_of,
-    load_encoder,
-    segmentation_network,
-)
+from tasks.networks.backbones import Architecture, encoder_of, load_encoder, segmentation_network
+from tasks.networks.weights import WeightsError
 
 
 class CloudsTask(ImageTask):

@@ -21,6 +21,7 @@ from tasks.color_metrics import ColorScores, FloorScores
 from tasks.losses import bins_loss, chroma_loss
 from tasks.networks.colorizer import Colorizer, Encoder
 from tasks.networks.extractor import Extractor
+from tasks.networks.weights import WeightsError
 
 
 class ColorizationTask(ImageTask):
@@ -34,12 +35,12 @@ class ColorizationTask(ImageTask):
 
     Args:
         encoder: `pooled`, the report's Table 1, or `strided`, its text.
-        extractor: The frozen classifier whose view of the picture is fused in, by its name in timm; null for none. It
-            is not part of the checkpoint, which keeps a digest of its weights.
+        extractor: The frozen classifier whose view of the picture is fused in, by any name of timm, or `resnet50_v1`;
+            null for none. It is not part of the checkpoint, which keeps a digest of its weights.
         extractor_weights: Its weights: `true` for the library's ImageNet weights, the path of a weights file, or
             `false` for random ones.
-        extractor_vector: What is taken of it: `logits`, the 1000 values before the softmax, or `features`, its last map
-            averaged, which files without a classifier have too.
+        extractor_vector: What is taken of it: `logits`, the values before the softmax, 1000 of ImageNet; or `features`,
+            what its classifier looks at, which files without a classifier have too.
         objective: `regression` or `classes`.
         temperature: Of the annealed mean of the classes: 1 is their mean, towards 0 the most likely one.
         optimizer: Makes the optimiser; Adam at 1e-3 in the report.
@@ -105,10 +106,22 @@ class ColorizationTask(ImageTask):
         """Checks that the extractor is the one that the network learned with.
 
         Raises:
-            WeightsError: Its weights are others, or cannot be had.
+            WeightsError: Its weights are others, or cannot be had; or only one of the two has an extractor.
         """
-        if self.extractor is not None:
-            self.extractor.check(checkpoint["extractor"])
+        digest = checkpoint.get("extractor")
+        if self.extractor is None:
+            if digest is not None:
+                raise WeightsError(
+                    f"The network was trained with an extractor (digest {digest}), and is opened without one. Open it "
+                    "as it was trained: leave --model.extractor out."
+                )
+        elif digest is None:
+            raise WeightsError(
+                f"The network was trained without an extractor, and is opened with {self.extractor.name}, which it "
+                "does not know. Open it as it was trained: --model.extractor null."
+            )
+        else:
+            self.extractor.check(digest)
 
     def on_fit_start(self) -> None:
         """Fits the floors on the training pictures, unaltered, unless a checkpoint brought them."""

@@ -1,6 +1,7 @@
 """Figures of several passes over the same pictures, and of the pictures of each condition."""
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +26,11 @@ def mask_metrics(classes: Sequence[str]) -> dict[str, Metric]:
 def picture_metrics(classes: Sequence[str]) -> dict[str, Metric]:
     """Metrics of whole pictures: of their pixels, one by one, of their masks, and of the outlines of these."""
     return {**window_metrics(classes), **mask_metrics(classes), "boundary": BoundaryDistance()}
+
+
+def redrawn(image: Tensor, edges: Tensor, second_input: Literal["none", "edges", "enhanced"]) -> Tensor:
+    """What the second pass is given: edges (B, 1, H, W), bool, alone, or pictures (B, 3, H, W) with them in white."""
+    return edges.to(image).expand_as(image) if second_input == "edges" else image.masked_fill(edges, 1.0)
 
 
 class PassMeters:
@@ -56,8 +62,8 @@ class PassMeters:
             self.meters[each, condition].update(step, len(step.target))
 
     def results(self) -> Iterator[tuple[str, Tensor]]:
-        """All figures by name: the pass's beginning, the figure, and `_<condition>`."""
+        """All figures by name: the pass's beginning, the figure, and `@<condition>`."""
         for (each, condition), meter in self.meters.items():
             for name, value in meter.result().items():
                 if not condition or name != "loss":
-                    yield f"{each}{name}{condition and '_' + condition}", value
+                    yield f"{each}{name}{condition and '@' + condition}", value

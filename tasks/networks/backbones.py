@@ -2,14 +2,15 @@
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tasks.networks.layers import AnySize, Normalize, remove_unused
+from tasks.networks.weights import WeightsError, fill_weights, hub_weights, read_weights
 
 Architecture = Literal["unet", "pspnet", "fpn"]
 
@@ -21,11 +22,6 @@ CARDS = {"resnet": IMAGENET, "vgg": IMAGENET, "mobilenet_v2": IMAGENET,
 # The convolutions of classifiers, by timm's names: channels, and the encoder whose weights fit.
 EXTRACTORS = {"vgg16": (512, "vgg16"), "resnet50": (2048, "resnet50"), "resnet50_v1": (2048, "resnet50"),
               "inception_resnet_v2": (1536, "inceptionresnetv2")}  # fmt: skip
-CLASSIFIER = ("fc.", "classifier.", "last_linear.", "head.", "classif.")  # heads that a weights file may carry
-
-
-class WeightsError(ValueError):
-    """Weights that were asked for cannot be had or do not fit."""
 
 
 def segmentation_network(architecture: Architecture, encoder: str, classes: int) -> nn.Module:
@@ -101,6 +97,49 @@ def feature_extractor(name: str) -> nn.Sequential:
     return nn.Sequential(OrderedDict(normalize=Normalize(*card), features=features))
 
 
+def timm_card(name: str) -> Any:
+    """What timm knows of one of its networks: what it was trained on, its classes, where its weights lie.
+
+    Args:
+        name: timm's name of an architecture, or of one with a tag that tells which training: `resnet18.a1_in1k`.
+
+    Returns:
+        timm's `PretrainedCfg`.
+
+    Raises:
+        ValueError: There is no such network; the message names the nearest.
+    """
+    import timm
+
+    try:
+        return timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        known = dict.fromkeys([*EXTRACTORS, *timm.list_models(pretrained="." in name)])
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or EXTRACTORS
+        raise ValueError(f"extractor {name!r} is unknown; did you mean {' or '.join(near)}?") from None
+
+
+def timm_classifier(name: str, classes: int) -> nn.Sequential:
+    """A classifier of timm with random weights and its own normalisation in front.
+
+    Args:
+        name: As in `timm_card`.
+        classes: Number K of classes; 0 for none, which leaves the features that the classifier would see.
+
+    Returns:
+        A module that maps (B, 3, H, W) in [0, 1], of the size on its card, to logits (B, K) or features (B, V). The
+        keys of its `classifier` are timm's, and V is its `classifier.head_hidden_size`.
+
+    Raises:
+        ValueError: As in `timm_card`.
+    """
+    import timm
+
+    card = timm_card(name)
+    network = timm.create_model(name, pretrained=False, num_classes=classes)
+    return nn.Sequential(OrderedDict(normalize=Normalize(card.mean, card.std), classifier=network))
+
+
 def load_features(extractor: nn.Module, name: str, pretrained: bool | str | Path) -> None:
     """Fills a `feature_extractor` of this name with trained weights; see `load_weights`."""
     if name == "resnet50_v1" and pretrained is True:
@@ -135,56 +174,7 @@ def load_weights(module: nn.Module, name: str, pretrained: bool | str | Path) ->
         return
     source = str(pretrained) if pretrained is not True else f"the ImageNet weights of {name}"
     path = _library_weights(name) if pretrained is True else Path(pretrained)
-    weights = read_weights(path)
-    wanted = module.state_dict()
-    missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
-    if missing:
-        raise WeightsError(
-            f"{source} does not fit the encoder {name}: {len(missing)} of its {len(wanted)} tensors are missing, "
-            f"the first is {missing[0]!r}. Give weights of {name} with torchvision's keys."
-        )
-    misshapen = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
-    if misshapen:
-        key = misshapen[0]
-        raise WeightsError(
-            f"{source} does not fit the encoder {name}: {key!r} has the shape {tuple(weights[key].shape)}, "
-            f"the encoder wants {tuple(wanted[key].shape)}. Give weights of {name}."
-        )
-    fitting = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()
-               if key in wanted}  # fmt: skip
-    nn.Module.load_state_dict(module, {**wanted, **fitting})
-
-
-def read_weights(path: Path, heads: bool = False, option: str = "pretrained") -> dict[str, Tensor]:
-    """Tensors of a weights file.
-
-    Args:
-        path: A .safetensors file or a file of torch.save that holds tensors only.
-        heads: Whether those of a classifier's head are among them.
-        option: The argument that gave the path, for the message.
-
-    Raises:
-        WeightsError: There is no such file or it holds no weights.
-    """
-    if not path.is_file():
-        raise WeightsError(
-            f"There is no weights file {path}. Give the path of a .safetensors or .pth file to model.{option}, "
-            "or `true` for the library's ImageNet weights, or `false` for random ones."
-        )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            weights: Mapping[str, object] = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-            weights = weights.get("state_dict", weights)  # type: ignore[assignment]  # whatever was saved
-        tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
-    except Exception as error:
-        raise WeightsError(f"{path} could not be read as a weights file: {error}") from error
-    if not tensors:
-        raise WeightsError(f"{path} holds no tensors; a state dict of a network was wanted.")
-    return {key: value for key, value in tensors.items() if heads or not key.startswith(CLASSIFIER)}
+    fill_weights(module, read_weights(path), name, source)
 
 
 def _library_weights(encoder: str) -> Path:
@@ -197,54 +187,3 @@ def _library_weights(encoder: str) -> Path:
             f"The library has no ImageNet weights for {encoder}. Set model.pretrained to a weights file or to false."
         )
     return hub_weights(card["repo_id"], card["revision"], encoder)
-
-
-def hub_weights(repository: str, revision: str | None, name: str, option: str = "pretrained") -> Path:
-    """Path of the weights of a repository of the hub: from the local cache, or else fetched over the network.
-
-    Args:
-        repository: Its name there.
-        revision: Which of its states; None for the newest.
-        name: The network's, for the message.
-        option: The argument that asked for them, for the message.
-
-    Raises:
-        WeightsError: They cannot be had.
-    """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(repository, "model.safetensors", revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        reason = "no network" if not _online() else None
-    if reason is None:
-        try:
-            return Path(hf_hub_download(repository, "model.safetensors", revision=revision))
-        except Exception as error:  # the hub client's errors have no common base
-            reason = f"{type(error).__name__} while fetching them"
-    raise WeightsError(
-        f"The ImageNet weights of {name} are not in the local cache and cannot be fetched ({reason}). Either run "
-        "once where there is a network, or copy a weights file here and give its path: "
-        f"--model.{option} path/to/weights.safetensors. To start from random ones: --model.{option} false."
-    )
-
-
-def _online() -> bool:
-    """Whether the hub answers at all, asked once and briefly (its client would retry for minutes)."""
-    import os
-    import socket
-    from urllib.parse import urlparse
-
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
-        return True  # a proxy answers for the hub; a direct connection would prove nothing
-    address = urlparse(constants.ENDPOINT)
-    try:
-        socket.create_connection((address.hostname or "", address.port or 443), timeout=3).close()
-    except OSError:
-        return False
-    return True

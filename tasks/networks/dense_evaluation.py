@@ -28,9 +28,9 @@ def classify_picture(
     A pixel lies at the centre of its window: row and column w // 2, counted from 0; in an even window that is the lower
     right of the four pixels in the middle. Beyond its border the picture is mirrored, its last pixels not repeated.
 
-    At stride 1 a network that has a `DenseForm` is applied in that form. Otherwise windows are classified one by one,
-    at stride s those around every s-th pixel of every s-th row: 1 / s² of the work. The logits of the pixels between
-    are interpolated bilinearly.
+    A network that has a `DenseForm` is applied in that form, whatever the stride. Otherwise windows are classified one
+    by one, at stride s those around every s-th pixel of every s-th row: 1 / s² of the work. The logits of the pixels
+    between are interpolated bilinearly.
 
     Memory holds the logits, and what a tile in the dense form or a batch of windows needs. Apart from rounding, the
     logits depend neither on `tile` nor on `batch`.
@@ -39,7 +39,7 @@ def classify_picture(
         network: Maps windows (B, C, w, w) in [0, 1] to logits (B, K); in evaluation mode.
         picture: (C, H, W) in [0, 1], or in 0 to 255 as uint8. It may be on another device than the network.
         window: Height and width w of the windows in pixels.
-        stride: Pixels from one classified pixel to the next.
+        stride: Pixels from one classified pixel to the next, where there is no dense form.
         tile: Height and width in pixels of the parts in which the picture is classified.
         batch: Number of windows that are classified at a time where the dense form is not used.
         head: Makes the logits (K, h, w) of a tile of what the network says of it, (C, h, w), pixel by pixel, where
@@ -63,7 +63,13 @@ def classify_picture(
         raise ValueError("the network is in training mode; call network.eval() first.")
     if stride not in (1, 2, 4):
         raise ValueError(f"a stride of {stride}; it is 1, 2 or 4.")
-    evaluate = _evaluation(network, window, stride, batch)
+    dense = _dense(network, window)
+    if dense is None:
+        evaluate: Callable[[Tensor], Tensor] = partial(
+            classify_windows, network, window=window, stride=stride, batch=batch
+        )
+    else:
+        evaluate, stride = lambda image: dense(image[None])[0], 1
     parameter = next(network.parameters())
     # One row and column more than divide into the picture: every pixel lies between classified ones.
     rows, columns = (math.ceil((side - 1) / stride) + 1 for side in (height, width))
@@ -117,16 +123,12 @@ def classify_windows(network: nn.Module, image: Tensor, window: int, stride: int
     return torch.cat(logits).T.reshape(-1, rows, columns)
 
 
-def _evaluation(network: nn.Module, window: int, stride: int, batch: int) -> Callable[[Tensor], Tensor]:
-    """What maps a part of the picture (C, h, w) to the logits of its windows."""
-    if stride == 1:
-        try:
-            dense = DenseForm(network, window)
-        except NoDenseFormError:
-            pass
-        else:
-            return lambda image: dense(image[None])[0]
-    return partial(classify_windows, network, window=window, stride=stride, batch=batch)
+def _dense(network: nn.Module, window: int) -> DenseForm | None:
+    """The network's dense form, if it has one."""
+    try:
+        return DenseForm(network, window)
+    except NoDenseFormError:
+        return None
 
 
 def _parts(length: int, most: int) -> list[tuple[int, int]]:

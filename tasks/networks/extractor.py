@@ -3,21 +3,14 @@
 import hashlib
 from collections import OrderedDict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.networks.backbones import (
-    CLASSIFIER,
-    EXTRACTORS,
-    WeightsError,
-    feature_extractor,
-    hub_weights,
-    load_weights,
-    read_weights,
-)
+from tasks.networks.backbones import EXTRACTORS, feature_extractor, timm_card, timm_classifier
+from tasks.networks.weights import CLASSIFIER, WeightsError, fill_weights, hub_weights, read_weights
 
 CLASSES = 1000  # of ImageNet
 SIDES = {"vgg16": 224, "resnet50": 224, "resnet50_v1": 224, "inception_resnet_v2": 299}  # of pictures, in pixels
@@ -26,29 +19,34 @@ SIDES = {"vgg16": 224, "resnet50": 224, "resnet50_v1": 224, "inception_resnet_v2
 REPOSITORIES = {"resnet50": "timm/resnet50.tv_in1k", "inception_resnet_v2": "timm/inception_resnet_v2.tf_in1k",
                 "vgg16": "timm/vgg16.tv_in1k"}  # fmt: skip
 OPTION = "extractor_weights"
+INSTEAD = "Take its features: --model.extractor_vector features."
 
 
 class Extractor:
     """A frozen ImageNet classifier: pictures to vectors.
 
     It is no module, so that the task that holds it neither trains it, nor switches it out of `eval`, nor has it in its
-    parameters and checkpoints, which would grow by 220 MB. It is built and loaded when it is first needed, and goes
-    where its pictures are. What a checkpoint should keep is `digest`: the network learned from these weights and knows
-    no others.
+    parameters and checkpoints, which would grow by 220 MB. It is built and loaded when it is first needed, or built at
+    once where only the network knows its `length`, and goes where its pictures are. What a checkpoint should keep is
+    `digest`: the network learned from these weights and knows no others.
 
     Args:
-        name: The classifier, a key of `EXTRACTORS`.
-        weights: `True` for the library's ImageNet weights, the path of a weights file with torchvision's or timm's
-            keys, or `False` for random weights, the same ones every time, which are good for trying things out only.
-        vector: `logits`, the values before the softmax, for which the weights must have a classifier of 1000 classes;
-            or `features`, the last map averaged, which all weights have and `vgg16` has only.
+        name: The classifier: a key of `EXTRACTORS`, or any name of timm, with a tag (`resnet18.a1_in1k`) or without.
+        weights: `True` for the library's ImageNet weights, the path of a weights file, or `False` for random weights,
+            the same ones every time, which are good for trying things out only. The keys of a file are timm's, those
+            of `torch.save(timm.create_model(name, pretrained=True).state_dict(), path)`; for `EXTRACTORS`,
+            torchvision's will do.
+        vector: `logits`, the values before the softmax, for which the weights must have a classifier of as many
+            classes as the library's; or `features`, what that classifier looks at, which all weights have. `vgg16` has
+            only these, for its dense layers are not built; `vgg16.tv_in1k` is timm's, with them. Features of
+            `EXTRACTORS` are the last map averaged; other networks may have layers after that.
 
     Attributes:
-        length: Length V of the vectors: 1000 logits; 512 features of `vgg16`, 2048 of `resnet50` and `resnet50_v1`,
-            1536 of `inception_resnet_v2`.
+        length: Length V of the vectors: 1000 logits of ImageNet; 512 features of `vgg16`, 2048 of `resnet50` and
+            `resnet50_v1`, 1536 of `inception_resnet_v2`.
 
     Raises:
-        ValueError: There is no such classifier or vector.
+        ValueError: There is no such classifier or vector; the message names the nearest.
     """
 
     def __init__(
@@ -57,16 +55,18 @@ class Extractor:
         weights: bool | str | Path = True,
         vector: Literal["logits", "features"] = "logits",
     ) -> None:
-        if name not in EXTRACTORS:
-            raise ValueError(f"extractor {name!r} is unknown; it is one of {', '.join(EXTRACTORS)}.")
+        self._card: Any = None if name in EXTRACTORS else timm_card(name)
         if vector not in ("logits", "features") or (name == "vgg16" and vector == "logits"):
             raise ValueError(
                 f"extractor {name} with the vector {vector!r}; wanted is 'logits' or 'features', of vgg16 'features'."
             )
+        if vector == "logits" and self._card is not None and not self._card.num_classes:
+            raise ValueError(f"extractor {name} has no classifier, so there are no logits. {INSTEAD}")
         self.name, self.weights, self.vector = name, weights, vector
-        self.length = CLASSES if vector == "logits" else EXTRACTORS[name][0]
         self._network: nn.Sequential | None = None
+        self._filled = False
         self._digest = ""
+        self.length = self._length()
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class Extractor:
 
         Args:
             image: (B, 3, H, W) in [0, 1], or (B, 1, H, W), which is stacked three times. It is resized to what the
-                classifier was trained on, 224 or 299 a side, its aspect not kept.
+                classifier was trained on, most often 224 or 299 a side, its aspect not kept.
 
         Returns:
             (B, V) float32.
@@ -85,8 +85,8 @@ class Extractor:
         network = self._loaded()
         with torch.inference_mode(False):  # weights moved in inference mode could not be used in training
             network.to(image.device)
-        side = SIDES[self.name]
-        resized = F.interpolate(image.float(), (side, side), mode="bilinear", antialias=True)
+        size = (SIDES[self.name],) * 2 if self._card is None else self._card.input_size[1:]
+        resized = F.interpolate(image.float(), size, mode="bilinear", antialias=True)
         vector: Tensor = network(resized.expand(-1, 3, -1, -1))
         return vector.float()
 
@@ -120,52 +120,82 @@ class Extractor:
                 f"with (digest {self.digest}, wanted {digest}). Give those: --model.{OPTION} path/to/weights."
             )
 
+    def _length(self) -> int:
+        if self.vector == "logits":
+            return CLASSES if self._card is None else int(self._card.num_classes)
+        if self._card is None:
+            return EXTRACTORS[self.name][0]
+        classifier: Any = self._built().get_submodule("classifier")
+        return int(classifier.head_hidden_size)  # no card tells it
+
     def _loaded(self) -> nn.Sequential:
+        if not self._filled and self.weights is not False:
+            path = self._path(self.weights)
+            with torch.inference_mode(False):
+                self._fill(self._built(), path)
+        self._filled = True
+        return self._built()
+
+    def _built(self) -> nn.Sequential:
         if self._network is None:
             # Its random start must not move the random numbers of what is trained.
             with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                network = self._built()
-                if self.weights is not False:
-                    self._fill(network, self.weights)
+                if self._card is None:
+                    network = _with_linear_head(self.name, self.vector)
+                else:
+                    network = timm_classifier(self.name, self._card.num_classes if self.vector == "logits" else 0)
             self._network = network.requires_grad_(False).eval()
         return self._network
 
-    def _built(self) -> nn.Sequential:
-        head = nn.Linear(EXTRACTORS[self.name][0], CLASSES) if self.vector == "logits" else nn.Identity()
-        layers = {"extractor": feature_extractor(self.name), "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
-        return nn.Sequential(OrderedDict(**layers, head=head))
-
-    def _fill(self, network: nn.Sequential, source: Literal[True] | str | Path) -> None:
+    def _path(self, source: Literal[True] | str | Path) -> Path:
         if source is not True:
-            path = Path(source)
-        elif self.name in REPOSITORIES:
-            path = hub_weights(REPOSITORIES[self.name], None, self.name, OPTION)
-        else:
+            return Path(source)
+        repository = REPOSITORIES.get(self.name) if self._card is None else self._card.hf_hub_id
+        if not repository:
             raise WeightsError(
                 f"The library has no weights of {self.name}. Give a file: --model.{OPTION} path/to/weights."
             )
-        head = network.get_submodule("head")
+        return hub_weights(repository, None, self.name, OPTION)
+
+    def _fill(self, network: nn.Sequential, path: Path) -> None:
         weights = read_weights(path, heads=True, option=OPTION)
-        load_weights(network.get_submodule("extractor.features"), self.name, path)
-        if isinstance(head, nn.Linear):
-            head.load_state_dict(_classifier(weights, head, f"{path}, weights of {self.name},"))
+        source = f"{path}, weights of {self.name},"
+        if self._card is None:
+            fill_weights(network.get_submodule("extractor.features"), weights, self.name, str(path))
+            head = network.get_submodule("head")
+            if isinstance(head, nn.Linear):
+                head.load_state_dict(_classifier(weights, head, source))
+            return
+        classifier = network.get_submodule("classifier")
+        heads = self._card.classifier or ()
+        for key in (f"{head}.weight" for head in ([heads] if isinstance(heads, str) else heads)):
+            if key in classifier.state_dict():  # features come without
+                _check_classifier(weights.get(key), classifier.state_dict()[key], source)
+        fill_weights(classifier, weights, self.name, str(path), keys="timm's")
+
+
+def _with_linear_head(name: str, vector: str) -> nn.Sequential:
+    head = nn.Linear(EXTRACTORS[name][0], CLASSES) if vector == "logits" else nn.Identity()
+    layers = {"extractor": feature_extractor(name), "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
+    return nn.Sequential(OrderedDict(**layers, head=head))
 
 
 def _classifier(weights: dict[str, Tensor], head: nn.Linear, source: str) -> dict[str, Tensor]:
     """Weight and bias of the linear layer that ends a classifier, under whichever library's name it has there."""
-    for name in CLASSIFIER:
-        weight, bias = weights.get(f"{name}weight"), weights.get(f"{name}bias")
-        if weight is not None and bias is not None:
-            if weight.shape != head.weight.shape:
-                raise WeightsError(
-                    f"{source} have a classifier of the shape {tuple(weight.shape)}, wanted is "
-                    f"{tuple(head.weight.shape)}. Take their features: --model.extractor_vector features."
-                )
-            return {"weight": weight.float(), "bias": bias.float()}
-    raise WeightsError(
-        f"{source} have no classifier, so there are no logits. Take their features: --model.extractor_vector features."
-    )
+    found = [name for name in CLASSIFIER if {f"{name}weight", f"{name}bias"} <= weights.keys()]
+    weight = weights[f"{found[0]}weight"] if found else None
+    _check_classifier(weight, head.weight, source)
+    return {key: weights[f"{found[0]}{key}"].float() for key in ("weight", "bias")}
+
+
+def _check_classifier(weight: Tensor | None, wanted: Tensor, source: str) -> None:
+    if weight is None:
+        raise WeightsError(f"{source} have no classifier, so there are no logits. {INSTEAD}")
+    if weight.shape != wanted.shape:
+        raise WeightsError(
+            f"{source} have a classifier of the shape {tuple(weight.shape)}, wanted is {tuple(wanted.shape)}. {INSTEAD}"
+        )
 
 
 def _digest(network: nn.Module) -> str:

@@ -148,6 +148,16 @@ def test_options_trade_vertices_for_nearness(tmp_path: Path) -> None:
     assert polygons(tmp_path)["z.jpg"]["iou"] >= 0.98
 
 
+def test_nothing_is_marked_beyond_the_boxes(tmp_path: Path) -> None:
+    full, data = torch.ones(1, 3, 141, 230), Pictures()
+    inside = torch.zeros(1, 1, 141, 230, dtype=torch.bool)
+    inside[..., 31:102, 57:180] = True
+    given = {"image": pyramid(full, 2)[-1], "level": [2], "size": torch.tensor([[141, 230]]), "inside": inside}
+    data.batches = [data.batch(0) | given]
+    predict(tmp_path, data)
+    np.testing.assert_array_equal(read_mask(tmp_path / "masks" / "z.png"), inside[0, 0])
+
+
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_a_known_rectangle_comes_back_within_a_pixel(tmp_path: Path, level: int) -> None:
     full, data = torch.zeros(1, 3, 141, 230), Pictures()

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from tasks import boosting
 from tasks.avalanches import AvalanchesTask
 from tasks.base import Batch
-from tasks.networks.backbones import WeightsError
+from tasks.networks.weights import WeightsError
 
 WINDOWS = {"loss", "accuracy", "balanced_accuracy", "auprc"}
 PICTURES = WINDOWS | {"dice", "dice_positive", "iou", "hausdorff95"}
@@ -139,6 +139,42 @@ def test_trees_see_what_they_were_fitted_on(on: Any, windows: Batch, picture: Ba
     assert torch.equal(task.marked(torch.tensor([[[[0.8, 0.95]]]])), torch.tensor([[[[False, True]]]]))
 
 
+def test_trees_decide_in_both_passes(make_trainer: Trainers, simple: AvalanchesTask, picture: Batch) -> None:
+    redness = torch.linspace(0, 1, 200)[:, None]
+    simple.xgboost_on = "predictions"
+    simple.trees = boosting.fit_boosted((8 * redness - 4).sigmoid().numpy(), (redness[:, 0] < 0.3).numpy(), seed=0)
+    found = simple.predict(picture)
+    red = picture["image"][:, :1]
+    surely = (red - 0.3).abs() > 0.02
+    assert torch.equal(found["stages"]["first_mask"][surely], (red < 0.3)[surely]), (
+        "the other way round than the network"
+    )
+    second_red = found["stages"]["second_input"][:, :1]
+    surely = (second_red - 0.3).abs() > 0.02
+    assert torch.equal(found["stages"]["second_mask"][surely], (second_red < 0.3)[surely])
+    trainer = make_trainer()
+    trainer.test(simple, loader(picture), verbose=False)
+    figures = trainer.callback_metrics
+    dice = 2 * (found["mask"] * picture["mask"]).sum() / (found["mask"].sum() + picture["mask"].sum())
+    assert figures["test/second_dice"].item() == pytest.approx(dice.item())
+    assert figures["test/boosted_dice"] != figures["test/dice"]
+
+
+def test_numbers_out_of_range_are_refused() -> None:
+    for options in ({"tile": 0}, {"edge_thresholds": (-1, 200)}, {"edge_thresholds": (0, float("inf"))}):
+        with pytest.raises(ValueError, match=r"1 pixel or more and numbers from 0 on were wanted"):
+            AvalanchesTask(window=17, **options)
+    with pytest.raises(WeightsError, match="There are no weights for cnn2d to start from"):
+        AvalanchesTask("cnn2d", window=17, pretrained=True).load_pretrained()
+
+
+def test_truth_outside_boxes_is_not_missed(simple: AvalanchesTask, picture: Batch) -> None:
+    valid = torch.zeros(1, 1, 40, 60, dtype=torch.bool)
+    valid[..., :20, :] = True
+    target = simple.step(picture | {"valid": valid}).target
+    assert torch.equal(target, picture["mask"] * valid)
+
+
 def test_conditions_have_figures_of_their_own(make_trainer: Trainers, simple: AvalanchesTask, picture: Batch) -> None:
     class Photographs(LightningDataModule):
         conditions = ("shady", "sunny")
@@ -151,9 +187,9 @@ def test_conditions_have_figures_of_their_own(make_trainer: Trainers, simple: Av
     trainer = make_trainer()
     trainer.test(simple, datamodule=Photographs(), verbose=False)
     found = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    assert found["test/dice_shady"] == 0
-    assert found["test/dice"] == pytest.approx(2 / 3 * found["test/dice_sunny"])
-    assert {"test/iou_sunny", "test/second_dice_shady", "test/second_iou_shady"} < found.keys()
+    assert found["test/dice@shady"] == 0
+    assert found["test/dice"] == pytest.approx(2 / 3 * found["test/dice@sunny"])
+    assert {"test/iou@sunny", "test/second_dice@shady", "test/second_iou@shady"} < found.keys()
 
 
 def test_one_pass_is_enough_where_no_other_is_asked_for(simple: AvalanchesTask, picture: Batch) -> None:
@@ -166,12 +202,14 @@ def test_one_pass_is_enough_where_no_other_is_asked_for(simple: AvalanchesTask, 
 def test_small_regions_are_left_out_once_fitted(simple: AvalanchesTask, picture: Batch) -> None:
     simple.decision.thresholds.fill_(0.9)
     simple.decision.minimum_areas.fill_(0.01)
+    simple.boosted_decision.thresholds.fill_(0.7)
     mask = simple.predict(picture)["stages"]["first_mask"][0, 0].numpy()
     _, _, regions, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     assert mask.any()
     assert regions[1:, cv2.CC_STAT_AREA].min() >= 0.01 * mask.size
     simple.on_fit_start()
     assert (simple.decision.thresholds.item(), simple.decision.minimum_areas.item()) == (0.5, 0)
+    assert simple.boosted_decision.thresholds.item() == 0.5
 
 
 def test_checkpoint_gives_the_same_task_from_the_file_alone(

@@ -159,7 +159,7 @@ def test_missing_data_are_told_before_anything_is_written(belvedere: Command) ->
 def test_missing_weights_are_told_before_any_picture_is_read(
     belvedere: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch, weights: str, message: str
 ) -> None:
-    monkeypatch.setattr("tasks.networks.backbones._online", lambda: False)
+    monkeypatch.setattr("tasks.networks.weights._online", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "hub")
     monkeypatch.setattr("datamodules.clouds.CloudsDataModule.prepare_data", lambda _: pytest.fail("pictures were read"))
     found = refusal(belvedere("fit", *tiny, "--model.pretrained", weights, "--output", "run"))

@@ -80,6 +80,28 @@ def test_a_network_that_sees_components_only_is_trained_and_read_again(
     assert belvedere("test", "--ckpt_path", "run/checkpoints/best.ckpt", "--config", "debug").code == 0
 
 
+def test_a_run_goes_on_with_its_own_window(belvedere: Command, trained: Path, avalanches_root: Path) -> None:
+    options = [*TINY, "--data.root", str(avalanches_root), "--trainer.max_epochs", "2"]
+    assert belvedere("fit", *options, "--ckpt_path", str(trained.with_name("last.ckpt"))).code == 0
+    assert torch.load(trained.with_name("last.ckpt"), weights_only=True)["global_step"] == 4
+    result = belvedere("fit", *options, "--model.window", "17")
+    assert result.code == 2
+    assert result.err.strip().endswith("--model.window follows the data: give --data.window.")
+
+
+@pytest.mark.slow
+def test_a_network_that_pads_is_given_windows(belvedere: Command, avalanches_root: Path) -> None:
+    options = ["--config", "avalanches/vgg16", "--config", "debug", "--model.pretrained", "false",
+               "--data.root", str(avalanches_root), "--data.pyramid_levels", "1", "--data.batch_size", "4",
+               "--data.val_pictures", "1", "--trainer.limit_val_batches", "1"]  # fmt: skip
+    assert belvedere("fit", *options, "--output", "run").code == 0
+    options = ["--data.pictures", str(avalanches_root / "images"), "--trainer.limit_predict_batches", "1"]
+    assert belvedere("predict", "--ckpt_path", "run/checkpoints/best.ckpt", *options).code == 0
+    [mask] = Path("run/predict-images/masks").iterdir()
+    [photograph] = (avalanches_root / "images").glob(f"{mask.stem}.*")
+    assert Image.open(mask).size == Image.open(photograph).size
+
+
 def test_the_window_of_the_data_is_the_networks(belvedere: Command, trained: Path) -> None:
     result = belvedere("test", "--ckpt_path", str(trained), "--data.window", "19")
     assert result.code == 2

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from datamodules.sample_clouds import CLOUD_CLASSES, cloud_picture
 from tasks.base import Batch
 from tasks.clouds import CloudsTask
-from tasks.networks.backbones import WeightsError, encoder_of
+from tasks.networks.backbones import encoder_of
+from tasks.networks.weights import WeightsError
 
 SCORES = ("dice", "dice_positive", "dice_global", "auprc")
 NAMES = {"loss", *SCORES} | {f"{score}_{name.lower()}" for score in ("dice", "auprc") for name in CLOUD_CLASSES}

@@ -14,8 +14,8 @@ from ops.color_bins import annealed_mean, rebalancing, smoothed
 from tasks.base import Batch
 from tasks.color_floors import FLOORS
 from tasks.colorization import ColorizationTask
-from tasks.networks.backbones import WeightsError
 from tasks.networks.extractor import Extractor
+from tasks.networks.weights import WeightsError
 
 SCORES = ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness", "colorfulness_true", "colorfulness_difference")
 FLOOR_SCORES = [f"{floor}_{name}" for floor in FLOORS for name in ("psnr", "delta_e76", "delta_e2000")]
@@ -171,6 +171,28 @@ def test_the_extractor_is_neither_trained_nor_kept_but_known(
     torch.save(checkpoint, tmp_path / "other.ckpt")
     with pytest.raises(WeightsError, match="are not those that the network was trained with"):
         ColorizationTask.load_from_checkpoint(tmp_path / "other.ckpt", map_location="cpu")
+
+
+def test_a_network_is_not_opened_with_an_extractor_more_or_less_than_it_learned_with(
+    make_trainer: Trainers, batch: Batch, tmp_path: Path
+) -> None:
+    name = "mobilenetv3_small_050"
+    seeing = {"extractor": name, "extractor_weights": False, "extractor_vector": "features"}
+    for file, settings in {"blind": {"extractor": None}, "seeing": seeing}.items():
+        task = ColorizationTask(**settings)  # type: ignore[arg-type]  # these are its types
+        trainer = make_trainer()
+        trainer.strategy.connect(task)
+        trainer.save_checkpoint(tmp_path / f"{file}.ckpt")
+    again = ColorizationTask.load_from_checkpoint(tmp_path / "seeing.ckpt", map_location="cpu").eval()
+    assert torch.equal(again.predict(batch)["chroma"], task.eval().predict(batch)["chroma"])
+    with pytest.raises(
+        WeightsError, match=rf"without an extractor, and is opened with {name}, .*--model\.extractor null"
+    ):
+        ColorizationTask.load_from_checkpoint(tmp_path / "blind.ckpt", map_location="cpu", **seeing)
+    with pytest.raises(
+        WeightsError, match=r"with an extractor \(digest [0-9a-f]{16}\), and is opened without one\. Open"
+    ):
+        ColorizationTask.load_from_checkpoint(tmp_path / "seeing.ckpt", map_location="cpu", extractor=None)
 
 
 def test_what_cannot_be_built_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.sample_roads import road_tile
 from tasks.base import Batch
-from tasks.networks.backbones import WeightsError
+from tasks.networks.weights import WeightsError
 from tasks.roads import RoadsTask
 
 SCORES = ("dice", "dice_positive", "f_measure", "precision", "recall", "specificity", "accuracy", "iou")

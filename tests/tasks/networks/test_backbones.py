@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tasks.networks import backbones
-from tasks.networks.backbones import WeightsError, encoder_of, load_encoder, read_weights, segmentation_network
+from tasks.networks.backbones import encoder_of, load_encoder, segmentation_network
+from tasks.networks.weights import WeightsError
 
 # architectures.md, section 5: counted without the encoder layers that PSPNet never uses
 COUNTS = {
@@ -46,7 +47,7 @@ def weights() -> Path:
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(backbones, "_online", lambda: False)
+    monkeypatch.setattr("tasks.networks.weights._online", lambda: False)
 
 
 @pytest.mark.parametrize(("architecture", "encoder"), COUNTS)
@@ -169,21 +170,6 @@ def test_misshapen_weights_are_refused_and_nothing_is_loaded(tmp_path: Path) -> 
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
-    for name in ("text.safetensors", "text.pt"):
-        (tmp_path / name).write_text("no weights")
-        with pytest.raises(WeightsError, match=rf"{name} could not be read as a weights file"):
-            read_weights(tmp_path / name)
-    torch.save({"epoch": 3}, tmp_path / "epoch.pt")
-    with pytest.raises(WeightsError, match=r"epoch\.pt holds no tensors; a state dict"):
-        read_weights(tmp_path / "epoch.pt")
-    torch.save([torch.zeros(1)], tmp_path / "list.pt")
-    with pytest.raises(WeightsError, match=r"list\.pt"):
-        read_weights(tmp_path / "list.pt")
-    with pytest.raises(WeightsError, match=r"no weights file .*absent\.pt\. Give the path of .* or `false`"):
-        read_weights(tmp_path / "absent.pt")
-
-
 def test_false_loads_nothing() -> None:
     network = segmentation_network("pspnet", "resnet18", 1)
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -233,18 +219,6 @@ def test_a_failing_download_is_told_in_a_paragraph(monkeypatch: pytest.MonkeyPat
         raise huggingface_hub.errors.LocalEntryNotFoundError("no") if local_files_only else TimeoutError
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(backbones, "_online", lambda: True)
+    monkeypatch.setattr("tasks.networks.weights._online", lambda: True)
     with pytest.raises(WeightsError, match=r"cannot be fetched \(TimeoutError while fetching them\)\. Either run"):
         load_encoder(segmentation_network("pspnet", "resnet18", 1), "resnet18", True)
-
-
-def test_online_is_found_out_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    assert not backbones._online()
-    monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
-    assert backbones._online()
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert not backbones._online()

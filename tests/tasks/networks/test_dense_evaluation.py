@@ -120,10 +120,20 @@ def test_no_more_than_a_tile_or_a_batch_is_given_at_a_time() -> None:
     assert max(max(shape[2:]) for shape in shapes) <= 16 + 12 - 1
     assert len(shapes) == 8
     shapes.clear()
+    network = padded()
+    network[0].register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
     classify_picture(network, picture, 12, stride=2, tile=16, batch=20)
     assert max(shape[0] for shape in shapes) == 20
     assert {shape[1:] for shape in shapes} == {(3, 12, 12)}
     assert sum(shape[0] for shape in shapes) == 26 * 16
+
+
+def test_the_dense_form_is_taken_whatever_the_stride() -> None:
+    picture = torch.rand(3, 30, 40)
+    for stride in (2, 4):
+        assert torch.equal(
+            classify_picture(unpadded(15), picture, 15, stride), classify_picture(unpadded(15), picture, 15)
+        )
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])

@@ -10,9 +10,10 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tasks.networks import backbones, extractor
-from tasks.networks.backbones import EXTRACTORS, WeightsError, load_features
+from tasks.networks import extractor
+from tasks.networks.backbones import EXTRACTORS, load_features
 from tasks.networks.extractor import REPOSITORIES, SIDES, Extractor
+from tasks.networks.weights import WeightsError
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ def test_library_weights_without_network_are_told_with_their_option(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(backbones, "_online", lambda: False)
+    monkeypatch.setattr("tasks.networks.weights._online", lambda: False)
     with pytest.raises(
         WeightsError, match=r"weights of inception_resnet_v2 .*\(no network\).*--model\.extractor_weights "
     ):
@@ -223,7 +224,7 @@ def test_there_are_no_library_weights_of_the_published_resnet50() -> None:
 @pytest.mark.parametrize(
     ("name", "vector", "message"),
     [
-        ("resnet51", "logits", r"extractor 'resnet51' is unknown; it is one of vgg16, resnet50,"),
+        ("resnet51", "logits", r"extractor 'resnet51' is unknown; did you mean resnet.* or .*\?$"),
         ("vgg16", "logits", r"extractor vgg16 with the vector 'logits'; wanted .*, of vgg16 'features'\."),
         ("resnet50", "softmax", r"extractor resnet50 with the vector 'softmax'; wanted is 'logits' or 'features',"),
     ],

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models import resnet50, vgg16
+from torchvision.models import mobilenet_v2, resnet50, vgg16
 from torchvision.transforms.functional import normalize, to_tensor
 
-from tasks.networks.backbones import WeightsError
 from tasks.networks.extractor import Extractor
+from tasks.networks.weights import WeightsError
 
 
 def saved(path: Path, weights: dict[str, Tensor]) -> Path:
@@ -62,6 +62,29 @@ def test_real_features_of_vgg16_are_torchvisions(real_data: Path) -> None:
     torch.testing.assert_close(Extractor("vgg16", path, "features")(image), maps.mean((2, 3)))
     with pytest.raises(WeightsError, match=r"does not fit the encoder resnet50_v1: 26. of its 3.. tensors"):
         Extractor("resnet50_v1", path).load()
+
+
+@pytest.mark.real
+def test_real_logits_of_mobilenet_v2_are_torchvisions(real_data: Path, tmp_path: Path) -> None:
+    weights = load_file(real_weights(real_data, "mobilenet_v2.safetensors"))
+    model = mobilenet_v2().eval()
+    model.load_state_dict(weights)
+    image = photograph(real_data)
+    with torch.no_grad():
+        expected = model(normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    names = timm.create_model("mobilenetv2_100").state_dict()  # the same layers in the same order
+    renamed = {name: weights[key] for name, key in zip(names, model.state_dict(), strict=True)}
+    vector = Extractor("mobilenetv2_100", saved(tmp_path / "renamed.safetensors", renamed))(image)
+    torch.testing.assert_close(vector, expected, rtol=1e-4, atol=1e-4)
+    assert vector.std() > 1
+
+
+@pytest.mark.real
+def test_real_weights_say_the_same_by_either_name(real_data: Path) -> None:
+    path = real_weights(real_data, "resnet50_fp16.safetensors")
+    image = photograph(real_data)
+    found = Extractor("resnet50.tv_in1k", path)(image)
+    torch.testing.assert_close(found, Extractor("resnet50", path)(image), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -1,0 +1,130 @@
+"""Trained weights: found, read, checked and filled in, for networks whoever built them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+CLASSIFIER = ("fc.", "classifier.", "last_linear.", "head.", "classif.")  # heads that a weights file may carry
+
+
+class WeightsError(ValueError):
+    """Weights that were asked for cannot be had or do not fit."""
+
+
+def fill_weights(
+    module: nn.Module, weights: Mapping[str, Tensor], name: str, source: str, keys: str = "torchvision's"
+) -> None:
+    """Fills a module with trained weights. What they hold beside its tensors is left out.
+
+    Args:
+        module: Changed in place, or not at all where weights do not fit.
+        weights: Tensors by the module's keys, of any precision. Batches counted by batch normalisation may be missing.
+        name: The network's, for the message.
+        source: Where the weights are from, for the message.
+        keys: Whose keys the module has, for the message.
+
+    Raises:
+        WeightsError: A tensor is missing or has another shape.
+    """
+    wanted = module.state_dict()
+    missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise WeightsError(
+            f"{source} does not fit the encoder {name}: {len(missing)} of its {len(wanted)} tensors are missing, "
+            f"the first is {missing[0]!r}. Give weights of {name} with {keys} keys."
+        )
+    misshapen = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
+    if misshapen:
+        key = misshapen[0]
+        raise WeightsError(
+            f"{source} does not fit the encoder {name}: {key!r} has the shape {tuple(weights[key].shape)}, "
+            f"the encoder wants {tuple(wanted[key].shape)}. Give weights of {name}."
+        )
+    fitting = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()
+               if key in wanted}  # fmt: skip
+    nn.Module.load_state_dict(module, {**wanted, **fitting})
+
+
+def read_weights(path: Path, heads: bool = False, option: str = "pretrained") -> dict[str, Tensor]:
+    """Tensors of a weights file.
+
+    Args:
+        path: A .safetensors file or a file of torch.save that holds tensors only.
+        heads: Whether those of a classifier's head are among them.
+        option: The argument that gave the path, for the message.
+
+    Raises:
+        WeightsError: There is no such file or it holds no weights.
+    """
+    if not path.is_file():
+        raise WeightsError(
+            f"There is no weights file {path}. Give the path of a .safetensors or .pth file to model.{option}, "
+            "or `true` for the library's ImageNet weights, or `false` for random ones."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            weights: Mapping[str, object] = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+            weights = weights.get("state_dict", weights)  # type: ignore[assignment]  # whatever was saved
+        tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
+    except Exception as error:
+        raise WeightsError(f"{path} could not be read as a weights file: {error}") from error
+    if not tensors:
+        raise WeightsError(f"{path} holds no tensors; a state dict of a network was wanted.")
+    return {key: value for key, value in tensors.items() if heads or not key.startswith(CLASSIFIER)}
+
+
+def hub_weights(repository: str, revision: str | None, name: str, option: str = "pretrained") -> Path:
+    """Path of the weights of a repository of the hub: from the local cache, or else fetched over the network.
+
+    Args:
+        repository: Its name there.
+        revision: Which of its states; None for the newest.
+        name: The network's, for the message.
+        option: The argument that asked for them, for the message.
+
+    Raises:
+        WeightsError: They cannot be had.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repository, "model.safetensors", revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        reason = "no network" if not _online() else None
+    if reason is None:
+        try:
+            return Path(hf_hub_download(repository, "model.safetensors", revision=revision))
+        except Exception as error:  # the hub client's errors have no common base
+            reason = f"{type(error).__name__} while fetching them"
+    raise WeightsError(
+        f"The ImageNet weights of {name} are not in the local cache and cannot be fetched ({reason}). Either run "
+        "once where there is a network, or copy a weights file here and give its path: "
+        f"--model.{option} path/to/weights.safetensors. To start from random ones: --model.{option} false."
+    )
+
+
+def _online() -> bool:
+    """Whether the hub answers at all, asked once and briefly (its client would retry for minutes)."""
+    import os
+    import socket
+    from urllib.parse import urlparse
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
+        return True  # a proxy answers for the hub; a direct connection would prove nothing
+    address = urlparse(constants.ENDPOINT)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), timeout=3).close()
+    except OSError:
+        return False
+    return True

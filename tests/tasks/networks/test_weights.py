@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import constants
+from torch import nn
+
+from tasks.networks import weights
+from tasks.networks.weights import WeightsError, fill_weights, read_weights
+
+
+def test_a_module_is_filled_from_half_precision_with_its_own_tensors_only() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    drawn = {key: torch.rand(value.shape).half() for key, value in module.state_dict().items() if "num_" not in key}
+    fill_weights(module, drawn | {"other": torch.zeros(1)}, "tiny", "a file")
+    found = module.state_dict()
+    assert all(
+        torch.equal(found[key], value.float()) and found[key].dtype == torch.float32 for key, value in drawn.items()
+    )
+    assert found["1.num_batches_tracked"] == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {},
+            r"^a file does not fit the encoder tiny: 1 of its 2 tensors are missing, the first is 'weight'\. Give "
+            r"weights of tiny with timm's keys\.$",
+        ),
+        (
+            {"weight": torch.zeros(4, 2)},
+            r"^a file does not fit the encoder tiny: 'weight' has the shape \(4, 2\), the ",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_filled(wrong: dict[str, torch.Tensor], message: str) -> None:
+    module = nn.Linear(3, 4)
+    before = module.bias.clone()
+    with pytest.raises(WeightsError, match=message):
+        fill_weights(module, {"bias": torch.full((4,), 9.0), **wrong}, "tiny", "a file", keys="timm's")
+    assert torch.equal(module.bias, before)
+
+
+@pytest.mark.parametrize("heads", [True, False])
+def test_heads_are_read_where_they_are_wanted(tmp_path: Path, heads: bool) -> None:
+    saved = {"conv.weight": torch.rand(2), "head.fc.weight": torch.rand(3), "classifier.bias": torch.rand(4)}
+    torch.save(saved, tmp_path / "whole.pt")
+    found = read_weights(tmp_path / "whole.pt", heads)
+    assert list(found) == (list(saved) if heads else ["conv.weight"])
+    assert all(torch.equal(value, saved[key]) for key, value in found.items())
+
+
+def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
+    for name in ("text.safetensors", "text.pt"):
+        (tmp_path / name).write_text("no weights")
+        with pytest.raises(WeightsError, match=rf"{name} could not be read as a weights file"):
+            read_weights(tmp_path / name)
+    torch.save({"epoch": 3}, tmp_path / "epoch.pt")
+    with pytest.raises(WeightsError, match=r"epoch\.pt holds no tensors; a state dict"):
+        read_weights(tmp_path / "epoch.pt")
+    torch.save([torch.zeros(1)], tmp_path / "list.pt")
+    with pytest.raises(WeightsError, match=r"list\.pt"):
+        read_weights(tmp_path / "list.pt")
+    with pytest.raises(WeightsError, match=r"no weights file .*absent\.pt\. Give the path of .* or `false`"):
+        read_weights(tmp_path / "absent.pt")
+
+
+def test_online_is_found_out_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    assert not weights._online()
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
+    assert weights._online()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert not weights._online()
