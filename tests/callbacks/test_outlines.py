@@ -19,7 +19,6 @@ from ops.polygons import intersection_over_union, polygon_mask
 from ops.pyramids import pyramid
 from tasks.base import Batch, ImageTask, Step
 
-Mask = NDArray[np.bool_]
 NAMES = ["z.jpg", "a.b.png", "ä.jpg", "empty.tif", "c.jpg"]  # in an order of their own
 SIZES = [(140, 231), (97, 61), (64, 128), (40, 60), (201, 77)]
 LEVELS = [2, 1, 0, 1, 2]
@@ -76,7 +75,7 @@ def predict(folder: Path, data: Pictures, **options: Any) -> None:
     trainer.predict(Bright(lambda p: torch.optim.SGD(p, 1.0)), data, return_predictions=False)
 
 
-def read_mask(path: Path) -> Mask:
+def read_mask(path: Path) -> NDArray[np.bool_]:
     values = np.asarray(Image.open(path))
     assert (values.dtype, set(np.unique(values)) - {0, 255}) == (np.uint8, set())
     return values > 0
@@ -148,26 +147,17 @@ def test_options_trade_vertices_for_nearness(tmp_path: Path) -> None:
     assert polygons(tmp_path)["z.jpg"]["iou"] >= 0.98
 
 
-def test_nothing_is_marked_beyond_the_boxes(tmp_path: Path) -> None:
-    full, data = torch.ones(1, 3, 141, 230), Pictures()
-    inside = torch.zeros(1, 1, 141, 230, dtype=torch.bool)
-    inside[..., 31:102, 57:180] = True
-    given = {"image": pyramid(full, 2)[-1], "level": [2], "size": torch.tensor([[141, 230]]), "inside": inside}
-    data.batches = [data.batch(0) | given]
-    predict(tmp_path, data)
-    np.testing.assert_array_equal(read_mask(tmp_path / "masks" / "z.png"), inside[0, 0])
-
-
+@pytest.mark.parametrize("boxed", [False, True])
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_a_known_rectangle_comes_back_within_a_pixel(tmp_path: Path, level: int) -> None:
-    full, data = torch.zeros(1, 3, 141, 230), Pictures()
-    full[..., 31:102, 57:180] = 1.2  # of which one half is what is marked
+def test_a_known_rectangle_comes_back_within_a_pixel(tmp_path: Path, level: int, boxed: bool) -> None:
+    mask, data = torch.nn.functional.pad(torch.ones(1, 1, 71, 123), (57, 50, 31, 39)) > 0, Pictures()
+    full = 1.2 * (mask | boxed).float().expand(1, 3, -1, -1)  # of which one half is what is marked
     given = {"image": pyramid(full, level)[-1], "level": [level], "size": torch.tensor([[141, 230]])}
-    data.batches = [data.batch(0) | given]
+    data.batches = [data.batch(0) | given | ({"inside": mask} if boxed else {})]
     predict(tmp_path, data)
     [ring] = map(np.array, polygons(tmp_path)["z.jpg"]["rings"])
     np.testing.assert_allclose([ring.min(axis=0), ring.max(axis=0)], [[56.5, 30.5], [179.5, 101.5]], atol=1)
-    assert intersection_over_union(polygon_mask([ring], (141, 230)), full[0, 0].numpy() > 0) > 0.97
+    assert intersection_over_union(polygon_mask([ring], (141, 230)), mask[0, 0].numpy()) > 0.97
 
 
 def test_stages_are_kept_where_wanted(tmp_path: Path) -> None:

@@ -197,27 +197,6 @@ def test_pictures_to_predict_come_with_their_source(root: Path, tmp_path: Path) 
     assert int(task.kept["predict"][8]["valid"].sum()) == 5 * 5
 
 
-def test_boxes_among_pictures_to_predict_are_theirs(root: Path, tmp_path: Path) -> None:
-    header = ("image", "x0", "y0", "x1", "y1")
-    for name in ("0.png", "5.png"):  # the data set has boxes of its own picture of that name
-        (tmp_path / name).write_bytes((root / "images" / name).read_bytes())
-    table = write_table(tmp_path / "boxes.csv", header, [("0.png", 3, 2, 18, 9)])
-    data = AvalanchesDataModule(root, window=9, pyramid_levels=1, pictures=tmp_path)
-    data.setup("predict")
-    boxed, whole = data.datasets["predict"][0, 0], data.datasets["predict"][0, 1]
-    inside = torch.zeros(1, *SIZE, dtype=torch.bool)
-    inside[:, 2:9, 3:18] = True
-    assert torch.equal(boxed["inside"], inside)
-    assert torch.equal(boxed["valid"], inside[:, ::2, ::2])
-    assert not {"valid", "inside"} & whole.keys()
-    write_table(table, header, [("0.png", 3, 2, 18, 9), ("gone.png", 0, 0, 5, 5)])
-    with pytest.raises(DataError, match=rf"row 3: there is no picture 'gone.png' in {tmp_path}\. Remove the row"):
-        data.setup("predict")
-    one = AvalanchesDataModule(root, window=9, pictures=tmp_path / "0.png")
-    one.setup("predict")
-    assert torch.equal(one.datasets["predict"][0, 0]["valid"], inside)
-
-
 def test_pictures_are_predicted_where_there_is_no_data_set(root: Path, tmp_path: Path) -> None:
     data = AvalanchesDataModule(tmp_path / "gone", window=7, pictures=root / "images" / "5.png")
     data.setup("predict")
