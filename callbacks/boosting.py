@@ -1,5 +1,6 @@
 """Boosted trees that decide in a network's place, fitted when training is over."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from callbacks.thresholds import best_path, fit_decision, go_to_best, keep_in_best, write_table
 from tasks.base import ImageTask
 from tasks.boosting import fit_boosted, load, save, window_features
+from tasks.thresholds import MINIMUM_AREAS
 
 
 class BoostedTrees(Callback):
@@ -25,17 +27,23 @@ class BoostedTrees(Callback):
         rounds: Number of trees.
         max_depth: Decisions from a tree's root to its leaves, at most.
         learning_rate: By how much each tree is shrunk.
+        minimum_areas: Shares of a picture that are tried, 0 among them.
     """
 
     def __init__(
-        self, windows: int = 20_000, rounds: int = 100, max_depth: int = 4, learning_rate: float = 0.1
+        self,
+        windows: int = 20_000,
+        rounds: int = 100,
+        max_depth: int = 4,
+        learning_rate: float = 0.1,
+        minimum_areas: Sequence[float] = MINIMUM_AREAS,
     ) -> None:
         if min(windows, rounds, max_depth) < 1 or not 0 < learning_rate <= 1:
             raise ValueError(
                 f"{windows=}, {rounds=}, {max_depth=} and {learning_rate=}; whole numbers from 1 on and a rate in "
                 "(0, 1] were wanted"
             )
-        self.windows, self.rounds = windows, rounds
+        self.windows, self.rounds, self.minimum_areas = windows, rounds, list(minimum_areas)
         self.parameters = {"max_depth": max_depth, "learning_rate": learning_rate}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -58,7 +66,7 @@ class BoostedTrees(Callback):
             save(fit_boosted(features, labels, seed=0, rounds=self.rounds, **self.parameters), path)
         trainer.strategy.barrier()
         task.trees = load(path)
-        fitted = fit_decision(trainer, pl_module, task.boosted_decision, task.boosted_step)
+        fitted = fit_decision(trainer, pl_module, task.boosted_decision, self.minimum_areas, task.boosted_step)
         keep_in_best(trainer, pl_module, "boosted_decision.")
         if trainer.is_global_zero:
             rank_zero_info(f"Boosted trees on {task.xgboost_on} of {len(labels)} training windows: {path}")

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from callbacks.best import BestCheckpoint
 from tasks.base import Batch, ImageTask, Step
 from tasks.decision import Decision
-from tasks.thresholds import ThresholdSearch
+from tasks.thresholds import MINIMUM_AREAS, ThresholdSearch
 
 
 class FittedThresholds(Callback):
@@ -23,7 +23,13 @@ class FittedThresholds(Callback):
 
     Thresholds and minimum areas are written into `best.ckpt`, so that test and predict use them, and into
     `thresholds.csv`. The dice that they reach there is one of the fit; the honest one is that of the test pictures.
+
+    Args:
+        minimum_areas: Shares of a picture that are tried, 0 among them; large ones are for many validation pictures.
     """
+
+    def __init__(self, minimum_areas: Sequence[float] = MINIMUM_AREAS) -> None:
+        self.minimum_areas = list(minimum_areas)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Goes back to the best epoch, fits, and keeps what was fitted."""
@@ -31,7 +37,7 @@ class FittedThresholds(Callback):
         if not go_to_best(trainer, pl_module):
             return
         decision: Decision = pl_module.decision  # type: ignore[assignment]  # a module, as far as nn.Module knows
-        fitted = fit_decision(trainer, pl_module, decision)
+        fitted = fit_decision(trainer, pl_module, decision, self.minimum_areas)
         keep_in_best(trainer, pl_module, "decision.")
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "thresholds.csv"
@@ -68,7 +74,11 @@ def keep_in_best(trainer: Trainer, task: ImageTask, prefix: str) -> None:
 
 @torch.no_grad()
 def fit_decision(
-    trainer: Trainer, task: ImageTask, decision: Decision, step: Callable[[Batch], Step] | None = None
+    trainer: Trainer,
+    task: ImageTask,
+    decision: Decision,
+    minimum_areas: Sequence[float] = MINIMUM_AREAS,
+    step: Callable[[Batch], Step] | None = None,
 ) -> dict[str, Tensor]:
     """The best threshold and minimum area of each class on the validation pictures, at the size of their masks.
 
@@ -76,12 +86,13 @@ def fit_decision(
         trainer: Gives the validation batches and the device.
         task: It has classes.
         decision: Is given what is found.
+        minimum_areas: Shares of a picture that are tried, 0 among them.
         step: Its probability is decided about; the task's own step by default.
 
     Returns:
         `thresholds`, `minimum_areas`, `dice` and `dice_at_half`, (K,) each.
     """
-    search = ThresholdSearch(task.classes).to(task.device)
+    search = ThresholdSearch(task.classes, minimum_areas=minimum_areas).to(task.device)
     task.eval()
     trainer.validating = True  # data modules do not augment then
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]  # untyped there

@@ -174,7 +174,7 @@ class AvalanchesTask(ImageTask):
     def _step(self, logits: Tensor, target: Tensor, batch: Batch, decision: Decision) -> Step:
         valid, probability = batch.get("valid"), _probability(logits.detach(), batch)
         target = target if valid is None else target * valid
-        return Step(bce_loss(logits, target, valid), decision.marked(probability), target, probability)
+        return Step(bce_loss(logits, target, valid), decision.masks(probability), target, probability)
 
     def on_test_start(self) -> None:
         """Makes the meters of what is measured beside the network's first pass, and of each condition."""

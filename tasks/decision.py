@@ -11,7 +11,8 @@ from ops.regions import without_small_regions
 class Decision(nn.Module):
     """Marks a class where its probability reaches a threshold, in regions no smaller than a minimum area.
 
-    Both start at .5 and 0; `callbacks.thresholds` fits them on the validation pictures after training.
+    Both start at .5 and 0; `callbacks.thresholds` fits them on the validation pictures after training. In training no
+    region is too small.
 
     Args:
         classes: Number K of classes.
@@ -41,6 +42,6 @@ class Decision(nn.Module):
     def masks(self, probability: Tensor) -> Tensor:
         """Masks of whole pictures, bool, of probabilities (B, K, H, W); regions are found on the CPU."""
         marked = self.marked(probability)
-        if not self.minimum_areas.any():
+        if self.training or not self.minimum_areas.any():  # which makes the host wait for the device
             return marked
         return torch.stack([torch.from_numpy(self.cleaned(mask.numpy())) for mask in marked.cpu()]).to(marked.device)

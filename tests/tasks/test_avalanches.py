@@ -204,6 +204,7 @@ def test_small_regions_are_left_out_once_fitted(simple: AvalanchesTask, picture:
     simple.decision.minimum_areas.fill_(0.01)
     simple.boosted_decision.thresholds.fill_(0.7)
     mask = simple.predict(picture)["stages"]["first_mask"][0, 0].numpy()
+    np.testing.assert_array_equal(simple.step(picture).prediction[0, 0], mask)
     _, _, regions, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     assert mask.any()
     assert regions[1:, cv2.CC_STAT_AREA].min() >= 0.01 * mask.size
