@@ -3,7 +3,8 @@
 Trains both objectives on the 94 paintings under $BELVEDERE_DATA/colorization through the command line, with what VGG16
 sees in a painting and without it, each for as long, on one split by artist. Pictures are not altered, so that VGG16,
 which takes several times as long as a training step, is asked once for each. Prints the test paintings' figures beside
-those of three floors in Markdown, colours these paintings, and draws a panel. Runs that are done already are not run again.
+those of three floors in Markdown, colours these paintings, and draws a panel. Runs that are done already are not run
+again.
 """
 
 import argparse

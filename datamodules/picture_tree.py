@@ -99,7 +99,7 @@ def checked_picture(path: Path) -> NDArray[np.uint8]:
 
 def picture_problems(files: Sequence[Path]) -> list[str]:
     """What is wrong with pictures, a sentence each; slow: it opens every file."""
-    sizes = collected([lambda file=file: checked_size(file) for file in files])  # type: ignore[misc]
+    sizes = collected([lambda file=file: checked_size(file) for file in files])  # type: ignore[misc]  # a default binds it
     there = [file for file in files if file.exists()]
     return list(dict.fromkeys(sizes + collected([lambda: check_pictures(there)] if there else [])))
 
@@ -162,7 +162,7 @@ def letterboxed_tree(word: str, folder: Path, names: Sequence[str], side: int, s
     problems: dict[str, list[str]] = {}
     for row, name in enumerate(names):
         if not rows[row][:HEAD].any():
-            again = collected([lambda path=paths[row]: checked_picture(path)])  # type: ignore[misc]
+            again = collected([lambda path=paths[row]: checked_picture(path)])  # type: ignore[misc]  # likewise
             problems[name] = again or [f"{paths[row]} could not be read at first. Remove {rows.path} to read it anew."]
     if not skip:  # they were skipped when the cache was filled
         refuse([problem for each in problems.values() for problem in each], str(folder))

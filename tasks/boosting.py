@@ -172,7 +172,7 @@ def window_features(network: nn.Sequential, on: On, windows: Tensor) -> Tensor:
     Returns:
         (B, F); F is 1 for predictions.
     """
-    return network[:-1](windows) if on == "features" else network(windows).sigmoid()  # type: ignore[no-any-return]
+    return network[:-1](windows) if on == "features" else network(windows).sigmoid()  # type: ignore[no-any-return]  # torch's own
 
 
 def with_trees(network: nn.Sequential, trees: "Booster", on: On) -> tuple[nn.Sequential, Callable[[Tensor], Tensor]]:

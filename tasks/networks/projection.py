@@ -60,7 +60,7 @@ def fill_projection(network: nn.Sequential, windows: Iterable[Tensor]) -> float:
         scales = torch.where(held > LEAST * variances[0], held.rsqrt(), 0.0)
         kernels = scales[:, None] * axes
         layer.weight.copy_(kernels.view_as(layer.weight))
-        layer.bias.copy_(-kernels @ mean)  # type: ignore[union-attr]
+        layer.bias.copy_(-kernels @ mean)  # type: ignore[union-attr]  # it has one
     return float(held.sum() / variances.sum()) if variances[0] > 0 else 0.0
 
 
