@@ -32,6 +32,7 @@ class Step:
         target: The truth, in the same form.
         probability: What the decision was made from, in [0, 1], where a metric needs it.
         valid: True where a pixel counts, (B, 1, H, W), where metrics are to leave some out.
+        votes: Counts of the votes 1 to K (B, K), where metrics need them.
     """
 
     loss: Tensor
@@ -39,6 +40,7 @@ class Step:
     target: Tensor
     probability: Tensor | None = None
     valid: Tensor | None = None
+    votes: Tensor | None = None
 
 
 class Meter(nn.Module):
@@ -58,7 +60,7 @@ class Meter(nn.Module):
         """Counts a batch of `size` pictures."""
         self.loss.update(step.loss.detach(), weight=size)
         fields = {"prediction": step.prediction, "target": step.target, "probability": step.probability,
-                  "valid": step.valid}  # fmt: skip
+                  "valid": step.valid, "votes": step.votes}  # fmt: skip
         self.scores.update(**{name: value for name, value in fields.items() if value is not None})
 
     def result(self) -> dict[str, Tensor]:

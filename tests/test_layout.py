@@ -9,7 +9,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("tasks", "datamodules", "callbacks", "ops")
 FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-WORDS = sorted({"clouds", "roads", "avalanches", "colorization", "aesthetics"} & {path.stem for path in FILES})
+TASKS = ("clouds", "roads", "avalanches", "colorization", "aesthetics")
+WORDS = [word for word in TASKS if Path(f"tasks/{word}.py") in FILES]
 LONGEST = 250
 
 # What each package may import of ours. Files named here may import more than their package.

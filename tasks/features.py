@@ -1,0 +1,78 @@
+"""Pictures as vectors: what a task's network says of them before its output, and plain descriptors."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from ops.descriptors import color_moments, gradient_histograms
+from tasks.base import Batch, ImageTask
+from tasks.checkpoints import ArgumentError, check_fit, read_checkpoint
+
+Vector = Literal["fc6", "fc7", "pooled", "color_moments", "gradient_histograms"]
+DESCRIPTORS: dict[str, Callable[[Tensor], Tensor]] = {"color_moments": color_moments,
+                                                      "gradient_histograms": gradient_histograms}  # fmt: skip
+"""What needs no network."""
+DENSE = ("fc6", "fc7")
+"""What training fills; before it these layers are as they were drawn, unless published weights are kept."""
+
+
+class Features(LightningModule):
+    """Vectors of pictures, for a trainer's `predict`: what a network says of them, and descriptors.
+
+    After J. Donahue et al., "DeCAF: a deep convolutional activation feature for generic visual recognition", ICML 2014.
+
+    Args:
+        task: Its network's `forward_features` maps pictures (B, 3, H, W) in [0, 1] to vectors (B, V) by name: `fc6` and
+            `fc7`, after their activation, and `pooled`, the convolutions' mean over the picture.
+        vectors: Which of them and of the descriptors of `ops.descriptors` are made, at least one.
+
+    Raises:
+        ArgumentError: There are none to make, or the task's network gives no vectors.
+    """
+
+    def __init__(self, task: ImageTask, vectors: Sequence[Vector]) -> None:
+        super().__init__()
+        self.task, self.vectors = task, list(dict.fromkeys(vectors))
+        if not self.vectors:
+            raise ArgumentError("--vectors is empty; wanted is at least one, such as '[fc7]'.")
+        if self.asks_network and not hasattr(getattr(task, "network", None), "forward_features"):
+            raise ArgumentError(
+                f"{type(task).__name__} has no dense layers to take features of. Wanted is a task that has, such as "
+                f"AestheticsTask, or --vectors '[{','.join(DESCRIPTORS)}]'."
+            )
+
+    @property
+    def asks_network(self) -> bool:
+        """Whether any of the vectors is the network's."""
+        return any(name not in DESCRIPTORS for name in self.vectors)
+
+    def load(self, checkpoint: str | Path | None) -> None:
+        """Fills the network with the weights of a checkpoint, or else with those that training starts from.
+
+        Raises:
+            ArgumentError: The checkpoint does not fit, or there is none and the dense layers would be as drawn.
+            WeightsError: The weights that training starts from cannot be had or do not fit.
+        """
+        if checkpoint is not None:
+            check_fit(Path(checkpoint), self.task.state_dict())
+            self.task.load_state_dict(read_checkpoint(Path(checkpoint))["state_dict"])
+        elif any(name in DENSE for name in self.vectors) and not self.task.hparams.get("keep_dense_weights"):
+            raise ArgumentError(
+                f"{' and '.join(name for name in self.vectors if name in DENSE)} would be random: the dense layers are "
+                "not trained. Give a trained network, --ckpt_path runs/…/checkpoints/best.ckpt, or take --vectors "
+                "'[pooled]', or keep published ones: --model.keep_dense_weights true."
+            )
+        elif self.asks_network:
+            self.task.load_pretrained()
+
+    @torch.no_grad()
+    def predict_step(self, batch: Batch, batch_index: int = 0, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Vectors (B, V) float32 by name, in the order in which they were asked for."""
+        task: Any = self.task
+        found: dict[str, Tensor] = task.network.forward_features(batch["image"]) if self.asks_network else {}
+        made = {name: found[name] if name in found else DESCRIPTORS[name](batch["image"]) for name in self.vectors}
+        return {name: vectors.flatten(1).float() for name, vectors in made.items()}
