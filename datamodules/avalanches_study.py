@@ -98,7 +98,12 @@ def study(data: AvalanchesDataModule) -> Study:
     shares = variance_shares(scenes, splits["train"], data.window)
     components = pd.DataFrame({"component": range(1, 1 + len(shares)), "variance": shares, "together": shares.cumsum()})
     return Study(
-        tables={"summary": _summary(table), "pictures": table, "components": components.round(6)},
+        tables={
+            "summary": _summary(table),
+            "pictures": table,
+            "histograms": _histograms(colours),
+            "components": components.round(6),
+        },
         charts=_charts(table, colours, shares),
         examples=_examples(scenes, table),
         classes=["avalanche"],
@@ -137,6 +142,15 @@ def variance_shares(scenes: Scenes, names: Sequence[str], window: int) -> NDArra
     variances = principal_components(levels, axes=0).variances.numpy()
     total = variances.sum()
     return np.asarray(variances / total if total > 0 else variances)
+
+
+def _histograms(colours: Mapping[str, Colours]) -> "pd.DataFrame":
+    """The RGB histogram of every picture, a row a channel: shares of its pixels, named by a bin's lowest level."""
+    import pandas as pd
+
+    rows = [[name, channel, *shares.round(5)] for name, each in colours.items()
+            for channel, shares in zip(("red", "green", "blue"), each.channels, strict=True)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["name", "channel", *map(str, range(0, 256, BIN))])
 
 
 def _summary(table: "pd.DataFrame") -> "pd.DataFrame":

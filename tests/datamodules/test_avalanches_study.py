@@ -75,6 +75,15 @@ def test_every_picture_has_a_row(made: Study) -> None:
     assert table["reference"].tolist() == [False, True, False, True, False]
 
 
+def test_every_picture_has_its_histograms(made: Study, root: Path) -> None:
+    table = made.tables["histograms"].set_index(["name", "channel"])
+    for index in range(5):
+        picture = np.asarray(Image.open(root / "images" / f"{index}.png"))
+        for channel, name in enumerate(("red", "green", "blue")):
+            counts = np.histogram(picture[..., channel], bins=32, range=(0, 256))[0]
+            np.testing.assert_allclose(table.loc[f"{index}.png", name], counts / picture[..., 0].size, atol=1e-5)
+
+
 def test_histograms_of_colours_are_means_of_the_groups(made: Study, root: Path) -> None:
     for condition, members in (("sunny", (0, 1)), ("shady", (2, 3, 4))):
         for channel, name in enumerate(("Red", "Green", "Blue")):
