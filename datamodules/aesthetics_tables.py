@@ -1,0 +1,203 @@
+"""Tables and charts of photographs with votes: how people voted, what is near the threshold, how large networks are."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from datamodules.base import SPLITS
+from datamodules.scored_set import Checked
+from datamodules.votes import Statistic, mean_votes, median_votes, near, vote_spreads
+from ops.network_sizes import PRINTED, network_sizes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BINS = 20  # of histograms
+NEAR = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0)  # δ of the table, as far as the scale goes
+
+
+def tables(found: Checked, pictures: "pd.DataFrame", statistic: Statistic, delta: float) -> "dict[str, pd.DataFrame]":
+    """All tables, the summary first.
+
+    Args:
+        found: A data set.
+        pictures: What `picture_table` makes of it.
+        statistic: What its threshold is held against.
+        delta: What training is asked to leave out; the table of δ has a row of it.
+    """
+    import pandas as pd
+
+    made = {
+        "summary": _summary(found, pictures, statistic),
+        "votes": _votes(found, pictures),
+        "deltas": delta_table(found, pictures, delta),
+        "sizes": size_table(),
+    }
+    if found.tags.names:
+        made["tags"] = _tags(found, pictures)
+    if found.problems:
+        made["unusable"] = pd.DataFrame({"name": list(found.problems), "problem": list(found.problems.values())})
+    return {**made, "pictures": pictures.round({"mean": 4, "spread": 4})}
+
+
+def picture_table(found: Checked) -> "pd.DataFrame":
+    """One row a photograph that can be used: split, "" for none, votes, their mean, median and spread, and its class.
+
+    The index is its row among the votes.
+    """
+    import pandas as pd
+
+    names, counts = list(found.votes.names), found.votes.counts
+    splits = np.full(len(names), "", object)
+    for split, rows in found.splits.items():
+        splits[rows] = split
+    table = pd.DataFrame(
+        {
+            "name": names,
+            "split": splits,
+            "votes": counts.sum(axis=1, dtype=np.int64),
+            "mean": mean_votes(counts),
+            "median": median_votes(counts),
+            "spread": vote_spreads(counts),
+            "professional": found.professional,
+        }
+    )
+    return table[~table["name"].isin(list(found.problems))]
+
+
+def _parts(pictures: "pd.DataFrame") -> "list[tuple[str, pd.DataFrame]]":
+    return [*((split, pictures[pictures["split"] == split]) for split in SPLITS), ("all", pictures)]
+
+
+def _summary(found: Checked, pictures: "pd.DataFrame", statistic: Statistic) -> "pd.DataFrame":
+    """One row a split, then one of all photographs."""
+    import pandas as pd
+
+    rows = []
+    for name, part in _parts(pictures):
+        professional = int(part["professional"].sum())
+        rows.append(
+            {
+                "split": name,
+                "pictures": len(part),
+                f"{statistic}_above_{found.threshold:g}": professional,
+                "professional": professional / max(1, len(part)),
+                "majority": max(professional, len(part) - professional) / max(1, len(part)),
+                "votes_a_picture": part["votes"].mean(),
+                "mean": part["mean"].mean(),
+                "spread": part["spread"].mean(),
+            }
+        )
+    return pd.DataFrame(rows).round(3)
+
+
+def _votes(found: Checked, pictures: "pd.DataFrame") -> "pd.DataFrame":
+    """How often each vote was given in each split, and the shares."""
+    import pandas as pd
+
+    table = pd.DataFrame({"vote": range(1, found.votes.bins + 1)})
+    for name, part in _parts(pictures):
+        counts = found.votes.counts[part.index].sum(axis=0, dtype=np.int64)
+        table[name], table[f"{name}_share"] = counts, (counts / max(1, counts.sum())).round(4)
+    return table
+
+
+def delta_table(found: Checked, pictures: "pd.DataFrame", delta: float) -> "pd.DataFrame":
+    """Photographs near the threshold: for each δ, how many there are, and what would be left to train on."""
+    import pandas as pd
+
+    train = pictures[pictures["split"] == "train"]
+    widest = (found.votes.bins - 1) / 2
+    rows = []
+    for step in sorted({*(each for each in NEAR if each < widest), delta}):
+        close, out = (near(found.scores[part.index], found.threshold, step) for part in (pictures, train))
+        left = train[~out]
+        rows.append(
+            {
+                "delta": step,
+                "near": int(close.sum()),
+                "train_near": int(out.sum()),
+                "train_left": len(left),
+                "train_professional": round(float(left["professional"].mean()), 4) if len(left) else 0.0,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def size_table() -> "pd.DataFrame":
+    """The networks of the paper and the one with public weights: parameters, MiB, and the paper's table I."""
+    import pandas as pd
+
+    table = pd.DataFrame([size._asdict() for size in network_sizes()])
+    printed = [PRINTED.get(size.network, {}).get(size.dense_width, (None, None)) for size in network_sizes()]
+    table["printed_millions"], table["printed_mb"] = (
+        pd.Series(column, dtype=float) for column in zip(*printed, strict=True)
+    )
+    widest = table.groupby("network")["parameters"].transform("max")
+    table.insert(4, "share_of_widest", (table["parameters"] / widest).round(4))
+    table["mebibytes"] = table["mebibytes"].round(3)
+    return table
+
+
+def _tags(found: Checked, pictures: "pd.DataFrame") -> "pd.DataFrame":
+    """One row a tag, the most frequent first."""
+    import pandas as pd
+
+    rows = [(tag, row) for row in pictures.index for tag in found.tags.of(row)]
+    owned = pd.DataFrame(rows, columns=["tag", "row"]).join(pictures, on="row")
+    for split in SPLITS:
+        owned[split] = owned["split"] == split
+    of = owned.groupby("tag")
+    table = of.agg(
+        pictures=("name", "size"), **{split: (split, "sum") for split in SPLITS},
+        professional=("professional", "mean"), mean=("mean", "mean"), spread=("spread", "mean"),
+    )  # fmt: skip
+    return table.round(3).sort_values("pictures", ascending=False, kind="stable").reset_index()
+
+
+def charts(
+    found: Checked, pictures: "pd.DataFrame", statistic: Statistic, deltas: "pd.DataFrame"
+) -> "dict[str, pd.Series[Any]]":
+    """Histograms of votes, of their means, spreads and numbers, class shares, and what is near the threshold.
+
+    Args:
+        found: A data set.
+        pictures: What `picture_table` makes of it.
+        statistic: What its threshold is held against.
+        deltas: What `delta_table` makes of it.
+    """
+    import pandas as pd
+
+    bins = found.votes.bins
+
+    def counted(axis: str, column: str, low: float, high: float) -> "pd.Series[Any]":
+        counts, edges = np.histogram(pictures[column], BINS, (low, high))
+        return pd.Series(counts, pd.IntervalIndex.from_breaks(edges.round(4), name=axis), name="pictures")
+
+    counts = found.votes.counts[pictures.index].sum(axis=0, dtype=np.int64)
+    above = f"{statistic} above {found.threshold:g}"
+    classes = {name: float(part["professional"].mean()) for name, part in _parts(pictures) if len(part)}
+    paper = [size for size in network_sizes() if size.network in PRINTED]
+    return {
+        "Votes": pd.Series(
+            counts / max(1, counts.sum()), pd.RangeIndex(1, bins + 1, name="vote"), name="share of all votes"
+        ),
+        "Mean votes": counted("mean vote", "mean", 1, bins),
+        "Spread of the votes": counted("standard deviation", "spread", 0, (bins - 1) / 2),
+        "Votes on a picture": counted("votes", "votes", 0, float(max(1, pictures["votes"].max()))),
+        "Professional shots": pd.Series(classes, name="share of the pictures").rename_axis(above),
+        "Training pictures near the threshold": deltas.set_index("delta")["train_near"].rename("pictures")
+        .rename_axis(f"δ: distance of the {statistic} from {found.threshold:g}, at most"),
+        "Sizes of the networks": pd.Series(
+            [round(size.mebibytes, 1) for size in paper],
+            pd.Index([f"{size.network} {size.dense_width}" for size in paper], name="network, dense width"),
+            name="MiB",
+        ),
+    }  # fmt: skip
+
+
+def across(pictures: "pd.DataFrame", count: int) -> list[int]:
+    """Rows of so many photographs, from the lowest to the highest mean vote, as many between each two."""
+    ordered = pictures["mean"].sort_values(kind="stable").index
+    places = np.unique(np.linspace(0, len(ordered) - 1, count).round().astype(int))
+    return [int(row) for row in ordered[places]]
