@@ -1,13 +1,8 @@
 """Says in words what the figures of a colouring hide: that one colour for all would do as well, or that it is sepia."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info
-
-from callbacks.best import BestCheckpoint
+from callbacks.words import Words
 
 BEST_HIGH = {"psnr": True, "ssim": True, "delta_e76": False, "delta_e2000": False}
 """Figures that are compared with those of the floors, and whether the best is the highest."""
@@ -20,81 +15,27 @@ SEPIA = 3
 """How many times as colourful the truth is from where on a colouring is called sepia."""
 
 
-class ColorWords(Callback):
+class ColorWords(Words):
     """Says after training, validation and test where a model is no better than what needs no model.
 
     A figure `<stage>/<figure>` is compared with `<stage>/<floor>_<figure>` of every floor that the task logs, and
-    `<stage>/colorfulness` with `<stage>/colorfulness_true`. After training it is about the epoch that is kept as the
-    best, or the last where none is.
+    `<stage>/colorfulness` with `<stage>/colorfulness_true`.
     """
 
-    def __init__(self) -> None:
-        self._figures: dict[str, float] = {}
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the best epoch's figures, or speaks where nothing is trained."""
-        if trainer.sanity_checking:
-            return
-        figures = figures_of(trainer)
-        if trainer.state.fn != TrainerFn.FITTING:
-            say(figures, "val")
-        elif better(trainer, figures, self._figures):
-            self._figures = figures
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Speaks about the best epoch."""
-        say(self._figures, "val")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Speaks about the test pictures."""
-        say(figures_of(trainer), "test")
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best epoch's figures, for a resumed run."""
-        return {"figures": self._figures}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a resumed run's best epoch."""
-        self._figures = dict(state_dict["figures"])
-
-
-def figures_of(trainer: Trainer) -> dict[str, float]:
-    """What the trainer has logged last, as numbers."""
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
-
-
-def better(trainer: Trainer, figures: Mapping[str, float], before: Mapping[str, float]) -> bool:
-    """Whether an epoch is kept as the best; each is where no checkpoint asks for it."""
-    checkpoint = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
-    if checkpoint is None or checkpoint.monitor not in figures.keys() & before.keys():
-        return True
-    now, then = figures[str(checkpoint.monitor)], before[str(checkpoint.monitor)]
-    return now < then if checkpoint.mode == "min" else now > then
-
-
-def say(figures: Mapping[str, float], stage: str) -> None:
-    """Prints the words, if there are any."""
-    if sentences := words(figures, stage):
-        rank_zero_info("\n".join(["What the figures say:", *(f"  - {sentence}" for sentence in sentences)]))
-
-
-def words(figures: Mapping[str, float], stage: str) -> list[str]:
-    """Where a model is no better than what needs no model, a sentence each.
-
-    Args:
-        figures: By their names in the log, such as `val/delta_e76` and `val/mean_delta_e76`.
-        stage: `val` or `test`.
-    """
-    sentences = []
-    for floor, meaning in FLOORS.items():
-        worse = []
-        for figure, high in BEST_HIGH.items():
-            own, other = figures.get(f"{stage}/{figure}"), figures.get(f"{stage}/{floor}_{figure}")
-            if own is not None and other is not None and not (own > other if high else own < other):
-                worse.append(f"{figure} {own:.4g} against {other:.4g}")
-        if worse:
-            sentences.append(f"{stage}: no better than {meaning} ({floor}): {', '.join(worse)}.")
-    found, true = (figures.get(f"{stage}/colorfulness{end}") for end in ("", "_true"))
-    if found is not None and true is not None and SEPIA * found < true:
-        sentences.append(f"{stage}: close to sepia, colorfulness {found:.4g}; that of the true pictures is {true:.4g}.")
-    return sentences
+    def sentences(self, figures: Mapping[str, float], stage: str) -> list[str]:
+        """Where a model is no better than what needs no model, and where it is sepia."""
+        sentences = []
+        for floor, meaning in FLOORS.items():
+            worse = []
+            for figure, high in BEST_HIGH.items():
+                own, other = figures.get(f"{stage}/{figure}"), figures.get(f"{stage}/{floor}_{figure}")
+                if own is not None and other is not None and not (own > other if high else own < other):
+                    worse.append(f"{figure} {own:.4g} against {other:.4g}")
+            if worse:
+                sentences.append(f"{stage}: no better than {meaning} ({floor}): {', '.join(worse)}.")
+        found, true = (figures.get(f"{stage}/colorfulness{end}") for end in ("", "_true"))
+        if found is not None and true is not None and SEPIA * found < true:
+            sentences.append(
+                f"{stage}: close to sepia, colorfulness {found:.4g}; that of the true pictures is {true:.4g}."
+            )
+        return sentences

@@ -96,6 +96,7 @@ class AestheticsDataModule(ImageDataModule):
         self.test_list, self.train_list = test_list, train_list
         self.missing_share, self.open_all = missing_share, open_all
         self.unusable: dict[str, str] = {}
+        self.tags: tuple[str, ...] = ()  # that some test picture has
         self._count = 0  # of all pictures
         self._drawn_from: tuple[Votes, dict[str, list[str]]] | None = None
 
@@ -119,6 +120,7 @@ class AestheticsDataModule(ImageDataModule):
             return
         found = self.checked()
         self._count = len(found.votes)
+        self.tags = tuple(sorted({tag for row in found.splits["test"].tolist() for tag in found.tags.of(row)}))
         if self.trainer is None or self.trainer.is_global_zero:
             self._leave_out(found.problems)
         for split, rows in {**found.splits, "train": found.trained}.items():
@@ -191,6 +193,8 @@ class AestheticsDataModule(ImageDataModule):
             image = central_crops(image, self.size)
         if training:
             image = crops_by_seed(image, self.size, batch["seed"], self.flips)
+            if self.flips or self.crop == "random":
+                batch["altered"] = True
         return {**batch, "image": image.float() / 255}
 
     def _leave_out(self, problems: dict[str, str]) -> None:

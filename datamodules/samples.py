@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datamodules.sample_aesthetics import draw_aesthetics
 from datamodules.sample_avalanches import box_around, mountain, outlined
 from datamodules.sample_clouds import CLOUD_CLASSES, cloud_picture
 from datamodules.sample_colorization import NAMES, write_gallery
@@ -200,6 +201,7 @@ def draw_colorization(root: Path, pictures: int = 60, size: int = 240, seed: int
 
 
 DRAWN_BY: dict[str, Callable[..., Path]] = {
+    "aesthetics": draw_aesthetics,
     "avalanches": draw_avalanches,
     "clouds": draw_clouds,
     "colorization": draw_colorization,
@@ -212,7 +214,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draw a small sample dataset in the real one's layout.")
     parser.add_argument("task", choices=sorted(DRAWN_BY))
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--pictures", type=int, help="default: 12 avalanches, 48 clouds, 60 colorization, 64 roads")
+    parser.add_argument("--pictures", type=int,
+                        help="default: 80 aesthetics, 12 avalanches, 48 clouds, 60 colorization, 64 roads")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same bytes (default 0)")
     arguments = parser.parse_args()
     wanted = [] if arguments.pictures is None else [arguments.pictures]

@@ -8,6 +8,7 @@ HELP = """belvedere: five picture tasks for few pictures, on one command line
   belvedere validate --ckpt_path FILE                           figures on the validation pictures
   belvedere test     --ckpt_path FILE                           figures on the test pictures
   belvedere predict  --ckpt_path FILE --data.pictures PATH      masks, tables and overlays of a folder or one picture
+  belvedere features --ckpt_path FILE                           vectors of a data set's pictures, classifiers on them
   belvedere describe --config clouds/fpn --data.root FOLDER     checks the data set, then tables and pictures of it
 
   clouds   patterns in satellite pictures   clouds/unet, clouds/pspnet, clouds/fpn, clouds/demo; clouds/folders on top

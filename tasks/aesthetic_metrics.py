@@ -23,7 +23,7 @@ class JudgementScores(Metric):
     - `auc`: area under the receiver operating characteristic, that is, the probability that a professional shot is
       given more than a snapshot, where ties count one half; 0 where the set lacks either
     - `majority`: the accuracy of always answering what more of these pictures are, which accuracy alone must beat
-    - `<score>_<tag in lower case>`: each of them among the pictures of a tag or style, with `_` for spaces. Tags that
+    - `<score>@<tag in lower case>`: each of them among the pictures of a tag or style, with `_` for spaces. Tags that
       no picture has are left out.
 
     0 while there is no picture.
@@ -45,7 +45,7 @@ class JudgementScores(Metric):
     def __init__(self, tags: Sequence[str] = ()) -> None:
         super().__init__()
         self.tags = tuple(tags)
-        self.endings = ["_" + "_".join(tag.lower().split()) for tag in tags]
+        self.endings = ["@" + "_".join(tag.lower().split()) for tag in tags]
         if len(set(self.endings)) < len(tags):
             raise ValueError(
                 f"two of the tags {', '.join(map(repr, tags))} differ at most in case and spaces; wanted is a name of "

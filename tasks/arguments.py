@@ -63,8 +63,9 @@ def expanded(arguments: list[str]) -> list[str]:
             result.append(f"--config={find_config(argument.split('=', 1)[1])}")
         else:
             result.append(argument)
-    if command in FROM_CHECKPOINT and not {"--help", "-h"} & set(rest):
-        checkpoint = option(rest, "--ckpt_path")
+    checkpoint = option(rest, "--ckpt_path")
+    known = command in FROM_CHECKPOINT or (command == "features" and checkpoint is not None)
+    if known and not {"--help", "-h"} & set(rest):
         if checkpoint is None:
             raise ArgumentError(f"{command} wants a trained network: --ckpt_path runs/…/checkpoints/best.ckpt.")
         result = ["--config", yaml.safe_dump(run_config(Path(checkpoint))), *result]

@@ -33,6 +33,7 @@ class Step:
         probability: What the decision was made from, in [0, 1], where a metric needs it.
         valid: True where a pixel counts, (B, 1, H, W), where metrics are to leave some out.
         votes: Counts of the votes 1 to K (B, K), where metrics need them.
+        tags: Names of the tags of each picture, where metrics are also of tags.
     """
 
     loss: Tensor
@@ -41,6 +42,7 @@ class Step:
     probability: Tensor | None = None
     valid: Tensor | None = None
     votes: Tensor | None = None
+    tags: Sequence[Sequence[str]] | None = None
 
 
 class Meter(nn.Module):
@@ -60,7 +62,7 @@ class Meter(nn.Module):
         """Counts a batch of `size` pictures."""
         self.loss.update(step.loss.detach(), weight=size)
         fields = {"prediction": step.prediction, "target": step.target, "probability": step.probability,
-                  "valid": step.valid, "votes": step.votes}  # fmt: skip
+                  "valid": step.valid, "votes": step.votes, "tags": step.tags}  # fmt: skip
         self.scores.update(**{name: value for name, value in fields.items() if value is not None})
 
     def result(self) -> dict[str, Tensor]:

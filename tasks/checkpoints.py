@@ -27,8 +27,10 @@ def output_folder(command: str, word: str, config: Any) -> Path:
     checkpoint = config.get("ckpt_path")
     if checkpoint is not None:
         run = run_folder(Path(checkpoint))
-        pictures = config.data.init_args.get("pictures") if command == "predict" else None
-        part = f"predict-{Path(pictures).stem}" if pictures else command  # beside the prediction of the data set's own
+        pictures = config.data.init_args.get("pictures") if command in ("predict", "features") else None
+        part = (
+            f"{command}-{Path(pictures).stem}" if pictures else command
+        )  # beside the prediction of the data set's own
         return run if command == "fit" else run / part
     job = os.environ.get("SLURM_JOB_ID")
     name = f"job-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")

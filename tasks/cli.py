@@ -1,54 +1,49 @@
 """The commands: a thin LightningCLI, the one place that knows both tasks and data modules."""
 
-import logging
 import os
 import sys
-import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, LastCheckpoint, Summary, TrainingError
 from callbacks.config import SaveConfig
 from callbacks.curves import Curves
+from callbacks.features import FeatureWriter
 from callbacks.loggers import WandbLogger
 from callbacks.panels import Panels
 from callbacks.progress import ProgressBar
 from datamodules.base import ImageDataModule
 from datamodules.files import DataError, refuse
+from datamodules.in_order import InOrder
 from tasks.arguments import SHIPPED, expanded
 from tasks.base import ImageTask
 from tasks.boosting import TreesError
 from tasks.checkpoints import ArgumentError, check_fit, output_folder
+from tasks.features import Features, Vector
 from tasks.networks.weights import WeightsError
 from tasks.parser import Parser, ParserError, nearest, readable
+from tasks.trainer import BelvedereTrainer, quiet
 
-COMMANDS = ("fit", "validate", "test", "predict", "describe")
-WORDS = ("clouds", "roads", "avalanches", "colorization")
+COMMANDS = ("fit", "validate", "test", "predict", "features", "describe")
+WORDS = ("clouds", "roads", "avalanches", "colorization", "aesthetics")
 
 for word in WORDS:  # so that a config can name their classes
     import_module(f"tasks.{word}")
     import_module(f"datamodules.{word}")
 
 
-class BelvedereTrainer(Trainer):
-    """Lightning's trainer, with a name for the command that needs none."""
-
-    def describe(self, model: LightningModule, datamodule: LightningDataModule) -> None:
-        """Check a data set, then write tables and pictures of it."""
-
-
 class BelvedereCLI(LightningCLI):
-    """fit, validate, test, predict and describe for every task."""
+    """fit, validate, test, predict, features and describe for every task."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """The commands and the arguments of theirs that are no options."""
-        return {**LightningCLI.subcommands(), "describe": {"model", "datamodule"}}
+        return LightningCLI.subcommands() | {name: {"model", "datamodule"} for name in ("features", "describe")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what every task has: a folder, a monitored figure, and the callbacks around it."""
@@ -68,17 +63,20 @@ class BelvedereCLI(LightningCLI):
         """Settles the run's folder and gives it to all that writes."""
         command = str(self.subcommand)
         config = self.config[command]
-        for name in ("classes", "window"):  # the task takes over what the data have
+        for name in ("classes", "window", "threshold"):  # the task takes over what the data have
             given, known = (part.init_args.get(name) for part in (config.data, config.model))
             given, known = (list(value) if isinstance(value, tuple) else value for value in (given, known))
-            if given is None or known is None or given == known:
+            if given is None or name not in config.model.init_args or given == known:
                 continue
             if command != "fit" and config.get("ckpt_path") is not None:
                 order = ", in this order" if isinstance(known, list) else ""
-                raise ArgumentError(f"The checkpoint knows the {name} {known}{order}; {given} were given.")
+                known = "null" if known is None else known
+                raise ArgumentError(f"The checkpoint knows the {name} {known}{order}; --data.{name} is {given}.")
             config.model.init_args[name] = given
         if command == "predict":
             config.return_predictions = False  # the writers write; memory stays flat
+        if command == "features":
+            config.trainer.callbacks = None  # they are there for what the task predicts
         root = config.data.init_args.get("root")
         if root is not None:
             config.data.init_args.root = str(Path(root).expanduser().absolute())
@@ -168,6 +166,29 @@ class BelvedereCLI(LightningCLI):
 
     after_validate = after_test
 
+    def features(
+        self,
+        model: ImageTask,
+        datamodule: ImageDataModule,
+        ckpt_path: str | Path | None,
+        vectors: list[Vector] | None,
+        classifiers: bool,
+    ) -> None:
+        """Writes the pictures of a data set as vectors, and how well classical classifiers do with them."""
+        from callbacks.feature_classifiers import write_classifiers
+
+        trained: list[Vector] = ["fc6", "fc7", "pooled"]
+        module = Features(model, (trained if ckpt_path is not None else ["pooled"]) if vectors is None else vectors)
+        module.load(ckpt_path)
+        writer = FeatureWriter()
+        self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]  # untyped there
+        self.trainer.predict(module, InOrder(datamodule), return_predictions=False)
+        if classifiers and datamodule.pictures is None and self.trainer.is_global_zero:
+            try:
+                print(write_classifiers(self.folder / "vectors", seed=datamodule.seed))
+            except ValueError as error:
+                raise ArgumentError(f"The vectors are written, but no classifiers are fitted: {error}.") from error
+
     def describe(self, model: LightningModule, datamodule: ImageDataModule) -> None:
         """Lists everything that is wrong with the data set, or writes tables and pictures of it."""
         from callbacks.describing import write_study
@@ -182,32 +203,16 @@ class BelvedereCLI(LightningCLI):
 
 def mode_of(monitor: str) -> Literal["min", "max"]:
     """Whether a figure is best at its `min` or its `max`: losses, errors and distances are small."""
-    return "min" if monitor.endswith(("loss", "error", "emd", "hausdorff95", "delta_e76", "delta_e2000")) else "max"
-
-
-def _quiet() -> None:
-    """Silences warnings about what is meant to be so."""
-    for message in (
-        r".*does not have many workers.*",  # the data modules decide
-        r".*`sync_dist=True`.*",  # metrics are synchronised when they are computed
-        r".*compute.*method of metric .* was called before the .*update.*",  # a process without a test picture
-        r".*Experiment logs directory .* exists and is not empty.*",
-        r".*The number of training batches .* is smaller than the logging interval.*",
-        r".*Checkpoint directory .* exists and is not empty.*",
-        r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own
-        r".*callbacks used to create the checkpoint need to be provided.*",  # those about training, at test
-        r".*LightningCLI's args parameter is intended to run from within Python.*",
-    ):
-        warnings.filterwarnings("ignore", message)
-    chatter = ("💡", "TPU available", "GPU available: False")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not record.getMessage().startswith(chatter)
+    return (
+        "min"
+        if monitor.endswith(("loss", "error", "emd", "emd2", "hausdorff95", "delta_e76", "delta_e2000"))
+        else "max"
     )
 
 
 def run(arguments: list[str]) -> int:
     """Runs a command and returns the exit code; what the user can mend is said in a few words."""
-    _quiet()
+    quiet()
     named = "BELVEDERE_RUN" in os.environ
     try:
         if arguments[0] not in COMMANDS:

@@ -22,6 +22,10 @@ from tasks.losses import bins_loss, chroma_loss
 from tasks.networks.colorizer import Colorizer, Encoder
 from tasks.networks.extractor import Extractor
 from tasks.networks.weights import WeightsError
+from tasks.remembered import Remembered
+
+VECTORS = 4.0
+"""GiB of the extractor's vectors that a process remembers: a million pictures."""
 
 
 class ColorizationTask(ImageTask):
@@ -74,7 +78,7 @@ class ColorizationTask(ImageTask):
         vector = 0 if self.extractor is None else self.extractor.length
         outputs = 2 if objective == "regression" else len(self.floors.centres)
         self.network = Colorizer(encoder, vector, outputs, tanh=objective == "regression")
-        self._vectors: dict[str, Tensor] = {}
+        self._vectors = Remembered(VECTORS)
 
     def build_metrics(self) -> dict[str, Metric]:
         """Scores of the coloured pictures, and of the floors."""
@@ -192,10 +196,13 @@ class ColorizationTask(ImageTask):
             return None
         names = batch.get("name", [])
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
-        known = fitting and bool(names) and "altered" not in batch
-        if known and all(name in self._vectors for name in names):
-            return torch.stack([self._vectors[name] for name in names]).to(luminance.device)
-        vector = self.extractor(to_rgb(luminance, luminance.new_zeros(len(luminance), 2, *luminance.shape[2:]))[:, :1])
-        if known:
-            self._vectors.update(zip(names, vector.cpu(), strict=True))
+        if fitting and names and "altered" not in batch:
+            return self._vectors(names, luminance, self._seen)
+        return self._seen(luminance)
+
+    def _seen(self, luminance: Tensor) -> Tensor:
+        """What the extractor sees in scaled luminance (B, 1, H, W)."""
+        assert self.extractor is not None
+        grey = to_rgb(luminance, luminance.new_zeros(len(luminance), 2, *luminance.shape[2:]))[:, :1]
+        vector: Tensor = self.extractor(grey)
         return vector

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from datamodules.sample_aesthetics import draw_aesthetics
 from datamodules.samples import draw_avalanches, draw_clouds, draw_colorization, draw_roads
 
 
@@ -51,6 +52,12 @@ def avalanches_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def colorization_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 drawn paintings of four artists, 96 pixels and less, and six photographs; tests leave them as they are."""
     return draw_colorization(tmp_path_factory.mktemp("drawn") / "colorization", pictures=24, size=96)
+
+
+@pytest.fixture(scope="session")
+def aesthetics_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """30 drawn photographs with votes as AVA lays them out, 15 with stars, 12 without; tests leave them as they are."""
+    return draw_aesthetics(tmp_path_factory.mktemp("drawn") / "aesthetics", pictures=30, size=96)
 
 
 @pytest.fixture

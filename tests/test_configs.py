@@ -21,6 +21,8 @@ TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_
                   "--data.samples_per_category", "3"],
         "avalanches": ["--model.pretrained", "false", "--model.network", "cnn2d", "--data.val_pictures", "1"],
         "colorization": ["--model.extractor", "null", "--data.size", "32", "--data.batch_size", "4"],
+        "aesthetics": ["--model.pretrained", "false", "--model.freeze_convolutions", "false", "--data.batch_size", "4",
+                       "--model.dense_width", "8", "--data.size", "67", "--data.load_size", "67"],
         }  # fmt: skip
 ONE_BATCH = ["--config", "debug", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
 
@@ -99,7 +101,7 @@ def test_file_begins_with_the_command_that_runs_it(name: str) -> None:
     if name == "defaults":  # every command starts from it, none names it
         assert first.startswith("# ")
         return
-    commands = re.findall(r"belvedere (fit|predict|test|describe) ((?:--[\w.]+ [\w./'\[\]]+ ?)+)", first)
+    commands = re.findall(r"belvedere (fit|predict|test|features|describe) ((?:--[\w.]+ [\w./'\[\]]+ ?)+)", first)
     assert commands, f"the first line is {first!r}"
     configs = re.findall(r"--config ([\w/]+)", first)
     assert name in configs

@@ -30,6 +30,7 @@ HEAVY = {
     "pandas",
     "xgboost",
     "pyvips",
+    "sklearn",
 }
 HOMES = {"albumentations": {"datamodules/geometry.py"}, "segmentation_models_pytorch": {"tasks/networks/backbones.py"},
          "timm": {"tasks/networks/backbones.py"}}  # fmt: skip

@@ -74,7 +74,7 @@ def test_judgements_are_a_slow_loops_over_the_whole_set_and_over_each_tag() -> N
         metric.update(**cut(fields, batch))
     prediction, target = fields["prediction"].tolist(), fields["target"].tolist()
     expected = slow_scores(prediction, target)
-    for tag, ending in (("Nature", "_nature"), ("Black and White", "_black_and_white")):
+    for tag, ending in (("Nature", "@nature"), ("Black and White", "@black_and_white")):
         chosen = [index for index, tags in enumerate(fields["tags"]) if tag in tags]
         scores = slow_scores([prediction[index] for index in chosen], [target[index] for index in chosen])
         expected |= {name + ending: score for name, score in scores.items()}

@@ -18,7 +18,7 @@ from tasks.__main__ import HELP
 from tasks.clouds import CloudsTask
 
 Command = Callable[..., Any]
-COMMANDS = ("fit", "validate", "test", "predict", "describe")
+COMMANDS = ("fit", "validate", "test", "predict", "features", "describe")
 
 
 def table(path: Path) -> list[dict[str, str]]:

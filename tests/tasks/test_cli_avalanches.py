@@ -105,7 +105,7 @@ def test_a_network_that_pads_is_given_windows(belvedere: Command, avalanches_roo
 def test_the_window_of_the_data_is_the_networks(belvedere: Command, trained: Path) -> None:
     result = belvedere("test", "--ckpt_path", str(trained), "--data.window", "19")
     assert result.code == 2
-    assert result.err.strip().endswith("The checkpoint knows the window 17; 19 were given.")
+    assert result.err.strip().endswith("The checkpoint knows the window 17; --data.window is 19.")
     assert belvedere("test", "--ckpt_path", str(trained), "--config", "debug").code == 0
 
 

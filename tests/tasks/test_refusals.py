@@ -39,7 +39,7 @@ def test_fit_refuses(belvedere: Command, tiny: list[str], arguments: list[str], 
     ("arguments", "message"),
     [
         (["--data.classes", "[Sugar,Fish,Flower,Gravel]"], "The checkpoint knows the classes ['Fish', 'Flower', "),
-        (["--data.classes", "[cloud]"], "in this order; ['cloud'] were given."),
+        (["--data.classes", "[cloud]"], "in this order; --data.classes is ['cloud']."),
         (["--model.encoder", "resnet18"], "holds the weights of another network"),
     ],
 )

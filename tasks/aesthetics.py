@@ -1,0 +1,170 @@
+"""Aesthetics: is a photograph a professional shot or a snapshot?
+
+After F. Rubio, M. J. Flores and J. M. Puerta, "Optimización de las técnicas de Transfer Learning para la clasificación
+de la calidad estética en fotografía", 2018: AlexNet and VGG16 that know ImageNet, with narrow dense layers trained
+anew; and, what they propose next, the distribution of the votes (H. Talebi and P. Milanfar, "NIMA: neural image
+assessment", IEEE Transactions on Image Processing, 2018).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+from tasks.aesthetic_metrics import JudgementScores, VoteScores, judgement_of_mean, mean_vote, vote_spread
+from tasks.base import Batch, ImageTask, Meter, Step
+from tasks.losses import emd_loss
+from tasks.networks.aesthetics import judge, load_judge
+from tasks.networks.weights import WeightsError
+from tasks.remembered import Remembered
+
+
+class AestheticsTask(ImageTask):
+    """Professional shots and snapshots, or how people would vote.
+
+    Headline metric: `val/balanced_accuracy`.
+
+    Args:
+        network: `alexnet`, `alexnet_torchvision`, `vgg16`, or any network of timm.
+        dense_width: Nodes of the two dense layers; 4096 as published, fewer in the paper.
+        head: `binary`, snapshot or professional shot by cross-entropy; or `distribution`, the shares of the votes by
+            the earth mover's distance, from which the rest follows.
+        bins: How many votes there are to choose from, for the distribution.
+        threshold: Mean vote above which the distribution says professional shot; null is 5 for ten votes, otherwise
+            (1 + bins) / 2. It follows the data's.
+        dropout: Share of the dense nodes that a training step leaves out.
+        pretrained: `true` for the library's ImageNet weights, the path of a weights file, or `false` for random ones.
+        freeze_convolutions: Whether the convolutions stay as they are.
+        remember: GiB of memory for what frozen convolutions say of pictures that are not altered: they are computed in
+            the first epoch only, as far as it goes.
+        keep_dense_weights: Whether dense layers of 4096 nodes start from published weights too.
+        optimizer: Makes the optimiser; SGD at 1e-3 in the paper.
+        scheduler: Makes the learning-rate schedule; none in the paper.
+
+    Raises:
+        ValueError: There is no such network or head, or a number is out of its range.
+    """
+
+    headline = "balanced_accuracy"
+
+    def __init__(
+        self,
+        network: str = "alexnet_torchvision",
+        dense_width: int = 250,
+        head: Literal["binary", "distribution"] = "binary",
+        bins: int = 10,
+        threshold: float | None = None,
+        dropout: float = 0.5,
+        pretrained: bool | str = True,
+        freeze_convolutions: bool = True,
+        remember: float = 4.0,
+        keep_dense_weights: bool = False,
+        optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=1e-3),
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        limit = (5.0 if bins == 10 else (1 + bins) / 2) if threshold is None else threshold
+        if head not in ("binary", "distribution") or bins < 2 or not 1 < limit < bins:
+            raise ValueError(
+                f"head is {head!r}, bins {bins} and threshold {limit}; wanted are binary or distribution, 2 or more, "
+                "and a number between the lowest and the highest vote"
+            )
+        self.head, self.bins, self.threshold = head, bins, limit
+        self._tags: Sequence[str] = ()
+        super().__init__(optimizer, scheduler)
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"])
+        self.name, self.pretrained, self.keep_dense_weights = network, pretrained, keep_dense_weights
+        self.freeze_convolutions = freeze_convolutions
+        self.network = judge(network, dense_width, 2 if head == "binary" else bins, dropout)
+        self.network.convolutions.requires_grad_(not freeze_convolutions)
+        self._maps = Remembered(remember)
+        self.train()  # trainers take a new task's modes as they are
+
+    def build_metrics(self) -> dict[str, Metric]:
+        """Of judgements, and of the shares of the votes where they are predicted."""
+        votes: dict[str, Metric] = {"votes": VoteScores()} if self.head == "distribution" else {}
+        return {"judgement": JudgementScores(self._tags), **votes}
+
+    def load_pretrained(self) -> None:
+        """Fills the convolutions, and the dense layers where they are kept.
+
+        Raises:
+            WeightsError: The weights cannot be had, do not fit, or random convolutions would be frozen.
+        """
+        if self.freeze_convolutions and self.pretrained is False:
+            raise WeightsError(
+                "freeze_convolutions is true and pretrained is false: the convolutions would stay random noise. Give "
+                "--model.pretrained true or the path of a weights file, or --model.freeze_convolutions false."
+            )
+        load_judge(self.network, self.name, self.pretrained, self.keep_dense_weights)
+
+    def on_fit_start(self) -> None:
+        """Forgets what an earlier training's convolutions said."""
+        self._maps.clear()
+
+    def on_test_start(self) -> None:
+        """Makes metrics of every tag and style that the pictures have."""
+        self._tags = getattr(getattr(self.trainer, "datamodule", None), "tags", ())
+        self.meters["test_meter"] = Meter(self.build_metrics()).to(self.device)
+
+    def train(self, mode: bool = True) -> "AestheticsTask":
+        """Training mode; frozen convolutions keep their batch statistics."""
+        super().train(mode)
+        if self.freeze_convolutions:
+            self.network.convolutions.eval()
+        return self
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Pictures (B, 3, H, W) in [0, 1] to logits: (B, 2), snapshot and professional shot, or (B, K), one a vote."""
+        logits: Tensor = self.network(image)
+        return logits
+
+    def step(self, batch: Batch) -> Step:
+        """Loss and probabilities of professional shots.
+
+        Raises:
+            ValueError: There are not as many votes to choose from as outputs.
+        """
+        logits, target, votes = self.network.dense(self._flat(batch)), batch["professional"], batch["votes"]
+        if self.head == "binary":
+            loss = F.cross_entropy(logits.float(), target.long())
+        elif votes.shape[1] == self.bins:
+            loss = emd_loss(logits.float().softmax(dim=1), votes)
+        else:
+            raise ValueError(
+                f"the data have {votes.shape[1]} votes to choose from: give --model.bins {votes.shape[1]}."
+            )
+        shares = logits.detach().float().softmax(dim=1)
+        return Step(loss, self._judgement(shares), target, shares, votes=votes, tags=batch.get("tags"))
+
+    def _flat(self, batch: Batch) -> Tensor:
+        """What the dense layers are given; in training remembered where it is the same in every epoch."""
+        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
+        if self.freeze_convolutions and fitting and "altered" not in batch:
+            return self._maps(batch["name"], batch["image"], self.network.flat)
+        return self.network.flat(batch["image"])
+
+    @torch.no_grad()
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        """Judgements of pictures.
+
+        Args:
+            batch: `image` (B, 3, H, W) in [0, 1].
+
+        Returns:
+            `probability` (B,) that a picture is a professional shot; of the distribution, also the `mean` (B,) of its
+            votes and their standard deviation, `spread` (B,).
+        """
+        shares = self(batch["image"]).float().softmax(dim=1)
+        found = {"probability": self._judgement(shares)}
+        if self.head == "distribution":
+            found |= {"mean": mean_vote(shares), "spread": vote_spread(shares)}
+        return found
+
+    def _judgement(self, shares: Tensor) -> Tensor:
+        if self.head == "binary":
+            return shares[:, 1]
+        return judgement_of_mean(mean_vote(shares), self.threshold, self.bins)

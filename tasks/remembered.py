@@ -1,0 +1,59 @@
+"""What frozen layers say of pictures that do not change, computed once."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+class Remembered:
+    """Values of pictures by name, kept on the host.
+
+    Args:
+        gibibytes: How much may be kept; what comes later is computed every time.
+
+    Raises:
+        ValueError: It is negative.
+    """
+
+    def __init__(self, gibibytes: float) -> None:
+        if gibibytes < 0:
+            raise ValueError(f"{gibibytes} GiB are to be remembered; 0, for none, or more were wanted")
+        self._left = self._limit = round(gibibytes * 2**30)
+        self._values: dict[str, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._values.clear()
+        self._left = self._limit
+
+    def __call__(self, names: Sequence[str], image: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """Values of pictures, of which only the new ones are computed.
+
+        Args:
+            names: A name for each picture.
+            image: (B, …).
+            compute: Gives the values (N, …) of any N pictures (N, …), each independent of the others.
+
+        Returns:
+            (B, …), without a gradient.
+        """
+        new = [row for row, name in enumerate(names) if name not in self._values]
+        if len(new) == len(names):
+            found = compute(image).detach()
+        else:
+            computed = iter(compute(image[new]).detach() if new else ())
+            found = torch.stack([
+                self._values[name].to(image.device, non_blocking=True) if name in self._values else next(computed)
+                for name in names
+            ])  # fmt: skip
+        for row in new:
+            value = found[row]
+            size = value.numel() * value.element_size()
+            if size <= self._left:
+                self._values[names[row]] = value.cpu().clone()
+                self._left -= size
+        return found
