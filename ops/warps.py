@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
 
 from ops.seeds import bits_of
 
@@ -52,7 +51,7 @@ def warped(image: Tensor, valid: Tensor, warps: Tensor) -> tuple[Tensor, Tensor]
         warps: Where pixels move to (B, 2, 2), see `random_warps`.
 
     Returns:
-        The pictures, interpolated bilinearly, and bool (B, 1, H, W): true where all of a pixel comes of valid ones, so
+        The pictures, interpolated bilinearly by kornia, and bool (B, 1, H, W): true where all of a pixel comes of valid ones, so
         that no white is mixed into it.
 
     Raises:
@@ -64,12 +63,11 @@ def warped(image: Tensor, valid: Tensor, warps: Tensor) -> tuple[Tensor, Tensor]
             f"pictures of shape {tuple(image.shape)} with valid of {tuple(valid.shape)} and warps of "
             f"{tuple(warps.shape)}; wanted (B, C, H, W), (B, 1, H, W) and (B, 2, 2)"
         )
-    a, b, c, d = warps.float().flatten(1).unbind(1)
-    nought, determinant = torch.zeros_like(a), a * d - b * c
-    # Backwards, and in halves of the sides, as affine_grid counts.
-    first = torch.stack([d / determinant, -b / determinant * height / width, nought], dim=1)
-    second = torch.stack([-c / determinant * width / height, a / determinant, nought], dim=1)
-    grid = affine_grid(torch.stack([first, second], dim=1), [count, 1, height, width], align_corners=False)
-    moved = grid_sample(image - 1, grid.to(image.dtype), padding_mode="zeros", align_corners=False) + 1
-    share = grid_sample(valid.float(), grid, padding_mode="zeros", align_corners=False)
-    return moved.clamp(0, 1), share > WHOLE
+    from kornia.geometry.transform import warp_affine
+
+    middle = warps.new_tensor([(width - 1) / 2, (height - 1) / 2], dtype=torch.float32)
+    shift = middle - warps.float() @ middle
+    both = torch.cat([image.float() - 1, valid.float()], dim=1)  # what comes from outside is 0: white, and not valid
+    with torch.autocast(image.device.type, enabled=False):  # kornia multiplies matrices, which autocast rounds
+        moved = warp_affine(both, torch.cat([warps.float(), shift[..., None]], dim=2), (height, width))
+    return (moved[:, :-1] + 1).clamp(0, 1).to(image.dtype), moved[:, -1:] > WHOLE
