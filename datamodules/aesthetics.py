@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
 
 from datamodules.base import ImageDataModule, Study, check
 from datamodules.files import DataError, collected, listed, refuse
@@ -188,14 +189,19 @@ class AestheticsDataModule(ImageDataModule):
             self._leave_out({name: problem for name, problem in zip(batch["name"], problems, strict=True) if problem})
             batch = readable(batch, problems)
         image = batch["image"]
-        training = self.trainer is not None and self.trainer.training
-        if not training or self.crop == "center":
-            image = central_crops(image, self.size)
-        if training:
-            image = crops_by_seed(image, self.size, batch["seed"], self.flips)
+        if self.trainer is not None and self.trainer.training:
+            image = self.trained_on(image, batch["seed"])
             if self.flips or self.crop == "random":
                 batch["altered"] = True
+        else:
+            image = central_crops(image, self.size)
         return {**batch, "image": image.float() / 255}
+
+    def trained_on(self, image: Tensor, seeds: Tensor) -> Tensor:
+        """What training sees of loaded squares (B, 3, H, W) with these seeds (B,)."""
+        if self.crop == "center":
+            image = central_crops(image, self.size)
+        return crops_by_seed(image, self.size, seeds, self.flips)
 
     def _leave_out(self, problems: dict[str, str]) -> None:
         """Counts and lists pictures that cannot be used, in the run's folder.

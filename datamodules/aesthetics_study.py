@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from datamodules.aesthetics import AestheticsDataModule
 from datamodules.aesthetics_tables import across, charts, picture_table, tables
@@ -14,7 +13,7 @@ from datamodules.decoded import channels_first
 from datamodules.files import read_picture
 from datamodules.scored_pictures import read_square
 from datamodules.scored_set import Checked
-from ops.crops import central_crops, crops_by_seed
+from ops.crops import central_crops
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,15 +59,7 @@ def _seen(data: AestheticsDataModule, found: Checked) -> Panel:
     for row in rows.tolist():
         path = data.root / "images" / found.votes.names[row]
         image = channels_first(read_square(path, data.side, data.squeeze))[None]
-        crops = trained_on(data, image.expand(4, -1, -1, -1), 4 * row + torch.arange(4))
+        crops = data.trained_on(image.expand(4, -1, -1, -1), 4 * row + torch.arange(4))
         views = [image[0], central_crops(image, data.size)[0], *crops]
         lines.append([np.ascontiguousarray(view.permute(1, 2, 0).numpy()) for view in views])
     return ["loaded", "in validation", *["in training"] * 4], lines
-
-
-def trained_on(data: AestheticsDataModule, image: Tensor, seeds: Tensor) -> Tensor:
-    """What training sees of loaded squares (B, 3, H, W) with these seeds (B,)."""
-    if data.crop == "random":
-        return crops_by_seed(image, data.size, seeds, data.flips)
-    middle = central_crops(image, data.size)
-    return crops_by_seed(middle, data.size, seeds, flips=True) if data.flips else middle

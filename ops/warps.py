@@ -51,8 +51,8 @@ def warped(image: Tensor, valid: Tensor, warps: Tensor) -> tuple[Tensor, Tensor]
         warps: Where pixels move to (B, 2, 2), see `random_warps`.
 
     Returns:
-        The pictures, interpolated bilinearly by kornia, and bool (B, 1, H, W): true where all of a pixel comes of valid ones, so
-        that no white is mixed into it.
+        The pictures, interpolated bilinearly by kornia, and bool (B, 1, H, W): true where all of a pixel comes of valid
+        ones, so that no white is mixed into it.
 
     Raises:
         ValueError: The shapes do not fit together.

@@ -8,7 +8,6 @@ from PIL import Image
 
 from callbacks.describing import write_study
 from datamodules.aesthetics import AestheticsDataModule
-from datamodules.aesthetics_study import trained_on
 from datamodules.base import Study
 from datamodules.sample_aesthetics import draw_aesthetics
 
@@ -78,7 +77,7 @@ def test_what_is_shown_is_what_training_is_given(root: Path, crop: str, flips: b
     data = AestheticsDataModule(root, size=28, load_size=32, crop=crop, flips=flips)  # type: ignore[arg-type]
     image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     image, seeds = image.expand(400, -1, -1, -1), torch.arange(400)
-    shown = trained_on(data, image, seeds)
+    shown = data.trained_on(image, seeds)
 
     class Training:
         training = True
