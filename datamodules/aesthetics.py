@@ -98,13 +98,15 @@ class AestheticsDataModule(ImageDataModule):
         self.missing_share, self.open_all = missing_share, open_all
         self.unusable: dict[str, str] = {}
         self.tags: tuple[str, ...] = ()  # that some test picture has
+        self.scale: tuple[int, float] | None = None  # the best vote and the threshold, once they are read
         self._count = 0  # of all pictures
         self._drawn_from: tuple[Votes, dict[str, list[str]]] | None = None
 
     def prepare_data(self) -> None:
         """Opens the pictures, in one process of each machine, where all are to be opened."""
         if self.trainer is None or self.trainer.state.fn != "predict":
-            self.checked()
+            found = self.checked()
+            self.scale = found.votes.bins, found.threshold
 
     def setup(self, stage: str) -> None:
         """Makes the data sets of a stage.

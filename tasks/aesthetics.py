@@ -6,6 +6,7 @@ anew; and, what they propose next, the distribution of the votes (H. Talebi and 
 assessment", IEEE Transactions on Image Processing, 2018).
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from torchmetrics import Metric
 
 from tasks.aesthetic_metrics import JudgementScores, VoteScores, judgement_of_mean, mean_vote, vote_spread
 from tasks.base import Batch, ImageTask, Meter, Step
+from tasks.checkpoints import ArgumentError
 from tasks.losses import emd_loss
 from tasks.networks.aesthetics import judge, load_judge
 from tasks.networks.weights import WeightsError
@@ -67,9 +69,9 @@ class AestheticsTask(ImageTask):
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         limit = (5.0 if bins == 10 else (1 + bins) / 2) if threshold is None else threshold
-        if head not in ("binary", "distribution") or bins < 2 or not 1 < limit < bins:
+        if head not in ("binary", "distribution") or (head == "distribution" and not 1 < limit < bins):
             raise ValueError(
-                f"head is {head!r}, bins {bins} and threshold {limit}; wanted are binary or distribution, 2 or more, "
+                f"head is {head!r}, bins {bins} and threshold {limit:g}; wanted are binary or distribution, 2 or more, "
                 "and a number between the lowest and the highest vote"
             )
         self.head, self.bins, self.threshold = head, bins, limit
@@ -100,6 +102,28 @@ class AestheticsTask(ImageTask):
                 "--model.pretrained true or the path of a weights file, or --model.freeze_convolutions false."
             )
         load_judge(self.network, self.name, self.pretrained, self.keep_dense_weights)
+
+    def prepare_data(self) -> None:
+        """Refuses pictures and votes that the network is not for, before anything is written.
+
+        Raises:
+            ArgumentError: It does not take pictures of this size, has outputs for other votes, or another threshold.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        least, most = self.network.sides
+        size = getattr(data, "size", least)
+        if not least <= size <= most:
+            wanted = f"{least}" if least == most else f"{least} or more" if most == math.inf else f"{least} to {most}"
+            raise ArgumentError(f"--data.size is {size}; {self.name} takes pictures of {wanted} pixels a side.")
+        bins, threshold = getattr(data, "scale", None) or (self.bins, self.threshold)
+        if self.head == "distribution" and bins != self.bins:
+            raise ArgumentError(self._other_votes(bins))
+        stated = self.head == "distribution" or self.hparams["threshold"] is not None
+        if stated and threshold != self.threshold:
+            raise ArgumentError(
+                f"The threshold of the data is {threshold:g} and that of the model {self.threshold:g}: "
+                "--model.threshold follows the data, give --data.threshold."
+            )
 
     def on_fit_start(self) -> None:
         """Forgets what an earlier training's convolutions said."""
@@ -134,11 +158,15 @@ class AestheticsTask(ImageTask):
         elif votes.shape[1] == self.bins:
             loss = emd_loss(logits.float().softmax(dim=1), votes)
         else:
-            raise ValueError(
-                f"the data have {votes.shape[1]} votes to choose from: give --model.bins {votes.shape[1]}."
-            )
+            raise ValueError(self._other_votes(votes.shape[1]))
         shares = logits.detach().float().softmax(dim=1)
         return Step(loss, self._judgement(shares), target, shares, votes=votes, tags=batch.get("tags"))
+
+    def _other_votes(self, bins: int) -> str:
+        return (
+            f"The data have votes 1 to {bins}, the network is for votes 1 to {self.bins}. Train one for them: "
+            f"--model.bins {bins}."
+        )
 
     def _flat(self, batch: Batch) -> Tensor:
         """What the dense layers are given; in training remembered where it is the same in every epoch."""

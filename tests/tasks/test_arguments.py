@@ -28,7 +28,7 @@ def test_configs_are_found_in_the_working_folder_first(tmp_path: Path, monkeypat
     [
         ("clouds/fnp", "Did you mean .*clouds/fpn"),
         ("claouds/unet.yaml", "Did you mean .*clouds/unet"),
-        ("qqqqqq", "Shipped: avalanches/cnn1d, .*debug"),
+        ("qqqqqq", "Shipped: aesthetics/alexnet, .*debug"),
     ],
 )
 def test_unknown_configs_are_refused_with_the_nearest(name: str, hint: str) -> None:
