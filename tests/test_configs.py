@@ -9,7 +9,8 @@ import yaml
 from tasks.__main__ import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NAMES = sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml"))
+NAMES = sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")
+               if path.relative_to(CONFIGS).parts[0] != "studies")  # fmt: skip
 EXPERIMENTS = [name for name in NAMES if "model" in yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())]
 OVERLAYS = [name for name in NAMES if name not in EXPERIMENTS and name != "defaults"]
 
