@@ -45,9 +45,10 @@ class FittedThresholds(Callback):
 
 
 def go_to_best(trainer: Trainer, task: ImageTask) -> bool:
-    """Gives a task the weights of the best epoch, where one is kept, and says whether there is one."""
+    """Gives a task the weights of the best epoch, where one is kept, on its device; says whether there is one."""
     path = best_path(trainer)
     if path is not None:
+        task.to(trainer.strategy.root_device)  # when training has ended, Lightning has moved it to the host
         task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
     return path is not None
 

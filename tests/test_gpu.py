@@ -1,0 +1,68 @@
+"""Every task on a CUDA device, through the command line; the rest of the tests runs on the CPU."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tasks.__main__ import main
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+
+RUNS = {
+    "clouds": ["--config", "clouds/fpn", "--model.pretrained", "false", "--model.encoder", "mobilenet_v2"],
+    "roads": ["--config", "roads/vgg10", "--model.pretrained", "false", "--data.window", "[64,64]", "--data.size",
+              "[64,64]"],
+    "avalanches": ["--config", "avalanches/cnn2d", "--model.second_input", "edges"],
+    "colorization": ["--config", "colorization/classes", "--model.extractor", "null", "--data.size", "64"],
+    "aesthetics": ["--config", "aesthetics/alexnet", "--model.dense_width", "8", "--data.size", "67"],
+}  # fmt: skip
+CSV_ONLY = ["--trainer.logger", '[{"class_path": "callbacks.loggers.CSVLogger"}]']
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, float]]:
+    """Trains two epochs and tests; returns the figures of the test and of the last epoch."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(word: str, root: Path, name: str, *options: str) -> dict[str, float]:
+        arguments = ["fit", *RUNS[word], *CSV_ONLY, "--data.root", str(root), "--trainer.max_epochs", "2",
+                     "--trainer.limit_train_batches", "6", "--data.batch_size", "4", "--output", name,
+                     *options]  # fmt: skip
+        assert main(arguments) == 0
+        assert main(["test", "--ckpt_path", f"{name}/checkpoints/best.ckpt", *options]) == 0
+        figures: dict[str, float] = {}
+        for path in (Path(name, "metrics.csv"), Path(name, "test", "metrics.csv")):
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    figures |= {key: float(value) for key, value in row.items() if value and "/" in key}
+        return figures
+
+    return run
+
+
+@pytest.mark.parametrize("word", RUNS)
+def test_a_gpu_trains_as_the_cpu_does(
+    word: str, request: pytest.FixtureRequest, trained: Callable[..., dict[str, float]]
+) -> None:
+    root: Any = request.getfixturevalue(f"{word}_root")
+    expected = trained(word, root, "cpu", "--trainer.accelerator", "cpu")
+    found = trained(word, root, "gpu", "--trainer.accelerator", "gpu")
+    assert found.keys() == expected.keys()
+    # dropout draws other numbers on a device
+    for name in ("train/loss", "val/loss", "test/loss"):
+        assert found[name] == pytest.approx(expected[name], rel=0.2), name
+
+
+@pytest.mark.parametrize("word", RUNS)
+def test_mixed_precision_trains(
+    word: str, request: pytest.FixtureRequest, trained: Callable[..., dict[str, float]]
+) -> None:
+    root: Any = request.getfixturevalue(f"{word}_root")
+    plain = trained(word, root, "plain", "--trainer.accelerator", "gpu")
+    mixed = trained(word, root, "mixed", "--config", "gpu")
+    for name in ("train/loss", "val/loss", "test/loss"):
+        assert mixed[name] == pytest.approx(plain[name], rel=0.2), name
