@@ -4,6 +4,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn
@@ -12,7 +13,7 @@ from studies.notes import check_folder, claim, read_note
 from studies.plan import SHIPPED, Run, Study, find_study, read_study
 from studies.processes import is_locked
 from studies.results import read_results, read_states, read_table, write_results
-from studies.running import failure, name_of, run_study
+from studies.running import failure, name_of, run_study, state
 from studies.slurm import array_script
 from studies.study_file import StudyError
 from studies.tables import table_text, write_table
@@ -169,9 +170,11 @@ def _run(planned: Study, typed: Typed, folder: Path) -> int:
             raise StudyError(f"--run is {typed.value}; a whole number from 0 to {last} was wanted, the study's runs.")
         runs = (runs[int(typed.value or "")],)
     claim(planned, folder)
+    finished = sum(state(run, folder) == "finished" for run in runs)
+    print(f"{planned.name}: runs {len(runs)}, finished {finished}; {folder}", flush=True)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        run_study(planned, runs, folder)
+        run_study(planned, runs, folder, partial(print, flush=True))
         if typed.mode is None:
             write_outputs(planned, folder)
     except KeyboardInterrupt:

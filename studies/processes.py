@@ -16,7 +16,7 @@ SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
 
 @contextmanager
-def locked(folder: Path, patience: float = 10.0) -> Iterator[int | None]:
+def locked(folder: Path, patience: float) -> Iterator[int | None]:
     """Keeps every other process out of a folder.
 
     The kernel gives the lock back when the last process that holds it has ended, however it ended: a run's own process
@@ -24,7 +24,7 @@ def locked(folder: Path, patience: float = 10.0) -> Iterator[int | None]:
 
     Args:
         folder: It is made if need be.
-        patience: Seconds to wait for the lock: the loaders' workers of a killed run take some to notice.
+        patience: Seconds to wait for it.
 
     Yields:
         The file descriptor to hand on to processes; None where another process has the lock.
@@ -48,7 +48,7 @@ def is_locked(folder: Path) -> bool:
     """Whether a process works in a folder just now."""
     if not (folder / LOCK).is_file():
         return False
-    with locked(folder, patience=0) as lock:
+    with locked(folder, 0) as lock:
         return lock is None
 
 

@@ -19,10 +19,11 @@ from studies.tables import NONE
 
 __all__ = ["run_study", "state"]
 PROGRAM = (sys.executable, "-m", "tasks")
+PATIENCE = 10.0  # seconds that the workers of a killed run's loaders take at most to notice
 SHOWN = 5  # lines of a failed run's log
 
 
-def run_study(study: Study, runs: Sequence[Run], folder: Path, say: Callable[[str], None] = print) -> None:
+def run_study(study: Study, runs: Sequence[Run], folder: Path, say: Callable[[str], None]) -> None:
     """Runs what is not finished, one after the other; a run that fails is noted, and does not stop the others.
 
     Args:
@@ -32,17 +33,22 @@ def run_study(study: Study, runs: Sequence[Run], folder: Path, say: Callable[[st
         say: Is given a line when a run begins and when it ends.
     """
     waiting = [run for run in runs if state(run, folder) != "finished"]
-    for place, run in enumerate(waiting):
-        name = f"[{len(runs) - len(waiting) + place + 1}/{len(runs)}] {name_of(run)}"
-        with locked(folder / run.folder) as lock:
-            if lock is None:
-                say(f"{name}: another process is at it; passed over")
-                continue
-            if state(run, folder) == "finished":  # by another process in the meantime
-                continue
-            seconds = _run_steps(study, run, folder, lock, partial(_say_of, name, say))
-        ended = f"{_headline(study, run, folder)}, " if state(run, folder) == "finished" else "failed after "
-        say(f"{name}: {ended}{_duration(seconds)}{_left(runs, len(waiting) - place - 1, folder)}")
+    left, busy = len(waiting), list[Run]()
+    for patience, some in ((0.0, waiting), (PATIENCE, busy)):  # those that another process is at once more, at the end
+        for run in some:
+            name = f"[{runs.index(run) + 1}/{len(runs)}] {name_of(run)}"
+            with locked(folder / run.folder, patience) as lock:
+                if lock is None:
+                    busy += [] if patience else [run]
+                    if patience:
+                        say(f"{name}: another process is at it; passed over")
+                    continue
+                left -= 1
+                if state(run, folder) == "finished":  # by another process in the meantime
+                    continue
+                seconds = _run_steps(study, run, folder, lock, partial(_say_of, name, say))
+            ended = f"{_headline(study, run, folder)}, " if state(run, folder) == "finished" else "failed after "
+            say(f"{name}: {ended}{_duration(seconds)}{_left(runs, left, folder)}")
 
 
 def _say_of(name: str, say: Callable[[str], None], text: str) -> None:
