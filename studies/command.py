@@ -27,7 +27,10 @@ HELP = """belvedere study: many runs of a grid and its seeds, and what they came
   ... --run N        only run N, from 0 on, and no table; the same study may be run by several processes at once
   ... --slurm [FILE] prints a SLURM job array, a task a run; FILE is a copy of configs/studies/slurm/default.yaml
 
-NAME is a file of yours, or one of the shipped: {shipped}. On top of it go
+NAME is a file of yours, or one of the shipped:
+  {shipped}
+
+On top of it go
 
   --output FOLDER                    runs/studies/NAME where it is not given
   --seeds '[0, 1, 2]'                these seeds

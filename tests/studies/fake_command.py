@@ -1,7 +1,8 @@
 """Stands in for `python -m tasks` where a study's processes are tested: leaves what a run leaves, in a moment.
 
-`--model.act` says what it does: `fails` and `fails_test` end with an error unless the file $MENDED is there, `slow` keeps
-training until it is ended, after its first checkpoint if `$CHECKPOINT` is set. Each call is a line of the file $CALLS.
+`--model.act` says what it does: `fails` and `fails_test` end with an error, `slow` keeps training until it is ended,
+after its first checkpoint if $CHECKPOINT is set; none of these once the file $MENDED is there. Each call is a line of
+the file $CALLS.
 """
 
 import os
