@@ -60,7 +60,7 @@ summary { cursor: pointer; margin: .8rem 0 }
   @page { size: A4 landscape; margin: 14mm }
   body { padding: 0; max-width: none; font-size: 11pt } h2, h3 { break-after: avoid }
   tr, figure, pre, .warn { break-inside: avoid } figure img { max-height: 165mm; border: 0; padding: 0 }
-  .wide { overflow: visible } th, td { padding: .2rem .45rem; white-space: normal } table { font-size: 8.5pt }
+  .wide { overflow: visible } th, td { padding: .16rem .35rem } table { font-size: 7.5pt }
   .bar, .dot { print-color-adjust: exact } summary { display: none }
   details::details-content { content-visibility: visible; block-size: auto } }
 """
