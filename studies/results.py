@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from studies.plan import Run, Study
+from studies.study_file import RECORDED
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RECORDED = ("best_epoch", "epochs", "seconds", "peak_bytes", "parameters")
-SIZE = ("size", "output_size", "load_size", "squeeze", "window", "pyramid_levels")  # arguments of the data modules
+# Arguments of the data modules.
+SIZE = ("size", "output_size", "load_size", "squeeze", "window", "pyramid_levels")
+TRUTH = ("classes", "labels", "statistic", "threshold")
 SPLIT = ("split_seed", "val_fraction", "test_fraction", "test_list")
 # What figures depend on beside the network. Words for a reader by the column of the results.
 MEANING = {
     "data.size": "size of the pictures",
+    "data.truth": "truth",
     "data.split": "split",
     "data.test_pictures": "number of test pictures",
     "data_fingerprint": "fingerprint of the data",
@@ -72,13 +75,9 @@ def mixed(rows: "pd.DataFrame") -> list[str]:
         return []
     counts = "; ".join(f"{letter}: {_named(rows, those)}" for letter, those in alike)
     said = [f"These figures were not all measured alike; compare only rows of one letter with each other. {counts}."]
-    explained: list[str] = []
     for name, words in MEANING.items():
         values = rows[name].fillna("unknown").astype(str)
-        # A size that differs changes the fingerprint too: said once.
-        follows = explained and values.groupby([rows[other] for other in explained], dropna=False).nunique().max() == 1
-        if values.nunique() > 1 and not follows:
-            explained.append(name)
+        if values.nunique() > 1:
             parts = (f"{', '.join(value[:80] for value in dict.fromkeys(values[those.index]))} in {letter}"
                      for letter, those in alike)  # fmt: skip
             said.append(f"The {words} differs: {'; '.join(parts)}.")
@@ -103,11 +102,11 @@ def _row(run: Run, folder: Path, figures: list[str]) -> dict[str, Any]:
     from studies.running import state
 
     place = folder / run.folder
-    tested = [row for row in read_table(place / "test" / "metrics.csv") if any(key.startswith("test/") for key in row)]
+    tested = read_table(place / "test" / "metrics.csv")
     intervals = {row["figure"]: row for row in read_table(place / "test" / "intervals.csv")}
     row: dict[str, Any] = {"cell": run.cell, **run.labels, "seed": run.seed}
     for figure in figures:
-        row[figure] = _number(tested[-1].get(figure)) if tested else math.nan
+        row[figure] = _number(next((line[figure] for line in reversed(tested) if line.get(figure)), None))
         row[figure + "_low"], row[figure + "_high"] = (
             _number(intervals.get(figure, {}).get(end)) for end in ("low", "high")
         )
@@ -116,6 +115,7 @@ def _row(run: Run, folder: Path, figures: list[str]) -> dict[str, Any]:
     versions = record.get("versions", {})
     return row | _training(record) | {
         "data.size": _text(data, SIZE),
+        "data.truth": _text(data, TRUTH),
         "data.split": _text(data, SPLIT),
         "data.test_pictures": record.get("pictures", {}).get("test"),
         "data_fingerprint": record.get("data_fingerprint"),
@@ -135,13 +135,15 @@ def _training(record: dict[str, Any]) -> dict[str, Any]:
 def _data(config: dict[str, Any]) -> dict[str, Any]:
     """Arguments of the data module."""
     data = config.get("data") or {}
-    arguments: dict[str, Any] = data.get("init_args", data)
+    arguments: dict[str, Any] = dict(data.get("init_args", data))
+    if not str(data.get("class_path")).endswith("RoadsDataModule"):
+        arguments.pop("window", None)  # what is seen around a pixel, or at once in predict: no other pixels are scored
     return arguments
 
 
 def _text(arguments: dict[str, Any], names: tuple[str, ...]) -> str | None:
     """Arguments in words, those that say something."""
-    said = {name: arguments[name] for name in names if arguments.get(name) not in (None, False)}
+    said = {name: value for name in names if (value := arguments.get(name)) is not None and value is not False}
     return ", ".join(f"{name} {value}" for name, value in said.items()) or None
 
 
@@ -158,8 +160,8 @@ def _letters(rows: "pd.DataFrame") -> list[str]:
 
 def _named(rows: "pd.DataFrame", those: "pd.DataFrame") -> str:
     """Which runs these are among all: by the labels of an axis where these are what they have in common."""
-    axes = list(rows.columns[1 : rows.columns.get_loc("definition") - 1])
-    for axis in axes:
+    columns = list(rows.columns)
+    for axis in columns[1 : columns.index("seed")]:
         labels = list(dict.fromkeys(those[axis]))
         if len(rows[rows[axis].isin(labels)]) == len(those) and len(labels) < rows[axis].nunique():
             return f"{axis} {', '.join(labels)}"
