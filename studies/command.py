@@ -133,11 +133,7 @@ def status_text(planned: Study, folder: Path) -> str:
 def write_outputs(planned: Study, folder: Path) -> None:
     """Writes the results, the table, the figures and the report of what there is, and says where."""
     from studies.figures import write_figures
-
-    try:
-        from studies.report import write_report  # type: ignore[import-untyped,unused-ignore]
-    except ModuleNotFoundError:  # until that branch is merged
-        write_report = None
+    from studies.report import write_report
 
     rows, states = read_results(planned, folder), read_states(planned, folder)
     text = table_text(planned, rows, states)
@@ -145,8 +141,8 @@ def write_outputs(planned: Study, folder: Path) -> None:
     write_results(rows, folder / "results.csv")
     write_table(text, folder / "table.md")
     drawn = write_figures(planned, rows, folder)
-    reports = [write_report(planned, rows, states, drawn, folder)] if write_report else []
-    for path in (folder / "results.csv", folder / "table.md", *(figure.path for figure in drawn), *reports):
+    report = write_report(planned, rows, states, drawn, folder)
+    for path in (folder / "results.csv", folder / "table.md", *(figure.path for figure in drawn), report):
         print(path)
 
 
