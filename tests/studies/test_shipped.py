@@ -54,7 +54,7 @@ def test_every_run_is_expanded(name: str) -> None:
         _, *words = expanded(["fit", *run.arguments])
         configs = [value for option, value in zip(words[::2], words[1::2], strict=True) if option == "--config"]
         assert configs
-        assert all(Path(config).is_absolute() for config in configs)
+        assert all(Path(config).is_file() for config in configs)
     assert len({run.arguments for run in study.runs}) == len(study.runs)
     assert len({run.folder for run in study.runs}) == len(study.runs)
 
