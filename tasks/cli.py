@@ -10,20 +10,21 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, LastCheckpoint, Summary, TrainingError
+from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, TrainingError
 from callbacks.config import SaveConfig
 from callbacks.curves import Curves
 from callbacks.features import FeatureWriter
 from callbacks.loggers import WandbLogger
 from callbacks.panels import Panels
 from callbacks.progress import ProgressBar
+from callbacks.resuming import LastCheckpoint
 from datamodules.base import ImageDataModule
 from datamodules.files import DataError, refuse
 from datamodules.in_order import InOrder
 from tasks.arguments import SHIPPED, expanded
 from tasks.base import ImageTask
 from tasks.boosting import TreesError
-from tasks.checkpoints import ArgumentError, check_fit, output_folder
+from tasks.checkpoints import ArgumentError, check_fit, output_folder, resumed_from
 from tasks.features import Features, Vector
 from tasks.networks.weights import WeightsError
 from tasks.parser import Parser, ParserError, nearest, readable
@@ -55,6 +56,10 @@ class BelvedereCLI(LightningCLI):
         parser.link_arguments("monitor", "early_stopping.monitor")
         parser.link_arguments("monitor", "early_stopping.mode", compute_fn=mode_of)
         parser.add_lightning_class_args(Panels, "panels")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
+        parser.add_argument(
+            "--resume", type=Literal["auto"] | None, help="auto: fit goes on from its folder's newest state."
+        )
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the run's config came first, so that what was typed wins over what a checkpoint remembers."""
@@ -84,6 +89,8 @@ class BelvedereCLI(LightningCLI):
         self.folder = output_folder(command, word, config)
         if self.folder.exists() and not self.folder.is_dir():
             raise ArgumentError(f"--output {self.folder} is a file; a folder was wanted.")
+        if command == "fit" and config.resume:
+            config.ckpt_path = resumed_from(self.folder, config)
         config.trainer.default_root_dir = str(self.folder)
         config.trainer.logger = self._loggers(config.trainer.get("logger"), word)
 
@@ -122,7 +129,7 @@ class BelvedereCLI(LightningCLI):
         callbacks: list[Callback] = [ProgressBar()]
         if self.subcommand == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(monitor, mode), Summary(monitor, mode)]
-            callbacks += [BestCheckpoint(monitor, mode), LastCheckpoint()]
+            callbacks.append(BestCheckpoint(monitor, mode))
         else:
             self._parser(self.subcommand).callback_keys.clear()
         self.trainer_defaults = {"callbacks": callbacks}
