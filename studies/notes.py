@@ -63,10 +63,10 @@ def state(run: Run, folder: Path) -> str:
     return "begun" if note.failed is None else "failed"
 
 
-def last_checkpoint(place: Path) -> Path | None:
-    """What a run's training goes on from; None where there is none, or one that is not whole."""
-    path = place / "checkpoints" / "last.ckpt"
-    return path if zipfile.is_zipfile(path) else None  # torch's format; the end of the file says so
+def has_checkpoint(place: Path) -> bool:
+    """Whether a run's training left something whole to go on from."""
+    # torch's format is zip, whose last bytes say whether it is all there
+    return any(zipfile.is_zipfile(place / "checkpoints" / name) for name in ("last.ckpt", "preempted.ckpt"))
 
 
 def claim(study: Study, folder: Path) -> None:
@@ -101,7 +101,7 @@ def check_folder(study: Study, folder: Path) -> None:
         note = read_note(place)
         if note is None or note.arguments == list(run.arguments):
             continue
-        if "fit" in note.seconds or last_checkpoint(place):
+        if "fit" in note.seconds or has_checkpoint(place):
             raise StudyError(
                 f"{place} was begun with other options: {_difference(note.arguments, run.arguments)}. Give the options "
                 "that the study was begun with, or another --output for those you have now."

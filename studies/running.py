@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from studies.notes import LOG, NOTE, Note, last_checkpoint, read_note, state, steps, write_note
+from studies.notes import LOG, NOTE, Note, has_checkpoint, read_note, state, steps, write_note
 from studies.plan import Run, Study
 from studies.processes import LOCK, locked, run_command
 from studies.results import read_table
@@ -79,14 +79,14 @@ def _run_steps(study: Study, run: Run, folder: Path, lock: int, say: Callable[[s
     write_note(note, place)
     began = time.monotonic()
     todo = [step for step in steps(study.after) if step not in note.seconds]
-    checkpoint = last_checkpoint(place)
-    say(", ".join(todo) + (" from its last checkpoint" if "fit" in todo and checkpoint else ""))
-    if "fit" in todo and checkpoint is None:
+    half = "fit" in todo and has_checkpoint(place)
+    say(", ".join(todo) + (" from its last checkpoint" if half else ""))
+    if "fit" in todo and not half:
         _clear(place)
     for step in todo:
         if step == "fit":
-            words = ["fit", *run.arguments, "--seed_everything", str(run.seed), "--output", str(place)]
-            words += ["--ckpt_path", str(checkpoint)] if checkpoint else []
+            words = ["fit", *run.arguments, "--seed_everything", str(run.seed), "--output", str(place),
+                     "--resume", "auto"]  # fmt: skip
         else:
             words = [*shlex.split(step), "--ckpt_path", str(place / "checkpoints" / "best.ckpt")]
         log, step_began = place / LOG, time.monotonic()

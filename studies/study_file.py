@@ -19,7 +19,8 @@ TAKEN = ("cell", "definition", "seed", "state", "arguments", "folder", "versions
          *RECORDED)  # fmt: skip  # columns of results.csv, where axes are columns too
 AFTER = ("validate", "predict", "features")
 OURS = {"output": "the study has an --output, and a folder in it for each run", "seed_everything": "give seeds",
-        "ckpt_path": "the study goes on with its runs by itself"}  # fmt: skip
+        "ckpt_path": "the study goes on with its runs by itself",
+        "resume": "the study goes on with its runs by itself"}  # fmt: skip
 """Options that the study gives each run itself, and what to do in their place."""
 
 Options = dict[str, Any]

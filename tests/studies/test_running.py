@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from studies import running
-from studies.notes import check_folder, claim, last_checkpoint, read_note
+from studies.notes import check_folder, claim, has_checkpoint, read_note
 from studies.plan import Study, read_study
 from studies.processes import locked
 from studies.running import failure, run_study, state
@@ -82,7 +82,7 @@ def test_every_run_is_trained_tested_and_followed_by_what_comes_after(
     seen = ["WANDB_RUN_GROUP=quokka", "WANDB_NAME=one--seed-1", "BELVEDERE_RUN=None"]
     best = ["--ckpt_path", str(place / "checkpoints" / "best.ckpt")]
     assert found[3] == ["fit", "--config", "any", "--model.act", "good", "--seed_everything", "1", "--output",
-                        str(place), *seen]  # fmt: skip
+                        str(place), "--resume", "auto", *seen]  # fmt: skip
     assert found[4] == ["test", *best, *seen]
     assert found[5] == ["predict", "--data.pictures", "my album", *best, *seen]
     assert said[0] == "[1/4] One, seed 0: fit, test, predict --data.pictures 'my album'"
@@ -147,13 +147,11 @@ def test_half_a_training_goes_on_from_its_checkpoint(
             file.writestr("weights", os.urandom(1000))
     path = broken / "checkpoints" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:-50])
-    assert last_checkpoint(broken) is None
-    assert last_checkpoint(tmp_path) is None
+    assert [has_checkpoint(place) for place in (whole, broken, tmp_path)] == [True, False, False]
     said = run_all(study, folder)
     assert said[0] == "[1/2] One, seed 0: fit, test from its last checkpoint"
-    first, _, second, _ = calls()
-    assert first[-5:-3] == ["--ckpt_path", str(whole / "checkpoints" / "last.ckpt")]
-    assert "--ckpt_path" not in second
+    assert [call[0] for call in calls()] == ["fit", "test", "fit", "test"]
+    assert said[2] == "[2/2] Two, seed 0: fit, test"
     assert (whole / "metrics.csv").read_text().count("\n") == 4
     assert (broken / "metrics.csv").read_text() == "epoch,val/dice\n0,0.5\n"  # anew, not after what was there
 
