@@ -118,7 +118,9 @@ def study_file(tmp_path: Path) -> Callable[..., Path]:
     def write(**changes: Any) -> Path:
         said = yaml.safe_load(FILE) | changes
         path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump({key: value for key, value in said.items() if value is not None}, sort_keys=False))
+        path.write_text(
+            yaml.safe_dump({key: value for key, value in said.items() if value is not None}, sort_keys=False)
+        )
         return path
 
     return write
