@@ -138,8 +138,11 @@ def make(study_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Mo
             tested = (folder / run.folder / "test" / "metrics.csv").is_file()
             return result.states.get(run.folder, "finished" if tested else "waiting")
 
+        def failure(run: Run, folder: Path) -> str:
+            return f"{run.cell}: <why> it failed" if state(run, folder) == "failed" else ""
+
         running = ModuleType("studies.running")
-        running.state = state  # type: ignore[attr-defined]
+        running.state, running.failure = state, failure  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "studies.running", running)
         return result
 
