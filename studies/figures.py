@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-WIDTH = 7.8  # inches of a panel's pictures, side by side
+WIDTH, WIDEST = 7.8, 5.0  # inches of a panel's pictures, side by side, and of one at most
 DENSITY = 125  # of their pixels, an inch
 
 
@@ -89,7 +89,7 @@ def drawn_panel(study: Study, folder: Path) -> "Figure | None":
     names = [names[place] for place in sorted({0, len(names) // 2, len(names) - 1})] if names else []
     if not names:
         return None
-    width = WIDTH / len(names)
+    width = min(WIDTH / len(names), WIDEST)
     shown = [[_read(pictures[name], round(width * DENSITY)) for name in names] for pictures in found.values()]
     aspect = max(picture.shape[0] / picture.shape[1] for row in shown for picture in row)
     figure = new_figure(1.6 + width * len(names), 0.4 + (width * aspect + 0.05) * len(shown))

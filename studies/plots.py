@@ -28,6 +28,8 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
         study: The study.
         folder: Its folder; runs that are not finished are drawn as far as they are.
     """
+    from matplotlib.ticker import MaxNLocator
+
     curves = {run.folder: read_curves(folder / run.folder / "metrics.csv", study.curve) for run in study.runs}
     values = [value for stages in curves.values() for stage in stages.values() for value in stage.values()]
     if not values:
@@ -42,7 +44,7 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
     for axes in grid.flat[len(cells) :]:
         axes.set_axis_off()
     for axes, (labels, runs) in zip(grid.flat, cells.items(), strict=False):
-        plain(axes, shortened(" · ".join(labels), font_of(19), 2.5 * 150))
+        plain(axes, named(labels, 19, 320))
         known = [run for run in runs if any(curves[run.folder].values())]
         if not known:
             axes.text(0.5, 0.5, "no epoch yet" if runs else "impossible", transform=axes.transAxes, ha="center",
@@ -55,8 +57,10 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
                 axes.plot(best, curves[run.folder]["val"][best], "o", color=STAGES[1][2], markersize=5,
                           markeredgecolor="white", markeredgewidth=0.7, zorder=4)  # fmt: skip
     grid[0, 0].set_ylim(*_limits(values))
-    for axes in grid[-1]:
+    for axes in grid.flat[max(0, len(cells) - columns) : len(cells)]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
         axes.set_xlabel("epoch", fontsize=8)
+    grid[0, 0].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     handles: dict[str, Artist] = {}
     for axes in grid.flat:
         drawn, names = axes.get_legend_handles_labels()
@@ -81,7 +85,7 @@ def drawn_bars(study: Study, rows: "pd.DataFrame") -> "Figure | None":
     mixed = rows["definition"].nunique() > 1
     bars: list[tuple[str, str, str, pd.DataFrame]] = []
     for labels, runs in cells_of(study).items():
-        name = shortened(" · ".join(labels), font_of(17), 3.2 * 150)
+        name = named(labels, 17, 480)
         mine = rows[rows["cell"] == runs[0].cell] if runs else rows.iloc[:0]
         if mine.empty:
             bars.append((name, labels[0], "not measured yet" if runs else "impossible", mine))
@@ -95,9 +99,10 @@ def drawn_bars(study: Study, rows: "pd.DataFrame") -> "Figure | None":
         plain(axes, title)
         axes.grid(axis="x", color="0.92")
         axes.grid(visible=False, axis="y")
+        axes.axvline(0, color="0.2", linewidth=0.8)
         for place, (_, label, missing, those) in enumerate(bars):
             _draw_bar(axes, place, those, column, colors[label], missing)
-        axes.margins(x=0.12)
+        axes.margins(x=0.18)
     right.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     left.set_yticks(range(len(bars)), [name for name, *_ in bars], fontsize=8)
     left.set_ylim(len(bars) - 0.4, -0.6)
@@ -145,16 +150,19 @@ def _draw_bar(axes: "Axes", place: int, rows: "pd.DataFrame", column: str, color
         axes.text(0, place, f" {missing}", va="center", fontsize=8, color="0.45")
         return
     axes.barh(place, found.mean, height=0.62, color=color, alpha=0.75)
-    right = found.mean
+    ends = [found.mean]
     if found.seeds > 1:
         values = rows[column].dropna().astype(float)
         axes.plot(values, [place] * len(values), "o", color="0.2", markersize=2.5)
-        right = max(right, values.max())
+        ends += list(values)
     elif not math.isnan(found.low):
         axes.plot([found.low, found.high], [place, place], color="0.2", linewidth=1)
-        right = max(right, found.high)
+        ends += [found.low, found.high]
     text = f"{found.mean:.3f}" if abs(found.mean) < 2 and column != "best_epoch" else f"{found.mean:,.4g}"
-    axes.annotate(text, (right, place), (4, 0), textcoords="offset points", va="center", fontsize=8, color="0.3")
+    end, way, side = (max(ends), 4, "left") if found.mean >= 0 else (min(ends), -4, "right")
+    axes.annotate(
+        text, (end, place), (way, 0), textcoords="offset points", ha=side, va="center", fontsize=8, color="0.3"
+    )
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
@@ -165,6 +173,16 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
     room = max(high - low, 1e-3)
     low, high = max(min(values), low - room), min(max(values), high + room)
     return low - 0.05 * room, high + 0.05 * room
+
+
+def named(labels: Sequence[str], size: int, width: float) -> str:
+    """Labels of a cell in one line of at most this many pixels, for letters of this size; long ones give way first."""
+    font = font_of(size)
+    room, shown = width - (len(labels) - 1) * font.getlength(" · "), dict.fromkeys(range(len(labels)), "")
+    for count, place in enumerate(sorted(shown, key=lambda place: font.getlength(labels[place]))):
+        shown[place] = shortened(labels[place], font, room / (len(labels) - count))
+        room -= font.getlength(shown[place])
+    return " · ".join(shown.values())
 
 
 def plain(axes: "Axes", title: str) -> None:

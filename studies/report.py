@@ -132,7 +132,9 @@ def _run_table(study: Study, rows: "pd.DataFrame", folder: Path, name: str) -> s
 
 
 def _runs(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str], folder: Path) -> str:
-    """Every run, and what its training took."""
+    """Every run, what its training took, and why it failed."""
+    from studies.running import failure
+
     known = {row["folder"]: row for row in rows.to_dict("records")}
     headline = study.columns[0]
     heads = [*study.axes, "seed", "state", headline.title, "best epoch", "epochs", "time", "memory", "parameters"]
@@ -143,8 +145,10 @@ def _runs(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str], folder
         lines.append([*run.labels.values(), str(run.seed), states[run.folder], _number(figure, headline),
                       *map(_text, epochs), _time(record.get("seconds")), _memory(record.get("peak_bytes")),
                       _text(record.get("parameters")), run.folder.as_posix()])  # fmt: skip
+    reasons = "\n\n".join(text for run in study.runs if (text := failure(run, folder)))
+    failed = f"<h3>Failed</h3>\n<pre>{escape(reasons)}</pre>" if reasons else ""
     note = "Times are of training with its validation, hours:minutes:seconds; memory is the most that it had at once."
-    return section("Runs", html_table(lines, len(study.axes) + 2, words=["folder"]), paragraph(note, "dim"))
+    return section("Runs", html_table(lines, len(study.axes) + 2, words=["folder"]), paragraph(note, "dim"), failed)
 
 
 def _versions(rows: "pd.DataFrame") -> str:

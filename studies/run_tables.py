@@ -36,6 +36,7 @@ def joined_table(study: Study, rows: "pd.DataFrame", folder: Path, name: str) ->
     heads = list(dict.fromkeys(head for _, line in found for head in line))
     numbers = [head for head in heads if _is_number([line.get(head) or "" for _, line in found])]
     words = [head for head in heads if head not in numbers]
+    places = {head: _places([line.get(head) or "" for _, line in found]) for head in numbers}
     marks = [*study.axes, *(["definition"] if rows["definition"].nunique() > 1 else [])]
     groups: dict[tuple[str, ...], list[tuple[int, dict[str, str]]]] = {}
     for run, line in found:
@@ -46,9 +47,11 @@ def joined_table(study: Study, rows: "pd.DataFrame", folder: Path, name: str) ->
     shown = ["measured as" if mark == "definition" else mark for mark in marks] + words
     if any(len({seed for seed, _ in lines}) < len(lines) for lines in groups.values()):
         each = [(key, seed, line) for key, lines in groups.items() for seed, line in lines]
-        values = [[*key, str(seed), *(_told([line], head) for head in numbers)] for key, seed, line in each]
+        values = [
+            [*key, str(seed), *(_told([line], head, places[head]) for head in numbers)] for key, seed, line in each
+        ]
         return [[*shown, "seed", *numbers], *values], EACH
-    values = [[*key, str(len(lines)), *(_told([line for _, line in lines], head) for head in numbers)]
+    values = [[*key, str(len(lines)), *(_told([line for _, line in lines], head, places[head]) for head in numbers)]
               for key, lines in groups.items()]  # fmt: skip
     return [[*shown, "seeds", *numbers], *values], MEANS
 
@@ -61,14 +64,20 @@ def _is_number(texts: Sequence[str]) -> bool:
         return False
 
 
-def _told(lines: Sequence[Mapping[str, str]], head: str) -> str:
-    """A number of some lines: itself where all say the same, otherwise its mean and deviation."""
+def _places(texts: Sequence[str]) -> int:
+    """Decimals that numbers are told with: none where all are whole."""
+    values = [value for value in map(float, filter(None, texts)) if math.isfinite(value)]
+    return 0 if all(map(float.is_integer, values)) else max(map(decimals_of, values))
+
+
+def _told(lines: Sequence[Mapping[str, str]], head: str, decimals: int) -> str:
+    """A number of some lines: itself where all say the same whole one, otherwise its mean and deviation."""
     texts = [line.get(head) or "nan" for line in lines]
     values = [value for value in map(float, texts) if not math.isnan(value)]
     if not values:
         return NONE
-    mean = statistics.fmean(values)
-    decimals = 0 if all(value.is_integer() for value in values) and len(set(values)) == 1 else decimals_of(mean)
-    if len(values) == 1 or (decimals == 0 and len(set(values)) == 1):
+    mean, same = statistics.fmean(values), len(set(values)) == 1
+    if len(values) == 1 or (decimals == 0 and same):
         return f"{mean:,.{decimals}f}"
+    decimals = max(1, decimals)  # means of whole numbers are none
     return f"{mean:,.{decimals}f} ± {statistics.stdev(values):,.{decimals}f}"

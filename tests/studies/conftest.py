@@ -118,7 +118,9 @@ def study_file(tmp_path: Path) -> Callable[..., Path]:
     def write(**changes: Any) -> Path:
         said = yaml.safe_load(FILE) | changes
         path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump({key: value for key, value in said.items() if value is not None}, sort_keys=False))
+        path.write_text(
+            yaml.safe_dump({key: value for key, value in said.items() if value is not None}, sort_keys=False)
+        )
         return path
 
     return write
@@ -136,8 +138,11 @@ def make(study_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.Mo
             tested = (folder / run.folder / "test" / "metrics.csv").is_file()
             return result.states.get(run.folder, "finished" if tested else "waiting")
 
+        def failure(run: Run, folder: Path) -> str:
+            return f"{run.cell}: <why> it failed" if state(run, folder) == "failed" else ""
+
         running = ModuleType("studies.running")
-        running.state = state  # type: ignore[attr-defined]
+        running.state, running.failure = state, failure  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "studies.running", running)
         return result
 

@@ -98,9 +98,9 @@ def test_a_study_is_found_by_path_and_by_name(tmp_path: Path, monkeypatch: pytes
     own.touch()
     assert find_study("clouds") == own
     assert find_study(str(own)) == own
-    with pytest.raises(StudyError, match="Did you mean roads?"):
+    with pytest.raises(StudyError, match=r"Did you mean roads\?"):
         find_study("raods")
-    with pytest.raises(StudyError, match="Shipped: aesthetics, aesthetics_delta, .*, roads"):
+    with pytest.raises(StudyError, match=r"Shipped: aesthetics, aesthetics_delta, .*, roads"):
         find_study("xyz")
 
 

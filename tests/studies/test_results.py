@@ -121,7 +121,9 @@ def test_differences_are_all_said(make: Make) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("word", "letters"), [("avalanches", ["A", "A"]), ("clouds", ["A", "A"]), ("roads", ["A", "B"])])
+@pytest.mark.parametrize(
+    ("word", "letters"), [("avalanches", ["A", "A"]), ("clouds", ["A", "A"]), ("roads", ["A", "B"])]
+)
 def test_a_window_counts_where_it_is_what_is_scored(make: Make, word: str, letters: list[str]) -> None:
     made = make()
     for seed in (0, 1):

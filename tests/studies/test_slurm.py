@@ -148,7 +148,9 @@ def test_logs_lie_in_the_folder_of_the_study(
     assert found["output"].strip("'") == f"{tmp_path}/{folder}/slurm/%a.log".replace("a%b", "a%%b")
 
 
-@pytest.mark.parametrize("typed", [["belvedere", "study", "tiny"], ["belvedere", "study", "it's", "--data.root", "a b;c"]])
+@pytest.mark.parametrize(
+    "typed", [["belvedere", "study", "tiny"], ["belvedere", "study", "it's", "--data.root", "a b;c"]]
+)
 def test_bash_understands_the_script(script: Callable[..., str], tmp_path: Path, typed: list[str]) -> None:
     (tmp_path / "job.sh").write_text(script("setup: ['source venv/bin/activate']", typed))
     subprocess.run(["bash", "-n", "job.sh"], check=True)

@@ -139,7 +139,9 @@ def test_markdown_is_a_table_of_aligned_columns() -> None:
     ]
 
 
-@pytest.mark.parametrize(("size", "decimals"), [(0.0, 3), (-1.99, 3), (2.0, 2), (-19.0, 2), (20, 1), (999, 1), (1e3, 0)])
+@pytest.mark.parametrize(
+    ("size", "decimals"), [(0.0, 3), (-1.99, 3), (2.0, 2), (-19.0, 2), (20, 1), (999, 1), (1e3, 0)]
+)
 def test_decimals_follow_the_size(size: float, decimals: int) -> None:
     assert decimals_of(size) == decimals
 
