@@ -1,6 +1,9 @@
 """The command line: `belvedere` = `python -m tasks`."""
 
 import sys
+from contextlib import nullcontext
+
+from tasks.signals import noted
 
 HELP = """belvedere: five picture tasks for few pictures, on one command line
 
@@ -32,15 +35,17 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: What was typed after `belvedere`; None takes it from the process.
 
     Returns:
-        The exit code: 0, or 2 where the user's input was refused.
+        The exit code: 0; 2 where the user's input was refused; 75 where a training was asked to end by SIGUSR1 or
+        SIGTERM and has saved its state.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP)  # at once: importing the libraries takes seconds
         return 0
-    from tasks.cli import run
+    with noted() if arguments[0] == "fit" else nullcontext():
+        from tasks.cli import run
 
-    return run(arguments)
+        return run(arguments)
 
 
 if __name__ == "__main__":

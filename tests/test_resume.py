@@ -17,8 +17,8 @@ CSV = "trainer: {logger: [{class_path: callbacks.loggers.CSVLogger}]}"
 PLATEAU = ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss",
            "--model.scheduler.patience", "0"]  # fmt: skip
 STEPS = {"clouds": 3, "roads": 2, "avalanches": 4, "colorization": 3, "aesthetics": 4}  # of an epoch
-TASKS = {"clouds": ["--config", "clouds/demo", "--model.architecture", "pspnet", "--data.size", "[33,48]", "--data.output_size", "[35,53]",
-                    "--data.batch_size", "5", *PLATEAU],
+TASKS = {"clouds": ["--config", "clouds/demo", "--model.architecture", "pspnet", "--data.size", "[33,48]",
+                    "--data.output_size", "[35,53]", "--data.batch_size", "5", *PLATEAU],
          "roads": ["--config", "roads/vgg10", "--data.size", "[32,32]", "--data.window", "[64,64]",
                    "--data.strategy", "both", "--data.flips", "true", "--data.batch_size", "2",
                    "--data.samples_per_category", "3"],
