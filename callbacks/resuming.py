@@ -37,14 +37,14 @@ class LastCheckpoint(Checkpoint):
                 raise ValueError(f"{name} is {value}; null or a number above 0 was wanted")
         self.minutes, self.steps = minutes, steps
         self._written = time.monotonic()
-        self._between = False
         self._step = 0  # that it was last written at
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock, and takes back what was logged after the state that the run starts from."""
         self._written = time.monotonic()
-        if self._between:  # with max_steps, Lightning takes any checkpoint for one of the middle of an epoch
-            trainer.fit_loop.epoch_loop.restarting = False
+        progress = trainer.fit_loop.epoch_progress.current
+        if progress.started == progress.completed:  # between epochs
+            trainer.fit_loop.epoch_loop.restarting = False  # which Lightning takes for true with max_steps
             self._step = trainer.global_step
         for logger in trainer.loggers:
             if isinstance(logger, CSVLogger) and trainer.is_global_zero:
@@ -64,11 +64,11 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes before the next epoch: at the end of one, schedule and log are not yet where they should be."""
         if trainer.global_step > self._step:
-            self._write(trainer, between=True)
+            self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes after the last epoch."""
-        self._write(trainer, between=True)
+        self._write(trainer)
 
     def _due(self, trainer: Trainer) -> bool:
         if self.steps is not None and trainer.global_step % self.steps == 0:
@@ -82,24 +82,16 @@ class LastCheckpoint(Checkpoint):
         now_and_then = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]  # untyped there
         return now_and_then and bool(trainer.strategy.broadcast(due))
 
-    def _write(self, trainer: Trainer, between: bool = False) -> None:
-        self._between, self._step = between, trainer.global_step
+    def _write(self, trainer: Trainer) -> None:
         write_state(trainer, "last.ckpt")
-        self._written = time.monotonic()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Whether the checkpoint stands between epochs."""
-        return {"between": self._between}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up where the checkpoint stands."""
-        self._between = state_dict["between"]
+        self._written, self._step = time.monotonic(), trainer.global_step
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keeps what the epoch has counted; between epochs it is kept that the next one has not begun."""
-        if self._between:
-            for progress in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
-                progress["ready"] = progress["started"]
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        if progress["current"]["started"] == progress["current"]["processed"]:
+            for each in progress.values():
+                each["ready"] = each["started"]
         elif isinstance(pl_module, ImageTask):
             checkpoint[METERS] = gathered(pl_module.meter("train").counted(), trainer.world_size)
 
@@ -127,7 +119,7 @@ def write_state(trainer: Trainer, name: str) -> Path:
     """
     path = Path(trainer.default_root_dir) / "checkpoints" / name
     temporary = path.with_name(f"{name}.part")
-    trainer.save_checkpoint(temporary)
+    trainer.save_checkpoint(temporary, weights_only=False)
     if trainer.is_global_zero:
         temporary.replace(path)
     trainer.strategy.barrier()

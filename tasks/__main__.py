@@ -1,6 +1,9 @@
 """The command line: `belvedere` = `python -m tasks`."""
 
 import sys
+from contextlib import nullcontext
+
+from tasks.signals import noted
 
 HELP = """belvedere: five picture tasks for few pictures, on one command line
 
@@ -35,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: What was typed after `belvedere`; None takes it from the process.
 
     Returns:
-        The exit code: 0, or 2 where the user's input was refused; a study's own is 1 where a run is not finished.
+        The exit code: 0; 2 where the user's input was refused; 75 where a training was asked to end by SIGUSR1 or
+        SIGTERM and has saved its state. A study's own are those of `studies.command.study`.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -45,9 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
         from studies.command import study
 
         return study(arguments[1:])
-    from tasks.cli import run
+    with noted() if arguments[0] == "fit" else nullcontext():
+        from tasks.cli import run
 
-    return run(arguments)
+        return run(arguments)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from callbacks.curves import Curves
 from callbacks.features import FeatureWriter
 from callbacks.loggers import WandbLogger
 from callbacks.panels import Panels
+from callbacks.preemption import Preemption
 from callbacks.progress import ProgressBar
 from callbacks.resuming import LastCheckpoint
 from datamodules.base import ImageDataModule
@@ -55,11 +56,9 @@ class BelvedereCLI(LightningCLI):
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.link_arguments("monitor", "early_stopping.monitor")
         parser.link_arguments("monitor", "early_stopping.mode", compute_fn=mode_of)
-        parser.add_lightning_class_args(Panels, "panels")
-        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
-        parser.add_argument(
-            "--resume", type=Literal["auto"] | None, help="auto: fit goes on from its folder's newest state."
-        )
+        for name, callback in (("panels", Panels), ("last_checkpoint", LastCheckpoint), ("preemption", Preemption)):
+            parser.add_lightning_class_args(callback, name)
+        parser.add_argument("--resume", type=Literal["auto"] | None, help="auto: go on from what --output holds.")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the run's config came first, so that what was typed wins over what a checkpoint remembers."""
@@ -125,11 +124,10 @@ class BelvedereCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with what watches over training where there is any."""
         monitor = self._get(self.config, "monitor")
-        mode = mode_of(monitor)
+        watched = monitor, mode_of(monitor)
         callbacks: list[Callback] = [ProgressBar()]
         if self.subcommand == "fit":
-            callbacks += [FiniteOrStop(monitor), Curves(monitor, mode), Summary(monitor, mode)]
-            callbacks.append(BestCheckpoint(monitor, mode))
+            callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
         else:
             self._parser(self.subcommand).callback_keys.clear()
         self.trainer_defaults = {"callbacks": callbacks}
@@ -150,7 +148,7 @@ class BelvedereCLI(LightningCLI):
         last = self.folder / "checkpoints" / "last.ckpt"
         if config.ckpt_path is not None:
             check_fit(Path(config.ckpt_path), self.model.state_dict())
-        elif last.exists() and "LOCAL_RANK" not in os.environ:
+        elif last.exists() and not config.resume and "LOCAL_RANK" not in os.environ:
             raise ArgumentError(
                 f"{self.folder} holds a run already. Give another --output, or go on with it: --ckpt_path {last}."
             )

@@ -16,7 +16,7 @@ LONGEST = 250
 # What each package may import of ours. Files named here may import more than their package.
 ALLOWED = {"ops": {"ops"}, "datamodules": {"datamodules", "ops"}, "tasks": {"tasks", "ops"},
            "callbacks": {"callbacks", "ops", "tasks.base", "tasks.thresholds", "tasks.decision",
-                         "tasks.boosting"},
+                         "tasks.boosting", "tasks.signals"},
            "studies": {"studies", "callbacks.drawing", "callbacks.charts"}}  # fmt: skip
 COMMAND_LINES = {Path("tasks/cli.py"), Path("tasks/__main__.py")}
 
