@@ -23,7 +23,7 @@ class Note:
 
     Attributes:
         arguments: What `fit` was given.
-        seconds: How long each step took that ended well, by its words.
+        seconds: How long each step took that ended well, by its words; of one that was gone on with, its last part.
         failed: The `step` that failed, its exit `code` and the `last` lines of its log; None where none did.
     """
 

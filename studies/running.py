@@ -19,6 +19,7 @@ from studies.tables import NONE
 
 __all__ = ["run_study", "state"]
 PROGRAM = (sys.executable, "-m", "tasks")
+PREEMPTED = 75  # exit code of a training that a signal asked to end, and that has saved its state
 PATIENCE = 10.0  # seconds that the workers of a killed run's loaders take at most to notice
 SHOWN = 5  # lines of a failed run's log
 
@@ -31,6 +32,9 @@ def run_study(study: Study, runs: Sequence[Run], folder: Path, say: Callable[[st
         runs: Those of its runs that are wanted.
         folder: The study's folder, which is its own: `studies.notes.claim`.
         say: Is given a line when a run begins and when it ends.
+
+    Raises:
+        KeyboardInterrupt: The study or its run was asked to end; the run's process has ended.
     """
     waiting = [run for run in runs if state(run, folder) != "finished"]
     left, busy = len(waiting), list[Run]()
@@ -86,7 +90,7 @@ def _run_steps(study: Study, run: Run, folder: Path, lock: int, say: Callable[[s
     for step in todo:
         if step == "fit":
             words = ["fit", *run.arguments, "--seed_everything", str(run.seed), "--output", str(place),
-                     "--resume", "auto"]  # fmt: skip
+                     "--resume", "auto", "--preemption.requeue", "false"]  # fmt: skip
         else:
             words = [*shlex.split(step), "--ckpt_path", str(place / "checkpoints" / "best.ckpt")]
         log, step_began = place / LOG, time.monotonic()
@@ -94,6 +98,8 @@ def _run_steps(study: Study, run: Run, folder: Path, lock: int, say: Callable[[s
             file.write(f"\n$ belvedere {shlex.join(words)}\n")
         size = log.stat().st_size
         code = run_command([*PROGRAM, *words], log, _environment(study, run), lock)
+        if code == PREEMPTED:
+            raise KeyboardInterrupt  # whoever asked wants the machine, of the other runs too
         if code != 0:
             note.failed = {"step": step, "code": code, "last": _last_lines(log, size)}
             write_note(note, place)

@@ -1,8 +1,8 @@
 """Stands in for `python -m tasks` where a study's processes are tested: leaves what a run leaves, in a moment.
 
 `--model.act` says what it does: `fails` and `fails_test` end with an error, `slow` keeps training until it is ended,
-after its first checkpoint if $CHECKPOINT is set; none of these once the file $MENDED is there. Each call is a line of
-the file $CALLS.
+after its first checkpoint if $CHECKPOINT is set, `gives_way` ends as a training that was asked to; none of these once
+the file $MENDED is there. Each call is a line of the file $CALLS.
 """
 
 import os
@@ -37,6 +37,9 @@ if command == "fit":
             zipfile.ZipFile(run / "checkpoints" / "last.ckpt", "w").close()
         (run / "begun").write_text(str(os.getpid()))
         time.sleep(60)
+    if act == "gives_way" and not mended:
+        zipfile.ZipFile(run / "checkpoints" / "preempted.ckpt", "w").close()
+        sys.exit(75)
     for name in ("last.ckpt", "best.ckpt"):
         zipfile.ZipFile(run / "checkpoints" / name, "w").close()
 if command == "test":

@@ -1,4 +1,5 @@
 import os
+import re
 import shlex
 import sys
 import zipfile
@@ -57,11 +58,11 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
 
 
 def run_all(study: Study, folder: Path) -> list[str]:
-    """Runs all runs of a study and gives the lines that are said."""
+    """Runs all runs of a study and gives the lines that are said, with N for seconds."""
     said: list[str] = []
     claim(study, folder)
     run_study(study, study.runs, folder, said.append)
-    return said
+    return [re.sub(r"\d+ s", "N s", line) for line in said]
 
 
 def states(study: Study, folder: Path) -> list[str]:
@@ -82,12 +83,12 @@ def test_every_run_is_trained_tested_and_followed_by_what_comes_after(
     seen = ["WANDB_RUN_GROUP=quokka", "WANDB_NAME=one--seed-1", "BELVEDERE_RUN=None"]
     best = ["--ckpt_path", str(place / "checkpoints" / "best.ckpt")]
     assert found[3] == ["fit", "--config", "any", "--model.act", "good", "--seed_everything", "1", "--output",
-                        str(place), "--resume", "auto", *seen]  # fmt: skip
+                        str(place), "--resume", "auto", "--preemption.requeue", "false", *seen]  # fmt: skip
     assert found[4] == ["test", *best, *seen]
     assert found[5] == ["predict", "--data.pictures", "my album", *best, *seen]
     assert said[0] == "[1/4] One, seed 0: fit, test, predict --data.pictures 'my album'"
-    assert said[1].startswith("[1/4] One, seed 0: dice 0.400, 0 s; 3 left, about ")
-    assert said[7] == "[4/4] Two, seed 1: dice 0.400, 0 s"
+    assert said[1].startswith("[1/4] One, seed 0: dice 0.400, N s; 3 left, about ")
+    assert said[7] == "[4/4] Two, seed 1: dice 0.400, N s"
 
 
 def test_what_is_finished_is_not_run_again(
@@ -111,7 +112,7 @@ def test_a_failing_run_stops_no_other_and_is_tried_again(
     study, folder = planned(act), tmp_path / "out"
     said = run_all(study, folder)
     assert states(study, folder) == ["failed", "failed", "finished", "finished"]
-    assert said[1].startswith("[1/4] One, seed 0: failed after 0 s")
+    assert said[1].startswith("[1/4] One, seed 0: failed after N s")
     log = folder / study.runs[0].folder / "log.txt"
     assert failure(study.runs[0], folder).splitlines() == [
         f"One, seed 0: {step} ended with exit code 2; {log}",
@@ -133,6 +134,18 @@ def test_what_was_ended_by_a_signal_is_told_so(tmp_path: Path, planned: Callable
     place.mkdir(parents=True)
     (place / "study.json").write_text('{"arguments": [], "failed": {"step": "fit", "code": -9, "last": []}}')
     assert failure(run, tmp_path) == f"One, seed 0: fit was ended by SIGKILL; {place / 'log.txt'}"
+
+
+def test_a_run_that_gave_way_ends_the_study_and_has_not_failed(
+    planned: Callable[..., Study], calls: Callable[[], Any], tmp_path: Path
+) -> None:
+    study, folder = planned("gives_way"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_all(study, folder)
+    assert states(study, folder) == ["begun", "waiting", "waiting", "waiting"]
+    assert [call[0] for call in calls()] == ["fit"]
+    (tmp_path / "mended").touch()
+    assert run_all(study, folder)[0] == "[1/4] One, seed 0: fit, test from its last checkpoint"
 
 
 def test_half_a_training_goes_on_from_its_checkpoint(
@@ -190,7 +203,7 @@ def test_a_run_that_another_process_is_at_is_passed_over(
     with locked(folder / study.runs[0].folder, 0):
         said = run_all(study, folder)
     assert said[0] == "[2/2] Two, seed 0: fit, test"
-    assert said[1].startswith("[2/2] Two, seed 0: dice 0.400, 0 s; 1 left, about ")
+    assert said[1].startswith("[2/2] Two, seed 0: dice 0.400, N s; 1 left, about ")
     assert said[2] == "[1/2] One, seed 0: another process is at it; passed over"
     assert states(study, folder) == ["waiting", "finished"]
     run_all(study, folder)
