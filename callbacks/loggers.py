@@ -80,8 +80,8 @@ class WandbLogger(LightningWandbLogger):
     Args:
         save_dir: The run's folder.
         project: Groups the runs of a task.
-        name: Name of the run.
-        group: Groups the runs of a study.
+        name: Name of the run; $WANDB_NAME wins over it, which a study sets for each of its runs.
+        group: Groups runs; None takes $WANDB_RUN_GROUP, which a study sets to its name.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class WandbLogger(LightningWandbLogger):
         name: str | None = None,
         group: str | None = None,
     ) -> None:
+        name = os.environ.get("WANDB_NAME", name)
         offline = not logged_in() and os.environ.get("WANDB_MODE") != "disabled"
         os.environ.setdefault("WANDB_SILENT", "true")
         super().__init__(name=name, save_dir=save_dir or ".", offline=offline, project=project, group=group)

@@ -106,8 +106,7 @@ class BelvedereCLI(LightningCLI):
             if logger.class_path == "callbacks.loggers.CSVLogger":
                 logger["init_args.keep"] = self.subcommand == "fit"
             if logger.class_path.endswith("WandbLogger"):
-                logger["init_args.project"] = f"belvedere-{word}"
-                logger["init_args.name"] = os.environ.get("WANDB_NAME", self.folder.name)
+                logger["init_args.project"], logger["init_args.name"] = f"belvedere-{word}", self.folder.name
         return loggers
 
     def instantiate_classes(self) -> None:
@@ -222,7 +221,7 @@ def run(arguments: list[str]) -> int:
     named = "BELVEDERE_RUN" in os.environ
     try:
         if arguments[0] not in COMMANDS:
-            known = [*COMMANDS, "study"]  # that one needs no parser: tasks/__main__.py
+            known = [*COMMANDS, "study"]
             raise ArgumentError(f"{arguments[0]!r} is no command of belvedere; the commands are {', '.join(known)}."
                                 + nearest(arguments[0], known))  # fmt: skip
         BelvedereCLI(
