@@ -36,7 +36,7 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
         return None
     cells = cells_of(study)
     columns = len(list(study.axes.values())[-1])
-    if len(study.axes) == 1 or columns > WIDEST:
+    if len(study.axes) == 1 or not 1 < columns <= WIDEST:
         columns = min(COLUMNS, len(cells))
     lines = math.ceil(len(cells) / columns)
     figure = new_figure(max(6.0, 2.7 * columns), 1.0 + 1.9 * lines)

@@ -12,10 +12,10 @@ from callbacks.drawing import replacing
 from studies.figures import Drawn
 from studies.page import html_table, page, paragraph, picture, section
 from studies.plan import Column, Run, Study
-from studies.results import MEANING, mixed, read_record
+from studies.results import MEANING, machines, mixed, read_record
 from studies.run_tables import joined_table
 from studies.study_file import RECORDED
-from studies.tables import NONE, RULE, number_text, table
+from studies.tables import NONE, RULE, number_text, table, warnings_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,10 +56,8 @@ def write_report(
 def _head(study: Study, states: Mapping[Path, str]) -> str:
     found = [states[run.folder] for run in study.runs]
     counts = {name: found.count(name) for name in STATES if name in found}
-    said = [
-        f"{counts.pop('finished', 0)} of {len(found)} runs finished",
-        *(f"{n} {name}" for name, n in counts.items()),
-    ]
+    said = [f"{counts.pop('finished', 0)} of {len(found)} runs finished"]
+    said += [f"{count} {name}" for name, count in counts.items()]
     cells = len({run.cell for run in study.runs})
     seeds = f"{len(study.seeds)} seed{'s' if len(study.seeds) > 1 else ''} each ({', '.join(map(str, study.seeds))})"
     grid = f"{cells} cell{'s' if cells > 1 else ''}, {seeds}"
@@ -75,12 +73,12 @@ def _head(study: Study, states: Mapping[Path, str]) -> str:
 def _results(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str]) -> str:
     lines = table(study, rows, states)
     keys = len(study.axes) + ("measured as" in lines[0])
-    return section("Results", _warnings(rows), html_table(lines, keys), paragraph(RULE, "dim"))
+    return section("Results", _warnings(warnings_of(study, rows)), html_table(lines, keys), paragraph(RULE, "dim"))
 
 
-def _warnings(rows: "pd.DataFrame") -> str:
-    sentences = "".join(map(paragraph, mixed(rows)))
-    return f'<div class="warn" role="note">{sentences}</div>' if sentences else ""
+def _warnings(sentences: Sequence[str]) -> str:
+    paragraphs = "".join(map(paragraph, sentences))
+    return f'<div class="warn" role="note">{paragraphs}</div>' if paragraphs else ""
 
 
 def _figures(drawn: Sequence[Drawn]) -> str:
@@ -127,8 +125,7 @@ def _run_table(study: Study, rows: "pd.DataFrame", folder: Path, name: str) -> s
     if not lines:
         return section(name, paragraph("No run has written it yet.", "dim"))
     keys = next(place for place, head in enumerate(lines[0]) if head in ("seed", "seeds"))
-    warning = paragraph(mixed(rows)[0], "warn") if mixed(rows) else ""
-    return section(name, warning, html_table(lines, keys), paragraph(sentence, "dim"))
+    return section(name, _warnings(mixed(rows)[:1]), html_table(lines, keys), paragraph(sentence, "dim"))
 
 
 def _runs(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str], folder: Path) -> str:
@@ -148,20 +145,21 @@ def _runs(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str], folder
     reasons = "\n\n".join(text for run in study.runs if (text := failure(run, folder)))
     failed = f"<h3>Failed</h3>\n<pre>{escape(reasons)}</pre>" if reasons else ""
     note = "Times are of training with its validation, hours:minutes:seconds; memory is the most that it had at once."
-    return section("Runs", html_table(lines, len(study.axes) + 2, words=["folder"]), paragraph(note, "dim"), failed)
+    table_of_runs = html_table(lines, len(study.axes) + 2, words=["folder"])
+    return section("Runs", _warnings(machines(rows)), table_of_runs, paragraph(note, "dim"), failed)
 
 
 def _versions(rows: "pd.DataFrame") -> str:
-    """Versions of what the runs used, and which runs used which where they differ."""
+    """What the runs used, and which runs used which where they differ."""
     found: dict[str, dict[str, list[str]]] = {}
     for row in rows.to_dict("records"):
-        for name, version in json.loads(_text(row["versions"], "{}")).items():
+        for name, version in [("device", _text(row["device"])), *json.loads(_text(row["versions"], "{}")).items()]:
             found.setdefault(name, {}).setdefault(str(version), []).append(str(row["folder"]))
     lines = [[name, version, "all" if len(runs) == len(rows) else ", ".join(runs)]
              for name, versions in found.items() for version, runs in versions.items()]  # fmt: skip
     if not lines:
-        return section("Versions", paragraph("No run has said yet.", "dim"))
-    return section("Versions", html_table([["library", "version", "runs"], *lines], 2, words=["runs"]))
+        return section("Machine and versions", paragraph("No run has said yet.", "dim"))
+    return section("Machine and versions", html_table([["of", "which", "runs"], *lines], 2, words=["runs"]))
 
 
 def _commands(study: Study) -> str:

@@ -36,8 +36,8 @@ def read_results(study: Study, folder: Path) -> "pd.DataFrame":
 
     The columns are the axes, `seed`, the figures of the study's columns, each with `<figure>_low` and `<figure>_high`
     of its 95 % interval over the test pictures, what `record.json` says of the training, what the figures depend on
-    (`MEANING`), `definition` (a letter: rows of one letter were measured alike), `versions`, `state`, `arguments` of
-    `belvedere fit`, and `folder`. What a run does not say is empty.
+    (`MEANING`), `definition` (a letter: rows of one letter were measured alike), `device`, `versions`, `state`,
+    `arguments` of `belvedere fit`, and `folder`. What a run does not say is empty.
 
     Args:
         study: The study.
@@ -47,7 +47,8 @@ def read_results(study: Study, folder: Path) -> "pd.DataFrame":
 
     figures = [column.figure for column in study.columns if column.figure not in RECORDED]
     measured = [name + end for name in figures for end in ("", "_low", "_high")]
-    names = ["cell", *study.axes, "seed", *measured, *RECORDED, *MEANING, "versions", "state", "arguments", "folder"]
+    names = ["cell", *study.axes, "seed", *measured, *RECORDED, "device", *MEANING,
+             "versions", "state", "arguments", "folder"]  # fmt: skip
     tested = [run for run in study.runs if (folder / run.folder / "test" / "metrics.csv").is_file()]
     rows = pd.DataFrame([_row(run, folder, figures) for run in tested], columns=pd.Index(names))
     rows.insert(len(study.axes) + 2, "definition", _letters(rows))
@@ -84,6 +85,15 @@ def mixed(rows: "pd.DataFrame") -> list[str]:
     return said
 
 
+def machines(rows: "pd.DataFrame") -> list[str]:
+    """A sentence about the machines that the rows' times and memory are of; none where it is one."""
+    devices = rows["device"].fillna("unknown").astype(str)
+    if devices.nunique() < 2:
+        return []
+    counts = "; ".join(f"{device}: {_named(rows, rows[devices == device])}" for device in dict.fromkeys(devices))
+    return [f"Times and memory are of different machines; compare only those of one. {counts}."]
+
+
 def read_table(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV file; none where it is missing."""
     if not path.is_file():
@@ -114,6 +124,7 @@ def _row(run: Run, folder: Path, figures: list[str]) -> dict[str, Any]:
     data = _data(yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {})
     versions = record.get("versions", {})
     return row | _training(record) | {
+        "device": _device(record),
         "data.size": _text(data, SIZE),
         "data.truth": _text(data, TRUTH),
         "data.split": _text(data, SPLIT),
@@ -130,6 +141,12 @@ def _row(run: Run, folder: Path, figures: list[str]) -> dict[str, Any]:
 def _training(record: dict[str, Any]) -> dict[str, Any]:
     """What training took and found, by the names of `RECORDED`."""
     return {name: record.get(name) for name in RECORDED}
+
+
+def _device(record: dict[str, Any]) -> str | None:
+    """What trained: how many of which device."""
+    count, device = record.get("processes", 1), record.get("device")
+    return f"{count} x {device}" if device and count > 1 else device
 
 
 def _data(config: dict[str, Any]) -> dict[str, Any]:

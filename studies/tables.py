@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.plan import Column, Run, Study, cells_of
-from studies.results import mixed
+from studies.results import machines, mixed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,10 +133,16 @@ def markdown(lines: Sequence[Sequence[str]], numbers_from: int = 0) -> str:
 
 def table_text(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str]) -> str:
     """The table in Markdown, above it what its rows do not have in common, below it how to read it."""
-    warnings = "".join(f"> {sentence}\n" for sentence in mixed(rows))
+    warnings = "".join(f"> {sentence}\n" for sentence in warnings_of(study, rows))
     lines = table(study, rows, states)
     text = markdown(lines, lines[0].index("seeds"))
     return f"{warnings}{chr(10) if warnings else ''}{text}\n\n{RULE}\n"
+
+
+def warnings_of(study: Study, rows: "pd.DataFrame") -> list[str]:
+    """Sentences about what the table's rows do not have in common."""
+    taken = any(column.figure in ("seconds", "peak_bytes") for column in study.columns)
+    return [*mixed(rows), *(machines(rows) if taken else [])]
 
 
 def write_table(text: str, path: Path) -> None:

@@ -39,8 +39,8 @@ after: [features]
 tables: [features/vectors/classifiers.csv]
 """
 RECORD = {"best_epoch": 1, "epochs": 3, "seconds": 75.4, "peak_bytes": 3 * 2**29, "parameters": 24_436_369,
-          "versions": {"belvedere": "0.1.0", "torch": "2.14.1"}, "data_fingerprint": "c0ffee",
-          "pictures": {"train": 16, "val": 4, "test": 5}}  # fmt: skip
+          "device": "NVIDIA H100", "processes": 1, "versions": {"belvedere": "0.1.0", "torch": "2.14.1"},
+          "data_fingerprint": "c0ffee", "pictures": {"train": 16, "val": 4, "test": 5}}  # fmt: skip
 DATA = {"class_path": "datamodules.clouds.CloudsDataModule",
         "init_args": {"root": "/pictures", "size": [224, 224], "output_size": [350, 525], "split_seed": 0,
                       "val_fraction": 0.2, "test_fraction": 0.1, "window": None}}  # fmt: skip

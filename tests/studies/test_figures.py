@@ -7,8 +7,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
+from callbacks.drawing import font_of
 from studies.figures import drawn_panel, write_figures
-from studies.plots import drawn_bars, drawn_curves, read_curves
+from studies.plots import drawn_bars, drawn_curves, named, read_curves
 from studies.results import read_results
 
 Make = Callable[..., Any]
@@ -66,6 +67,37 @@ def test_curves_are_means_with_bands_and_dots(make: Make) -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training", "validation"]
 
 
+@pytest.mark.parametrize(
+    ("axes", "rows", "columns"),
+    [
+        ({"a": {"x": {}, "y": {}}, "b": {"1": {}, "2": {}, "3": {}}}, 2, 3),  # a column a label of the last axis
+        ({"a": {str(k): {} for k in range(6)}}, 2, 4),
+        ({"a": {"x": {}, "y": {}, "z": {}}, "b": {"1": {}}}, 1, 3),
+        ({"a": {"x": {}}, "b": {str(k): {} for k in range(7)}}, 2, 4),
+    ],
+)
+def test_plots_stand_as_the_grid_does(make: Make, axes: Any, rows: int, columns: int) -> None:
+    made = make(axes=axes, impossible=None, seeds=[0])
+    for run in made.study.runs:
+        made.write(run.cell, 0, curve=CURVE)
+    figure = drawn_curves(made.study, made.folder)
+    assert figure is not None
+    grid = figure.axes[0].get_gridspec()
+    assert grid.get_geometry() == (rows, columns)
+    # each column says below what is counted
+    labelled = [axes for axes in figure.axes if axes.get_xlabel() == "epoch"]
+    assert sorted(axes.get_subplotspec().colspan.start for axes in labelled) == list(range(columns))
+    assert all(label.get_visible() for axes in labelled for label in axes.get_xticklabels())
+
+
+def test_labels_that_are_shortened_stay_apart() -> None:
+    long = "a network whose name says everything about it"
+    names = [named((long, f"{k} pixels"), 19, 320) for k in (17, 33)]
+    assert [name.endswith(f"… · {k} pixels") for name, k in zip(names, (17, 33), strict=True)] == [True, True]
+    assert max(font_of(19).getlength(name) for name in names) <= 320
+    assert named(("U-Net", "ResNet-34"), 19, 320) == "U-Net · ResNet-34"
+
+
 def test_a_first_loss_far_beyond_the_others_does_not_flatten_them(make: Make) -> None:
     made = make(axes={"network": {"A": {}}}, impossible=None)
     losses = [1e6, *np.linspace(1, 2, 99)]
@@ -93,7 +125,7 @@ def test_bars_are_the_means_of_the_table(make: Make) -> None:
     left, right = figure.axes
     assert [bar.get_width() for bar in left.patches] == pytest.approx([0.45, 0.3])
     assert [bar.get_width() for bar in right.patches] == [3.5, 7]
-    assert lines_of(left) == [([0.4, 0.5], [0, 0]), ([0.2, 0.45], [2, 2])]
+    assert lines_of(left)[1:] == [([0.4, 0.5], [0, 0]), ([0.2, 0.45], [2, 2])]  # the first is the one at 0
     assert [text.get_text() for text in left.get_yticklabels()] == [
         "U-Net · ResNet-34", "U-Net · Wide | odd", "FPN · ResNet-34", "FPN · Wide | odd",
     ]  # fmt: skip
@@ -153,7 +185,7 @@ def test_a_panel_of_one_picture_is_large(make: Make) -> None:
     add_picture(made.write("u-net--resnet-34", 0), "sheet.jpg", (9, 9, 9))
     figure = drawn_panel(made.study, made.folder)
     assert figure is not None
-    assert np.asarray(figure.axes[0].images[0].get_array()).shape == (650, 975, 3)
+    assert np.asarray(figure.axes[0].images[0].get_array()).shape == (417, 625, 3)  # 5 inches of 125 pixels
 
 
 def test_without_common_pictures_there_is_no_panel(make: Make) -> None:

@@ -144,6 +144,7 @@ def test_every_metric_has_its_definition_split_and_pictures(filled: Any) -> None
     assert ["A", "3", "size [224, 224], output_size [350, 525]", "-",
             "split_seed 0, val_fraction 0.2, test_fraction 0.1", "5", "c0ffee", "0.1.0"] in rows  # fmt: skip
     assert ["torch", "2.14.1", "all"] in rows
+    assert ["device", "NVIDIA H100", "all"] in rows
     assert ["U-Net", "ResNet-34", "<fc6>", "2", "0.450 ± 0.071"] in rows
 
 
@@ -168,6 +169,15 @@ def test_what_was_not_measured_alike_is_said_at_every_table(filled: Any) -> None
             "small values are better"] in page.rows  # fmt: skip
     assert ["torch", "2.11", "cells/u-net--wide-odd/seed-0"] in page.rows
     assert page.rows[0][2] == "measured as"
+
+
+def test_times_of_different_machines_are_told_from_each_other(filled: Any) -> None:
+    assert "different machines" not in report(filled)
+    filled.write("u-net--wide-odd", 0, device="a laptop")
+    page = Page(report(filled))
+    # at the runs; the table has no column of times
+    assert sum("are of different machines; compare only those of one." in text for text in page.texts) == 1
+    assert ["device", "a laptop", "cells/u-net--wide-odd/seed-0"] in page.rows
 
 
 def test_a_study_that_has_not_begun_has_a_report(make: Make) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from studies.results import mixed, read_results, read_states, write_results
+from studies.results import machines, mixed, read_results, read_states, write_results
 
 Make = Callable[..., Any]
 
@@ -25,6 +25,7 @@ def test_a_row_holds_what_a_run_wrote(make: Make) -> None:
         "cell": "u-net--wide-odd", "network": "U-Net", "encoder": "Wide | odd", "seed": 1, "definition": "A",
         "test/dice": 0.625, "test/dice_low": 0.6, "test/dice_high": 0.7, "test/loss": 0.5,
         "best_epoch": 1, "epochs": 3, "seconds": 75.4, "peak_bytes": 1610612736, "parameters": 24436369,
+        "device": "NVIDIA H100",
         "data.size": "size [224, 224], output_size [350, 525]", "data.truth": None,
         "data.split": "split_seed 0, val_fraction 0.2, test_fraction 0.1", "data.test_pictures": 5,
         "data_fingerprint": "c0ffee", "belvedere": "0.1.0", "state": "finished",
@@ -131,6 +132,19 @@ def test_a_window_counts_where_it_is_what_is_scored(make: Make, word: str, lette
         data = {"class_path": f"datamodules.{word}.{word.title()}DataModule", "init_args": {"window": 17 + seed}}
         (folder / "config.yaml").write_text(yaml.safe_dump({"data": data}))
     assert list(read_results(made.study, made.folder)["definition"]) == letters
+
+
+def test_times_of_different_machines_are_told_from_each_other(make: Make) -> None:
+    made = make()
+    made.write("u-net--resnet-34", 0, {"test/dice": 0.5})
+    assert machines(read_results(made.study, made.folder)) == []
+    made.write("fpn--resnet-34", 0, {"test/dice": 0.5}, processes=4)
+    rows = read_results(made.study, made.folder)
+    assert machines(rows) == [
+        "Times and memory are of different machines; compare only those of one. "
+        "NVIDIA H100: network U-Net; 4 x NVIDIA H100: network FPN."
+    ]
+    assert mixed(rows) == []  # figures of the test are what they are on any machine
 
 
 def test_results_are_written_as_they_are_read(make: Make) -> None:

@@ -130,6 +130,16 @@ def test_the_text_has_warnings_above_and_the_rule_below(make: Make) -> None:
     assert lines[-1].startswith("Several seeds: mean ± standard deviation")
 
 
+def test_times_of_different_machines_are_told_from_each_other(make: Make) -> None:
+    columns = [{"figure": "test/dice", "title": "dice", "better": "max", "definition": "Of pictures."},
+               {"figure": "seconds", "title": "seconds", "better": None, "definition": "By the clock."}]  # fmt: skip
+    made = make(columns=columns)
+    made.write("u-net--wide-odd", 0, {"test/dice": 0.5})
+    made.write("fpn--resnet-34", 0, {"test/dice": 0.6}, device="a laptop")
+    text = table_text(made.study, read_results(made.study, made.folder), read_states(made.study, made.folder))
+    assert text.startswith("> Times and memory are of different machines;")
+
+
 def test_markdown_is_a_table_of_aligned_columns() -> None:
     lines = [["network", "dice", "remark"], ["A|B", "0.5\n1", "so"]]
     assert markdown(lines, 1).splitlines() == [
