@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 from tasks.__main__ import main
 from tasks.base import ImageTask
@@ -29,6 +27,9 @@ TASKS = {"clouds": ["--config", "clouds/demo", "--model.architecture", "pspnet",
          "aesthetics": ["--config", "aesthetics/alexnet", "--model.dense_width", "8", "--data.size", "67",
                         "--data.load_size", "76", "--data.batch_size", "5"],
          }  # fmt: skip
+
+
+Same = Callable[[Path, Path], None]
 
 
 class Killed(Exception):
@@ -73,41 +74,13 @@ def stopped(fit: Callable[..., None], word: str, hook: str, step: int, *options:
     fit(word, "stopped", *options)
 
 
-def compare(one: str, other: str) -> None:
-    """Asserts that two runs left the same behind."""
-    for name in ("best", "last"):
-        first, second = (
-            torch.load(Path(folder, "checkpoints", f"{name}.ckpt"), weights_only=True) for folder in (one, other)
-        )
-        parts = ["state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"]
-        parts += ["callbacks", "loops"] if name == "last" else []
-        for part in parts:
-            assert plain(first[part], one) == plain(second[part], other), (name, part)
-    for name in ("metrics.csv", "thresholds.csv"):
-        texts = [Path(folder, name).read_text() if Path(folder, name).is_file() else "" for folder in (one, other)]
-        assert texts[0] == texts[1], name
-    assert {path.name for path in Path(one).rglob("*")} == {path.name for path in Path(other).rglob("*")}
-
-
-def plain(value: Any, folder: str) -> Any:
-    """Tensors as bytes, and paths without the run's folder, for comparisons to the last bit."""
-    if isinstance(value, Tensor):
-        return str(value.dtype), tuple(value.shape), value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-    if isinstance(value, dict):
-        # `current_score` is only told, and Lightning forgets it
-        return {plain(key, folder): plain(each, folder) for key, each in value.items() if key != "current_score"}
-    if isinstance(value, list | tuple):
-        return [plain(each, folder) for each in value]
-    if isinstance(value, float):
-        return value.hex()  # nan is nan
-    return value.replace(str(Path(folder).absolute()), "") if isinstance(value, str) else value
-
-
 @pytest.mark.parametrize("word", TASKS)
-def test_a_run_stopped_within_an_epoch_ends_like_one_that_was_not(word: str, fit: Callable[..., None]) -> None:
+def test_a_run_stopped_within_an_epoch_ends_like_one_that_was_not(
+    word: str, fit: Callable[..., None], same_run: Same
+) -> None:
     fit(word, "whole", "--trainer.max_epochs", "2")
     stopped(fit, word, "on_train_batch_start", STEPS[word] - 1, "--trainer.max_epochs", "2")
-    compare("whole", "stopped")
+    same_run(Path("whole"), Path("stopped"))
     with Path("whole/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows if row["train/loss"]] == ["0", "1"]
@@ -115,8 +88,8 @@ def test_a_run_stopped_within_an_epoch_ends_like_one_that_was_not(word: str, fit
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("word", TASKS)
-def test_a_run_stopped_anywhere_ends_like_one_that_was_not(word: str, fit: Callable[..., None]) -> None:
+@pytest.mark.parametrize("word", ["clouds", "avalanches"])
+def test_a_run_stopped_anywhere_ends_like_one_that_was_not(word: str, fit: Callable[..., None], same_run: Same) -> None:
     fit(word, "whole")
     last = STEPS[word]
     places = {"on_train_batch_start": [1, 2, last, last + 1], "on_train_batch_end": [last, last + 1, 2 * last],
@@ -126,7 +99,7 @@ def test_a_run_stopped_anywhere_ends_like_one_that_was_not(word: str, fit: Calla
         for step in steps:
             shutil.rmtree("stopped", ignore_errors=True)
             stopped(fit, word, hook, step)
-            compare("whole", "stopped")
+            same_run(Path("whole"), Path("stopped"))
 
 
 @pytest.mark.slow
@@ -143,11 +116,11 @@ def test_a_run_stopped_anywhere_ends_like_one_that_was_not(word: str, fit: Calla
     ],
     ids=lambda options: options[0],
 )
-def test_however_it_is_trained(options: list[str], fit: Callable[..., None]) -> None:
+def test_however_it_is_trained(options: list[str], fit: Callable[..., None], same_run: Same) -> None:
     fit("clouds", "whole", *options)
     with Path("whole/metrics.csv").open() as file:
         steps = int(list(csv.DictReader(file))[-1]["step"]) + 1
     for hook, step in [("on_train_batch_start", steps // 2), ("on_train_epoch_end", steps // 2), ("on_fit_end", steps)]:
         shutil.rmtree("stopped", ignore_errors=True)
         stopped(fit, "clouds", hook, step, *options)
-        compare("whole", "stopped")
+        same_run(Path("whole"), Path("stopped"))
