@@ -221,9 +221,8 @@ def run(arguments: list[str]) -> int:
     named = "BELVEDERE_RUN" in os.environ
     try:
         if arguments[0] not in COMMANDS:
-            known = [*COMMANDS, "study"]
-            raise ArgumentError(f"{arguments[0]!r} is no command of belvedere; the commands are {', '.join(known)}."
-                                + nearest(arguments[0], known))  # fmt: skip
+            text = f"{arguments[0]!r} is no command of belvedere; the commands are {', '.join(COMMANDS)} and study."
+            raise ArgumentError(text + nearest(arguments[0], [*COMMANDS, "study"]))
         BelvedereCLI(
             ImageTask,
             ImageDataModule,
