@@ -56,21 +56,6 @@ class BestCheckpoint(AtNewFigures, ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps the newest epoch as `checkpoints/last.ckpt` in the run's folder, to go on from.
-
-    Lightning's own `save_last` follows the best epoch, not the newest.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Takes the run's folder."""
-        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
-        super().setup(trainer, pl_module, stage)
-
-
 class EarlyStopping(AtNewFigures, LightningEarlyStopping):
     """Stops when the monitored figure has not improved for a while.
 
@@ -89,6 +74,14 @@ class EarlyStopping(AtNewFigures, LightningEarlyStopping):
         epochs = 1 << 30 if patience is None else patience
         super().__init__(monitor, min_delta, epochs, mode=mode, strict=True, check_finite=False,
                          check_on_train_epoch_end=True)  # fmt: skip
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up a run's state, but for its patience, which may have been given anew."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops again a run that had stopped: Lightning would train one more epoch."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
 
 
 class FiniteOrStop(Callback):
@@ -109,7 +102,7 @@ class FiniteOrStop(Callback):
     ) -> None:
         """Remembers on the device whether the loss was finite, and looks now and then."""
         finite = torch.isfinite(outputs["loss"].detach())
-        self._finite = finite if self._finite is None else self._finite & finite
+        self._finite = finite if self._finite is None else self._finite.to(finite.device) & finite
         if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:  # type: ignore[attr-defined]  # untyped there
             if not trainer.strategy.reduce_boolean_decision(bool(self._finite)):  # all processes stop, or none
                 self._stop(trainer, "the training loss")
@@ -120,6 +113,14 @@ class FiniteOrStop(Callback):
         value = trainer.callback_metrics.get(self.monitor)
         if not trainer.sanity_checking and value is not None and not math.isfinite(value):
             self._stop(trainer, self.monitor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whether the loss was finite since the last look."""
+        return {"finite": self._finite is None or bool(self._finite)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on from there."""
+        self._finite = None if state_dict["finite"] else torch.tensor(False)
 
     def _stop(self, trainer: Trainer, what: str) -> None:
         best = Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt"

@@ -31,6 +31,6 @@ class SaveConfig(SaveConfigCallback):
 
     def _text(self) -> str:
         config = self.config.clone()
-        config["ckpt_path"] = None  # who repeats a run does not go on with it
+        config["ckpt_path"] = config["resume"] = None  # who repeats a run does not go on with it
         text: str = self.parser.dump(config, skip_none=False)
         return text

@@ -8,7 +8,45 @@ from typing import Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger as LightningCSVLogger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_info
+
+
+class Rows(ExperimentWriter):
+    """Writes `metrics.csv`, keeps the rows that are there already, and loses none where it is killed."""
+
+    def __init__(self, log_dir: str) -> None:
+        super().__init__(log_dir)
+        path = Path(self.metrics_file_path)
+        if path.is_file():
+            with path.open(newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+    def cut(self, step: int) -> None:
+        """Removes the rows from a step on, and one that was not written to its end."""
+        path = Path(self.metrics_file_path)
+        if not path.is_file():
+            return
+        with path.open(newline="") as file:
+            whole = [line for line in file if line.endswith("\n")]
+        self._replace(self.metrics_keys, [row for row in csv.DictReader(whole) if int(row["step"]) < step])
+
+    def _check_log_dir_exists(self) -> None:
+        """Nothing: Lightning's own deletes the rows that are there."""
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with Path(self.metrics_file_path).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        self._replace(fieldnames, rows)
+
+    def _replace(self, fieldnames: list[str], rows: list[dict[str, str]]) -> None:
+        path = Path(self.metrics_file_path)
+        temporary = path.with_suffix(".part")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames)
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(path)
 
 
 class CSVLogger(LightningCSVLogger):
@@ -16,7 +54,7 @@ class CSVLogger(LightningCSVLogger):
 
     Args:
         save_dir: The run's folder.
-        keep: Whether rows that are there already stay, for a training that goes on; Lightning's own deletes them.
+        keep: Whether rows that are there already stay, for a training that goes on.
     """
 
     def __init__(self, save_dir: str = ".", keep: bool = False) -> None:
@@ -27,14 +65,11 @@ class CSVLogger(LightningCSVLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The writer, made at the first use."""
-        path = Path(self.log_dir) / "metrics.csv"
-        if self._experiment is not None or not (self.keep and path.is_file()):
-            return super().experiment
-        kept = path.rename(path.with_suffix(".kept"))
-        writer = super().experiment
-        with kept.rename(path).open(newline="") as file:
-            writer.metrics_keys = next(csv.reader(file), [])
-        return writer
+        if self._experiment is None:
+            if not self.keep:
+                Path(self.log_dir, "metrics.csv").unlink(missing_ok=True)
+            self._experiment = Rows(self.log_dir)
+        return self._experiment
 
 
 class WandbLogger(LightningWandbLogger):
@@ -45,8 +80,8 @@ class WandbLogger(LightningWandbLogger):
     Args:
         save_dir: The run's folder.
         project: Groups the runs of a task.
-        name: Name of the run.
-        group: Groups the runs of a study.
+        name: Name of the run; $WANDB_NAME wins over it, which a study sets for each of its runs.
+        group: Groups runs; None takes $WANDB_RUN_GROUP, which a study sets to its name.
     """
 
     def __init__(
@@ -56,6 +91,7 @@ class WandbLogger(LightningWandbLogger):
         name: str | None = None,
         group: str | None = None,
     ) -> None:
+        name = os.environ.get("WANDB_NAME", name)
         offline = not logged_in() and os.environ.get("WANDB_MODE") != "disabled"
         os.environ.setdefault("WANDB_SILENT", "true")
         super().__init__(name=name, save_dir=save_dir or ".", offline=offline, project=project, group=group)

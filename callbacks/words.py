@@ -33,7 +33,7 @@ class Words(Callback, ABC):
         """Keeps the best epoch's figures, or speaks where nothing is trained."""
         if trainer.sanity_checking:
             return
-        figures = figures_of(trainer)
+        figures = figures_of(trainer, "val")
         if trainer.state.fn != TrainerFn.FITTING:
             self._say(figures, "val")
         elif better(trainer, figures, self._figures):
@@ -45,7 +45,7 @@ class Words(Callback, ABC):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Speaks about the test pictures."""
-        self._say(figures_of(trainer), "test")
+        self._say(figures_of(trainer, "test"), "test")
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch's figures, for a resumed run."""
@@ -60,9 +60,9 @@ class Words(Callback, ABC):
             rank_zero_info("\n".join(["What the figures say:", *(f"  - {sentence}" for sentence in sentences)]))
 
 
-def figures_of(trainer: Trainer) -> dict[str, float]:
-    """What the trainer has logged last, as numbers."""
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+def figures_of(trainer: Trainer, stage: str) -> dict[str, float]:
+    """What the trainer has logged last of a stage, as numbers."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{stage}/")}
 
 
 def better(trainer: Trainer, figures: Mapping[str, float], before: Mapping[str, float]) -> bool:

@@ -13,7 +13,7 @@ from datamodules.base import SPLITS, ImageDataModule, Study, check
 from datamodules.decoded import Size
 from datamodules.drawn import Draws, Ratio, Store, stored
 from datamodules.files import DataError, picture_files, picture_size, refuse, same_stems
-from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate
+from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, leave_signals
 from datamodules.masks import one_mask_each
 from datamodules.scene_tables import Box, boxes_beside, read_boxes, read_conditions, strangers
 from datamodules.scenes import PredictedScene, Scene, Scenes, decoded_scenes, readable_sizes, too_small
@@ -204,6 +204,7 @@ class AvalanchesDataModule(ImageDataModule):
             sampler=sampler,
             num_workers=0 if training else self.num_workers or 0,
             collate_fn=collate,
+            worker_init_fn=leave_signals,
             pin_memory=torch.cuda.is_available(),
             # a last batch of one window has no batch statistics
             drop_last=training and len(sampler) > self.batch_size and len(sampler) % self.batch_size == 1,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from datamodules.cache import core_count
 from datamodules.files import DataError, read_table, refuse
-from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate
+from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, leave_signals
 from ops.flips import flip_by_seed
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ class ImageDataModule(LightningDataModule, ABC):
             num_workers=workers,
             persistent_workers=workers > 0 and training,
             collate_fn=collate,
+            worker_init_fn=leave_signals,
             pin_memory=torch.cuda.is_available(),
             # a last batch of one picture has no batch statistics
             drop_last=training and len(sampler) > self.batch_size and len(sampler) % self.batch_size == 1,

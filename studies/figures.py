@@ -1,24 +1,19 @@
 """The figures of a study, each as PNG and as SVG: curves, bars, and the same pictures as every network saw them."""
 
-import math
-from collections.abc import Mapping, Sequence
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from callbacks.drawing import color_of, font_of, replacing, scaled, shortened
-from studies.plan import Run, Study
-from studies.results import read_record, read_table
-from studies.tables import NONE, estimate
+from callbacks.drawing import Picture, font_of, replacing, scaled, shortened
+from studies.plan import Study, cells_of
+from studies.plots import drawn_bars, drawn_curves, new_figure
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The colours of a run's own curves, callbacks/charts.py.
-STAGES = (("train", "training", "#0072B2"), ("val", "validation", "#D55E00"))
-COLUMNS, WIDEST = 4, 6  # plots side by side where the axes say nothing, and at most
-SIDE = 320  # pixels of a shown picture's longer side
+WIDTH, WIDEST = 7.8, 5.0  # inches of a panel's pictures, side by side, and of one at most
+DENSITY = 125  # of their pixels, an inch
 
 
 class Drawn(NamedTuple):
@@ -43,9 +38,10 @@ def write_figures(study: Study, rows: "pd.DataFrame", folder: Path) -> list[Draw
         rows: What `studies.results.read_results` gives.
         folder: The study's folder.
     """
+    bars = BARS + (LETTERS if rows["definition"].nunique() > 1 else "")
     wanted = (
         ("curves", f"Curves of {study.curve}", CURVES, drawn_curves(study, folder)),
-        ("bars", f"{study.columns[0].title} and best epoch", BARS, drawn_bars(study, rows)),
+        ("bars", f"{study.columns[0].title} and best epoch", bars, drawn_bars(study, rows)),
         ("panel", "The same pictures by every network", PANEL, drawn_panel(study, folder)),
     )
     found = []
@@ -68,86 +64,10 @@ BARS = (
     "Bars are means over the seeds, dots the seeds; of a single seed, the line is the 95 % interval over resampled "
     "test pictures."
 )
+LETTERS = " Bars of different letters were not measured alike: do not compare them."
 PANEL = (
     "The first, the middle and the last picture by name of those that all networks predicted, by each one's first seed."
 )
-
-
-def drawn_curves(study: Study, folder: Path) -> "Figure | None":
-    """Training and validation over the epochs, a plot a cell, all with the same axes; None without any epoch.
-
-    Args:
-        study: The study.
-        folder: Its folder; runs that are not finished are drawn as far as they are.
-    """
-    curves = {run.folder: read_curves(folder / run.folder / "metrics.csv", study.curve) for run in study.runs}
-    values = [value for stages in curves.values() for stage in stages.values() for value in stage.values()]
-    if not values:
-        return None
-    cells = cells_of(study)
-    columns = len(list(study.axes.values())[-1])
-    if len(study.axes) == 1 or columns > WIDEST:
-        columns = min(COLUMNS, len(cells))
-    lines = math.ceil(len(cells) / columns)
-    figure = new_figure(max(6.0, 2.7 * columns), 1.0 + 1.9 * lines)
-    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    for axes in grid.flat[len(cells) :]:
-        axes.set_axis_off()
-    for axes, (labels, runs) in zip(grid.flat, cells.items(), strict=False):
-        _plain(axes, shortened(" · ".join(labels), font_of(19), 2.5 * 150))
-        known = [run for run in runs if any(curves[run.folder].values())]
-        if not known:
-            axes.text(0.5, 0.5, "no epoch yet" if runs else "impossible", transform=axes.transAxes, ha="center",
-                      va="center", fontsize=9, color="0.45")  # fmt: skip
-        for stage, label, color in STAGES:
-            _draw_seeds(axes, [curves[run.folder][stage] for run in known], label, color)
-        for run in known:
-            best = read_record(folder / run.folder / "record.json").get("best_epoch")
-            if best in curves[run.folder]["val"]:
-                axes.plot(best, curves[run.folder]["val"][best], "o", color=STAGES[1][2], markersize=4, zorder=4)
-    grid[0, 0].set_ylim(*_limits(values))
-    for axes in grid[-1]:
-        axes.set_xlabel("epoch", fontsize=8)
-    handles: dict[str, object] = {}
-    for axes in grid.flat:
-        drawn, names = axes.get_legend_handles_labels()
-        handles |= dict(zip(names, drawn, strict=True))
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2, frameon=False)
-    figure.suptitle(study.curve.partition("/")[2].replace("_", " "), x=0.01, ha="left", fontsize=12, fontweight="bold")
-    return figure
-
-
-def drawn_bars(study: Study, rows: "pd.DataFrame") -> "Figure | None":
-    """The headline and the best epoch of each cell, a bar each; None without any figure.
-
-    Args:
-        study: The study.
-        rows: What `studies.results.read_results` gives.
-    """
-    headline = study.columns[0].figure
-    if rows[headline].isna().all():
-        return None
-    mixed = rows["definition"].nunique() > 1
-    bars: list[tuple[str, str, pd.DataFrame]] = []
-    for labels, runs in cells_of(study).items():
-        name = " · ".join(labels)
-        mine = rows[rows["cell"] == runs[0].cell] if runs else rows.iloc[:0]
-        groups = list(mine.groupby("definition", sort=False)) or [(NONE, mine)]
-        bars += [(f"{name} ({letter})" if mixed and len(those) else name, labels[0], those) for letter, those in groups]
-    figure = new_figure(10, 1.0 + 0.3 * len(bars))
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    first = next(iter(study.axes.values()))
-    colors = {label: "#{:02x}{:02x}{:02x}".format(*color_of(k)) for k, label in enumerate(first)}
-    for axes, column, title in ((left, headline, study.columns[0].title), (right, "best_epoch", "best epoch")):
-        _plain(axes, title)
-        axes.grid(axis="x", color="0.92")
-        axes.grid(visible=False, axis="y")
-        for place, (_, label, those) in enumerate(bars):
-            _draw_bar(axes, place, those, column, colors[label])
-        axes.margins(x=0.12)
-    left.set_yticks(range(len(bars)), [name for name, _, _ in bars], fontsize=8)
-    left.set_ylim(len(bars) - 0.4, -0.6)
-    return figure
 
 
 def drawn_panel(study: Study, folder: Path) -> "Figure | None":
@@ -157,14 +77,11 @@ def drawn_panel(study: Study, folder: Path) -> "Figure | None":
         study: The study; its `panel` says which.
         folder: Its folder.
     """
-    import numpy as np
-    from PIL import Image
-
     if study.panel is None:
         return None
     found: dict[tuple[str, ...], dict[str, Path]] = {}
     for labels, runs in cells_of(study).items():
-        seeds = ({path.name: path for path in (folder / run.folder).glob(study.panel)} for run in runs)
+        seeds = ({path.name: path for path in sorted((folder / run.folder).glob(study.panel))} for run in runs)
         pictures = next((each for each in seeds if each), None)
         if pictures:
             found[labels] = pictures
@@ -172,10 +89,10 @@ def drawn_panel(study: Study, folder: Path) -> "Figure | None":
     names = [names[place] for place in sorted({0, len(names) // 2, len(names) - 1})] if names else []
     if not names:
         return None
-    shown = [[scaled(np.asarray(Image.open(pictures[name]).convert("RGB")), SIDE, SIDE) for name in names]
-             for pictures in found.values()]  # fmt: skip
+    width = min(WIDTH / len(names), WIDEST)
+    shown = [[_read(pictures[name], round(width * DENSITY)) for name in names] for pictures in found.values()]
     aspect = max(picture.shape[0] / picture.shape[1] for row in shown for picture in row)
-    figure = new_figure(1.6 + 2.6 * len(names), 0.4 + 2.65 * aspect * len(shown))
+    figure = new_figure(1.6 + width * len(names), 0.4 + (width * aspect + 0.05) * len(shown))
     grid = figure.subplots(len(shown), len(names), squeeze=False)
     for labels, row, line in zip(found, shown, grid, strict=True):
         for axes, picture in zip(line, row, strict=True):
@@ -183,43 +100,20 @@ def drawn_panel(study: Study, folder: Path) -> "Figure | None":
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
-        line[0].set_ylabel("\n".join(labels), rotation=0, ha="right", va="center", fontsize=9)
+        name = "\n".join(textwrap.fill(label, 22) for label in labels)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for axes, name in zip(grid[0], names, strict=True):
-        axes.set_title(shortened(Path(name).stem, font_of(19), 2.5 * 150), fontsize=9)
+        axes.set_title(shortened(Path(name).stem, font_of(19), width * 150), fontsize=9)
     return figure
 
 
-def read_curves(path: Path, curve: str) -> dict[str, dict[int, float]]:
-    """Values by epoch of a figure like `val/dice`, in training and in validation; an epoch's last row wins."""
-    found: dict[str, dict[int, float]] = {"train": {}, "val": {}}
-    for row in read_table(path):
-        for stage, values in found.items():
-            text = row.get(f"{stage}/{curve.partition('/')[2]}")
-            if text and math.isfinite(float(text)):
-                values[int(row["epoch"])] = float(text)
-    return found
+def _read(path: Path, side: int) -> Picture:
+    """A picture, so small that its longer side has this many pixels."""
+    import numpy as np
+    from PIL import Image
 
-
-def cells_of(study: Study) -> dict[tuple[str, ...], list[Run]]:
-    """Runs by labels, in the order of the grid; none of an impossible cell."""
-    cells: dict[tuple[str, ...], list[Run]] = {tuple(labels.values()): [] for labels, _ in study.impossible}
-    for run in study.runs:
-        cells.setdefault(tuple(run.labels.values()), []).append(run)
-    axes = list(study.axes.values())
-    return {
-        labels: cells[labels]
-        for labels in sorted(
-            cells, key=lambda cell: [axis.index(label) for axis, label in zip(axes, cell, strict=True)]
-        )
-    }
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """Empty figure of that size in inches, without any global state."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    return Figure(figsize=(width, height), dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06))
+    with Image.open(path) as image:
+        return scaled(np.asarray(image.convert("RGB")), side, side)
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
@@ -230,55 +124,3 @@ def save_figure(figure: "Figure", path: Path) -> None:
         for file, metadata in ((path, None), (path.with_suffix(".svg"), {"Date": None})):
             with replacing(file) as temporary:
                 figure.savefig(temporary, metadata=metadata)
-
-
-def _draw_seeds(axes: "Axes", seeds: Sequence[Mapping[int, float]], label: str, color: str) -> None:
-    seeds = [values for values in seeds if values]
-    if not seeds:
-        return
-    common = sorted(set.intersection(*(set(values) for values in seeds)))
-    means = [sum(values[epoch] for values in seeds) / len(seeds) for epoch in common]
-    marker = "." if len(common) == 1 else ""
-    axes.plot(common, means, color=color, linewidth=1.5, label=label, marker=marker, zorder=3)
-    if len(seeds) > 1:
-        ranges = [[choose(values[epoch] for values in seeds) for epoch in common] for choose in (min, max)]
-        axes.fill_between(common, *ranges, color=color, alpha=0.2, linewidth=0)
-        for values in seeds:
-            rest = sorted(epoch for epoch in values if not common or epoch >= common[-1])
-            axes.plot(rest, [values[epoch] for epoch in rest], color=color, linewidth=0.7, alpha=0.6)
-
-
-def _draw_bar(axes: "Axes", place: int, rows: "pd.DataFrame", column: str, color: str) -> None:
-    found = estimate(rows, column)
-    if found is None:
-        axes.text(0, place, f" {NONE}", va="center", fontsize=8, color="0.45")
-        return
-    axes.barh(place, found.mean, height=0.62, color=color, alpha=0.75)
-    right = found.mean
-    if found.seeds > 1:
-        values = rows[column].dropna().astype(float)
-        axes.plot(values, [place] * len(values), "o", color="0.2", markersize=2.5)
-        right = max(right, values.max())
-    elif not math.isnan(found.low):
-        axes.plot([found.low, found.high], [place, place], color="0.2", linewidth=1)
-        right = max(right, found.high)
-    text = f"{found.mean:.3f}" if abs(found.mean) < 2 and column != "best_epoch" else f"{found.mean:,.4g}"
-    axes.annotate(text, (right, place), (4, 0), textcoords="offset points", va="center", fontsize=8, color="0.3")
-
-
-def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Where the vertical axis begins and ends: single values far beyond all others, as of a first loss, are cut off."""
-    import numpy as np
-
-    low, high = np.percentile(values, (2, 98))
-    room = max(high - low, 1e-3)
-    low, high = max(min(values), low - room), min(max(values), high + room)
-    return low - 0.05 * room, high + 0.05 * room
-
-
-def _plain(axes: "Axes", title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="0.92")
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8)

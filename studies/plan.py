@@ -162,6 +162,20 @@ def read_study(path: Path, typed: Sequence[str] = ()) -> Study:
     )
 
 
+def cells_of(study: Study) -> dict[tuple[str, ...], list[Run]]:
+    """Runs by labels, in the order of the grid; none of an impossible cell."""
+    cells: dict[tuple[str, ...], list[Run]] = {tuple(labels.values()): [] for labels, _ in study.impossible}
+    for run in study.runs:
+        cells.setdefault(tuple(run.labels.values()), []).append(run)
+    axes = list(study.axes.values())
+    return {
+        labels: cells[labels]
+        for labels in sorted(
+            cells, key=lambda cell: [axis.index(label) for axis, label in zip(axes, cell, strict=True)]
+        )
+    }
+
+
 def _pairs(typed: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Options and their values, of `--name value` and `--name=value`."""
     words = iter(typed)

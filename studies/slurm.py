@@ -48,9 +48,10 @@ export WANDB_MODE=offline # compute nodes have no network; `wandb sync` afterwar
   # srun does not take over by itself how many cores a task has
   srun --cpus-per-task="$SLURM_CPUS_PER_TASK" {command} --run "$SLURM_ARRAY_TASK_ID" &
   child=$!
-  wait "$child"
-  code=$?
-  while kill -0 "$child" 2>/dev/null; do # the signal ended the waiting, not the run
+  [ -z "$stopped" ] || kill -TERM "$child" # the signal came before the child was known
+  warned=$((128 + $(kill -l USR1)))
+  code=$warned
+  while [ "$code" -eq "$warned" ]; do # the signal ended the waiting, not the run
     wait "$child"
     code=$?
   done

@@ -16,10 +16,11 @@ COLUMN = ("figure", "title", "better", "definition")
 RECORDED = ("best_epoch", "epochs", "seconds", "peak_bytes", "parameters")
 """Figures that a column can have beside those of `test`: what training took."""
 TAKEN = ("cell", "definition", "seed", "state", "arguments", "folder", "versions", "belvedere", "data_fingerprint",
-         *RECORDED)  # fmt: skip  # columns of results.csv, where axes are columns too
+         "device", *RECORDED)  # fmt: skip  # columns of results.csv, where axes are columns too
 AFTER = ("validate", "predict", "features")
 OURS = {"output": "the study has an --output, and a folder in it for each run", "seed_everything": "give seeds",
-        "ckpt_path": "the study goes on with its runs by itself"}  # fmt: skip
+        "ckpt_path": "the study goes on with its runs by itself",
+        "resume": "the study goes on with its runs by itself"}  # fmt: skip
 """Options that the study gives each run itself, and what to do in their place."""
 
 Options = dict[str, Any]

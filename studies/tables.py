@@ -1,23 +1,24 @@
 """The table of a study: a row a cell, with what is known of each figure's certainty."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies.plan import Column, Run, Study
-from studies.results import mixed
+from studies.plan import Column, Run, Study, cells_of
+from studies.results import machines, mixed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NONE = "-"
+COUNTS = ("best_epoch", "epochs", "parameters")
 RULE = (
     "Several seeds: mean ± standard deviation over seeds. One seed: the figure, and in brackets the 95 % interval of "
     "resampled test pictures. **Bold**: better than every other row that was measured alike, with an interval that "
     "overlaps none of theirs; for several seeds that is Student's 95 % interval of the mean. Nothing is bold where an "
-    "interval is missing."
+    "interval is missing, or where some rows have several seeds and others one."
 )
 
 
@@ -52,7 +53,7 @@ def estimate(rows: "pd.DataFrame", figure: str) -> Estimate | None:
         low, high = (float(known[name].iloc[0]) if (name := figure + end) in known else math.nan
                      for end in ("_low", "_high"))  # fmt: skip
         return Estimate(float(values.iloc[0]), math.nan, low, high, 1)
-    from scipy.special import stdtrit
+    from scipy.special import stdtrit  # type: ignore[import-untyped]
 
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
     reach = float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)
@@ -69,6 +70,8 @@ def best_of(estimates: Sequence[Estimate | None], better: str | None) -> int | N
     known = {place: each for place, each in enumerate(estimates) if each is not None}
     if better is None or len(known) < 2:
         return None
+    if len({each.seeds > 1 for each in known.values()}) > 1:
+        return None  # intervals of seeds and of test pictures are of different things
     sign = 1 if better == "max" else -1
     best = max(known, key=lambda place: sign * known[place].mean)
     others = [each for place, each in known.items() if place != best]
@@ -90,30 +93,27 @@ def table(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str]) -> lis
         states: What `studies.results.read_states` gives.
     """
     alike = rows["definition"].nunique() < 2
-    groups = list(rows.groupby(["cell", "definition"], sort=False))
-    estimates = {key: [estimate(those, column.figure) for column in study.columns] for key, those in groups}
+    groups = {(str(cell), str(letter)): those for (cell, letter), those in rows.groupby(["cell", "definition"])}
+    estimates = {key: [estimate(those, column.figure) for column in study.columns] for key, those in groups.items()}
     bold = _bold(estimates, study.columns)
-    places = [max((_places(each[place]) for each in estimates.values()), default=3)
-              for place in range(len(study.columns))]  # fmt: skip
+    places = [_places((each[place] for each in estimates.values()), column)
+              for place, column in enumerate(study.columns)]  # fmt: skip
     heads = [*study.axes, *([] if alike else ["measured as"]), "seeds", *(column.title for column in study.columns)]
     empty = [NONE] * len(study.columns)
     lines, remarks = [], []
-    for cell, runs in _cells(study).items():
-        labels, remark = list(runs[0].labels.values()), _remark(runs, states)
-        mine = [key for key in estimates if key[0] == cell]
+    reasons = {tuple(labels.values()): f"impossible: {reason}" for labels, reason in study.impossible}
+    for labels, runs in cells_of(study).items():
+        remark = _remark(runs, states) if runs else reasons[labels]
+        mine = [key for key in estimates if runs and key[0] == runs[0].cell]
         for key in mine:
             texts = [_shown(each, column, decimals, (key, place) in bold)
                      for place, (each, column, decimals) in
                      enumerate(zip(estimates[key], study.columns, places, strict=True))]  # fmt: skip
-            seeds = len(rows[(rows["cell"] == cell) & (rows["definition"] == key[1])])
-            lines.append([*labels, *([] if alike else [key[1]]), str(seeds), *texts])
+            lines.append([*labels, *([] if alike else [key[1]]), str(len(groups[key])), *texts])
             remarks.append(remark)
         if not mine:
-            lines.append([*labels, *([] if alike else [NONE]), "0", *empty])
+            lines.append([*labels, *([] if alike else [NONE]), "0" if runs else NONE, *empty])
             remarks.append(remark)
-    for labels, reason in study.impossible:
-        lines.append([*labels.values(), *([] if alike else [NONE]), NONE, *empty])
-        remarks.append(f"impossible: {reason}")
     if any(remarks):
         heads, lines = [*heads, "remark"], [[*line, remark] for line, remark in zip(lines, remarks, strict=True)]
     return [heads, *lines]
@@ -133,9 +133,16 @@ def markdown(lines: Sequence[Sequence[str]], numbers_from: int = 0) -> str:
 
 def table_text(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str]) -> str:
     """The table in Markdown, above it what its rows do not have in common, below it how to read it."""
-    warnings = "".join(f"> {sentence}\n" for sentence in mixed(rows))
-    text = markdown(table(study, rows, states), len(study.axes))
+    warnings = "".join(f"> {sentence}\n" for sentence in warnings_of(study, rows))
+    lines = table(study, rows, states)
+    text = markdown(lines, lines[0].index("seeds"))
     return f"{warnings}{chr(10) if warnings else ''}{text}\n\n{RULE}\n"
+
+
+def warnings_of(study: Study, rows: "pd.DataFrame") -> list[str]:
+    """Sentences about what the table's rows do not have in common."""
+    taken = any(column.figure in ("seconds", "peak_bytes") for column in study.columns)
+    return [*mixed(rows), *(machines(rows) if taken else [])]
 
 
 def write_table(text: str, path: Path) -> None:
@@ -160,17 +167,23 @@ def _shown(estimated: Estimate | None, column: Column, decimals: int, bold: bool
         for value in (estimated.mean, estimated.deviation, estimated.low, estimated.high)
     )
     text = f"**{mean}**" if bold else mean
-    if estimated.seeds > 1:
-        return f"{text} ± {deviation}"
+    if estimated.seeds > 1:  # that all runs of a cell have the same network is no finding
+        same = column.figure == "parameters" and estimated.deviation == 0
+        return text if same else f"{text} ± {deviation}"
     return text if math.isnan(estimated.low) else f"{text} [{low}, {high}]"
 
 
-def _places(estimated: Estimate | None) -> int:
+def decimals_of(size: float) -> int:
     """Decimals that a figure of this size is told with."""
-    size = abs(estimated.mean) if estimated is not None else 0.0
-    if size == int(size) and size > 1 and estimated is not None and estimated.seeds == 1:
-        return 0
-    return next((decimals for limit, decimals in ((2, 3), (20, 2), (1000, 1)) if size < limit), 0)
+    return next((decimals for limit, decimals in ((2, 3), (20, 2), (1000, 1)) if abs(size) < limit), 0)
+
+
+def _places(estimates: Iterable[Estimate | None], column: Column) -> int:
+    """Decimals that all figures of a column are told with: as many as the one that wants most."""
+    known = [each for each in estimates if each is not None]
+    if column.figure in COUNTS:  # whole, but for means
+        return 1 if any(each.seeds > 1 and abs(each.mean) < 1000 for each in known) else 0
+    return max((decimals_of(each.mean) for each in known), default=0)
 
 
 def _bold(
@@ -185,13 +198,6 @@ def _bold(
             if best is not None:
                 found.add((keys[best], place))
     return found
-
-
-def _cells(study: Study) -> dict[str, list[Run]]:
-    cells: dict[str, list[Run]] = {}
-    for run in study.runs:
-        cells.setdefault(run.cell, []).append(run)
-    return cells
 
 
 def _remark(runs: Sequence[Run], states: Mapping[Path, str]) -> str:

@@ -25,7 +25,8 @@ def find_config(name: str) -> Path:
                 except (yaml.YAMLError, UnicodeDecodeError) as error:
                     raise ArgumentError(f"The config {file} is not YAML: {' '.join(str(error).split())}.") from error
                 return file
-    shipped = sorted(str(path.relative_to(SHIPPED).with_suffix("")) for path in SHIPPED.rglob("*.yaml"))
+    names = (path.relative_to(SHIPPED).with_suffix("") for path in SHIPPED.rglob("*.yaml"))
+    shipped = sorted(str(path) for path in names if path.parts[0] != "studies")  # those are for another command
     near = difflib.get_close_matches(name.removesuffix(".yaml"), shipped, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}?" if near else f"Shipped: {', '.join(shipped)}."
     raise ArgumentError(f"There is no config {name!r} in {Path.cwd()} or among the shipped ones. {hint}")

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 
@@ -73,6 +74,18 @@ class Meter(nn.Module):
             self.scores.reset()
         return values
 
+    def counted(self) -> dict[str, dict[str, Any]]:
+        """What this process has counted since the last result, by metric and state."""
+        return {name: metric.metric_state for name, metric in self._metrics().items()}
+
+    def add(self, counted: Mapping[str, dict[str, Any]]) -> None:
+        """Counts on from what was `counted`."""
+        for name, metric in self._metrics().items():
+            metric.merge_state(apply_to_collection(counted[name], Tensor, Tensor.to, metric.device))
+
+    def _metrics(self) -> dict[str, Metric]:
+        return {"loss": self.loss, **{f"scores.{name}": metric for name, metric in self.scores.items()}}
+
 
 class ImageTask(LightningModule, ABC):
     """A picture task: subclasses give a network, `step`, `predict` and `build_metrics`.
@@ -132,14 +145,15 @@ class ImageTask(LightningModule, ABC):
         """`predict`, for a trainer."""
         return self.predict(batch)
 
-    def _meter(self, stage: str) -> "Meter":
+    def meter(self, stage: str) -> Meter:
+        """What counts a stage."""
         meter = self.meters[f"{stage}_meter"]  # "train" alone is refused as a key: it is a method of ModuleDict
         assert isinstance(meter, Meter)
         return meter
 
     def _update(self, stage: str, batch: Batch) -> Tensor:
         step = self.step(batch)
-        self._meter(stage).update(step, len(batch["image"]))
+        self.meter(stage).update(step, len(batch["image"]))
         return step.loss
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
@@ -161,7 +175,7 @@ class ImageTask(LightningModule, ABC):
         self._log("test")
 
     def _log(self, stage: str) -> None:
-        for name, value in self._meter(stage).result().items():
+        for name, value in self.meter(stage).result().items():
             shown = name in ("loss", self.headline)
             self.log(f"{stage}/{name}", value, prog_bar=shown, on_step=False, on_epoch=True, batch_size=1)
 

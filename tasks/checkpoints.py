@@ -1,6 +1,7 @@
 """What a checkpoint remembers of its run, whether it can be used, and where a command writes."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import yaml
 
 REMEMBERED = ("seed_everything", "monitor", "model", "data")  # what a run's config says about more than the run itself
+
+STATES = ("preempted.ckpt", "last.ckpt")  # what a run goes on from
 
 
 class ArgumentError(ValueError):
@@ -36,6 +39,29 @@ def output_folder(command: str, word: str, config: Any) -> Path:
     name = f"job-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
     name = os.environ.setdefault("BELVEDERE_RUN", name if command == "fit" else f"{command}-{name}")
     return (Path("runs") / word / name).absolute()
+
+
+def resumed_from(folder: Path, config: Any) -> str | None:
+    """The newest whole checkpoint of a run's own folder, for `--resume auto`; None where there is none.
+
+    Newer ones that are broken are named.
+
+    Raises:
+        ArgumentError: A checkpoint was named too, or no folder.
+    """
+    if config.ckpt_path is not None:
+        raise ArgumentError("--resume auto chooses the checkpoint by itself: leave --ckpt_path out.")
+    if config.output is None and "SLURM_JOB_ID" not in os.environ:
+        raise ArgumentError("--resume auto looks into the run's own folder: give it with --output.")
+    found = [path for path in (folder / "checkpoints" / name for name in STATES) if path.is_file()]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            read_checkpoint(path)
+        except ArgumentError as error:
+            print(f"belvedere: {error} It is passed over.", file=sys.stderr)
+        else:
+            return str(path)
+    return None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -10,20 +10,22 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, LastCheckpoint, Summary, TrainingError
+from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, TrainingError
 from callbacks.config import SaveConfig
 from callbacks.curves import Curves
 from callbacks.features import FeatureWriter
 from callbacks.loggers import WandbLogger
 from callbacks.panels import Panels
+from callbacks.preemption import Preemption
 from callbacks.progress import ProgressBar
+from callbacks.resuming import LastCheckpoint
 from datamodules.base import ImageDataModule
 from datamodules.files import DataError, refuse
 from datamodules.in_order import InOrder
 from tasks.arguments import SHIPPED, expanded
 from tasks.base import ImageTask
 from tasks.boosting import TreesError
-from tasks.checkpoints import ArgumentError, check_fit, output_folder
+from tasks.checkpoints import ArgumentError, check_fit, output_folder, resumed_from
 from tasks.features import Features, Vector
 from tasks.networks.weights import WeightsError
 from tasks.parser import Parser, ParserError, nearest, readable
@@ -54,7 +56,9 @@ class BelvedereCLI(LightningCLI):
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.link_arguments("monitor", "early_stopping.monitor")
         parser.link_arguments("monitor", "early_stopping.mode", compute_fn=mode_of)
-        parser.add_lightning_class_args(Panels, "panels")
+        for name, callback in (("panels", Panels), ("last_checkpoint", LastCheckpoint), ("preemption", Preemption)):
+            parser.add_lightning_class_args(callback, name)
+        parser.add_argument("--resume", type=Literal["auto"] | None, help="auto: go on from what --output holds.")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the run's config came first, so that what was typed wins over what a checkpoint remembers."""
@@ -84,6 +88,8 @@ class BelvedereCLI(LightningCLI):
         self.folder = output_folder(command, word, config)
         if self.folder.exists() and not self.folder.is_dir():
             raise ArgumentError(f"--output {self.folder} is a file; a folder was wanted.")
+        if command == "fit" and config.resume:
+            config.ckpt_path = resumed_from(self.folder, config)
         config.trainer.default_root_dir = str(self.folder)
         config.trainer.logger = self._loggers(config.trainer.get("logger"), word)
 
@@ -117,11 +123,10 @@ class BelvedereCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with what watches over training where there is any."""
         monitor = self._get(self.config, "monitor")
-        mode = mode_of(monitor)
+        watched = monitor, mode_of(monitor)
         callbacks: list[Callback] = [ProgressBar()]
         if self.subcommand == "fit":
-            callbacks += [FiniteOrStop(monitor), Curves(monitor, mode), Summary(monitor, mode)]
-            callbacks += [BestCheckpoint(monitor, mode), LastCheckpoint()]
+            callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
         else:
             self._parser(self.subcommand).callback_keys.clear()
         self.trainer_defaults = {"callbacks": callbacks}
@@ -142,7 +147,7 @@ class BelvedereCLI(LightningCLI):
         last = self.folder / "checkpoints" / "last.ckpt"
         if config.ckpt_path is not None:
             check_fit(Path(config.ckpt_path), self.model.state_dict())
-        elif last.exists() and "LOCAL_RANK" not in os.environ:
+        elif last.exists() and not config.resume and "LOCAL_RANK" not in os.environ:
             raise ArgumentError(
                 f"{self.folder} holds a run already. Give another --output, or go on with it: --ckpt_path {last}."
             )
@@ -216,8 +221,8 @@ def run(arguments: list[str]) -> int:
     named = "BELVEDERE_RUN" in os.environ
     try:
         if arguments[0] not in COMMANDS:
-            raise ArgumentError(f"{arguments[0]!r} is no command of belvedere; the commands are {', '.join(COMMANDS)}."
-                                + nearest(arguments[0], list(COMMANDS)))  # fmt: skip
+            text = f"{arguments[0]!r} is no command of belvedere; the commands are {', '.join(COMMANDS)} and study."
+            raise ArgumentError(text + nearest(arguments[0], [*COMMANDS, "study"]))
         BelvedereCLI(
             ImageTask,
             ImageDataModule,

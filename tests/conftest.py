@@ -1,10 +1,12 @@
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from datamodules.sample_aesthetics import draw_aesthetics
 from datamodules.samples import draw_avalanches, draw_clouds, draw_colorization, draw_roads
@@ -67,3 +69,40 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real pictures: BELVEDERE_DATA names no folder")
     return folder
+
+
+@pytest.fixture
+def same_run() -> Callable[[Path, Path], None]:
+    """Asserts that two runs left the same behind, to the last bit."""
+    return _same_run
+
+
+def _same_run(one: Path, other: Path) -> None:
+    """Asserts that two runs left the same behind."""
+    for name in ("best", "last"):
+        first, second = (
+            torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for folder in (one, other)
+        )
+        parts = ["state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"]
+        parts += ["callbacks", "loops"] if name == "last" else []
+        for part in parts:
+            assert _plain(first[part], one) == _plain(second[part], other), (name, part)
+    for name in ("metrics.csv", "thresholds.csv"):
+        texts = [(folder / name).read_text() if (folder / name).is_file() else "" for folder in (one, other)]
+        assert texts[0] == texts[1], name
+    names = [{path.name for path in folder.rglob("*")} - {"preempted.ckpt"} for folder in (one, other)]
+    assert names[0] == names[1]
+
+
+def _plain(value: Any, folder: Path) -> Any:
+    """Tensors as bytes, and paths without the run's folder, for comparisons to the last bit."""
+    if isinstance(value, Tensor):
+        return str(value.dtype), tuple(value.shape), value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    if isinstance(value, dict):
+        # `current_score` is only told, and Lightning forgets it
+        return {_plain(key, folder): _plain(each, folder) for key, each in value.items() if key != "current_score"}
+    if isinstance(value, list | tuple):
+        return [_plain(each, folder) for each in value]
+    if isinstance(value, float):
+        return value.hex()  # nan is nan
+    return value.replace(str(folder.absolute()), "") if isinstance(value, str) else value

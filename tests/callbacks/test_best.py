@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, LastCheckpoint, Summary, TrainingError
+from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, TrainingError
+from callbacks.resuming import LastCheckpoint
 
 STEPS = 3  # batches an epoch
 
@@ -49,7 +50,7 @@ def fit(folder: Path, module: Scripted, *callbacks: Callback, resume: bool = Fal
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         num_sanity_val_steps=0,
         callbacks=list(callbacks),
         **({"max_epochs": len(module.dices)} | options),
@@ -73,7 +74,7 @@ def test_best_and_last_epoch_are_kept(tmp_path: Path, mode: str, dices: list[flo
     last = len(dices) - 1
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == (best, best)
-    assert epoch_of(tmp_path / "checkpoints" / "last.ckpt") == (last, last)
+    assert epoch_of(tmp_path / "checkpoints" / "last.ckpt") == (last + 1, last)  # epochs are counted when they are over
 
 
 def test_a_resumed_run_goes_on_from_the_last_and_knows_the_best(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_resumed_run_goes_on_from_the_last_and_knows_the_best(tmp_path: Path) 
     assert trainer.current_epoch == 5
     assert module.steps == 2 * STEPS
     assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == (1, 1)  # .6 is not beaten
-    assert epoch_of(tmp_path / "checkpoints" / "last.ckpt") == (4, 4)
+    assert epoch_of(tmp_path / "checkpoints" / "last.ckpt") == (5, 4)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import yaml
 from callbacks.loggers import CSVLogger, WandbLogger, logged_in
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_SILENT", "WANDB_DIR", "NETRC")
+VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_SILENT", "WANDB_DIR", "NETRC", "WANDB_NAME",
+             "WANDB_RUN_GROUP")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,15 @@ def test_an_offline_run_lies_in_its_folder(tmp_path: Path, caplog: pytest.LogCap
     run.finish()
     [folder] = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert [path.suffix for path in folder.glob("run-*")] == [".wandb"]
+
+
+@pytest.mark.slow
+def test_a_study_names_and_groups_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_NAME", "vgg10--seed-1")
+    monkeypatch.setenv("WANDB_RUN_GROUP", "roads")
+    run = WandbLogger(str(tmp_path), "belvedere-roads", "seed-1").experiment
+    assert (run.project, run.group, run.name) == ("belvedere-roads", "roads", "vgg10--seed-1")
+    run.finish()
 
 
 @pytest.mark.parametrize("name", ["defaults", "debug"])

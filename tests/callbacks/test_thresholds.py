@@ -10,7 +10,8 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from callbacks.best import BestCheckpoint, LastCheckpoint
+from callbacks.best import BestCheckpoint
+from callbacks.resuming import LastCheckpoint
 from callbacks.thresholds import FittedThresholds
 from tasks.base import Batch
 from tasks.clouds import CloudsTask

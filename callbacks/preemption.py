@@ -1,0 +1,94 @@
+"""A training that a scheduler asks to end saves its state, has its job queued again, and leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from callbacks.resuming import can_stop, write_state
+from tasks import signals
+
+CODE = 75  # EX_TEMPFAIL of sysexits.h: not done, try again
+
+
+class Preemption(Checkpoint):
+    """Ends a training that got SIGUSR1 or SIGTERM so that it can be gone on with exactly.
+
+    The handler of the signal only notes it (`tasks.signals`). At the end of a batch, or of an epoch where its last
+    batch is done, all processes agree whether any of them got one; then the state is written as
+    `checkpoints/preempted.ckpt`, the job is queued again where SLURM runs it, and the first process exits with code 75,
+    the others with 0. `--resume auto` goes on. A Checkpoint, so that all other callbacks have seen the batch before.
+
+    Args:
+        requeue: Whether `scontrol requeue` is called where SLURM runs the job. After SIGTERM it is where the job is
+            still running: one that was cancelled stays so.
+    """
+
+    def __init__(self, requeue: bool = True) -> None:
+        self.requeue = requeue
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Replaces Lightning's handler of SIGTERM, which talks to other processes from within, and ends with code 0."""
+        signals.install()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ends within an epoch, where that was asked for."""
+        if can_stop(trainer, batch_idx):
+            self._end_where_asked(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends between two epochs, where that was asked for."""
+        self._end_where_asked(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends before what follows training, where that was asked for."""
+        self._end_where_asked(trainer)
+
+    def _end_where_asked(self, trainer: Trainer) -> None:
+        """Ends the training.
+
+        Raises:
+            SystemExit: A process was asked to, and the state is saved.
+        """
+        asked = signals.received()
+        if not trainer.strategy.reduce_boolean_decision(asked is not None, all=False):
+            return
+        path = write_state(trainer, "preempted.ckpt")
+        if trainer.is_global_zero:
+            print(f"\n{self._text(trainer, path, asked)}", file=sys.stderr)
+        raise SystemExit(CODE if trainer.is_global_zero else 0)  # who started the others would take 75 for a crash
+
+    def _text(self, trainer: Trainer, path: Path, asked: signal.Signals | None) -> str:
+        who = "Another process" if asked is None else "This process"
+        queued = requeued(asked) if self.requeue else ""
+        return (
+            f"{who} was asked to end ({'by a signal' if asked is None else asked.name}). The state of epoch "
+            f"{trainer.current_epoch}, step {trainer.global_step} is kept in {path}.{queued} Go on with --resume auto."
+        )
+
+
+def requeued(asked: signal.Signals | None) -> str:
+    """Has SLURM queue this job again, and says so; nothing is said where SLURM runs none."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return ""
+    if asked == signal.SIGTERM and _slurm("squeue", "--noheader", "--jobs", job, "--format", "%T") != "RUNNING":
+        return f" Job {job} is not queued again: it was cancelled, or its time is over."
+    problem = _slurm("scontrol", "requeue", job)
+    return f" Job {job} is queued again." if not problem else f" Job {job} could not be queued again: {problem}."
+
+
+def _slurm(*command: str) -> str:
+    """What a command of SLURM says."""
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        return str(error)
+    return (result.stdout + result.stderr).strip()

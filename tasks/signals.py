@@ -1,0 +1,50 @@
+"""The signals with which a scheduler asks a training to end, noted from the first moment: the imports take seconds."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+
+_received: list[signal.Signals] = []
+_process = 0
+
+
+@contextmanager
+def noted() -> Iterator[None]:
+    """Has this process note SIGUSR1 and SIGTERM instead of ending; `received` tells them."""
+    global _process
+    if threading.current_thread() is not threading.main_thread():  # only that one may say what signals do
+        yield
+        return
+    earlier = {each: signal.getsignal(each) for each in SIGNALS}
+    _process = os.getpid()
+    _received.clear()
+    install()
+    try:
+        yield
+    finally:
+        _process = 0
+        for each, handler in earlier.items():
+            signal.signal(each, handler)
+
+
+def install() -> None:
+    """Puts the handlers into their place again, where signals are noted: Lightning has its own for SIGTERM."""
+    if _process == os.getpid():
+        for each in SIGNALS:
+            signal.signal(each, _note)
+
+
+def received() -> signal.Signals | None:
+    """The first signal that came; None where none did."""
+    return _received[0] if _received else None
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    # A process that was forked inherits the handler, and the scheduler signals all of them; only this one answers.
+    if os.getpid() == _process:
+        _received.append(signal.Signals(number))

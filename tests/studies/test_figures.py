@@ -1,0 +1,218 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from callbacks.drawing import font_of
+from studies.figures import drawn_panel, write_figures
+from studies.plots import drawn_bars, drawn_curves, named, read_curves
+from studies.results import read_results
+
+Make = Callable[..., Any]
+CURVE = {"train": [0.3, 0.5, 0.7], "val": [0.2, 0.6, 0.4]}
+
+
+def rows_of(made: Any) -> Any:
+    return read_results(made.study, made.folder)
+
+
+def lines_of(axes: Any) -> list[tuple[list[float], list[float]]]:
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines]
+
+
+def texts_of(axes: Any) -> list[str]:
+    return [text.get_text().strip() for text in axes.texts]
+
+
+def add_picture(folder: Path, name: str, color: tuple[int, int, int]) -> None:
+    path = folder / "predict-photos" / "overlays" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (60, 40), color).save(path, quality=100)
+
+
+def test_curves_are_read_by_epoch(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text(
+        "epoch,step,train/dice,val/dice,val/loss\n0,5,,0.25,1\n0,5,0.5,,\n1,10,,0.5,1\n1,11,,0.75,\n2,15,,nan,1\n"
+    )
+    assert read_curves(path, "val/dice") == {"train": {0: 0.5}, "val": {0: 0.25, 1: 0.75}}
+    assert read_curves(tmp_path / "missing.csv", "val/dice") == {"train": {}, "val": {}}
+
+
+def test_curves_are_means_with_bands_and_dots(make: Make) -> None:
+    made = make()
+    made.write("u-net--resnet-34", 0, curve=CURVE, best_epoch=1)
+    made.write("u-net--resnet-34", 1, curve={"train": [0.5, 0.7], "val": [0.4, 0.8]}, best_epoch=1)
+    figure = drawn_curves(made.study, made.folder)
+    assert figure is not None
+    first, second, third, fourth = figure.axes
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        "U-Net · ResNet-34", "U-Net · Wide | odd", "FPN · ResNet-34", "FPN · Wide | odd",
+    ]  # fmt: skip
+    (train, train_rest, short, val, val_rest, short_val, *dots) = lines_of(first)
+    assert train == ([0, 1], pytest.approx([0.4, 0.6]))
+    assert train_rest == ([1, 2], [0.5, 0.7])  # the longer seed goes on
+    assert val == ([0, 1], pytest.approx([0.3, 0.7]))
+    assert val_rest == ([1, 2], [0.6, 0.4])
+    assert (len(short[0]), len(short_val[0])) == (1, 1)
+    assert dots == [([1], [0.6]), ([1], [0.8])]
+    band = first.collections[1].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (0.2, 0.8)
+    assert texts_of(second) == texts_of(third) == ["no epoch yet"]
+    assert texts_of(fourth) == ["impossible"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training", "validation"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "rows", "columns"),
+    [
+        ({"a": {"x": {}, "y": {}}, "b": {"1": {}, "2": {}, "3": {}}}, 2, 3),  # a column a label of the last axis
+        ({"a": {str(k): {} for k in range(6)}}, 2, 4),
+        ({"a": {"x": {}, "y": {}, "z": {}}, "b": {"1": {}}}, 1, 3),
+        ({"a": {"x": {}}, "b": {str(k): {} for k in range(7)}}, 2, 4),
+    ],
+)
+def test_plots_stand_as_the_grid_does(make: Make, axes: Any, rows: int, columns: int) -> None:
+    made = make(axes=axes, impossible=None, seeds=[0])
+    for run in made.study.runs:
+        made.write(run.cell, 0, curve=CURVE)
+    figure = drawn_curves(made.study, made.folder)
+    assert figure is not None
+    grid = figure.axes[0].get_gridspec()
+    assert grid.get_geometry() == (rows, columns)
+    # each column says below what is counted
+    labelled = [axes for axes in figure.axes if axes.get_xlabel() == "epoch"]
+    assert sorted(axes.get_subplotspec().colspan.start for axes in labelled) == list(range(columns))
+    assert all(label.get_visible() for axes in labelled for label in axes.get_xticklabels())
+
+
+def test_labels_that_are_shortened_stay_apart() -> None:
+    long = "a network whose name says everything about it"
+    names = [named((long, f"{k} pixels"), 19, 320) for k in (17, 33)]
+    assert [name.endswith(f"… · {k} pixels") for name, k in zip(names, (17, 33), strict=True)] == [True, True]
+    assert max(font_of(19).getlength(name) for name in names) <= 320
+    assert named(("U-Net", "ResNet-34"), 19, 320) == "U-Net · ResNet-34"
+
+
+def test_a_first_loss_far_beyond_the_others_does_not_flatten_them(make: Make) -> None:
+    made = make(axes={"network": {"A": {}}}, impossible=None)
+    losses = [1e6, *np.linspace(1, 2, 99)]
+    made.write("a", 0, curve={"train": [], "val": losses})
+    figure = drawn_curves(made.study, made.folder)
+    assert figure is not None
+    low, high = figure.axes[0].get_ylim()
+    assert low < 1
+    assert 2 < high < 5
+
+
+def test_without_an_epoch_there_are_no_curves(make: Make) -> None:
+    made = make()
+    made.write("u-net--resnet-34", 0)
+    assert drawn_curves(made.study, made.folder) is None
+
+
+def test_bars_are_the_means_of_the_table(make: Make) -> None:
+    made = make()
+    made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, best_epoch=2)
+    made.write("u-net--resnet-34", 1, {"test/dice": 0.5}, best_epoch=5)
+    made.write("fpn--resnet-34", 0, {"test/dice": 0.3}, {"test/dice": (0.2, 0.45)}, best_epoch=7)
+    figure = drawn_bars(made.study, rows_of(made))
+    assert figure is not None
+    left, right = figure.axes
+    assert [bar.get_width() for bar in left.patches] == pytest.approx([0.45, 0.3])
+    assert [bar.get_width() for bar in right.patches] == [3.5, 7]
+    assert lines_of(left)[1:] == [([0.4, 0.5], [0, 0]), ([0.2, 0.45], [2, 2])]  # the first is the one at 0
+    assert [text.get_text() for text in left.get_yticklabels()] == [
+        "U-Net · ResNet-34", "U-Net · Wide | odd", "FPN · ResNet-34", "FPN · Wide | odd",
+    ]  # fmt: skip
+    assert texts_of(left) == ["0.450", "not measured yet", "0.300", "impossible"]
+    assert texts_of(right) == ["3.5", "not measured yet", "7", "impossible"]
+    colors = {tuple(bar.get_facecolor()) for bar in left.patches}
+    assert len(colors) == 2  # one a network
+
+
+def test_bars_say_which_were_not_measured_alike(make: Make) -> None:
+    made = make()
+    made.write("u-net--resnet-34", 0, {"test/dice": 0.4})
+    made.write("u-net--resnet-34", 1, {"test/dice": 0.5}, data_fingerprint="decaf")
+    rows = rows_of(made)
+    figure = drawn_bars(made.study, rows)
+    assert figure is not None
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()][:2] == [
+        "U-Net · ResNet-34 (A)", "U-Net · ResNet-34 (B)",
+    ]  # fmt: skip
+    (drawn,) = write_figures(made.study, rows, made.folder)
+    assert "were not measured alike" in drawn.caption
+
+
+def test_letters_stand_behind_names_of_any_length(make: Make) -> None:
+    long = "a network whose name says everything about it and then goes on for a while "
+    made = make(axes={"network": {long + "1": {}, long + "2": {}}}, impossible=None, seeds=[0])
+    made.write(made.study.runs[0].cell, 0, {"test/dice": 0.4})
+    made.write(made.study.runs[1].cell, 0, {"test/dice": 0.4}, data_fingerprint="decaf")
+    figure = drawn_bars(made.study, rows_of(made))
+    assert figure is not None
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert [name[-5:] for name in names] == ["… (A)", "… (B)"]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    assert min(text.get_window_extent(renderer).x0 for text in figure.axes[0].get_yticklabels()) >= 0
+    assert figure.axes[0].get_window_extent(renderer).width > figure.bbox.width / 4
+
+
+def test_the_panel_shows_the_pictures_that_all_have(make: Make) -> None:
+    made = make()
+    red, green = made.write("u-net--resnet-34", 0), made.write("fpn--resnet-34", 1)
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "only.jpg"):
+        add_picture(red, name, (255, 0, 0))
+    for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg"):
+        add_picture(green, name, (0, 255, 0))
+    figure = drawn_panel(made.study, made.folder)
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == ["a", "c", "d", "", "", ""]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["U-Net\nResNet-34", "", "", "FPN\nResNet-34", "", ""]
+    shown = [np.asarray(axes.images[0].get_array()).mean(axis=(0, 1)) for axes in figure.axes]
+    assert np.allclose(shown, [[255, 0, 0]] * 3 + [[0, 255, 0]] * 3, atol=3)
+
+
+def test_a_panel_of_one_picture_is_large(make: Make) -> None:
+    made = make()
+    add_picture(made.write("u-net--resnet-34", 0), "sheet.jpg", (9, 9, 9))
+    figure = drawn_panel(made.study, made.folder)
+    assert figure is not None
+    assert np.asarray(figure.axes[0].images[0].get_array()).shape == (417, 625, 3)  # 5 inches of 125 pixels
+
+
+def test_without_common_pictures_there_is_no_panel(make: Make) -> None:
+    made = make()
+    add_picture(made.write("u-net--resnet-34", 0), "a.jpg", (1, 1, 1))
+    add_picture(made.write("fpn--resnet-34", 1), "b.jpg", (1, 1, 1))
+    assert drawn_panel(made.study, made.folder) is None
+    assert drawn_panel(make(panel=None).study, made.folder) is None
+
+
+def test_figures_are_written_as_png_and_svg_and_the_same_at_any_time(make: Make) -> None:
+    made = make()
+    folder = made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, curve=CURVE)
+    add_picture(folder, "a.jpg", (200, 100, 0))
+    drawn = write_figures(made.study, rows_of(made), made.folder)
+    assert [each.path.name for each in drawn] == ["curves.png", "bars.png", "panel.png"]
+    files = sorted(path.name for path in (made.folder / "figures").iterdir())
+    assert files == ["bars.png", "bars.svg", "curves.png", "curves.svg", "panel.png", "panel.svg"]
+    before = {name: (made.folder / "figures" / name).read_bytes() for name in files}
+    write_figures(made.study, rows_of(made), made.folder)
+    assert {name: (made.folder / "figures" / name).read_bytes() for name in files} == before
+
+
+def test_figures_that_are_out_of_date_are_removed(make: Make) -> None:
+    made = make()
+    made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, curve=CURVE)
+    write_figures(made.study, rows_of(made), made.folder)
+    (made.folder / made.study.runs[0].folder / "metrics.csv").unlink()
+    assert [each.path.name for each in write_figures(made.study, rows_of(made), made.folder)] == ["bars.png"]
+    assert sorted(path.name for path in (made.folder / "figures").iterdir()) == ["bars.png", "bars.svg"]

@@ -1,0 +1,156 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from studies.plan import read_study
+from studies.processes import is_locked, locked
+from studies.running import state
+
+ROOT = Path(__file__).parents[2]
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_command.py")))
+FILE = """
+question: Does it go on?
+axes: {network: {One: {model.act: slow}, Two: {model.act: good}}}
+columns: [{figure: test/dice, title: dice, better: max, definition: Dice.}]
+curve: val/dice
+"""
+# The command, with the fake in place of the command line of a run.
+STUDY = f"""
+import sys
+from studies import processes, running
+from studies.command import study
+running.PROGRAM, running.PATIENCE = {FAKE!r}, 1
+if "--orphans" in sys.argv:
+    sys.argv.remove("--orphans")
+    processes._end_with = lambda parent: None  # as where the system cannot end a child with its parent
+sys.exit(study(sys.argv[1:]))
+"""
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts the study in a process of its own; those that a test leaves are ended."""
+    (tmp_path / "quokka.yaml").write_text(FILE)
+    for name, value in {"CALLS": tmp_path / "calls", "MENDED": tmp_path / "mended", "CHECKPOINT": 1, "PYTHONPATH": ROOT,
+                        "COLUMNS": 80}.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    started = []
+
+    def begin(*typed: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", STUDY, "quokka.yaml", *typed]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, cwd=tmp_path, text=True, **pipes))  # type: ignore[call-overload]
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def child_of(folder: Path) -> int:
+    """The process of the slow run, once it is training."""
+    begun = folder / "cells" / "one" / "seed-0" / "begun"
+    wait_for(lambda: begun.is_file() and begun.read_text() != "")
+    return int(begun.read_text())
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come true"
+        time.sleep(0.02)
+
+
+def is_gone(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+
+
+def table_of(start: Start) -> str:
+    out, err = start("--status").communicate()
+    assert err == ""
+    return str(out)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems cannot end a child with its parent")
+def test_a_killed_study_leaves_no_process_and_goes_on(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "studies" / "quokka"
+    first = start()
+    child = child_of(folder)
+    assert "running   One, seed 0: epoch 0" in table_of(start)
+    first.kill()
+    first.wait()
+    wait_for(lambda: is_gone(child), 5)
+    assert "stopped   One, seed 0: epoch 0\nwaiting   Two, seed 0" in table_of(start)
+    (tmp_path / "mended").touch()
+    out, err = start().communicate()
+    assert "[1/2] One, seed 0: fit, test from its last checkpoint\n[1/2] One, seed 0: dice 0.400" in out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_that_is_asked_to_stop_stops_its_run_and_says_how_to_go_on(
+    start: Start, tmp_path: Path, number: signal.Signals
+) -> None:
+    folder = tmp_path / "my out"
+    process = start("--output", str(folder), "--data.root", "here")
+    child = child_of(folder)
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert (
+        err
+        == f"\nStopped. The same command goes on:\n  belvedere study quokka.yaml --output '{folder}' --data.root here\n"
+    )
+    assert is_gone(child)
+    study = read_study(tmp_path / "quokka.yaml")
+    assert [state(run, folder) for run in study.runs] == ["begun", "waiting"]  # not failed
+
+
+def test_a_run_that_outlived_its_study_is_not_trained_twice(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "studies" / "quokka"
+    first = start("--orphans")
+    child = child_of(folder)
+    first.kill()
+    first.wait()
+    try:
+        assert not is_gone(child)
+        assert is_locked(folder / "cells" / "one" / "seed-0")
+        second = start()
+        out, _ = second.communicate()
+        assert second.returncode == 1  # not all is finished
+        assert "[2/2] Two, seed 0: fit, test\n" in out
+        assert "[1/2] One, seed 0: another process is at it; passed over\n" in out
+    finally:
+        os.kill(child, signal.SIGKILL)
+    wait_for(lambda: not is_locked(folder / "cells" / "one" / "seed-0"))
+
+
+def test_two_processes_share_a_study(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "mended").touch()
+    seeds = ["--seeds", "[0, 1, 2]"]
+    both = [start(*seeds), start(*seeds)]
+    for process in both:
+        process.communicate()
+    calls = [line.rsplit(" ", 3)[0] for line in (tmp_path / "calls").read_text().splitlines()]
+    assert len(calls) == 12
+    assert len(set(calls)) == 12
+    assert start(*seeds).wait() == 0
+
+
+def test_a_lock_is_given_back(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path)
+    with locked(tmp_path / "run", 0) as lock:
+        assert lock is not None
+        assert is_locked(tmp_path / "run")
+    assert not is_locked(tmp_path / "run")

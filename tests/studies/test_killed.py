@@ -1,0 +1,164 @@
+"""A study of real networks: to its end, killed in the middle of an epoch, and gone on with."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+STEPS, EPOCHS = 3, 3  # of 15 training pictures, five at a time
+FILE = f"""
+question: Does it go on?
+options:
+  config: clouds/demo
+  data.size: [32, 48]
+  data.output_size: [35, 53]
+  data.batch_size: 5
+  data.num_workers: 1
+  trainer.max_epochs: {EPOCHS}
+  last_checkpoint.steps: 2
+  panels.pictures: 1
+axes:
+  architecture:
+    PSPNet: {{model.architecture: pspnet}}
+    FPN: {{model.architecture: fpn}}
+    SegNet: {{model.architecture: segnet}}
+seeds: [0, 1]
+columns:
+- {{figure: test/dice, title: dice, better: max, definition: Dice of Kaggle.}}
+- {{figure: test/loss, title: loss, better: min, definition: The loss.}}
+curve: val/dice
+panel: predict-*/overlays/*.jpg
+"""
+# The command line of a run, which kills its study before it takes a certain step.
+KILLING = f"""
+import os, signal, sys, time
+from tasks.__main__ import main
+from tasks.base import ImageTask
+
+kept = ImageTask.on_train_batch_start
+
+def killing(task, *arguments):
+    if task.global_step == int(os.environ["KILL_AT"]):
+        assert task.global_step % {STEPS}, "not in the middle of an epoch"
+        assert task.trainer.num_training_batches == {STEPS}
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    return kept(task, *arguments)
+
+ImageTask.on_train_batch_start = killing
+sys.exit(main(sys.argv[1:]))
+"""
+KILLED = f"""
+import sys
+from studies import running
+from studies.command import study
+running.PROGRAM = (sys.executable, "-c", {KILLING!r})
+sys.exit(study(sys.argv[1:]))
+"""
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, clouds_root: Path) -> Path:
+    """The working folder, with the study's file."""
+    folder = tmp_path_factory.mktemp("studied")
+    (folder / "quokka.yaml").write_text(FILE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study(place: Path, clouds_root: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the study in a process of its own."""
+
+    def run(*typed: str, code: str = "", kill_at: int = 0) -> subprocess.CompletedProcess[str]:
+        started = ["-c", code] if code else ["-m", "tasks", "study"]
+        command = [sys.executable, *started, "quokka", "--data.root", str(clouds_root), *typed]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "KILL_AT": str(kill_at),
+                                    "WANDB_MODE": "offline"}  # fmt: skip
+        return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def unkilled(study: Callable[..., Any], place: Path, clouds_root: Path) -> subprocess.CompletedProcess[str]:
+    """The whole study, one of whose networks there is not."""
+    done: subprocess.CompletedProcess[str] = study("--output", "whole")
+    return done
+
+
+def weights(run: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {name: torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
+            for name in ("best", "last")}  # fmt: skip
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_network_that_is_not_there_stops_no_other(unkilled: subprocess.CompletedProcess[str], place: Path) -> None:
+    assert unkilled.returncode == 1
+    assert "Failed: 2 of 6 runs" in unkilled.stderr
+    assert "SegNet, seed 0: fit ended with exit code 2; " in unkilled.stderr
+    assert "one of these was wanted" in unkilled.stderr
+    results = pd.read_csv(place / "whole" / "results.csv")
+    assert list(results["cell"]) == ["pspnet", "pspnet", "fpn", "fpn"]
+    for _, row in results.iterrows():
+        measured = rows(place / "whole" / row["folder"] / "test" / "metrics.csv")[-1]
+        assert row["test/dice"] == pytest.approx(float(measured["test/dice"]))
+    first, second = (weights(place / "whole" / "cells" / "fpn" / f"seed-{seed}")["last"] for seed in (0, 1))
+    assert any(not torch.equal(first[key], second[key]) for key in first)
+    for name in ("table.md", "report.html", "figures/curves.svg", "figures/bars.png"):
+        assert (place / "whole" / name).stat().st_size > 0
+
+
+def test_the_runs_are_one_group_of_the_dashboard(unkilled: Any, place: Path) -> None:
+    for cell in ("pspnet", "fpn"):
+        for seed in (0, 1):
+            folder = place / "whole" / "cells" / cell / f"seed-{seed}" / "wandb"
+            [logged] = (path.read_bytes() for path in folder.glob("offline-run-*/run-*.wandb"))
+            assert b"quokka" in logged
+            assert f"{cell}--seed-{seed}".encode() in logged
+
+
+def test_what_is_finished_is_not_run_again(unkilled: Any, study: Callable[..., Any], place: Path) -> None:
+    logs = {path: path.read_text() for path in place.glob("whole/cells/*/*/log.txt")}
+    again = study("--output", "whole", "--axes.architecture", "[PSPNet, FPN]")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout.startswith(f"quokka: runs 4, finished 4; {place / 'whole'}\n\n")
+    assert {path: path.read_text() for path in logs} == logs
+
+
+def test_a_study_killed_within_an_epoch_ends_as_one_that_was_not(
+    unkilled: Any, study: Callable[..., Any], place: Path
+) -> None:
+    kill_at = random.SystemRandom().choice([step for step in range(1, STEPS * EPOCHS) if step % STEPS])
+    some = ["--output", "killed", "--axes.architecture", "PSPNet", "--seeds", "1"]
+    killed = study(*some, code=KILLED, kill_at=kill_at)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run = place / "killed" / "cells" / "pspnet" / "seed-1"
+    assert "fit" not in (run / "study.json").read_text().split('"seconds"')[1]
+    if kill_at >= 2:  # there was a state to go on from by then
+        half = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        assert 0 < half["global_step"] <= kill_at
+    done = study(*some)
+    assert done.returncode == 0, done.stderr
+    assert ("from its last checkpoint" in done.stdout) == (kill_at >= 2)
+    other = place / "whole" / "cells" / "pspnet" / "seed-1"
+    for name, mine in weights(run).items():
+        theirs = weights(other)[name]
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine), f"{name} differs, killed at step {kill_at}"
+    for name in ("metrics.csv", "thresholds.csv", "test/metrics.csv"):
+        assert (run / name).read_text() == (other / name).read_text(), f"{name} differs, killed at step {kill_at}"

@@ -1,0 +1,224 @@
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies.figures import write_figures
+from studies.plan import Run
+from studies.report import repeating, write_report
+from studies.results import read_results, read_states
+from studies.tables import table
+
+Make = Callable[..., Any]
+EMPTY = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements that are closed in order, texts by element, and addresses.
+
+    Attributes:
+        rows: The texts of the cells of each table's lines.
+        texts: All texts but those of the style.
+        addresses: Values of attributes that name something to load or to go to.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.texts: list[str] = []
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "srcset", "action")]
+        if tag not in EMPTY:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.texts.append(data)
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data.replace("\u2007", "")
+
+
+def report(made: Any, figures: bool = False) -> str:
+    rows, states = read_results(made.study, made.folder), read_states(made.study, made.folder)
+    drawn = write_figures(made.study, rows, made.folder) if figures else []
+    path = write_report(made.study, rows, states, drawn, made.folder)
+    assert path == made.folder / "report.html"
+    text: str = path.read_text(encoding="utf-8")
+    return text
+
+
+@pytest.fixture
+def filled(make: Make) -> Any:
+    """Two seeds of one cell, one of another, whose other one failed, one that waits, and one that is impossible."""
+    made = make()
+    curve = {"train": [0.3, 0.5, 0.7], "val": [0.2, 0.6, 0.4]}
+    for seed, dice in enumerate((0.4, 0.5)):
+        folder = made.write("u-net--resnet-34", seed, {"test/dice": dice, "test/loss": 1 - dice}, curve=curve)
+        (folder / "features" / "vectors").mkdir(parents=True)
+        (folder / "features" / "vectors" / "classifiers.csv").write_text(f"vector,accuracy\n<fc6>,{dice}\n")
+    made.write("u-net--wide-odd", 0, {"test/dice": 0.3}, {"test/dice": (0.2, 0.45)}, curve, seconds=7384)
+    made.states[made.run("u-net--wide-odd", 1).folder] = "failed"
+    return made
+
+
+def test_the_page_is_whole_and_loads_nothing(filled: Any) -> None:
+    text = report(filled, figures=True)
+    page = Page(text)
+    assert text.startswith("<!doctype html>")
+    assert {"title", "h1", "table", "figure", "img", "pre", "details"} <= page.tags
+    assert not {"script", "link", "iframe", "object", "base"} & page.tags
+    assert [address.partition(",")[0] for address in page.addresses] == ["data:image/svg+xml;base64"] * 2
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", text)
+    assert "default-src 'none'" in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_figures_of_the_page_are_those_of_the_table(filled: Any) -> None:
+    rows, states = read_results(filled.study, filled.folder), read_states(filled.study, filled.folder)
+    lines = table(filled.study, rows, states)
+    shown = Page(report(filled)).rows
+    assert shown[0] == lines[0]
+    assert [line for line in lines if "±" in line[3]] == [shown[1]]
+    assert shown[1][3] == "0.450 ± 0.071"
+    assert shown[2] == lines[2]
+    assert shown[2][2:4] + shown[2][-1:] == ["1", "0.300 [0.200, 0.450]", "1 of 2 failed"]
+    # lines without figures say why in their place
+    assert shown[3] == [*lines[3][:3], "waiting"]
+    assert shown[4] == ["FPN", "Wide | odd", "-", "impossible: it <does> not fit."]
+
+
+def test_what_is_best_is_bold(make: Make) -> None:
+    made = make(seeds=[0])
+    for cell, dice in (("u-net--resnet-34", 0.2), ("u-net--wide-odd", 0.9), ("fpn--resnet-34", 0.3)):
+        made.write(cell, 0, {"test/dice": dice}, {"test/dice": (dice - 0.04, dice + 0.04)})
+    text = report(made)
+    assert '<strong>0.900</strong><span class="spread"> [0.860, 0.940]</span>' in text
+    assert "<strong>0.3" not in text
+    assert "**" not in text
+
+
+def test_the_state_is_counted(filled: Any) -> None:
+    text = " ".join(Page(report(filled)).texts)
+    assert "3 of 6 runs finished, 1 failed, 2 waiting." in text
+    assert "3 cells, 2 seeds each (0, 1); 1 more is impossible." in text
+
+
+def test_every_run_is_told(filled: Any) -> None:
+    page = Page(report(filled))
+    start = next(place for place, row in enumerate(page.rows) if row[-1] == "folder")
+    lines = page.rows[start : start + 7]
+    assert lines[0] == ["network", "encoder", "seed", "state", "dice", "best epoch", "epochs", "time", "memory",
+                        "parameters", "folder"]  # fmt: skip
+    assert lines[1][2:] == ["0", "finished", "0.4000", "1", "3", "0:01:15", "1.50 GiB", "24,436,369",
+                            "cells/u-net--resnet-34/seed-0"]  # fmt: skip
+    assert lines[3][7] == "2:03:04"
+    assert lines[4][2:] == ["1", "failed", *["-"] * 6, "cells/u-net--wide-odd/seed-1"]
+    assert [line[3] for line in lines[1:]] == ["finished"] * 3 + ["failed"] + ["waiting"] * 2
+
+
+def test_every_metric_has_its_definition_split_and_pictures(filled: Any) -> None:
+    rows = Page(report(filled)).rows
+    assert ["dice", "test/dice", "Twice what is shared, over < the sum.", "test split, 5 pictures",
+            "large values are better"] in rows  # fmt: skip
+    assert ["loss", "test/loss", "The mean loss.", "test split, 5 pictures", "small values are better"] in rows
+    assert ["best epoch", "best_epoch", "The best one.", "-", "-"] in rows
+    assert ["A", "3", "size [224, 224], output_size [350, 525]", "-",
+            "split_seed 0, val_fraction 0.2, test_fraction 0.1", "5", "c0ffee", "0.1.0"] in rows  # fmt: skip
+    assert ["torch", "2.14.1", "all"] in rows
+    assert ["device", "NVIDIA H100", "all"] in rows
+    assert ["U-Net", "ResNet-34", "<fc6>", "2", "0.450 ± 0.071"] in rows
+
+
+def test_everything_is_escaped(filled: Any) -> None:
+    text = report(filled)
+    assert "<h1>Is it A &amp; B, or &lt;C&gt;?</h1>" in text
+    assert "impossible: it &lt;does&gt; not fit." in text
+    assert "over &lt; the sum." in text
+    assert "&lt;fc6&gt;" in text
+    assert "<pre>u-net--wide-odd: &lt;why&gt; it failed</pre>" in text
+    assert not {"does", "c", "fc6", "why"} & Page(text).tags
+
+
+def test_what_was_not_measured_alike_is_said_at_every_table(filled: Any) -> None:
+    assert "measured alike" not in report(filled).replace("row that was measured alike", "")
+    filled.write("u-net--wide-odd", 0, data_fingerprint="decaf", pictures={"test": 9}, versions={"torch": "2.11"})
+    page = Page(report(filled))
+    texts = [text for text in page.texts if "were not all measured alike" in text]
+    assert len(texts) == 2
+    assert any("fingerprint of the data differs: c0ffee in A; decaf in B." in text for text in page.texts)
+    assert ["loss", "test/loss", "The mean loss.", "test split, 5 pictures in A, 9 pictures in B",
+            "small values are better"] in page.rows  # fmt: skip
+    assert ["torch", "2.11", "cells/u-net--wide-odd/seed-0"] in page.rows
+    assert page.rows[0][2] == "measured as"
+
+
+def test_times_of_different_machines_are_told_from_each_other(filled: Any) -> None:
+    assert "different machines" not in report(filled)
+    filled.write("u-net--wide-odd", 0, device="a laptop")
+    page = Page(report(filled))
+    # at the runs; the table has no column of times
+    assert sum("are of different machines; compare only those of one." in text for text in page.texts) == 1
+    assert ["device", "a laptop", "cells/u-net--wide-odd/seed-0"] in page.rows
+
+
+def test_a_study_that_has_not_begun_has_a_report(make: Make) -> None:
+    made = make()
+    texts = Page(report(made, figures=True)).texts
+    assert any("0 of 6 runs finished, 6 waiting." in text for text in texts)
+    assert "None yet: no run has come so far." in texts
+    assert "No run has written it yet." in texts
+    assert [path.name for path in made.folder.iterdir()] == ["report.html"]
+
+
+def test_photographs_are_held_as_jpeg(filled: Any) -> None:
+    from PIL import Image
+
+    path = filled.folder / filled.run("u-net--wide-odd", 0).folder / "predict-x" / "overlays" / "a.jpg"
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (40, 30), (200, 100, 0)).save(path)
+    kinds = [address.partition(";")[0] for address in Page(report(filled, figures=True)).addresses]
+    assert kinds == ["data:image/svg+xml", "data:image/svg+xml", "data:image/jpeg"]
+
+
+def test_a_run_is_repeated_by_what_is_told(filled: Any) -> None:
+    run = filled.run("u-net--wide-odd", 1)
+    folder = "repeated/u-net--wide-odd/seed-1"
+    assert list(repeating(filled.study, run)) == [
+        f"belvedere fit --config clouds/unet --model.encoder mobilenet_v2 --seed_everything 1 --output {folder}",
+        f"belvedere test --ckpt_path {folder}/checkpoints/best.ckpt",
+        f"belvedere features --ckpt_path {folder}/checkpoints/best.ckpt",
+    ]
+    text = "".join(Page(report(filled)).texts)
+    assert all(line in text for line in repeating(filled.study, run))
+    odd = Run("a", {"network": "a"}, 0, ("--data.root", "my pictures"))
+    assert next(repeating(filled.study, odd)).startswith("belvedere fit --data.root 'my pictures' --seed")
+
+
+def test_the_page_is_replaced_at_once(filled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = report(filled)
+    monkeypatch.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        write_report(filled.study, read_results(filled.study, filled.folder),
+                     read_states(filled.study, filled.folder), [], filled.folder)  # fmt: skip
+    monkeypatch.undo()
+    assert (filled.folder / "report.html").read_text(encoding="utf-8") == before
+    assert not [path for path in filled.folder.iterdir() if path.name.startswith(".")]

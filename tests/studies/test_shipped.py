@@ -1,0 +1,111 @@
+"""No study file can rot: every run is expanded, every label is parsed, every figure is one that its task has."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from studies.plan import SHIPPED, Run, Study, read_study
+from tasks.__main__ import main
+from tasks.aesthetics import AestheticsTask
+from tasks.arguments import expanded, find_config
+from tasks.avalanches import AvalanchesTask
+from tasks.base import ImageTask
+from tasks.clouds import CloudsTask
+from tasks.colorization import ColorizationTask
+from tasks.roads import RoadsTask
+
+NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+CELLS = {"aesthetics": 8, "aesthetics_delta": 10, "aesthetics_features": 4, "avalanches": 28, "clouds": 12,
+         "colorization": 4, "roads": 12}  # fmt: skip  # those that are possible
+SMALL: dict[str, Callable[[], ImageTask]] = {
+    "aesthetics": lambda: AestheticsTask("alexnet", dense_width=8, pretrained=False, freeze_convolutions=False),
+    "avalanches": lambda: AvalanchesTask(network="cnn2d", second_input="edges"),
+    "clouds": lambda: CloudsTask("fpn", encoder="mobilenet_v2", pretrained=False),
+    "colorization": lambda: ColorizationTask(extractor=None),
+    "roads": lambda: RoadsTask("vgg10", pretrained=False),
+}
+
+
+def shipped(name: str) -> Study:
+    return read_study(SHIPPED / f"{name}.yaml", ["--seeds", "0"])
+
+
+def covering(study: Study) -> Iterator[Run]:
+    """Few of the runs that together have every label of every axis."""
+    missing = {pair for run in study.runs for pair in run.labels.items()}
+    assert missing == {(axis, label) for axis, labels in study.axes.items() for label in labels}
+    while missing:
+        run = max(study.runs, key=lambda run: len(missing & set(run.labels.items())))
+        missing -= set(run.labels.items())
+        yield run
+
+
+def test_all_are_counted() -> None:
+    assert {name: len(shipped(name).runs) for name in NAMES} == CELLS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_run_is_expanded(name: str) -> None:
+    study = shipped(name)
+    for run in study.runs:
+        _, *words = expanded(["fit", *run.arguments])
+        configs = [value for option, value in zip(words[::2], words[1::2], strict=True) if option == "--config"]
+        assert configs
+        assert all(Path(config).is_file() for config in configs)
+    assert len({run.arguments for run in study.runs}) == len(study.runs)
+    assert len({run.folder for run in study.runs}) == len(study.runs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_label_is_parsed(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for run in covering(shipped(name)):
+        with pytest.raises(SystemExit) as leaving:
+            main(["fit", *run.arguments, "--print_config"])
+        captured = capsys.readouterr()
+        assert leaving.value.code in (0, None), captured.err
+        assert differing(yaml.safe_load(captured.out), run.arguments) == {}
+
+
+def differing(config: dict[str, Any], arguments: tuple[str, ...]) -> dict[str, Any]:
+    """What a parsed config says otherwise than the options that it was parsed from."""
+    wrong = {}
+    for option, text in zip(arguments[::2], arguments[1::2], strict=True):
+        if option == "--config":
+            wanted = yaml.safe_load(find_config(text).read_text())["model"]["class_path"]
+            found = config["model"]["class_path"]
+        else:
+            part, name = option.removeprefix("--").split(".")
+            wanted, found = yaml.safe_load(text), config[part]["init_args"][name]
+        if found != wanted:
+            wrong[option] = found
+    return wrong
+
+
+def test_a_config_that_says_otherwise_is_seen() -> None:
+    config = {"model": {"class_path": "tasks.roads.RoadsTask", "init_args": {"network": "vgg10"}}}
+    assert differing(config, ("--config", "roads/vgg10", "--model.network", "vgg12")) == {"--model.network": "vgg10"}
+    assert "--config" in differing(config, ("--config", "clouds/fpn"))
+
+
+@pytest.mark.filterwarnings("ignore:.*compute.*was called before the.*update")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_is_one_of_the_task(name: str) -> None:
+    study = shipped(name)
+    known = {figure.removeprefix("val/") for figure in SMALL[name.split("_")[0]]().figures()}
+    if name == "avalanches":
+        known |= {f"second_{figure}" for figure in known}  # of the second pass, at test
+    wanted = [column.figure for column in study.columns if column.figure.startswith("test/")]
+    assert {figure.partition("/")[2] for figure in [*wanted, study.curve]} <= known
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_begins_with_the_command_that_runs_it(name: str) -> None:
+    text = (SHIPPED / f"{name}.yaml").read_text()
+    first = text.splitlines()[0].split()
+    assert first[:4] == ["#", "belvedere", "study", name]
+    planned = read_study(SHIPPED / f"{name}.yaml", first[4:])
+    assert "--data.root" in planned.runs[0].arguments
+    assert ("--data.pictures" in text) == (planned.panel is not None)  # there is no panel without predictions

@@ -1,0 +1,162 @@
+import math
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+from studies.plan import Column
+from studies.results import read_results, read_states
+from studies.tables import Estimate, best_of, decimals_of, estimate, markdown, number_text, table, table_text
+
+Make = Callable[..., Any]
+CELLS = ("u-net--resnet-34", "u-net--wide-odd", "fpn--resnet-34")
+
+
+def lines_of(made: Any) -> list[list[str]]:
+    return table(made.study, read_results(made.study, made.folder), read_states(made.study, made.folder))
+
+
+def between(low: float, high: float, seeds: int = 1) -> Estimate:
+    return Estimate((low + high) / 2, math.nan, low, high, seeds)
+
+
+def test_several_seeds_have_students_interval_of_the_mean() -> None:
+    values = [0.41, 0.47, 0.44, 0.52]
+    found = estimate(pd.DataFrame({"test/dice": [*values, math.nan]}), "test/dice")
+    assert found is not None
+    low, high = stats.t.interval(0.95, 3, loc=statistics.mean(values), scale=stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
+    assert (found.mean, found.deviation) == pytest.approx((0.46, statistics.stdev(values)), rel=1e-12)
+    assert found.seeds == 4
+    assert statistics.stdev(values) == pytest.approx(math.sqrt((0.05**2 + 0.01**2 + 0.02**2 + 0.06**2) / 3))
+
+
+def test_one_seed_has_the_interval_of_its_pictures() -> None:
+    rows = pd.DataFrame({"test/dice": [0.4], "test/dice_low": [0.3], "test/dice_high": [0.45], "seconds": [3]})
+    found = estimate(rows, "test/dice")
+    assert found is not None
+    assert (found.mean, found.low, found.high, found.seeds) == (0.4, 0.3, 0.45, 1)
+    assert math.isnan(found.deviation)
+    plain = estimate(rows, "seconds")
+    assert plain is not None
+    assert math.isnan(plain.low)
+    assert estimate(pd.DataFrame({"test/dice": [math.nan]}), "test/dice") is None
+
+
+@pytest.mark.parametrize(
+    ("estimates", "better", "best"),
+    [
+        ([between(1, 2), between(3, 4)], "max", 1),
+        ([between(1, 2), between(3, 4)], "min", 0),
+        ([between(1, 2), between(3, 4)], None, None),
+        ([between(1, 3), between(2.9, 4)], "max", None),
+        ([between(1, 3), between(3, 4)], "max", None),  # touching intervals overlap
+        ([between(1, 2), None, between(3, 4), between(0, 9)], "max", None),
+        ([between(1, 2), None, between(3, 4)], "max", 2),
+        ([between(1, 2), Estimate(9, math.nan, math.nan, math.nan, 1)], "max", None),
+        ([between(5, 6), Estimate(1, math.nan, math.nan, math.nan, 1)], "max", None),
+        ([between(1, 2)], "max", None),
+        ([between(1, 2, seeds=2), between(3, 4, seeds=2)], "max", 1),
+        ([between(1, 2, seeds=2), between(3, 4, seeds=1)], "max", None),
+    ],
+)
+def test_the_best_stands_apart(estimates: list[Estimate | None], better: str | None, best: int | None) -> None:
+    assert best_of(estimates, better) == best
+
+
+def test_a_line_a_cell_says_what_is_known(make: Make) -> None:
+    made = make()
+    made.write("u-net--resnet-34", 0, {"test/dice": 0.4, "test/loss": 0.5}, best_epoch=2)
+    made.write("u-net--resnet-34", 1, {"test/dice": 0.5, "test/loss": 0.7}, best_epoch=5)
+    made.write("u-net--wide-odd", 0, {"test/dice": 0.45}, {"test/dice": (0.4, 0.5)}, best_epoch=0)
+    made.states[made.run("u-net--wide-odd", 1).folder] = "failed"
+    assert lines_of(made) == [
+        ["network", "encoder", "seeds", "dice", "loss", "best epoch", "parameters", "remark"],
+        ["U-Net", "ResNet-34", "2", "0.450 ± 0.071", "0.600 ± 0.141", "3.5 ± 2.1", "24,436,369", ""],
+        ["U-Net", "Wide | odd", "1", "0.450 [0.400, 0.500]", "-", "0.0", "24,436,369", "1 of 2 failed"],
+        ["FPN", "ResNet-34", "0", "-", "-", "-", "-", "waiting"],
+        ["FPN", "Wide | odd", "-", "-", "-", "-", "-", "impossible: it <does> not fit."],
+    ]
+
+
+def test_what_is_measured_otherwise_has_a_line_of_its_own_and_is_not_compared(make: Make) -> None:
+    made = make(seeds=[0])
+    for cell, dice in zip(CELLS, (0.2, 0.4, 0.9), strict=True):
+        made.write(cell, 0, {"test/dice": dice}, {"test/dice": (dice - 0.05, dice + 0.05)})
+    assert [line[3] for line in lines_of(made)[1:4]] == [
+        "0.200 [0.150, 0.250]", "0.400 [0.350, 0.450]", "**0.900** [0.850, 0.950]",
+    ]  # fmt: skip
+    made.write("fpn--resnet-34", 0, data={"size": [8, 8]})
+    heads, *lines = lines_of(made)
+    assert heads[2] == "measured as"
+    assert [(line[2], line[4]) for line in lines] == [
+        ("A", "0.200 [0.150, 0.250]"), ("A", "**0.400** [0.350, 0.450]"), ("B", "0.900 [0.850, 0.950]"), ("-", "-"),
+    ]  # fmt: skip
+
+
+def test_seeds_that_were_measured_differently_are_not_averaged(make: Make) -> None:
+    made = make()
+    made.write("fpn--resnet-34", 0, {"test/dice": 0.25})
+    made.write("fpn--resnet-34", 1, {"test/dice": 0.75}, data_fingerprint="decaf")
+    lines = [line for line in lines_of(made) if line[0] == "FPN" and line[1] == "ResNet-34"]
+    assert [line[2:5] for line in lines] == [["A", "1", "0.250"], ["B", "1", "0.750"]]
+
+
+def test_a_study_without_figures_has_a_table(make: Make) -> None:
+    made = make()
+    assert [line[-1] for line in lines_of(made)[1:3]] == ["waiting", "waiting"]
+
+
+def test_a_finished_study_has_no_remarks(make: Make) -> None:
+    made = make(impossible=None)
+    for run in made.study.runs:
+        made.write(run.cell, run.seed, {"test/dice": 0.5})
+    assert lines_of(made)[0][-1] == "parameters"
+
+
+def test_the_text_has_warnings_above_and_the_rule_below(make: Make) -> None:
+    made = make()
+    made.write("u-net--wide-odd", 0, {"test/dice": 0.5})
+    made.write("fpn--resnet-34", 0, {"test/dice": 0.6}, data_fingerprint="decaf")
+    text = table_text(made.study, read_results(made.study, made.folder), read_states(made.study, made.folder))
+    lines = text.splitlines()
+    assert lines[0].startswith("> These figures were not all measured alike")
+    assert lines[1] == "> The fingerprint of the data differs: c0ffee in A; decaf in B."
+    assert lines[2] == ""
+    assert "| Wide \\| odd | A " in text
+    assert lines[-1].startswith("Several seeds: mean ± standard deviation")
+
+
+def test_times_of_different_machines_are_told_from_each_other(make: Make) -> None:
+    columns = [{"figure": "test/dice", "title": "dice", "better": "max", "definition": "Of pictures."},
+               {"figure": "seconds", "title": "seconds", "better": None, "definition": "By the clock."}]  # fmt: skip
+    made = make(columns=columns)
+    made.write("u-net--wide-odd", 0, {"test/dice": 0.5})
+    made.write("fpn--resnet-34", 0, {"test/dice": 0.6}, device="a laptop")
+    text = table_text(made.study, read_results(made.study, made.folder), read_states(made.study, made.folder))
+    assert text.startswith("> Times and memory are of different machines;")
+
+
+def test_markdown_is_a_table_of_aligned_columns() -> None:
+    lines = [["network", "dice", "remark"], ["A|B", "0.5\n1", "so"]]
+    assert markdown(lines, 1).splitlines() == [
+        "| network | dice  | remark |",
+        "| ------- | ----: | ------ |",
+        "| A\\|B    | 0.5 1 | so     |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("size", "decimals"), [(0.0, 3), (-1.99, 3), (2.0, 2), (-19.0, 2), (20, 1), (999, 1), (1e3, 0)]
+)
+def test_decimals_follow_the_size(size: float, decimals: int) -> None:
+    assert decimals_of(size) == decimals
+
+
+def test_memory_is_told_in_gibibytes() -> None:
+    column = Column("peak_bytes", "memory", None, "At most.")
+    assert number_text(3 * 2**29, column, 0) == "1.50 GiB"
+    assert number_text(12345.67, Column("seconds", "seconds", None, "All."), 1) == "12,345.7"

@@ -1,0 +1,126 @@
+"""A run that was stopped anywhere and goes on ends as one that was not, to the last bit."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.__main__ import main
+from tasks.base import ImageTask
+
+CSV = "trainer: {logger: [{class_path: callbacks.loggers.CSVLogger}]}"
+PLATEAU = ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss",
+           "--model.scheduler.patience", "0"]  # fmt: skip
+STEPS = {"clouds": 3, "roads": 2, "avalanches": 4, "colorization": 3, "aesthetics": 4}  # of an epoch
+TASKS = {"clouds": ["--config", "clouds/demo", "--model.architecture", "pspnet", "--data.size", "[33,48]",
+                    "--data.output_size", "[35,53]", "--data.batch_size", "5", *PLATEAU],
+         "roads": ["--config", "roads/vgg10", "--data.size", "[32,32]", "--data.window", "[64,64]",
+                   "--data.strategy", "both", "--data.flips", "true", "--data.batch_size", "2",
+                   "--data.samples_per_category", "3"],
+         "avalanches": ["--config", "avalanches/cnn2d", "--data.windows_per_epoch", "64", "--data.batch_size", "16",
+                        "--data.val_pictures", "1", "--data.window", "17"],
+         "colorization": ["--config", "colorization/pooled", "--model.extractor", "null", "--data.size", "32",
+                          "--data.batch_size", "4"],
+         "aesthetics": ["--config", "aesthetics/alexnet", "--model.dense_width", "8", "--data.size", "67",
+                        "--data.load_size", "76", "--data.batch_size", "5"],
+         }  # fmt: skip
+
+
+Same = Callable[[Path, Path], None]
+
+
+class Killed(Exception):
+    """Where a run is killed, as far as one process can be without the others."""
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BELVEDERE_RUN", "run")
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    Path("csv.yaml").write_text(CSV)
+
+
+@pytest.fixture
+def fit(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Trains three epochs of a task, or as many as the options say."""
+
+    def run(word: str, output: str, *options: str) -> None:
+        root = str(request.getfixturevalue(f"{word}_root"))
+        arguments = [*TASKS[word], "--config", "csv.yaml", "--data.root", root, "--output", output]
+        assert main(["fit", *arguments, "--trainer.max_epochs", "3", "--resume", "auto", "--panels.every_n_epochs", "3",
+                     *options]) == 0  # fmt: skip
+
+    return run
+
+
+def stopped(fit: Callable[..., None], word: str, hook: str, step: int, *options: str) -> None:
+    """Trains until a hook of the task is called after so many steps, and goes on."""
+    kept = getattr(ImageTask, hook)
+
+    def killing(task: ImageTask, *arguments: Any) -> Any:
+        if task.global_step >= step and task.trainer.state.fn == "fit" and not task.trainer.sanity_checking:
+            raise Killed
+        return kept(task, *arguments)
+
+    options = "--last_checkpoint.steps", "1", *options
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageTask, hook, killing)
+        with pytest.raises(Killed):
+            fit(word, "stopped", *options)
+    fit(word, "stopped", *options)
+
+
+@pytest.mark.parametrize("word", TASKS)
+def test_a_run_stopped_within_an_epoch_ends_like_one_that_was_not(
+    word: str, fit: Callable[..., None], same_run: Same
+) -> None:
+    fit(word, "whole", "--trainer.max_epochs", "2")
+    stopped(fit, word, "on_train_batch_start", STEPS[word] - 1, "--trainer.max_epochs", "2")
+    same_run(Path("whole"), Path("stopped"))
+    with Path("whole/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows if row["train/loss"]] == ["0", "1"]
+    assert int(rows[-1]["step"]) == 2 * STEPS[word] - 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["clouds", "avalanches"])
+def test_a_run_stopped_anywhere_ends_like_one_that_was_not(word: str, fit: Callable[..., None], same_run: Same) -> None:
+    fit(word, "whole")
+    last = STEPS[word]
+    places = {"on_train_batch_start": [1, 2, last, last + 1], "on_train_batch_end": [last, last + 1, 2 * last],
+              "on_validation_epoch_end": [2 * last], "on_train_epoch_end": [last, 3 * last],
+              "on_train_epoch_start": [last], "on_fit_end": [3 * last]}  # fmt: skip
+    for hook, steps in places.items():
+        for step in steps:
+            shutil.rmtree("stopped", ignore_errors=True)
+            stopped(fit, word, hook, step)
+            same_run(Path("whole"), Path("stopped"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--data.num_workers", "2"],
+        ["--trainer.max_epochs", "-1", "--trainer.max_steps", "8"],
+        ["--trainer.accumulate_grad_batches", "2"],
+        ["--trainer.check_val_every_n_epoch", "2", "--model.scheduler", "null"],
+        ["--trainer.val_check_interval", "0.5"],
+        ["--trainer.limit_train_batches", "2"],
+        ["--early_stopping.patience", "1", "--model.optimizer.lr", "1e-9"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_however_it_is_trained(options: list[str], fit: Callable[..., None], same_run: Same) -> None:
+    fit("clouds", "whole", *options)
+    with Path("whole/metrics.csv").open() as file:
+        steps = int(list(csv.DictReader(file))[-1]["step"]) + 1
+    for hook, step in [("on_train_batch_start", steps // 2), ("on_train_epoch_end", steps // 2), ("on_fit_end", steps)]:
+        shutil.rmtree("stopped", ignore_errors=True)
+        stopped(fit, "clouds", hook, step, *options)
+        same_run(Path("whole"), Path("stopped"))
