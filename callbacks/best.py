@@ -153,6 +153,11 @@ class Summary(Callback):
         if better:
             self._best = (trainer.current_epoch, float(value))
 
+    @property
+    def best_epoch(self) -> int | None:
+        """The best epoch so far, None before the first."""
+        return None if self._best is None else self._best[0]
+
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far, for a resumed run."""
         return {"best": None if self._best is None else list(self._best)}

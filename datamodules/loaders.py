@@ -1,6 +1,6 @@
 """Samplers and loaders whose order is a function of (seed, epoch), not of workers or processes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -89,6 +89,7 @@ class Samples(Dataset[dict[str, Any]]):
     ) -> None:
         self.names, self.make, self.seed = names, make, seed
         self.groups = [range(index, index + 1) for index in range(len(names))] if groups is None else groups
+        self.pictures: Iterable[str] = names  # the samples of one picture have its name
 
     def __len__(self) -> int:
         return len(self.names)

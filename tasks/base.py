@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.utilities import dim_zero_cat
 
 Batch: TypeAlias = dict[str, Any]
 """The only contract between data and tasks: `image` (B, 3, H, W) float32 sRGB in [0, 1], `name` list[str],
@@ -20,6 +21,10 @@ To predict, what the outputs are put together by: `size`, the height and width o
 picture `source`, the picture (H, W, 3) uint8 to draw over."""
 
 STAGES = ("train", "val", "test")
+
+
+States: TypeAlias = dict[tuple[str, str], Tensor]
+"""States of metrics by the name of the metric and that of the state."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +55,15 @@ class Meter(nn.Module):
 
     Args:
         metrics: By any name; each `compute` returns a dict of named figures.
+
+    Attributes:
+        each: What every single picture added to the metrics since this list was put here; None, as at first, to count
+            whole batches at once. The figures are the same, because all states add up or are put together.
     """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         super().__init__()
+        self.each: list[States] | None = None
         self.loss = MeanMetric()
         self.scores = MetricCollection(dict(metrics), compute_groups=False)
 
@@ -63,7 +73,19 @@ class Meter(nn.Module):
         self.loss.update(step.loss.detach(), weight=size)
         fields = {"prediction": step.prediction, "target": step.target, "probability": step.probability,
                   "valid": step.valid, "votes": step.votes, "tags": step.tags}  # fmt: skip
-        self.scores.update(**{name: value for name, value in fields.items() if value is not None})
+        given = {name: value for name, value in fields.items() if value is not None}
+        if self.each is None:
+            self.scores.update(**given)
+            return
+        for index in range(len(step.target)):
+            before = {key: len(state) if isinstance(state, list) else state.clone() for key, state in self._states()}
+            self.scores.update(**{name: value[index : index + 1] for name, value in given.items()})
+            self.each.append({key: _added(state, before[key]) for key, state in self._states()})
+
+    def _states(self) -> Iterator[tuple[tuple[str, str], Any]]:
+        for name, metric in self.scores.items(keep_base=True, copy_state=False):
+            for state, value in metric.metric_state.items():
+                yield (name, state), value
 
     def result(self) -> dict[str, Tensor]:
         """The figures since the last call, over all processes."""
@@ -72,6 +94,12 @@ class Meter(nn.Module):
             self.loss.reset()
             self.scores.reset()
         return values
+
+
+def _added(state: Any, before: Any) -> Tensor:
+    """What came to a state that was a copy of `before`, or a list of that length."""
+    added: Tensor = dim_zero_cat(state[before:]) if isinstance(state, list) else state - before
+    return added
 
 
 class ImageTask(LightningModule, ABC):
@@ -137,6 +165,10 @@ class ImageTask(LightningModule, ABC):
         assert isinstance(meter, Meter)
         return meter
 
+    def test_meters(self) -> dict[tuple[str, str], Meter]:
+        """The meters of a test that has begun, by what the names of their figures begin and end with."""
+        return {("", ""): self._meter("test")}
+
     def _update(self, stage: str, batch: Batch) -> Tensor:
         step = self.step(batch)
         self._meter(stage).update(step, len(batch["image"]))
@@ -161,9 +193,14 @@ class ImageTask(LightningModule, ABC):
         self._log("test")
 
     def _log(self, stage: str) -> None:
-        for name, value in self._meter(stage).result().items():
-            shown = name in ("loss", self.headline)
-            self.log(f"{stage}/{name}", value, prog_bar=shown, on_step=False, on_epoch=True, batch_size=1)
+        meters = self.test_meters() if stage == "test" else {("", ""): self._meter(stage)}
+        for (beginning, ending), meter in meters.items():
+            for name, value in meter.result().items():
+                if name == "loss" and ending:
+                    continue  # there is one loss, of all pictures
+                shown = name in ("loss", self.headline) and not beginning + ending
+                key = f"{stage}/{beginning}{name}{ending}"
+                self.log(key, value, prog_bar=shown, on_step=False, on_epoch=True, batch_size=1)
 
     def figures(self) -> list[str]:
         """Names of what validation logs, such as `val/loss`."""

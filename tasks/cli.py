@@ -14,9 +14,11 @@ from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, LastChec
 from callbacks.config import SaveConfig
 from callbacks.curves import Curves
 from callbacks.features import FeatureWriter
+from callbacks.intervals import Intervals
 from callbacks.loggers import WandbLogger
 from callbacks.panels import Panels
 from callbacks.progress import ProgressBar
+from callbacks.record import Record
 from datamodules.base import ImageDataModule
 from datamodules.files import DataError, refuse
 from datamodules.in_order import InOrder
@@ -55,6 +57,7 @@ class BelvedereCLI(LightningCLI):
         parser.link_arguments("monitor", "early_stopping.monitor")
         parser.link_arguments("monitor", "early_stopping.mode", compute_fn=mode_of)
         parser.add_lightning_class_args(Panels, "panels")
+        parser.add_lightning_class_args(Intervals, "intervals")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: the run's config came first, so that what was typed wins over what a checkpoint remembers."""
@@ -121,9 +124,9 @@ class BelvedereCLI(LightningCLI):
         callbacks: list[Callback] = [ProgressBar()]
         if self.subcommand == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(monitor, mode), Summary(monitor, mode)]
-            callbacks += [BestCheckpoint(monitor, mode), LastCheckpoint()]
-        else:
-            self._parser(self.subcommand).callback_keys.clear()
+            callbacks += [BestCheckpoint(monitor, mode), LastCheckpoint(), Record()]
+        own = {"fit": ["early_stopping", "panels"], "test": ["intervals"]}
+        self._parser(self.subcommand).callback_keys[:] = own.get(str(self.subcommand), [])
         self.trainer_defaults = {"callbacks": callbacks}
         return super().instantiate_trainer(**kwargs)
 
