@@ -104,7 +104,7 @@ def test_a_killed_run_counts_up_to_its_checkpoint(tmp_path: Path) -> None:
         fit(tmp_path, Slow(0.1, 0.5, 0.3, 0.2), Killed(2))
     assert not (tmp_path / "record.json").exists()
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Record"]
-    assert 2 * STEPS * PAUSE <= state["seconds"]
+    assert state["seconds"] >= 2 * STEPS * PAUSE
     began = time.monotonic()
     found = fit(tmp_path, Slow(0.1, 0.5, 0.3, 0.2), resume=True)
     assert (found["best_epoch"], found["epochs"]) == (1, 4)
