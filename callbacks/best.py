@@ -16,6 +16,15 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says what happened and what to try."""
 
 
+def mode_of(monitor: str) -> Literal["min", "max"]:
+    """Whether a figure is best at its `min` or its `max`: losses, errors and distances are small."""
+    return (
+        "min"
+        if monitor.endswith(("loss", "error", "emd", "emd2", "hausdorff95", "delta_e76", "delta_e2000"))
+        else "max"
+    )
+
+
 class AtNewFigures(Callback):
     """Lets a callback look at an epoch's end only where there are new figures: not every epoch may be validated."""
 
@@ -153,6 +162,11 @@ class Summary(Callback):
         better = self._best is None or sign * float(value) > sign * self._best[1]
         if better:
             self._best = (trainer.current_epoch, float(value))
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The best epoch so far, None before the first."""
+        return None if self._best is None else self._best[0]
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far, for a resumed run."""

@@ -14,6 +14,7 @@ from datamodules.picture_tree import tree_names
 from datamodules.scored_pictures import JudgedPicture, ScoredPicture, readable, write_unusable
 from datamodules.scored_set import Checked, checked_set, summary, too_many
 from datamodules.votes import Names, Singles, Statistic, Votes
+from datamodules.votes_files import find_labels
 from datamodules.votes_splits import drawn_splits, read_lists
 from ops.crops import central_crops, crops_by_seed
 
@@ -133,6 +134,11 @@ class AestheticsDataModule(ImageDataModule):
             chosen = Names(found.votes.names[row] for row in rows.tolist())
             self.datasets[split] = Samples(chosen, make, self.seed, Singles(len(rows)))  # type: ignore[arg-type]
         rank_zero_info(summary(found, self.statistic, self.delta))
+
+    def truth(self) -> list[str | Path]:
+        """What of the votes is compared with which threshold, and the file of the votes."""
+        threshold = self.threshold if self.scale is None else self.scale[1]
+        return [f"{self.statistic} above {threshold}", find_labels(self.root, self.labels)]
 
     def checked(self, open_all: bool | None = None) -> Checked:
         """The votes, which pictures each split has, and which cannot be used.

@@ -116,7 +116,7 @@ class AvalanchesDataModule(ImageDataModule):
         for split in ("val", "test"):
             names = self.measured(splits[split]) if split == "val" else splits[split]
             self.datasets[split] = Samples(names, Scene(scenes, names, boxes, conditions))
-        self.datasets["train"] = Draws(self.windows_per_epoch, self.seed)
+        self.datasets["train"] = Draws(self.windows_per_epoch, self.seed, splits["train"])
         if stage == "fit":
             self._store = self.store(scenes, splits["train"])
         rank_zero_info(f"{self.root}: " + ", ".join(f"{len(splits[split])} {split}" for split in SPLITS))

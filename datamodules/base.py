@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from datamodules.cache import core_count
 from datamodules.files import DataError, read_table, refuse
+from datamodules.fingerprint import fingerprint
 from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, leave_signals
 from ops.flips import flip_by_seed
 
@@ -105,6 +106,18 @@ class ImageDataModule(LightningDataModule, ABC):
     @abstractmethod
     def describe(self) -> Study:
         """Tables, charts and examples of the data set."""
+
+    def truth(self) -> list[str | Path]:
+        """What decides about what is true beside the files below `root`: settings as text, and chosen files."""
+        return []
+
+    def picture_names(self) -> dict[str, list[str]]:
+        """Names of the pictures of each split, each once, after `setup`."""
+        return {split: sorted(set(self.datasets[split].pictures)) for split in SPLITS if split in self.datasets}
+
+    def fingerprint(self) -> str:
+        """A digest of what figures are measured on, see `datamodules.fingerprint`; after `setup`."""
+        return fingerprint(self.root, self.picture_names().get("test", []), self.truth())
 
     @property
     def seed(self) -> int:

@@ -120,6 +120,10 @@ class CloudsDataModule(ImageDataModule):
             self.datasets[split] = Samples([data.source.names[row] for row in rows], sample, self.seed)
         rank_zero_info(f"{self.root}: " + ", ".join(f"{len(self.datasets[split])} {split}" for split in SPLITS))
 
+    def truth(self) -> list[str | Path]:
+        """The classes, in whatever order."""
+        return sorted(self.classes)
+
     def decoded(self) -> Decoded:
         """The data set at the network's size and at the size of the scores, from the cache or decoded into it.
 

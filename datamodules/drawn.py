@@ -22,10 +22,12 @@ class Draws(Samples):
     Args:
         count: How many there are.
         seed: Of what is random about them.
+        pictures: Names of the pictures that they are drawn from.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, count: int, seed: int, pictures: Sequence[str] = ()) -> None:
         super().__init__([""] * count, lambda index: {}, seed)
+        self.pictures = pictures
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, index = key

@@ -2,7 +2,7 @@
 
 import signal
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -154,6 +154,7 @@ class Samples(Dataset[dict[str, Any]]):
     ) -> None:
         self.names, self.make, self.seed = names, make, seed
         self.groups = [range(index, index + 1) for index in range(len(names))] if groups is None else groups
+        self.pictures: Iterable[str] = names  # the samples of one picture have its name
 
     def __len__(self) -> int:
         return len(self.names)

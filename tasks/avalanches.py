@@ -18,7 +18,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ops.edges import canny
-from tasks.base import Batch, ImageTask, Step
+from tasks.base import Batch, ImageTask, Meter, Step
 from tasks.boosting import with_trees
 from tasks.decision import Decision
 from tasks.losses import bce_loss
@@ -183,6 +183,10 @@ class AvalanchesTask(ImageTask):
         passes += ["second_"] if self.second_input != "none" else []
         self._passes = PassMeters(passes, conditions, self.classes, self.device)
 
+    def test_meters(self) -> dict[tuple[str, str], Meter]:
+        """Of the first pass, `boosted_…` of the trees, `second_…` of the second pass; and of each `…@<condition>`."""
+        return self._passes.named()
+
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Counts a test picture, after the first pass, of the network and of the trees, and after the second."""
         logits = self.classified(batch["image"], batch.get("valid"))
@@ -197,11 +201,6 @@ class AvalanchesTask(ImageTask):
     def _count(self, each: str, logits: Tensor, batch: Batch, decision: Decision) -> None:
         step = self._step(logits, batch["mask"], batch, decision)
         self._passes.count(each, step, batch.get("condition", []))
-
-    def on_test_epoch_end(self) -> None:
-        """Logs `test/…`, `test/boosted_…` of the trees, `test/second_…` of the second pass, and `…@<condition>`."""
-        for name, value in self._passes.results():
-            self.log(f"test/{name}", value, batch_size=1)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, Reduce
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics.utilities import dim_zero_cat
 
 Batch: TypeAlias = dict[str, Any]
 """The only contract between data and tasks: `image` (B, 3, H, W) float32 sRGB in [0, 1], `name` list[str],
@@ -21,6 +22,10 @@ To predict, what the outputs are put together by: `size`, the height and width o
 picture `source`, the picture (H, W, 3) uint8 to draw over."""
 
 STAGES = ("train", "val", "test")
+
+
+States: TypeAlias = dict[tuple[str, str], Tensor]
+"""States of metrics by the name of the metric and that of the state."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,15 @@ class Meter(nn.Module):
 
     Args:
         metrics: By any name; each `compute` returns a dict of named figures.
+
+    Attributes:
+        each: What every single picture added to the metrics since this list was put here; None, as at first, to count
+            whole batches at once. The figures are the same, because all states add up or are put together.
     """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         super().__init__()
+        self.each: list[States] | None = None
         self.loss = MeanMetric()
         self.scores = MetricCollection(dict(metrics), compute_groups=False)
 
@@ -64,7 +74,19 @@ class Meter(nn.Module):
         self.loss.update(step.loss.detach(), weight=size)
         fields = {"prediction": step.prediction, "target": step.target, "probability": step.probability,
                   "valid": step.valid, "votes": step.votes, "tags": step.tags}  # fmt: skip
-        self.scores.update(**{name: value for name, value in fields.items() if value is not None})
+        given = {name: value for name, value in fields.items() if value is not None}
+        if self.each is None:
+            self.scores.update(**given)
+            return
+        for index in range(len(step.target)):
+            before = {key: len(state) if isinstance(state, list) else state.clone() for key, state in self._states()}
+            self.scores.update(**{name: value[index : index + 1] for name, value in given.items()})
+            self.each.append({key: _added(state, before[key]) for key, state in self._states()})
+
+    def _states(self) -> Iterator[tuple[tuple[str, str], Any]]:
+        for name, metric in self.scores.items(keep_base=True, copy_state=False):
+            for state, value in metric.metric_state.items():
+                yield (name, state), value
 
     def result(self) -> dict[str, Tensor]:
         """The figures since the last call, over all processes."""
@@ -85,6 +107,12 @@ class Meter(nn.Module):
 
     def _metrics(self) -> dict[str, Metric]:
         return {"loss": self.loss, **{f"scores.{name}": metric for name, metric in self.scores.items()}}
+
+
+def _added(state: Any, before: Any) -> Tensor:
+    """What came to a state that was a copy of `before`, or a list of that length."""
+    added: Tensor = dim_zero_cat(state[before:]) if isinstance(state, list) else state - before
+    return added
 
 
 class ImageTask(LightningModule, ABC):
@@ -151,6 +179,10 @@ class ImageTask(LightningModule, ABC):
         assert isinstance(meter, Meter)
         return meter
 
+    def test_meters(self) -> dict[tuple[str, str], Meter]:
+        """The meters of a test that has begun, by what the names of their figures begin and end with."""
+        return {("", ""): self.meter("test")}
+
     def _update(self, stage: str, batch: Batch) -> Tensor:
         step = self.step(batch)
         self.meter(stage).update(step, len(batch["image"]))
@@ -175,9 +207,14 @@ class ImageTask(LightningModule, ABC):
         self._log("test")
 
     def _log(self, stage: str) -> None:
-        for name, value in self.meter(stage).result().items():
-            shown = name in ("loss", self.headline)
-            self.log(f"{stage}/{name}", value, prog_bar=shown, on_step=False, on_epoch=True, batch_size=1)
+        meters = self.test_meters() if stage == "test" else {("", ""): self.meter(stage)}
+        for (beginning, ending), meter in meters.items():
+            for name, value in meter.result().items():
+                if name == "loss" and ending:
+                    continue  # there is one loss, of all pictures
+                shown = name in ("loss", self.headline) and not beginning + ending
+                key = f"{stage}/{beginning}{name}{ending}"
+                self.log(key, value, prog_bar=shown, on_step=False, on_epoch=True, batch_size=1)
 
     def figures(self) -> list[str]:
         """Names of what validation logs, such as `val/loss`."""

@@ -10,14 +10,16 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, TrainingError
+from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, TrainingError, mode_of
 from callbacks.config import SaveConfig
 from callbacks.curves import Curves
 from callbacks.features import FeatureWriter
+from callbacks.intervals import Intervals
 from callbacks.loggers import WandbLogger
 from callbacks.panels import Panels
 from callbacks.preemption import Preemption
 from callbacks.progress import ProgressBar
+from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint
 from datamodules.base import ImageDataModule
 from datamodules.files import DataError, refuse
@@ -33,6 +35,10 @@ from tasks.trainer import BelvedereTrainer, quiet
 
 COMMANDS = ("fit", "validate", "test", "predict", "features", "describe")
 WORDS = ("clouds", "roads", "avalanches", "colorization", "aesthetics")
+
+# What has options of its own, by their prefix; `intervals` is for tests, the others for training.
+OWN_CALLBACKS = {"early_stopping": EarlyStopping, "panels": Panels, "last_checkpoint": LastCheckpoint,
+                 "preemption": Preemption, "intervals": Intervals}  # fmt: skip
 
 for word in WORDS:  # so that a config can name their classes
     import_module(f"tasks.{word}")
@@ -53,11 +59,10 @@ class BelvedereCLI(LightningCLI):
                             help="Folder for all that is written (default: runs/<task>/<date and time>).")  # fmt: skip
         parser.add_argument("--monitor", type=str, default="val/loss",
                             help="The figure that decides which epoch is best and when training stops.")  # fmt: skip
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        for name, callback in OWN_CALLBACKS.items():
+            parser.add_lightning_class_args(callback, name)
         parser.link_arguments("monitor", "early_stopping.monitor")
         parser.link_arguments("monitor", "early_stopping.mode", compute_fn=mode_of)
-        for name, callback in (("panels", Panels), ("last_checkpoint", LastCheckpoint), ("preemption", Preemption)):
-            parser.add_lightning_class_args(callback, name)
         parser.add_argument("--resume", type=Literal["auto"] | None, help="auto: go on from what --output holds.")
 
     def _parse_ckpt_path(self) -> None:
@@ -127,8 +132,9 @@ class BelvedereCLI(LightningCLI):
         callbacks: list[Callback] = [ProgressBar()]
         if self.subcommand == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
-        else:
-            self._parser(self.subcommand).callback_keys.clear()
+            callbacks.append(Record())
+        own = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals"}}.get(str(self.subcommand), set())
+        self._parser(self.subcommand).callback_keys[:] = [name for name in OWN_CALLBACKS if name in own]
         self.trainer_defaults = {"callbacks": callbacks}
         return super().instantiate_trainer(**kwargs)
 
@@ -204,15 +210,6 @@ class BelvedereCLI(LightningCLI):
         parts = (study.tables, study.charts, study.examples, study.classes, study.panels)
         for path in write_study(*parts, self.folder):
             print(path)
-
-
-def mode_of(monitor: str) -> Literal["min", "max"]:
-    """Whether a figure is best at its `min` or its `max`: losses, errors and distances are small."""
-    return (
-        "min"
-        if monitor.endswith(("loss", "error", "emd", "emd2", "hausdorff95", "delta_e76", "delta_e2000"))
-        else "max"
-    )
 
 
 def run(arguments: list[str]) -> int:

@@ -1,6 +1,6 @@
 """Figures of several passes over the same pictures, and of the pictures of each condition."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -61,9 +61,6 @@ class PassMeters:
         for condition in {"", *conditions}:
             self.meters[each, condition].update(step, len(step.target))
 
-    def results(self) -> Iterator[tuple[str, Tensor]]:
-        """All figures by name: the pass's beginning, the figure, and `@<condition>`."""
-        for (each, condition), meter in self.meters.items():
-            for name, value in meter.result().items():
-                if not condition or name != "loss":
-                    yield f"{each}{name}{condition and '@' + condition}", value
+    def named(self) -> dict[tuple[str, str], Meter]:
+        """The meters by what the names of their figures begin with, the pass's, and end with, `@<condition>`."""
+        return {(each, condition and f"@{condition}"): meter for (each, condition), meter in self.meters.items()}

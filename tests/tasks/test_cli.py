@@ -1,4 +1,5 @@
 import csv
+import json
 import re
 import shutil
 import subprocess
@@ -60,7 +61,7 @@ def test_help_names_the_settings(belvedere: Command, command: str) -> None:
 
 def test_fit_leaves_a_run_behind(fitted: Path, clouds_root: Path) -> None:
     wanted = {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "curves.png", "metrics.csv",
-              "thresholds.csv", "panels/epoch_0000.png", "panels/epoch_0001.png"}  # fmt: skip
+              "thresholds.csv", "record.json", "panels/epoch_0000.png", "panels/epoch_0001.png"}  # fmt: skip
     assert wanted <= {str(path.relative_to(fitted)) for path in fitted.rglob("*")}
     assert list(fitted.rglob("*.part")) == []
     epochs = {row["epoch"] for row in table(fitted / "metrics.csv")}
@@ -71,6 +72,11 @@ def test_fit_leaves_a_run_behind(fitted: Path, clouds_root: Path) -> None:
     assert config["data"]["init_args"]["root"] == str(clouds_root)
     assert config["data"]["init_args"]["size"] == [32, 48]
     assert len(list((fitted / "wandb").glob("offline-run-*"))) == 1
+    record = json.loads((fitted / "record.json").read_text())
+    assert record["epochs"] == 2
+    assert record["best_epoch"] in (0, 1)
+    assert record["pictures"] == {"train": 13, "val": 5, "test": 6}
+    assert len(record["data_fingerprint"]) == 16
 
 
 @pytest.mark.parametrize("name", ["best", "last"])
@@ -104,7 +110,10 @@ def test_test_writes_the_figures_of_the_test_pictures(belvedere: Command, fitted
     assert 0 < float(row["test/loss"]) < 5
     assert {"test/dice", "test/auprc", "test/dice_sugar"} <= row.keys()
     assert str(Path("figures/metrics.csv").absolute()) in result.out
-    assert sorted(path.name for path in Path("figures").iterdir()) == ["metrics.csv"]
+    assert sorted(path.name for path in Path("figures").iterdir()) == ["intervals.csv", "metrics.csv"]
+    intervals = {interval["figure"]: interval for interval in table(Path("figures/intervals.csv"))}
+    assert intervals.keys() == {name for name in row if name.startswith("test/") and name != "test/loss"}
+    assert float(intervals["test/dice"]["low"]) <= float(row["test/dice"]) <= float(intervals["test/dice"]["high"])
 
 
 def test_validate_repeats_what_training_measured(belvedere: Command, fitted: Path) -> None:

@@ -13,9 +13,9 @@ import torch
 import yaml
 from PIL import Image
 
+from callbacks.best import mode_of
 from tasks.__main__ import main
 from tasks.aesthetics import AestheticsTask
-from tasks.cli import mode_of
 from tasks.networks.aesthetics import judge
 
 Command = Callable[..., Any]

@@ -8,7 +8,8 @@ import torch
 import yaml
 from PIL import Image
 
-from tasks.cli import BelvedereCLI, mode_of
+from callbacks.best import mode_of
+from tasks.cli import BelvedereCLI
 
 Command = Callable[..., Any]
 

@@ -1,0 +1,249 @@
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from torch import Tensor
+from torchmetrics import Metric
+
+from callbacks.intervals import SEED, Intervals, bootstrap, by_picture
+from datamodules.aesthetics import AestheticsDataModule
+from datamodules.avalanches import AvalanchesDataModule
+from datamodules.base import ImageDataModule
+from datamodules.clouds import CloudsDataModule
+from datamodules.colorization import ColorizationDataModule
+from datamodules.roads import RoadsDataModule
+from tasks.aesthetic_metrics import JudgementScores, VoteScores
+from tasks.aesthetics import AestheticsTask
+from tasks.avalanches import AvalanchesTask
+from tasks.base import Batch, ImageTask, Meter, Step
+from tasks.boundary_metrics import BoundaryDistance
+from tasks.clouds import CloudsTask
+from tasks.color_metrics import ColorScores
+from tasks.colorization import ColorizationTask
+from tasks.metrics import DiceScores, PixelAveragePrecision
+from tasks.pixel_metrics import PixelScores
+from tasks.roads import RoadsTask
+
+CLASSES = ("Fish", "Flower")
+DRAWS = 40
+
+
+def masks(pictures: int, classes: int) -> list[Step]:
+    random = torch.Generator().manual_seed(0)
+    steps = []
+    for _ in range(pictures):
+        target = torch.rand(1, classes, 12, 16, generator=random) < 0.3
+        probability = (target * 0.3 + 0.7 * torch.rand(target.shape, generator=random)).clamp(0, 1)
+        steps.append(Step(torch.tensor(0.0), probability > 0.5, target.float(), probability))
+    return steps
+
+
+def judged(pictures: int) -> list[Step]:
+    random = torch.Generator().manual_seed(0)
+    steps = []
+    for index in range(pictures):
+        shares = torch.rand(1, 10, generator=random).softmax(dim=1)
+        votes = torch.randint(1, 9, (1, 10), generator=random)
+        target = torch.rand(1, generator=random).round()
+        tags = [["Sky", "Sea"][: index % 3]]
+        prediction = (target * 0.2 + 0.8 * torch.rand(1, generator=random)).clamp(0, 1)
+        steps.append(Step(torch.tensor(0.0), prediction, target, shares, votes=votes, tags=tags))
+    return steps
+
+
+def colored(pictures: int) -> list[Step]:
+    random = torch.Generator().manual_seed(0)
+    images = [torch.rand(2, 3, 16, 16, generator=random) for _ in range(pictures)]
+    return [Step(torch.tensor(0.0), both[:1], both[1:], valid=torch.ones(1, 1, 16, 16) > 0) for both in images]
+
+
+CASES: dict[str, tuple[Callable[[], Mapping[str, Metric]], list[Step]]] = {
+    "clouds": (lambda: {"dice": DiceScores(CLASSES), "auprc": PixelAveragePrecision(CLASSES)}, masks(7, 2)),
+    "roads": (lambda: {"pixels": PixelScores(), "boundary": BoundaryDistance()}, masks(6, 1)),
+    "aesthetics": (lambda: {"judgement": JudgementScores(["Sky", "Sea"]), "votes": VoteScores()}, judged(11)),
+    "colorization": (lambda: {"colors": ColorScores(["psnr", "delta_e76"])}, colored(5)),
+}
+
+
+def counted(metrics: Mapping[str, Metric], steps: Sequence[Step]) -> Meter:
+    meter = Meter(metrics)
+    for step in steps:
+        meter.update(step, 1)
+    return meter
+
+
+def figures_of(meter: Meter) -> dict[str, float]:
+    return {name: value.item() for name, value in meter.result().items() if name != "loss"}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_intervals_are_those_of_a_slow_bootstrap(case: str, tiles: int) -> None:
+    make, steps = CASES[case]
+    meter = Meter(make())
+    meter.each = []
+    for step in steps:
+        meter.update(step, 1)
+    names = [f"picture {index // tiles}" for index in range(len(steps))]
+    pictures = by_picture(list(zip(names, meter.each, strict=True)))
+    found = bootstrap(meter, pictures, DRAWS)
+
+    order = sorted(set(names))
+    random = np.random.default_rng(SEED)
+    drawn = random.multinomial(len(order), np.full(len(order), 1 / len(order)), size=DRAWS)
+    values: dict[str, list[float]] = {}
+    for times in drawn:
+        chosen = [step for name, count in zip(order, times, strict=True) for _ in range(count)
+                  for step, of in zip(steps, names, strict=True) if of == name]  # fmt: skip
+        for name, value in figures_of(counted(make(), chosen)).items():
+            values.setdefault(name, []).append(value)
+    wanted = {name: np.percentile(each, [2.5, 97.5]).tolist() for name, each in values.items()}
+    assert found.keys() == wanted.keys()
+    for name, limits in wanted.items():
+        assert found[name] == pytest.approx(limits, abs=1e-7)
+    assert any(low < high for low, high in found.values())
+    assert figures_of(meter) == figures_of(counted(make(), steps))  # what it counts was left alone
+
+
+def test_picture_by_picture_counts_what_a_batch_does() -> None:
+    steps = judged(9)
+    batch = Step(
+        torch.tensor(0.5),
+        torch.cat([step.prediction for step in steps]),
+        torch.cat([step.target for step in steps]),
+        votes=torch.cat([step.votes for step in steps if step.votes is not None]),
+        tags=[tags for step in steps for tags in step.tags or []],
+    )
+    whole, single = (Meter({"judgement": JudgementScores(["Sky", "Sea"])}) for _ in range(2))
+    single.each = []
+    for meter in (whole, single):
+        meter.update(batch, 9)
+    assert len(single.each) == 9
+    assert single.result() == whole.result()
+
+
+class Guesses(Metric):
+    """The share of right answers."""
+
+    right: Tensor
+    all: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("right", "all"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor) -> None:
+        self.right += prediction.sum()
+        self.all += len(prediction)
+
+    def compute(self) -> dict[str, Tensor]:
+        return {"accuracy": self.right / self.all}
+
+
+def test_intervals_of_an_accuracy_cover_it_as_the_normal_approximation_says() -> None:
+    share, pictures, sets = 0.7, 100, 100
+    random = np.random.default_rng(1)
+    covered, widths = 0, []
+    for _ in range(sets):
+        answers = torch.from_numpy(random.random(pictures) < share).long()
+        meter = Meter({"guesses": Guesses()})
+        each = [{("guesses", "right"): answer, ("guesses", "all"): torch.tensor(1)} for answer in answers]
+        low, high = bootstrap(meter, [[states] for states in each], 300)["accuracy"]
+        covered += low <= share <= high
+        widths.append(high - low)
+    normal = 2 * 1.96 * math.sqrt(share * (1 - share) / pictures)
+    assert np.mean(widths) == pytest.approx(normal, rel=0.05)
+    # 95 % of the sets, give or take three standard deviations of a binomial, and a little for so few pictures
+    assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / sets) - 0.01 <= covered / sets <= 1
+
+
+def measured(task: ImageTask, data: ImageDataModule, folder: Path, *callbacks: Callback) -> dict[str, float]:
+    seed_everything(0)
+    trainer = Trainer(accelerator="cpu", default_root_dir=folder, logger=False, enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks))  # fmt: skip
+    [figures] = trainer.test(task, data, verbose=False)
+    return dict(figures)
+
+
+def written(folder: Path) -> dict[str, dict[str, float]]:
+    with (folder / "intervals.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["figure", "low", "high", "pictures"]
+    return {row.pop("figure"): {name: float(value) for name, value in row.items()} for row in rows}
+
+
+def clouds(root: Path) -> tuple[ImageTask, ImageDataModule]:
+    task = CloudsTask("pspnet", pretrained=False)
+    return task, CloudsDataModule(root, size=(32, 48), test_fraction=0.4, batch_size=4, num_workers=0)
+
+
+def roads(root: Path) -> tuple[ImageTask, ImageDataModule]:
+    return RoadsTask("vgg10"), RoadsDataModule(root, window=(32, 32), size=(32, 32), batch_size=3, num_workers=0)
+
+
+def avalanches(root: Path) -> tuple[ImageTask, ImageDataModule]:
+    task = AvalanchesTask("cnn2d", window=17, second_input="edges")
+    return task, AvalanchesDataModule(root, window=17, pyramid_levels=1, test_fraction=0.5, num_workers=0)
+
+
+def colorization(root: Path) -> tuple[ImageTask, ImageDataModule]:
+    return ColorizationTask(extractor=None), ColorizationDataModule(root, size=32, test_fraction=0.3, num_workers=0)
+
+
+def aesthetics(root: Path) -> tuple[ImageTask, ImageDataModule]:
+    task = AestheticsTask("mobilenetv3_small_050", 8, "distribution", pretrained=False, freeze_convolutions=False)
+    return task, AestheticsDataModule(root, size=32, test_fraction=0.4, batch_size=4, num_workers=0)
+
+
+@pytest.mark.parametrize("make", [clouds, roads, avalanches, colorization, aesthetics], ids=lambda make: make.__name__)
+def test_every_figure_of_a_test_has_its_interval(
+    make: Callable[[Path], tuple[ImageTask, ImageDataModule]], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    root = request.getfixturevalue(f"{make.__name__}_root")
+    torch.manual_seed(0)
+    task, data = make(root)
+    plain = measured(task, data, tmp_path)
+    assert not (tmp_path / "intervals.csv").exists()
+    figures = measured(task, data, tmp_path, Intervals(50))
+    assert figures == plain  # counting picture by picture changes nothing
+    rows = written(tmp_path)
+    alone = {name for name in figures if "@" in name} - rows.keys()  # conditions of a single picture
+    assert rows.keys() | alone == {name for name in figures if not name.endswith("loss")}
+    assert rows["test/" + task.headline if task.headline != "loss" else "test/psnr"]["pictures"] == len(
+        data.picture_names()["test"]
+    )
+    if make is roads:  # tiles of a picture are drawn together
+        assert len(data.datasets["test"]) > len(data.picture_names()["test"])
+    for name, row in rows.items():
+        assert row["low"] <= row["high"], name
+        assert row["low"] - 0.1 * abs(figures[name]) <= figures[name] <= row["high"] + 0.1 * abs(figures[name]), name
+
+
+def test_none_are_written_where_none_are_wanted_and_old_ones_go(clouds_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "intervals.csv").write_text("of an earlier test")
+    task, data = clouds(clouds_root)
+    measured(task, data, tmp_path, Intervals(0))
+    assert not (tmp_path / "intervals.csv").exists()
+    with pytest.raises(ValueError, match="resamples is -1; 0 or more"):
+        Intervals(-1)
+
+
+def test_one_picture_has_no_interval(clouds_root: Path, tmp_path: Path) -> None:
+    class One(Callback):
+        def on_test_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        ) -> None:
+            for name, value in list(batch.items()):
+                batch[name] = value[:1]
+
+    task, data = clouds(clouds_root)
+    data.batch_size = 64
+    with pytest.warns(UserWarning, match="two or more test pictures"):
+        measured(task, data, tmp_path, One(), Intervals(20))
+    assert list(tmp_path.iterdir()) == []
