@@ -79,6 +79,8 @@ def requeued(asked: signal.Signals | None) -> str:
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return ""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     if asked == signal.SIGTERM and _slurm("squeue", "--noheader", "--jobs", job, "--format", "%T") != "RUNNING":
         return f" Job {job} is not queued again: it was cancelled, or its time is over."
     problem = _slurm("scontrol", "requeue", job)

@@ -1,6 +1,7 @@
 """The table of a study: a row a cell, with what is known of each figure's certainty."""
 
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ def warnings_of(study: Study, rows: "pd.DataFrame") -> list[str]:
 
 def write_table(text: str, path: Path) -> None:
     """Writes the table; a file of that name is whole at any moment."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # another process may be at it too
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 

@@ -102,3 +102,32 @@ def test_a_training_that_goes_on_keeps_its_rows(tmp_path: Path) -> None:
     CSVLogger(str(tmp_path)).log_metrics({"val/loss": 4.0}, step=4)
     assert not (tmp_path / "metrics.csv").exists()
     assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_rows_from_a_step_on_and_torn_ones_are_cut(tmp_path: Path) -> None:
+    first = CSVLogger(str(tmp_path), keep=True)
+    for step in range(4):
+        first.log_metrics({"val/loss": step / 2, "epoch": step}, step)
+        first.log_metrics({"train/loss": step, "epoch": step}, step)
+        first.save()
+    path = tmp_path / "metrics.csv"
+    with path.open("a") as file:
+        file.write("9")  # killed while it wrote
+    second = CSVLogger(str(tmp_path), keep=True)
+    second.experiment.cut(2)
+    second.log_metrics({"train/loss": 7.0, "lr": 0.5, "epoch": 2}, 2)
+    second.save()
+    header, *rows = path.read_text().splitlines()
+    assert header == "epoch,lr,step,train/loss,val/loss"
+    assert rows == ["0,,0,,0.0", "0,,0,0,", "1,,1,,0.5", "1,,1,1,", "2,0.5,2,7.0,"]
+    second.experiment.cut(0)
+    assert path.read_text().splitlines() == ["epoch,lr,step,train/loss,val/loss"]
+
+
+def test_a_measurement_replaces_the_rows_of_the_one_before(tmp_path: Path) -> None:
+    for value in (1.0, 2.0):
+        logger = CSVLogger(str(tmp_path))
+        logger.log_metrics({"test/loss": value}, 0)
+        logger.save()
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,test/loss", "0,2.0"]
+    CSVLogger(str(tmp_path / "new"), keep=True).experiment.cut(0)  # where there is nothing

@@ -1,9 +1,11 @@
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain, product
 
 import pytest
 import torch
 
+from datamodules.files import DataError
 from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, sample_seed
 
 SIZES = [1, 2, 3, 7, 24, 33, 97]
@@ -105,3 +107,66 @@ def test_batches_stack_tensors_and_numbers_and_list_the_rest() -> None:
     assert batch["seed"].dtype == torch.int64
     assert batch["seed"].tolist() == [big, big - 1]
     assert (batch["name"], batch["source"]) == (["0", "1"], [{0}, {1}])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("given", [1, 4])
+def test_an_epoch_is_gone_on_with_where_it_stood(given: int, workers: int) -> None:
+    whole = [order(loader(samples(24), 5), epoch) for epoch in (6, 7)]
+    first = loader(samples(24), 5, workers=workers)
+    first.sampler.set_epoch(6)
+    batches = iter(first)
+    assert first.state_dict()["given"] == 0
+    for _ in range(given):
+        next(batches)
+    state = first.state_dict()  # whatever workers have fetched by now
+    assert (state["epoch"], state["given"]) == (6, given)
+    second = loader(samples(24), 5, workers=workers)
+    second.load_state_dict(state)
+    resumed = iter(second)
+    second.sampler.set_epoch(6)
+    assert [batch["index"].tolist() for batch in resumed] == whole[0][given:]
+    assert second.state_dict()["given"] == 5, "batches before the stop count too"
+    assert order(second, 7) == whole[1]
+
+
+def test_an_epoch_that_was_done_is_not_gone_on_with() -> None:
+    first, second = loader(samples(24), 5), loader(samples(24), 5)
+    order(first, 6)
+    second.load_state_dict(first.state_dict())
+    assert order(second, 7) == order(loader(samples(24), 5), 7)
+    first.sampler.set_epoch(7)
+    assert (first.state_dict()["epoch"], first.state_dict()["given"]) == (7, 0)
+
+
+def test_two_processes_go_on_with_what_one_began() -> None:
+    first = loader(samples(24), 4)
+    first.sampler.set_epoch(3)
+    batches = iter(first)
+    for _ in range(2):
+        next(batches)
+    shares = []
+    for rank in (0, 1):
+        share = loader(samples(24), 2, world=2, rank=rank)
+        share.load_state_dict(first.state_dict())
+        shares.append(order(share, 3))
+    rest = [sorted(batch["index"].tolist()) for batch in batches]
+    assert [sorted(one + other) for one, other in zip(*shares, strict=True)] == rest
+
+
+@pytest.mark.parametrize(
+    ("other", "problem"),
+    [
+        (lambda: loader(samples(24), 6), "batch size of all processes 5, now 6"),
+        (lambda: loader(samples(25), 5), "samples 24, now 25; digest of their names"),
+        (lambda: loader(samples(24), 5, seed=1), "seed 0, now 1"),
+    ],
+)
+def test_another_epoch_is_not_gone_on_with(other: Callable[[], EpochLoader], problem: str) -> None:
+    first = loader(samples(24), 5)
+    first.sampler.set_epoch(3)
+    state = first.state_dict()
+    other().load_state_dict(state)  # nothing was given yet: there is nothing to go on with
+    next(iter(first))
+    with pytest.raises(DataError, match=f"middle of epoch 3, which cannot be gone on with: {problem}"):
+        other().load_state_dict(first.state_dict())

@@ -1,4 +1,7 @@
+import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -6,7 +9,7 @@ import torch
 import yaml
 
 from tasks.arguments import expanded
-from tasks.checkpoints import ArgumentError, check_fit, run_config, run_folder
+from tasks.checkpoints import ArgumentError, check_fit, resumed_from, run_config, run_folder
 
 
 def write_run(folder: Path, config: dict[str, Any] | None) -> Path:
@@ -78,3 +81,34 @@ def test_files_that_are_no_checkpoint_of_ours_are_refused(tmp_path: Path) -> Non
     torch.save([1, 2], tmp_path / "list.ckpt")
     with pytest.raises(ArgumentError, match=r"list\.ckpt is not a checkpoint of belvedere"):
         run_config(tmp_path / "list.ckpt")
+
+
+def settings(**given: str | None) -> Any:
+    return SimpleNamespace(**({"output": "run", "ckpt_path": None} | given))
+
+
+def test_a_run_is_gone_on_with_from_its_newest_whole_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = write_run(tmp_path / "other", None)
+    folder = tmp_path / "job" / "checkpoints"
+    folder.mkdir(parents=True)
+    assert resumed_from(folder.parent, settings()) is None
+    for time, name in enumerate(("last.ckpt", "preempted.ckpt", "best.ckpt")):
+        shutil.copy(checkpoint, folder / name)
+        os.utime(folder / name, (time, time))
+    assert resumed_from(folder.parent, settings()) == str(folder / "preempted.ckpt")
+    assert capsys.readouterr().err == ""
+    (folder / "preempted.ckpt").write_bytes(checkpoint.read_bytes()[:-100])
+    assert resumed_from(folder.parent, settings()) == str(folder / "last.ckpt")
+    assert "preempted.ckpt is not a checkpoint of belvedere, or is truncated. It is passed" in capsys.readouterr().err
+    (folder / "last.ckpt").write_bytes(b"")
+    assert resumed_from(folder.parent, settings()) is None
+
+
+def test_a_run_is_gone_on_with_in_its_own_folder_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArgumentError, match="chooses the checkpoint by itself: leave --ckpt_path out"):
+        resumed_from(tmp_path, settings(ckpt_path="last.ckpt"))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(ArgumentError, match="looks into the run's own folder: give it with --output"):
+        resumed_from(tmp_path, settings(output=None))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert resumed_from(tmp_path, settings(output=None)) is None
