@@ -1,10 +1,13 @@
 """What colours cost, and which enlarging is nearest the truth: `python -m benchmarks.color`, with $BELVEDERE_DATA set.
 
-Times are those of the processor, on one thread. Memory is what a process of its own holds at its peak beyond input and
-output, of a picture of 4000 x 3000 pixels (Linux). The last table reduces paintings and photographs to 224 pixels,
-smooths their chroma as a network's is smooth, enlarges it, and says how far in a and b it is from the picture's own.
+Needs scikit-image (`pip install scikit-image`). With `--lab` only what concerns Lab is measured, in half a minute.
+Times are those of the processor, on one thread; on a GPU, where there is one, of the clock. Memory is what a process of
+its own holds at its peak beyond input and output, of a picture of 4000 x 3000 pixels (Linux). The last table reduces
+paintings and photographs to 224 pixels, smooths their chroma as a network's is smooth, enlarges it, and says how far in
+a and b it is from the picture's own.
 """
 
+import argparse
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -13,11 +16,12 @@ from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, median
-from time import process_time
+from time import perf_counter, process_time
 
 import cv2
 import kornia
 import numpy as np
+import skimage
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -40,32 +44,53 @@ MEBIBYTE = 2**20
 Routes = dict[str, Callable[[], object]]
 
 
-def milliseconds(route: Callable[[], object]) -> float:
-    """Median processor time."""
-    route()
+def milliseconds(route: Callable[[], object], device: str = "cpu") -> float:
+    """Median time: of the processor, or of the clock where a GPU computes."""
+    clock, wait = (process_time, lambda: None) if device == "cpu" else (perf_counter, torch.cuda.synchronize)
     times = []
-    for _ in range(REPEATS):
-        begin = process_time()
+    for _ in range(1 + REPEATS):
+        wait()
+        begin = clock()
         route()
-        times.append(1000 * (process_time() - begin))
-    return median(times)
+        wait()
+        times.append(1000 * (clock() - begin))
+    return median(times[1:])
 
 
-def batch_routes() -> Routes:
-    """What a training step does with a batch."""
-    generator = torch.Generator().manual_seed(0)
-    rgb = torch.rand(PICTURES, 3, SIDE, SIDE, generator=generator)
-    lab, centres = rgb_to_lab(rgb), bins()
-    wild = lab * torch.tensor([1.0, 3, 3]).view(1, 3, 1, 1)
-    last = [each.permute(1, 2, 0).contiguous().numpy() for each in rgb]
-    logits = torch.randn(2, len(centres), SIDE, SIDE, generator=generator)
+def noise(*shape: int) -> Tensor:
+    """Random numbers in [0, 1), the same every time."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def lab_routes(device: str) -> Routes:
+    """Lab of a batch and back."""
+    rgb = noise(PICTURES, 3, SIDE, SIDE)
+    lab = rgb_to_lab(rgb)
+    there, back = ([each.permute(1, 2, 0).contiguous().numpy() for each in pictures] for pictures in (rgb, lab))
+    rgb, lab = rgb.to(device), lab.to(device)
+    routes: Routes = {
+        "`rgb_to_lab`": partial(rgb_to_lab, rgb),
+        "kornia's alone": partial(kornia.color.rgb_to_lab, rgb),
+        "`lab_to_rgb`": partial(lab_to_rgb, lab),
+        "kornia's alone, back": partial(kornia.color.lab_to_rgb, lab),
+    }
+    if device == "cpu":
+        routes |= {
+            "scikit-image's, one by one": lambda: [skimage.color.rgb2lab(each) for each in there],
+            "scikit-image's, back": lambda: [skimage.color.lab2rgb(each) for each in back],
+            "OpenCV's, one by one": lambda: [cv2.cvtColor(each, cv2.COLOR_RGB2Lab) for each in there],
+            "OpenCV's, back": lambda: [cv2.cvtColor(each, cv2.COLOR_Lab2RGB) for each in back],
+        }
+    return routes
+
+
+def batch_routes(device: str) -> Routes:
+    """What else a training step does with a batch."""
+    lab, centres = rgb_to_lab(noise(PICTURES, 3, SIDE, SIDE).to(device)), bins().to(device)
+    wild = lab * torch.tensor([1.0, 3, 3], device=device).view(1, 3, 1, 1)
+    logits = noise(2, len(centres), SIDE, SIDE).to(device)
     outside = (in_gamut(wild) != wild).any(dim=1).float().mean()
     return {
-        "`rgb_to_lab`": partial(rgb_to_lab, rgb),
-        "kornia's": partial(kornia.color.rgb_to_lab, rgb),
-        "OpenCV's, one by one": lambda: [cv2.cvtColor(each, cv2.COLOR_RGB2Lab) for each in last],
-        "`lab_to_rgb`": partial(lab_to_rgb, lab),
-        "kornia's, back": partial(kornia.color.lab_to_rgb, lab),
         "`in_gamut`, all inside": partial(in_gamut, lab),
         f"`in_gamut`, {outside:.0%} outside": partial(in_gamut, wild),
         "`soft_encoding`": partial(soft_encoding, lab[:, 1:], centres),
@@ -73,16 +98,20 @@ def batch_routes() -> Routes:
     }
 
 
-def differences() -> dict[str, float]:
-    """Largest difference in L, a or b from kornia's Lab in double precision, of random colours."""
-    rgb = torch.rand(1, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    expected = kornia.color.rgb_to_lab(rgb.double())
-    opencv = cv2.cvtColor(rgb[0].permute(1, 2, 0).contiguous().numpy(), cv2.COLOR_RGB2Lab)
-    found = {"`rgb_to_lab`": rgb_to_lab(rgb), "kornia's": kornia.color.rgb_to_lab(rgb)}
-    found["OpenCV's"] = torch.from_numpy(opencv).permute(2, 0, 1)[None]
-    with torch.autocast("cpu", torch.bfloat16):
-        found |= {"`rgb_to_lab`, autocast": rgb_to_lab(rgb), "kornia's, autocast": kornia.color.rgb_to_lab(rgb)}
-    return {name: float((lab - expected).abs().max()) for name, lab in found.items()}
+def differences(device: str) -> dict[str, float]:
+    """Largest difference in L, a or b from scikit-image's Lab in double precision, of random colours."""
+    rgb = noise(1, 3, SIDE, SIDE)
+    picture = rgb[0].permute(1, 2, 0).contiguous().numpy()
+    expected = torch.from_numpy(skimage.color.rgb2lab(picture.astype(np.float64)))
+    image = rgb.to(device)
+    ways = {"`rgb_to_lab`": rgb_to_lab, "kornia's alone": kornia.color.rgb_to_lab}
+    found = {name: convert(image) for name, convert in ways.items()}
+    with torch.autocast(device, torch.bfloat16):
+        found |= {f"{name}, autocast": convert(image) for name, convert in ways.items()}
+    labs = {name: lab[0].permute(1, 2, 0).cpu() for name, lab in found.items()}
+    if device == "cpu":
+        labs["OpenCV's"] = torch.from_numpy(cv2.cvtColor(picture, cv2.COLOR_RGB2Lab))
+    return {name: float((lab - expected).abs().max()) for name, lab in labs.items()}
 
 
 def full_routes() -> Routes:
@@ -179,17 +208,34 @@ def distances(paths: list[Path]) -> dict[str, list[str]]:
     }
 
 
+def print_batches(device: str, all_of_it: bool) -> None:
+    """Prints what batches cost on a device, and how exact Lab is there."""
+    where = "" if device == "cpu" else f" on {torch.cuda.get_device_name()}"
+    print(f"| {PICTURES} x {SIDE} x {SIDE}{where} | ms, median |\n|---|---|")
+    for name, route in (lab_routes(device) | (batch_routes(device) if all_of_it else {})).items():
+        print(f"| {name} | {milliseconds(route, device):.3g} |", flush=True)
+    print(f"\n| Lab, float32{where} | largest difference |\n|---|---|")
+    for name, difference in differences(device).items():
+        print(f"| {name} | {difference:.1g} |")
+    print()
+
+
 def main() -> None:
     """Prints the tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lab", action="store_true", help="measure Lab only")
+    only_lab = parser.parse_args().lab
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    print(f"| {PICTURES} x {SIDE} x {SIDE} | ms, median |\n|---|---|")
-    for name, route in batch_routes().items():
-        print(f"| {name} | {milliseconds(route):.0f} |", flush=True)
-    print("\n| Lab, float32 | largest difference |\n|---|---|")
-    for name, difference in differences().items():
-        print(f"| {name} | {difference:.1g} |")
-    print("\n| 4000 x 3000 | ms, median | MiB beyond input and output |\n|---|---|---|")
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        print_batches(device, not only_lab)
+    if not only_lab:
+        print_full()
+
+
+def print_full() -> None:
+    """Prints what a large picture costs, and which enlarging is nearest the truth."""
+    print("| 4000 x 3000 | ms, median | MiB beyond input and output |\n|---|---|---|")
     for name, route in full_routes().items():
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             memory = process.submit(memory_growth, name).result()

@@ -5,12 +5,16 @@ sees in a painting and without it, each for as long, on one split by artist. Pic
 which takes several times as long as a training step, is asked once for each. Prints the test paintings' figures beside
 those of three floors in Markdown, colours these paintings, and draws a panel. Runs that are done already are not run
 again.
+
+With `--drawn 300`, so many paintings are drawn instead of the real ones, as `python -m datamodules.samples` does, whose
+colours follow from what a thing is and how light it is. Without `--vgg16`, there are no runs with it.
 """
 
 import argparse
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -22,7 +26,9 @@ from callbacks.drawing import Picture, panel, scaled
 from datamodules.artists import read_works
 from datamodules.colorization import ColorizationDataModule
 from datamodules.files import read_picture
+from datamodules.picture_tree import tree_names
 from datamodules.sample_files import write_table
+from datamodules.samples import draw_colorization
 from ops.color import SCALE, luminance_and_chroma
 from ops.color_bins import rebalancing, smoothed, soft_encoding
 from ops.color_difference import SCORES
@@ -32,7 +38,6 @@ from tasks.color_metrics import ColorScores, FloorScores
 from tasks.colorization import ColorizationTask
 from tasks.losses import bins_loss, chroma_loss
 
-CELLS = tuple((objective, extractor) for objective in ("regression", "classes") for extractor in ("none", "vgg16"))
 CONFIGS = {"regression": "colorization/pooled", "classes": "colorization/classes"}
 SHARES = 0.15, 0.2  # of the paintings that are validated and tested on
 FIGURES = ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness", "colorfulness_true")
@@ -46,22 +51,26 @@ def data_of(root: Path, side: int = 224) -> ColorizationDataModule:
     return ColorizationDataModule(root, side, None, 1, 0, *SHARES)
 
 
-def lay_out(root: Path) -> list[str]:
-    """Makes a data set out of links, and a folder of the test paintings, whose names are given back."""
-    source = Path(os.environ["BELVEDERE_DATA"]) / "colorization"
+def lay_out(root: Path, drawn: int) -> list[str]:
+    """Makes a data set of links or draws it, and a folder of the test paintings, whose names are given back."""
     root.mkdir(parents=True, exist_ok=True)
+    if drawn:
+        source = draw_colorization(root / "drawn", drawn) / "images"
+        table = source.parent / "metadata.csv"
+    else:
+        source = Path(os.environ["BELVEDERE_DATA"]) / "colorization" / "images"
+        table = source.parent / "list.csv"
     if not (root / "images").exists():
-        (root / "images").symlink_to(source / "images")
-        works = rows(source / "list.csv")
+        (root / "images").symlink_to(source.absolute())
         columns = ("image", "artist", "title")
-        write_table(root / "metadata.csv", columns, ([work[column] for column in columns] for work in works))
-    names = sorted(path.name for path in (root / "images").iterdir())
+        write_table(root / "metadata.csv", columns, ([work[column] for column in columns] for work in rows(table)))
+    names = tree_names(root / "images")
     test = data_of(root).split_by_artist(names, read_works(root / "metadata.csv", names))["test"]
-    folder = root / "test"
-    folder.mkdir(exist_ok=True)
     for name in test:
-        (folder / name).unlink(missing_ok=True)
-        (folder / name).symlink_to(source / "images" / name)
+        link = root / "test" / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to((source / name).absolute())
     return test
 
 
@@ -184,7 +193,8 @@ def main() -> None:
     """Trains, tests, colours, prints and draws."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path, help="folder of the runs")
-    parser.add_argument("--vgg16", type=Path, required=True, help="ImageNet weights")
+    parser.add_argument("--vgg16", type=Path, help="ImageNet weights")
+    parser.add_argument("--drawn", type=int, default=0, help="how many paintings to draw instead of the real ones")
     parser.add_argument("--minutes", type=float, default=5, help="of a core, that each is trained; validation counts")
     parser.add_argument("--side", type=int, default=64, help="of the square that paintings are reduced to")
     parser.add_argument("--batch", type=int, default=10, help="paintings a step")
@@ -193,10 +203,11 @@ def main() -> None:
     asked = parser.parse_args()
     output: Path = asked.output.absolute()
     root = output / "data"
-    test = lay_out(root)
-    runs = {f"{objective}, {extractor}": output / f"{objective}-{extractor}" for objective, extractor in CELLS}
+    test = lay_out(root, asked.drawn)
+    cells = list(product(CONFIGS, ["none", "vgg16"] if asked.vgg16 else ["none"]))
+    runs = {f"{objective}, {extractor}": output / f"{objective}-{extractor}" for objective, extractor in cells}
     with ThreadPoolExecutor(asked.jobs) as pool:
-        jobs = [pool.submit(learn, run, cell, root, asked) for run, cell in zip(runs.values(), CELLS, strict=True)]
+        jobs = [pool.submit(learn, run, cell, root, asked) for run, cell in zip(runs.values(), cells, strict=True)]
         for job in jobs:
             job.result()
     print(f"{len(test)} test paintings")

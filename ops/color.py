@@ -4,25 +4,23 @@ Lab is that of IEC 61966-2-1 (sRGB) and CIE 15 with D65 and the 2° observer, by
 kornia: L in [0, 100], a and b of sRGB colours in [-87, 99] and [-108, 95]. Networks take it scaled: luminance
 L / 50 - 1 and chroma (a, b) / 128, in [-1, 1].
 
-Kornia multiplies by the matrices as convolutions and matrix products, which autocast, TF32 (in cuDNN the default) and
-`torch.set_float32_matmul_precision` make inexact. The sums below are written out, so that nothing of that reaches them.
-Half precision is computed, and returned, in single precision; double precision remains double.
+Kornia converts. It multiplies by the matrices as convolutions and matrix products, which autocast, TF32 (in cuDNN the
+default) and `torch.set_float32_matmul_precision` round, by up to 3 units: all three are off while it does. Half
+precision is computed, and returned, in single precision; double precision remains double.
 """
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
-"""CIE XYZ of linear sRGB, row by row."""
 TO_LINEAR = (
     (3.2404813432005266, -1.5371515162713185, -0.4985363261688878),
     (-0.9692549499965682, 1.8759900014898907, 0.0415559265582928),
     (0.0556466391351772, -0.2040413383665112, 1.0573110696453443),
 )
-"""Its inverse."""
+"""Linear sRGB of CIE XYZ, row by row."""
 WHITE = (0.95047, 1.0, 1.08883)
 """CIE XYZ of D65."""
 SCALE = 128.0
@@ -35,12 +33,11 @@ BLOCK, DEVICE_BLOCK = 1 << 16, 1 << 22
 """Pixels at a time, on the host (they stay in its cache) and on a device."""
 
 
-def rgb_to_lab(rgb: Tensor, backend: Literal["exact", "kornia"] = "exact") -> Tensor:
+def rgb_to_lab(rgb: Tensor) -> Tensor:
     """CIE L*a*b* of sRGB pictures.
 
     Args:
         rgb: Pictures (B, 3, H, W) in [0, 1].
-        backend: `kornia` is slower, and on CUDA as exact as TF32 if convolutions may round to it.
 
     Returns:
         L, a and b in CIE units, (B, 3, H, W).
@@ -48,16 +45,17 @@ def rgb_to_lab(rgb: Tensor, backend: Literal["exact", "kornia"] = "exact") -> Te
     Raises:
         ValueError: These are no floating-point pictures of three channels.
     """
-    image = _checked(rgb, "rgb", "divide 8-bit levels by 255")
-    return _in_blocks(_lab, image) if backend == "exact" else _by_kornia("rgb_to_lab", image)
+    from kornia.color import rgb_to_lab as convert
+
+    with _exactly(rgb.device):
+        return _in_blocks(convert, _checked(rgb, "rgb", "divide 8-bit levels by 255"))
 
 
-def lab_to_rgb(lab: Tensor, backend: Literal["exact", "kornia"] = "exact") -> Tensor:
+def lab_to_rgb(lab: Tensor) -> Tensor:
     """Pictures of CIE L*a*b*; what sRGB lacks is clipped channel by channel, which changes L too: see `in_gamut`.
 
     Args:
         lab: L, a and b in CIE units, (B, 3, H, W).
-        backend: As in `rgb_to_lab`.
 
     Returns:
         Pictures in [0, 1], (B, 3, H, W).
@@ -65,16 +63,10 @@ def lab_to_rgb(lab: Tensor, backend: Literal["exact", "kornia"] = "exact") -> Te
     Raises:
         ValueError: These are no floating-point pictures of three channels.
     """
-    image = _checked(lab, "lab", "give L in [0, 100], a and b as floats")
-    return _in_blocks(_rgb, image) if backend == "exact" else _by_kornia("lab_to_rgb", image)
+    from kornia.color import lab_to_rgb as convert
 
-
-def _by_kornia(name: Literal["rgb_to_lab", "lab_to_rgb"], image: Tensor) -> Tensor:
-    from kornia import color
-
-    with torch.autocast(image.device.type, enabled=False):
-        result: Tensor = getattr(color, name)(image)
-    return result
+    with _exactly(lab.device):
+        return _in_blocks(convert, _checked(lab, "lab", "give L in [0, 100], a and b as floats"))
 
 
 def scaled(lab: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,6 +124,22 @@ def in_gamut(lab: Tensor) -> Tensor:
     return _in_blocks(_reduced, _checked(lab, "lab", "give L in [0, 100], a and b as floats"))
 
 
+@contextmanager
+def _exactly(device: torch.device) -> Iterator[None]:
+    """Single precision is single precision, whatever training allows itself; afterwards it may again."""
+    # Of kornia's products, on CUDA and on the host; torch sets these attributes when it runs.
+    switches = torch.backends.cudnn.conv, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for switch, precision in zip(switches, before, strict=True):
+            switch.fp32_precision = precision
+
+
 def _single(image: Tensor) -> Tensor:
     return image if image.dtype == torch.float64 else image.float()
 
@@ -156,28 +164,6 @@ def _in_blocks(convert: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     return result
 
 
-def _product(matrix: tuple[tuple[float, ...], ...], channels: tuple[Tensor, ...]) -> list[Tensor]:
-    first, second, third = channels
-    return [row[0] * first + row[1] * second + row[2] * third for row in matrix]
-
-
-def _lab(rgb: Tensor) -> Tensor:
-    # Clamped, because the branch that is not taken must not make gradients infinite.
-    linear = torch.where(rgb > 0.04045, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    xyz = [each / white for each, white in zip(_product(TO_XYZ, linear.unbind(1)), WHITE, strict=True)]
-    x, y, z = (torch.where(each > 0.008856, each.clamp(min=0.008856) ** (1 / 3), 7.787 * each + 4 / 29) for each in xyz)
-    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
-
-
-def _rgb(lab: Tensor) -> Tensor:
-    linear = _linear(*lab.unbind(1))
-    rgb = [
-        torch.where(each > 0.0031308, 1.055 * each.clamp(min=0.0031308) ** (1 / 2.4) - 0.055, 12.92 * each)
-        for each in linear
-    ]
-    return torch.stack(rgb, dim=1).clamp(0, 1)
-
-
 def _linear(lightness: Tensor, a: Tensor, b: Tensor) -> list[Tensor]:
     """Linear red, green and blue, outside [0, 1] where sRGB lacks the colour."""
     y = (lightness + 16) / 116
@@ -186,7 +172,8 @@ def _linear(lightness: Tensor, a: Tensor, b: Tensor) -> list[Tensor]:
         white * torch.where(each > 0.2068966, each * each * each, (each - 4 / 29) / 7.787)
         for each, white in zip(roots, WHITE, strict=True)
     ]
-    return _product(TO_LINEAR, tuple(xyz))
+    # Written out, so that no precision of products reaches what bisection looks at 14 times.
+    return [row[0] * xyz[0] + row[1] * xyz[1] + row[2] * xyz[2] for row in TO_LINEAR]
 
 
 def _within(lightness: Tensor, a: Tensor, b: Tensor) -> Tensor:

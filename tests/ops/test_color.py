@@ -21,15 +21,34 @@ def wild(side: int = 128) -> Tensor:
     return joined(noise(1, 1, side, side) * 2 - 1, noise(1, 2, side, side, seed=1) * 3 - 1.5)
 
 
-def lab_of(rgb: NDArray[np.float64]) -> list[float]:
-    """L, a and b of one colour, by the formulas of IEC 61966-2-1 and CIE 15."""
-    linear = [level / 12.92 if level <= 0.04045 else ((level + 0.055) / 1.055) ** 2.4 for level in rgb]
-    matrix = np.array(
-        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-    )
-    ratios = matrix @ linear / [0.95047, 1, 1.08883]
-    x, y, z = (t ** (1 / 3) if t > (6 / 29) ** 3 else t / (3 * (6 / 29) ** 2) + 4 / 29 for t in ratios)
-    return [116 * y - 16, 500 * (x - y), 200 * (y - z)]
+SCIKIT_IMAGE = {
+    (0, 0, 0): (0, 0, 0),
+    (1, 1, 1): (100, -0.00245, 0.00465),
+    (1, 0, 0): (53.24059, 80.09231, 67.20275),
+    (0, 1, 0): (87.7351, -86.18303, 83.1797),
+    (0, 0, 1): (32.29567, 79.18559, -107.8573),
+    (0, 1, 1): (91.1133, -48.0906, -14.12633),
+    (1, 0, 1): (60.32351, 98.23305, -60.82102),
+    (1, 1, 0): (97.13951, -21.55468, 94.47812),
+    (0.5, 0.5, 0.5): (53.38896, -0.00147, 0.00278),
+    (0.04, 0.04, 0.04): (2.79657, -0.00018, 0.00034),
+    (0.041, 0.02, 0.09): (2.16653, 4.60419, -8.22395),
+    (0.02, 0.9, 0.3): (80.1087, -75.5723, 59.40561),
+    (0.8, 0.35, 0.1): (51.95011, 42.47162, 54.68887),
+    (0.25, 0.3, 0.75): (38.00478, 32.18618, -61.82651),
+    (0.95, 0.85, 0.8): (88.34256, 6.77843, 9.49579),
+    (0.6, 0.1, 0.9): (43.02431, 77.09976, -75.30012),
+}
+"""L, a and b of sRGB colours: `skimage.color.rgb2lab` of version 0.26.0, in double precision."""
+
+
+def lab_of(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What scikit-image computes of colours (N, 3), step by step in double precision."""
+    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    matrix = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+    ratios = linear @ matrix.T / [0.95047, 1, 1.08883]
+    x, y, z = np.where(ratios > 0.008856, np.cbrt(ratios), 7.787 * ratios + 16 / 116).T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
 
 
 def codes(rgb: Tensor) -> Tensor:
@@ -37,56 +56,65 @@ def codes(rgb: Tensor) -> Tensor:
     return (rgb * 255).round() / 255
 
 
-def test_lab_equals_the_standards_formulas() -> None:
-    rgb = noise(1, 3, 16, 16).double()
-    expected = np.array([lab_of(each) for each in rgb[0].flatten(1).T.numpy()])
-    # The matrix of the standard has one digit more than that of kornia and scikit-image.
-    np.testing.assert_allclose(rgb_to_lab(rgb)[0].flatten(1).T, expected, atol=0.01)
+def test_the_second_source_is_scikit_image() -> None:
+    found = lab_of(np.array(list(SCIKIT_IMAGE), float))
+    np.testing.assert_allclose(found, np.array(list(SCIKIT_IMAGE.values())), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("rgb", "lab"),
-    [
-        ((1, 1, 1), (100, 0, 0)),
-        ((0, 0, 0), (0, 0, 0)),
-        ((1, 0, 0), (53.24, 80.09, 67.20)),
-        ((0, 1, 0), (87.73, -86.18, 83.18)),
-        ((0, 0, 1), (32.30, 79.19, -107.86)),
-    ],
-)
-def test_lab_of_known_colours(rgb: tuple[int, ...], lab: tuple[float, ...]) -> None:
-    found = rgb_to_lab(torch.tensor(rgb, dtype=torch.float32).view(1, 3, 1, 1)).flatten()
-    assert found.tolist() == pytest.approx(lab, abs=0.01)
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_lab_is_that_of_scikit_image_under_autocast_too(autocast: bool, precision: str) -> None:
+    rgb = noise(2, 3, 224, 224)
+    expected = torch.from_numpy(lab_of(rgb.double().movedim(1, 3).reshape(-1, 3).numpy()))
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            plain, lab = kornia.color.rgb_to_lab(rgb), rgb_to_lab(rgb)
+            back = lab_to_rgb(lab)
+        assert torch.get_float32_matmul_precision() == precision, "products of networks are as they were"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert lab.dtype == back.dtype == torch.float32
+    assert (lab.movedim(1, 3).reshape(-1, 3) - expected).abs().max() < 1e-3
+    assert (back - rgb).abs().max() < 2e-5
+    if autocast:
+        assert (plain - lab).abs().max() > 1  # what would go wrong
 
 
-def test_kornia_is_the_other_backend_and_autocast_stays_out_of_it() -> None:
-    rgb = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    with torch.autocast("cpu", torch.bfloat16):
-        lab = rgb_to_lab(rgb, backend="kornia")
-        back = lab_to_rgb(lab, backend="kornia")
-    torch.testing.assert_close(lab, rgb_to_lab(rgb), atol=1e-3, rtol=0)
-    torch.testing.assert_close(back, rgb, atol=1e-4, rtol=0)
+def test_lab_of_known_colours() -> None:
+    rgb = torch.tensor(list(SCIKIT_IMAGE), dtype=torch.float32)
+    found = rgb_to_lab(rgb.T.reshape(1, 3, 4, 4))[0].flatten(1).T
+    torch.testing.assert_close(found, torch.tensor(list(SCIKIT_IMAGE.values())), atol=1e-3, rtol=0)
 
 
-def test_both_ways_equal_kornia() -> None:
-    rgb = noise(2, 3, 40, 50)
-    expected = kornia.color.rgb_to_lab(rgb.double())
-    torch.testing.assert_close(rgb_to_lab(rgb.double()), expected, atol=1e-10, rtol=0)
-    torch.testing.assert_close(rgb_to_lab(rgb).double(), expected, atol=1e-3, rtol=0)
-    lab = wild()  # also outside sRGB
-    torch.testing.assert_close(lab_to_rgb(lab), kornia.color.lab_to_rgb(lab), atol=1e-5, rtol=0)
+def test_both_ways_equal_kornia_in_double_precision() -> None:
+    rgb = noise(2, 3, 40, 50).double()
+    torch.testing.assert_close(rgb_to_lab(rgb), kornia.color.rgb_to_lab(rgb), atol=1e-10, rtol=0)
+    lab = wild().double()  # also outside sRGB
+    torch.testing.assert_close(lab_to_rgb(lab), kornia.color.lab_to_rgb(lab), atol=1e-10, rtol=0)
+    torch.testing.assert_close(lab_to_rgb(lab.float()), kornia.color.lab_to_rgb(lab).float(), atol=1e-5, rtol=0)
 
 
-def test_lab_is_exact_under_autocast_and_of_half_precision() -> None:
+def test_half_precision_is_computed_in_single_precision() -> None:
     rgb = noise(1, 3, 32, 32)
-    lab = rgb_to_lab(rgb)
-    with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(rgb_to_lab(rgb), lab, atol=0, rtol=0)
-        torch.testing.assert_close(lab_to_rgb(lab), rgb, atol=2e-5, rtol=0)
-        assert (kornia.color.rgb_to_lab(rgb) - lab).abs().max() > 1  # what would go wrong
     found = rgb_to_lab(rgb.bfloat16())
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, rgb_to_lab(rgb.bfloat16().float()), atol=0, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lab_on_a_gpu_is_that_of_scikit_image(dtype: torch.dtype) -> None:
+    rgb = noise(2, 3, 224, 224)
+    expected = lab_of(rgb.double().movedim(1, 3).reshape(-1, 3).numpy())
+    for tf32 in (False, True):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32), torch.autocast("cuda", dtype):
+            lab = rgb_to_lab(rgb.cuda())
+            back = lab_to_rgb(lab).cpu()
+        np.testing.assert_allclose(lab.cpu().movedim(1, 3).reshape(-1, 3), expected, atol=1e-3)
+        torch.testing.assert_close(back, rgb, atol=2e-5, rtol=0)
+        torch.testing.assert_close(in_gamut(4 * lab).cpu(), in_gamut(4 * lab.cpu()), atol=0.05, rtol=0)
 
 
 def test_every_code_comes_back() -> None:
