@@ -44,8 +44,8 @@ def trained(root: Path, network: str, gibibytes: float) -> tuple[list[float], fl
     data = AestheticsDataModule(root, crop="center", flips=False, batch_size=16, num_workers=0)
     task: Any = AestheticsTask(network, remember=gibibytes, pretrained=False)
     epochs = Epochs()
-    trainer = Trainer(max_epochs=EPOCHS, accelerator="cpu", logger=False, enable_checkpointing=False, callbacks=[epochs],
-                      num_sanity_val_steps=0, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer = Trainer(max_epochs=EPOCHS, accelerator="cpu", callbacks=[epochs], logger=False, num_sanity_val_steps=0,
+                      enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     trainer.fit(task, data)
     return epochs.seconds, float(trainer.callback_metrics["val/loss"])
 
