@@ -1,5 +1,6 @@
 """Tables and charts of photographs with votes: how people voted, what is near the threshold, how large networks are."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -175,6 +176,7 @@ def charts(
         return pd.Series(counts, pd.IntervalIndex.from_breaks(edges.round(4), name=axis), name="pictures")
 
     counts = found.votes.counts[pictures.index].sum(axis=0, dtype=np.int64)
+    most = int(pictures["votes"].max()) if len(pictures) else 1
     above = f"{statistic} above {found.threshold:g}"
     classes = {name: float(part["professional"].mean()) for name, part in _parts(pictures) if len(part)}
     paper = [size for size in network_sizes() if size.network in PRINTED]
@@ -184,7 +186,7 @@ def charts(
         ),
         "Mean votes": counted("mean vote", "mean", 1, bins),
         "Spread of the votes": counted("standard deviation", "spread", 0, (bins - 1) / 2),
-        "Votes on a picture": counted("votes", "votes", 0, float(max(1, pictures["votes"].max()))),
+        "Votes on a picture": counted("votes", "votes", 0, BINS * math.ceil(max(1, most) / BINS)),
         "Professional shots": pd.Series(classes, name="share of the pictures").rename_axis(above),
         "Training pictures near the threshold": deltas.set_index("delta")["train_near"].rename("pictures")
         .rename_axis(f"δ: distance of the {statistic} from {found.threshold:g}, at most"),
