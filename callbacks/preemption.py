@@ -36,6 +36,8 @@ class Preemption(Checkpoint):
         """Replaces Lightning's handler of SIGTERM, which talks to other processes from within, and ends with code 0."""
         signals.install()
 
+    on_sanity_check_start = on_train_start
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

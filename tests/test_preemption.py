@@ -17,7 +17,7 @@ CSV = "trainer: {logger: [{class_path: callbacks.loggers.CSVLogger}]}"
 OPTIONS = ["--config", "clouds/demo", "--model.architecture", "pspnet", "--data.size", "[33,48]",
            "--data.output_size", "[35,53]", "--data.batch_size", "3", "--panels.every_n_epochs", "100",
            "--resume", "auto"]  # fmt: skip
-PATIENCE = 240  # seconds
+PATIENCE = 900  # seconds, on a busy machine
 
 
 class Training(subprocess.Popen[bytes]):

@@ -124,12 +124,3 @@ def test_however_it_is_trained(options: list[str], fit: Callable[..., None], sam
         shutil.rmtree("stopped", ignore_errors=True)
         stopped(fit, "clouds", hook, step, *options)
         same_run(Path("whole"), Path("stopped"))
-
-
-@pytest.mark.slow
-def test_what_frozen_layers_said_need_not_be_kept(fit: Callable[..., None], same_run: Same) -> None:
-    options = ["--model.extractor", "resnet18", "--model.extractor_weights", "false", "--data.flips", "false",
-               "--data.shear", "0", "--data.zoom", "0", "--data.rotation", "0", "--data.batch_size", "5"]  # fmt: skip
-    fit("colorization", "whole", *options)
-    stopped(fit, "colorization", "on_train_batch_start", 4, *options)
-    same_run(Path("whole"), Path("stopped"))
