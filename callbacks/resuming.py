@@ -43,7 +43,7 @@ class LastCheckpoint(Checkpoint):
         """Starts the clock, and takes back what was logged after the state that the run starts from."""
         self._written = time.monotonic()
         progress = trainer.fit_loop.epoch_progress.current
-        if progress.started == progress.completed:  # between epochs
+        if progress.started == progress.completed:  # type: ignore[attr-defined]  # between epochs; of a base class there
             trainer.fit_loop.epoch_loop.restarting = False  # which Lightning takes for true with max_steps
             self._step = trainer.global_step
         for logger in trainer.loggers:

@@ -92,7 +92,7 @@ def test_fit_goes_on_from_a_checkpoint(belvedere: Command, tiny: list[str], fitt
     options = ["--trainer.max_epochs", "3", "--ckpt_path", "run/checkpoints/last.ckpt", "--config", "no_dashboard.yaml"]
     Path("no_dashboard.yaml").write_text("trainer: {logger: false}")
     assert belvedere("fit", *tiny, *options).code == 0
-    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 2
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 3  # epochs that are done
     assert Path("run/panels/epoch_0002.png").exists()
 
 
