@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from callbacks import record
-from callbacks.best import EarlyStopping, LastCheckpoint, Summary
+from callbacks.best import EarlyStopping, Summary
 from callbacks.record import Record, git_commit, versions
+from callbacks.resuming import LastCheckpoint
 from tasks.colorization import ColorizationTask
 
 PAUSE = 0.05  # seconds of every training step
