@@ -42,8 +42,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock, and takes back what was logged after the state that the run starts from."""
         self._written = time.monotonic()
-        progress = trainer.fit_loop.epoch_progress.current
-        if progress.started == progress.completed:  # type: ignore[attr-defined]  # between epochs; of a base class there
+        progress: Any = trainer.fit_loop.epoch_progress.current  # a tracker that also knows what was started
+        if progress.started == progress.completed:  # between epochs
             trainer.fit_loop.epoch_loop.restarting = False  # which Lightning takes for true with max_steps
             self._step = trainer.global_step
         for logger in trainer.loggers:

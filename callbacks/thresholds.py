@@ -97,6 +97,8 @@ def fit_decision(
     task.eval()
     trainer.validating = True  # data modules do not augment then
     datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]  # untyped there
+    if not trainer.num_val_batches:  # training was over already when it was gone on with
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
     count = int(trainer.num_val_batches[0])  # as many as training validated on
     batches = islice(datamodule.val_dataloader(), count)
     for batch in tqdm(batches, "Fitting thresholds", count, disable=not trainer.is_global_zero, leave=False):
