@@ -99,8 +99,9 @@ def _plain(value: Any, folder: Path) -> Any:
     if isinstance(value, Tensor):
         return str(value.dtype), tuple(value.shape), value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     if isinstance(value, dict):
-        # `current_score` is only told, and Lightning forgets it
-        return {_plain(key, folder): _plain(each, folder) for key, each in value.items() if key != "current_score"}
+        # `current_score` is only told, and Lightning forgets it; a record is of time and memory
+        known = {key: each for key, each in value.items() if key not in ("current_score", "Record")}
+        return {_plain(key, folder): _plain(each, folder) for key, each in known.items()}
     if isinstance(value, list | tuple):
         return [_plain(each, folder) for each in value]
     if isinstance(value, float):

@@ -22,7 +22,9 @@ curve: val/dice
 """
 # The command, with the fake in place of the command line of a run.
 STUDY = f"""
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts with & ignore it
 from studies import processes, running
 from studies.command import study
 running.PROGRAM, running.PATIENCE = {FAKE!r}, 1
