@@ -91,7 +91,8 @@ class WandbLogger(LightningWandbLogger):
         name: str | None = None,
         group: str | None = None,
     ) -> None:
-        name = os.environ.get("WANDB_NAME", name)
+        # wandb would read them once a process
+        name, group = os.environ.get("WANDB_NAME", name), group or os.environ.get("WANDB_RUN_GROUP")
         offline = not logged_in() and os.environ.get("WANDB_MODE") != "disabled"
         os.environ.setdefault("WANDB_SILENT", "true")
         super().__init__(name=name, save_dir=save_dir or ".", offline=offline, project=project, group=group)
