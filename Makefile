@@ -29,7 +29,7 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -m 'not slow' --cov
+	$(BIN)/python -m pytest -m 'not slow' --cov -n auto --maxprocesses 4
 
 slow: install
 	$(BIN)/python -m pytest -m slow
