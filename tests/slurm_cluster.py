@@ -12,7 +12,7 @@ from pathlib import Path
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 NODES = ("n1", "n2")
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # daemons do not lie on every user's PATH
-PATIENCE = 600  # seconds, on a busy machine
+PATIENCE = 300  # seconds, on a busy machine
 
 # %n is SLURM's own: the name of the node
 CONFIG = """\
@@ -36,6 +36,7 @@ SelectTypeParameters=CR_CPU
 SlurmdParameters=config_overrides
 ReturnToService=2
 JobRequeue=1
+MinJobAge=3600
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=2
 StateSaveLocation={root}
 SlurmdSpoolDir={root}/spool-%n

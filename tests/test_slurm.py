@@ -122,13 +122,13 @@ def test_a_study_is_run_by_a_job_array(slurm: Cluster, submit: Callable[..., str
     study = ["belvedere", "study", "quokka", "--data.root", str(clouds_root)]
     Path("job.sh").write_text(slurm.run(*study, "--slurm", "overlay.yaml"))
     job = submit("job.sh")
-    runs = [Path("runs/studies/quokka") / f"{cell}--seed-0" for cell in ("PSPNet", "FPN")]
+    run = Path("runs/studies/quokka/cells/pspnet/seed-0")
     logs = Path("runs/studies/quokka/slurm")
 
     def said() -> str:
         return "\n".join(path.read_text() for path in sorted(logs.iterdir()))
 
-    until(lambda: len(steps(runs[0], 0)) >= 4, said)
+    until(lambda: len(steps(run, 0)) >= 4, said)
     slurm.run("scancel", "--batch", "--signal=USR1", f"{job}_0")  # as SLURM does before the time is over
     slurm.requeued(f"{job}_0", times=1)
     assert [slurm.ended(f"{job}_{task}") for task in range(2)] == ["COMPLETED", "COMPLETED"], said()
