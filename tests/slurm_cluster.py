@@ -14,11 +14,12 @@ NODES = ("n1", "n2")
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # daemons do not lie on every user's PATH
 PATIENCE = 300  # seconds, on a busy machine
 
-# %n is SLURM's own: the name of the node
+# %n is SLURM's own: the name of the node. Lightning makes a port of a job's number, which is another in each cluster.
 CONFIG = """\
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
+FirstJobId={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge

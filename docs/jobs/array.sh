@@ -16,5 +16,6 @@
 
 export WANDB_MODE=offline
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" belvedere fit --config slurm "$@" \
-  --trainer.num_nodes 1 --trainer.devices 1 --seed_everything "$SLURM_ARRAY_TASK_ID" \
+  --trainer.num_nodes 1 --trainer.devices 1 --trainer.strategy auto \
+  --seed_everything "$SLURM_ARRAY_TASK_ID" \
   --output "runs/$SLURM_JOB_NAME-$SLURM_ARRAY_JOB_ID/seed-$SLURM_ARRAY_TASK_ID" --resume auto
