@@ -33,8 +33,8 @@ SCRIPT = """\
 # {runs} of the study {name}. Submit it again after anything: what is finished is passed over, the rest goes on.
 # The table, whenever you like: {report}
 
-# This shell alone is told by USR1 that its time will soon be over. It has SLURM tell the run, which saves its state: srun
-# itself would kill the run at once.
+# This shell alone is told by USR1 that its time will soon be over. It has SLURM tell the run, which saves its state:
+# srun, asked to end, would kill it.
 task="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" # SLURM_JOB_ID alone may mean the whole array
 stopped=
 child=

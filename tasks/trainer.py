@@ -4,9 +4,11 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
+from tasks.checkpoints import ArgumentError
 from tasks.features import Vector
 
 
@@ -33,6 +35,19 @@ class BelvedereTrainer(Trainer):
             vectors: Which kinds are written; fc6, fc7 and pooled of a trained network, otherwise pooled.
             classifiers: Whether classifiers are fitted on the training pictures and scored on the test pictures.
         """
+
+
+def check_started(plugins: Any) -> None:
+    """Checks that `srun` started this process, where the trainer's plugins ask for SLURM.
+
+    Raises:
+        ArgumentError: It did not, and this process would wait for the others for ever.
+    """
+    if "SLURMEnvironment" in str(plugins) and "SLURM_STEP_ID" not in os.environ:
+        raise ArgumentError(
+            "--config slurm is for processes that srun starts in a job of SLURM; this one was not. Job files: "
+            "docs/jobs. On this machine alone: --config ddp."
+        )
 
 
 def quiet() -> None:

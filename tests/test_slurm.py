@@ -116,6 +116,31 @@ def test_a_job_of_two_nodes_that_is_stopped_twice_ends_like_one_that_was_not(
     same_run(one, other)
 
 
+def test_torchrun_and_an_array_of_seeds_go_on_where_they_were_stopped(
+    slurm: Cluster, submit: Callable[..., str], clouds_root: Path
+) -> None:
+    slurm.environment["GPUS"] = "1"  # a process a node
+    shape = ["--gres=none", "--cpus-per-task=1", "--time=30"]
+    options = [*SMALL, *CPU, "--data.root", str(clouds_root), "--data.num_workers", "1", "--trainer.max_epochs", "5"]
+    torchrun = submit(*shape, str(JOBS / "torchrun.sh"), *options)
+    array = submit(*shape, "--array=0-1", str(JOBS / "array.sh"), *options)
+    two = Path("runs") / f"belvedere-{torchrun}"
+    seeds = [Path("runs") / f"belvedere-seeds-{array}" / f"seed-{seed}" for seed in (0, 1)]
+
+    def said() -> str:
+        return "\n".join(path.read_text() for path in sorted(Path().glob("*.out")))
+
+    for job, run, name in ((f"{array}_0", seeds[0], "USR1"), (torchrun, two, "TERM")):
+        until(lambda run=run: len(steps(run, 0)) >= 2, said)
+        slurm.run("scancel", f"--signal={name}", job)
+        slurm.requeued(job, times=1)
+    jobs = [torchrun, f"{array}_0", f"{array}_1"]
+    assert [slurm.ended(job) for job in jobs] == ["COMPLETED"] * 3, said()
+    assert said().count("Go on with --resume auto.") == 2
+    for run, rank, count in ((two, 0, 15), (two, 1, 15), (seeds[0], 0, 30), (seeds[1], 0, 30)):
+        assert [int(line.split()[1]) for line in steps(run, rank)] == list(range(count))
+
+
 def test_a_study_is_run_by_a_job_array(slurm: Cluster, submit: Callable[..., str], clouds_root: Path) -> None:
     Path("quokka.yaml").write_text(STUDY)
     Path("overlay.yaml").write_text(OVERLAY)
