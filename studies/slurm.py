@@ -33,13 +33,14 @@ SCRIPT = """\
 # {runs} of the study {name}. Submit it again after anything: what is finished is passed over, the rest goes on.
 # The table, whenever you like: {report}
 
-# This shell alone is told by USR1 that its time will soon be over: a loader's workers inherit the handlers of a run.
-# And a run needs no warning, since it goes on from its last checkpoint.
+# This shell alone is told by USR1 that its time will soon be over. It has SLURM tell the run, which saves its state:
+# srun, asked to end, would kill it.
+task="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" # SLURM_JOB_ID alone may mean the whole array
 stopped=
 child=
 stop() {{
   stopped=1
-  [ -z "$child" ] || kill -TERM "$child"
+  [ -z "$child" ] || scancel --signal=TERM "$task"
 }}
 trap stop USR1
 
@@ -48,7 +49,7 @@ export WANDB_MODE=offline # compute nodes have no network; `wandb sync` afterwar
   # srun does not take over by itself how many cores a task has
   srun --cpus-per-task="$SLURM_CPUS_PER_TASK" {command} --run "$SLURM_ARRAY_TASK_ID" &
   child=$!
-  [ -z "$stopped" ] || kill -TERM "$child" # the signal came before the child was known
+  [ -z "$stopped" ] || kill -TERM "$child" # the signal came before there was anything to save
   warned=$((128 + $(kill -l USR1)))
   code=$warned
   while [ "$code" -eq "$warned" ]; do # the signal ended the waiting, not the run
@@ -57,7 +58,7 @@ export WANDB_MODE=offline # compute nodes have no network; `wandb sync` afterwar
   done
 fi
 if [ -n "$stopped" ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ]; then
-  scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+  scontrol requeue "$task"
 fi
 exit "${{code:-1}}"
 """

@@ -31,7 +31,7 @@ from tasks.checkpoints import ArgumentError, check_fit, output_folder, resumed_f
 from tasks.features import Features, Vector
 from tasks.networks.weights import WeightsError
 from tasks.parser import Parser, ParserError, nearest, readable
-from tasks.trainer import BelvedereTrainer, quiet
+from tasks.trainer import BelvedereTrainer, check_started, quiet
 
 COMMANDS = ("fit", "validate", "test", "predict", "features", "describe")
 WORDS = ("clouds", "roads", "avalanches", "colorization", "aesthetics")
@@ -72,6 +72,7 @@ class BelvedereCLI(LightningCLI):
         """Settles the run's folder and gives it to all that writes."""
         command = str(self.subcommand)
         config = self.config[command]
+        check_started(config.trainer.get("plugins"))
         for name in ("classes", "window", "threshold"):  # the task takes over what the data have
             given, known = (part.init_args.get(name) for part in (config.data, config.model))
             given, known = (list(value) if isinstance(value, tuple) else value for value in (given, known))

@@ -1,11 +1,14 @@
 """Lightning's trainer, with names for the commands that it has not, and without what it need not say."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
+from tasks.checkpoints import ArgumentError
 from tasks.features import Vector
 
 
@@ -34,11 +37,24 @@ class BelvedereTrainer(Trainer):
         """
 
 
+def check_started(plugins: Any) -> None:
+    """Checks that `srun` started this process, where the trainer's plugins ask for SLURM.
+
+    Raises:
+        ArgumentError: It did not, and this process would wait for the others for ever.
+    """
+    if "SLURMEnvironment" in str(plugins) and "SLURM_STEP_ID" not in os.environ:
+        raise ArgumentError(
+            "--config slurm is for processes that srun starts in a job of SLURM; this one was not. Job files: "
+            "docs/jobs. On this machine alone: --config ddp."
+        )
+
+
 def quiet() -> None:
     """Silences warnings about what is meant to be so."""
     for message in (
         r".*does not have many workers.*",  # the data modules decide
-        r".*`sync_dist=True`.*",  # metrics are synchronised when they are computed
+        r".*sync_dist=True.*",  # metrics are synchronised when they are computed
         r".*compute.*method of metric .* was called before the .*update.*",  # a process without a test picture
         r".*Experiment logs directory .* exists and is not empty.*",
         r".*The number of training batches .* is smaller than the logging interval.*",
@@ -48,6 +64,8 @@ def quiet() -> None:
         r".*LightningCLI's args parameter is intended to run from within Python.*",
     ):
         warnings.filterwarnings("ignore", message)
+    if "SLURM_JOB_ID" not in os.environ:  # where jobs are submitted; in a job it is what was forgotten
+        warnings.filterwarnings("ignore", r"The `srun` command is available.*")
     chatter = ("💡", "TPU available", "GPU available: False")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: not record.getMessage().startswith(chatter)

@@ -142,8 +142,8 @@ class Job:
                    "--trainer.devices", "2", "--trainer.precision", "32-true", "--trainer.sync_batchnorm", "false",
                    "--trainer.max_epochs", "3"]  # fmt: skip
         variables = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
-                     "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "MASTER_ADDR": "127.0.0.1",
-                     "MASTER_PORT": port, "PATH": self.path}  # fmt: skip
+                     "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_STEP_ID": "0",
+                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PATH": self.path}  # fmt: skip
         return [self.started(name, *options, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank), **variables)
                 for rank in range(2)]  # fmt: skip
 

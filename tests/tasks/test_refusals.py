@@ -24,6 +24,7 @@ Command = Callable[..., Any]
         (["--monitor", "val/dize"], "--monitor val/dize: there is no such figure. Did you mean val/dice?"),
         (["--trainer.max_epochs", "-3"], "`max_epochs` must be a non-negative integer or -1. You passed in -3."),
         (["--ckpt_path", "junk.ckpt"], "junk.ckpt is not a checkpoint of belvedere, or is truncated."),
+        (["--config", "slurm"], "this one was not. Job files: docs/jobs. On this machine alone: --config ddp."),
         (["--output", "junk.ckpt"], "junk.ckpt is a file; a folder was wanted."),
     ],
 )
