@@ -65,6 +65,7 @@ class Preemption(Checkpoint):
         path = write_state(trainer, "preempted.ckpt")
         if trainer.is_global_zero:
             print(f"\n{self._text(trainer, path, asked)}", file=sys.stderr)
+        signals.leave()
         raise SystemExit(CODE if trainer.is_global_zero else 0)  # who started the others would take 75 for a crash
 
     def _text(self, trainer: Trainer, path: Path, asked: signal.Signals | None) -> str:

@@ -27,9 +27,16 @@ def noted() -> Iterator[None]:
     try:
         yield
     finally:
-        _process = 0
+        # SIG_IGN stays while Python, at its end, takes its own handlers back: a late signal would change the code
         for each, handler in earlier.items():
-            signal.signal(each, handler)
+            signal.signal(each, handler if _process else signal.SIG_IGN)
+        _process = 0
+
+
+def leave() -> None:
+    """Has this process, which has saved its state and ends now, not hear another signal."""
+    global _process
+    _process = 0
 
 
 def install() -> None:

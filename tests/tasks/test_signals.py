@@ -45,6 +45,19 @@ def test_processes_that_are_forked_note_nothing() -> None:
         assert signals.received() is None
 
 
+def test_a_process_that_leaves_hears_no_more() -> None:
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    try:
+        with signals.noted():
+            signals.leave()
+            os.kill(os.getpid(), signal.SIGUSR1)  # would end this process
+        assert [signal.getsignal(number) for number in signals.SIGNALS] == [signal.SIG_IGN] * 2
+        assert signals.received() is None
+    finally:
+        for number, handler in zip(signals.SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
 def test_another_thread_leaves_signals_alone() -> None:
     def run() -> None:
         with signals.noted():
