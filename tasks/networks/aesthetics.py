@@ -232,6 +232,7 @@ def _torchvisions(name: str) -> Path:
         raise WeightsError(
             f"The ImageNet weights of {name} are not at {path} and cannot be fetched from {address} ({error}). Either "
             "run once where there is a network, or copy a weights file here and give its path: --model.pretrained "
-            "path/to/weights.pth. To start from random ones: --model.pretrained false --model.freeze_convolutions false."
+            "path/to/weights.pth. To start from random ones: --model.pretrained false --model.freeze_convolutions "
+            "false."
         ) from error
     return path
