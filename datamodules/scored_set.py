@@ -113,7 +113,7 @@ def checked_set(
     rows = _usable(votes, splits, problems)
     trained = rows["train"][~near(scores[rows["train"]], limit, delta)]
     found = Checked(votes, tags[0], scores, limit, scores > limit, rows, trained, problems)
-    _check_classes(found, root, statistic, delta)
+    _check_classes(found, {name: len(names) for name, names in splits.items()}, root, statistic, delta)
     return found
 
 
@@ -181,8 +181,11 @@ def _check_threshold(threshold: float, bins: int) -> None:
         )
 
 
-def _check_classes(found: Checked, root: Path, statistic: str, delta: float) -> None:
-    """Refuses to train on one class or on nothing; tells where it is all that is measured on."""
+def _check_classes(found: Checked, counts: Mapping[str, int], root: Path, statistic: str, delta: float) -> None:
+    """Refuses to train on one class or on nothing; tells where it is all that is measured on.
+
+    The counts are those of the splits before anything was left out.
+    """
     for split in SPLITS:
         rows = found.trained if split == "train" else found.splits[split]
         above = found.professional[rows]
@@ -190,7 +193,8 @@ def _check_classes(found: Checked, root: Path, statistic: str, delta: float) -> 
             continue
         of = f"{len(rows)} pictures of {split} in {root}"
         if len(rows) == 0 and split != "test":
-            raise DataError(f"None is left of the {of}: all are unusable or within {delta:g} of the threshold.")
+            reason = f"unusable or within {delta:g} of the threshold" if split == "train" else "unusable"
+            raise DataError(f"None is left of the {counts[split]} pictures of {split} in {root}: all are {reason}.")
         if split == "train":
             raise DataError(
                 f"All {of} have a {statistic} vote {'above' if above.all() else 'of at most'} {found.threshold:g}; "

@@ -193,7 +193,7 @@ def test_a_missing_data_set_is_shown_how_it_should_be(tmp_path: Path) -> None:
         ({"threshold": 1.1}, r"All \d+ pictures of train in .* have a mean vote above 1\.1.*--data\.threshold"),
         (
             {"delta": 1.0},
-            r"None is left of the 0 pictures of train in .*: all are unusable or within 1 of the threshold",
+            r"None is left of the 33 pictures of train in .*: all are unusable or within 1 of the threshold",
         ),
     ],
 )
