@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+OF_THE_DATA = ("majority",)  # what no training changes: its curve would be a line across magnified noise
+
 
 def draw_curves(
     history: Sequence[Mapping[str, float]], monitor: str, path: Path, mode: Literal["min", "max"] = "min"
 ) -> None:
     """Writes one small plot a metric, training and validation in it, the best epoch marked in each.
 
-    What needs no model, `val/<floor>_<metric>`, is a line in that metric's plot.
+    What needs no model, `val/<floor>_<metric>`, is a line in that metric's plot; `OF_THE_DATA` has none.
 
     Args:
         history: One row an epoch: `epoch` and values like `train/loss` or `val/dice`. A key may be absent
@@ -32,7 +34,7 @@ def draw_curves(
         ValueError: There is no value in the history.
     """
     names = {key.split("/")[1] for row in history for key in row if "/" in key}
-    names -= {f"{floor}_{name}" for floor in FLOORS for name in names}
+    names -= {f"{floor}_{name}" for floor in FLOORS for name in names} | {*OF_THE_DATA}
     if not names:
         raise ValueError(f"the history {list(history)} has no values, some like `val/loss` were wanted; log them first")
     metrics = sorted(names, key=lambda name: (name != "loss", name != monitor.split("/")[-1], name))

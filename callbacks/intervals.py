@@ -3,6 +3,7 @@
 import copy
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ class Intervals(Callback):
 
     - The unit is the picture as the data set names it. Tiles cut out of one picture are drawn together.
     - A figure `…@<condition>` of avalanches is resampled among the pictures of that condition. One of a tag, of
-      aesthetics, is resampled among all pictures, and its percentiles are of the draws in which the tag occurs.
+      aesthetics, is resampled among all pictures, and its percentiles are of the draws in which the tag occurs;
+      `pictures` is the number of the tag's.
+    - Draws in which a figure is nan, as the area under a curve of one class, are none of its draws.
     - They are intervals over test pictures for the one network: another seed's training is not in them.
     - `loss` has none: a batch has one loss, not one a picture. Neither has what is of a single picture.
 
@@ -90,7 +93,8 @@ class Intervals(Callback):
             if trainer.is_global_zero:
                 pictures = by_picture(counted)
                 found = bootstrap(meter, pictures, self.resamples) if len(pictures) > 1 else {}
-                rows += [[f"test/{key[0]}{name}{key[1]}", low, high, len(pictures)]
+                owned = pictures_of(meter, pictures) if any("@" in name for name in found) else {}
+                rows += [[f"test/{key[0]}{name}{key[1]}", low, high, owned.get(name, len(pictures))]
                          for name, (low, high) in found.items()]  # fmt: skip
         self._meters, self._counted = {}, {}
         if not trainer.is_global_zero:
@@ -136,6 +140,18 @@ def bootstrap(meter: Meter, pictures: Sequence[list[States]], resamples: int) ->
     }
 
 
+def pictures_of(meter: Meter, pictures: Sequence[list[States]]) -> dict[str, int]:
+    """How many pictures each figure of a meter is of: those that have it by themselves."""
+    once = np.ones((1, 1), np.int64)
+    return Counter(
+        figure
+        for name, metric in meter.scores.items(keep_base=True, copy_state=False)
+        for picture in pictures
+        for figures in resampled(name, metric, [picture], once)
+        for figure in figures
+    )
+
+
 def resampled(
     name: str, metric: Metric, pictures: Sequence[list[States]], drawn: NDArray[np.int64]
 ) -> Iterator[dict[str, Tensor]]:
@@ -168,11 +184,7 @@ def resampled(
 
 
 class _Joined:
-    """What lists of each picture hold, one behind the other.
-
-    Args:
-        pictures: Tensors of each picture, alike but for their length.
-    """
+    """What lists of each picture hold, one behind the other; tensors are alike but for their length."""
 
     def __init__(self, pictures: Sequence[list[Tensor]]) -> None:
         self.whole = torch.cat([each for picture in pictures for each in picture])
@@ -194,7 +206,7 @@ def _summed(pictures: Sequence[list[Tensor]]) -> NDArray[Any]:
 
 
 def _total(parts: Sequence[Tensor]) -> Tensor:
-    return torch.stack([part.to(torch.int64 if _is_whole(part) else torch.float64) for part in parts]).sum(dim=0)
+    return torch.stack([part.to(torch.float64 if part.is_floating_point() else torch.int64) for part in parts]).sum(0)
 
 
 def _product(drawn: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float64]:
@@ -216,16 +228,12 @@ def _on_host(each: Sequence[States]) -> list[States]:
         states = [one[key] for one in each]
         if len({state.shape for state in states}) == 1:
             whole = torch.stack(states).cpu()
-            if _is_whole(whole) and whole.numel() and whole.abs().max() < 2**31:
+            if not whole.is_floating_point() and whole.numel() and whole.abs().max() < 2**31:
                 whole = whole.int()
             hosted[key] = whole.unbind()
         else:
             hosted[key] = [state.cpu() for state in states]
     return [{key: states[index] for key, states in hosted.items()} for index in range(len(each))]
-
-
-def _is_whole(values: Tensor) -> bool:
-    return not values.is_floating_point()
 
 
 def _gathered(trainer: Trainer, counted: list[tuple[str, States]]) -> list[tuple[str, States]]:

@@ -12,7 +12,7 @@ from datamodules.files import DataError, collected, listed, refuse
 from datamodules.loaders import Samples
 from datamodules.picture_tree import tree_names
 from datamodules.scored_pictures import JudgedPicture, ScoredPicture, readable, write_unusable
-from datamodules.scored_set import Checked, checked_set, summary, too_many
+from datamodules.scored_set import Checked, checked_set, refuse_too_many, summary
 from datamodules.votes import Names, Singles, Statistic, Votes
 from datamodules.votes_files import find_labels
 from datamodules.votes_splits import drawn_splits, read_lists
@@ -151,7 +151,7 @@ class AestheticsDataModule(ImageDataModule):
         """
         opening = self.open_all if open_all is None else open_all
         return checked_set(self.root, self.labels, self.statistic, self.threshold, self.delta, self.split_votes,
-                           self.missing_share, opening, self.side)  # fmt: skip
+                           self.missing_share, opening, self.side, self.listing("unusable"))  # fmt: skip
 
     def split_votes(self, votes: Votes) -> tuple[dict[str, list[str]], dict[str, str]]:
         """Names of train, val and test, and what is wrong with names of lists that there are no votes on.
@@ -222,11 +222,10 @@ class AestheticsDataModule(ImageDataModule):
             return
         first = not self.unusable
         self.unusable |= new
-        refuse(too_many(self.unusable, self._count, self.missing_share), str(self.root))
+        path = self.listing("unusable")
+        refuse_too_many(self.unusable, self._count, self.missing_share, self.root, path)
         told = f"{len(new)} of {self._count} pictures of {self.root} cannot be used and are left out"
-        if self.trainer is not None:
-            rank = self.trainer.global_rank
-            path = Path(self.trainer.default_root_dir) / (f"unusable_{rank}.csv" if rank else "unusable.csv")
+        if path is not None:
             write_unusable(path, self.unusable)
             told += f"; {path} lists them, and those to come"
         if first:

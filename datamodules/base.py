@@ -98,6 +98,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
         self.flips = flips
         self.datasets: dict[str, Samples] = {}
+        self.folder: Path | None = None  # that lists are written into where there is no trainer
 
     @abstractmethod
     def problems(self) -> list[str]:
@@ -106,6 +107,13 @@ class ImageDataModule(LightningDataModule, ABC):
     @abstractmethod
     def describe(self) -> Study:
         """Tables, charts and examples of the data set."""
+
+    def listing(self, name: str) -> Path | None:
+        """Path of a list that this process writes, in the run's folder or `folder`; None where there is neither."""
+        if self.trainer is None:
+            return None if self.folder is None else self.folder / f"{name}.csv"
+        rank = self.trainer.global_rank
+        return Path(self.trainer.default_root_dir) / (f"{name}_{rank}.csv" if rank else f"{name}.csv")
 
     def truth(self) -> list[str | Path]:
         """What decides about what is true beside the files below `root`: settings as text, and chosen files."""

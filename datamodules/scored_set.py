@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from datamodules.base import SPLITS
 from datamodules.files import DataError, collected, refuse
-from datamodules.scored_pictures import absent, unreadable
+from datamodules.scored_pictures import absent, unreadable, write_unusable
 from datamodules.votes import Statistic, Votes, default_threshold, near, statistics
 from datamodules.votes_files import find_labels, read_votes
 from datamodules.votes_tags import Tags, read_tags
 
 OPENED = 20_000
 """Pictures that are opened before training, unless asked for otherwise."""
+NAMED = 5  # pictures that a refusal of too many names
 LAYOUT = """    {root}/images/<id>.jpg   the pictures
     {root}/AVA.txt           15 whole numbers a line: index, id, counts of the votes 1 to 10, two tags, challenge
 or  {root}/labels.csv        columns image,count_1,…,count_k"""
@@ -61,6 +62,7 @@ def checked_set(
     missing_share: float,
     open_all: bool | None,
     side: int,
+    unusable: Path | None,
 ) -> Checked:
     """Reads votes and tags, splits pictures and looks for their files.
 
@@ -74,6 +76,7 @@ def checked_set(
         missing_share: Largest share of the pictures that may be unusable.
         open_all: Whether all pictures are opened; None opens up to 20,000.
         side: Of the squares that they are read as.
+        unusable: Where pictures that cannot be used are listed where they are too many; None lists them nowhere.
 
     Raises:
         DataError: The data are not as wanted; all problems are listed.
@@ -101,16 +104,16 @@ def checked_set(
     )
     splits, problems = parts[0]
     problems = {**problems, **absent(root / "images", votes.names)}
-    refuse(too_many(problems, len(votes), missing_share), str(root))
+    refuse_too_many(problems, len(votes), missing_share, root, unusable)
     there = [name for name in votes.names if name not in problems]
     if len(there) <= OPENED if open_all is None else open_all:
         problems |= unreadable(root / "images", there, side)
-        refuse(too_many(problems, len(votes), missing_share), str(root))
+        refuse_too_many(problems, len(votes), missing_share, root, unusable)
     scores = statistics(votes.counts, statistic)
     rows = _usable(votes, splits, problems)
     trained = rows["train"][~near(scores[rows["train"]], limit, delta)]
     found = Checked(votes, tags[0], scores, limit, scores > limit, rows, trained, problems)
-    _check_classes(found, root, statistic, delta)
+    _check_classes(found, {name: len(names) for name, names in splits.items()}, root, statistic, delta)
     return found
 
 
@@ -132,15 +135,33 @@ def summary(found: Checked, statistic: Statistic, delta: float) -> str:
     return "\n".join(lines)
 
 
-def too_many(problems: Mapping[str, str], count: int, share: float) -> list[str]:
-    """What is wrong where more than a share of so many pictures cannot be used: that, and each of them."""
+def refuse_too_many(problems: Mapping[str, str], count: int, share: float, root: Path, path: Path | None) -> None:
+    """Refuses a data set where more than a share of its pictures cannot be used, and lists these first.
+
+    Args:
+        problems: What is wrong with each of them, by name.
+        count: Of all pictures.
+        share: The largest that is no error.
+        root: Of the data set.
+        path: Of the list; None writes none.
+
+    Raises:
+        DataError: They are more; the message names the first few and the list.
+    """
     if len(problems) <= share * count:
-        return []
-    return [
-        f"{len(problems)} of {count} pictures ({len(problems) / count:.1%}) cannot be used; at most {share:.1%} were "
-        "wanted. Fetch them, or leave them out by a larger --data.missing_share.",
-        *problems.values(),
-    ]
+        return
+    listing = ""
+    if path is not None:
+        write_unusable(path, problems)
+        listing = f" {path} lists all of them."
+    first = "".join(f"\n      {problem}" for problem in [*problems.values()][:NAMED])
+    refuse(
+        [
+            f"{len(problems)} of {count} pictures ({len(problems) / count:.1%}) cannot be used; at most {share:.1%} "
+            f"were wanted. Fetch them, or leave them out by a larger --data.missing_share.{listing} The first:{first}"
+        ],
+        str(root),
+    )
 
 
 def _usable(votes: Votes, splits: Mapping[str, list[str]], problems: Mapping[str, str]) -> dict[str, NDArray[np.int64]]:
@@ -160,8 +181,11 @@ def _check_threshold(threshold: float, bins: int) -> None:
         )
 
 
-def _check_classes(found: Checked, root: Path, statistic: str, delta: float) -> None:
-    """Refuses to train on one class or on nothing; tells where it is all that is measured on."""
+def _check_classes(found: Checked, counts: Mapping[str, int], root: Path, statistic: str, delta: float) -> None:
+    """Refuses to train on one class or on nothing; tells where it is all that is measured on.
+
+    The counts are those of the splits before anything was left out.
+    """
     for split in SPLITS:
         rows = found.trained if split == "train" else found.splits[split]
         above = found.professional[rows]
@@ -169,7 +193,8 @@ def _check_classes(found: Checked, root: Path, statistic: str, delta: float) -> 
             continue
         of = f"{len(rows)} pictures of {split} in {root}"
         if len(rows) == 0 and split != "test":
-            raise DataError(f"None is left of the {of}: all are unusable or within {delta:g} of the threshold.")
+            reason = f"unusable or within {delta:g} of the threshold" if split == "train" else "unusable"
+            raise DataError(f"None is left of the {counts[split]} pictures of {split} in {root}: all are {reason}.")
         if split == "train":
             raise DataError(
                 f"All {of} have a {statistic} vote {'above' if above.all() else 'of at most'} {found.threshold:g}; "

@@ -4,6 +4,7 @@ The area under the curve and the correlations need all pictures at once, so that
 megabytes for 250,000. They are float32, whatever the precision of the training.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,12 +22,12 @@ class JudgementScores(Metric):
     - `balanced_accuracy`: the mean of the shares among the professional shots and among the snapshots; where the set
       has only the one or the other, the share among these
     - `auc`: area under the receiver operating characteristic, that is, the probability that a professional shot is
-      given more than a snapshot, where ties count one half; 0 where the set lacks either
+      given more than a snapshot, where ties count one half; nan where the set lacks either
     - `majority`: the accuracy of always answering what more of these pictures are, which accuracy alone must beat
     - `<score>@<tag in lower case>`: each of them among the pictures of a tag or style, with `_` for spaces. Tags that
       no picture has are left out.
 
-    0 while there is no picture.
+    The others are 0 while there is no picture.
 
     Args:
         tags: Names of tags, the same and in the same order in all processes.
@@ -82,7 +83,7 @@ class JudgementScores(Metric):
         self.members.append(torch.tensor(members, dtype=torch.float32, device=prediction.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """Scores in [0, 1] by name, each a scalar."""
+        """Scores in [0, 1] by name, each a scalar; an area may be nan."""
         probabilities, truths = _whole(self.probabilities), _whole(self.truths) > 0.5
         members = _whole(self.members).view(len(truths), len(self.tags)) > 0.5
         scores = _judgement_scores(probabilities, truths)
@@ -192,12 +193,15 @@ def _judgement_scores(probability: Tensor, professional: Tensor, ending: str = "
 
 
 def _area(probability: Tensor, professional: Tensor) -> float:
-    """Area under the receiver operating characteristic: Mann and Whitney's U over the number of pairs, in integers."""
+    """Area under the receiver operating characteristic: Mann and Whitney's U over the number of pairs, in integers.
+
+    nan where there is no pair.
+    """
     levels, places = torch.unique(probability, return_inverse=True)
     above, below = (torch.bincount(places[chosen], minlength=len(levels)) for chosen in (professional, ~professional))
     pairs = int(above.sum() * below.sum())
     halves = int((above * (2 * below.cumsum(0) - below)).sum())  # 2 for each pair in order, 1 for each tie
-    return halves / (2 * max(1, pairs))
+    return halves / (2 * pairs) if pairs else math.nan
 
 
 def _ranks(values: Tensor) -> Tensor:

@@ -205,6 +205,7 @@ class BelvedereCLI(LightningCLI):
         """Lists everything that is wrong with the data set, or writes tables and pictures of it."""
         from callbacks.describing import write_study
 
+        datamodule.folder = self.folder
         problems = datamodule.problems()
         refuse(problems, str(datamodule.root), shown=len(problems))
         study = datamodule.describe()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tasks.networks.alexnet import alexnet_features
 from tasks.networks.backbones import feature_extractor, timm_card, timm_classifier
-from tasks.networks.weights import WeightsError, fill_weights, hub_weights, read_weights
+from tasks.networks.weights import WeightsError, fill_weights, given_path, hub_weights, read_weights
 
 PUBLISHED_WIDTH = 4096  # of the dense layers, before they were shrunk
 # Channels and side of the map that the dense layers are given, and the smallest picture, in pixels.
@@ -167,7 +167,7 @@ def load_judge(network: Judge, name: str, pretrained: bool | str | Path, keep_de
         _check_keeping(network, name, pretrained)
     if pretrained is False:
         return
-    path = _published(name) if pretrained is True else Path(pretrained)
+    path = _published(name) if pretrained is True else given_path(pretrained)
     weights = read_weights(path, heads=True)
     keys = "torchvision's" if name in MAPS else "timm's"
     fill_weights(network.convolutions[-1], weights, name, str(path), keys)
@@ -209,8 +209,14 @@ def _published(name: str) -> Path:
         return _torchvisions(name)
     repository = timm_card(name).hf_hub_id
     if repository is None:
-        raise WeightsError(f"timm has no weights of {name}. Set model.pretrained to a weights file or to false.")
-    return hub_weights(repository, None, name)
+        raise WeightsError(
+            f"timm has no weights of {name}. Set model.pretrained to a weights file, or train the convolutions too: "
+            "--model.pretrained false --model.freeze_convolutions false."
+        )
+    try:
+        return hub_weights(repository, None, name)
+    except WeightsError as error:  # the hub's message ends with `--model.pretrained false`
+        raise WeightsError(f"{error} Random ones are not to be frozen: --model.freeze_convolutions false.") from error
 
 
 def _torchvisions(name: str) -> Path:
@@ -226,6 +232,7 @@ def _torchvisions(name: str) -> Path:
         raise WeightsError(
             f"The ImageNet weights of {name} are not at {path} and cannot be fetched from {address} ({error}). Either "
             "run once where there is a network, or copy a weights file here and give its path: --model.pretrained "
-            "path/to/weights.pth. To start from random ones: --model.pretrained false."
+            "path/to/weights.pth. To start from random ones: --model.pretrained false --model.freeze_convolutions "
+            "false."
         ) from error
     return path

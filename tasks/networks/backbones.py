@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tasks.networks.layers import AnySize, Normalize, remove_unused
-from tasks.networks.weights import WeightsError, fill_weights, hub_weights, read_weights
+from tasks.networks.weights import WeightsError, fill_weights, given_path, hub_weights, read_weights
 
 Architecture = Literal["unet", "pspnet", "fpn"]
 
@@ -173,7 +173,7 @@ def load_weights(module: nn.Module, name: str, pretrained: bool | str | Path) ->
     if pretrained is False:
         return
     source = str(pretrained) if pretrained is not True else f"the ImageNet weights of {name}"
-    path = _library_weights(name) if pretrained is True else Path(pretrained)
+    path = _library_weights(name) if pretrained is True else given_path(pretrained)
     fill_weights(module, read_weights(path), name, source)
 
 

@@ -47,6 +47,20 @@ def fill_weights(
     nn.Module.load_state_dict(module, {**wanted, **fitting})
 
 
+def given_path(pretrained: object) -> Path:
+    """Path of the weights file that was asked for.
+
+    Raises:
+        WeightsError: It is no path, such as None.
+    """
+    if not isinstance(pretrained, str | Path):
+        raise WeightsError(
+            f"model.pretrained is {pretrained!r}; true, false or a file's path was wanted. Give one of them: "
+            "--model.pretrained true has the library's ImageNet weights."
+        )
+    return Path(pretrained)
+
+
 def read_weights(path: Path, heads: bool = False, option: str = "pretrained") -> dict[str, Tensor]:
     """Tensors of a weights file.
 

@@ -66,6 +66,12 @@ def test_curves_are_readable(epochs: int, metrics: int, tmp_path: Path, figures:
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
 
 
+def test_what_no_training_changes_has_no_curve(tmp_path: Path, figures: list[Figure]) -> None:
+    history = [{"epoch": epoch, "val/accuracy": 0.5 + epoch / 10, "val/majority": 0.6} for epoch in range(3)]
+    charts.draw_curves(history, "val/accuracy", tmp_path / "curves.png", "max")
+    assert [axes.get_title("left") for axes in figures[0].axes] == ["accuracy"]
+
+
 def test_curves_show_loss_first_then_the_monitored_then_the_alphabet(tmp_path: Path, figures: list[Figure]) -> None:
     charts.draw_curves(history_of(3, 5), "val/dice", tmp_path / "curves.png", "max")
     assert [axes.get_title("left") for axes in figures[0].axes] == [

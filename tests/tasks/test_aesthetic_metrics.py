@@ -103,14 +103,24 @@ def test_the_area_of_a_large_set_does_not_overflow() -> None:
 def test_a_set_of_one_kind_only_has_no_area(kind: int) -> None:
     found = scored([0.9, 0.2, 0.3], [kind] * 3)
     share = (1 + (1 - kind)) / 3
-    assert found == pytest.approx({"accuracy": share, "balanced_accuracy": share, "auc": 0, "majority": 1})
+    expected = {"accuracy": share, "balanced_accuracy": share, "auc": math.nan, "majority": 1}
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_tag_of_one_kind_only_has_no_area() -> None:
+    metric = JudgementScores(["Sea", "Sky"])
+    metric.update(torch.tensor([0.9, 0.4, 0.2]), torch.tensor([1.0, 1.0, 0.0]), [["Sea", "Sky"], ["Sea"], ["Sky"]])
+    found = numbers(metric.compute())
+    assert math.isnan(found["auc@sea"])  # two professional shots
+    assert (found["auc@sky"], found["auc"]) == (1, 1)
+    assert (found["accuracy@sea"], found["balanced_accuracy@sea"], found["majority@sea"]) == (0.5, 0.5, 1)
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_without_pictures_scores_are_zero() -> None:
-    assert numbers(JudgementScores(TAGS).compute()) == dict.fromkeys(
-        ("accuracy", "balanced_accuracy", "auc", "majority"), 0
-    )
+    found = numbers(JudgementScores(TAGS).compute())
+    assert math.isnan(found.pop("auc"))
+    assert found == dict.fromkeys(("accuracy", "balanced_accuracy", "majority"), 0)
     assert numbers(VoteScores().compute()) == dict.fromkeys(("srcc", "plcc", "emd", "emd2"), 0)
 
 

@@ -60,6 +60,13 @@ def test_missing_checkpoints_are_refused_with_those_found(tmp_path: Path) -> Non
         run_config(Path("nowhere/best.ckpt"))
 
 
+def test_checkpoints_that_are_found_are_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = write_run(tmp_path / "run", None)
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(ArgumentError, match=rf"There is no checkpoint file nope\. Found: {checkpoint}\.$"):
+        run_config(Path("nope"))
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     own = {"a": torch.zeros(2), "b": torch.zeros(3)}
     torch.save({"state_dict": own}, tmp_path / "best.ckpt")

@@ -97,8 +97,22 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 def test_weights_that_nobody_publishes_are_said_to_be_none() -> None:
     with pytest.raises(WeightsError, match=r"Nobody publishes .* alexnet\. Take alexnet_torchvision, .*freeze_conv"):
         load_judge(built("alexnet"), "alexnet", pretrained=True)
-    with pytest.raises(WeightsError, match=r"timm has no weights of convnext_atto_rms\. Set model.pretrained to"):
+    with pytest.raises(WeightsError, match=r"timm has no weights of convnext_atto_rms\. Set model.*freeze_conv"):
         load_judge(built("convnext_atto_rms"), "convnext_atto_rms", pretrained=True)
+
+
+def test_weights_that_the_hub_does_not_give_are_said_to_be_trained_if_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(repository: str, revision: str | None, name: str) -> Path:
+        raise WeightsError(f"{name} is not to be had. To start from random ones: --model.pretrained false.")
+
+    monkeypatch.setattr(aesthetics, "hub_weights", refuse)
+    with pytest.raises(WeightsError, match=r"pretrained false\. Random .*: --model\.freeze_convolutions false\.$"):
+        load_judge(built(SMALL), SMALL, pretrained=True)
+
+
+def test_what_is_neither_true_nor_false_nor_a_path_is_refused() -> None:
+    with pytest.raises(WeightsError, match=r"model\.pretrained is None; true, false or a file's path was wanted\."):
+        load_judge(built("alexnet"), "alexnet", pretrained=None)  # type: ignore[arg-type]
 
 
 def test_the_library_is_torchvisions() -> None:
@@ -118,7 +132,8 @@ def test_weights_come_from_torchs_cache_or_the_error_says_what_to_do(
     name = "alexnet_torchvision"
     given, network = built(name), built(name, seed=1)
     path = tmp_path / "checkpoints" / FILES[name]
-    with pytest.raises(WeightsError, match=rf"not at {path} and cannot be fetched .*no way.*--model.pretrained path"):
+    with pytest.raises(WeightsError, match=rf"not at {path} and cannot be fetched .*no way.*--model.pretrained path"
+                       r".*--model\.pretrained false --model\.freeze_convolutions false\.$"):  # fmt: skip
         load_judge(network, name, pretrained=True)
     path.parent.mkdir()
     torch.save(given.convolutions[-1].state_dict(), path)

@@ -177,6 +177,11 @@ def test_false_loads_nothing() -> None:
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
+def test_what_is_neither_true_nor_false_nor_a_path_is_refused() -> None:
+    with pytest.raises(WeightsError, match=r"model\.pretrained is None; true, false or a file's path was wanted\."):
+        load_encoder(segmentation_network("pspnet", "resnet18", 1), "resnet18", None)  # type: ignore[arg-type]
+
+
 def test_any_module_takes_weights_of_its_own_keys(tmp_path: Path) -> None:
     source, module = (nn.ModuleDict({"features": nn.Conv2d(3, 4, 1)}) for _ in range(2))
     save_file(source.state_dict() | {"classifier.0.weight": torch.zeros(2, 4)}, tmp_path / "tiny.safetensors")
