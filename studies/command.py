@@ -1,5 +1,6 @@
 """The command `belvedere study`."""
 
+import os
 import shlex
 import signal
 import sys
@@ -75,7 +76,12 @@ def study(arguments: Sequence[str]) -> int:
         planned = read_study(find_study(typed.name), typed.rest)
         folder = (typed.output or Path("runs", "studies", planned.name)).expanduser().absolute()
         check_folder(planned, folder)
-        return _run_mode(planned, typed, folder)
+        code = _run_mode(planned, typed, folder)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who reads, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except StudyError as error:
         print(f"\nbelvedere: {error}", file=sys.stderr)
         return 2

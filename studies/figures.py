@@ -42,7 +42,7 @@ def write_figures(study: Study, rows: "pd.DataFrame", folder: Path) -> list[Draw
     wanted = (
         ("curves", f"Curves of {study.curve}", CURVES, drawn_curves(study, folder)),
         ("bars", f"{study.columns[0].title} and best epoch", bars, drawn_bars(study, rows)),
-        ("panel", "The same pictures by every network", PANEL, drawn_panel(study, folder)),
+        ("panel", "What each network makes of the same", PANEL, drawn_panel(study, folder)),
     )
     found = []
     for name, title, caption, figure in wanted:
@@ -65,9 +65,7 @@ BARS = (
     "test pictures."
 )
 LETTERS = " Bars of different letters were not measured alike: do not compare them."
-PANEL = (
-    "The first, the middle and the last picture by name of those that all networks predicted, by each one's first seed."
-)
+PANEL = "Up to three pictures that all networks wrote: the first, middle and last by name, by each one's first seed."
 
 
 def drawn_panel(study: Study, folder: Path) -> "Figure | None":

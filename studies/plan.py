@@ -203,6 +203,8 @@ def _some(axis: str, value: str, axes: Axes) -> dict[str, Options]:
     """The typed labels of an axis, in the order of the file."""
     labels = [str(label) for label in _listed(value)]
     check_labels(labels, axis, axes)
+    if not labels:
+        raise StudyError(f"--axes.{axis} is {value}; one label or more was wanted, of {', '.join(axes[axis])}.")
     return {label: options for label, options in axes[axis].items() if label in labels}
 
 

@@ -60,6 +60,9 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
     for axes in grid.flat[max(0, len(cells) - columns) : len(cells)]:  # the lowest of each column
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("epoch", fontsize=8)
+    low, high = grid[0, 0].get_xlim()
+    if high - low < 1:  # of a single epoch
+        grid[0, 0].set_xlim(low - 0.5, high + 0.5)
     grid[0, 0].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     handles: dict[str, Artist] = {}
     for axes in grid.flat:
@@ -103,6 +106,8 @@ def drawn_bars(study: Study, rows: "pd.DataFrame") -> "Figure | None":
         for place, (_, label, missing, those) in enumerate(bars):
             _draw_bar(axes, place, those, column, colors[label], missing)
         axes.margins(x=0.18)
+    if right.get_xlim()[1] < 1:
+        right.set_xlim(-0.05, 1)
     right.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     left.set_yticks(range(len(bars)), [name for name, *_ in bars], fontsize=8)
     left.set_ylim(len(bars) - 0.4, -0.6)
@@ -150,18 +155,17 @@ def _draw_bar(axes: "Axes", place: int, rows: "pd.DataFrame", column: str, color
         axes.text(0, place, f" {missing}", va="center", fontsize=8, color="0.45")
         return
     axes.barh(place, found.mean, height=0.62, color=color, alpha=0.75)
-    ends = [found.mean]
     if found.seeds > 1:
         values = rows[column].dropna().astype(float)
         axes.plot(values, [place] * len(values), "o", color="0.2", markersize=2.5)
-        ends += list(values)
     elif not math.isnan(found.low):
         axes.plot([found.low, found.high], [place, place], color="0.2", linewidth=1)
-        ends += [found.low, found.high]
-    text = f"{found.mean:.3f}" if abs(found.mean) < 2 and column != "best_epoch" else f"{found.mean:,.4g}"
-    end, way, side = (max(ends), 4, "left") if found.mean >= 0 else (min(ends), -4, "right")
-    axes.annotate(
-        text, (end, place), (way, 0), textcoords="offset points", ha=side, va="center", fontsize=8, color="0.3"
+    text = f"{found.mean:.3f}" if abs(found.mean) < 2 else f"{found.mean:,.4g}"
+    if column == "best_epoch":
+        text = f"{found.mean:.1f}".removesuffix(".0")
+    # in a column of their own: beside a bar they would be read as a dot's
+    axes.text(
+        0.995, place, text, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8, color="0.3"
     )
 
 

@@ -21,7 +21,7 @@ __all__ = ["run_study", "state"]
 PROGRAM = (sys.executable, "-m", "tasks")
 PREEMPTED = 75  # exit code of a training that a signal asked to end, and that has saved its state
 PATIENCE = 10.0  # seconds that the workers of a killed run's loaders take at most to notice
-SHOWN = 5  # lines of a failed run's log
+SHOWN, LONGEST = 5, 12  # lines of a failed run's log, and of a refusal
 
 
 def run_study(study: Study, runs: Sequence[Run], folder: Path, say: Callable[[str], None]) -> None:
@@ -84,7 +84,9 @@ def _run_steps(study: Study, run: Run, folder: Path, lock: int, say: Callable[[s
     began = time.monotonic()
     todo = [step for step in steps(study.after) if step not in note.seconds]
     half = "fit" in todo and has_checkpoint(place)
-    say(", ".join(todo) + (" from its last checkpoint" if half else ""))
+    broken = "fit" in todo and not half and any((place / "checkpoints").glob("*.ckpt"))
+    how = " from its last checkpoint" if half else " anew, because no checkpoint is whole" if broken else ""
+    say(", ".join(todo) + how)
     if "fit" in todo and not half:
         _clear(place)
     for step in todo:
@@ -124,12 +126,14 @@ def _environment(study: Study, run: Run) -> dict[str, str]:
 
 
 def _last_lines(log: Path, start: int) -> list[str]:
-    """The last lines that a step wrote, each as a terminal would show it."""
+    """What a step said in the end, each line as a terminal would show it: why it refused, or the last lines."""
     with log.open("rb") as file:
         file.seek(start)
         text = file.read().decode("utf-8", errors="replace")
     lines = [re.split(r"\r(?!\n)", line.rstrip())[-1].rstrip() for line in text.split("\n")]
-    return [line for line in lines if line][-SHOWN:]
+    lines = [line for line in lines if line]
+    refused = next((place for place, line in enumerate(lines) if line.startswith("belvedere: ")), len(lines) - SHOWN)
+    return lines[max(refused, len(lines) - LONGEST) :] if lines else []
 
 
 def _headline(study: Study, run: Run, folder: Path) -> str:

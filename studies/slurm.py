@@ -135,8 +135,10 @@ def _asked(path: Path) -> dict[str, Any]:
     asked: dict[str, Any] = {}
     for key, value in said.items():
         if key == "setup":
-            lines = [value] if isinstance(value, str) and value not in ("", "null", "~") else value or []
-            asked[key] = lines if isinstance(lines, list) else []
+            lines = [] if value in ("", "null", "~") else [value] if isinstance(value, str) else value
+            if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+                raise StudyError(f"{path}: setup is {value!r}; a list of lines of shell was wanted.")
+            asked[key] = lines
             continue
         if key not in WANTED:
             known = [*WANTED, "setup"]

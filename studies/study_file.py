@@ -220,7 +220,10 @@ def _columns(value: list[Any]) -> list[dict[str, Any]]:
         missing = [key for key in COLUMN if key not in column]
         if missing:
             raise StudyError(f"columns has {as_text(column)} without {' and '.join(missing)}.")
-        figure, better = str(column["figure"]), column["better"]
+        odd = [key for key in ("figure", "title", "definition") if not isinstance(column[key], str) or not column[key]]
+        if odd:
+            raise StudyError(f"columns has {as_text(column)}; {' and '.join(odd)} in words was wanted.")
+        figure, better = column["figure"], column["better"]
         if not figure.startswith("test/") and figure not in RECORDED:
             raise StudyError(
                 f"columns has the figure {figure!r}; one of the test was wanted, such as test/dice, or one of "

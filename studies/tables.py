@@ -18,8 +18,9 @@ COUNTS = ("best_epoch", "epochs", "parameters")
 RULE = (
     "Several seeds: mean ± standard deviation over seeds. One seed: the figure, and in brackets the 95 % interval of "
     "resampled test pictures. **Bold**: better than every other row that was measured alike, with an interval that "
-    "overlaps none of theirs; for several seeds that is Student's 95 % interval of the mean. Nothing is bold where an "
-    "interval is missing, or where some rows have several seeds and others one."
+    "overlaps none of theirs; for several seeds that is Student's 95 % interval of the mean, or where that is wider "
+    "the mean of their intervals over test pictures. Nothing is bold where an interval is missing, or where some rows "
+    "have several seeds and others one."
 )
 
 
@@ -30,8 +31,8 @@ class Estimate:
     Attributes:
         mean: Over the seeds.
         deviation: Standard deviation over the seeds; nan for one.
-        low: Lower end of the 95 % interval: of the mean over seeds, or of one seed's figure over test pictures; nan
-            where it is not known.
+        low: Lower end of the 95 % interval: of one seed's figure over test pictures, or of the mean over seeds, no
+            narrower than those of the seeds are on average; nan where it is not known.
         high: Upper end.
         seeds: How many.
     """
@@ -54,11 +55,18 @@ def estimate(rows: "pd.DataFrame", figure: str) -> Estimate | None:
         low, high = (float(known[name].iloc[0]) if (name := figure + end) in known else math.nan
                      for end in ("_low", "_high"))  # fmt: skip
         return Estimate(float(values.iloc[0]), math.nan, low, high, 1)
+    import numpy as np
     from scipy.special import stdtrit  # type: ignore[import-untyped]
 
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
     reach = float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)
-    return Estimate(mean, deviation, mean - reach, mean + reach, count)
+    low, high = mean - reach, mean + reach
+    if {figure + "_low", figure + "_high"} <= set(
+        known
+    ):  # seeds that agree by chance do not make test pictures certain
+        low = float(np.nanmin([low, known[figure + "_low"].astype(float).mean()]))
+        high = float(np.nanmax([high, known[figure + "_high"].astype(float).mean()]))
+    return Estimate(mean, deviation, low, high, count)
 
 
 def best_of(estimates: Sequence[Estimate | None], better: str | None) -> int | None:

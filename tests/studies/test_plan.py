@@ -75,6 +75,7 @@ def test_pictures_are_predicted_after_the_commands_of_the_file(study_file: Write
         (["--data.root", "--seeds", "1"], "--data.root has no value"),
         (["--output", "x"], "--output is not for a study"),
         (["--seed_everything", "3"], "--seed_everything is not for a study: give --seeds."),
+        (["--axes.encoder", "[]"], "--axes.encoder is []; one label or more was wanted, of "),
         (["--model.encoder", "x"], "--model.encoder is what the axis encoder chooses"),
         (["--model", "x"], "--model is what the axis encoder chooses"),
         (["--seeds", "[0, 0]"], "seeds are [0, 0]; different whole numbers"),

@@ -127,6 +127,8 @@ def test_an_overlay_wins(script: Callable[..., str]) -> None:
         ("memory: 32 GB", "memory is '32 GB'; a number of megabytes"),
         ("partition: a b", "partition is 'a b'; a name or null was wanted"),
         ("cpus: [1]", "cpus is ['1']; a whole number from 1 on was wanted"),
+        ("setup: {a: b}", "setup is {'a': 'b'}; a list of lines of shell was wanted"),
+        ("setup: [[a]]", "setup is [['a']]; a list of lines of shell was wanted"),
         ("- a", "is ['a']; keys with values were wanted"),
         ("a: [", "overlay.yaml cannot be read"),
     ],

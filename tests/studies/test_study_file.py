@@ -77,6 +77,7 @@ def test_labels_may_be_numbers(study_file: Write) -> None:
         ({"columns": [COLUMN | {"better": "high"}]}, "test/dice is better at 'high'; min, max or null was wanted."),
         ({"columns": [COLUMN | {"better": None}]}, "the first column, test/dice, is the headline"),
         ({"columns": [COLUMN | {"figure": "val/dice"}]}, "columns has the figure 'val/dice'; one of the test"),
+        ({"columns": [COLUMN | {"title": None, "definition": 3}]}, "title and definition in words was wanted."),
         ({"columns": [{"figure": "test/dice"}]}, "without title and better and definition."),
     ],
 )  # fmt: skip

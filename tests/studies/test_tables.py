@@ -34,6 +34,19 @@ def test_several_seeds_have_students_interval_of_the_mean() -> None:
     assert statistics.stdev(values) == pytest.approx(math.sqrt((0.05**2 + 0.01**2 + 0.02**2 + 0.06**2) / 3))
 
 
+def test_seeds_that_agree_are_no_surer_than_their_test_pictures() -> None:
+    columns = {"test/dice": [0.60, 0.60], "test/dice_low": [0.40, 0.44], "test/dice_high": [0.70, 0.76]}
+    sure, unsure = (estimate(pd.DataFrame(rows), "test/dice") for rows in ({"test/dice": [0.59, 0.59]}, columns))
+    assert sure is not None
+    assert (sure.low, sure.high) == (0.59, 0.59)
+    assert unsure is not None
+    assert (unsure.low, unsure.high) == pytest.approx((0.42, 0.73))
+    assert best_of([sure, unsure], "max") is None
+    wide = estimate(pd.DataFrame(columns | {"test/dice": [0.30, 0.90]}), "test/dice")  # Student's is the wider one
+    assert wide is not None
+    assert (wide.low, wide.high) == pytest.approx(stats.t.interval(0.95, 1, loc=0.6, scale=0.3))
+
+
 def test_one_seed_has_the_interval_of_its_pictures() -> None:
     rows = pd.DataFrame({"test/dice": [0.4], "test/dice_low": [0.3], "test/dice_high": [0.45], "seconds": [3]})
     found = estimate(rows, "test/dice")
