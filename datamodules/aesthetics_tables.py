@@ -209,7 +209,7 @@ def edges(low: float, high: float, widths: Sequence[float]) -> NDArray[np.float6
     fitting = (width * 10**power for power in range(10) for width in widths)
     width = next(each for each in fitting if high - low <= BINS * each)
     count = math.ceil(round((high - low) / width, 6))
-    return low + width * np.arange(max(1, count) + 1, dtype=np.float64)
+    return np.array([low + width * place for place in range(max(1, count) + 1)], np.float64)
 
 
 def across(pictures: "pd.DataFrame", count: int) -> list[int]:
