@@ -1,9 +1,11 @@
 """Tables and charts of photographs with votes: how people voted, what is near the threshold, how large networks are."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datamodules.base import SPLITS
 from datamodules.scored_set import Checked
@@ -13,7 +15,8 @@ from ops.network_sizes import PRINTED, network_sizes
 if TYPE_CHECKING:
     import pandas as pd
 
-BINS = 20  # of histograms
+BINS = 20  # of histograms, at most
+FINE, WHOLE = (0.1, 0.25, 0.5), (1, 2, 3, 4, 5, 6, 8)  # widths of bins of means and of counts; or 10, 100, … times that
 NEAR = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0)  # δ of the table, as far as the scale goes
 
 
@@ -171,31 +174,42 @@ def charts(
 
     bins = found.votes.bins
 
-    def counted(axis: str, column: str, low: float, high: float) -> "pd.Series[Any]":
-        counts, edges = np.histogram(pictures[column], BINS, (low, high))
-        return pd.Series(counts, pd.IntervalIndex.from_breaks(edges.round(4), name=axis), name="pictures")
+    def counted(axis: str, column: str, edges: NDArray[np.float64]) -> "pd.Series[Any]":
+        counts, _ = np.histogram(pictures[column], edges)
+        return pd.Series(counts, pd.IntervalIndex.from_breaks(edges, name=axis), name="pictures")
 
     counts = found.votes.counts[pictures.index].sum(axis=0, dtype=np.int64)
     most = int(pictures["votes"].max()) if len(pictures) else 1
     above = f"{statistic} above {found.threshold:g}"
     classes = {name: float(part["professional"].mean()) for name, part in _parts(pictures) if len(part)}
-    paper = [size for size in network_sizes() if size.network in PRINTED]
+    sizes = network_sizes()
     return {
         "Votes": pd.Series(
             counts / max(1, counts.sum()), pd.RangeIndex(1, bins + 1, name="vote"), name="share of all votes"
         ),
-        "Mean votes": counted("mean vote", "mean", 1, bins),
-        "Spread of the votes": counted("standard deviation", "spread", 0, (bins - 1) / 2),
-        "Votes on a picture": counted("votes", "votes", 0, BINS * math.ceil(max(1, most) / BINS)),
+        "Mean votes": counted("mean vote", "mean", edges(1, bins, FINE)),
+        "Spread of the votes": counted("standard deviation", "spread", edges(0, (bins - 1) / 2, FINE)),
+        "Votes on a picture": counted("votes", "votes", edges(0, max(1, most), WHOLE)),
         "Professional shots": pd.Series(classes, name="share of the pictures").rename_axis(above),
         "Training pictures near the threshold": deltas.set_index("delta")["train_near"].rename("pictures")
         .rename_axis(f"δ: distance of the {statistic} from {found.threshold:g}, at most"),
         "Sizes of the networks": pd.Series(
-            [round(size.mebibytes, 1) for size in paper],
-            pd.Index([f"{size.network} {size.dense_width}" for size in paper], name="network, dense width"),
+            [round(size.mebibytes, 1) for size in sizes],
+            pd.Index([f"{size.network} {size.dense_width}" for size in sizes], name="network, dense width"),
             name="MiB",
         ),
     }  # fmt: skip
+
+
+def edges(low: float, high: float, widths: Sequence[float]) -> NDArray[np.float64]:
+    """Edges of at most 20 bins from `low` on, the last at `high` or behind it.
+
+    They are as narrow as the widths, and these times powers of ten, allow.
+    """
+    fitting = (width * 10**power for power in range(10) for width in widths)
+    width = next(each for each in fitting if high - low <= BINS * each)
+    count = math.ceil(round((high - low) / width, 6))
+    return np.array([low + width * place for place in range(max(1, count) + 1)], np.float64)
 
 
 def across(pictures: "pd.DataFrame", count: int) -> list[int]:

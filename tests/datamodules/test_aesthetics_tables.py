@@ -7,7 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datamodules.aesthetics_tables import across, charts, delta_table, picture_table, size_table, tables
+from datamodules.aesthetics_tables import (
+    FINE,
+    WHOLE,
+    across,
+    charts,
+    delta_table,
+    edges,
+    picture_table,
+    size_table,
+    tables,
+)
 from datamodules.scored_set import Checked
 from datamodules.votes import Names, Statistic, Votes
 from datamodules.votes import statistics as statistics_of
@@ -136,7 +146,17 @@ def test_charts_count_all_pictures() -> None:
     assert found["Professional shots"].to_dict() == pytest.approx({"train": 1 / 3, "val": 0, "test": 1, "all": 1 / 3})
     assert found["Professional shots"].index.name == "mean above 3"
     assert found["Training pictures near the threshold"].loc[0.25] == 1
-    assert found["Sizes of the networks"].loc["vgg16 1000"] == 155.7
+    sizes = found["Sizes of the networks"]
+    assert (len(sizes), sizes.loc["vgg16 1000"], sizes.loc["alexnet_torchvision 250"]) == (12, 155.7, 18.5)
+
+
+def test_bins_are_a_round_number_wide() -> None:
+    assert edges(1, 10, FINE).tolist() == [1 + place / 2 for place in range(19)]
+    assert edges(1, 5, FINE).tolist() == [1 + place / 4 for place in range(17)]
+    assert edges(0, 4.5, FINE).tolist() == [place / 4 for place in range(19)]
+    assert edges(0, 1, WHOLE).tolist() == [0, 1]
+    assert edges(0, 21, WHOLE).tolist() == list(range(0, 23, 2))
+    assert edges(0, 549, WHOLE).tolist() == list(range(0, 571, 30))
 
 
 def test_pictures_are_chosen_across_all_means() -> None:

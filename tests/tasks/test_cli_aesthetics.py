@@ -180,6 +180,6 @@ def test_two_processes_test_as_one(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     one, found = (figures(Path(name) / "metrics.csv") for name in ("one", "two"))
-    assert found == pytest.approx(one, abs=1e-6)
+    assert found == pytest.approx(one, abs=1e-6, nan_ok=True)  # areas of tags of one kind
     assert len([name for name in found if name.startswith(TAGGED)]) > 3
     assert 0 < one["test/emd"] < 1

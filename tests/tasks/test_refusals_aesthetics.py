@@ -61,11 +61,6 @@ def repeat(root: Path) -> None:
     (root / "AVA.txt").write_text("\n".join([*lines, lines[1]]) + "\n")
 
 
-def lose(root: Path) -> None:
-    for path in sorted((root / "images").iterdir())[:2]:
-        path.unlink()
-
-
 def train_on_all(root: Path) -> None:
     ids = [line.split()[1] for line in (root / "AVA.txt").read_text().splitlines()]
     (root / "train.txt").write_text("\n".join(ids))
@@ -78,7 +73,6 @@ def train_on_all(root: Path) -> None:
         (spoil_line(lambda fields: [*fields[:4], "-3", *fields[5:]]), "none below 0 were wanted"),
         (spoil_line(lambda fields: [*fields[:2], *["0"] * 10, *fields[12:]]), "has no votes, all counts are 0"),
         (repeat, "has votes already (line 2). Remove one."),
-        (lose, "2 of 30 pictures (6.7%) cannot be used; at most 5.0% were wanted."),
         (train_on_all, "train.txt. Remove it from one of them."),
         (lambda root: (root / "AVA.txt").unlink(), "has neither AVA.txt nor labels.csv; votes in one of them were"),
     ],
@@ -92,3 +86,19 @@ def test_data_that_are_not_as_wanted_are_refused(
     for command in ("fit", "describe"):
         result = belvedere(command, *TINY, "--data.root", str(root), "--output", "out", *lists)
         assert message in refusal(result)
+
+
+def test_pictures_that_are_missing_are_listed_and_nothing_else_is_written(
+    belvedere: Command, aesthetics_root: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(aesthetics_root, tmp_path / "AVA"))
+    missing = sorted((root / "images").iterdir())[:2]
+    for path in missing:
+        path.unlink()
+    for command in ("fit", "describe"):
+        result = belvedere(command, *TINY, "--data.root", str(root), "--output", command)
+        assert "2 of 30 pictures (6.7%) cannot be used; at most 5.0% were wanted." in refusal(result)
+        [path] = Path(command).iterdir()
+        assert f"{path.absolute()} lists all of them." in result.err
+        assert path.read_text().splitlines() == [
+            "name,problem", *(f"{each.name},There is no file {each}." for each in missing)]  # fmt: skip
