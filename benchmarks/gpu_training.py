@@ -47,9 +47,9 @@ class Steps(Callback):
         self._begin: float | None = None
         self._plain = warnings.showwarning
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins to measure in the second epoch, to count waits in the last."""
-        if trainer.current_epoch == 0:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Begins to measure in the second epoch, to count waits in the last; last.ckpt has been written by then."""
+        if trainer.current_epoch == 0 or batch_idx > 0:
             return
         torch.cuda.synchronize()
         if trainer.current_epoch == EPOCHS - 1:

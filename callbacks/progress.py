@@ -13,6 +13,7 @@ class ProgressBar(TQDMProgressBar):
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
+        self._validated = False
         super().__init__(refresh_rate=1 if self._terminal else 0)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
@@ -21,10 +22,18 @@ class ProgressBar(TQDMProgressBar):
         figures.pop("v_num", None)
         return figures
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends its bar."""
+        super().on_validation_end(trainer, pl_module)
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Ends the epoch's bar, or writes its line."""
         super().on_train_epoch_end(trainer, pl_module)
         if not self._terminal:
             figures = self.get_metrics(trainer, pl_module)
-            text = ", ".join(f"{name} {float(value):.4f}" for name, value in figures.items() if "/" in name)
+            # those of an earlier validation stay in the figures
+            new = {name: value for name, value in figures.items() if self._validated or not name.startswith("val/")}
+            self._validated = False
+            text = ", ".join(f"{name} {float(value):.4f}" for name, value in new.items() if "/" in name)
             rank_zero_info(f"Epoch {trainer.current_epoch} of {trainer.max_epochs}: {text}")

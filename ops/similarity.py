@@ -97,7 +97,7 @@ def checked_valid(prediction: Tensor, target: Tensor, valid: Tensor | None) -> T
 
 def picture_sums(values: Tensor, valid: Tensor) -> Tensor:
     """Sums (B,) of the values (B, C, H, W) where valid (B, 1, H, W); what they are elsewhere, even NaN, is nothing."""
-    return torch.where(valid, values, 0).sum(dim=(1, 2, 3))
+    return values.masked_fill(~valid, 0).sum(dim=(1, 2, 3))
 
 
 def band_sums(function: Callable[..., Tensor], *maps: Tensor, halo: int = 0) -> Tensor:

@@ -32,7 +32,7 @@ def random_warps(seeds: Tensor, shear: float, zoom: float, rotation: float, flip
     bits = [bits_of(seeds)]
     for _ in range(3):
         bits.append(bits_of(bits[-1]))
-    mirrored = torch.where(bits[0] & 1 == 1, -1.0, 1.0) if flip else torch.ones_like(seeds, dtype=torch.float32)
+    mirrored = 1 - 2 * (bits[0] & 1).float() if flip else torch.ones_like(seeds, dtype=torch.float32)
     # The 24 highest bits are what single precision holds, as numbers from -1 up to 1.
     share, angle, slope = (((each >> 40) & 0xFFFFFF).float() / (1 << 23) - 1 for each in bits[1:])
     scale, angle, slope = 1 + zoom * share, math.radians(rotation) * angle, shear * slope
@@ -65,7 +65,8 @@ def warped(image: Tensor, valid: Tensor, warps: Tensor) -> tuple[Tensor, Tensor]
         )
     from kornia.geometry.transform import warp_affine
 
-    middle = warps.new_tensor([(width - 1) / 2, (height - 1) / 2], dtype=torch.float32)
+    x, y = (warps.new_full((), (side - 1) / 2, dtype=torch.float32) for side in (width, height))
+    middle = torch.stack([x, y])
     shift = middle - warps.float() @ middle
     both = torch.cat([image.float() - 1, valid.float()], dim=1)  # what comes from outside is 0: white, and not valid
     with torch.autocast(image.device.type, enabled=False):  # kornia multiplies matrices, which autocast rounds

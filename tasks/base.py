@@ -11,8 +11,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
+
+from tasks.metrics import MeanLoss
 
 Batch: TypeAlias = dict[str, Any]
 """The only contract between data and tasks: `image` (B, 3, H, W) float32 sRGB in [0, 1], `name` list[str],
@@ -65,13 +67,13 @@ class Meter(nn.Module):
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
         super().__init__()
         self.each: list[States] | None = None
-        self.loss = MeanMetric()
+        self.loss = MeanLoss()
         self.scores = MetricCollection(dict(metrics), compute_groups=False)
 
     @torch.no_grad()
     def update(self, step: Step, size: int) -> None:
         """Counts a batch of `size` pictures."""
-        self.loss.update(step.loss.detach(), weight=size)
+        self.loss.update(step.loss.detach(), size)
         fields = {"prediction": step.prediction, "target": step.target, "probability": step.probability,
                   "valid": step.valid, "votes": step.votes, "tags": step.tags}  # fmt: skip
         given = {name: value for name, value in fields.items() if value is not None}

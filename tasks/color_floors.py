@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ops.color import SCALE, luminance_and_chroma, to_rgb
-from ops.color_bins import SIDE, bins, soft_encoding
+from ops.color_bins import SIDE, bins, rebalancing, smoothed, soft_encoding
 
 FLOORS = ("grey", "mean", "mean_by_luminance")
 """The three answers, see `Floors`."""
@@ -34,12 +34,15 @@ class Floors(nn.Module):
         by_luminance: Scaled chroma for each whole L from 0 to 100, (101, 2).
         prior: Pixels in each of the colour bins of `ops.color_bins.bins`, int64 (Q,); 0 before `fit`.
         centres: Centres of these bins in CIE units, (Q, 2); not in the checkpoint.
+        weights: What the bins count in a loss, so that rare colours count as much as frequent ones, (Q,); 1 before
+            `fit`. Not in the checkpoint, whose prior they follow from.
     """
 
     mean: Tensor
     by_luminance: Tensor
     prior: Tensor
     centres: Tensor
+    weights: Tensor
     places: Tensor
 
     def __init__(self) -> None:
@@ -49,7 +52,9 @@ class Floors(nn.Module):
         self.register_buffer("by_luminance", torch.zeros(STEPS, 2))
         self.register_buffer("prior", torch.zeros(len(centres), dtype=torch.int64))
         self.register_buffer("centres", centres, persistent=False)
+        self.register_buffer("weights", torch.ones(len(centres)), persistent=False)
         self.register_buffer("places", _places(centres), persistent=False)
+        self.register_load_state_dict_post_hook(lambda floors, keys: floors._weigh())  # type: ignore[no-untyped-call]
 
     @property
     def fitted(self) -> bool:
@@ -89,6 +94,11 @@ class Floors(nn.Module):
         nearest = (torch.arange(STEPS, device=device)[:, None] - found).abs().argmin(dim=1)
         self.by_luminance.copy_(means[nearest])
         self.prior.copy_(prior)
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Takes the weights from the prior; once, because to look into the prior makes the host wait for the device."""
+        self.weights.copy_(rebalancing(smoothed(self.prior, self.centres)) if self.fitted else torch.ones(()))
 
     def chroma(self, luminance: Tensor) -> dict[str, Tensor]:
         """The colours of each floor, scaled chroma (B, 2, H, W) by its name, for scaled luminance (B, 1, H, W)."""

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from ops.color import SCALE, luminance_and_chroma, to_rgb
-from ops.color_bins import TEMPERATURE, annealed_mean, rebalancing, smoothed, soft_encoding
+from ops.color_bins import TEMPERATURE, annealed_mean, soft_encoding
 from tasks.base import Batch, ImageTask, Step
 from tasks.color_floors import Floors
 from tasks.color_metrics import ColorScores, FloorScores
@@ -165,8 +165,7 @@ class ColorizationTask(ImageTask):
         else:
             half = F.avg_pool2d(chroma, 2, ceil_mode=True)
             whole = F.avg_pool2d(valid.float(), 2, ceil_mode=True) == 1
-            weights = rebalancing(smoothed(self.floors.prior, self.floors.centres)) if self.floors.fitted else None
-            loss = bins_loss(maps, *soft_encoding(SCALE * half, self.floors.centres), weights, whole)
+            loss = bins_loss(maps, *soft_encoding(SCALE * half, self.floors.centres), self.floors.weights, whole)
         return Step(loss, to_rgb(luminance, self._chroma(maps.detach(), image)), image, valid=valid)
 
     @torch.no_grad()

@@ -212,7 +212,7 @@ def _mean_of_pictures(values: Tensor, valid: Tensor | None) -> Tensor:
         return values.mean()
     _check_valid(values, valid)
     counted = valid.float().sum(dim=(1, 2, 3)).clamp(min=1)
-    return (torch.where(valid > 0, values, 0).sum(dim=(1, 2, 3)) / counted).mean()
+    return (values.masked_fill(valid <= 0, 0).sum(dim=(1, 2, 3)) / counted).mean()
 
 
 def _check_shapes(logits: Tensor, target: Tensor, valid: Tensor | None) -> None:

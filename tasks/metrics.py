@@ -1,6 +1,6 @@
 """Scores of predicted masks and probabilities, each with one meaning, exact under several processes.
 
-All states are integers that add up. Their sum is the same in any order and on any number of processes, and
+All states of scores are integers that add up. Their sum is the same in any order and on any number of processes, and
 training in bfloat16, which turns the floating-point states of a metric into bfloat16, leaves them alone.
 """
 
@@ -12,6 +12,32 @@ from torchmetrics import Metric
 
 DICE_UNITS = 2**30  # dice is summed in whole units of 2⁻³⁰: float32 values from 2⁻⁶ to 1 fit without loss
 LOG_ODDS_LIMIT = 17.0  # the float32 next below 1 is 1 - 2⁻²⁴, with log-odds of 16.6
+
+
+class MeanLoss(Metric):
+    """The mean of a loss over pictures: torchmetrics' MeanMetric, without its search for nan, for which the host waits.
+
+    A loss that is not a number makes the mean none.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    total: Tensor
+    pictures: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("pictures", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, pictures: int) -> None:
+        """Add the mean loss of a batch of so many pictures, a scalar."""
+        self.total += loss * pictures
+        self.pictures += pictures
+
+    def compute(self) -> Tensor:
+        """The mean, a scalar; nan of no picture."""
+        return self.total / self.pictures
 
 
 class DiceScores(Metric):
@@ -137,8 +163,7 @@ class PixelAveragePrecision(Metric):
             log_odds = torch.logit(probability[:, index].float(), eps=2**-24).nan_to_num(nan=-LOG_ODDS_LIMIT)
             position = ((log_odds / LOG_ODDS_LIMIT + 1) * (self.bins / 2)).int()
             position += true[:, index].int() * self.bins
-            counts = torch.bincount(position.flatten(), minlength=2 * self.bins)
-            self.pixels[index] += counts.view(2, self.bins)
+            self.pixels[index] += counted(position.flatten(), 2 * self.bins).view(2, self.bins)
 
     def compute(self) -> dict[str, Tensor]:
         """Scores in [0, 1] by name, each a scalar."""
@@ -185,6 +210,17 @@ def check_shapes(class_count: int, **maps: Tensor) -> None:
         )
 
 
+def counted(numbers: Tensor, count: int) -> Tensor:
+    """How often each of 0 ... `count` - 1 occurs among whole numbers (N,), as int64."""
+    return torch.bincount(numbers, minlength=count) if numbers.device.type == "cpu" else scattered(numbers, count)
+
+
+def scattered(numbers: Tensor, count: int) -> Tensor:
+    """As `counted`; bincount looks for the smallest and the largest number, and the host would wait for both."""
+    ones = numbers.new_ones((), dtype=torch.int64).expand(len(numbers))
+    return torch.zeros(count, dtype=torch.int64, device=numbers.device).scatter_add_(0, numbers.long(), ones)
+
+
 def as_bool(mask: Tensor) -> Tensor:
     """Whether each pixel of a bool or number mask is above one half."""
     return mask if mask.dtype == torch.bool else mask > 0.5
@@ -198,7 +234,7 @@ def dice_units(overlap: Tensor, marked: Tensor) -> Tensor:
         marked: Pixels of the one mask plus pixels of the other (2 TP + FP + FN), same shape.
     """
     dice = 2 * overlap.float() / marked.float().clamp(min=1)
-    return (torch.where(marked > 0, dice, 1.0) * DICE_UNITS).long()
+    return (dice.masked_fill(marked == 0, 1.0) * DICE_UNITS).long()
 
 
 def mean_dice(units: Tensor, count: Tensor) -> Tensor:

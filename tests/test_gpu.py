@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tasks.__main__ import main
+from tasks.metrics import PixelAveragePrecision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -66,3 +67,12 @@ def test_mixed_precision_trains(
     mixed = trained(word, root, "mixed", "--config", "gpu")
     for name in ("train/loss", "val/loss", "test/loss"):
         assert mixed[name] == pytest.approx(plain[name], rel=0.2), name
+
+
+def test_average_precision_counts_on_a_gpu_as_on_the_cpu() -> None:
+    probability = torch.rand(4, 2, 50, 50, generator=torch.Generator().manual_seed(0))
+    target = probability.sqrt() > 0.7
+    metrics = [PixelAveragePrecision(["a", "b"]).to(device) for device in ("cpu", "cuda")]
+    for metric in metrics:
+        metric.update(probability.to(metric.device), target.to(metric.device))
+    assert torch.equal(metrics[0].pixels, metrics[1].pixels.cpu())

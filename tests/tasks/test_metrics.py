@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MultilabelAveragePrecision
 
-from tasks.metrics import DiceScores, PixelAveragePrecision
+from tasks.metrics import DiceScores, MeanLoss, PixelAveragePrecision, scattered
 
 CLASSES = ["Fish", "Flower", "Gravel", "Sugar"]
 DTYPES = [torch.bool, torch.uint8, torch.float32, torch.float16, torch.bfloat16]
@@ -140,6 +140,23 @@ def test_average_precision_counts_every_pixel_of_a_full_size_picture() -> None:
     metric = PixelAveragePrecision(["sky"])
     metric.update(torch.ones_like(half), half)
     assert numbers(metric.compute()) == {"auprc": 0.5}
+
+
+def test_what_is_scattered_is_counted_as_bincount_does() -> None:
+    numbers = torch.randint(0, 40, (5000,), dtype=torch.int32, generator=torch.Generator().manual_seed(0))
+    numbers = numbers[numbers % 7 > 0]
+    assert torch.equal(scattered(numbers, 50), torch.bincount(numbers, minlength=50))
+    assert torch.equal(scattered(numbers[:0], 3), torch.zeros(3, dtype=torch.int64))
+
+
+def test_the_mean_loss_is_that_of_torchmetrics_and_hides_no_nan() -> None:
+    ours, theirs = MeanLoss(), MeanMetric()
+    for value, pictures in ((0.5, 4), (0.25, 3), (2.0, 1)):
+        ours.update(torch.tensor(value), pictures)
+        theirs.update(torch.tensor(value), weight=pictures)
+    assert ours.compute() == theirs.compute() == (2 + 0.75 + 2) / 8
+    ours.update(torch.tensor(torch.nan), 1)
+    assert ours.compute().isnan()
 
 
 @pytest.mark.parametrize("compute_groups", [False, True])
