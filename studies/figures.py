@@ -41,7 +41,7 @@ def write_figures(study: Study, rows: "pd.DataFrame", folder: Path) -> list[Draw
     bars = BARS + (LETTERS if rows["definition"].nunique() > 1 else "")
     wanted = (
         ("curves", f"Curves of {study.curve}", CURVES, drawn_curves(study, folder)),
-        ("bars", f"{study.columns[0].title} and best epoch", bars, drawn_bars(study, rows)),
+        ("bars", f"{study.columns[0].title} and best epoch", bars, drawn_bars(study, rows, folder)),
         ("panel", "What each network makes of the same", PANEL, drawn_panel(study, folder)),
     )
     found = []

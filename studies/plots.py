@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from callbacks.drawing import color_of, font_of, shortened
-from studies.plan import Study, cells_of
-from studies.results import read_record, read_table
+from studies.plan import Run, Study, cells_of
+from studies.results import read_record, read_states, read_table
 from studies.tables import estimate
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
     values = [value for stages in curves.values() for stage in stages.values() for value in stage.values()]
     if not values:
         return None
-    cells = cells_of(study)
+    cells, states = cells_of(study), read_states(study, folder)
     columns = len(list(study.axes.values())[-1])
     if len(study.axes) == 1 or not 1 < columns <= WIDEST:
         columns = min(COLUMNS, len(cells))
@@ -47,7 +47,7 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
         plain(axes, named(labels, 19, 320))
         known = [run for run in runs if any(curves[run.folder].values())]
         if not known:
-            axes.text(0.5, 0.5, "no epoch yet" if runs else "impossible", transform=axes.transAxes, ha="center",
+            axes.text(0.5, 0.5, _lacking(runs, states, "no epoch yet"), transform=axes.transAxes, ha="center",
                       va="center", fontsize=9, color="0.45")  # fmt: skip
         for stage, label, color in STAGES:
             _draw_seeds(axes, [curves[run.folder][stage] for run in known], label, color)
@@ -73,25 +73,26 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
     return figure
 
 
-def drawn_bars(study: Study, rows: "pd.DataFrame") -> "Figure | None":
+def drawn_bars(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | None":
     """The headline and the best epoch of each cell, a bar each; None without any figure.
 
     Args:
         study: The study.
         rows: What `studies.results.read_results` gives.
+        folder: The study's folder.
     """
     from matplotlib.ticker import MaxNLocator
 
     headline = study.columns[0].figure
     if rows[headline].isna().all():
         return None
-    mixed = rows["definition"].nunique() > 1
+    mixed, states = rows["definition"].nunique() > 1, read_states(study, folder)
     bars: list[tuple[str, str, str, pd.DataFrame]] = []
     for labels, runs in cells_of(study).items():
         name = named(labels, 17, 480)
         mine = rows[rows["cell"] == runs[0].cell] if runs else rows.iloc[:0]
         if mine.empty:
-            bars.append((name, labels[0], "not measured yet" if runs else "impossible", mine))
+            bars.append((name, labels[0], _lacking(runs, states, "not measured yet"), mine))
         bars += [(f"{name} ({letter})" if mixed else name, labels[0], "not known", those)
                  for letter, those in mine.groupby("definition", sort=False)]  # fmt: skip
     figure = new_figure(10, 1.0 + 0.3 * len(bars))
@@ -112,6 +113,13 @@ def drawn_bars(study: Study, rows: "pd.DataFrame") -> "Figure | None":
     left.set_yticks(range(len(bars)), [name for name, *_ in bars], fontsize=8)
     left.set_ylim(len(bars) - 0.4, -0.6)
     return figure
+
+
+def _lacking(runs: Sequence[Run], states: Mapping[Path, str], otherwise: str) -> str:
+    """Why a cell has nothing to be drawn."""
+    if not runs:
+        return "impossible"
+    return "failed" if all(states[run.folder] == "failed" for run in runs) else otherwise
 
 
 def read_curves(path: Path, curve: str) -> dict[str, dict[int, float]]:

@@ -1,6 +1,7 @@
 """One process against two; run as a script, it is one of the two."""
 
 import csv
+import json
 import os
 import socket
 import subprocess
@@ -21,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
 COMMANDS = {"validate": ["validate"], "predict": ["predict"],
             "windows": ["predict", "--data.output_size", "null", "--data.window", "[32,48]"]}  # fmt: skip
+SMALL = ["--config", "clouds/demo", "--model.architecture", "pspnet", "--data.size", "[32,48]", "--data.output_size",
+         "[35,53]", "--trainer.logger", "false", "--trainer.max_epochs", "1", "--panels.pictures", "1"]  # fmt: skip
 TOLERANCE = 1e-6  # figures of 33 pictures
 
 
@@ -92,9 +95,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that has seen the pictures for an epoch, with fitted thresholds."""
     run = tmp_path_factory.mktemp("fitted") / "run"
-    options = ["--model.architecture", "pspnet", "--data.size", "[32,48]", "--data.output_size", "[35,53]",
-               "--trainer.logger", "false", "--trainer.max_epochs", "1", "--panels.pictures", "1"]  # fmt: skip
-    assert main(["fit", "--config", "clouds/demo", *options, "--data.root", str(root), "--output", str(run)]) == 0
+    assert main(["fit", *SMALL, "--data.root", str(root), "--output", str(run)]) == 0
     return run / "checkpoints" / "best.ckpt"
 
 
@@ -152,6 +153,21 @@ def test_belvedere_tests_33_pictures_on_two_devices_as_on_one(checkpoint: Path, 
     assert two == pytest.approx(one, abs=TOLERANCE)
     assert len(one) == 13
     assert 0 < one["test/dice"] < 1
+    drawn = [(tmp_path / name / "intervals.csv").read_text() for name in ("one", "two")]
+    assert drawn[0] == drawn[1]
+    assert drawn[0].count("\n") == 1 + 12  # all figures but the loss
+
+
+@pytest.mark.slow
+def test_two_processes_leave_one_record(root: Path, checkpoint: Path, tmp_path: Path) -> None:
+    run_python("-m", "tasks", "fit", *SMALL, "--data.root", str(root), "--output", str(tmp_path), *TWO)
+    one, two = (json.loads((run / "record.json").read_text()) for run in (checkpoint.parents[1], tmp_path))
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert min(two["seconds"], two["peak_bytes"]) > 0
+    of_a_process = {"processes", "seconds", "peak_bytes"}
+    assert {key: two[key] for key in two if key not in of_a_process} == {
+        key: one[key] for key in one if key not in of_a_process
+    }
 
 
 @pytest.mark.slow

@@ -46,4 +46,9 @@ def test_a_log_has_a_line_an_epoch_without_figures_of_an_earlier_one(
     with caplog.at_level(logging.INFO):
         trainer.fit(Counted(), batches, batches)
     lines = [re.sub(r", train.*", "", each) for each in caplog.messages if each.startswith("Epoch ")]
-    assert lines == ["Epoch 0 of 4: ", "Epoch 1 of 4: val/loss 1.0000", "Epoch 2 of 4: ", "Epoch 3 of 4: val/loss 3.0000"]
+    assert lines == [
+        "Epoch 0 of 4: ",
+        "Epoch 1 of 4: val/loss 1.0000",
+        "Epoch 2 of 4: ",
+        "Epoch 3 of 4: val/loss 3.0000",
+    ]

@@ -13,6 +13,7 @@ from studies.plots import drawn_bars, drawn_curves, named, read_curves
 from studies.results import read_results
 
 Make = Callable[..., Any]
+FAILED = [("u-net--wide-odd", 0), ("u-net--wide-odd", 1), ("fpn--resnet-34", 1)]
 CURVE = {"train": [0.3, 0.5, 0.7], "val": [0.2, 0.6, 0.4]}
 
 
@@ -120,7 +121,7 @@ def test_bars_are_the_means_of_the_table(make: Make) -> None:
     made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, best_epoch=2)
     made.write("u-net--resnet-34", 1, {"test/dice": 0.5}, best_epoch=5)
     made.write("fpn--resnet-34", 0, {"test/dice": 0.3}, {"test/dice": (0.2, 0.45)}, best_epoch=7)
-    figure = drawn_bars(made.study, rows_of(made))
+    figure = drawn_bars(made.study, rows_of(made), made.folder)
     assert figure is not None
     left, right = figure.axes
     assert [bar.get_width() for bar in left.patches] == pytest.approx([0.45, 0.3])
@@ -135,12 +136,23 @@ def test_bars_are_the_means_of_the_table(make: Make) -> None:
     assert len(colors) == 2  # one a network
 
 
+def test_a_cell_whose_runs_all_failed_is_drawn_as_failed(make: Make) -> None:
+    made = make()
+    made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, curve=CURVE)
+    made.states |= {made.run(cell, seed).folder: "failed" for cell, seed in FAILED}
+    bars, curves = drawn_bars(made.study, rows_of(made), made.folder), drawn_curves(made.study, made.folder)
+    assert bars is not None
+    assert curves is not None
+    assert texts_of(bars.axes[0]) == ["0.400", "failed", "not measured yet", "impossible"]
+    assert [text for axes in curves.axes for text in texts_of(axes)] == ["failed", "no epoch yet", "impossible"]
+
+
 def test_bars_say_which_were_not_measured_alike(make: Make) -> None:
     made = make()
     made.write("u-net--resnet-34", 0, {"test/dice": 0.4})
     made.write("u-net--resnet-34", 1, {"test/dice": 0.5}, data_fingerprint="decaf")
     rows = rows_of(made)
-    figure = drawn_bars(made.study, rows)
+    figure = drawn_bars(made.study, rows, made.folder)
     assert figure is not None
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()][:2] == [
         "U-Net · ResNet-34 (A)", "U-Net · ResNet-34 (B)",
@@ -154,7 +166,7 @@ def test_letters_stand_behind_names_of_any_length(make: Make) -> None:
     made = make(axes={"network": {long + "1": {}, long + "2": {}}}, impossible=None, seeds=[0])
     made.write(made.study.runs[0].cell, 0, {"test/dice": 0.4})
     made.write(made.study.runs[1].cell, 0, {"test/dice": 0.4}, data_fingerprint="decaf")
-    figure = drawn_bars(made.study, rows_of(made))
+    figure = drawn_bars(made.study, rows_of(made), made.folder)
     assert figure is not None
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert [name[-5:] for name in names] == ["… (A)", "… (B)"]
