@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
 
 from callbacks.resuming import can_stop, write_state
 from tasks import signals
@@ -19,10 +21,10 @@ CODE = 75  # EX_TEMPFAIL of sysexits.h: not done, try again
 class Preemption(Checkpoint):
     """Ends a training that got SIGUSR1 or SIGTERM so that it can be gone on with exactly.
 
-    The handler of the signal only notes it (`tasks.signals`). At the end of a batch, or of an epoch where its last
-    batch is done, all processes agree whether any of them got one; then the state is written as
-    `checkpoints/preempted.ckpt`, the job is queued again where SLURM runs it, and the first process exits with code 75,
-    the others with 0. `--resume auto` goes on. A Checkpoint, so that all other callbacks have seen the batch before.
+    The handler of the signal only notes it (`tasks.signals`). At the end of a batch (of several processes: of the next
+    one), or of an epoch where its last batch is done, all agree whether any of them got one; then the state is written
+    as `checkpoints/preempted.ckpt`, the job is queued again where SLURM runs it, and the first process exits with code
+    75, the others with 0. `--resume auto` goes on. A Checkpoint, so that all others have seen the batch before.
 
     Args:
         requeue: Whether `scontrol requeue` is called where SLURM runs the job. After SIGTERM it is where the job is
@@ -31,6 +33,7 @@ class Preemption(Checkpoint):
 
     def __init__(self, requeue: bool = True) -> None:
         self.requeue = requeue
+        self._asked: Tensor | None = None  # whether any process was, as of the end of the batch before
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Replaces Lightning's handler of SIGTERM, which talks to other processes from within, and ends with code 0."""
@@ -42,6 +45,10 @@ class Preemption(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Ends within an epoch, where that was asked for."""
+        if trainer.world_size > 1:
+            before, self._asked = self._asked, told_to_all(trainer)
+            if before is None or not before:  # looked at a batch later, the host does not wait for this one's device
+                return
         if can_stop(trainer, batch_idx):
             self._end_where_asked(trainer)
 
@@ -75,6 +82,13 @@ class Preemption(Checkpoint):
             f"{who} was asked to end ({'by a signal' if asked is None else asked.name}). The state of epoch "
             f"{trainer.current_epoch}, step {trainer.global_step} is kept in {path}.{queued} Go on with --resume auto."
         )
+
+
+def told_to_all(trainer: Trainer) -> Tensor:
+    """Whether any process was asked to end, 0 or 1, on the device: a reduction that no host waits for on CUDA."""
+    asked = torch.full((), int(signals.received() is not None), device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+    return asked
 
 
 def requeued(asked: signal.Signals | None) -> str:
