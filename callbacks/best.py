@@ -64,6 +64,15 @@ class BestCheckpoint(AtNewFigures, ModelCheckpoint):
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up a run's state, also where its folder was moved: Lightning would forget how good the best is."""
+        best = Path(str(self.dirpath), f"{self.filename}{self.FILE_EXTENSION}")
+        if state_dict["dirpath"] != self.dirpath and best.is_file():
+            paths = {"dirpath": self.dirpath, "best_model_path": str(best), "kth_best_model_path": str(best),
+                     "best_k_models": dict.fromkeys([str(best)], state_dict["best_model_score"])}  # fmt: skip
+            state_dict = state_dict | paths
+        super().load_state_dict(state_dict)
+
 
 class EarlyStopping(AtNewFigures, LightningEarlyStopping):
     """Stops when the monitored figure has not improved for a while.

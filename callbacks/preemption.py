@@ -27,19 +27,17 @@ class Preemption(Checkpoint):
     75, the others with 0. `--resume auto` goes on. A Checkpoint, so that all others have seen the batch before.
 
     Args:
-        requeue: Whether `scontrol requeue` is called where SLURM runs the job. After SIGTERM it is where the job is
-            still running: one that was cancelled stays so.
+        requeue: Whether `scontrol requeue` is called where SLURM runs the job, unless it was cancelled.
     """
 
     def __init__(self, requeue: bool = True) -> None:
         self.requeue = requeue
         self._asked: Tensor | None = None  # whether any process was, as of the end of the batch before
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replaces Lightning's handler of SIGTERM, which talks to other processes from within, and ends with code 0."""
-        signals.install()
-
-    on_sanity_check_start = on_train_start
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keeps Lightning's handlers out, which talk to other processes from within, and end with code 0."""
+        if stage == "fit" and signals.are_noted():
+            trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -98,16 +96,20 @@ def requeued(asked: signal.Signals | None) -> str:
         return ""
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    if asked == signal.SIGTERM and _slurm("squeue", "--noheader", "--jobs", job, "--format", "%T") != "RUNNING":
-        return f" Job {job} is not queued again: it was cancelled, or its time is over."
-    problem = _slurm("scontrol", "requeue", job)
-    return f" Job {job} is queued again." if not problem else f" Job {job} could not be queued again: {problem}."
+    known, state = _slurm("squeue", "--noheader", "--jobs", job, "--format", "%T %r")
+    # a job that was cancelled is COMPLETING too, also where SIGUSR1 came before
+    goes_on = state.startswith("RUNNING") or state == "COMPLETING TimeLimit"
+    if not (goes_on if known else asked == signal.SIGUSR1):
+        return f" Job {job} is not queued again: it was cancelled."
+    done, problem = _slurm("scontrol", "requeue", job)
+    return f" Job {job} is queued again." if done else f" Job {job} could not be queued again: {problem}."
 
 
-def _slurm(*command: str) -> str:
-    """What a command of SLURM says."""
+def _slurm(*command: str) -> tuple[bool, str]:
+    """Whether a command of SLURM succeeded without complaint, and what it says."""
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        return str(error)
-    return (result.stdout + result.stderr).strip()
+        return False, str(error)
+    said = (result.stdout + result.stderr).strip()
+    return result.returncode == 0 and not result.stderr.strip(), said.rstrip(".")

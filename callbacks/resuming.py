@@ -1,5 +1,6 @@
 """What a run goes on from: the newest state, so whole that the rest is the same to the last bit."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,8 @@ def write_state(trainer: Trainer, name: str) -> Path:
     temporary = path.with_name(f"{name}.part")
     trainer.save_checkpoint(temporary, weights_only=False)
     if trainer.is_global_zero:
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # or after a crash of the machine it could be empty
         temporary.replace(path)
     trainer.strategy.barrier()
     return path

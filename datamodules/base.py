@@ -185,6 +185,11 @@ class ImageDataModule(LightningDataModule, ABC):
         training = split == "train"
         trainer = self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
+        if len(dataset.groups) < world and not training:
+            raise DataError(
+                f"{split} has fewer pictures than there are processes: {len(dataset.groups)} for {world}. Each has to "
+                "have one. Take fewer processes, such as --trainer.devices 1 --trainer.num_nodes 1, or more pictures."
+            )
         workers = self.num_workers
         if workers is None:
             workers = 0 if len(dataset) < 64 else min(8, core_count())

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOCK = ".lock"
-PATIENCE = 60.0  # seconds that a command has to end after it was asked to, before it is ended
+PATIENCE = 110.0  # seconds that a command has to end after it was asked to; SLURM says so studies.slurm.WARNING before
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
 

@@ -12,12 +12,12 @@ from studies.plan import SHIPPED, Study
 from studies.study_file import StudyError, nearest
 
 DEFAULT = SHIPPED / "slurm" / "default.yaml"
-NAME, COUNT = r"[\w.,+-]+", r"[1-9]\d*"
+NAME, COUNT = r"\w[\w.,+-]*", r"[1-9]\d*"
 # What the overlay may say: a pattern, and what it is in words.
 WANTED = {
     "partition": (NAME, "a name or null"),
     "account": (NAME, "a name or null"),
-    "time": (r"(\d+-)?\d+(:\d\d){0,2}", "hours:minutes:seconds or days-hours"),
+    "time": (r"(\d+-)?\d+(:[0-5]\d){0,2}", "hours:minutes:seconds or days-hours"),
     "gpus": (r"(\w+:)?[01]", "1, a100:1 for a kind, or 0: a run is one process, which uses one"),
     "cpus": (COUNT, "a whole number from 1 on"),
     "memory": (r"\d+[KMGT]?", "a number of megabytes, or such as 32G"),

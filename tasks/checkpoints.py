@@ -53,15 +53,18 @@ def resumed_from(folder: Path, config: Any) -> str | None:
         raise ArgumentError("--resume auto chooses the checkpoint by itself: leave --ckpt_path out.")
     if config.output is None and "SLURM_JOB_ID" not in os.environ:
         raise ArgumentError("--resume auto looks into the run's own folder: give it with --output.")
-    found = [path for path in (folder / "checkpoints" / name for name in STATES) if path.is_file()]
-    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+    found: dict[str, int] = {}
+    for path in states(folder):
         try:
-            read_checkpoint(path)
+            found[str(path)] = int(read_checkpoint(path)["global_step"])  # copies of folders have other times
         except ArgumentError as error:
             print(f"belvedere: {error} It is passed over.", file=sys.stderr)
-        else:
-            return str(path)
-    return None
+    return max(found, key=lambda path: found[path], default=None)
+
+
+def states(folder: Path) -> list[Path]:
+    """What lies in a run's folder to go on from; of equally many steps the first is meant."""
+    return [path for path in (folder / "checkpoints" / name for name in STATES) if path.is_file()]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

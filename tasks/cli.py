@@ -27,10 +27,11 @@ from datamodules.in_order import InOrder
 from tasks.arguments import SHIPPED, expanded
 from tasks.base import ImageTask
 from tasks.boosting import TreesError
-from tasks.checkpoints import ArgumentError, check_fit, output_folder, resumed_from
+from tasks.checkpoints import ArgumentError, check_fit, output_folder, resumed_from, states
 from tasks.features import Features, Vector
 from tasks.networks.weights import WeightsError
 from tasks.parser import Parser, ParserError, nearest, readable
+from tasks.precision import mixed_precision
 from tasks.trainer import BelvedereTrainer, check_started, quiet
 
 COMMANDS = ("fit", "validate", "test", "predict", "features", "describe")
@@ -96,6 +97,7 @@ class BelvedereCLI(LightningCLI):
             raise ArgumentError(f"--output {self.folder} is a file; a folder was wanted.")
         if command == "fit" and config.resume:
             config.ckpt_path = resumed_from(self.folder, config)
+        config.trainer.precision = mixed_precision(config.trainer.precision, config.trainer.accelerator)
         config.trainer.default_root_dir = str(self.folder)
         config.trainer.logger = self._loggers(config.trainer.get("logger"), word)
 
@@ -151,12 +153,11 @@ class BelvedereCLI(LightningCLI):
             self.model.configure_optimizers()
         except ValueError as error:
             raise ArgumentError(f"--model.optimizer: {error}.") from error
-        last = self.folder / "checkpoints" / "last.ckpt"
         if config.ckpt_path is not None:
             check_fit(Path(config.ckpt_path), self.model.state_dict())
-        elif last.exists() and not config.resume and "LOCAL_RANK" not in os.environ:
+        elif states(self.folder) and not config.resume and "LOCAL_RANK" not in os.environ:
             raise ArgumentError(
-                f"{self.folder} holds a run already. Give another --output, or go on with it: --ckpt_path {last}."
+                f"{self.folder} holds a run already. Give another --output, or go on with it: --resume auto."
             )
         else:
             self.model.load_pretrained()

@@ -23,7 +23,8 @@ def noted() -> Iterator[None]:
     earlier = {each: signal.getsignal(each) for each in SIGNALS}
     _process = os.getpid()
     _received.clear()
-    install()
+    for each in SIGNALS:
+        signal.signal(each, _note)
     try:
         yield
     finally:
@@ -39,11 +40,9 @@ def leave() -> None:
     _process = 0
 
 
-def install() -> None:
-    """Puts the handlers into their place again, where signals are noted: Lightning has its own for SIGTERM."""
-    if _process == os.getpid():
-        for each in SIGNALS:
-            signal.signal(each, _note)
+def are_noted() -> bool:
+    """Whether this process notes them."""
+    return _process == os.getpid()
 
 
 def received() -> signal.Signals | None:

@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from datamodules.sample_aesthetics import draw_aesthetics
 from datamodules.samples import draw_avalanches, draw_clouds, draw_colorization, draw_roads
+from tasks.signals import SIGNALS
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,6 +26,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)  # pictures this small are done before threads have met
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Signals are handled after a test as before it: a training that was asked to end ignores them from then on."""
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
 
 
 @pytest.fixture(scope="session")

@@ -49,8 +49,8 @@ def train(root: str, folder: Path, devices: int, batch_size: int) -> None:
     torch.save(task.network.state_dict(), folder / f"weights-{devices}-{trainer.global_rank}.pt")
 
 
-def run_python(*arguments: str, times: int = 1) -> None:
-    """Runs Python once, or twice side by side as the two processes of one job."""
+def run_python(*arguments: str, times: int = 1, check: bool = True) -> tuple[int, str]:
+    """Runs Python once, or twice side by side as the two processes of one job; the last one's code and errors."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -66,10 +66,11 @@ def run_python(*arguments: str, times: int = 1) -> None:
     try:
         for process in started:
             _, errors = process.communicate(timeout=300)
-            assert process.returncode == 0, errors
+            assert process.returncode == 0 or not check, errors
     finally:
         for process in started:
             process.kill()
+    return process.returncode, errors
 
 
 def figures(path: Path) -> dict[str, float]:
@@ -156,6 +157,16 @@ def test_belvedere_tests_31_pictures_on_two_devices_as_on_one(checkpoint: Path, 
     drawn = [(tmp_path / name / "intervals.csv").read_text() for name in ("one", "two")]
     assert drawn[0] == drawn[1]
     assert drawn[0].count("\n") == 1 + 12  # all figures but the loss
+
+
+@pytest.mark.slow
+def test_fewer_pictures_than_processes_are_refused(checkpoint: Path, root: Path, tmp_path: Path) -> None:
+    picture = next((root / "test_images").iterdir())
+    options = ["--ckpt_path", str(checkpoint), "--data.pictures", str(picture), "--output", str(tmp_path), *TWO]
+    code, errors = run_python("-m", "tasks", "predict", *options, check=False)
+    assert code == 2
+    assert "predict has fewer pictures than there are processes: 1 for 2" in errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.slow

@@ -116,6 +116,22 @@ def test_a_job_of_two_nodes_that_is_stopped_twice_ends_like_one_that_was_not(
     same_run(one, other)
 
 
+def test_a_job_that_is_cancelled_after_it_was_asked_to_end_stays_cancelled(
+    slurm: Cluster, submit: Callable[..., str], clouds_root: Path
+) -> None:
+    shape = ["--nodes=1", "--ntasks-per-node=1", "--gres=none", "--cpus-per-task=1", "--time=30"]
+    options = [*SMALL, *CPU, "--data.root", str(clouds_root), "--data.num_workers", "0", "--trainer.max_epochs", "5"]
+    job = submit(*shape, str(JOBS / "train.sh"), *options)
+    log, run = Path(f"belvedere-{job}.out"), Path("runs") / f"belvedere-{job}"
+    until(lambda: len(steps(run, 0)) >= 2, lambda: log.read_text())
+    slurm.run("scancel", "--signal=USR1", job)  # noted; the batch goes on for a moment
+    slurm.run("scancel", job)
+    assert slurm.ended(job) == "CANCELLED"
+    until(lambda: "is kept in" in log.read_text(), lambda: log.read_text(), patience=60)
+    assert f"Job {job} is not queued again: it was cancelled." in log.read_text()
+    assert slurm.job(job)["Restarts"] == "0"
+
+
 def test_torchrun_and_an_array_of_seeds_go_on_where_they_were_stopped(
     slurm: Cluster, submit: Callable[..., str], clouds_root: Path
 ) -> None:

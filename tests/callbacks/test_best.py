@@ -87,6 +87,19 @@ def test_a_resumed_run_goes_on_from_the_last_and_knows_the_best(tmp_path: Path) 
     assert epoch_of(tmp_path / "checkpoints" / "last.ckpt") == (5, 4)
 
 
+def test_a_run_whose_folder_was_moved_still_knows_how_good_the_best_is(tmp_path: Path) -> None:
+    fit(tmp_path / "here", Scripted([0.1, 0.6, 0.2]), BestCheckpoint("val/dice", "max"), LastCheckpoint())
+    (tmp_path / "here").rename(tmp_path / "there")
+    best = BestCheckpoint("val/dice", "max")
+    fit(tmp_path / "there", Scripted([0.0, 0.0, 0.0, 0.3, 0.7, 0.4]), best, LastCheckpoint(), resume=True, max_epochs=4)
+    assert epoch_of(tmp_path / "there" / "checkpoints" / "best.ckpt") == (1, 1)
+    assert best.best_model_path == str(tmp_path / "there" / "checkpoints" / "best.ckpt")
+    best = BestCheckpoint("val/dice", "max")
+    fit(tmp_path / "there", Scripted([0.0, 0.0, 0.0, 0.3, 0.7, 0.4]), best, LastCheckpoint(), resume=True)
+    assert epoch_of(tmp_path / "there" / "checkpoints" / "best.ckpt") == (4, 4)
+    assert [path.name for path in (tmp_path / "there" / "checkpoints").glob("best*")] == ["best.ckpt"]
+
+
 @pytest.mark.parametrize(
     ("patience", "min_delta", "dices", "epochs"),
     [

@@ -163,18 +163,23 @@ def test_a_signal_ends_training_where_it_can_be_gone_on_with(
 @pytest.mark.parametrize(
     ("asked", "state", "ids", "said", "commands"),
     [
-        ("SIGUSR1", "COMPLETING", {}, "Job 7 is queued again.", "scontrol requeue 7\n"),
-        ("SIGTERM", "RUNNING", {}, "Job 7 is queued again.", "scontrol requeue 7\n"),
-        ("SIGTERM", "CANCELLED", {}, "Job 7 is not queued again: it was cancelled", ""),
-        ("SIGUSR1", "RUNNING", {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"}, "Job 5_3 is queued again.",
-         "scontrol requeue 5_3\n"),
+        ("SIGUSR1", "echo RUNNING None", {}, "Job 7 is queued again.", "scontrol requeue 7\n"),
+        ("SIGUSR1", "echo COMPLETING TimeLimit", {}, "Job 7 is queued again.", "scontrol requeue 7\n"),
+        ("SIGUSR1", "echo COMPLETING None", {}, "Job 7 is not queued again: it was cancelled", ""),
+        ("SIGUSR1", "true", {}, "Job 7 is not queued again: it was cancelled", ""),
+        ("SIGUSR1", "false", {}, "Job 7 is queued again.", "scontrol requeue 7\n"),  # nobody knows
+        ("SIGTERM", "false", {}, "Job 7 is not queued again: it was cancelled", ""),
+        ("SIGTERM", "echo RUNNING None", {}, "Job 7 is queued again.", "scontrol requeue 7\n"),
+        ("SIGTERM", "echo CANCELLED None", {}, "Job 7 is not queued again: it was cancelled", ""),
+        ("SIGUSR1", "echo RUNNING None", {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"},
+         "Job 5_3 is queued again.", "scontrol requeue 5_3\n"),
     ],
 )  # fmt: skip
 def test_a_job_is_queued_again(
     asked: str, state: str, ids: dict[str, str], said: str, commands: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     log = tmp_path / "log"
-    for name, line in {"scontrol": f'echo scontrol "$@" >> {log}', "squeue": f"echo {state}"}.items():
+    for name, line in {"scontrol": f'echo scontrol "$@" >> {log}', "squeue": state}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")

@@ -1,5 +1,4 @@
 import os
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,11 +98,14 @@ def test_a_run_is_gone_on_with_from_its_newest_whole_state(tmp_path: Path, capsy
     folder = tmp_path / "job" / "checkpoints"
     folder.mkdir(parents=True)
     assert resumed_from(folder.parent, settings()) is None
-    for time, name in enumerate(("last.ckpt", "preempted.ckpt", "best.ckpt")):
-        shutil.copy(checkpoint, folder / name)
-        os.utime(folder / name, (time, time))
+    state = torch.load(checkpoint, weights_only=True)
+    for step, name in ((7, "last.ckpt"), (8, "preempted.ckpt"), (9, "best.ckpt")):
+        torch.save(state | {"global_step": step}, folder / name)
+        os.utime(folder / name, (-step, -step))  # as of copies
     assert resumed_from(folder.parent, settings()) == str(folder / "preempted.ckpt")
     assert capsys.readouterr().err == ""
+    torch.save(state | {"global_step": 10}, folder / "last.ckpt")
+    assert resumed_from(folder.parent, settings()) == str(folder / "last.ckpt")
     (folder / "preempted.ckpt").write_bytes(checkpoint.read_bytes()[:-100])
     assert resumed_from(folder.parent, settings()) == str(folder / "last.ckpt")
     assert "preempted.ckpt is not a checkpoint of belvedere, or is truncated. It is passed" in capsys.readouterr().err

@@ -151,8 +151,13 @@ def test_a_folder_that_holds_a_run_is_left_alone(belvedere: Command, tiny: list[
     before = (fitted / "config.yaml").stat().st_mtime_ns
     message = refusal(belvedere("fit", *tiny, "--output", str(fitted)))
     assert message.startswith(f"{fitted} holds a run already. Give another --output, or go on with it:")
-    assert str(fitted / "checkpoints" / "last.ckpt") in message
     assert (fitted / "config.yaml").stat().st_mtime_ns == before
+
+
+def test_so_is_one_that_was_stopped_in_its_first_epoch(belvedere: Command, tiny: list[str], fitted: Path) -> None:
+    Path("stopped/checkpoints").mkdir(parents=True)
+    shutil.copy(fitted / "checkpoints" / "last.ckpt", "stopped/checkpoints/preempted.ckpt")
+    assert "stopped holds a run already." in refusal(belvedere("fit", *tiny, "--output", "stopped"))
 
 
 def test_missing_data_are_told_before_anything_is_written(belvedere: Command) -> None:

@@ -19,9 +19,6 @@ def test_a_signal_is_noted_instead_of_ending_the_process(each: signal.Signals) -
         assert signals.received() is None
         os.kill(os.getpid(), each)
         assert signals.received() == each
-        signal.signal(each, signal.SIG_IGN)  # as somebody else may
-        signals.install()
-        assert signal.getsignal(each) not in (*before, signal.SIG_IGN)
     assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
@@ -30,9 +27,8 @@ def test_an_earlier_signal_is_forgotten_and_none_is_noted_outside() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
     with signals.noted():
         assert signals.received() is None
-    before = signal.getsignal(signal.SIGTERM)
-    signals.install()
-    assert signal.getsignal(signal.SIGTERM) == before
+        assert signals.are_noted()
+    assert not signals.are_noted()
 
 
 def test_processes_that_are_forked_note_nothing() -> None:
@@ -46,16 +42,11 @@ def test_processes_that_are_forked_note_nothing() -> None:
 
 
 def test_a_process_that_leaves_hears_no_more() -> None:
-    before = [signal.getsignal(number) for number in signals.SIGNALS]
-    try:
-        with signals.noted():
-            signals.leave()
-            os.kill(os.getpid(), signal.SIGUSR1)  # would end this process
-        assert [signal.getsignal(number) for number in signals.SIGNALS] == [signal.SIG_IGN] * 2
-        assert signals.received() is None
-    finally:
-        for number, handler in zip(signals.SIGNALS, before, strict=True):
-            signal.signal(number, handler)
+    with signals.noted():
+        signals.leave()
+        os.kill(os.getpid(), signal.SIGUSR1)  # would end this process
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == [signal.SIG_IGN] * 2
+    assert signals.received() is None
 
 
 def test_another_thread_leaves_signals_alone() -> None:
