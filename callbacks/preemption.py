@@ -99,7 +99,7 @@ def requeued(asked: signal.Signals | None) -> str:
     known, state = _slurm("squeue", "--noheader", "--jobs", job, "--format", "%T %r")
     # a job that was cancelled is COMPLETING too, also where SIGUSR1 came before
     goes_on = state.startswith("RUNNING") or state == "COMPLETING TimeLimit"
-    if not (goes_on if known else asked == signal.SIGUSR1):
+    if not (goes_on if known else asked != signal.SIGTERM):
         return f" Job {job} is not queued again: it was cancelled."
     done, problem = _slurm("scontrol", "requeue", job)
     return f" Job {job} is queued again." if done else f" Job {job} could not be queued again: {problem}."
