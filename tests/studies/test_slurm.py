@@ -124,6 +124,8 @@ def test_an_overlay_wins(script: Callable[..., str]) -> None:
         ("gpus: 4", "gpus is '4'; 1, a100:1 for a kind, or 0"),
         ("time: null", "time is 'null'; hours:minutes:seconds"),
         ("time: soon", "time is 'soon'; hours:minutes:seconds"),
+        ("time: 1:99:99", "time is '1:99:99'; hours:minutes:seconds"),
+        ("partition: -x", "partition is '-x'; a name or null was wanted"),
         ("memory: 32 GB", "memory is '32 GB'; a number of megabytes"),
         ("partition: a b", "partition is 'a b'; a name or null was wanted"),
         ("cpus: [1]", "cpus is ['1']; a whole number from 1 on was wanted"),
