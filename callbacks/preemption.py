@@ -37,7 +37,8 @@ class Preemption(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keeps Lightning's handlers out, which talk to other processes from within, and end with code 0."""
         if stage == "fit" and signals.are_noted():
-            trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+            connector: Any = trainer._signal_connector  # Lightning has no option for it
+            connector.register_signal_handlers = lambda: None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -72,7 +72,8 @@ class Record(Callback):
         """Writes, after the last of `on_fit_end`."""
         if stage != "fit" or not trainer.is_global_zero:
             return
-        best = (each.best_epoch for each in trainer.callbacks if isinstance(each, Summary))  # type: ignore[attr-defined]
+        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # untyped there
+        best = (each.best_epoch for each in callbacks if isinstance(each, Summary))
         data: Any = getattr(trainer, "datamodule", None)
         record = {
             "best_epoch": next(best, None),

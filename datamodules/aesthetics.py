@@ -132,7 +132,8 @@ class AestheticsDataModule(ImageDataModule):
                 self.root / "images", found.votes, found.tags, found.professional, rows, self.side, self.squeeze
             )
             chosen = Names(found.votes.names[row] for row in rows.tolist())
-            self.datasets[split] = Samples(chosen, make, self.seed, Singles(len(rows)))  # type: ignore[arg-type]
+            # Names makes each one when it is asked for: 250,000 strings would be copied into every worker
+            self.datasets[split] = Samples(chosen, make, self.seed, Singles(len(rows)))  # type: ignore[arg-type]  # no list
         rank_zero_info(summary(found, self.statistic, self.delta))
 
     def truth(self) -> list[str | Path]:

@@ -128,7 +128,7 @@ def in_gamut(lab: Tensor) -> Tensor:
 def _exactly(device: torch.device) -> Iterator[None]:
     """Single precision is single precision, whatever training allows itself; afterwards it may again."""
     # Of kornia's products, on CUDA and on the host; torch sets these attributes when it runs.
-    switches = torch.backends.cudnn.conv, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    switches = torch.backends.cudnn.conv, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # set at run time
     before = [switch.fp32_precision for switch in switches]
     try:
         for switch in switches:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOCK = ".lock"
-PATIENCE = 110.0  # seconds that a command has to end after it was asked to; SLURM says so studies.slurm.WARNING before
+PATIENCE = 110.0  # seconds in which a command that was asked to end has to; fewer than studies.slurm.WARNING
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
 

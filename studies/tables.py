@@ -56,7 +56,7 @@ def estimate(rows: "pd.DataFrame", figure: str) -> Estimate | None:
                      for end in ("_low", "_high"))  # fmt: skip
         return Estimate(float(values.iloc[0]), math.nan, low, high, 1)
     import numpy as np
-    from scipy.special import stdtrit  # type: ignore[import-untyped]
+    from scipy.special import stdtrit  # type: ignore[import-untyped]  # it comes without types
 
     mean, deviation = float(values.mean()), float(values.std(ddof=1))
     reach = float(stdtrit(count - 1, 0.975)) * deviation / math.sqrt(count)

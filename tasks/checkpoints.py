@@ -42,9 +42,9 @@ def output_folder(command: str, word: str, config: Any) -> Path:
 
 
 def resumed_from(folder: Path, config: Any) -> str | None:
-    """The newest whole checkpoint of a run's own folder, for `--resume auto`; None where there is none.
+    """The whole state of most steps in a run's own folder, for `--resume auto`; None where there is none.
 
-    Newer ones that are broken are named.
+    Broken ones are named.
 
     Raises:
         ArgumentError: A checkpoint was named too, or no folder.

@@ -1,6 +1,7 @@
 """What colours cost without looking at a picture: the answers that a colouring network has to beat."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,8 @@ class Floors(nn.Module):
         self.register_buffer("centres", centres, persistent=False)
         self.register_buffer("weights", torch.ones(len(centres)), persistent=False)
         self.register_buffer("places", _places(centres), persistent=False)
-        self.register_load_state_dict_post_hook(lambda floors, keys: floors._weigh())  # type: ignore[no-untyped-call]
+        register: Any = self.register_load_state_dict_post_hook  # untyped there
+        register(lambda floors, keys: floors._weigh())
 
     @property
     def fitted(self) -> bool:

@@ -32,7 +32,7 @@ class Followed(TorchDispatchMode):
     without an axis are arguments of the device's programs, and not noted.
 
     Attributes:
-        waits: How often, by file and function.
+        waits: How often, by file or library.
     """
 
     def __init__(self) -> None:
@@ -82,11 +82,9 @@ def place() -> str:
     """Whose code asked for it: ours, or the library's that ours or Lightning called."""
     frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
     file = Path(next(frame for frame in reversed(frames) if "/torch/" not in frame.filename).filename)
-    return (
-        str(file.relative_to(ROOT))
-        if file.is_relative_to(ROOT) and "site-packages" not in file.parts
-        else next(part for part in file.parts[file.parts.index("site-packages") + 1 :])
-    )
+    if "site-packages" in file.parts:
+        return file.parts[file.parts.index("site-packages") + 1]
+    return str(file.relative_to(ROOT))
 
 
 class StepsFollowed(Callback):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from datamodules.drawn import Store
 from tasks.__main__ import main
 from tasks.metrics import scattered
 from tests.followed import Followed, StepsFollowed
@@ -38,6 +39,7 @@ def test_no_training_step_makes_the_host_wait(
     real = StepsFollowed.on_fit_start
     monkeypatch.setattr(StepsFollowed, "on_fit_start", lambda self, *given: (followed.append(self), real(self, *given)))
     monkeypatch.setattr("tasks.metrics.counted", scattered)  # as on a device
+    monkeypatch.setattr(Store, "to", Store.to)  # which is wrapped, and is itself again afterwards
     root: Any = request.getfixturevalue(f"{word}_root")
     options = ["--data.root", str(root), "--data.batch_size", "4", "--data.num_workers", "0", "--output", str(tmp_path),
                "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "4", "--trainer.accelerator", "cpu",
