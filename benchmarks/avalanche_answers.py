@@ -7,11 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.files import read_mask, read_picture
+from datamodules.read.pictures import read_mask, read_picture
 from ops.edges import grey
-from tasks.boundary_metrics import BoundaryDistance
-from tasks.metrics import DiceScores
-from tasks.pixel_metrics import PixelScores
+from tasks.metrics.dice import DiceScores
+from tasks.metrics.pixels import BoundaryDistance, PixelScores
 
 FIGURES = ("dice", "iou", "accuracy", "balanced_accuracy", "hausdorff95")
 

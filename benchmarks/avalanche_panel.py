@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from benchmarks.avalanche_answers import Mask, mask_of, scores
 from benchmarks.avalanches import belvedere
-from callbacks.drawing import Picture, overlay, panel, save_picture
-from callbacks.outlines import drawn_polygon
+from callbacks.writers.outlines import drawn_polygon
 from datamodules.avalanches import AvalanchesDataModule
-from datamodules.files import picture_files, read_mask, read_picture
+from datamodules.read.pictures import picture_files, read_mask, read_picture
+from drawing.pictures import Picture, overlay, panel, save_picture
 from ops.edges import canny
 
 TITLES = ("photograph", "truth", "first pass", "its edges", "edges of the truth", "second pass", "polygon")
 STAGES = """trainer:
   callbacks:
-  - class_path: callbacks.outlines.OutlineWriter
+  - class_path: callbacks.writers.outlines.OutlineWriter
     init_args: {keep_stages: true}
 """
 

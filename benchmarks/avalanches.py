@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.avalanche_answers import FIGURES, mask_of, scores, trivial_answers
 from datamodules.avalanches import AvalanchesDataModule
 from datamodules.base import SPLITS
-from datamodules.sample_files import write_table
+from datamodules.samples.files import write_table
 
 ROOT = Path(__file__).parents[1]
 DEVIATIONS = (0.229, 0.224, 0.225)  # ImageNet's, of RGB in [0, 1]
@@ -79,7 +79,7 @@ def belvedere(log: Path, *arguments: str) -> float:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
-        process = subprocess.Popen([sys.executable, "-m", "tasks", *arguments], env=environment, stdout=file,
+        process = subprocess.Popen([sys.executable, "-m", "belvedere", *arguments], env=environment, stdout=file,
                                    stderr=subprocess.STDOUT)  # fmt: skip
         _, status, usage = os.wait4(process.pid, 0)  # which counts this process alone
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -140,7 +140,7 @@ def classify(run: Path, which: Classifier, data: Path, minutes: float, weights: 
     callbacks: Callbacks = {
         "callbacks.thresholds.FittedThresholds": {},
         "callbacks.boosting.BoostedTrees": {"windows": TREES.get(which.network, 20_000)},
-        "callbacks.outlines.OutlineWriter": {},
+        "callbacks.writers.outlines.OutlineWriter": {},
         "benchmarks.processor_time.ProcessorTime": {"minutes": minutes},
     }
     train(run, options, callbacks, data)
@@ -162,7 +162,7 @@ def segment(run: Path, seed: int, data: Path, minutes: float, weights: Path) -> 
                "few", "--data.flips", "true", "--seed_everything", str(seed), "--model.pretrained",
                str(weights.absolute())]  # fmt: skip
     callbacks: Callbacks = {
-        "callbacks.predictions.SegmentationWriter": {"submission": False, "folders": False},
+        "callbacks.writers.segmentation.SegmentationWriter": {"submission": False, "folders": False},
         "benchmarks.processor_time.ProcessorTime": {"minutes": minutes},
     }
     train(run, options, callbacks, data)

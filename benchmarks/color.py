@@ -28,8 +28,8 @@ from torch.nn import functional
 
 from ops.color import SCALE, in_gamut, joined, lab_to_rgb, luminance_and_chroma, rgb_to_lab
 from ops.color_bins import annealed_mean, bins, soft_encoding
-from ops.guided import guided_upsample
-from ops.letterbox import box, cropped, letterboxed
+from ops.coloring import guided_upsample
+from ops.pictures import box, cropped, letterboxed
 
 REPEATS = 5
 SIDE = 224

@@ -10,9 +10,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from belvedere.__main__ import main as belvedere
 from datamodules.clouds import CloudsDataModule
-from datamodules.samples import draw_clouds
-from tasks.__main__ import main as belvedere
+from datamodules.samples.__main__ import draw_clouds
 
 SEEDS = (0, 1, 2)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.networks.dense_evaluation import classify_picture, classify_windows
+from tasks.networks.sliding import classify_picture, classify_windows
 from tasks.networks.window_classifier import window_classifier
 
 SIDE = 256

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.files import picture_files, read_picture
+from datamodules.read.pictures import picture_files, read_picture
 from ops.filters import FILTERS, filtered
 
 KERNELS = {

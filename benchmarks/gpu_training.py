@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules.sample_aesthetics import draw_aesthetics
-from datamodules.samples import draw_avalanches, draw_clouds, draw_colorization, draw_roads
+from datamodules.samples.__main__ import draw_avalanches, draw_clouds, draw_colorization, draw_roads
+from datamodules.samples.aesthetics import draw_aesthetics
 
 PICTURES = 96
 EPOCHS = 4
@@ -117,7 +117,8 @@ def train(word: str, precision: str, folder: Path) -> dict[str, Any]:
     """
     output = folder / "runs" / f"{word}-{precision}"
     logger = json.dumps([{"class_path": "callbacks.loggers.CSVLogger"}])
-    command = [sys.executable, "-m", "tasks", "fit", *RUNS[word], "--config", "gpu", "--trainer.precision", precision,
+    command = [sys.executable, "-m", "belvedere", "fit", *RUNS[word], "--config", "gpu",
+               "--trainer.precision", precision,
                "--data.root", str(folder / word), "--trainer.max_epochs", str(EPOCHS), "--trainer.logger", logger,
                "--early_stopping.patience", "null", "--panels.every_n_epochs", "99", "--output", str(output),
                "--trainer.callbacks+=benchmarks.gpu_training.Steps"]  # fmt: skip

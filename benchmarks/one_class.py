@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.files import picture_files, read_mask, read_picture
-from tasks.__main__ import main as belvedere
-from tasks.metrics import DiceScores
+from belvedere.__main__ import main as belvedere
+from datamodules.read.pictures import picture_files, read_mask, read_picture
+from tasks.metrics.dice import DiceScores
 
 FOLDS = 3
 Masks = list[NDArray[np.bool_]]

@@ -22,21 +22,20 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.avalanches import Callbacks, belvedere, rows, table, train
-from callbacks.drawing import Picture, panel, scaled
-from datamodules.artists import read_works
 from datamodules.colorization import ColorizationDataModule
-from datamodules.files import read_picture
-from datamodules.picture_tree import tree_names
-from datamodules.sample_files import write_table
-from datamodules.samples import draw_colorization
+from datamodules.decoded.letterboxed import tree_names
+from datamodules.read.pictures import read_picture
+from datamodules.read.tables import read_works
+from datamodules.samples.__main__ import draw_colorization
+from datamodules.samples.files import write_table
+from drawing.pictures import Picture, panel, scaled
 from ops.color import SCALE, luminance_and_chroma
 from ops.color_bins import rebalancing, smoothed, soft_encoding
-from ops.color_difference import SCORES
+from ops.color_quality import SCORES
 from ops.coloring import grey
-from tasks.color_floors import FLOORS
-from tasks.color_metrics import ColorScores, FloorScores
 from tasks.colorization import ColorizationTask
 from tasks.losses import bins_loss, chroma_loss
+from tasks.metrics.colors import FLOORS, ColorScores, FloorScores
 
 CONFIGS = {"regression": "colorization/pooled", "classes": "colorization/classes"}
 SHARES = 0.15, 0.2  # of the paintings that are validated and tested on
@@ -87,8 +86,8 @@ def learn(run: Path, cell: tuple[str, str], root: Path, asked: argparse.Namespac
         options += ["--model.extractor", extractor, "--model.extractor_vector", "features",
                     "--model.extractor_weights", str(asked.vgg16.absolute())]  # fmt: skip
     callbacks: Callbacks = {
-        "callbacks.color_words.ColorWords": {},
-        "callbacks.colorings.ColoringWriter": {},
+        "callbacks.baselines.ColorWords": {},
+        "callbacks.writers.colorings.ColoringWriter": {},
         "benchmarks.processor_time.ProcessorTime": {"minutes": asked.minutes},
     }
     train(run, options, callbacks, root)

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from belvedere.cli import run
 from benchmarks.dense import SMALL_SIDE, make_picture, one_by_one, peak, timed
-from datamodules.sample_avalanches import mountain
-from datamodules.samples import draw_avalanches
-from tasks.cli import run
+from datamodules.samples.__main__ import draw_avalanches
+from datamodules.samples.avalanches import mountain
 from tasks.networks.window_classifier import window_classifier
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from datamodules.aesthetics import AestheticsDataModule
-from datamodules.sample_aesthetics import draw_aesthetics
+from datamodules.samples.aesthetics import draw_aesthetics
 from tasks.aesthetics import AestheticsTask
 
 NETWORKS = ("alexnet_torchvision", "vgg16")

@@ -29,7 +29,9 @@ def belvedere(arguments: list[str]) -> None:
         SystemExit: It failed.
     """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"}
-    done = subprocess.run([sys.executable, "-m", "tasks", *arguments], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "belvedere", *arguments], env=environment, capture_output=True, text=True
+    )
     if done.returncode:
         raise SystemExit(f"belvedere {' '.join(arguments)}\n{done.stderr}")
 

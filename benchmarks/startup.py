@@ -10,8 +10,8 @@ import time
 
 COMMANDS = {
     'python -c "import lightning.pytorch"': ["-c", "import lightning.pytorch"],
-    "belvedere --help": ["-m", "tasks", "--help"],
-    "belvedere fit --help": ["-m", "tasks", "fit", "--help"],
+    "belvedere --help": ["-m", "belvedere", "--help"],
+    "belvedere fit --help": ["-m", "belvedere", "fit", "--help"],
     "belvedere fit --config clouds/fpn --print_config": [
         "-m",
         "tasks",

@@ -18,7 +18,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.aesthetics import AestheticsDataModule
-from datamodules.scored_pictures import ScoredPicture
+from datamodules.votes.pictures import ScoredPicture
 
 COUNT = 250_000
 FILES = 500

@@ -11,9 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message says what happened and what to try."""
+from ops.errors import TrainingError
 
 
 def mode_of(monitor: str) -> Literal["min", "max"]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from callbacks.thresholds import best_path, fit_decision, go_to_best, keep_in_best, write_table
 from tasks.base import ImageTask
 from tasks.boosting import fit_boosted, load, save, window_features
-from tasks.thresholds import MINIMUM_AREAS
+from tasks.decision import MINIMUM_AREAS
 
 
 class BoostedTrees(Callback):

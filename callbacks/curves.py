@@ -1,13 +1,14 @@
 """Training and validation figures, an epoch a row, drawn when training ends."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from callbacks import charts
+from drawing import charts
 
 
 class Curves(Callback):
@@ -33,6 +34,10 @@ class Curves(Callback):
         self.monitor = monitor
         self.mode = mode
         self.history: list[dict[str, float]] = []
+        self.baselines: Sequence[str] = ()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.baselines = getattr(pl_module, "baselines", ())
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Notes the epoch's validation figures: now, since a checkpoint may be written next."""
@@ -76,4 +81,6 @@ class Curves(Callback):
 
     def _draw(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and any(len(row) > 1 for row in self.history):
-            charts.draw_curves(self.history, self.monitor, Path(trainer.default_root_dir, "curves.png"), self.mode)
+            charts.draw_curves(
+                self.history, self.monitor, Path(trainer.default_root_dir, "curves.png"), self.mode, self.baselines
+            )

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from tasks.base import Batch, ImageTask, Meter, States
+from tasks.base import Batch, ImageTask
+from tasks.metrics.meter import Meter, States
 
 COLUMNS = ("figure", "low", "high", "pictures")
 SEED = 0  # of the resampling: a test that is repeated says the same

@@ -2,10 +2,15 @@
 
 import csv
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger as LightningCSVLogger
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
@@ -109,3 +114,61 @@ def logged_in() -> bool:
         return True
     netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
     return netrc.is_file() and "wandb" in netrc.read_text()
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar with the task's figures; where the output is no terminal, a line an epoch instead."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._validated = False
+        super().__init__(refresh_rate=1 if self._terminal else 0)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What stands behind the bar, without the logger's version."""
+        figures: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        figures.pop("v_num", None)
+        return figures
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends its bar."""
+        super().on_validation_end(trainer, pl_module)
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ends the epoch's bar, or writes its line."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if not self._terminal:
+            figures = self.get_metrics(trainer, pl_module)
+            # those of an earlier validation stay in the figures
+            new = {name: value for name, value in figures.items() if self._validated or not name.startswith("val/")}
+            self._validated = False
+            text = ", ".join(f"{name} {float(value):.4f}" for name, value in new.items() if "/" in name)
+            rank_zero_info(f"Epoch {trainer.current_epoch} of {trainer.max_epochs}: {text}")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes `config.yaml` into the run's folder, a copy into each checkpoint, and tells every dashboard."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes the file and tells the dashboards, when training only."""
+        if stage != "fit" or not trainer.is_global_zero:
+            return
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        temporary.write_text(self._text())
+        temporary.replace(path)
+        for logger in trainer.loggers:
+            if not isinstance(logger, LightningCSVLogger):  # its file lies beside config.yaml and would say the same
+                logger.log_hyperparams(yaml.safe_load(self._text()))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keeps a copy, for a checkpoint that is moved without its folder."""
+        checkpoint["config"] = self._text()
+
+    def _text(self) -> str:
+        config = self.config.clone()
+        config["ckpt_path"] = config["resume"] = None  # who repeats a run does not go on with it
+        text: str = self.parser.dump(config, skip_none=False)
+        return text

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from callbacks import drawing
+from drawing import pictures as drawing
 from ops.coloring import grey
 from tasks.base import Batch, ImageTask
 

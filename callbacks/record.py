@@ -32,7 +32,7 @@ class Record(Callback):
       none of them: it is not part of the task.
     - `versions`: of belvedere, with the commit where its source is a git checkout, and `.changed` if it was; of Python
       and of libraries
-    - `data_fingerprint`: `datamodules.fingerprint`; `pictures`: how many each split has
+    - `data_fingerprint`: `datamodules.read.fingerprint`; `pictures`: how many each split has
 
     The file is there whole or not at all. An earlier one of the same folder goes when training begins.
     """

@@ -13,9 +13,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from callbacks.best import BestCheckpoint
-from tasks.base import Batch, ImageTask, Step
-from tasks.decision import Decision
-from tasks.thresholds import MINIMUM_AREAS, ThresholdSearch
+from tasks.base import Batch, ImageTask
+from tasks.decision import MINIMUM_AREAS, Decision, ThresholdSearch
+from tasks.metrics.meter import Step
 
 
 class FittedThresholds(Callback):

@@ -7,16 +7,16 @@ from typing import Any, Literal
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from datamodules.base import ImageDataModule, Study, check
-from datamodules.files import DataError, collected, listed, refuse
+from datamodules.base import ImageDataModule, check
+from datamodules.decoded.letterboxed import tree_names
 from datamodules.loaders import Samples
-from datamodules.picture_tree import tree_names
-from datamodules.scored_pictures import JudgedPicture, ScoredPicture, readable, write_unusable
-from datamodules.scored_set import Checked, checked_set, refuse_too_many, summary
-from datamodules.votes import Names, Singles, Statistic, Votes
-from datamodules.votes_files import find_labels
-from datamodules.votes_splits import drawn_splits, read_lists
-from ops.crops import central_crops, crops_by_seed
+from datamodules.votes.checked import Checked, checked_set, refuse_too_many, summary
+from datamodules.votes.files import find_labels
+from datamodules.votes.pictures import JudgedPicture, ScoredPicture, readable, write_unusable
+from datamodules.votes.splits import drawn_splits, read_lists
+from datamodules.votes.votes import Names, Singles, Statistic, Votes
+from ops.augment import central_crops, crops_by_seed
+from ops.errors import DataError, listed, refuse
 
 
 class AestheticsDataModule(ImageDataModule):
@@ -33,14 +33,14 @@ class AestheticsDataModule(ImageDataModule):
 
     Args:
         root: Holds `images/`, and `AVA.txt` as published or `labels.csv` (`image,count_1,…,count_k`). Tags and styles
-            are read where they lie there, see `datamodules.votes_tags`.
+            are read where they lie there, see `datamodules.votes.tags`.
         size: Side S of the square that the network is given.
         load_size: Side of the square that pictures are brought to, of which training takes crops of `size` anywhere,
             and everything else the one in the middle; None is 8/7 of `size`.
         squeeze: Whether whole pictures are squeezed into that square; otherwise it is the one in their middle.
         crop: Where training takes its crops: `random`, or `center` as everything else.
         flips: Whether training pictures are flipped left to right at random.
-        labels: Another file of votes, seen from `root`; `datamodules.votes_files` says what it may be.
+        labels: Another file of votes, seen from `root`; `datamodules.votes.files` says what it may be.
         statistic: `mean` or `median` of the votes.
         threshold: Professional shots are above it; None is 5 for ten votes, as published, otherwise (1 + k) / 2.
         delta: Pictures whose statistic is at most so far from the threshold are left out of training, and of nothing
@@ -231,14 +231,3 @@ class AestheticsDataModule(ImageDataModule):
             told += f"; {path} lists them, and those to come"
         if first:
             rank_zero_warn(f"{told}:\n{listed(list(new.values()))}")
-
-    def problems(self) -> list[str]:
-        """Everything that is wrong with the data, a line each."""
-        found = collected([lambda: self.checked(open_all=True)])
-        return found + (collected([self.predicted_names]) if self.pictures is not None else [])
-
-    def describe(self) -> Study:
-        """Votes, class ratios and spread, what is near the threshold, sizes of networks, and examples."""
-        from datamodules.aesthetics_study import study
-
-        return study(self)

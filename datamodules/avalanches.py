@@ -9,14 +9,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from datamodules.base import SPLITS, ImageDataModule, Study, check
-from datamodules.decoded import Size
-from datamodules.drawn import Draws, Ratio, Store, stored
-from datamodules.files import DataError, picture_files, picture_size, refuse, same_stems
+from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.decoded.scenes import PredictedScene, Scene, Scenes, decoded_scenes, readable_sizes, too_small
+from datamodules.decoded.windows import Draws, Ratio, Store, stored
 from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, leave_signals
-from datamodules.masks import one_mask_each
-from datamodules.scene_tables import Box, boxes_beside, read_boxes, read_conditions, strangers
-from datamodules.scenes import PredictedScene, Scene, Scenes, decoded_scenes, readable_sizes, too_small
+from datamodules.read.masks import one_mask_each
+from datamodules.read.pictures import Size, picture_files, picture_size, same_stems
+from datamodules.read.tables import Box, boxes_beside, read_boxes, read_conditions, strangers
+from ops.errors import DataError, refuse
 
 LEAST = 127  # the lowest grey that is avalanche: masks are JPEGs
 LAYOUT = """    {root}/images/<stem>.jpg       any picture format, any size
@@ -236,15 +236,3 @@ class AvalanchesDataModule(ImageDataModule):
         """Training windows uint8 (B, 3, w, w), all centres equally likely, always the same ones."""
         assert self._store is not None  # setup("fit") comes first
         return self._store.windows(count)
-
-    def problems(self) -> list[str]:
-        """Everything that is wrong with the data, a line each."""
-        from datamodules.avalanches_study import problems
-
-        return problems(self)
-
-    def describe(self) -> Study:
-        """Avalanche shares, colours of sunny and shady pictures (the paper's figure 10), and a PCA of the windows."""
-        from datamodules.avalanches_study import study
-
-        return study(self)

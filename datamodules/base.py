@@ -1,50 +1,27 @@
 """The parent of every data module: splits, loaders, and what is done to a batch on the device."""
 
 import os
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
-from numpy.typing import NDArray
 
-from datamodules.cache import core_count
-from datamodules.files import DataError, read_table, refuse
-from datamodules.fingerprint import fingerprint
 from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, leave_signals
-from ops.flips import flip_by_seed
+from datamodules.read.cache import core_count
+from datamodules.read.fingerprint import fingerprint
+from datamodules.read.tables import read_table
+from ops.augment import flip_by_seed
+from ops.errors import DataError, refuse
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 SPLITS = ("train", "val", "test")
-
-Panel: TypeAlias = tuple[list[str], list[list[NDArray[np.uint8]]]]
-"""A grid of pictures (H, W, 3): titles of the columns, then the rows."""
-
-
-@dataclass
-class Study:
-    """What `belvedere describe` shows of a data set.
-
-    Attributes:
-        tables: Tables by name; the first is the summary.
-        charts: Bar charts by title: index = bins or categories, values = heights, named like their axes.
-        examples: Title, picture uint8 (H, W, 3) and masks bool (K, H, W).
-        classes: Names of the K classes.
-        panels: Grids of pictures by name.
-    """
-
-    tables: "dict[str, pd.DataFrame]" = field(default_factory=dict)
-    charts: "dict[str, pd.Series[Any]]" = field(default_factory=dict)
-    examples: list[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]] = field(default_factory=list)
-    classes: Sequence[str] = ()
-    panels: dict[str, Panel] = field(default_factory=dict)
 
 
 def check(holds: bool, otherwise: str) -> None:
@@ -56,7 +33,7 @@ def check(holds: bool, otherwise: str) -> None:
 class ImageDataModule(LightningDataModule, ABC):
     """Pictures of a folder in the splits train, val and test, and pictures to predict.
 
-    Subclasses fill `datasets` in `setup` and say what is wrong with the user's data in `problems`.
+    Subclasses fill `datasets` in `setup`.
 
     Args:
         root: The folder of the data set.
@@ -100,14 +77,6 @@ class ImageDataModule(LightningDataModule, ABC):
         self.datasets: dict[str, Samples] = {}
         self.folder: Path | None = None  # that lists are written into where there is no trainer
 
-    @abstractmethod
-    def problems(self) -> list[str]:
-        """Everything that is wrong with the user's data, a sentence each; slow: it opens every file."""
-
-    @abstractmethod
-    def describe(self) -> Study:
-        """Tables, charts and examples of the data set."""
-
     def listing(self, name: str) -> Path | None:
         """Path of a list that this process writes, in the run's folder or `folder`; None where there is neither."""
         if self.trainer is None:
@@ -124,7 +93,7 @@ class ImageDataModule(LightningDataModule, ABC):
         return {split: sorted(set(self.datasets[split].pictures)) for split in SPLITS if split in self.datasets}
 
     def fingerprint(self) -> str:
-        """A digest of what figures are measured on, see `datamodules.fingerprint`; after `setup`."""
+        """A digest of what figures are measured on, see `datamodules.read.fingerprint`; after `setup`."""
         return fingerprint(self.root, self.picture_names().get("test", []), self.truth())
 
     @property

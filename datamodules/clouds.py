@@ -8,14 +8,15 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
-from datamodules.base import SPLITS, ImageDataModule, Study, check
-from datamodules.decoded import Decoded, DecodedSample, PackedMasks, Size, decoded
-from datamodules.files import DataError, picture_files, read_table, refuse
-from datamodules.kaggle_masks import split_labels
+from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.decoded.predicted import predicted
+from datamodules.decoded.whole import Decoded, DecodedSample, PackedMasks, decoded
 from datamodules.loaders import Samples
-from datamodules.masks import mask_source
-from datamodules.predicted import predicted
-from ops.gaps import seen
+from datamodules.read.masks import mask_source, split_labels
+from datamodules.read.pictures import Size, picture_files
+from datamodules.read.tables import read_table
+from ops.errors import DataError, refuse
+from ops.pictures import seen
 
 
 class CloudsDataModule(ImageDataModule):
@@ -186,15 +187,3 @@ class CloudsDataModule(ImageDataModule):
         if self.leave_out_gaps:
             batch["valid"] = seen(batch["image"])
         return batch
-
-    def problems(self) -> list[str]:
-        """Everything that is wrong with the data, a line each."""
-        from datamodules.clouds_study import problems
-
-        return problems(self)
-
-    def describe(self) -> Study:
-        """The thesis's data study: figures 4.1 to 4.5 and section 4.6."""
-        from datamodules.clouds_study import study
-
-        return study(self)

@@ -8,12 +8,8 @@ from typing import Any, Literal
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from datamodules.artists import Work, draw_by_group, groups, read_works
-from datamodules.base import SPLITS, ImageDataModule, Study, check
-from datamodules.cache import core_count
-from datamodules.files import DataError, collected, listed, refuse
-from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate
-from datamodules.picture_tree import (
+from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.decoded.letterboxed import (
     LEAST_SIDE,
     Letterboxed,
     LetterboxedSample,
@@ -23,8 +19,12 @@ from datamodules.picture_tree import (
     predicted_names,
     tree_names,
 )
-from ops.letterbox import valid_pixels
-from ops.warps import random_warps, warped
+from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate
+from datamodules.read.cache import core_count
+from datamodules.read.tables import Work, draw_by_group, groups, read_works
+from ops.augment import random_warps, warped
+from ops.errors import DataError, collected, listed, refuse
+from ops.pictures import valid_pixels
 
 LAYOUT = """    {root}/images/**/<stem>.jpg   any picture format, any size, anywhere below
     {root}/metadata.csv           optional: columns image,artist,title,year
@@ -226,15 +226,3 @@ class ColorizationDataModule(ImageDataModule):
     def altered(self, image: Tensor, valid: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures and where they are valid, flipped, zoomed, sheared and turned as these seeds say."""
         return warped(image, valid, random_warps(seeds, self.shear, self.zoom, self.rotation, self.flips))
-
-    def problems(self) -> list[str]:
-        """Everything that is wrong with the data, a line each."""
-        from datamodules.colorization_study import problems
-
-        return problems(self)
-
-    def describe(self) -> Study:
-        """Sizes and aspect ratios, colours (Zhang et al. 2016, figure 3), artists, and what training alters."""
-        from datamodules.colorization_study import study
-
-        return study(self)

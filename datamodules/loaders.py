@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from datamodules.files import DataError
+from ops.errors import DataError
 
 PRIME = 1_000_003
 

@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from datamodules.base import SPLITS, ImageDataModule, Study, check
-from datamodules.decoded import DecodedSample, Size
-from datamodules.files import DataError, picture_files, read_table, refuse
+from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.decoded.predicted import predicted
+from datamodules.decoded.tiles import Tiles, decoded_tiles
+from datamodules.decoded.whole import DecodedSample
 from datamodules.loaders import Samples
-from datamodules.masks import one_mask_each
-from datamodules.predicted import predicted
-from datamodules.tiles import Tiles, decoded_tiles
-from ops.copies import Strategy, copies
+from datamodules.read.masks import one_mask_each
+from datamodules.read.pictures import Size, picture_files
+from datamodules.read.tables import read_table
+from ops.augment import Strategy, copies
+from ops.errors import DataError, refuse
 from ops.filters import FILTERS
 
 CATEGORIES = ("no_road", "road")  # where there is no categories.csv
@@ -35,7 +37,7 @@ class RoadsDataModule(ImageDataModule):
         size: Height and width that the network is given; tiles are resized to it.
         overlap: Least share of a predicted window that it has in common with the next one, in [0, 1).
         strategy: What a training batch of B pictures becomes: itself (`few`), or with its copies 4B (`rotations`,
-            `filters` of the three by default, `both`), as `ops.copies` says.
+            `filters` of the three by default, `both`), as `ops.augment` says.
         filters: What `filters` and `both` filter with, each one of contour, detail, edge_enhance and find_edges.
         samples_per_category: Pictures that are drawn from each category with the run's seed, to train and validate on;
             the paper's are 520. None takes all.
@@ -205,18 +207,6 @@ class RoadsDataModule(ImageDataModule):
             times = len(image) // count
             batch = {key: _repeated(value, times) for key, value in batch.items()} | {"image": image, "mask": mask}
         return super().on_after_batch_transfer(batch, dataloader_index)
-
-    def problems(self) -> list[str]:
-        """Everything that is wrong with the data, a line each."""
-        from datamodules.roads_study import problems
-
-        return problems(self)
-
-    def describe(self) -> Study:
-        """Categories, road shares and sizes, examples, and the copies that training makes (the paper's figure 3)."""
-        from datamodules.roads_study import study
-
-        return study(self)
 
 
 def _repeated(value: Any, times: int) -> Any:

@@ -83,7 +83,7 @@ def joined(luminance: Tensor, chroma: Tensor) -> Tensor:
     if luminance.shape[1:2] != (1,) or chroma.shape[1:2] != (2,) or luminance.shape[2:] != chroma.shape[2:]:
         raise ValueError(
             f"luminance of shape {tuple(luminance.shape)} and chroma of {tuple(chroma.shape)}; wanted (B, 1, H, W) and "
-            "(B, 2, H, W): enlarge the chroma to the luminance's size, see ops.guided"
+            "(B, 2, H, W): enlarge the chroma to the luminance's size, see ops.coloring"
         )
     return torch.cat([(_single(luminance) + 1) * 50, _single(chroma) * SCALE], dim=1)
 

@@ -1,6 +1,7 @@
 """Overlapping windows over a picture of any size, and one answer blended out of theirs, strip by strip."""
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TypeVar
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 Size = tuple[int, int]
 TINY = torch.finfo(torch.float32).tiny
@@ -185,3 +187,10 @@ def _taper(side: int, overlap: float, at_start: bool, at_end: bool) -> Tensor:
     if shared and at_end:
         weights = torch.minimum(weights, rising.flip(0))
     return weights
+
+
+def resized_maps(maps: Tensor, size: Sequence[int] | None) -> Tensor:
+    """Maps (B, K, h, w) enlarged or reduced to `size`, bilinearly; as they are where `size` is None or theirs."""
+    if size is None or tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False, antialias=False)

@@ -10,13 +10,12 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from studies.notes import check_folder, claim, read_note
+from ops.errors import StudyError
+from studies.notes import check_folder, claim, read_note, read_table
 from studies.plan import SHIPPED, Run, Study, find_study, read_study
-from studies.processes import is_locked
-from studies.results import read_results, read_states, read_table, write_results
-from studies.running import failure, name_of, run_study, state
+from studies.results import read_results, read_states, write_results
+from studies.running import failure, is_locked, name_of, run_study, state
 from studies.slurm import array_script
-from studies.study_file import StudyError
 from studies.tables import table_text, write_table
 
 HELP = """belvedere study: many runs of a grid and its seeds, and what they came to as table, figures and report

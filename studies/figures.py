@@ -1,15 +1,22 @@
 """The figures of a study, each as PNG and as SVG: curves, bars, and the same pictures as every network saw them."""
 
+import math
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from callbacks.drawing import Picture, font_of, replacing, scaled, shortened
-from studies.plan import Study, cells_of
-from studies.plots import drawn_bars, drawn_curves, new_figure
+from drawing.pictures import Picture, color_of, font_of, scaled, shortened
+from ops.atomic import replacing
+from studies.notes import read_record, read_table
+from studies.plan import Run, Study, cells_of
+from studies.results import read_states
+from studies.tables import estimate
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH, WIDEST = 7.8, 5.0  # inches of a panel's pictures, side by side, and of one at most
@@ -122,3 +129,193 @@ def save_figure(figure: "Figure", path: Path) -> None:
         for file, metadata in ((path, None), (path.with_suffix(".svg"), {"Date": None})):
             with replacing(file) as temporary:
                 figure.savefig(temporary, metadata=metadata)
+
+
+# The colours of a run's own curves, drawing/charts.py.
+STAGES = (("train", "training", "#0072B2"), ("val", "validation", "#D55E00"))
+COLUMNS, MOST_COLUMNS = 4, 6  # plots side by side where the axes say nothing, and at most
+
+
+def drawn_curves(study: Study, folder: Path) -> "Figure | None":
+    """Training and validation over the epochs, a plot a cell, all with the same axes; None without any epoch.
+
+    Args:
+        study: The study.
+        folder: Its folder; runs that are not finished are drawn as far as they are.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    curves = {run.folder: read_curves(folder / run.folder / "metrics.csv", study.curve) for run in study.runs}
+    values = [value for stages in curves.values() for stage in stages.values() for value in stage.values()]
+    if not values:
+        return None
+    cells, states = cells_of(study), read_states(study, folder)
+    columns = len(list(study.axes.values())[-1])
+    if len(study.axes) == 1 or not 1 < columns <= MOST_COLUMNS:
+        columns = min(COLUMNS, len(cells))
+    lines = math.ceil(len(cells) / columns)
+    figure = new_figure(max(6.0, 2.7 * columns), 1.0 + 1.9 * lines)
+    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    for axes in grid.flat[len(cells) :]:
+        axes.set_axis_off()
+    for axes, (labels, runs) in zip(grid.flat, cells.items(), strict=False):
+        plain(axes, named(labels, 19, 320))
+        known = [run for run in runs if any(curves[run.folder].values())]
+        if not known:
+            axes.text(0.5, 0.5, _lacking(runs, states, "no epoch yet"), transform=axes.transAxes, ha="center",
+                      va="center", fontsize=9, color="0.45")  # fmt: skip
+        for stage, label, color in STAGES:
+            _draw_seeds(axes, [curves[run.folder][stage] for run in known], label, color)
+        for run in known:
+            best = read_record(folder / run.folder / "record.json").get("best_epoch")
+            if best in curves[run.folder]["val"]:
+                axes.plot(best, curves[run.folder]["val"][best], "o", color=STAGES[1][2], markersize=5,
+                          markeredgecolor="white", markeredgewidth=0.7, zorder=4)  # fmt: skip
+    grid[0, 0].set_ylim(*_limits(values))
+    for axes in grid.flat[max(0, len(cells) - columns) : len(cells)]:  # the lowest of each column
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("epoch", fontsize=8)
+    low, high = grid[0, 0].get_xlim()
+    if high - low < 1:  # of a single epoch
+        grid[0, 0].set_xlim(low - 0.5, high + 0.5)
+    grid[0, 0].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    handles: dict[str, Artist] = {}
+    for axes in grid.flat:
+        drawn, names = axes.get_legend_handles_labels()
+        handles |= dict(zip(names, drawn, strict=True))
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2, frameon=False)
+    figure.suptitle(study.curve.partition("/")[2].replace("_", " "), x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return figure
+
+
+def drawn_bars(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | None":
+    """The headline and the best epoch of each cell, a bar each; None without any figure.
+
+    Args:
+        study: The study.
+        rows: What `studies.results.read_results` gives.
+        folder: The study's folder.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    headline = study.columns[0].figure
+    if rows[headline].isna().all():
+        return None
+    mixed, states = rows["definition"].nunique() > 1, read_states(study, folder)
+    bars: list[tuple[str, str, str, pd.DataFrame]] = []
+    for labels, runs in cells_of(study).items():
+        name = named(labels, 17, 480)
+        mine = rows[rows["cell"] == runs[0].cell] if runs else rows.iloc[:0]
+        if mine.empty:
+            bars.append((name, labels[0], _lacking(runs, states, "not measured yet"), mine))
+        bars += [(f"{name} ({letter})" if mixed else name, labels[0], "not known", those)
+                 for letter, those in mine.groupby("definition", sort=False)]  # fmt: skip
+    figure = new_figure(10, 1.0 + 0.3 * len(bars))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    first = next(iter(study.axes.values()))
+    colors = {label: "#{:02x}{:02x}{:02x}".format(*color_of(k)) for k, label in enumerate(first)}
+    for axes, column, title in ((left, headline, study.columns[0].title), (right, "best_epoch", "best epoch")):
+        plain(axes, title)
+        axes.grid(axis="x", color="0.92")
+        axes.grid(visible=False, axis="y")
+        axes.axvline(0, color="0.2", linewidth=0.8)
+        for place, (_, label, missing, those) in enumerate(bars):
+            _draw_bar(axes, place, those, column, colors[label], missing)
+        axes.margins(x=0.18)
+    if right.get_xlim()[1] < 1:
+        right.set_xlim(-0.05, 1)
+    right.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    left.set_yticks(range(len(bars)), [name for name, *_ in bars], fontsize=8)
+    left.set_ylim(len(bars) - 0.4, -0.6)
+    return figure
+
+
+def _lacking(runs: Sequence[Run], states: Mapping[Path, str], otherwise: str) -> str:
+    """Why a cell has nothing to be drawn."""
+    if not runs:
+        return "impossible"
+    return "failed" if all(states[run.folder] == "failed" for run in runs) else otherwise
+
+
+def read_curves(path: Path, curve: str) -> dict[str, dict[int, float]]:
+    """Values by epoch of a figure like `val/dice`, in training and in validation; an epoch's last row wins."""
+    found: dict[str, dict[int, float]] = {"train": {}, "val": {}}
+    for row in read_table(path):
+        for stage, values in found.items():
+            text = row.get(f"{stage}/{curve.partition('/')[2]}")
+            if text and math.isfinite(float(text)):
+                values[int(row["epoch"])] = float(text)
+    return found
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Empty figure of that size in inches, without any global state."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    return Figure(figsize=(width, height), dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06))
+
+
+def _draw_seeds(axes: "Axes", seeds: Sequence[Mapping[int, float]], label: str, color: str) -> None:
+    seeds = [values for values in seeds if values]
+    if not seeds:
+        return
+    common = sorted(set.intersection(*(set(values) for values in seeds)))
+    means = [sum(values[epoch] for values in seeds) / len(seeds) for epoch in common]
+    marker = "." if len(common) == 1 else ""
+    axes.plot(common, means, color=color, linewidth=1.5, label=label, marker=marker, zorder=3)
+    if len(seeds) > 1:
+        lowest, highest = ([choose(values[epoch] for values in seeds) for epoch in common] for choose in (min, max))
+        axes.fill_between(common, lowest, highest, color=color, alpha=0.2, linewidth=0)
+        for values in seeds:
+            rest = sorted(epoch for epoch in values if not common or epoch >= common[-1])
+            axes.plot(rest, [values[epoch] for epoch in rest], color=color, linewidth=0.7, alpha=0.6)
+
+
+def _draw_bar(axes: "Axes", place: int, rows: "pd.DataFrame", column: str, color: str, missing: str) -> None:
+    found = estimate(rows, column)
+    if found is None:
+        axes.text(0, place, f" {missing}", va="center", fontsize=8, color="0.45")
+        return
+    axes.barh(place, found.mean, height=0.62, color=color, alpha=0.75)
+    if found.seeds > 1:
+        values = rows[column].dropna().astype(float)
+        axes.plot(values, [place] * len(values), "o", color="0.2", markersize=2.5)
+    elif not math.isnan(found.low):
+        axes.plot([found.low, found.high], [place, place], color="0.2", linewidth=1)
+    text = f"{found.mean:.3f}" if abs(found.mean) < 2 else f"{found.mean:,.4g}"
+    if column == "best_epoch":
+        text = f"{found.mean:.1f}".removesuffix(".0")
+    # in a column of their own: beside a bar they would be read as a dot's
+    axes.text(
+        0.995, place, text, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8, color="0.3"
+    )
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Where the vertical axis begins and ends: single values far beyond all others, as of a first loss, are cut off."""
+    import numpy as np
+
+    low, high = np.percentile(values, (2, 98))
+    room = max(high - low, 1e-3)
+    low, high = max(min(values), low - room), min(max(values), high + room)
+    return low - 0.05 * room, high + 0.05 * room
+
+
+def named(labels: Sequence[str], size: int, width: float) -> str:
+    """Labels of a cell in one line of at most this many pixels, for letters of this size; long ones give way first."""
+    font = font_of(size)
+    room, shown = width - (len(labels) - 1) * font.getlength(" · "), dict.fromkeys(range(len(labels)), "")
+    for count, place in enumerate(sorted(shown, key=lambda place: font.getlength(labels[place]))):
+        shown[place] = shortened(labels[place], font, room / (len(labels) - count))
+        room -= font.getlength(shown[place])
+    return " · ".join(shown.values())
+
+
+def plain(axes: "Axes", title: str) -> None:
+    """Takes off what an axis does not need, and puts a title over its beginning."""
+    axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.92")
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)

@@ -1,5 +1,6 @@
 """What a study notes in its folder: which steps of a run have ended, which one failed, and whose folder it is."""
 
+import csv
 import json
 import os
 import shlex
@@ -7,11 +8,13 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ops.errors import StudyError
 from studies.plan import Run, Study
-from studies.results import read_record
-from studies.study_file import StudyError
+
+if TYPE_CHECKING:
+    pass
 
 NOTE = "study.json"  # in the study's folder, and another one in each run's
 LOG = "log.txt"
@@ -128,3 +131,17 @@ def _write(value: dict[str, Any], path: Path) -> None:
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file; none where it is missing."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing where it is missing."""
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return record

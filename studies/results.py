@@ -1,6 +1,5 @@
 """What the runs of a study came to: a row a run, and whether the rows were measured alike."""
 
-import csv
 import json
 import math
 import os
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from studies.plan import Run, Study
-from studies.study_file import RECORDED
+from studies.notes import read_record, read_table
+from studies.plan import RECORDED, Run, Study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,20 +91,6 @@ def machines(rows: "pd.DataFrame") -> list[str]:
         return []
     counts = "; ".join(f"{device}: {_named(rows, rows[devices == device])}" for device in dict.fromkeys(devices))
     return [f"Times and memory are of different machines; compare only those of one. {counts}."]
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file; none where it is missing."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where it is missing."""
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return record
 
 
 def _row(run: Run, folder: Path, figures: list[str]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from studies.plan import SHIPPED, Study
-from studies.study_file import StudyError, nearest
+from ops.errors import StudyError
+from studies.plan import SHIPPED, Study, nearest
 
 DEFAULT = SHIPPED / "slurm" / "default.yaml"
 NAME, COUNT = r"\w[\w.,+-]*", r"[1-9]\d*"

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drawing.page import NONE
 from studies.plan import Column, Run, Study, cells_of
 from studies.results import machines, mixed
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NONE = "-"
 COUNTS = ("best_epoch", "epochs", "parameters")
 RULE = (
     "Several seeds: mean ± standard deviation over seeds. One seed: the figure, and in brackets the 95 % interval of "

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from tasks.aesthetic_metrics import JudgementScores, VoteScores, judgement_of_mean, mean_vote, vote_spread
-from tasks.base import Batch, ImageTask, Meter, Step
-from tasks.checkpoints import ArgumentError
+from ops.errors import ArgumentError, WeightsError
+from tasks.base import Batch, ImageTask
 from tasks.losses import emd_loss
+from tasks.metrics.judgements import JudgementScores, VoteScores, judgement_of_mean, mean_vote, vote_spread
+from tasks.metrics.meter import Meter, Step
 from tasks.networks.aesthetics import judge, load_judge
-from tasks.networks.weights import WeightsError
 from tasks.remembered import Remembered
 
 

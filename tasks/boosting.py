@@ -18,18 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops.errors import TreesError
+
 if TYPE_CHECKING:
     from xgboost import Booster
 
 On = Literal["none", "predictions", "features"]
-
 OBJECTIVE = "binary:logistic"
 SUFFIXES = (".ubj", ".json")
 LEAST = 2.0**-24  # what float32 values lack of 1 that come next to it
-
-
-class TreesError(ValueError):
-    """Trees that were asked for cannot be had."""
 
 
 def fit_boosted(

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from ops.maps import resized_maps
-from tasks.base import Batch, ImageTask, Step
+from ops.errors import WeightsError
+from ops.windows import resized_maps
+from tasks.base import Batch, ImageTask
 from tasks.decision import Decision
 from tasks.losses import bce_dice_loss
-from tasks.metrics import DiceScores, PixelAveragePrecision
+from tasks.metrics.dice import DiceScores, PixelAveragePrecision
+from tasks.metrics.meter import Step
 from tasks.networks.backbones import Architecture, encoder_of, load_encoder, segmentation_network
-from tasks.networks.weights import WeightsError
 
 
 class CloudsTask(ImageTask):

@@ -15,13 +15,13 @@ from torchmetrics import Metric
 
 from ops.color import SCALE, luminance_and_chroma, to_rgb
 from ops.color_bins import TEMPERATURE, annealed_mean, soft_encoding
-from tasks.base import Batch, ImageTask, Step
-from tasks.color_floors import Floors
-from tasks.color_metrics import ColorScores, FloorScores
+from ops.errors import WeightsError
+from tasks.base import Batch, ImageTask
 from tasks.losses import bins_loss, chroma_loss
+from tasks.metrics.colors import FLOORS, ColorScores, Floors, FloorScores
+from tasks.metrics.meter import Step
 from tasks.networks.colorizer import Colorizer, Encoder
 from tasks.networks.extractor import Extractor
-from tasks.networks.weights import WeightsError
 from tasks.remembered import Remembered
 
 VECTORS = 4.0
@@ -53,6 +53,8 @@ class ColorizationTask(ImageTask):
     Raises:
         ValueError: There is no such encoder or extractor, or a number is out of its range.
     """
+
+    baselines = FLOORS
 
     def __init__(
         self,

@@ -11,12 +11,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torchmetrics import Metric
 
-from tasks.base import Batch, ImageTask, Step
+from tasks.base import Batch, ImageTask
 from tasks.losses import bce_loss
-from tasks.metrics import DiceScores
+from tasks.metrics.dice import DiceScores
+from tasks.metrics.meter import Step
+from tasks.metrics.pixels import PixelScores
 from tasks.networks.backbones import load_encoder, segmentation_network
 from tasks.networks.vgg_autoencoder import vgg_autoencoder
-from tasks.pixel_metrics import PixelScores
 
 Network = Literal["vgg10", "vgg12", "vgg16", "unet", "fpn", "pspnet"]
 COMPRESSED = ("vgg10", "vgg12")

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from torchmetrics import Metric
 
-from datamodules.drawn import Store
+from datamodules.decoded.windows import Store
 
 ROOT = Path(__file__).parents[1]
 # Their results are looked at, or have a size that depends on values.

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from tasks.__main__ import main
+from belvedere.__main__ import main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NAMES = sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")

@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch import nn
 
+from belvedere.__main__ import main
 from datamodules.clouds import CloudsDataModule
-from datamodules.samples import draw_clouds
-from tasks.__main__ import main
+from datamodules.samples.__main__ import draw_clouds
 from tasks.clouds import CloudsTask
 
 ROOT = Path(__file__).parents[1]
@@ -136,8 +136,8 @@ def test_two_processes_train_a_task_as_one_does(roads_root: Path, tmp_path: Path
     options = ["--config", "roads/vgg10", "--data.root", str(roads_root), "--data.window", "[64,64]", "--data.size",
                "[64,64]", "--trainer.max_epochs", "4", "--trainer.logger", "false", "--panels.pictures", "1",
                "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"]  # fmt: skip
-    run_python("-m", "tasks", "fit", *options, "--data.batch_size", "6", "--output", str(tmp_path / "one"))
-    run_python("-m", "tasks", "fit", *options, "--data.batch_size", "3", "--output", str(tmp_path / "two"), *TWO)
+    run_python("-m", "belvedere", "fit", *options, "--data.batch_size", "6", "--output", str(tmp_path / "one"))
+    run_python("-m", "belvedere", "fit", *options, "--data.batch_size", "3", "--output", str(tmp_path / "two"), *TWO)
     one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("one", "two"))
     assert one["global_step"] == two["global_step"] == 4
     # RMSprop divides by gradients that are next to nothing, and rounding with them: 2e-5
@@ -163,7 +163,7 @@ def test_two_processes_measure_the_loss_around_gaps_as_one(
 def test_belvedere_tests_31_pictures_on_two_devices_as_on_one(checkpoint: Path, tmp_path: Path) -> None:
     options = ["--ckpt_path", str(checkpoint), "--data.batch_size", "5", "--data.leave_out_gaps", "false"]
     assert main(["test", *options, "--output", str(tmp_path / "one")]) == 0
-    run_python("-m", "tasks", "test", *options, "--output", str(tmp_path / "two"), *TWO)
+    run_python("-m", "belvedere", "test", *options, "--output", str(tmp_path / "two"), *TWO)
     one, two = (figures(tmp_path / name / "metrics.csv") for name in ("one", "two"))
     assert two == pytest.approx(one, abs=TOLERANCE)
     assert len(one) == 13
@@ -177,7 +177,7 @@ def test_belvedere_tests_31_pictures_on_two_devices_as_on_one(checkpoint: Path, 
 def test_fewer_pictures_than_processes_are_refused(checkpoint: Path, root: Path, tmp_path: Path) -> None:
     picture = next((root / "test_images").iterdir())
     options = ["--ckpt_path", str(checkpoint), "--data.pictures", str(picture), "--output", str(tmp_path), *TWO]
-    code, errors = run_python("-m", "tasks", "predict", *options, check=False)
+    code, errors = run_python("-m", "belvedere", "predict", *options, check=False)
     assert code == 2
     assert "predict has fewer pictures than there are processes: 1 for 2" in errors
     assert "Traceback" not in errors
@@ -185,7 +185,7 @@ def test_fewer_pictures_than_processes_are_refused(checkpoint: Path, root: Path,
 
 @pytest.mark.slow
 def test_two_processes_leave_one_record(root: Path, checkpoint: Path, tmp_path: Path) -> None:
-    run_python("-m", "tasks", "fit", *SMALL, "--data.root", str(root), "--output", str(tmp_path), *TWO)
+    run_python("-m", "belvedere", "fit", *SMALL, "--data.root", str(root), "--output", str(tmp_path), *TWO)
     one, two = (json.loads((run / "record.json").read_text()) for run in (checkpoint.parents[1], tmp_path))
     assert (one["processes"], two["processes"]) == (1, 2)
     assert min(two["seconds"], two["peak_bytes"]) > 0
@@ -198,7 +198,9 @@ def test_two_processes_leave_one_record(root: Path, checkpoint: Path, tmp_path: 
 @pytest.mark.slow
 def test_two_processes_stop_early_and_keep_the_best_together(root: Path, tmp_path: Path) -> None:
     options = ["--data.root", str(root), "--early_stopping.patience", "2", "--model.optimizer.lr", "0"]
-    run_python("-m", "tasks", "fit", *SMALL, *options, "--trainer.max_epochs", "20", "--output", str(tmp_path), *TWO)
+    run_python(
+        "-m", "belvedere", "fit", *SMALL, *options, "--trainer.max_epochs", "20", "--output", str(tmp_path), *TWO
+    )
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["processes"] == 2
     assert record["epochs"] == record["best_epoch"] + 1 + 2 < 20

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.__main__ import main
-from tasks.metrics import PixelAveragePrecision
+from belvedere.__main__ import main
+from tasks.metrics.dice import PixelAveragePrecision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -31,7 +31,7 @@ class Training(subprocess.Popen[bytes]):
         arguments = [*OPTIONS, "--config", str(config), "--data.root", str(root), "--output", str(output), *options]
         variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "JSONARGPARSE_DEPRECATION_WARNINGS": "off"}
         with self.log.open("ab") as log:
-            super().__init__([sys.executable, "-m", "tasks", "fit", *arguments], stdout=log, stderr=log,
+            super().__init__([sys.executable, "-m", "belvedere", "fit", *arguments], stdout=log, stderr=log,
                              env=os.environ | variables | environment, cwd=output.parent)  # fmt: skip
 
     def until(self, done: Callable[[], bool]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.__main__ import main
+from belvedere.__main__ import main
 from tasks.base import ImageTask
 
 CSV = "trainer: {logger: [{class_path: callbacks.loggers.CSVLogger}]}"

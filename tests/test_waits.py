@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.drawn import Store
-from tasks.__main__ import main
-from tasks.metrics import scattered
+from belvedere.__main__ import main
+from datamodules.decoded.windows import Store
+from tasks.metrics.dice import scattered
 from tests.followed import Followed, StepsFollowed
 from tests.test_gpu import CSV_ONLY, RUNS
 
@@ -38,7 +38,7 @@ def test_no_training_step_makes_the_host_wait(
     followed: list[StepsFollowed] = []
     real = StepsFollowed.on_fit_start
     monkeypatch.setattr(StepsFollowed, "on_fit_start", lambda self, *given: (followed.append(self), real(self, *given)))
-    monkeypatch.setattr("tasks.metrics.counted", scattered)  # as on a device
+    monkeypatch.setattr("tasks.metrics.dice.counted", scattered)  # as on a device
     monkeypatch.setattr(Store, "to", Store.to)  # which is wrapped, and is itself again afterwards
     root: Any = request.getfixturevalue(f"{word}_root")
     options = ["--data.root", str(root), "--data.batch_size", "4", "--data.num_workers", "0", "--output", str(tmp_path),

@@ -18,6 +18,6 @@ gpus=${GPUS:-4}                    # of a node
 head=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "$gpus" \
   --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$head:$((20000 + SLURM_JOB_ID % 10000))" \
-  -m tasks fit --config ddp "$@" \
+  -m belvedere fit --config ddp "$@" \
   --trainer.num_nodes "$SLURM_NNODES" --trainer.devices "$gpus" \
   --output "runs/$SLURM_JOB_NAME-$SLURM_JOB_ID" --resume auto

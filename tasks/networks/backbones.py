@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from ops.errors import WeightsError
 from tasks.networks.layers import AnySize, Normalize, remove_unused
-from tasks.networks.weights import WeightsError, fill_weights, given_path, hub_weights, read_weights
+from tasks.networks.weights import fill_weights, given_path, hub_weights, read_weights
 
 Architecture = Literal["unet", "pspnet", "fpn"]
 

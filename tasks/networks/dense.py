@@ -8,21 +8,17 @@ import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops.errors import NoDenseFormError
 from tasks.networks.layers import Normalize
 from tasks.networks.window_classifier import Grey
 
 Step = Callable[[Tensor], Tensor]
-
 # What makes a value of the values at the same place, by the same rule at every place.
 PIXELWISE = (Normalize, Grey, nn.Identity, nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid,
              nn.Tanh)  # fmt: skip
 NORMALIZATION = (nn.BatchNorm1d, nn.BatchNorm2d)
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 INSTEAD = "Classify windows one by one, at a stride of 2 or 4 to save time."
-
-
-class NoDenseFormError(ValueError):
-    """The network has no dense form that equals it at every window."""
 
 
 class DenseForm(nn.Module):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops.errors import WeightsError
 from tasks.networks.backbones import EXTRACTORS, feature_extractor, timm_card, timm_classifier
-from tasks.networks.weights import CLASSIFIER, WeightsError, fill_weights, hub_weights, read_weights
+from tasks.networks.weights import CLASSIFIER, fill_weights, hub_weights, read_weights
 
 CLASSES = 1000  # of ImageNet
 SIDES = {"vgg16": 224, "resnet50": 224, "resnet50_v1": 224, "inception_resnet_v2": 299}  # of pictures, in pixels

@@ -6,11 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ops.errors import WeightsError
+
 CLASSIFIER = ("fc.", "classifier.", "last_linear.", "head.", "classif.")  # heads that a weights file may carry
-
-
-class WeightsError(ValueError):
-    """Weights that were asked for cannot be had or do not fit."""
 
 
 def fill_weights(

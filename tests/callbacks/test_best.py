@@ -10,8 +10,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, TrainingError
+from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary
 from callbacks.resuming import LastCheckpoint
+from ops.errors import TrainingError
 
 STEPS = 3  # batches an epoch
 

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader
 
 from callbacks.best import BestCheckpoint
 from callbacks.boosting import BoostedTrees
+from ops.errors import TreesError
 from tasks import boosting
 from tasks.avalanches import AvalanchesTask
-from tasks.boosting import TreesError
 
 
 class Windows(LightningDataModule):

@@ -17,16 +17,16 @@ from datamodules.base import ImageDataModule
 from datamodules.clouds import CloudsDataModule
 from datamodules.colorization import ColorizationDataModule
 from datamodules.roads import RoadsDataModule
-from tasks.aesthetic_metrics import JudgementScores, VoteScores
 from tasks.aesthetics import AestheticsTask
 from tasks.avalanches import AvalanchesTask
-from tasks.base import Batch, ImageTask, Meter, Step
-from tasks.boundary_metrics import BoundaryDistance
+from tasks.base import Batch, ImageTask
 from tasks.clouds import CloudsTask
-from tasks.color_metrics import ColorScores
 from tasks.colorization import ColorizationTask
-from tasks.metrics import DiceScores, PixelAveragePrecision
-from tasks.pixel_metrics import PixelScores
+from tasks.metrics.colors import ColorScores
+from tasks.metrics.dice import DiceScores, PixelAveragePrecision
+from tasks.metrics.judgements import JudgementScores, VoteScores
+from tasks.metrics.meter import Meter, Step
+from tasks.metrics.pixels import BoundaryDistance, PixelScores
 from tasks.roads import RoadsTask
 
 CLASSES = ("Fish", "Flower")

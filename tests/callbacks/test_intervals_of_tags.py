@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from callbacks.intervals import Intervals, bootstrap, pictures_of
-from tasks.aesthetic_metrics import JudgementScores
-from tasks.base import Batch, ImageTask, Meter, States, Step
+from tasks.base import Batch, ImageTask
+from tasks.metrics.judgements import JudgementScores
+from tasks.metrics.meter import Meter, States, Step
 
 TAGS = ("Sea", "Sky")
 # two professional shots, two snapshots, all judged rightly; only professional shots have the tag Sea

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from callbacks import drawing
 from callbacks.panels import Panels
-from tasks.base import Batch, ImageTask, Step
+from drawing import pictures as drawing
+from tasks.base import Batch, ImageTask
+from tasks.metrics.meter import Step
 
 
 class Tiny(ImageTask):

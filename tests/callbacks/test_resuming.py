@@ -9,11 +9,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from callbacks.preemption import CODE, Preemption, requeued
-from callbacks.resuming import LastCheckpoint
-from tasks import signals
-from tasks.base import Batch, ImageTask, Step
-from tasks.metrics import DiceScores
+from callbacks import signals
+from callbacks.resuming import CODE, LastCheckpoint, Preemption, requeued
+from tasks.base import Batch, ImageTask
+from tasks.metrics.dice import DiceScores
+from tasks.metrics.meter import Step
 
 STEPS = 4  # batches an epoch
 

@@ -9,9 +9,9 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from datamodules.aesthetics import AestheticsDataModule
-from datamodules.scored_pictures import read_square
-from datamodules.votes import mean_votes, median_votes
-from datamodules.votes_files import read_votes
+from datamodules.votes.files import read_votes
+from datamodules.votes.pictures import read_square
+from datamodules.votes.votes import mean_votes, median_votes
 
 SPLITS = ("train", "val", "test")
 COUNT = 60

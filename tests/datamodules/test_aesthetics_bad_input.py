@@ -10,7 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from datamodules.aesthetics import AestheticsDataModule
-from datamodules.files import DataError
+from datamodules.describe.aesthetics import problems
+from ops.errors import DataError
 
 COUNT = 40
 
@@ -125,10 +126,10 @@ def test_more_than_a_share_of_missing_pictures_is_refused_and_a_larger_share_is_
         trained(module(root), tmp_path / "run")
     described = module(root)
     described.folder = tmp_path / "run"  # with the same list in the same place it says the same
-    assert described.problems() == caught.value.problems
+    assert problems(described) == caught.value.problems
     assert list(listed(tmp_path / "run" / "unusable.csv")) == ["03.png", "04.png", "05.png"]
     assert list(module(root, missing_share=0.1).checked().problems) == ["03.png", "04.png", "05.png"]
-    assert module(root, missing_share=0.1).problems() == []
+    assert problems(module(root, missing_share=0.1)) == []
 
 
 def test_unreadable_pictures_count_with_the_missing_ones(root: Path) -> None:
@@ -137,7 +138,7 @@ def test_unreadable_pictures_count_with_the_missing_ones(root: Path) -> None:
     with pytest.raises(DataError, match="3 of 40 pictures"):
         module(root).checked()
     assert list(module(root, open_all=False).checked().problems) == ["03.png"]
-    [problem] = module(root, open_all=False).problems()  # describe opens all
+    [problem] = problems(module(root, open_all=False))  # describe opens all
     assert all(name in problem for name in ("03.png", "10.png", "11.png"))
 
 
@@ -165,7 +166,7 @@ def test_test_pictures_must_not_be_trained_on(root: Path) -> None:
 
 def test_all_that_is_wrong_is_told_at_once(root: Path) -> None:
     (root / "tags.csv").write_text("image,tag\n99.png,Family\n")
-    found = module(root, threshold=3, test_list="none.txt").problems()
+    found = problems(module(root, threshold=3, test_list="none.txt"))
     assert len(found) == 3
     for part in ("99.png", "none.txt could not be read", "the threshold is 3, and votes are 1 to 3; a number between"):
         assert any(part in problem for problem in found)
@@ -245,4 +246,4 @@ def test_pictures_to_predict_need_no_votes(root: Path, tmp_path: Path) -> None:
     assert single.datasets["predict"].names == ["one.png"]
     with pytest.raises(DataError, match=r"Photographs of your own are judged: --data\.pictures"):
         module(root).setup("predict")
-    assert any("nothing" in problem for problem in module(root, pictures=tmp_path / "nothing").problems())
+    assert any("nothing" in problem for problem in problems(module(root, pictures=tmp_path / "nothing")))

@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from datamodules.avalanches import AvalanchesDataModule
-from datamodules.files import DataError
-from ops.flips import flip_by_seed
+from ops.augment import flip_by_seed
+from ops.errors import DataError
 
 SIZE = (24, 36)
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from datamodules.avalanches import AvalanchesDataModule
-from datamodules.files import DataError
+from ops.errors import DataError
 
 HEADER = "image,x0,y0,x1,y1\n"
 

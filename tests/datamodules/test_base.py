@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.base import ImageDataModule, Study
-from datamodules.files import DataError
+from datamodules.base import ImageDataModule
+from datamodules.describe.study import Study
 from datamodules.loaders import Samples, sample_seed
-from ops.flips import flip_by_seed
+from ops.augment import flip_by_seed
+from ops.errors import DataError
 
 NAMES = [f"{number:03}.jpg" for number in range(50)]
 NOISE = torch.randint(0, 256, (50, 3, 6, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from datamodules import decoded
 from datamodules.clouds import CloudsDataModule
-from datamodules.files import DataError
-from ops.gaps import seen
+from datamodules.decoded import whole as decoded
+from ops.errors import DataError
+from ops.pictures import seen
 from ops.rle import decode
 
 CLASSES = ["Fish", "Flower", "Gravel", "Sugar"]

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from datamodules.clouds import CloudsDataModule
-from datamodules.files import DataError
 from datamodules.loaders import Samples
+from ops.errors import DataError
 
 RAMP = np.linspace(0, 255, 40 * 60 * 3).reshape(40, 60, 3).round().astype(np.uint8)
 

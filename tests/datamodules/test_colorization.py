@@ -8,8 +8,9 @@ from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from datamodules.colorization import ColorizationDataModule
-from datamodules.files import DataError
-from ops.letterbox import valid_pixels
+from datamodules.describe.colorization import problems
+from ops.errors import DataError
+from ops.pictures import valid_pixels
 
 NAMES = [f"{artist}/{index}.png" for artist in "abcdef" for index in range(2)]
 
@@ -173,8 +174,8 @@ def test_unusable_pictures_are_refused_by_name_or_skipped(root: Path) -> None:
     assert [problem.split(" is truncated")[0] for problem in caught.value.problems] == [
         str(root / "images" / name) for name in ("a/0.png", "c/1.png")
     ]
-    assert ColorizationDataModule(root, size=32).problems() == caught.value.problems
-    assert ColorizationDataModule(root, size=32, unreadable="skip").problems() == []
+    assert problems(ColorizationDataModule(root, size=32)) == caught.value.problems
+    assert problems(ColorizationDataModule(root, size=32, unreadable="skip")) == []
     with pytest.warns(UserWarning, match=r"2 pictures of .* are left out:\n  - .*a/0\.png is truncated"):
         names = splits(ColorizationDataModule(root, size=32, unreadable="skip"))
     assert names == before
@@ -187,8 +188,8 @@ def test_a_split_without_a_usable_picture_is_told(root: Path) -> None:
     (root / "splits.csv").write_text("name,split\na/0.png,train\nb/0.png,val\n")
     truncated(root / "images" / "b/0.png")
     data = ColorizationDataModule(root, size=32, unreadable="skip")
-    assert len(data.problems()) == 1
-    assert data.problems()[0].startswith("None of the 1 pictures of the split 'val' can be used: ")
+    assert len(problems(data)) == 1
+    assert problems(data)[0].startswith("None of the 1 pictures of the split 'val' can be used: ")
 
 
 def test_a_missing_data_set_is_shown_how_it_should_be(tmp_path: Path) -> None:

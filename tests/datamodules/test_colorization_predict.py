@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from datamodules.colorization import ColorizationDataModule
-from datamodules.files import DataError
-from ops.letterbox import letterboxed, valid_pixels
+from ops.errors import DataError
+from ops.pictures import letterboxed, valid_pixels
 
 NAMES = ["1901/1.png", "1901/2.png", "1902/1.png", "3.png"]
 BOXES = [[0, 8, 48, 32], [8, 0, 32, 48], [0, 8, 48, 32], [8, 0, 32, 48]]

@@ -5,8 +5,8 @@ from itertools import chain, product
 import pytest
 import torch
 
-from datamodules.files import DataError
 from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, sample_seed
+from ops.errors import DataError
 
 SIZES = [1, 2, 3, 7, 24, 33, 97]
 

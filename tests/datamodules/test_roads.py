@@ -8,8 +8,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from datamodules.files import DataError
+from datamodules.describe.roads import problems
 from datamodules.roads import RoadsDataModule
+from ops.errors import DataError
 from ops.filters import filtered
 
 
@@ -165,7 +166,7 @@ def test_wrong_categories_are_all_told(tmp_path: Path) -> None:
     table = root / "categories.csv"
     table.write_text("image,category\nr0000.png,road\ngone.png,road\nr0000.png,road\nr0001.png,\n")
     data = RoadsDataModule(root, size=(8, 8))
-    assert data.problems() == [
+    assert problems(data) == [
         f"{table}, row 3: there is no picture 'gone.png' in {root}/images. Remove the row.",
         f"{table}, row 4: 'r0000.png' has a row already. Remove one of them.",
         f"{table}, row 5: 'r0001.png' has no category. Name one.",

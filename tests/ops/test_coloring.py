@@ -11,7 +11,7 @@ from torch.nn import functional
 import ops.coloring
 from ops.color import luminance_and_chroma, to_rgb
 from ops.coloring import colored, grey, has_colors, pixels
-from ops.letterbox import box, cropped, letterboxed
+from ops.pictures import box, cropped, letterboxed
 
 Picture = NDArray[np.uint8]
 HOST = torch.device("cpu")

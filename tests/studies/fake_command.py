@@ -1,4 +1,4 @@
-"""Stands in for `python -m tasks` where a study's processes are tested: leaves what a run leaves, in a moment.
+"""Stands in for `python -m belvedere` where a study's processes are tested: leaves what a run leaves, in a moment.
 
 `--model.act` says what it does: `fails` and `fails_test` end with an error, `slow` keeps training until it is ended,
 after its first checkpoint if $CHECKPOINT is set, `gives_way` ends as a training that was asked to; none of these once

@@ -8,11 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from belvedere.__main__ import HELP, main
+from ops.errors import StudyError
 from studies import running
 from studies.command import Typed, read_typed
 from studies.plan import SHIPPED
-from studies.study_file import StudyError
-from tasks.__main__ import HELP, main
 
 ROOT = Path(__file__).parents[2]
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_command.py")))
@@ -104,7 +104,7 @@ def test_the_state_is_told_from_disk_at_once(place: Path) -> None:
     main(["study", "quokka", "--axes.network", "Two"])
     code = """
 import sys
-from tasks.__main__ import main
+from belvedere.__main__ import main
 code = main(["study", "quokka", "--status"])
 print(code, "torch" in sys.modules or "matplotlib" in sys.modules)
 """

@@ -7,9 +7,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from callbacks.drawing import font_of
-from studies.figures import drawn_panel, write_figures
-from studies.plots import drawn_bars, drawn_curves, named, read_curves
+from drawing.pictures import font_of
+from studies.figures import drawn_bars, drawn_curves, drawn_panel, named, read_curves, write_figures
 from studies.results import read_results
 
 Make = Callable[..., Any]

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from studies.plan import read_study
-from studies.processes import is_locked, locked
-from studies.running import state
+from studies.running import is_locked, locked, state
 
 ROOT = Path(__file__).parents[2]
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_command.py")))
@@ -25,12 +24,12 @@ STUDY = f"""
 import signal
 import sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts with & ignore it
-from studies import processes, running
+from studies import running
 from studies.command import study
 running.PROGRAM, running.PATIENCE = {FAKE!r}, 1
 if "--orphans" in sys.argv:
     sys.argv.remove("--orphans")
-    processes._end_with = lambda parent: None  # as where the system cannot end a child with its parent
+    running._end_with = lambda parent: None  # as where the system cannot end a child with its parent
 sys.exit(study(sys.argv[1:]))
 """
 Start = Callable[..., subprocess.Popen[str]]

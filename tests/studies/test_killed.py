@@ -42,7 +42,7 @@ panel: predict-*/overlays/*.jpg
 # The command line of a run, which kills its study before it takes a certain step.
 KILLING = f"""
 import os, signal, sys, time
-from tasks.__main__ import main
+from belvedere.__main__ import main
 from tasks.base import ImageTask
 
 kept = ImageTask.on_train_batch_start
@@ -81,7 +81,7 @@ def study(place: Path, clouds_root: Path) -> Callable[..., subprocess.CompletedP
     """Runs the study in a process of its own."""
 
     def run(*typed: str, code: str = "", kill_at: int = 0) -> subprocess.CompletedProcess[str]:
-        started = ["-c", code] if code else ["-m", "tasks", "study"]
+        started = ["-c", code] if code else ["-m", "belvedere", "study"]
         command = [sys.executable, *started, "quokka", "--data.root", str(clouds_root), *typed]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "KILL_AT": str(kill_at),
                                     "WANDB_MODE": "offline"}  # fmt: skip

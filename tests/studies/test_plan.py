@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from belvedere.__main__ import main
 from studies.plan import SHIPPED, Run, StudyError, cells_of, find_study, read_study
-from tasks.__main__ import main
 
 Write = Callable[..., Path]
 

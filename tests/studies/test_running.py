@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
+from ops.errors import StudyError
 from studies import running
 from studies.notes import check_folder, claim, has_checkpoint, read_note
 from studies.plan import Study, read_study
-from studies.processes import locked
-from studies.running import failure, run_study, state
-from studies.study_file import StudyError
+from studies.running import failure, locked, run_study, state
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_command.py")))
 FILE = """

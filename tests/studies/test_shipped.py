@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from belvedere.__main__ import main
+from belvedere.arguments import expanded, find_config
 from studies.plan import SHIPPED, Run, Study, read_study
-from tasks.__main__ import main
 from tasks.aesthetics import AestheticsTask
-from tasks.arguments import expanded, find_config
 from tasks.avalanches import AvalanchesTask
 from tasks.base import ImageTask
 from tasks.clouds import CloudsTask

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from ops.errors import StudyError
 from studies.plan import read_study
 from studies.slurm import DEFAULT, array_script
-from studies.study_file import StudyError
 
 Write = Callable[..., Path]
 

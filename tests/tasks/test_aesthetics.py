@@ -9,10 +9,10 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from ops.errors import WeightsError
 from tasks.aesthetics import AestheticsTask
 from tasks.base import Batch
 from tasks.networks.aesthetics import Judge
-from tasks.networks.weights import WeightsError
 
 JUDGEMENT = {"loss", "accuracy", "balanced_accuracy", "auc", "majority"}
 VOTES = {"srcc", "plcc", "emd", "emd2"}

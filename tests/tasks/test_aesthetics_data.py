@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from datamodules.aesthetics import AestheticsDataModule
+from ops.errors import ArgumentError
 from tasks.aesthetics import AestheticsTask
-from tasks.checkpoints import ArgumentError
 from tasks.networks.aesthetics import Judge
 
 NORMALISED = "mobilenetv3_small_050"  # by batch statistics

@@ -10,10 +10,10 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ops.errors import WeightsError
 from tasks import boosting
 from tasks.avalanches import AvalanchesTask
 from tasks.base import Batch
-from tasks.networks.weights import WeightsError
 
 WINDOWS = {"loss", "accuracy", "balanced_accuracy", "auprc"}
 PICTURES = WINDOWS | {"dice", "dice_positive", "iou", "hausdorff95"}

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from tasks.base import Batch, ImageTask, Step
+from tasks.base import Batch, ImageTask
+from tasks.metrics.meter import Step
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:

@@ -9,11 +9,11 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datamodules.sample_clouds import CLOUD_CLASSES, cloud_picture
+from datamodules.samples.clouds import CLOUD_CLASSES, cloud_picture
+from ops.errors import WeightsError
 from tasks.base import Batch
 from tasks.clouds import CloudsTask
 from tasks.networks.backbones import encoder_of
-from tasks.networks.weights import WeightsError
 
 SCORES = ("dice", "dice_positive", "dice_global", "auprc")
 NAMES = {"loss", *SCORES} | {f"{score}_{name.lower()}" for score in ("dice", "auprc") for name in CLOUD_CLASSES}

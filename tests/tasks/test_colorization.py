@@ -11,11 +11,11 @@ from torch.utils.data import DataLoader
 
 from ops.color import luminance_and_chroma, to_rgb
 from ops.color_bins import annealed_mean, rebalancing, smoothed
+from ops.errors import WeightsError
 from tasks.base import Batch
-from tasks.color_floors import FLOORS
 from tasks.colorization import ColorizationTask
+from tasks.metrics.colors import FLOORS
 from tasks.networks.extractor import Extractor
-from tasks.networks.weights import WeightsError
 
 SCORES = ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness", "colorfulness_true", "colorfulness_difference")
 FLOOR_SCORES = [f"{floor}_{name}" for floor in FLOORS for name in ("psnr", "delta_e76", "delta_e2000")]

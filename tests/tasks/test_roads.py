@@ -9,9 +9,9 @@ from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from datamodules.sample_roads import road_tile
+from datamodules.samples.roads import road_tile
+from ops.errors import WeightsError
 from tasks.base import Batch
-from tasks.networks.weights import WeightsError
 from tasks.roads import RoadsTask
 
 SCORES = ("dice", "dice_positive", "f_measure", "precision", "recall", "specificity", "accuracy", "iou")

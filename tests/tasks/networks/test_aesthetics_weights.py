@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights, VGG16_Weights, alexnet, vgg16
 from torchvision.transforms.functional import normalize, to_tensor
 
+from ops.errors import WeightsError
 from tasks.networks import aesthetics
 from tasks.networks.aesthetics import FILES, LIBRARY, Judge, judge, load_judge
-from tasks.networks.weights import WeightsError
 
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SMALL = "mobilenetv3_small_050"

@@ -9,9 +9,9 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ops.errors import WeightsError
 from tasks.networks import backbones
 from tasks.networks.backbones import encoder_of, load_encoder, segmentation_network
-from tasks.networks.weights import WeightsError
 
 # architectures.md, section 5: counted without the encoder layers that PSPNet never uses
 COUNTS = {

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.networks.dense import DenseForm, NoDenseFormError
+from ops.errors import NoDenseFormError
+from tasks.networks.dense import DenseForm
 from tasks.networks.layers import Normalize
 from tasks.networks.window_classifier import window_classifier
 

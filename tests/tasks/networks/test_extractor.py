@@ -10,10 +10,10 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ops.errors import WeightsError
 from tasks.networks import extractor
 from tasks.networks.backbones import EXTRACTORS, load_features
 from tasks.networks.extractor import REPOSITORIES, SIDES, Extractor
-from tasks.networks.weights import WeightsError
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, resnet50, vgg16
 from torchvision.transforms.functional import normalize, to_tensor
 
+from ops.errors import WeightsError
 from tasks.networks.extractor import Extractor
-from tasks.networks.weights import WeightsError
 
 
 def saved(path: Path, weights: dict[str, Tensor]) -> Path:

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.transforms.functional import normalize, resize
 
+from ops.errors import WeightsError
 from tasks.networks.backbones import timm_classifier
 from tasks.networks.extractor import Extractor
-from tasks.networks.weights import WeightsError
 
 SMALL = "mobilenetv3_small_050"
 SMALL_ONES = (

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from torchvision.models import vgg16
 from torchvision.transforms.functional import normalize, to_tensor
 
+from ops.errors import WeightsError
 from tasks.networks import backbones
 from tasks.networks.backbones import encoder_of, load_weights
 from tasks.networks.vgg_autoencoder import vgg_autoencoder
-from tasks.networks.weights import WeightsError
 
 NAMES = ("vgg10", "vgg12", "vgg16")
 COUNTS = {"vgg10": 5_460_097, "vgg12": 9_590_145, "vgg16": 17_847_409}  # architectures.md, section 1

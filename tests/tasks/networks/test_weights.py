@@ -5,8 +5,9 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
+from ops.errors import WeightsError
 from tasks.networks import weights
-from tasks.networks.weights import WeightsError, fill_weights, read_weights
+from tasks.networks.weights import fill_weights, read_weights
 
 
 def test_a_module_is_filled_from_half_precision_with_its_own_tensors_only() -> None:

@@ -1,0 +1,50 @@
+"""Writes and prints a data set's study: what `belvedere describe` ends with."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from drawing.charts import draw_study
+from drawing.pictures import panel, save_picture
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+
+def write_study(
+    tables: "Mapping[str, pd.DataFrame]",
+    charts: "Mapping[str, pd.Series[Any]]",
+    examples: "Sequence[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]",
+    classes: Sequence[str],
+    panels: "Mapping[str, tuple[list[str], list[list[NDArray[np.uint8]]]]]",
+    folder: Path,
+) -> list[Path]:
+    """Writes each table as CSV, charts and examples as one picture, panels as others; prints the first table.
+
+    Args:
+        tables: By name; the first is the summary.
+        charts: By title: index = bins, values = heights.
+        examples: Title, picture uint8 (H, W, 3) and masks bool (K, H, W).
+        classes: Names of the K classes.
+        panels: By name: titles of columns, and rows of pictures.
+        folder: Where they go.
+
+    Returns:
+        The files written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index, (name, table) in enumerate(tables.items()):
+        if index == 0:
+            print(table.to_string(index=False, na_rep="-"))
+        path = folder / f"{name}.csv"
+        table.to_csv(path, index=False)
+        paths.append(path)
+    draw_study(charts, examples, classes, folder / "study.png")
+    paths.append(folder / "study.png")
+    for name, (titles, rows) in panels.items():
+        paths.append(folder / f"{name}.png")
+        save_picture(panel(rows, titles), paths[-1])
+    return paths

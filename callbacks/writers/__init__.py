@@ -1,0 +1,1 @@
+"""Writers of what `predict` found: one that puts images together, and formats."""

@@ -1,0 +1,88 @@
+"""Mask pictures whose rows come a few at a time."""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ops.atomic import replacing
+
+Mask = NDArray[np.bool_]
+
+
+@contextmanager
+def mask_file(path: Path, size: tuple[int, int]) -> Iterator[Callable[[Mask], None]]:
+    """Yields a function that appends rows (n, W) to a PNG of 0 and 255; the file has its name once it is whole.
+
+    Pillow and OpenCV write whole pictures only. See "Portable Network Graphics Specification", 3rd edition, W3C 2025.
+
+    Args:
+        path: Where the PNG will be.
+        size: Height and width of the mask.
+
+    Raises:
+        ValueError: More or fewer rows came than the mask has, or they are not as wide.
+    """
+    rows, packer = 0, zlib.compressobj()
+
+    def append(band: Mask) -> None:
+        nonlocal rows
+        rows += len(band)
+        if band.shape[1] != size[1] or rows > size[0]:
+            raise ValueError(f"{rows} rows of {band.shape[1]} pixels for a mask of {size}; give each of its rows once")
+        lines = np.zeros((len(band), 1 + size[1]), np.uint8)  # a line begins with the number of its filter, 0 for none
+        np.multiply(band, 255, out=lines[:, 1:], dtype=np.uint8, casting="unsafe")
+        if data := packer.compress(lines.data):
+            _chunk(file, b"IDAT", data)
+
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        # 8 bits of grey, deflated, filters line by line, not interlaced
+        _chunk(file, b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8, 0, 0, 0, 0))
+        yield append
+        if rows != size[0]:
+            raise ValueError(f"{rows} rows for a mask of {size}; give each of its rows once")
+        _chunk(file, b"IDAT", packer.flush())
+        _chunk(file, b"IEND", b"")
+
+
+def _chunk(file: IO[bytes], kind: bytes, data: bytes) -> None:
+    file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+
+
+class ReducedMask:
+    """A mask at another size, each pixel taken from its nearest, as `drawing.pictures.scaled_masks` does it.
+
+    Args:
+        size: Height and width of the mask.
+        reduced: Height and width of the result.
+
+    Attributes:
+        mask: The result (h, w), whole when all rows have come.
+        present: Whether any pixel of the rows so far is marked, taken or not.
+    """
+
+    def __init__(self, size: tuple[int, int], reduced: tuple[int, int]) -> None:
+        self.rows, self.columns = (_nearest(*lengths) for lengths in zip(size, reduced, strict=True))
+        self.mask = np.zeros(reduced, np.bool_)
+        self.top, self.present = 0, False
+
+    def add(self, band: Mask) -> None:
+        """Adds the next rows (n, W)."""
+        first, last = np.searchsorted(self.rows, [self.top, self.top + len(band)])
+        self.mask[first:last] = band[self.rows[first:last] - self.top][:, self.columns]
+        self.present = self.present or bool(band.any())
+        self.top += len(band)
+
+
+def _nearest(length: int, reduced: int) -> NDArray[np.int32]:
+    """Which pixels OpenCV takes along a side."""
+    side = np.arange(length, dtype=np.int32)[None]
+    taken: NDArray[np.int32] = cv2.resize(side, (reduced, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
+    return taken

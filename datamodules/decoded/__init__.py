@@ -1,0 +1,1 @@
+"""Datasets decoded into the cache, and samples made of them."""

@@ -1,0 +1,1 @@
+"""What `belvedere describe` checks and shows, a module per task."""

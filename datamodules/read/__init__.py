@@ -1,0 +1,1 @@
+"""Readers of files: images, masks, tables, and the cache."""

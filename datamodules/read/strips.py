@@ -1,0 +1,197 @@
+"""Pictures read from the top, a few rows at a time, so that memory holds a strip of them, whatever their height."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from datamodules.read.pictures import opened, orientation, read_picture, refuse_depth, unreadable
+from ops.errors import DataError
+
+Size = tuple[int, int]
+Rows = NDArray[np.uint8]  # (n, W, 3)
+BAND = 1 << 19  # pixels that are decoded at once
+# Formats and colour models, by Pillow's names, that libvips decodes to the same values as Pillow.
+STREAMED = {"JPEG": {"L", "RGB", "CMYK"}, "MPO": {"RGB"}, "PNG": {"1", "L", "LA", "P", "RGB", "RGBA"},
+            "TIFF": {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"}, "WEBP": {"RGB", "RGBA"}}  # fmt: skip
+# What EXIF orientations do to a picture: exchange rows and columns, then turn it upside down, then mirror it.
+TURNS = {2: (False, False, True), 3: (False, True, True), 4: (False, True, False), 5: (True, False, False),
+         6: (True, False, True), 7: (True, True, True), 8: (True, True, False)}  # fmt: skip
+
+
+class Strip:
+    """A strip of a picture that moves down as the picture is read, and a view of the picture, made on the way.
+
+    Args:
+        path: Any picture file that `read_picture` reads; the pixels are the same.
+        size: Height and width of the picture, as it is looked at.
+        height: Rows of the strip; all that the picture has, if it has fewer.
+        view: Height and width of the view, the picture's at most.
+
+    Attributes:
+        size: Height and width of the picture.
+        top: Row of the picture in which the strip begins.
+    """
+
+    def __init__(self, path: Path, size: Size, height: int, view: Size) -> None:
+        self.size, self.bands = size, picture_bands(path)
+        self.reduction = Reduction(size, view)
+        self.top = self.filled = 0
+        self.strip = np.empty((min(height, size[0]), size[1], 3), np.uint8)
+        self.rest = self.strip[:0]  # rows that were read and do not fit into the strip yet
+
+    def move(self, top: int) -> Rows:
+        """The strip's rows (n, W, 3) from row `top` on; they hold until the next move.
+
+        Raises:
+            ValueError: `top` lies above the strip, so that the picture would have to be read again.
+            DataError: The picture cannot be read that far.
+        """
+        if top < self.top:
+            raise ValueError(f"row {top} of a strip that begins in {self.top}; it moves down only: read a new one")
+        count = top - self.top
+        kept = max(0, self.filled - count)
+        for row in range(0, kept, count) if count else ():  # in place: a second strip would double the memory
+            end = min(row + count, kept)
+            self.strip[row:end] = self.strip[row + count : end + count]
+        passed = count - (self.filled - kept)
+        while passed:
+            passed -= len(self._next(passed))
+        self.top, self.filled = top, kept
+        while self.filled < len(self.strip):
+            rows = self._next(len(self.strip) - self.filled)
+            self.strip[self.filled : self.filled + len(rows)] = rows
+            self.filled += len(rows)
+        return self.strip
+
+    def view(self) -> NDArray[np.uint8]:
+        """The view (h, w, 3) by area means, once the strip has reached the picture's end."""
+        return self.reduction.result()
+
+    def _next(self, most: int) -> Rows:
+        """The next rows of the picture, no more than that."""
+        if not len(self.rest):
+            self.rest = next(self.bands)
+            self.reduction.add(self.rest)
+        rows, self.rest = self.rest[:most], self.rest[most:]
+        return rows
+
+
+class Reduction:
+    """Reduces a picture by area means while its rows come from the top.
+
+    Args:
+        size: Height and width of the picture.
+        reduced: Height and width of the result, no larger.
+    """
+
+    def __init__(self, size: Size, reduced: Size) -> None:
+        self.scale = size[0] / reduced[0]
+        self.sums = np.zeros((*reduced, 3), np.float32)
+        self.row = 0
+
+    def add(self, rows: Rows) -> None:
+        """Adds the next rows (n, W, 3)."""
+        height, width = self.sums.shape[:2]
+        narrow = cv2.resize(rows.astype(np.float32), (width, len(rows)), interpolation=cv2.INTER_AREA)
+        first = int(self.row / self.scale)
+        last = min(height, int((self.row + len(rows)) / self.scale) + 1)
+        starts, tops = self.row + np.arange(len(rows)), self.scale * np.arange(first, last)[:, None]
+        # How much of each row lies in each row of the result.
+        shares = np.minimum(starts + 1, tops + self.scale) - np.maximum(starts, tops)
+        weights = shares.clip(0).astype(np.float32)
+        self.sums[first:last] += (weights @ narrow.reshape(len(rows), -1)).reshape(-1, width, 3)
+        self.row += len(rows)
+
+    def result(self) -> NDArray[np.uint8]:
+        """The reduced picture (h, w, 3)."""
+        means: NDArray[np.uint8] = np.rint(self.sums / np.float32(self.scale)).astype(np.uint8)
+        return means
+
+
+def picture_bands(path: Path) -> Iterator[Rows]:
+    """The rows of a picture from the top, some (n, W, 3) at a time, with the values that `read_picture` gives.
+
+    libvips decodes them when they are asked for. What its decoders hold beside: of progressive JPEGs all coefficients
+    (3 to 6 bytes a pixel), of interlaced PNGs and of WebP the whole picture. A picture that EXIF turns goes through a
+    file in the system's folder for temporary ones, 3 bytes a pixel. What libvips does not decode like Pillow (BMP, rare
+    colour models) is read whole.
+
+    Raises:
+        DataError: The file is missing, truncated, not a picture, or has more than 8 bits a channel; rows above the
+            place where it is broken may have come.
+    """
+    with opened(path) as picture:
+        refuse_depth(path, picture)
+        turn, mode = orientation(picture), picture.mode
+        premultiplied = any("RGBa" in str(part) for part in getattr(picture, "tile", ()))  # Pillow divides by alpha
+        streamed = mode in STREAMED.get(picture.format or "", ()) and not premultiplied
+    if not streamed:
+        whole = read_picture(path)
+        yield from (whole[top:bottom] for top, bottom in _bands(*whole.shape[:2]))
+    elif turn in TURNS:
+        yield from _turned(_decoded(path, mode), *TURNS[turn])
+    else:
+        yield from _decoded(path, mode)
+
+
+def _bands(height: int, width: int) -> Iterator[tuple[int, int]]:
+    """First row and row after the last of each band."""
+    count = max(1, BAND // width)
+    return ((top, min(top + count, height)) for top in range(0, height, count))
+
+
+def _decoded(path: Path, mode: str) -> Iterator[Rows]:
+    """The rows as they are stored."""
+    import pyvips
+
+    pyvips.cache_set_max(0)  # libvips would keep the decoders of the last hundred pictures
+    try:
+        source = pyvips.Source.new_from_file(str(path))  # a source, for a name may end in what looks like options
+        image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error")
+        # A region is computed by the thread that asks; libvips's own threads are missing in a forked loader worker.
+        region = pyvips.Region.new(image)
+        for top, bottom in _bands(image.height, image.width):
+            values = np.frombuffer(region.fetch(0, top, image.width, bottom - top), np.uint8)
+            yield _rgb(values.reshape(bottom - top, image.width, image.bands), mode)
+    except pyvips.Error as error:
+        raise DataError(unreadable(path, error)) from error
+
+
+def _rgb(values: NDArray[np.uint8], mode: str) -> Rows:
+    """Values (n, W, C) of a colour model as RGB, without alpha, by Pillow's formulas."""
+    if mode == "CMYK":
+        return np.asarray(Image.frombuffer("CMYK", values.shape[1::-1], values).convert("RGB"))
+    return values[..., :3] if values.shape[2] >= 3 else values[..., :1].repeat(3, axis=2)
+
+
+def _turned(bands: Iterator[Rows], transposed: bool, upside_down: bool, mirrored: bool) -> Iterator[Rows]:
+    """The rows of a turned picture, which are known when all bands have gone into a file."""
+    with TemporaryFile() as file:
+        # Of each band, transposed or not, its height and width, and where it begins in the file.
+        blocks: list[tuple[int, int, int]] = []
+        for band in bands:
+            block = np.ascontiguousarray(band.transpose(1, 0, 2) if transposed else band)
+            blocks.append((*block.shape[:2], file.tell()))
+            file.write(block.data)
+        height = blocks[0][0] if transposed else sum(block[0] for block in blocks)
+        width = sum(block[1] for block in blocks) if transposed else blocks[0][1]
+        for top, bottom in _bands(height, width):
+            first, last = (height - bottom, height - top) if upside_down else (top, bottom)
+            rows = np.empty((last - first, width, 3), np.uint8)
+            if transposed:
+                left = 0
+                for _, columns, start in blocks:
+                    file.seek(start + first * columns * 3)
+                    part = np.frombuffer(file.read((last - first) * columns * 3), np.uint8)
+                    rows[:, left : left + columns] = part.reshape(-1, columns, 3)
+                    left += columns
+            else:
+                file.seek(first * width * 3)  # bands lie one after the other, as the picture's rows
+                file.readinto(rows.data)
+            rows = rows[::-1] if upside_down else rows
+            yield rows[:, ::-1] if mirrored else rows

@@ -1,0 +1,1 @@
+"""Synthetic sample datasets, a module per task."""

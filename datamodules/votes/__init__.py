@@ -1,0 +1,1 @@
+"""Votes, tags and splits of aesthetics datasets."""

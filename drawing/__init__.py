@@ -1,0 +1,1 @@
+"""Images, charts and HTML pages for people."""

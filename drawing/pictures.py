@@ -1,0 +1,200 @@
+"""Drawing on pictures: overlays, legends and panels; arrays in, arrays or files out. Charts are in charts.py."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ops.atomic import replacing
+
+Picture: TypeAlias = NDArray[np.uint8]  # (H, W, 3), RGB
+Masks: TypeAlias = NDArray[np.bool_]  # (K, H, W)
+# Okabe and Ito, "Color Universal Design" (2008), without black. Orange comes first and blue last: a single
+# class must stand out from a blue sky, and dark blue is lost on the ocean.
+PALETTE = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (204, 121, 167),
+    (0, 158, 115),
+    (240, 228, 66),
+    (213, 94, 0),
+    (0, 114, 178),
+)
+_INK, _GREY, _PALE = (32, 32, 32), (150, 150, 150), (225, 225, 225)
+
+
+def color_of(index: int) -> tuple[int, int, int]:
+    """RGB colour of the class at that place in the list of classes; colours repeat."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def overlay(image: Picture, masks: Masks, opacity: float = 0.35) -> Picture:
+    """Picture (H, W, 3) with the region of every class tinted and outlined in its colour.
+
+    Where classes overlap, the tint is the mean of their colours, and outlines that coincide alternate like
+    dashes, so that no class hides another. Pixels outside all masks are left as they are.
+
+    Args:
+        image: The picture, (H, W, 3).
+        masks: One mask a class, (K, H, W).
+        opacity: Share of the tint in the mixed colour, in [0, 1].
+
+    Raises:
+        ValueError: The masks are not as large as the picture.
+    """
+    if masks.ndim != 3 or masks.shape[1:] != image.shape[:2]:
+        raise ValueError(
+            f"masks have the shape {masks.shape}, the picture {image.shape}: "
+            f"(K, {image.shape[0]}, {image.shape[1]}) was wanted; resize the masks to the picture first"
+        )
+    drawn = image.copy()
+    inside = masks.any(axis=0)
+    if not inside.any():
+        return drawn
+    colors = np.array([color_of(k) for k in range(len(masks))], dtype=np.float32)
+    covering = masks[:, inside]
+    tint = covering.T.astype(np.float32) @ colors / covering.sum(axis=0)[:, None]
+    drawn[inside] = np.rint((1 - opacity) * image[inside] + opacity * tint)
+
+    thickness = max(1, round(min(image.shape[:2]) / 200))
+    outlines = _outlines(masks, thickness)
+    rows, columns = np.nonzero(outlines.any(axis=0))
+    meeting = outlines[:, rows, columns]
+    turn = (rows + columns) // (6 * thickness) % meeting.sum(axis=0)
+    drawn[rows, columns] = colors[np.argmax(meeting & (np.cumsum(meeting, axis=0) - 1 == turn), axis=0)]
+    return drawn
+
+
+def _outlines(masks: Masks, thickness: int) -> Masks:
+    """Inner border of every mask, along the picture's edge too, so that a full mask has one."""
+    kernel = np.ones((3, 3), np.uint8)
+    inner = [
+        cv2.erode(mask.astype(np.uint8), kernel, iterations=thickness, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        for mask in masks
+    ]
+    border: Masks = masks & ~np.array(inner, dtype=bool)
+    return border
+
+
+def scaled(image: Picture, width: int, height: int) -> Picture:
+    """Picture resized to fit (height, width), its aspect kept."""
+    factor = min(width / image.shape[1], height / image.shape[0])
+    size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size, interpolation=method), dtype=np.uint8)
+
+
+def scaled_masks(masks: Masks, width: int, height: int) -> Masks:
+    """Masks (K, H, W) as (K, height, width), each pixel taken from its nearest."""
+    resized = [
+        cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks
+    ]
+    return np.array(resized, dtype=bool).reshape(len(masks), height, width)
+
+
+def legend(
+    classes: Sequence[str], width: int, present: Sequence[bool] | None = None, size: int | None = None
+) -> Picture:
+    """White strip (height, width, 3) of class colours and names, as many lines high as they need.
+
+    Args:
+        classes: The names, in the order of the masks.
+        width: Of the strip, in pixels.
+        present: Which classes occur in the picture; the others are greyed. All, if not given.
+        size: Of the letters, in pixels; it follows the width, if not given.
+    """
+    size = size or letter_size(width)
+    font, margin = font_of(size), size // 2
+    places, x, y = [], margin, margin
+    for name in classes:
+        text = shortened(name, font, width - 2 * margin - 2 * size)
+        advance = round(1.5 * size + font.getlength(text))
+        if x > margin and x + advance > width - margin:
+            x, y = margin, y + round(1.6 * size)
+        places.append((x, y, text))
+        x += advance + size
+    strip = Image.new("RGB", (width, y + size + margin), "white")
+    draw = ImageDraw.Draw(strip)
+    for k, (x, y, text) in enumerate(places):
+        shown = present is None or present[k]
+        draw.rectangle((x, y, x + size, y + size), fill=color_of(k) if shown else _PALE)
+        draw.text((x + 1.5 * size, y + size / 2), text, fill=_INK if shown else _GREY, font=font, anchor="lm")
+    return np.asarray(strip)
+
+
+def labelled(image: Picture, classes: Sequence[str], present: Sequence[bool] | None = None) -> Picture:
+    """Picture with the legend of its classes below it."""
+    return np.vstack([image, legend(classes, image.shape[1], present)])
+
+
+def panel(rows: Sequence[Sequence[Picture]], titles: Sequence[str], row_names: Sequence[str] | None = None) -> Picture:
+    """Grid of pictures with a title over each column and, if given, a name over each row.
+
+    All cells are as large as the largest picture; smaller ones are enlarged to fit, their aspect kept.
+
+    Raises:
+        ValueError: A row has not one picture for each title.
+    """
+    for number, row in enumerate(rows):
+        if len(row) != len(titles):
+            raise ValueError(f"row {number} has {len(row)} pictures, {len(titles)} were wanted: one for each title")
+    height = max((image.shape[0] for row in rows for image in row), default=1)
+    width = max((image.shape[1] for row in rows for image in row), default=1)
+    size = letter_size(width)
+    font, small, gap = font_of(size), font_of(round(0.8 * size)), max(4, width // 60)
+    band, caption = 2 * size, round(1.4 * size) if row_names else 0
+    pitch = caption + height + gap
+    grid = Image.new("RGB", (len(titles) * (width + gap) + gap, band + len(rows) * pitch), "white")
+    draw = ImageDraw.Draw(grid)
+    for column, title in enumerate(titles):
+        x = gap + column * (width + gap)
+        draw.text((x + width / 2, band / 2), shortened(title, font, width), fill=_INK, font=font, anchor="mm")
+    for number, row in enumerate(rows):
+        y = band + number * pitch
+        if row_names:
+            text = shortened(row_names[number], small, grid.width - 2 * gap)
+            draw.text((gap, y + caption / 2), text, fill=_GREY, font=small, anchor="lm")
+        for column, image in enumerate(row):
+            cell = Image.fromarray(scaled(image, width, height))
+            x = gap + column * (width + gap)
+            grid.paste(cell, (x + (width - cell.width) // 2, y + caption + (height - cell.height) // 2))
+    return np.asarray(grid)
+
+
+def save_picture(picture: Picture, path: Path) -> None:
+    """Writes a picture as PNG or JPEG, by the path's suffix; a file of that name is whole at any moment.
+
+    Raises:
+        ValueError: The suffix is neither.
+    """
+    if path.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
+        raise ValueError(f"{path} ends in {path.suffix!r}, .png, .jpg or .jpeg was wanted; change the ending")
+    with replacing(path) as temporary:
+        Image.fromarray(picture).save(temporary, quality=95)
+
+
+def letter_size(width: int) -> int:
+    """Size in pixels of letters that read well beside a picture of that width."""
+    return min(48, max(12, width // 24))
+
+
+@cache
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's DejaVu Sans: Pillow's own font has no accented letters."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+
+
+def shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Text, its end replaced by an ellipsis where it is wider than `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

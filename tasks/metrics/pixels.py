@@ -1,0 +1,181 @@
+"""Scores of one class's masks over all pixels of a set, as change detection and road extraction report them."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics import Metric
+
+from tasks.metrics.dice import as_bool, check_shapes, pixel_counts
+
+
+class PixelScores(Metric):
+    """Scores of binary masks from TP, FP, TN and FN, each summed over all pixels of all pictures first.
+
+    As in Wang et al., "CDnet 2014: an expanded change detection benchmark dataset", CVPR workshops 2014, and `iou`.
+    A score whose denominator is 0 is 0.
+
+    - `f_measure`: 2 P R / (P + R) = 2 TP / (2 TP + FP + FN) of precision P and recall R. It is the `dice_global` of
+      `tasks.metrics.dice.DiceScores`, except that without any true or predicted pixel it is 0.
+    - `precision`: TP / (TP + FP)
+    - `recall`: TP / (TP + FN)
+    - `specificity`: TN / (TN + FP)
+    - `accuracy`: (TP + TN) / (TP + FP + TN + FN)
+    - `iou`: TP / (TP + FP + FN)
+    - `balanced_accuracy`: the mean of recall and specificity; only where it is asked for.
+
+    Pixels are counted in integers, exact in any number of them and under several processes.
+
+    Args:
+        names: Which of the scores, in this order.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    true_positives: Tensor
+    false_positives: Tensor
+    false_negatives: Tensor
+    true_negatives: Tensor
+
+    def __init__(
+        self, names: Sequence[str] = ("f_measure", "precision", "recall", "specificity", "accuracy", "iou")
+    ) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        for name in ("true_positives", "false_positives", "false_negatives", "true_negatives"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            prediction: Predicted masks, (B, 1, H, W): bool, or numbers of which those above one half are 1.
+            target: True masks, likewise.
+
+        Raises:
+            ValueError: A shape is not (B, 1, H, W), or the two differ.
+        """
+        check_shapes(1, prediction=prediction, target=target)
+        predicted, true = as_bool(prediction), as_bool(target)
+        overlap, predicted_pixels, true_pixels = (
+            pixel_counts(mask).sum() for mask in (predicted & true, predicted, true)
+        )
+        self.true_positives += overlap
+        self.false_positives += predicted_pixels - overlap
+        self.false_negatives += true_pixels - overlap
+        self.true_negatives += true.numel() - predicted_pixels - true_pixels + overlap
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scores in [0, 1] by name, each a scalar."""
+        # Python divides whole numbers of any size with one rounding; a tensor would round them to float32 first.
+        tp, fp = int(self.true_positives), int(self.false_positives)
+        fn, tn = int(self.false_negatives), int(self.true_negatives)
+        fractions = {
+            "f_measure": (2 * tp, 2 * tp + fp + fn),
+            "precision": (tp, tp + fp),
+            "recall": (tp, tp + fn),
+            "specificity": (tn, tn + fp),
+            "accuracy": (tp + tn, tp + fp + tn + fn),
+            "iou": (tp, tp + fp + fn),
+            "balanced_accuracy": (tp * (tn + fp) + tn * (tp + fn), 2 * (tp + fn) * (tn + fp)),
+        }
+        found = {name: part / whole if whole else 0.0 for name, (part, whole) in fractions.items()}
+        device = self.true_positives.device
+        return {name: torch.tensor(found[name], dtype=torch.float32, device=device) for name in self.names}
+
+
+DISTANCE_UNITS = 2**20  # distances are summed in whole units of 2⁻²⁰ pixels: in any order the sum is the same
+
+
+def hausdorff95(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """The symmetric 95 % Hausdorff distance between the outlines of two masks, in pixels.
+
+    The outline is all mask pixels with one of their four neighbours outside, and outside is also what lies beyond the
+    picture's edge. Of the distances from every pixel of the one outline to the nearest of the other the 95th percentile
+    is taken, interpolated linearly, and likewise the other way round; the larger of the two is the result. This is what
+    medical segmentation reports (MONAI's `compute_hausdorff_distance` with `percentile=95`).
+
+    Args:
+        mask: Mask of shape (H, W).
+        other: Mask of the same shape.
+
+    Returns:
+        The distance; the length of the picture's diagonal if just one mask is empty, and 0 if both are.
+
+    Raises:
+        ValueError: A mask is not of shape (H, W), or the two differ in shape.
+    """
+    if mask.ndim != 2 or mask.shape != other.shape:
+        raise ValueError(
+            f"masks of shapes {mask.shape} and {other.shape}; wanted is one shape (H, W): give one mask of each at a "
+            "time, resized to one size"
+        )
+    if not (mask.any() and other.any()):
+        return float(np.hypot(*mask.shape)) if mask.any() or other.any() else 0.0
+    left, top, width, height = cv2.boundingRect((mask | other).view(np.uint8))
+    window = np.s_[top : top + height, left : left + width]  # no distance reaches out of it
+    outline, other_outline = _outline(mask[window]), _outline(other[window])
+    there = _distances(other_outline)[outline]
+    back = _distances(outline)[other_outline]
+    return float(max(np.percentile(distances.astype(np.float64), 95) for distances in (there, back)))
+
+
+class BoundaryDistance(Metric):
+    """The mean over pictures of the distance `hausdorff95` between predicted and true outline, in pixels.
+
+    - `hausdorff95`: the mean; 0 without pictures. A picture of which only the prediction or only the truth is empty
+      counts its diagonal.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+    distance_sum: Tensor
+    pictures: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("distance_sum", "pictures"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            prediction: Predicted masks, (B, 1, H, W): bool, or numbers of which those above one half are 1.
+            target: True masks, likewise.
+
+        Raises:
+            ValueError: A shape is not (B, 1, H, W), or the two differ.
+        """
+        check_shapes(1, prediction=prediction, target=target)
+        predicted, true = (as_bool(masks)[:, 0].cpu().numpy() for masks in (prediction, target))
+        for masks in zip(predicted, true, strict=True):
+            self.distance_sum += round(hausdorff95(*masks) * DISTANCE_UNITS)
+        self.pictures += len(target)
+
+    def compute(self) -> dict[str, Tensor]:
+        """The distance in pixels by its name, a scalar."""
+        # Python divides whole numbers of any size with one rounding; a tensor would round them to float32 first.
+        mean = int(self.distance_sum) / DISTANCE_UNITS / max(1, int(self.pictures))
+        return {"hausdorff95": torch.tensor(mean, dtype=torch.float32, device=self.distance_sum.device)}
+
+
+def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask pixels with one of their four neighbours outside the mask or the array."""
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    pixels = np.ascontiguousarray(mask).view(np.uint8)
+    inner: NDArray[np.uint8] = cv2.erode(pixels, cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return mask & ~inner.astype(np.bool_)
+
+
+def _distances(outline: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The Euclidean distance from every pixel to the nearest one of an outline that has pixels."""
+    distances: NDArray[np.float32] = cv2.distanceTransform(
+        (~outline).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+    )
+    return distances

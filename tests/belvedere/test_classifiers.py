@@ -1,0 +1,216 @@
+import csv
+import math
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.stats import norm
+
+from belvedere import classifiers as feature_classifiers
+from belvedere.classifiers import (
+    COLUMNS,
+    NEIGHBORS,
+    classifier_scores,
+    classifier_table,
+    classifiers,
+    write_classifiers,
+)
+
+NAMES = ["logistic_regression", "linear_svm", "gaussian_naive_bayes", "random_forest", "k_nearest_neighbors"]
+Data = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_classifiers, "TREES", 10)
+
+
+def overlapping(count: int = 120, length: int = 4, seed: int = 0) -> Data:
+    """Vectors of two classes that overlap, in other units each; two thirds of the labels are 1."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(count) < 2 / 3).astype(np.int64)
+    vectors = rng.normal(size=(count, length)) * 10.0 ** np.arange(length)
+    vectors[:, 0] += labels
+    vectors[:, 1] += 8 * labels
+    train = vectors[: count // 2].astype(np.float32), labels[: count // 2]
+    return *train, vectors[count // 2 :].astype(np.float32), labels[count // 2 :]
+
+
+def standardised(train: NDArray[Any], test: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    mean, deviation = train.astype(float).mean(axis=0), train.astype(float).std(axis=0)
+    return (train - mean) / deviation, (test - mean) / deviation
+
+
+def by_hand(value: NDArray[Any], labels: NDArray[Any], limit: float) -> dict[str, float]:
+    """Scores of decisions above a limit, counted; the area by all pairs of a one and a zero."""
+    ones, zeros = value[labels == 1], value[labels == 0]
+    pairs = [float(one > zero) + 0.5 * float(one == zero) for one, zero in product(ones, zeros)]
+    shares = float(np.mean(ones > limit)), float(np.mean(zeros <= limit))
+    accuracy = float(np.mean((value > limit) == (labels == 1)))
+    return {"accuracy": accuracy, "balanced_accuracy": sum(shares) / 2, "auc": float(np.mean(pairs))}
+
+
+def linear(train: NDArray[Any], labels: NDArray[Any], test: NDArray[Any], name: str) -> NDArray[Any]:
+    """What the minimum of a linear classifier's objective decides by: weights are shrunk as those of unit vectors."""
+    length = train.shape[1]
+    vectors, signs = train / math.sqrt(length), 2 * labels - 1
+
+    def objective(weights: NDArray[Any]) -> float:
+        margins = signs * (vectors @ weights[:-1] + weights[-1])
+        if name == "logistic_regression":
+            return float(weights[:-1] @ weights[:-1] / 2 + np.logaddexp(0, -margins).sum())
+        return float(weights @ weights / 2 + (np.maximum(0, 1 - margins) ** 2).sum() / 8)
+
+    weights = minimize(objective, np.zeros(length + 1), tol=1e-9).x
+    return np.asarray(test / math.sqrt(length) @ weights[:-1] + weights[-1])
+
+
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_linear_classifiers_are_at_the_minimum_of_their_objective(name: str) -> None:
+    train, labels, test, test_labels = overlapping()
+    left, right = standardised(train, test)
+    wanted = linear(left, labels, right, name)
+    classifier = classifiers(left.shape[1], seed=0)[name].fit(left, labels)
+    np.testing.assert_allclose(classifier.decision_function(right), wanted, atol=5e-3)
+    assert classifier_scores(train, labels, test, test_labels)[name] == pytest.approx(by_hand(wanted, test_labels, 0))
+
+
+def test_bayes_takes_features_for_independent_gaussians() -> None:
+    train, labels, test, test_labels = overlapping()
+    evidence = [
+        np.log(np.mean(labels == label)) + norm.logpdf(test, rows.mean(axis=0), rows.std(axis=0)).sum(axis=1)
+        for label in (0, 1)
+        for rows in [train[labels == label].astype(float)]
+    ]
+    wanted = by_hand(evidence[1] - evidence[0], test_labels, 0)
+    assert classifier_scores(train, labels, test, test_labels)["gaussian_naive_bayes"] == pytest.approx(wanted)
+
+
+def test_neighbours_are_near_in_standardised_units() -> None:
+    train, labels, test, test_labels = overlapping()
+    left, right = standardised(train, test)
+    shares = []
+    for vector in right:
+        near = np.argsort(np.linalg.norm(left - vector, axis=1))[:NEIGHBORS]
+        shares.append(labels[near].mean())
+    wanted = by_hand(np.array(shares), test_labels, 0.5)
+    assert classifier_scores(train, labels, test, test_labels)["k_nearest_neighbors"] == pytest.approx(wanted)
+
+
+def test_all_find_what_is_plain_to_see() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    vectors = rng.normal(size=(80, 6)) + 8 * labels[:, None]
+    vectors[:, 3] = 5  # tells nothing, and has no deviation to divide by
+    scores = classifier_scores(vectors[:40], labels[:40], vectors[40:], labels[40:])
+    assert list(scores) == NAMES
+    assert all(value == 1 for each in scores.values() for value in each.values())
+
+
+def test_a_number_that_first_varies_in_the_test_changes_nothing() -> None:
+    train, labels, test, test_labels = overlapping()
+    more = np.hstack([train, np.zeros((len(train), 1), np.float32)])
+    strange = np.hstack([test, np.full((len(test), 1), 1e6, np.float32)])
+    assert classifier_scores(more, labels, strange, test_labels) == classifier_scores(train, labels, test, test_labels)
+
+
+def test_blocks_and_repetitions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = overlapping()
+    whole = classifier_scores(*data, seed=3)
+    monkeypatch.setattr(feature_classifiers, "BLOCK", 7)
+    assert classifier_scores(*data, seed=3) == whole
+
+
+def test_a_test_of_one_class_has_an_accuracy_only() -> None:
+    train, labels, test, _ = overlapping()
+    scores = classifier_scores(train, labels, test, np.ones(len(test), np.int64))
+    for each in scores.values():
+        assert 0 < each["accuracy"] <= 1
+        assert math.isnan(each["auc"])
+        assert math.isnan(each["balanced_accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a, b, c, d: (a, b[1:], c, d), r"shapes \(\(60, 4\), \(59,\), .* wanted are \(N, V\), \(N,\)"),
+        (lambda a, b, c, d: (a, b, c[:, 1:], d), r"wanted are \(N, V\)"),
+        (lambda a, b, c, d: (a, b, c[:0], d[:0]), r"wanted are \(N, V\)"),
+        (lambda a, b, c, d: (a, b * 0, c, d), "60 training pictures, 60 with the label 0 and 0 with 1"),
+        (lambda a, b, c, d: (a, b + 1, c, d), "of both labels and no other"),
+        (lambda a, b, c, d: (a[:14], np.arange(14) % 2, c, d), "14 training pictures, 7 .* at least 15"),
+        (lambda a, b, c, d: (a, b, c * np.nan, d), "240 numbers of the vectors are not finite, and 0 of 4"),
+        (lambda a, b, c, d: (a * 0, b, c, d), "4 of 4 are the same in all training vectors; .* train the network"),
+    ],
+)
+def test_what_cannot_be_classified_is_refused(change: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        classifier_scores(*change(*overlapping()))
+
+
+def labelled(splits: list[int]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Vectors, labels and splits of as many pictures for training, validation and test, mixed."""
+    train, labels, test, test_labels = overlapping(sum(splits))
+    names = np.repeat(["train", "val", "test"], splits)
+    order = np.random.default_rng(1).permutation(len(names))
+    return np.concatenate([train, test])[order], np.concatenate([labels, test_labels])[order], names[order]
+
+
+@pytest.mark.parametrize(("splits", "told"), [([60, 20, 40], "test"), ([60, 40, 0], "val")])
+def test_figures_are_those_of_test_pictures(splits: list[int], told: str) -> None:
+    vectors, labels, names = labelled(splits)
+    table = classifier_table({"fc7": vectors, "pooled": vectors[:, :2]}, labels, names, seed=2)
+    assert tuple(table.columns) == COLUMNS
+    assert table["vector"].tolist() == ["-", *["fc7"] * 5, *["pooled"] * 5]
+    assert table["length"].tolist() == [0, *[4] * 5, *[2] * 5]
+    train, test = names == "train", names == told
+    for name, part in (("fc7", vectors), ("pooled", vectors[:, :2])):
+        wanted = classifier_scores(part[train], labels[train], part[test], labels[test], seed=2)
+        for classifier, row in table[table["vector"] == name].set_index("classifier").iterrows():
+            assert {key: row[key] for key in wanted["linear_svm"]} == wanted[str(classifier)]
+    majority = table.iloc[0]
+    assert labels[train].mean() > 0.5
+    assert majority["classifier"] == "majority"
+    assert majority["accuracy"] == pytest.approx(labels[test].mean())
+    assert (majority["balanced_accuracy"], majority["auc"]) == (0.5, 0.5)
+
+
+def test_no_more_training_pictures_are_taken_than_wanted() -> None:
+    vectors, labels, names = labelled([60, 20, 40])
+    drawn = [classifier_table({"fc7": vectors}, labels, names, most=30, seed=seed) for seed in (0, 0, 1)]
+    assert drawn[0].equals(drawn[1])
+    assert not drawn[0].equals(drawn[2])
+    assert not drawn[0].equals(classifier_table({"fc7": vectors}, labels, names, seed=0))
+
+
+def write(folder: Path, vectors: NDArray[Any], labels: NDArray[Any], names: NDArray[Any]) -> None:
+    np.save(folder / "fc7.npy", vectors)
+    with (folder / "names.csv").open("w", newline="") as file:
+        rows = [[f"{i}.jpg", names[i], labels[i]] for i in range(len(names))]
+        csv.writer(file).writerows([["name", "split", "professional"], *rows])
+
+
+def test_the_table_is_written_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vectors, labels, names = labelled([60, 20, 40])
+    write(tmp_path, vectors, labels, names)
+    path = write_classifiers(tmp_path, seed=1)
+    assert path == tmp_path / "classifiers.csv"
+    wanted = classifier_table({"fc7": vectors}, labels, names, seed=1)
+    with path.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["classifier"] for row in found] == ["majority", *NAMES]
+    assert [float(row["auc"]) for row in found] == pytest.approx(wanted["auc"].tolist(), abs=1e-4)
+    printed = capsys.readouterr().out
+    assert all(f"{value:.3f}" in printed for value in wanted["balanced_accuracy"])
+
+
+def test_pictures_without_votes_are_refused(tmp_path: Path) -> None:
+    vectors, _, names = labelled([60, 20, 40])
+    write(tmp_path, vectors, np.full(len(names), ""), names)
+    with pytest.raises(ValueError, match=r"names\.csv does not say of every picture whether it is professional"):
+        write_classifiers(tmp_path)
+    assert not (tmp_path / "classifiers.csv").exists()

@@ -1,0 +1,210 @@
+import csv
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from belvedere.__main__ import HELP
+from ops.errors import DataError
+from tasks.clouds import CloudsTask
+
+Command = Callable[..., Any]
+COMMANDS = ("fit", "validate", "test", "predict", "features", "describe")
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def refusal(result: Any) -> str:
+    """The one message of a command that was refused before anything was run or written."""
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    assert result.err.count("belvedere: ") == 1
+    return str(result.err.split("belvedere: ")[1])
+
+
+def test_no_arguments_give_the_overview_without_libraries() -> None:
+    for arguments in ([], ["--help"]):
+        code = (
+            f"import sys; from belvedere.__main__ import main; c = main({arguments}); print(c, 'torch' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout == f"{HELP}\n0 False\n"
+    assert all(f"belvedere {command}" in HELP for command in COMMANDS)
+
+
+def test_python_m_tasks_is_the_command_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "belvedere", "fti"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 2
+    assert "Did you mean fit?" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_the_settings(belvedere: Command, command: str) -> None:
+    result = belvedere(command, "--help")
+    assert result.code == 0
+    for name in ("--config", "--output", "--monitor", "--data.help", "--trainer.max_epochs"):
+        assert name in result.out
+
+
+def test_fit_leaves_a_run_behind(fitted: Path, clouds_root: Path) -> None:
+    wanted = {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "curves.png", "metrics.csv",
+              "thresholds.csv", "record.json", "panels/epoch_0000.png", "panels/epoch_0001.png"}  # fmt: skip
+    assert wanted <= {str(path.relative_to(fitted)) for path in fitted.rglob("*")}
+    assert list(fitted.rglob("*.part")) == []
+    epochs = {row["epoch"] for row in table(fitted / "metrics.csv")}
+    assert epochs == {"0", "1"}
+    columns = table(fitted / "metrics.csv")[0].keys()
+    assert {"train/loss", "train/dice", "val/loss", "val/dice", "val/auprc", "val/dice_fish"} <= columns
+    config = yaml.safe_load((fitted / "config.yaml").read_text())
+    assert config["data"]["init_args"]["root"] == str(clouds_root)
+    assert config["data"]["init_args"]["size"] == [32, 48]
+    assert len(list((fitted / "wandb").glob("offline-run-*"))) == 1
+    record = json.loads((fitted / "record.json").read_text())
+    assert record["epochs"] == 2
+    assert record["best_epoch"] in (0, 1)
+    assert record["pictures"] == {"train": 13, "val": 5, "test": 6}
+    assert len(record["data_fingerprint"]) == 16
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_checkpoints_load_safely_and_hold_their_config(fitted: Path, name: str) -> None:
+    checkpoint = torch.load(fitted / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    assert checkpoint["config"] == (fitted / "config.yaml").read_text()
+    task = CloudsTask.load_from_checkpoint(fitted / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    assert all(torch.equal(value, checkpoint["state_dict"][key]) for key, value in task.state_dict().items())
+
+
+def test_fit_goes_on_from_a_checkpoint(belvedere: Command, tiny: list[str], fitted: Path) -> None:
+    shutil.copytree(fitted, "run")
+    options = ["--trainer.max_epochs", "3", "--ckpt_path", "run/checkpoints/last.ckpt", "--config", "no_dashboard.yaml"]
+    Path("no_dashboard.yaml").write_text("trainer: {logger: false}")
+    assert belvedere("fit", *tiny, *options).code == 0
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["epoch"] == 3  # epochs that are done
+    assert Path("run/panels/epoch_0002.png").exists()
+
+
+def test_a_training_that_fails_is_told_in_a_paragraph(belvedere: Command, tiny: list[str]) -> None:
+    result = belvedere("fit", *tiny, "--model.optimizer.lr", "1e30", "--trainer.logger", "false", "--output", "run")
+    message = refusal(result)
+    assert re.match(r"Training stopped in epoch 0, step \d: the training loss is not a finite number", message)
+    assert len(message.splitlines()) == 1
+
+
+def test_test_writes_the_figures_of_the_test_pictures(belvedere: Command, fitted: Path) -> None:
+    result = belvedere("test", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", "figures")
+    assert result.code == 0
+    [row] = table(Path("figures/metrics.csv"))
+    assert 0 < float(row["test/loss"]) < 5
+    assert {"test/dice", "test/auprc", "test/dice_sugar"} <= row.keys()
+    assert str(Path("figures/metrics.csv").absolute()) in result.out
+    assert sorted(path.name for path in Path("figures").iterdir()) == ["intervals.csv", "metrics.csv"]
+    intervals = {interval["figure"]: interval for interval in table(Path("figures/intervals.csv"))}
+    assert intervals.keys() == {name for name in row if name.startswith("test/") and name != "test/loss"}
+    assert float(intervals["test/dice"]["low"]) <= float(row["test/dice"]) <= float(intervals["test/dice"]["high"])
+
+
+def test_validate_repeats_what_training_measured(belvedere: Command, fitted: Path) -> None:
+    assert belvedere("validate", "--ckpt_path", str(fitted / "checkpoints" / "last.ckpt"), "--output", "out").code == 0
+    trained = [row for row in table(fitted / "metrics.csv") if row["val/loss"]][-1]
+    [row] = table(Path("out/metrics.csv"))
+    for name in ("val/loss", "val/auprc", "val/dice"):  # the last epoch's: its thresholds are not fitted
+        assert float(row[name]) == pytest.approx(float(trained[name]), abs=1e-5)
+
+
+def test_predict_writes_masks_of_a_folder(
+    belvedere: Command, fitted: Path, clouds_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = belvedere("predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", "masks")
+    assert result.code == 0
+    order = [row["Image_Label"] for row in table(clouds_root / "sample_submission.csv")]
+    assert [row["Image_Label"] for row in table(Path("masks/submission.csv"))] == order
+    assert f"Pictures predicted: {len(order) // 4}." in caplog.text
+    assert not Path("masks/metrics.csv").exists()
+
+
+@pytest.mark.parametrize("pictures", ["mine.png", "."])
+def test_predict_takes_a_picture_or_a_folder_of_any_size(belvedere: Command, fitted: Path, pictures: str) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (77, 51, 3), np.uint8)).save("mine.png")
+    checkpoint = str(fitted / "checkpoints" / "best.ckpt")
+    arguments = ("--data.pictures", pictures, "--data.output_size", "null", "--output", "one")
+    assert belvedere("predict", "--ckpt_path", checkpoint, *arguments).code == 0
+    assert [row["Image_Label"] for row in table(Path("one/submission.csv"))] == [
+        f"mine.png_{name}" for name in ("Fish", "Flower", "Gravel", "Sugar")
+    ]
+    assert Image.open("one/masks/Fish/mine.png").size == (51, 77)
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(belvedere: Command, tiny: list[str], fitted: Path) -> None:
+    before = (fitted / "config.yaml").stat().st_mtime_ns
+    message = refusal(belvedere("fit", *tiny, "--output", str(fitted)))
+    assert message.startswith(f"{fitted} holds a run already. Give another --output, or go on with it:")
+    assert (fitted / "config.yaml").stat().st_mtime_ns == before
+
+
+def test_so_is_one_that_was_stopped_in_its_first_epoch(belvedere: Command, tiny: list[str], fitted: Path) -> None:
+    Path("stopped/checkpoints").mkdir(parents=True)
+    shutil.copy(fitted / "checkpoints" / "last.ckpt", "stopped/checkpoints/preempted.ckpt")
+    assert "stopped holds a run already." in refusal(belvedere("fit", *tiny, "--output", "stopped"))
+
+
+def test_missing_data_are_told_before_anything_is_written(belvedere: Command) -> None:
+    message = refusal(belvedere("fit", "--config", "clouds/demo", "--data.root", "nowhere", "--output", "run"))
+    assert f"No data set in {Path('nowhere').absolute()} (that folder does not exist). Wanted:" in message
+    assert "train.csv" in message
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"), [("absent.pt", "There is no weights file absent.pt."), ("true", "(no network)")]
+)
+def test_missing_weights_are_told_before_any_picture_is_read(
+    belvedere: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch, weights: str, message: str
+) -> None:
+    monkeypatch.setattr("tasks.networks.weights._online", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "hub")
+    monkeypatch.setattr("datamodules.clouds.CloudsDataModule.prepare_data", lambda _: pytest.fail("pictures were read"))
+    found = refusal(belvedere("fit", *tiny, "--model.pretrained", weights, "--output", "run"))
+    assert message in found
+    assert len(found.splitlines()) == 1
+    assert not Path("run/config.yaml").exists()
+
+
+def test_describe_lists_all_problems_at_once(belvedere: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = ["row 2 is odd.", "picture a.jpg is empty."]
+    monkeypatch.setattr("datamodules.describe.clouds.problems", lambda _: problems)
+    monkeypatch.setattr("datamodules.describe.clouds.study", lambda _: pytest.fail("it goes on"))
+    message = refusal(belvedere("describe", "--config", "clouds/demo", "--data.root", "here"))
+    assert message.splitlines() == [f"2 problems in {Path('here').absolute()}:", *(f"  - {line}" for line in problems)]
+
+
+def test_describe_writes_tables_and_pictures(belvedere: Command, clouds_root: Path) -> None:
+    result = belvedere("describe", "--config", "clouds/demo", "--data.root", str(clouds_root), "--output", "study")
+    assert result.code == 0
+    written = {path for path in Path("study").absolute().iterdir()}
+    assert Path("study/study.png").absolute() in written
+    assert {path for path in written if str(path) in result.out} == written
+
+
+def test_a_workers_error_is_told_without_its_traceback(
+    belvedere: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise DataError("Caught DataError in DataLoader worker process 0.\n  File x\nDataError: a.jpg is truncated.")
+
+    monkeypatch.setattr("datamodules.clouds.CloudsDataModule.prepare_data", fail)
+    assert refusal(belvedere("fit", *tiny)) == "a.jpg is truncated.\n"

@@ -1,0 +1,164 @@
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules.decoded import letterboxed as picture_tree
+from datamodules.decoded.letterboxed import (
+    LetterboxedSample,
+    PredictedPicture,
+    checked_size,
+    letterboxed_tree,
+    picture_problems,
+    predicted_names,
+    tree_names,
+)
+from ops.errors import DataError
+
+
+def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def write(path: Path, values: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def truncated(path: Path) -> Path:
+    path.write_bytes(write(path, noise(80, 60)).read_bytes()[:-1000])
+    return path
+
+
+def test_pictures_anywhere_below_are_named_by_their_paths(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a/c.png", "a/b/c.webp", "a/.trash/c.png", "a/._c.png", "a/notes.txt", ".c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert tree_names(tmp_path) == ["a/b/c.webp", "a/c.png", "b.JPG"]
+
+
+def test_links_are_followed_and_rings_left(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere" / "deep" / "1.png", noise(2, 2))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "artist").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images" / "2.png").symlink_to(tmp_path / "elsewhere" / "deep" / "1.png")
+    (tmp_path / "elsewhere" / "ring").symlink_to(tmp_path / "images")
+    assert tree_names(tmp_path / "images") == ["2.png", "artist/deep/1.png"]
+
+
+def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"No pictures anywhere below .*; files ending in \.jpg .* were looked for"):
+        tree_names(tmp_path)
+    with pytest.raises(DataError, match="There is no folder"):
+        tree_names(tmp_path / "gone")
+
+
+def test_equal_stems_may_lie_in_different_folders_only(tmp_path: Path) -> None:
+    for name in ("a/1.png", "b/1.png"):
+        write(tmp_path / name, noise(2, 2))
+    assert predicted_names(tmp_path) == (tmp_path, ["a/1.png", "b/1.png"])
+    write(tmp_path / "b" / "1.jpg", noise(2, 2))
+    with pytest.raises(DataError, match=r"What is written of b/1\.jpg and of b/1\.png would have one name\. Rename"):
+        predicted_names(tmp_path)
+    assert predicted_names(tmp_path / "b" / "1.jpg") == (tmp_path / "b", ["1.jpg"])
+
+
+def test_too_small_and_too_large_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checked_size(write(tmp_path / "1.png", noise(32, 40))) == (32, 40)
+    with pytest.raises(DataError, match=r"2\.png is 31 x 40 pixels \(height x width\); 32 a side or more were wanted"):
+        checked_size(write(tmp_path / "2.png", noise(31, 40)))
+    monkeypatch.setattr(picture_tree, "MOST_PIXELS", 32 * 40 - 1)
+    with pytest.raises(DataError, match=r"1\.png is 32 x 40 pixels .*, which memory may not hold; 1,279 in all"):
+        checked_size(tmp_path / "1.png")
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each)) for each in (header, b"IDAT")
+    ]
+    (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    problem = PredictedPicture([tmp_path / "1.png"], 32)(0)["problem"]
+    assert "1.png is 20000 x 20000 pixels (height x width), which memory may not hold; 268,435,456 in all" in problem
+
+
+def test_pictures_are_letterboxed_with_white(tmp_path: Path) -> None:
+    names = ["wide.png", "tall.png", "square.png"]
+    pictures = [noise(64, 128, 1), noise(128, 32, 2), noise(64, 64, 3)]
+    for name, picture in zip(names, pictures, strict=True):
+        write(tmp_path / name, picture)
+    data = letterboxed_tree("test", tmp_path, names, 64, skip=False)
+    assert [data.size(row) for row in range(3)] == [(64, 128), (128, 32), (64, 64)]
+    sample = LetterboxedSample(data, [2, 0, 1])
+    halved = pictures[0].reshape(32, 2, 64, 2, 3).mean(axis=(1, 3))
+    wide = sample(1)["image"].numpy().transpose(1, 2, 0)
+    np.testing.assert_allclose(wide[16:48], halved, atol=0.51)
+    assert (wide[:16] == 255).all()
+    assert (wide[48:] == 255).all()
+    np.testing.assert_array_equal(sample(0)["image"].permute(1, 2, 0), pictures[2])
+    assert [sample(index)["box"].tolist() for index in range(3)] == [[0, 0, 64, 64], [16, 0, 32, 64], [0, 24, 64, 16]]
+    again = letterboxed_tree("test", tmp_path, names, 64, skip=True)
+    assert again.rows.path == data.rows.path
+    assert again.problems == {}
+
+
+def test_unusable_pictures_are_all_named(tmp_path: Path) -> None:
+    names = ["broken.jpg", "deep.png", "fine.png", "gone.png", "small.png"]
+    truncated(tmp_path / "broken.jpg")
+    write(tmp_path / "deep.png", np.zeros((40, 40), np.uint16))
+    write(tmp_path / "fine.png", noise(40, 40))
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    write(tmp_path / "small.png", noise(8, 40))
+    with pytest.raises(DataError) as caught:
+        letterboxed_tree("test", tmp_path, names, 32, skip=False)
+    wanted = ("is truncated or not a picture", "more than 8 bits", "There is no file", "8 x 40 pixels")
+    assert len(caught.value.problems) == 4
+    for problem, part in zip(caught.value.problems, wanted, strict=True):
+        assert part in problem
+    for _ in range(2):  # the second time from the cache
+        data = letterboxed_tree("test", tmp_path, names, 32, skip=True)
+        assert [problem for problems in data.problems.values() for problem in problems] == caught.value.problems
+        assert list(data.problems) == [name for name in names if name != "fine.png"]
+        assert data.size(2) == (40, 40)
+    files = [tmp_path / name for name in names]
+    assert sorted(picture_problems(files)) == sorted(caught.value.problems)
+
+
+def test_a_predicted_picture_is_as_in_training_and_whole(tmp_path: Path) -> None:
+    picture = noise(90, 60)
+    write(tmp_path / "1.png", picture)
+    data = letterboxed_tree("test", tmp_path, ["1.png"], 48, skip=False)
+    sample, trained = PredictedPicture([tmp_path / "1.png"], 48)(0), LetterboxedSample(data, [0])(0)
+    assert torch.equal(sample["image"], trained["image"])
+    assert torch.equal(sample["box"], trained["box"])
+    np.testing.assert_array_equal(sample["source"], picture)
+    assert sample["problem"] == ""
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "turned"])
+def test_all_kinds_of_pictures_come_as_rgb(tmp_path: Path, mode: str) -> None:
+    rgb = Image.new("RGB", (60, 40), (204, 51, 51))  # which the web's palette has
+    path = tmp_path / ("1.jpg" if mode in ("CMYK", "turned") else "1.png")
+    exif = Image.Exif()
+    if mode == "turned":
+        exif[0x0112] = 6
+    (rgb if mode == "turned" else rgb.convert(mode)).save(path, exif=exif)
+    source = PredictedPicture([path], 32)(0)["source"]
+    assert source.shape == ((60, 40, 3) if mode == "turned" else (40, 60, 3))
+    wanted = rgb.convert("L").convert("RGB") if mode == "L" else rgb
+    assert np.abs(source.astype(int) - np.asarray(wanted)[0, 0]).max() <= 5
+
+
+def test_a_predicted_picture_that_cannot_be_used_says_why(tmp_path: Path) -> None:
+    sample = PredictedPicture([truncated(tmp_path / "1.jpg")], 32)(0)
+    assert "1.jpg is truncated or not a picture" in sample["problem"]
+    assert sample["image"].shape == (3, 32, 32)
+    assert (sample["image"] == 255).all()
+    assert sample["box"].tolist() == [0, 0, 0, 0]
+    assert sample["source"].shape == (0, 0, 3)

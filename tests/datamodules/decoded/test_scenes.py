@@ -1,0 +1,153 @@
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules.decoded import scenes as module
+from datamodules.decoded.scenes import Scene, Scenes, decoded_scenes, level_size, reduced, reduced_mask
+from datamodules.read.masks import one_mask_each
+from ops.errors import DataError
+
+SIZES = {"a.png": (37, 51), "b.png": (40, 30), "c.png": (37, 51)}
+
+
+def write(path: Path, values: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values.astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name, size in SIZES.items():
+        write(tmp_path / "images" / name, rng.integers(0, 256, (*size, 3)))
+        write(tmp_path / "masks" / name, 255 * (cv2.GaussianBlur(rng.standard_normal(size), (0, 0), 2) > 0))
+    return tmp_path
+
+
+def decoded(root: Path, levels: int = 0, window: int = 5) -> Scenes:
+    return decoded_scenes("tested", one_mask_each(root, least=127), levels, window)
+
+
+def problems(root: Path, **options: int) -> list[str]:
+    with pytest.raises(DataError) as caught:
+        decoded(root, **options)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2, 3])
+def test_pictures_and_masks_are_opencvs_pyramid(root: Path, levels: int) -> None:
+    scenes = decoded(root, levels, window=2)
+    for name, size in SIZES.items():
+        picture = np.asarray(Image.open(root / "images" / name))
+        mask = (np.asarray(Image.open(root / "masks" / name)) >= 127).astype(np.float64)
+        for _ in range(levels):
+            picture, mask = cv2.pyrDown(picture), cv2.pyrDown(mask)
+        np.testing.assert_array_equal(scenes.picture(name), picture.transpose(2, 0, 1))
+        np.testing.assert_array_equal(scenes.mask(name), mask >= 0.5)
+        assert scenes.sizes[name] == size
+        assert level_size(size, levels) == mask.shape
+
+
+def test_half_a_pixel_of_mask_counts() -> None:
+    mask = np.zeros((1, 12), np.bool_)
+    mask[0, :5] = True  # [1 4 6 4 1] / 16 around pixel 4 has 11 of 16 in it, around pixel 6 one
+    np.testing.assert_array_equal(reduced_mask(mask, 1), [[1, 1, 1, 0, 0, 0]])
+    stripes = np.zeros((1, 12), np.bool_)
+    stripes[0, ::2] = True  # (1 + 6 + 1) / 16 around the even pixels
+    assert reduced_mask(stripes, 1).all()
+
+
+def test_later_starts_read_no_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = decoded(root, 1)
+    monkeypatch.setattr(module, "read_picture", None)
+    monkeypatch.setattr(module, "pyramid_down", None)
+    again = decoded(root, 1)
+    for name in SIZES:
+        np.testing.assert_array_equal(again.picture(name), first.picture(name))
+        np.testing.assert_array_equal(again.mask(name), first.mask(name))
+
+
+def test_a_mask_of_another_brightness_is_read_again(root: Path) -> None:
+    grey = np.full((37, 51), 127)
+    grey[0] = 126
+    write(root / "masks" / "a.png", grey)
+    np.testing.assert_array_equal(decoded(root).mask("a.png"), grey == 127)
+    with pytest.raises(DataError, match="values from 126 to 127; 0 and 255"):
+        decoded_scenes("tested", one_mask_each(root), 0, 5)
+
+
+def test_everything_that_is_wrong_is_told_together(root: Path) -> None:
+    images, masks = root / "images", root / "masks"
+    write(masks / "a.png", np.zeros((37, 51)))
+    write(masks / "b.png", np.full((40, 30), 255))
+    write(masks / "c.png", np.ones((37, 50)))
+    write(images / "d.png", np.zeros((9, 60, 3)))
+    write(masks / "d.png", np.eye(9, 60))
+    (images / "e.png").write_bytes(b"no picture")
+    write(masks / "e.png", np.eye(40))
+    write(images / "f.png", np.zeros((40, 40, 3)))
+    write(masks / "g.png", np.eye(40))
+    cut = write(images / "h.png", np.random.default_rng(0).integers(0, 256, (40, 40, 3)))
+    cut.write_bytes(cut.read_bytes()[:2000])
+    write(masks / "h.png", np.eye(40))
+    again = "some were wanted. Draw it again, or remove it and its picture"
+    found = problems(root, window=10)
+    assert f"the mask {masks}/g.png has no picture g.* in {images}. Add the picture, or remove the mask." in found
+    assert any(line.startswith(f"the picture {images}/f.png has no mask f.png in {masks}") for line in found)
+    assert any(line.startswith(f"{images}/e.png is truncated or not a picture") for line in found)
+    assert f"{masks}/a.png marks none of its pixels (127 or brighter); {again} a.png." in found
+    assert f"{masks}/b.png marks all of its pixels (127 or brighter); {again} b.png." in found
+    assert (
+        f"{masks}/c.png is 37 x 50 pixels (height x width); its picture c.png is 37 x 51. A mask must be as large as "
+        "its picture."
+    ) in found
+    assert (
+        f"{images}/d.png is 9 x 60 pixels (height x width): less than a window of 10 x 10. Give a smaller "
+        "--data.window, or remove it."
+    ) in found
+    assert any(line.startswith(f"{images}/h.png is truncated") for line in found)
+    assert len(found) == 8
+
+
+def test_windows_are_measured_at_the_pyramids_level(root: Path) -> None:
+    assert decoded(root, levels=2, window=8).picture("b.png").shape == (3, 10, 8)
+    assert problems(root, levels=2, window=9) == [
+        f"{root}/images/b.png is 40 x 30 pixels (height x width), at pyramid level 2 10 x 8: less than a window of "
+        "9 x 9. Give a smaller --data.window, fewer --data.pyramid_levels, or remove it."
+    ]
+
+
+def test_samples_are_the_callers_to_change(root: Path) -> None:
+    sample = Scene(decoded(root), ["c.png", "a.png"], {"a.png": [(0, 0, 9, 7)]}, {"c.png": "sunny"})
+    first, second = sample(0), sample(1)
+    before = first["image"].clone(), first["mask"].clone()
+    first["image"].zero_()
+    first["mask"].zero_()
+    assert torch.equal(sample(0)["image"], before[0])
+    assert torch.equal(sample(0)["mask"], before[1])
+    assert (first["condition"], second["condition"]) == ("sunny", "")
+    assert "valid" not in first
+    assert second["valid"].shape == (1, 37, 51)
+    assert int(second["valid"].sum()) == 9 * 7 == int(second["valid"][:, :7, :9].sum())
+
+
+def test_a_picture_at_its_own_level_is_itself() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    np.testing.assert_array_equal(reduced(picture, 0), picture.transpose(2, 0, 1))
+
+
+@pytest.mark.real
+def test_real_masks_cover_what_their_list_says(real_data: Path) -> None:
+    scenes = decoded(real_data / "avalanches", window=33)
+    with (real_data / "avalanches" / "list.csv").open(newline="") as file:
+        covered = {row["image"]: float(row["coverage"]) for row in csv.DictReader(file)}
+    assert len(scenes.rows) == 73
+    assert {name: round(float(scenes.mask(name).mean()), 4) for name in scenes.rows} == {
+        name: pytest.approx(covered[name], abs=1e-4) for name in scenes.rows
+    }

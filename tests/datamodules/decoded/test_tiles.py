@@ -1,0 +1,129 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.decoded.tiles import Tiles, decoded_tiles
+from datamodules.read.masks import one_mask_each
+from ops.errors import DataError
+
+RNG = np.random.default_rng(0)
+
+
+def write(path: Path, values: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def add(root: Path, stem: str, size: tuple[int, int], mask: np.ndarray | None = None) -> None:
+    write(root / "images" / f"{stem}.png", RNG.integers(0, 256, (*size, 3), np.uint8))
+    mask = RNG.random(size) < 0.3 if mask is None else mask
+    write(root / "masks" / f"{stem}.png", mask * np.uint8(255) if mask.dtype == bool else mask)
+
+
+def tiles(root: Path, window: tuple[int, int] = (8, 8), size: tuple[int, int] = (8, 8)) -> Tiles:
+    return decoded_tiles("roads", one_mask_each(root), window, size)
+
+
+def told(root: Path) -> list[str]:
+    with pytest.raises(DataError) as caught:
+        tiles(root)
+    return caught.value.problems
+
+
+def test_a_picture_of_the_tiles_size_is_one_tile(tmp_path: Path) -> None:
+    for stem in "ab":
+        add(tmp_path, stem, (8, 8))
+    made = tiles(tmp_path)
+    assert made.owners.tolist() == [0, 1]
+    for row, stem in enumerate("ab"):
+        np.testing.assert_array_equal(made.pictures[row], Image.open(tmp_path / "images" / f"{stem}.png"))
+        np.testing.assert_array_equal(made.masks[row][0] * 255, Image.open(tmp_path / "masks" / f"{stem}.png"))
+
+
+def test_a_larger_picture_is_cut_into_tiles_that_cover_it(tmp_path: Path) -> None:
+    add(tmp_path, "a", (8, 8))
+    add(tmp_path, "b", (14, 24))
+    made = tiles(tmp_path)
+    assert made.owners.tolist() == [0] + [1] * 6
+    assert made.of(["b.png"]) == [1, 2, 3, 4, 5, 6]
+    picture, mask = (np.asarray(Image.open(tmp_path / folder / "b.png")) for folder in ("images", "masks"))
+    for row, (top, left) in enumerate([(0, 0), (0, 8), (0, 16), (6, 0), (6, 8), (6, 16)], start=1):
+        np.testing.assert_array_equal(made.pictures[row], picture[top : top + 8, left : left + 8])
+        np.testing.assert_array_equal(made.masks[row][0] * 255, mask[top : top + 8, left : left + 8])
+    assert made.sizes.tolist() == [[8, 8], [14, 24]]
+    assert made.marked.tolist()[1] == np.count_nonzero(mask)
+
+
+def test_tiles_are_resized_by_area(tmp_path: Path) -> None:
+    add(tmp_path, "a", (16, 16))
+    made = tiles(tmp_path, window=(16, 16), size=(8, 8))
+    picture, mask = (np.asarray(Image.open(tmp_path / folder / "a.png")) for folder in ("images", "masks"))
+    means = picture.reshape(8, 2, 8, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(made.pictures[0], means, atol=0.51)
+    np.testing.assert_array_equal(made.masks[0][0], mask.reshape(8, 2, 8, 2).mean(axis=(1, 3)) / 255 >= 0.5)
+
+
+def test_real_masks_have_greys_and_no_255(tmp_path: Path) -> None:
+    greys = np.array([[0, 1, 6, 120, 134, 232, 236, 237]] * 8, np.uint8)  # as in the real tiles
+    add(tmp_path, "a", (8, 8), greys)
+    np.testing.assert_array_equal(tiles(tmp_path).masks[0][0], greys > 127)
+
+
+@pytest.mark.parametrize("high", [1, 2, 100, 255])
+def test_masks_of_two_values(tmp_path: Path, high: int) -> None:
+    mask = RNG.random((8, 8)) < 0.5
+    add(tmp_path, "a", (8, 8), mask * np.uint8(high))
+    np.testing.assert_array_equal(tiles(tmp_path).masks[0][0], mask)
+
+
+def test_sixteen_bit_masks(tmp_path: Path) -> None:
+    mask = RNG.random((8, 8)) < 0.5
+    add(tmp_path, "a", (8, 8), mask * np.uint16(65535))
+    np.testing.assert_array_equal(tiles(tmp_path).masks[0][0], mask)
+
+
+def test_a_mask_is_found_by_its_stem(tmp_path: Path) -> None:
+    add(tmp_path, "a", (8, 8))
+    (tmp_path / "masks" / "a.png").rename(tmp_path / "masks" / "a.tif")
+    assert tiles(tmp_path).source.names == ["a.png"]
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    for stem in "abcdefg":
+        add(tmp_path, stem, (8, 8))
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    (masks / "a.png").unlink()
+    (images / "b.png").unlink()
+    write(masks / "c.png", np.zeros((9, 8), np.uint8))
+    write(masks / "d.png", np.array([[0, 1, 2, 3]] * 8, np.uint8).repeat(2, axis=1))
+    write(images / "e.png", np.zeros((8, 8), np.uint16))
+    (images / "f.png").write_bytes((images / "f.png").read_bytes()[:-40])
+    problems = told(tmp_path)
+    wanted = [f"the mask {masks}/b.png has no picture b.*", f"the picture {images}/a.png has no mask a.png",
+              f"{masks}/c.png is 9 x 8 pixels (height x width); its picture c.png is 8 x 8",
+              f"{masks}/d.png has 4 values from 0 to 3; 0 and 255, or 0 and one other value, were wanted",
+              f"{images}/e.png has the mode 'I;16', more than 8 bits a channel",
+              f"{images}/f.png is truncated or not a picture"]  # fmt: skip
+    assert len(problems) == len(wanted)
+    for text in wanted:
+        assert any(problem.startswith(text) for problem in problems), text
+
+
+def test_a_picture_below_the_window_is_told(tmp_path: Path) -> None:
+    add(tmp_path, "a", (8, 8))
+    add(tmp_path, "b", (6, 20))
+    assert told(tmp_path) == [
+        f"{tmp_path}/images/b.png is 6 x 20 pixels (height x width), less than a tile of 8 x 8. Give a smaller "
+        "--data.window or --data.size, or remove it."
+    ]
+
+
+def test_a_folder_that_is_no_data_set_is_told_with_what_is_wanted(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"No data set in .*/gone \(that folder does not exist\)\. Wanted:"):
+        tiles(tmp_path / "gone")
+    (tmp_path / "train.csv").write_text("")
+    with pytest.raises(DataError, match=r"found there: train\.csv\)\. Wanted:\n.*images/<stem>\.png"):
+        tiles(tmp_path)

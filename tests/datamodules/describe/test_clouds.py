@@ -1,0 +1,199 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from datamodules.clouds import CloudsDataModule
+from datamodules.decoded import whole as decoded
+from datamodules.describe import clouds as clouds_study
+from datamodules.describe.clouds import EXAMPLE_HEIGHT, problems, study
+from datamodules.describe.study import Study
+
+
+def write(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+def box(*places: tuple[slice, slice]) -> np.ndarray:
+    mask = np.zeros((20, 20), bool)
+    for place in places:
+        mask[place] = True
+    return mask
+
+
+SEA = {"b": box(np.s_[0:10, 0:10]) & ~box(np.s_[5:10, 5:10]), "d": box(np.s_[0:2, 0:2], np.s_[2:4, 2:4])}
+CLOUD = {
+    "a": box(np.s_[0:10, 0:5]),
+    "b": box(np.s_[0:2, 0:2], np.s_[10:14, 10:15]),
+    "c": box(),
+    "d": box(np.s_[:, :]),
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> CloudsDataModule:
+    """Four pictures of 20 x 20, as large as the network's; half of a is black, c shows nothing."""
+    for stem in "abcd":
+        picture = np.full((20, 20, 3), 200, np.uint8)
+        if stem == "a":
+            picture[:10] = 0
+        write(tmp_path / "images" / f"{stem}.png", picture)
+    for label, masks in {"cloud": CLOUD, "sea": SEA}.items():
+        for stem, mask in masks.items():
+            write(tmp_path / "masks" / label / f"{stem}.png", mask * np.uint8(255))
+    (tmp_path / "splits.csv").write_text("name,split\na.png,train\nb.png,val\nd.png,test\n")
+    return CloudsDataModule(tmp_path, ["cloud", "sea"], size=(20, 20))
+
+
+@pytest.fixture
+def made(data: CloudsDataModule) -> Study:
+    with pytest.warns(UserWarning, match="does not name 1 of the 4 pictures"):
+        return study(data)
+
+
+def test_the_summary_is_that_by_hand(made: Study) -> None:
+    assert next(iter(made.tables)) == "summary"
+    by_hand = {
+        "class": ["cloud", "sea", "all"],
+        "pictures": [3, 2, 3],
+        "empty_cells": [1, 2, 3],
+        "share": [0.75, 0.5, 0.75],
+        "mean_area": [(50 + 24 + 400) / 1200, (75 + 8) / 800, (474 + 83) / 2000],
+        "median_area": [50 / 400, (75 + 8) / 800, 50 / 400],
+        "smallest_area": [24 / 400, 8 / 400, 8 / 400],
+        "largest_area": [1.0, 75 / 400, 1.0],
+        "regions_per_mask": [4 / 3, 1.0, 6 / 5],
+        "mean_width": [(5 + 2 + 5 + 20) / 80, (10 + 4) / 40, (32 + 14) / 120],
+        "mean_height": [(10 + 2 + 4 + 20) / 80, (10 + 4) / 40, (36 + 14) / 120],
+    }
+    pd.testing.assert_frame_equal(made.tables["summary"], pd.DataFrame(by_hand), rtol=0, atol=1e-4, check_dtype=False)
+
+
+def test_pictures_have_a_row_each(made: Study) -> None:
+    assert made.tables["pictures"].to_dict("list") == {
+        "name": ["a.png", "b.png", "c.png", "d.png"],
+        "split": ["train", "val", "", "test"],
+        "masks": [1, 2, 0, 2],
+        "area_cloud": [0.125, 0.06, 0.0, 1.0],
+        "area_sea": [0.0, 0.1875, 0.0, 0.02],
+        "black": [0.5, 0.0, 0.0, 0.0],
+    }
+
+
+def test_charts_count_what_the_thesis_counts(made: Study) -> None:
+    def heights(title: str) -> dict[object, int]:
+        series = made.charts[title]
+        return {str(label): int(height) for label, height in series.items() if height}
+
+    assert heights("Pictures by number of masks") == {"0": 1, "1": 1, "2": 2}
+    assert heights("Pictures of each class") == {"cloud": 3, "sea": 2}
+    assert heights("Empty cells of each class") == {"cloud": 1, "sea": 2}
+    assert heights("Areas of masks") == {
+        "(0.0, 0.05]": 1, "(0.05, 0.1]": 1, "(0.1, 0.15]": 1, "(0.15, 0.2]": 1, "(0.95, 1.0]": 1
+    }  # fmt: skip
+    assert heights("Regions of each mask") == {"1": 4, "2": 1}
+    assert heights("How far regions fill their boxes") == {"(0.5, 0.55]": 1, "(0.75, 0.8]": 1, "(0.95, 1.0]": 4}
+    assert heights("Widths of region boxes") == {
+        "(0.1, 0.15]": 1, "(0.2, 0.25]": 1, "(0.25, 0.3]": 2, "(0.5, 0.55]": 1, "(0.95, 1.0]": 1
+    }  # fmt: skip
+    assert sum(heights("Heights of region boxes").values()) == 6
+    assert heights("Black pixels") == {"(0.0, 0.025]": 3, "(0.475, 0.5]": 1}
+    assert {(series.index.name, series.name) for series in made.charts.values()} >= {
+        ("masks", "pictures"),
+        ("class", "pictures without it"),
+        ("share of the picture's width", "regions"),
+    }
+
+
+def test_examples_show_every_class_and_each_picture_once(made: Study) -> None:
+    names = [name for name, _, _ in made.examples]
+    assert sorted(names) == ["a.png", "b.png", "d.png"]
+    assert made.classes == ["cloud", "sea"]
+    for name, picture, masks in made.examples:
+        assert picture.shape == (EXAMPLE_HEIGHT, EXAMPLE_HEIGHT, 3)
+        assert masks.shape == (2, EXAMPLE_HEIGHT, EXAMPLE_HEIGHT)
+        np.testing.assert_array_equal(masks[0, 7::14, 7::14], CLOUD[name[0]])
+        np.testing.assert_array_equal(masks[1, 7::14, 7::14], SEA.get(name[0], box()))
+
+
+def test_examples_keep_their_shape(clouds_root: Path) -> None:
+    examples = study(CloudsDataModule(clouds_root, size=(32, 32))).examples
+    assert len(examples) == 8
+    assert {picture.shape for _, picture, _ in examples} == {(280, 420, 3)}
+    assert np.any([masks.any(axis=(1, 2)) for _, _, masks in examples], axis=0).all()
+
+
+def test_a_data_set_without_any_mask_is_described(tmp_path: Path) -> None:
+    for stem in "abc":
+        write(tmp_path / "images" / f"{stem}.png", np.full((20, 20, 3), 200, np.uint8))
+        write(tmp_path / "masks" / "all" / f"{stem}.png", np.zeros((20, 20), np.uint8))
+    made = study(CloudsDataModule(tmp_path, ["all"], size=(20, 20)))
+    summary = made.tables["summary"]
+    assert summary["pictures"].tolist() == [0, 0]
+    assert summary.iloc[:, 4:].isna().all(axis=None)
+    assert made.charts["Widths of region boxes"].sum() == 0
+    assert made.examples == []
+
+
+def test_a_second_study_opens_only_the_examples(clouds_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def described() -> Study:
+        data = CloudsDataModule(clouds_copy, size=(32, 32))
+        assert problems(data) == []
+        return study(data)
+
+    first = described()
+    opened: list[Path] = []
+    read_picture = decoded.read_picture
+    for module in (decoded, clouds_study):
+        monkeypatch.setattr(module, "read_picture", lambda path, **o: (opened.append(path), read_picture(path, **o))[1])
+    second = described()
+    assert [path.name for path in opened] == [name for name, _, _ in second.examples]
+    for name, table in first.tables.items():
+        pd.testing.assert_frame_equal(second.tables[name], table)
+
+
+def test_tables_and_test_pictures_are_checked_too(clouds_copy: Path) -> None:
+    (clouds_copy / "splits.csv").write_text("name,split\ngone.jpg,train\n")
+    tests = sorted((clouds_copy / "test_images").iterdir())
+    tests[0].unlink()
+    tests[1].write_bytes(b"")
+    (clouds_copy / "train_images" / "new.jpg").write_bytes(tests[2].read_bytes())
+    assert problems(CloudsDataModule(clouds_copy, size=(32, 32))) == [
+        f"{clouds_copy}/train_images/new.jpg has no rows in {clouds_copy}/train.csv; 4 were wanted. Add them, or "
+        "remove the picture.",
+        f"{clouds_copy}/splits.csv, row 2: there is no picture 'gone.jpg' in {clouds_copy}.",
+        f"{clouds_copy}/sample_submission.csv, row 2: there is no picture {tests[0].name!r} in "
+        f"{clouds_copy}/test_images. Unpack the test pictures again.",
+        f"{tests[1]} is empty (0 bytes); a picture was wanted. Fetch it again or remove it.",
+    ]
+
+
+def test_pictures_to_predict_are_checked_where_they_are(clouds_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.jpg").write_text("no picture")
+    (problem,) = problems(CloudsDataModule(clouds_root, size=(32, 32), pictures=tmp_path))
+    assert problem.startswith(f"{tmp_path}/mine.jpg is truncated or not a picture")
+
+
+def test_what_can_be_checked_is_checked_without_a_table(clouds_copy: Path) -> None:
+    (clouds_copy / "train.csv").write_text("hello\n")
+    (test, *_) = sorted((clouds_copy / "test_images").iterdir())
+    test.write_bytes(b"")
+    table, picture = problems(CloudsDataModule(clouds_copy, size=(32, 32)))
+    assert table.startswith(f"{clouds_copy}/train.csv has the columns ['hello']; 'Image_Label' is missing.")
+    assert picture.startswith(f"{test} is empty (0 bytes)")
+
+
+@pytest.mark.real
+def test_real_pictures_have_the_areas_of_their_masks(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "clouds" / "hyta"
+    (tmp_path / "images").symlink_to(folder / "images")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "cloud").symlink_to(folder / "mask_cloud")
+    data = CloudsDataModule(tmp_path, ["cloud"])
+    assert problems(data) == []
+    for row in study(data).tables["pictures"].itertuples():
+        mask = np.asarray(Image.open(folder / "mask_cloud" / f"{Path(row.name).stem}.png"))
+        assert row.area_cloud == pytest.approx((mask > 127).mean(), abs=0.01)

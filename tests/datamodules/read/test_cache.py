@@ -1,0 +1,153 @@
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamodules.read.cache import cache_folder, cached_array, fingerprint
+from ops.errors import DataError
+
+ROOT = Path(__file__).parents[3]
+ROWS = np.random.default_rng(0).integers(0, 256, (50, 3, 4)).astype(np.uint8)
+SLOW = """
+import sys, time
+import numpy as np
+from datamodules.read.cache import cached_array
+def make(index):
+    time.sleep(0.02)
+    return np.full(8, index, np.uint8)
+rows = cached_array("slow", "key", (60, 8), make, "waiting")
+print((np.asarray(rows) == np.arange(60)[:, None]).all())
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of this test's own."""
+    monkeypatch.setenv("BELVEDERE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def start() -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", SLOW], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_the_folder_is_the_users_unless_another_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BELVEDERE_CACHE", "/scratch/me")
+    assert cache_folder() == Path("/scratch/me")
+    monkeypatch.delenv("BELVEDERE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache_folder() == Path("/caches/belvedere")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cache_folder() == Path("/home/me/.cache/belvedere")
+
+
+def test_rows_are_made_once(folder: Path) -> None:
+    made: list[int] = []
+
+    def make(index: int) -> np.ndarray:
+        made.append(index)
+        return ROWS[index]
+
+    for _ in range(2):
+        array = cached_array("rows", "0123", ROWS.shape, make, "making")
+        np.testing.assert_array_equal(array, ROWS)
+        assert not array[0].flags.writeable
+    assert sorted(made) == list(range(50))
+    assert names(folder) == ["rows-50x3x4-0123.npy"]
+    cached_array("rows", "4567", ROWS.shape, make, "making")
+    assert len(made) == 100
+
+
+def test_rows_that_fail_are_all_named_and_leave_nothing(folder: Path) -> None:
+    def make(index: int) -> np.ndarray:
+        if index % 20 == 3:
+            raise DataError(f"row {index} is odd.")
+        if index == 7:
+            raise DataError("two", ["seven is odd.", "seven is not even."])
+        return ROWS[index]
+
+    with pytest.raises(DataError, match=r"^5 problems in making Rows of /There:\n  - row 3 is odd\.") as caught:
+        cached_array("rows", "k", ROWS.shape, make, "making Rows of /There")
+    assert caught.value.problems == ["row 3 is odd.", "seven is odd.", "seven is not even.", "row 23 is odd.",
+                                     "row 43 is odd."]  # fmt: skip
+    assert names(folder) == []
+    np.testing.assert_array_equal(cached_array("rows", "k", ROWS.shape, ROWS.__getitem__, "making"), ROWS)
+
+
+def test_an_error_of_ours_leaves_nothing_either(folder: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        cached_array("rows", "k", (4, 2), lambda index: np.full(2, 1 // (index - 2)), "making")
+    assert names(folder) == []
+
+
+def test_a_fingerprint_changes_with_files_and_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [tmp_path / "a", tmp_path / "b"]
+    for file in files:
+        file.write_text("same")
+        os.utime(file, ns=(0, 10**18))
+    key = fingerprint(files, {"size": (8, 8)})
+    assert re.fullmatch(r"[0-9a-f]{16}", key)
+    assert fingerprint(files, {"size": (8, 8)}) == key
+    monkeypatch.chdir(tmp_path)
+    assert fingerprint([Path("a"), Path("b")], {"size": (8, 8)}) == key
+    others = [fingerprint(files, {"size": (8, 9)}), fingerprint(files[:1], {"size": (8, 8)}),
+              fingerprint(files[::-1], {"size": (8, 8)})]  # fmt: skip
+    os.utime(files[1], ns=(0, 10**18 + 1))
+    others.append(fingerprint(files, {"size": (8, 8)}))
+    files[1].write_text("longer")
+    os.utime(files[1], ns=(0, 10**18))
+    others.append(fingerprint(files, {"size": (8, 8)}))
+    assert len({key, *others}) == 6
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(folder: Path) -> None:
+    shape = (10**9, 10**6)
+    with pytest.raises(DataError, match=r"^decoding all needs 1000000\.000 GB in the cache .*/cache, where ") as caught:
+        cached_array("rows", "k", shape, ROWS.__getitem__, "decoding all")
+    assert str(caught.value).endswith("or name another folder in the environment variable BELVEDERE_CACHE.")
+    assert names(folder) == []
+
+
+def test_a_cache_that_cannot_be_made_is_told(folder: Path) -> None:
+    folder.write_text("a file")
+    with pytest.raises(DataError, match=r"in the cache .*/cache, where 0\.000 GB can be written"):
+        cached_array("rows", "k", ROWS.shape, ROWS.__getitem__, "decoding")
+
+
+def test_two_processes_that_start_at_once_both_get_the_whole_array(folder: Path) -> None:
+    processes = [start(), start()]
+    assert [process.communicate()[0].strip() for process in processes] == ["True", "True"]
+    assert names(folder) == ["slow-60x8-key.npy"]
+
+
+def test_a_killed_process_leaves_no_array(folder: Path) -> None:
+    process = start()
+    deadline = time.monotonic() + 30
+    while not (folder.is_dir() and names(folder)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    (part,) = names(folder)
+    assert part.endswith(".part")
+    array = cached_array("slow", "key", (60, 8), lambda index: np.full(8, index, np.uint8), "making")
+    np.testing.assert_array_equal(array[:, 0], np.arange(60))
+
+
+def test_the_faster_process_keeps_its_file(folder: Path) -> None:
+    def make(index: int) -> np.ndarray:
+        if not folder.joinpath("rows-50x3x4-k.npy").exists() and index == 49:
+            np.save(folder / "rows-50x3x4-k.npy", ROWS)
+        return np.zeros((3, 4), np.uint8)
+
+    np.testing.assert_array_equal(cached_array("rows", "k", ROWS.shape, make, "making"), ROWS)
+    assert names(folder) == ["rows-50x3x4-k.npy"]

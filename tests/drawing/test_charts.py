@@ -1,0 +1,141 @@
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from drawing import charts
+from drawing.pictures import PALETTE
+
+GREY = np.full((40, 60, 3), 100, np.uint8)
+CLASSES = ["Fish", "Flower", "Gravel", "Sugar"]
+NAMES = ["balanced_accuracy", "zeal", "loss", "dice", "auprc", "recall", *(f"iou_{k}" for k in range(6))]
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved, for a look inside."""
+    saved: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (saved.append(self), save(self, *a, **k))[1])
+    return saved
+
+
+def assert_readable(figure: Figure) -> None:
+    """No level text is cut by the border, none lies over another."""
+    hidden = {id(text) for axes in figure.axes if not axes.axison for text in axes.findobj(Text)}
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = axis.get_view_interval()
+            hidden |= {id(tick.label1) for tick in axis.majorTicks if not low <= tick.get_loc() <= high}
+    texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    level = [text for text in texts if text.get_rotation() in (0, 90) and id(text) not in hidden]
+    boxes = {text: text.get_window_extent() for text in level}
+    for text, box in boxes.items():
+        assert min(box.x0, box.y0) >= 0, text
+        assert box.x1 <= figure.bbox.x1, text
+        assert box.y1 <= figure.bbox.y1, text
+    for one, other in itertools.combinations(boxes, 2):
+        assert not boxes[one].overlaps(boxes[other]), (one, other)
+
+
+def history_of(epochs: int, metrics: int) -> list[dict[str, float]]:
+    keys = [f"{stage}/{name}" for name in NAMES[:metrics] for stage in ("train", "val")]
+    return [{"epoch": epoch} | {key: math.sin(epoch + k) for k, key in enumerate(keys)} for epoch in range(epochs)]
+
+
+def points(axes: Axes, label: str) -> list[list[float]]:
+    (line,) = [line for line in axes.lines if line.get_label() == label]
+    return np.asarray(line.get_xydata()).tolist()
+
+
+@pytest.mark.parametrize(("epochs", "metrics"), [(1, 1), (1, 2), (8, 5), (60, 11), (300, 4)])
+def test_curves_are_readable(epochs: int, metrics: int, tmp_path: Path, figures: list[Figure]) -> None:
+    charts.draw_curves(history_of(epochs, metrics), "val/balanced_accuracy", tmp_path / "curves.png", "max")
+    assert_readable(figures[0])
+    assert len(figures[0].axes) == metrics
+    size = np.rint(figures[0].get_size_inches() * 150)
+    assert Image.open(tmp_path / "curves.png").size == tuple(size.astype(int))
+    assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_what_no_training_changes_has_no_curve(tmp_path: Path, figures: list[Figure]) -> None:
+    history = [{"epoch": epoch, "val/accuracy": 0.5 + epoch / 10, "val/majority": 0.6} for epoch in range(3)]
+    charts.draw_curves(history, "val/accuracy", tmp_path / "curves.png", "max")
+    assert [axes.get_title("left") for axes in figures[0].axes] == ["accuracy"]
+
+
+def test_curves_show_loss_first_then_the_monitored_then_the_alphabet(tmp_path: Path, figures: list[Figure]) -> None:
+    charts.draw_curves(history_of(3, 5), "val/dice", tmp_path / "curves.png", "max")
+    assert [axes.get_title("left") for axes in figures[0].axes] == [
+        "loss",
+        "dice",
+        "auprc",
+        "balanced accuracy",
+        "zeal",
+    ]
+
+
+@pytest.mark.parametrize(("mode", "best", "value"), [("max", 2, "0.600"), ("min", 0, "0.200")])
+def test_curves_mark_the_best_epoch_in_every_plot(
+    mode: str, best: int, value: str, tmp_path: Path, figures: list[Figure]
+) -> None:
+    dice = [0.2, math.nan, 0.6, 0.5]
+    history = [{"epoch": e, "val/dice": d, "val/loss": 1.5 - e / 8, "train/lr": 1e-5} for e, d in enumerate(dice)]
+    charts.draw_curves(history, "val/dice", tmp_path / "curves.png", mode)
+    label = f"best: epoch {best}, val/dice {value}"
+    assert [points(axes, label)[0][0] for axes in figures[0].axes] == [best] * 3
+    notes = [axes.get_title("right") for axes in figures[0].axes]
+    assert notes == [
+        f"epoch {best}: {1.5 - best / 8:.2f}",
+        f"epoch {best}: {value}",
+        f"epoch {best}: 1.00e-05",
+    ]
+    assert label in [text.get_text() for text in figures[0].legends[0].get_texts()]
+
+
+def test_curves_span_what_was_not_measured(tmp_path: Path, figures: list[Figure]) -> None:
+    history = [{"epoch": e, "train/loss": e + 1.0} | ({"val/loss": 2.0 * e} if e % 2 else {}) for e in range(4)]
+    charts.draw_curves(history, "val/dice", tmp_path / "curves.png")
+    assert points(figures[0].axes[0], "training") == [[0, 1], [1, 2], [2, 3], [3, 4]]
+    assert points(figures[0].axes[0], "validation") == [[1, 2], [3, 6]]
+    assert len(figures[0].axes[0].lines) == 2, "a best epoch of a figure that was never measured"
+
+
+def test_curves_refuse_a_history_without_values(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no values, some like `val/loss` were wanted"):
+        charts.draw_curves([{"epoch": 0}], "val/loss", tmp_path / "curves.png")
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_study_draws_the_heights_and_is_readable(count: int, tmp_path: Path, figures: list[Figure]) -> None:
+    bins = pd.IntervalIndex.from_breaks(np.linspace(0, 1, 21), name="share of the picture")
+    bars_of = {
+        "Pictures of a class": pd.Series([4, 1, 3, 2], pd.Index(CLASSES, name="class"), name="pictures"),
+        "Mask size": pd.Series(range(20), bins, name="masks"),
+        "Black": pd.Series([0.5, 0.25], pd.Index(["a rather long label"] * 2, name="share"), name="pictures"),
+        "Many": pd.Series(range(40), pd.Index(np.linspace(0, 3, 40), name="ratio"), name="masks"),
+    }
+    example = ("a_very_long_file_name_" * 9 + ".jpeg", GREY, np.ones((4, 40, 60), bool))
+    charts.draw_study(bars_of, [example] * count, CLASSES, tmp_path / "study.png")
+    assert_readable(figures[0])
+    bars, examples = figures[0].axes[:4], figures[0].axes[4:]
+    heights = [[patch.get_height() for patch in axes.patches] for axes in bars]
+    assert heights == [series.tolist() for series in bars_of.values()]
+    colors = [to_hex(patch.get_facecolor()) for patch in bars[0].patches]
+    assert colors == ["#{:02x}{:02x}{:02x}".format(*PALETTE[k]) for k in range(4)]
+    assert [label.get_text() for label in bars[1].get_xticklabels()] == [f"{k / 10:.3g}" for k in range(11)]
+    assert bars[1].get_xticks().tolist() == [2 * k - 0.5 for k in range(11)]
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in bars[:2]] == [
+        ("class", "pictures"),
+        ("share of the picture", "masks"),
+    ]
+    assert len(examples) == count
+    assert all(axes.get_title().startswith("a_very_long") for axes in examples)

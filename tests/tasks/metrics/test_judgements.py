@@ -1,0 +1,235 @@
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.functional.classification import binary_auroc
+
+from tasks.metrics.judgements import JudgementScores, VoteScores, judgement_of_mean, mean_vote, vote_spread
+
+TAGS = ("Nature", "Black and White", "Macro")
+
+
+def judgements(pictures: int = 60) -> dict[str, object]:
+    """Probabilities with many ties, and which of the first two tags each picture has."""
+    generator = torch.Generator().manual_seed(0)
+    target = (torch.rand(pictures, generator=generator) < 0.7).float()
+    prediction = ((0.3 * target + 0.7 * torch.rand(pictures, generator=generator)) * 12).round() / 12
+    tags = [[tag for k, tag in enumerate(TAGS[:2]) if index % (k + 2) == 0] + ["unknown"] for index in range(pictures)]
+    return {"prediction": prediction, "target": target, "tags": tags}
+
+
+def polls(pictures: int = 40, bins: int = 10) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    votes = torch.randint(0, 20, (pictures, bins), generator=generator).float()
+    noise = torch.rand(pictures, bins, generator=generator)
+    return {"probability": (votes / 20 + noise).softmax(dim=1), "votes": votes}
+
+
+def numbers(scores: dict[str, Tensor]) -> dict[str, float]:
+    assert all(score.shape == () and score.dtype == torch.float32 for score in scores.values())
+    return {name: score.item() for name, score in scores.items()}
+
+
+def cut(fields: dict, batch: slice) -> dict:
+    return {name: values[batch] for name, values in fields.items()}
+
+
+def scored(prediction: list[float], target: list[int]) -> dict[str, float]:
+    metric = JudgementScores()
+    metric.update(torch.tensor(prediction), torch.tensor(target).float())
+    return numbers(metric.compute())
+
+
+def slow_scores(prediction: list[float], target: list[float]) -> dict[str, float]:
+    pairs = list(zip(prediction, target, strict=True))
+    professional, snapshots = ([p for p, t in pairs if t == each] for each in (1, 0))
+    hits = sum(p > 0.5 for p in professional), sum(p <= 0.5 for p in snapshots)
+    wins = sum(1.0 if p > s else 0.5 if p == s else 0.0 for p in professional for s in snapshots)
+    return {
+        "accuracy": sum(hits) / len(pairs),
+        "balanced_accuracy": (hits[0] / len(professional) + hits[1] / len(snapshots)) / 2,
+        "auc": wins / len(professional) / len(snapshots),
+        "majority": max(len(professional), len(snapshots)) / len(pairs),
+    }
+
+
+def test_judgements_by_hand() -> None:
+    # three professional shots, one of them found; a snapshot that is left, and one taken for professional
+    found = scored([0.9, 0.5, 0.1, 0.5, 0.7], [1, 1, 1, 0, 0])
+    # 0.9 beats both, 0.5 ties with one and loses, 0.1 loses twice: 2.5 of 6
+    expected = {"accuracy": 2 / 5, "balanced_accuracy": (1 / 3 + 1 / 2) / 2, "auc": 2.5 / 6, "majority": 3 / 5}
+    assert found == pytest.approx(expected)
+
+
+def test_judgements_are_a_slow_loops_over_the_whole_set_and_over_each_tag() -> None:
+    fields = judgements()
+    metric = JudgementScores(TAGS)
+    for batch in (slice(0, 7), slice(7, 40), slice(40, 60)):
+        metric.update(**cut(fields, batch))
+    prediction, target = fields["prediction"].tolist(), fields["target"].tolist()
+    expected = slow_scores(prediction, target)
+    for tag, ending in (("Nature", "@nature"), ("Black and White", "@black_and_white")):
+        chosen = [index for index, tags in enumerate(fields["tags"]) if tag in tags]
+        scores = slow_scores([prediction[index] for index in chosen], [target[index] for index in chosen])
+        expected |= {name + ending: score for name, score in scores.items()}
+    assert numbers(metric.compute()) == pytest.approx(expected, abs=1e-7)  # no picture has the tag Macro
+
+
+def test_the_area_is_torchmetrics() -> None:
+    fields = judgements(2000)
+    expected = binary_auroc(fields["prediction"].double(), fields["target"].long()).item()
+    assert scored(fields["prediction"].tolist(), fields["target"].int().tolist())["auc"] == pytest.approx(
+        expected, abs=1e-7
+    )
+
+
+def test_the_area_of_a_large_set_does_not_overflow() -> None:
+    target = torch.arange(200_000) % 2
+    metric = JudgementScores()
+    metric.update(torch.zeros(len(target)), target)
+    assert metric.compute()["auc"].item() == 0.5
+    metric.reset()
+    metric.update(target.float(), target)
+    assert metric.compute()["auc"].item() == 1
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_set_of_one_kind_only_has_no_area(kind: int) -> None:
+    found = scored([0.9, 0.2, 0.3], [kind] * 3)
+    share = (1 + (1 - kind)) / 3
+    expected = {"accuracy": share, "balanced_accuracy": share, "auc": math.nan, "majority": 1}
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_tag_of_one_kind_only_has_no_area() -> None:
+    metric = JudgementScores(["Sea", "Sky"])
+    metric.update(torch.tensor([0.9, 0.4, 0.2]), torch.tensor([1.0, 1.0, 0.0]), [["Sea", "Sky"], ["Sea"], ["Sky"]])
+    found = numbers(metric.compute())
+    assert math.isnan(found["auc@sea"])  # two professional shots
+    assert (found["auc@sky"], found["auc"]) == (1, 1)
+    assert (found["accuracy@sea"], found["balanced_accuracy@sea"], found["majority@sea"]) == (0.5, 0.5, 1)
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_without_pictures_scores_are_zero() -> None:
+    found = numbers(JudgementScores(TAGS).compute())
+    assert math.isnan(found.pop("auc"))
+    assert found == dict.fromkeys(("accuracy", "balanced_accuracy", "majority"), 0)
+    assert numbers(VoteScores().compute()) == dict.fromkeys(("srcc", "plcc", "emd", "emd2"), 0)
+
+
+def test_nan_is_the_answer_no() -> None:
+    assert scored([math.nan, math.nan, 0.8], [0, 1, 1]) == scored([0, 0, 0.8], [0, 1, 1])
+
+
+@pytest.mark.parametrize("bins", [5, 10])
+def test_votes_are_scipys_correlations_and_a_slow_loops_distances(bins: int) -> None:
+    fields = polls(bins=bins)
+    metric = VoteScores()
+    for batch in (slice(0, 15), slice(15, 40)):
+        metric.update(**cut(fields, batch))
+    probability, votes = (fields[name].double().numpy() for name in ("probability", "votes"))
+    predicted, true = ((table * np.arange(1, bins + 1)).sum(1) / table.sum(1) for table in (probability, votes))
+    differences = np.abs(probability.cumsum(1) - (votes / votes.sum(1, keepdims=True)).cumsum(1))
+    expected = {
+        "srcc": stats.spearmanr(predicted, true).statistic,
+        "plcc": stats.pearsonr(predicted, true).statistic,
+        "emd": differences.mean(1).mean(),
+        "emd2": np.sqrt((differences**2).mean(1)).mean(),
+    }
+    assert numbers(metric.compute()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_pictures_with_the_same_mean_vote_are_ties_however_many_voted() -> None:
+    # means 7/3, 7/3, 7/3, 2 and 3
+    votes = torch.tensor([[1.0, 0, 2, 0], [3, 1, 4, 1], [20, 0, 40, 0], [1, 1, 1, 0], [0, 0, 9, 0]])
+    exact = [Fraction(sum((k + 1) * int(n) for k, n in enumerate(row)), int(row.sum())) for row in votes]
+    assert exact == [Fraction(7, 3)] * 3 + [2, 3]
+    probability = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.1, 0.7, 0.1, 0.1], [0.1, 0.1, 0.7, 0.1], [0.9, 0.1, 0, 0],
+                                [0.1, 0.1, 0.1, 0.7]])  # fmt: skip
+    metric = VoteScores()
+    metric.update(probability, votes)
+    expected = stats.spearmanr(mean_vote(probability), [float(mean) for mean in exact]).statistic
+    assert metric.compute()["srcc"].item() == pytest.approx(expected, abs=1e-6)
+    assert mean_vote(votes)[:3].unique().numel() == 1
+
+
+def test_the_same_answer_for_all_pictures_correlates_with_nothing() -> None:
+    votes = polls()["votes"]
+    metric = VoteScores()
+    metric.update(torch.full_like(votes, 0.1), votes)
+    found = numbers(metric.compute())
+    assert (found["srcc"], found["plcc"]) == (0, 0)
+    assert 0 < found["emd"] < found["emd2"]
+
+
+def test_means_and_spreads_of_votes_are_those_of_their_list() -> None:
+    votes = polls(bins=5)["votes"]
+    for row, mean, spread in zip(votes, mean_vote(votes), vote_spread(votes), strict=True):
+        listed = np.repeat(np.arange(1, 6), row.int().numpy())
+        assert (mean.item(), spread.item()) == pytest.approx((listed.mean(), listed.std()), abs=1e-6)
+    shares = votes / votes.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(vote_spread(shares), vote_spread(votes))
+
+
+def test_a_judgement_orders_as_the_mean_does_and_turns_at_the_threshold() -> None:
+    mean = torch.tensor([1.0, 3.0, 5.0, math.nextafter(5.0, 6) + 1e-6, 7.5, 10.0])
+    found = judgement_of_mean(mean, threshold=5, bins=10)
+    assert found.tolist() == pytest.approx([0, 0.25, 0.5, 0.5, 0.75, 1], abs=1e-6)
+    assert (found > 0.5).tolist() == (mean > 5).tolist() == [False, False, False, True, True, True]
+    assert (found.diff() > 0).all()
+    for threshold in (1, 10, 11.5):
+        with pytest.raises(ValueError, match=rf"threshold is {threshold}; wanted is a number between 1 and 10"):
+            judgement_of_mean(mean, threshold, bins=10)
+
+
+def test_half_precision_does_not_round_what_is_kept() -> None:
+    fields = judgements()
+    metric = JudgementScores().to(torch.bfloat16)
+    metric.update(fields["prediction"], fields["target"])
+    assert (
+        metric.compute()["auc"].item() == scored(fields["prediction"].tolist(), fields["target"].int().tolist())["auc"]
+    )
+
+
+def test_shapes_and_names_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"prediction is \(4, 2\) and target is \(4,\); wanted is one shape \(B,\)"):
+        JudgementScores().update(torch.zeros(4, 2), torch.zeros(4))
+    with pytest.raises(ValueError, match=r"tags are of 1 pictures, there are 4; wanted is a list for each"):
+        JudgementScores(TAGS).update(torch.zeros(4), torch.zeros(4), [["Nature"]])
+    with pytest.raises(ValueError, match=r"two of the tags 'Long Exposure', 'long  exposure' differ at most in case"):
+        JudgementScores(["Long Exposure", "long  exposure"])
+    with pytest.raises(ValueError, match=r"probability is \(4, 5\) and votes are \(4, 10\); wanted is one shape"):
+        VoteScores().update(torch.zeros(4, 5), torch.ones(4, 10))
+
+
+def collected(batches: list[slice]) -> dict[str, Tensor]:
+    collection = MetricCollection([JudgementScores(TAGS), VoteScores()], compute_groups=False)
+    for batch in batches:
+        collection.update(**cut(judgements(), batch), **cut(polls(60), batch))
+    return collection.compute()
+
+
+def compute_as_one_of_two(rank: int, folder: Path) -> None:
+    store = torch.distributed.FileStore(str(folder / "store"), 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    shared = collected([slice(0, 23)] if rank == 0 else [slice(23, 30), slice(30, 60)])
+    lonely = collected([] if rank == 0 else [slice(0, 60)])  # the first has no picture
+    torch.save((shared, lonely), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_score_as_one(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(compute_as_one_of_two, (tmp_path,), nprocs=2)
+    alone = numbers(collected([slice(0, 23), slice(23, 30), slice(30, 60)]))
+    assert len(alone) == 16
+    for rank in range(2):
+        shared, lonely = torch.load(tmp_path / f"{rank}.pt")
+        assert numbers(shared) == numbers(lonely) == alone
