@@ -66,16 +66,7 @@ class BelvedereCLI(LightningCLI):
         command = str(self.subcommand)
         config = self.config[command]
         check_started(config.trainer.get("plugins"))
-        for name in ("classes", "window", "threshold"):  # the task takes over what the data have
-            given, known = (part.init_args.get(name) for part in (config.data, config.model))
-            given, known = (list(value) if isinstance(value, tuple) else value for value in (given, known))
-            if given is None or name not in config.model.init_args or given == known:
-                continue
-            if command != "fit" and config.get("ckpt_path") is not None:
-                order = ", in this order" if isinstance(known, list) else ""
-                known = "null" if known is None else known
-                raise ArgumentError(f"The checkpoint knows the {name} {known}{order}; --data.{name} is {given}.")
-            config.model.init_args[name] = given
+        _follow_data(config, command)
         if command == "predict":
             config.return_predictions = False  # the writers write; memory stays flat
         if command == "features":
@@ -266,6 +257,24 @@ class BelvedereTrainer(Trainer):
             vectors: Which kinds are written; fc6, fc7 and pooled of a trained network, otherwise pooled.
             classifiers: Whether classifiers are fitted on the training pictures and scored on the test pictures.
         """
+
+
+def _follow_data(config: Any, command: str) -> None:
+    """Gives the task the settings that follow the data.
+
+    Raises:
+        ArgumentError: A checkpoint was trained with others.
+    """
+    for name in ("classes", "window", "threshold"):  # the task takes over what the data have
+        given, known = (part.init_args.get(name) for part in (config.data, config.model))
+        given, known = (list(value) if isinstance(value, tuple) else value for value in (given, known))
+        if given is None or name not in config.model.init_args or given == known:
+            continue
+        if command != "fit" and config.get("ckpt_path") is not None:
+            order = ", in this order" if isinstance(known, list) else ""
+            known = "null" if known is None else known
+            raise ArgumentError(f"The checkpoint knows the {name} {known}{order}; --data.{name} is {given}.")
+        config.model.init_args[name] = given
 
 
 def check_started(plugins: Any) -> None:
