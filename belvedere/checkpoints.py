@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         folders = (run_folder(path), path.parent, path)
         found = sorted({str(file.resolve()) for folder in folders for name in (".", "checkpoints")
-                        for file in (folder / name).glob("*.ckpt")})  # fmt: skip
+                        for file in (folder / name).glob("[!.]*.ckpt")})  # fmt: skip
         hint = f" Found: {', '.join(found)}." if found else ""
         raise ArgumentError(f"There is no checkpoint file {path}.{hint}")
     try:
@@ -105,18 +106,19 @@ def run_config(path: Path) -> dict[str, Any]:
     return remembered
 
 
-def check_fit(path: Path, expected: dict[str, Any]) -> None:
+def check_fit(path: Path, expected: dict[str, Any], optional: Sequence[str] = ()) -> None:
     """Checks that a checkpoint's weights fit a network.
 
     Args:
         path: The checkpoint.
         expected: The network's state dict.
+        optional: Keys that checkpoints of earlier versions lack.
 
     Raises:
         ArgumentError: They do not: the command line or the config changed the network.
     """
     weights = read_checkpoint(path)["state_dict"]
-    odd = [key for key in weights.keys() | expected.keys()
+    odd = [key for key in weights.keys() | (expected.keys() - {*optional})
            if key not in weights or key not in expected or weights[key].shape != expected[key].shape]  # fmt: skip
     if odd:
         raise ArgumentError(

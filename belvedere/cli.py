@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -19,12 +20,14 @@ from belvedere.features import features
 from belvedere.names import SHIPPED, import_classes
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, mode_of
 from callbacks.curves import Curves
+from callbacks.handover import Handover
 from callbacks.intervals import Intervals
 from callbacks.loggers import ProgressBar, SaveConfig, WandbLogger
 from callbacks.panels import Panels
 from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
 from datamodules.base import ImageDataModule
+from datamodules.batch import DataFacts
 from ops.errors import ArgumentError, ParserError, UserError
 from tasks.base import ImageTask
 
@@ -187,6 +190,8 @@ class BelvedereCLI(LightningCLI):
         monitor = self.settings.monitor
         watched = monitor, mode_of(monitor)
         callbacks: list[Callback] = [ProgressBar()]
+        if self.command in LIGHTNINGS:
+            callbacks.append(Handover(self.datamodule))
         if self.command == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
             callbacks.append(Record())
@@ -206,7 +211,7 @@ class BelvedereCLI(LightningCLI):
         except ValueError as error:
             raise ArgumentError(f"--model.optimizer: {error}.") from error
         if config.ckpt_path is not None:
-            check_fit(Path(config.ckpt_path), self.model.state_dict())
+            check_fit(Path(config.ckpt_path), self.model.state_dict(), self.model.optional_keys)
         elif states(self.folder) and not config.resume and "LOCAL_RANK" not in os.environ:
             raise ArgumentError(
                 f"{self.folder} already holds a run. Choose another --output, or resume the run: --resume auto."
@@ -215,7 +220,7 @@ class BelvedereCLI(LightningCLI):
             self.model.load_pretrained()
 
     def _check_weights(self) -> None:
-        check_fit(Path(self.settings.ckpt_path), self.model.state_dict())
+        check_fit(Path(self.settings.ckpt_path), self.model.state_dict(), self.model.optional_keys)
 
     before_validate = before_test = before_predict = _check_weights
 
@@ -238,16 +243,32 @@ def _follow_data(config: Any, command: str) -> None:
     Raises:
         ArgumentError: A checkpoint was trained with others.
     """
-    for name in ("classes", "window", "threshold"):  # the task takes over what the data have
-        given, known = (part.init_args.get(name) for part in (config.data, config.model))
-        given, known = (list(value) if isinstance(value, tuple) else value for value in (given, known))
-        if given is None or name not in config.model.init_args or given == known:
+    facts = _facts(config.data)
+    for name, fact in {"classes": facts.classes, "window": facts.window, "threshold": facts.vote_scale[1]}.items():
+        known = config.model.init_args.get(name)
+        given, known = (list(value) if isinstance(value, tuple) else value for value in (fact, known))
+        if given in (None, []) or name not in config.model.init_args or given == known:
             continue
         if command != "fit" and config.get("ckpt_path") is not None:
             order = ", in this order" if isinstance(known, list) else ""
             known = "null" if known is None else known
             raise ArgumentError(f"The checkpoint knows the {name} {known}{order}; --data.{name} is {given}.")
         config.model.init_args[name] = given
+
+
+def _facts(data: Namespace) -> DataFacts:
+    """Returns the facts that follow from the arguments of a data module.
+
+    Raises:
+        ParserError: The class rejected a value.
+    """
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(ImageDataModule, "data")
+    try:
+        module: ImageDataModule = parser.instantiate_classes(Namespace(data=data.clone())).data
+    except (TypeError, ValueError) as error:
+        raise ParserError(str(error)) from error
+    return module.facts()
 
 
 def check_started(plugins: Any) -> None:

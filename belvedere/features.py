@@ -52,8 +52,9 @@ def features(
     module = Features(task, (trained if ckpt_path is not None else ["pooled"]) if vectors is None else vectors)
     module.load(ckpt_path)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without a type
-    callbacks.append(FeatureWriter())
-    trainer.predict(module, InOrder(data), return_predictions=False)
+    in_order = InOrder(data)
+    callbacks.append(FeatureWriter(in_order))
+    trainer.predict(module, in_order, return_predictions=False)
     if classifiers and data.pictures is None and trainer.is_global_zero:
         try:
             print(write_classifiers(folder / "vectors", seed=data.seed))
@@ -98,6 +99,8 @@ class Features(LightningModule):
             ArgumentError: The checkpoint does not fit, or there is none and the dense layers would be random.
             WeightsError: The weights that training starts from are not available or do not fit.
         """
+        if not self.asks_network:
+            return
         if checkpoint is not None:
             check_fit(Path(checkpoint), self.task.state_dict())
             self.task.load_state_dict(read_checkpoint(Path(checkpoint))["state_dict"])
@@ -107,7 +110,7 @@ class Features(LightningModule):
                 "not trained. Give a trained network, --ckpt_path runs/…/checkpoints/best.ckpt, use --vectors "
                 "'[pooled]', or keep published weights: --model.keep_dense_weights true."
             )
-        elif self.asks_network:
+        else:
             self.task.load_pretrained()
 
     @torch.no_grad()
