@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from callbacks.writers.colorings import ColoringWriter, left_out
+from callbacks.writers.base import skipped
+from callbacks.writers.colorings import ColoringWriter
 from ops.color import luminance_and_chroma
 from ops.coloring import grey
 from ops.pictures import box, letterboxed
@@ -178,8 +179,8 @@ def test_large_pictures_are_reduced_in_the_panel_only(tmp_path: Path) -> None:
 def test_pictures_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     predict(tmp_path, Pictures())
-    assert caplog.messages[-1].startswith("Pictures coloured: 5.\n")
-    assert caplog.messages[-1].endswith("\nLeft out: 1.\n  - broken.jpg is truncated.")
+    assert caplog.messages[-1].startswith("Images predicted: 5.\n")
+    assert caplog.messages[-1].endswith("\nSkipped: 1.\n  - broken.jpg is truncated.")
     assert table(tmp_path)["broken.jpg"] == dict.fromkeys(table(tmp_path)["z.jpg"], "") | {
         "name": "broken.jpg",
         "problem": "broken.jpg is truncated.",
@@ -187,10 +188,10 @@ def test_pictures_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.L
 
 
 def test_of_many_the_first_ten_are_named() -> None:
-    assert left_out([]) == ""
-    lines = left_out([f"{number} is broken." for number in range(13)]).splitlines()
-    assert lines[1] == "Left out: 13."
-    assert lines[2:] == [*(f"  - {number} is broken." for number in range(10)), "  … and 3 more, see figures.csv"]
+    assert skipped([]) == ""
+    lines = skipped([f"{number} is broken." for number in range(13)]).splitlines()
+    assert lines[1] == "Skipped: 13."
+    assert lines[2:] == [*(f"  - {number} is broken." for number in range(10)), "  … and 3 more"]
 
 
 def test_nothing_but_whole_files_is_left(tmp_path: Path) -> None:

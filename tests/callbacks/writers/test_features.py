@@ -24,7 +24,7 @@ def batches_of(split: str, order: list[list[int]], known: bool = True) -> list[B
     """Batches of pictures, of whose number the vectors are made."""
     batches = []
     for rows in order:
-        batch: Batch = {"name": [f"{split}/{i}.jpg" for i in rows], "index": torch.tensor(rows)}
+        batch: Batch = {"name": [f"{split}/{i}.jpg" for i in rows], "split": split, "index": torch.tensor(rows)}
         batch["image"] = torch.tensor([vectors_of(split, i) for i in rows])
         if known:
             batch["professional"] = torch.tensor([float(i % 2) for i in rows])
@@ -84,7 +84,7 @@ def test_rows_are_in_the_order_of_the_data(tmp_path: Path, caplog: pytest.LogCap
     caplog.set_level("INFO")
     predict(tmp_path, Pictures())
     check(tmp_path)
-    assert caplog.messages[-1] == f"Pictures: 11.\n  {tmp_path / 'vectors'}"
+    assert caplog.messages[-1] == f"Images predicted: 11.\n  {tmp_path / 'vectors'}"
 
 
 def test_pictures_that_cannot_be_used_have_no_row(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from callbacks.writers.outlines import OutlineWriter, drawn_polygon, enlarged, fitted_polygon
+from callbacks.writers.outlines import OutlineWriter, drawn_polygon, fitted_polygon
+from callbacks.writers.stitch import enlarged
 from ops.polygons import intersection_over_union, polygon_mask
 from ops.pyramids import pyramid
 from tasks.base import Batch, ImageTask
@@ -205,7 +206,7 @@ def test_nothing_but_whole_files_is_left(tmp_path: Path, caplog: pytest.LogCaptu
     assert sorted(path.name for path in run.iterdir()) == ["masks", "overlays", "polygons.json"]
     found = [record for name, record in polygons(run).items() if name != "empty.tif"]
     vertices, iou = (np.mean([record[key] for record in found]) for key in ("vertices", "iou"))
-    assert text.startswith(f"Pictures predicted: 5.\n  {run / 'polygons.json'}\n")
+    assert text.startswith(f"Images predicted: 5.\n  {run / 'polygons.json'}\n")
     assert f"4 pictures with something marked: {vertices:.1f} vertices on average; IoU with the mask {iou:.4f}" in text
     data.batches = [data.batch(3)]
     predict(run, data)

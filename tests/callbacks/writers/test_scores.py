@@ -106,7 +106,7 @@ def test_the_page_has_professional_shots_and_snapshots_in_order(written: Path) -
     text = (written / "contact_sheet.html").read_text()
     parts = ["5 pictures, best first", "Professional shots: 2", 'alt="best &amp; last.jpg"', "87.5 %, votes 8.00 ±",
              'alt="one/same.png"', "Snapshots: 3", 'alt="two/same.png"', "50.0 %", 'alt="a.jpg"', 'alt="b.jpg"',
-             "Left out: 1."]  # fmt: skip
+             "Skipped: 1."]  # fmt: skip
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
     assert text.count("data:image/jpeg") == 5
@@ -135,8 +135,8 @@ def test_of_many_the_best_are_shown_and_all_are_in_the_table(tmp_path: Path) -> 
 def test_pictures_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     predict(tmp_path, Album())
-    assert caplog.messages[-1].startswith("Pictures judged: 5.\n")
-    assert caplog.messages[-1].endswith("\nLeft out: 1.\n  - broken.jpg is truncated.")
+    assert caplog.messages[-1].startswith("Images predicted: 5.\n")
+    assert caplog.messages[-1].endswith("\nSkipped: 1.\n  - broken.jpg is truncated.")
 
 
 def test_of_many_that_cannot_be_used_ten_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -145,8 +145,8 @@ def test_of_many_that_cannot_be_used_ten_are_named(tmp_path: Path, caplog: pytes
     data.batches = [data.batch([3] * 13)]
     predict(tmp_path, data)
     lines = caplog.messages[-1].splitlines()
-    assert lines[0] == "Pictures judged: 0."
-    assert lines[-12:] == ["Left out: 13.", *["  - broken.jpg is truncated."] * 10, "  … and 3 more, see scores.csv"]
+    assert lines[0] == "Images predicted: 0."
+    assert lines[-12:] == ["Skipped: 13.", *["  - broken.jpg is truncated."] * 10, "  … and 3 more"]
     assert "<figure>" not in (tmp_path / "contact_sheet.html").read_text()
 
 

@@ -134,7 +134,7 @@ def test_nothing_but_whole_files_is_left(tmp_path: Path, caplog: pytest.LogCaptu
     assert sorted(path.name for path in tmp_path.iterdir()) == ["masks", "overlays", "submission.csv"]
     assert len(table(tmp_path / "submission.csv")) == 15
     assert [path for path in tmp_path.rglob("*") if path.name.startswith(".") or path.suffix == ".part"] == []
-    assert caplog.messages[-1].startswith(f"Pictures predicted: 5.\n  {tmp_path / 'submission.csv'}\n")
+    assert caplog.messages[-1].startswith(f"Images predicted: 5.\n  {tmp_path / 'submission.csv'}\n")
 
 
 def test_a_table_is_whole_or_not_there(tmp_path: Path) -> None:
