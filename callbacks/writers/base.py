@@ -113,7 +113,7 @@ class Writer(Callback, ABC, Generic[Image]):
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             for name in (name for each in self.formats for name in each.folders):
-                (part / name).mkdir()
+                (part / name).mkdir(parents=True, exist_ok=True)  # formats may share one
         trainer.strategy.barrier()
         self._rows(trainer.global_rank).write_text("")
 
