@@ -76,8 +76,10 @@ class ColoringWriter(Writer[Colorized]):
             chroma, square = (cropped(maps[i], batch["box"][i]) for maps in (outputs["chroma"], batch["image"]))
             image = colored(source, chroma, luminance_and_chroma(square[None])[0][0], self.guided)
             original = has_colors(source)
-            pair = (torch.from_numpy(each).to(chroma.device).permute(2, 0, 1)[None] for each in (image, source))
-            found = picture_scores(*pair, names=SCORES if original else ["colorfulness"])
+            prediction, truth = (
+                torch.from_numpy(each).to(chroma.device).permute(2, 0, 1)[None] for each in (image, source)
+            )
+            found = picture_scores(prediction, truth, names=SCORES if original else ["colorfulness"])
             scores = {key: round(float(value), 4) for key, value in found.items()}
             yield Colorized(name=name, index=index, source=source, image=image, original=original, scores=scores)
 

@@ -123,7 +123,9 @@ class Canvas:
     def _clean(self) -> None:
         """Removes regions below the minimum area, whose size is known once all rows are there."""
         for index, regions in enumerate(self.regions):
-            for number in range(len(self.heights)) if regions is not None else ():
+            if regions is None:
+                continue
+            for number in range(len(self.heights)):
                 mask = regions.clean(self._read(number, index), number)
                 self.file.seek(self._place(number, index))
                 self.file.write(np.packbits(mask, axis=1).data)
