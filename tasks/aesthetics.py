@@ -52,6 +52,7 @@ class AestheticsTask(ImageTask):
     """
 
     headline = "balanced_accuracy"
+    baselines = ("majority",)
 
     def __init__(
         self,
