@@ -1,10 +1,10 @@
 """Draws contact sheets of ranked images: a self-contained HTML page, and one image."""
 
 import base64
-import html
 import math
 from collections.abc import Iterable, Sequence
 from io import BytesIO
+from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import cv2
@@ -13,41 +13,11 @@ from PIL import Image, ImageDraw
 
 from drawing.pictures import Picture, font_of, scaled, shortened
 
+TEMPLATES = Path(__file__).with_name("templates")
 CELL = 200  # pixels of the longer side of an image on the sheet
 GAP, HEADING, CAPTION = 12, 44, 66  # pixels between images, above all of them, and below each row
 QUALITY = 85  # of JPEGs
 _INK, _GRAY, _PAPER, _BAR, _EMPTY = (32, 32, 32), (110, 110, 110), (255, 255, 255), (0, 114, 178), (225, 225, 225)
-HEAD = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --ink: #202020; --pale: #6e6e6e; --paper: #fff; --card: #f4f4f4; --bar: #0072b2 }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --ink: #ececec; --pale: #a8a8a8; --paper: #181818; --card: #262626; --bar: #56b4e9 }}
-}}
-body {{ margin: 1.5rem; background: var(--paper); color: var(--ink); font: 14px/1.4 system-ui, sans-serif }}
-h1 {{ font-size: 1.4rem }}
-h2 {{ margin: 2rem 0 .6rem; font-size: 1.1rem }}
-section {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: .8rem }}
-figure {{ margin: 0; padding: .5rem; border-radius: 4px; background: var(--card) }}
-img {{ display: block; width: 100%; height: 12rem; object-fit: contain }}
-figcaption {{ margin-top: .4rem; overflow-wrap: anywhere }}
-figcaption span, p {{ color: var(--pale) }}
-meter {{ display: block; width: 100%; height: 5px; appearance: none; border: 0; background: var(--paper) }}
-meter::-webkit-meter-bar {{ height: 5px; border: 0; border-radius: 0; background: var(--paper) }}
-meter::-webkit-meter-optimum-value {{ background: var(--bar) }}
-meter::-moz-meter-bar {{ background: var(--bar) }}
-@media print {{ figure {{ break-inside: avoid }} }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-"""
-TAIL = "</body>\n</html>\n"
 
 
 class Shown(NamedTuple):
@@ -89,20 +59,12 @@ def write_page(
         sections: Headings, each with the images below it.
         notes: Paragraphs at the end.
     """
-    file.write(HEAD.format(title=html.escape(title)))
-    for heading, shown in sections:
-        file.write(f"<h2>{html.escape(heading)}</h2>\n<section>\n")
-        for each in shown:
-            name, note = html.escape(each.name), html.escape(each.note)
-            source = base64.b64encode(each.jpeg).decode("ascii")
-            file.write(
-                f'<figure><img alt="{name}" src="data:image/jpeg;base64,{source}">\n'
-                f'<figcaption><b>{each.rank}</b> {name}<meter value="{each.share:.4f}"></meter>'
-                f"<span>{note}</span></figcaption></figure>\n"
-            )
-        file.write("</section>\n")
-    file.writelines(f"<p>{html.escape(note)}</p>\n" for note in notes)
-    file.write(TAIL)
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
+    page = environment.get_template("contact_sheet.html")
+    file.writelines(page.stream(title=title, sections=sections, notes=notes))
 
 
 def drawn_sheet(title: str, shown: Sequence[Shown], columns: int = 8) -> Picture:
