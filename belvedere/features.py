@@ -52,9 +52,8 @@ def features(
     module = Features(task, (trained if ckpt_path is not None else ["pooled"]) if vectors is None else vectors)
     module.load(ckpt_path)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without a type
-    in_order = InOrder(data)
-    callbacks.append(FeatureWriter(in_order))
-    trainer.predict(module, in_order, return_predictions=False)
+    callbacks.append(FeatureWriter())
+    trainer.predict(module, InOrder(data), return_predictions=False)
     if classifiers and data.pictures is None and trainer.is_global_zero:
         try:
             print(write_classifiers(folder / "vectors", seed=data.seed))
@@ -161,4 +160,5 @@ class InOrder(LightningDataModule):
         return [self.data._loader(f"{split}, in order") for split in self.splits]
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        return self.data.on_after_batch_transfer(batch, dataloader_index)
+        """Adds the `split` of the batch."""
+        return {**self.data.on_after_batch_transfer(batch, dataloader_index), "split": self.splits[dataloader_index]}

@@ -1,11 +1,9 @@
 """The Python API: opens a checkpoint and applies it to images, along the same path as `belvedere predict`."""
 
 import inspect
-import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,44 +14,57 @@ from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 
-from belvedere.arguments import Parser, nearest
+from belvedere.arguments import Parser, nearest, shortened
 from belvedere.checkpoints import run_config
 from belvedere.names import import_classes
+from callbacks.handover import Handover
+from callbacks.writers.base import Finished, Format, Writer
+from callbacks.writers.colorings import Colorized, Scores
+from callbacks.writers.memory import Collector
+from callbacks.writers.outlines import Outlines, geojson
+from callbacks.writers.scores import Judged, ScoreTable
+from callbacks.writers.segmentation import Submission
+from callbacks.writers.stitch import Stitched
 from datamodules.base import ImageDataModule
-from ops.errors import ArgumentError
+from ops.errors import ArgumentError, ParserError
 from tasks.base import ImageTask
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Picture: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]
+TABLES: dict[type[Format[Any]], str] = {Submission: "submission.csv", ScoreTable: "scores.csv", Scores: "figures.csv"}
 KEPT = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # modes of Pillow that a PNG can hold
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a task predicts for one image. Fields that the task does not predict are empty.
 
     Attributes:
         name: Name of the image's file, or its number in a list.
         masks: By class, bool (H, W) at the image's size, or at the data module's `output_size`.
-        polygons: A GeoJSON MultiPolygon in pixels, x to the right and y down; whole numbers are pixel centers.
-        scores: Numbers by name: `probability`, `mean` and `spread` of votes, or color metrics; NaN if unknown.
-        image: The image in color, uint8 (H, W, 3).
+        probability: By class, float32 (K, H, W), of segmentation; a number, that of a professional shot, of aesthetics.
+        scores: Numbers by name: `probability`, `mean` and `spread` of the votes, or color metrics; NaN if unknown.
+        image: The image in color, uint8 (H, W, 3), of colorization.
         problem: Why the image could not be used; "" if it could.
     """
 
     name: str
-    masks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
-    polygons: dict[str, Any] | None = None
-    scores: dict[str, float] = field(default_factory=dict)
+    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    probability: NDArray[np.float32] | float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
     image: NDArray[np.uint8] | None = None
     problem: str = ""
+    _outlined: Callable[[], dict[str, Any]] | None = field(default=None, repr=False)
 
-    @property
-    def probability(self) -> float | None:
-        """Probability of a professional shot; None for other tasks."""
-        return self.scores.get("probability")
+    @cached_property
+    def polygons(self) -> dict[str, Any] | None:
+        """The masks as a GeoJSON FeatureCollection, a MultiPolygon per class in pixels; None without masks.
+
+        x points to the right and y down; whole numbers are pixel centers. They are fitted at the first use.
+        """
+        return None if self._outlined is None else self._outlined()
 
 
 class Predictions(list[Prediction]):
@@ -109,7 +120,7 @@ def predict(
     accelerator: str = "auto",
     **options: Any,
 ) -> Predictions:
-    """Applies a trained task to images: the same windows, decisions and files as `belvedere predict`, in memory.
+    """Applies a trained task to images: the same windows and decisions as `belvedere predict`, in memory.
 
     Args:
         checkpoint: Path of a checkpoint, or a task that `load` returned.
@@ -130,11 +141,9 @@ def predict(
         raise ArgumentError(f"This {type(task).__name__} has no settings for its data. Open it with belvedere.load.")
     _check_names(_class(config["data"]["class_path"]), options)
     with TemporaryDirectory(prefix="belvedere-") as folder:
-        source, given = _staged(images, Path(folder) / "images")
-        data, callbacks = _configured(config, {"pictures": str(source), **options})
-        output = Path(folder) / "output"
-        names = _run(task, data, callbacks, output, accelerator)
-        return _read(output, names, task.classes, given)
+        source, given = _staged(images, Path(folder))
+        data, writer = _configured(config, {"pictures": str(source), **options})
+        return _collected(task, data, writer, given, accelerator)
 
 
 def _class(class_path: str) -> Any:
@@ -158,7 +167,6 @@ def _staged(images: Picture | Sequence[Picture], folder: Path) -> tuple[Path, di
     if isinstance(images, str | Path):
         return Path(images).expanduser(), {}
     several = [images] if isinstance(images, Image.Image | np.ndarray) else list(images)
-    folder.mkdir()
     given: dict[str, str] = {}
     for number, image in enumerate(several):
         if isinstance(image, str | Path):
@@ -188,125 +196,82 @@ def _pillow(image: Any, number: int) -> Image.Image:
     return image if image.mode in KEPT else image.convert("RGB")
 
 
-def _configured(config: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[ImageDataModule, list[Callback]]:
-    """Makes the data module and the callbacks of a run, with other options for the data."""
+def _configured(config: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[ImageDataModule, Writer[Any]]:
+    """Makes a run's data module, with other options, and the writer among its callbacks."""
     parser = Parser()
     parser.add_subclass_arguments(ImageDataModule, "data")
     parser.add_argument("--callbacks", type=list[Callback] | None)
     data = {**config["data"], "init_args": {**config["data"].get("init_args", {}), **options}}
-    parsed = parser.parse_object({"data": data, "callbacks": config["trainer"]["callbacks"]})
-    made = parser.instantiate_classes(parsed)
-    return made.data, made.callbacks or []
-
-
-def _run(
-    task: ImageTask, data: ImageDataModule, callbacks: Sequence[Callback], folder: Path, accelerator: str
-) -> list[str]:
-    """Predicts into a folder as the command does, and returns the names of the images."""
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=1,
-        default_root_dir=folder,
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    with _silent():
-        trainer.predict(task, data, return_predictions=False)
-    return list(dict.fromkeys(data.datasets["predict"].names))
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keeps back the paths that the writers log: they are those of a temporary folder."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
     try:
-        yield
-    finally:
-        logger.setLevel(level)
+        parsed = parser.parse_object({"data": data, "callbacks": config["trainer"]["callbacks"]})
+        made = parser.instantiate_classes(parsed)
+    except ParserError as error:
+        raise ArgumentError(shortened(error)) from error
+    for callback in made.callbacks or []:
+        if isinstance(callback, Writer):
+            return made.data, callback
+    raise ArgumentError(
+        "The callbacks of the run have no writer, such as SegmentationWriter, to collect predictions from."
+    )
 
 
-def _read(folder: Path, names: Sequence[str], classes: Sequence[str], given: Mapping[str, str]) -> Predictions:
-    """Reads what the callbacks wrote.
+def _collected(
+    task: ImageTask, data: ImageDataModule, writer: Writer[Any], given: Mapping[str, str], accelerator: str
+) -> Predictions:
+    """Predicts as the command does, but keeps the writer's images in memory.
 
     Args:
-        folder: Where they wrote.
-        names: Names of the images.
-        classes: Names of the task's classes.
-        given: What the caller calls an image, by its name.
+        task: The task.
+        data: Has the images.
+        writer: Would write them.
+        given: What the caller calls an image, by the name of its file.
+        accelerator: Where to compute.
     """
+    collector: Collector[Any] = Collector(writer)
+    with TemporaryDirectory(prefix="belvedere-") as folder:
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            default_root_dir=folder,
+            callbacks=[Handover(data), collector],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        trainer.predict(task, data, return_predictions=False)
+    images = [replace(image, name=given.get(image.name, image.name)) for image in collector.images]
+    return Predictions([_prediction(image, writer) for image in images], _table(images, writer))
+
+
+def _prediction(image: Finished, writer: Writer[Any]) -> Prediction:
+    """Returns a writer's image as a prediction."""
+    if isinstance(image, Stitched):
+        masks = {label: image.mask(k) for k, label in enumerate(image.classes)}
+        outlines = next((each for each in writer.formats if isinstance(each, Outlines)), Outlines())
+        settings = (outlines.tolerance, outlines.smooth, outlines.least_iou)
+        return Prediction(image.name, masks, image.probability, _outlined=partial(geojson, image, *settings))
+    if isinstance(image, Colorized):
+        return Prediction(
+            image.name, scores=image.scores, image=None if image.problem else image.image, problem=image.problem
+        )
+    assert isinstance(image, Judged)
+    scores = {"probability": image.probability, "mean": image.mean, "spread": image.spread}
+    return Prediction(image.name, probability=image.probability, scores=scores, problem=image.problem)
+
+
+def _table(images: Sequence[Finished], writer: Writer[Any]) -> "pd.DataFrame | None":
+    """Returns the table that the writer would write, by its own format."""
     import pandas as pd
 
-    polygons = {}
-    if (folder / "polygons.json").is_file():
-        polygons = json.loads((folder / "polygons.json").read_text())["pictures"]
-    table, rows = None, {}
-    for file in ("submission.csv", "scores.csv", "figures.csv"):
-        if (folder / file).is_file():
-            table = pd.read_csv(folder / file, keep_default_na=file != "submission.csv", dtype={"problem": str})
-            if "name" in table:
-                rows = {str(row["name"]): row for row in table.to_dict("records")}
-                table["name"] = table["name"].map(lambda name: given.get(name, name))
-            elif given:  # <name>_<class>, and staged names have no underscore
-                parts = table["Image_Label"].str.split("_", n=1)
-                table["Image_Label"] = parts.map(lambda part: f"{given[part[0]]}_{part[1]}")
-    found = []
-    for name in names:
-        row = rows.get(name, {})
-        problem = row.get("problem")
-        scores = {key: value for key, value in row.items() if key not in ("name", "problem")}
-        found.append(
-            Prediction(
-                given.get(name, name),
-                _masks(folder / "masks", Path(name).stem, classes),
-                _multipolygon(polygons[name]["rings"]) if name in polygons else None,
-                scores,
-                _colored(folder / "colored" / name),
-                problem if isinstance(problem, str) else "",
-            )
-        )
-    return Predictions(found, table)
-
-
-def _masks(folder: Path, stem: str, classes: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
-    files = {label: folder / label / f"{stem}.png" for label in classes}
-    if len(classes) == 1 and not files[classes[0]].is_file():
-        files = {classes[0]: folder / f"{stem}.png"}
-    return {label: np.asarray(Image.open(path)) > 0 for label, path in files.items() if path.is_file()}
-
-
-def _colored(path: Path) -> NDArray[np.uint8] | None:
-    for suffix in (".png", ".jpg"):
-        if path.with_suffix(suffix).is_file():
-            return np.asarray(Image.open(path.with_suffix(suffix)).convert("RGB"))
+    for table in writer.formats:
+        name = TABLES.get(type(table))
+        if name is not None:
+            with TemporaryDirectory(prefix="belvedere-") as folder:
+                table.finish([row for image in images for row in table.write(image, Path(folder))], Path(folder))
+                # the run lengths of an empty mask are an empty text
+                return pd.read_csv(
+                    Path(folder) / name, keep_default_na=name != "submission.csv", dtype={"problem": str}
+                )
     return None
-
-
-def _multipolygon(rings: Sequence[Sequence[Sequence[float]]]) -> dict[str, Any]:
-    """Returns even-odd rings as a GeoJSON MultiPolygon: outer rings, each followed by its holes.
-
-    The holes of a ring are the rings that lie in one ring more than it does, and in it.
-    """
-    inside = [[k for k, outer in enumerate(rings) if k != i and _holds(outer, ring)] for i, ring in enumerate(rings)]
-    polygons = []
-    for i, ring in enumerate(rings):
-        if len(inside[i]) % 2 == 0:
-            holes = [rings[k] for k in range(len(rings)) if i in inside[k] and len(inside[k]) == len(inside[i]) + 1]
-            polygons.append([[*each, each[0]] for each in (ring, *holes)])  # in GeoJSON a ring ends where it begins
-    return {"type": "MultiPolygon", "coordinates": polygons}
-
-
-def _holds(outer: Sequence[Sequence[float]], ring: Sequence[Sequence[float]]) -> bool:
-    """Whether most vertices of a ring lie in another; a simplified hole may reach over the edge."""
-    polygon = np.asarray(outer, np.float64)
-    points = np.asarray(ring, np.float64)
-    start, end = polygon, np.roll(polygon, -1, axis=0)
-    (x, y), crosses = points.T[:, :, None], (start[:, 1] > points[:, 1:]) != (end[:, 1] > points[:, 1:])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at = start[:, 0] + (y - start[:, 1]) * (end - start)[:, 0] / (end - start)[:, 1]
-    return bool((np.count_nonzero(crosses & (x < at), axis=1) % 2).mean() > 0.5)
