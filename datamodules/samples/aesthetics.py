@@ -97,7 +97,7 @@ def draw_aesthetics(root: Path, pictures: int = 80, size: int = 160, seed: int =
         names = rng.choice(np.arange(1000, 960_000), pictures, replace=False).tolist()
         for number, (image, subject, place) in enumerate(_shots(rng, pictures, size), start=1):
             draw.write_picture(folder / "images" / f"{names[number - 1]}.jpg", image)
-            votes, tags = votes_on(rng, place, 10, rng.integers(80, 350)), TAGS[subject] if number % 4 else (0, 0)
+            votes, tags = votes_on(rng, place, 10, int(rng.integers(80, 350))), TAGS[subject] if number % 4 else (0, 0)
             lines.append((number, names[number - 1], *votes, *tags, rng.integers(1, 1398)))
         (folder / "AVA.txt").write_text("".join(f"{' '.join(map(str, line))}\n" for line in lines))
         (folder / "tags.txt").write_text("".join(f"{number} {tag}\n" for number, tag in TAG_NAMES.items()))
@@ -108,7 +108,7 @@ def draw_aesthetics(root: Path, pictures: int = 80, size: int = 160, seed: int =
         for number, (image, subject, place) in enumerate(_shots(rng, pictures // 2, size), start=1):
             name = f"{subject}_{number:03d}.{'jpg' if number % 4 else 'png'}"
             draw.write_picture(folder / "stars" / "images" / name, image)
-            rows.append((name, *votes_on(rng, place, 5, rng.integers(20, 40))))
+            rows.append((name, *votes_on(rng, place, 5, int(rng.integers(20, 40)))))
         draw.write_table(
             folder / "stars" / "labels.csv", ("image", *(f"count_{vote}" for vote in range(1, 6))), sorted(rows)
         )

@@ -28,7 +28,8 @@ def _pattern(rng: np.random.Generator, size: Size, pattern: str) -> Field:
         spine = (y + 4 * draw.noise(rng, size, 25 * unit)) / 30 + rng.uniform()
         away = 30 * np.abs(spine % 1 - 0.5)
         ribs = np.sin((x + 0.6 * away) / 1.3 + draw.noise(rng, size, 8 * unit)) * (away < 4 + 8 * rng.uniform())
-        return 0.95 * np.maximum(draw.step(-away, -3.5, -2), 0.8 * draw.step(ribs, 0.2, 0.7))
+        bones: Field = np.maximum(0.95 * draw.step(-away, -3.5, -2), 0.75 * draw.step(ribs, 0.2, 0.7))
+        return bones
     if pattern == "Flower":  # bright round blobs, wide apart
         y, x = (each + 3 * draw.noise(rng, size, 12 * unit) for each in (y, x))
         blobs = np.cos((y + 99 * rng.uniform()) * math.pi / 13) + np.cos((x + 99 * rng.uniform()) * math.pi / 13)
@@ -36,9 +37,8 @@ def _pattern(rng: np.random.Generator, size: Size, pattern: str) -> Field:
     if pattern == "Gravel":  # medium grains along arcs
         radius = np.hypot(y + rng.uniform(20, 100), x - rng.uniform(-30, 180))
         return 0.75 * draw.step(draw.noise(rng, size, 2.5 * unit) + 1.1 * np.cos(radius * math.pi / 5), 0.6, 1.4)
-    return 0.12 + 0.4 * draw.step(
-        draw.noise(rng, size, unit) + 0.3 * draw.noise(rng, size, 10 * unit), 0.2, 2.2
-    )  # Sugar: faint dust
+    dust = draw.noise(rng, size, unit) + 0.3 * draw.noise(rng, size, 10 * unit)  # Sugar: faint puffs
+    return 0.12 + 0.4 * draw.step(dust, 0.2, 2.2)
 
 
 def _moved(rng: np.random.Generator, box: Box, size: Size) -> Box:

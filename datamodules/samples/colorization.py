@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.samples import draw
-from datamodules.samples.draw import Field, Image, Size
+from datamodules.samples.draw import Field, Image, Share, Size
 
 NAMES = ("Aalto", "Bianchi", "Castellanos", "Dubois", "Eriksen", "Fischer", "Grønn", "Hartmann", "Ito", "Jansen")
 SUBJECTS = ("house", "landscape", "portrait", "seascape", "still_life")
@@ -30,7 +30,7 @@ class _Easel:
     def noise(self, grain: float) -> Field:
         return draw.noise(self.rng, self.size, grain * self.size[0], octaves=2)
 
-    def paint(self, cover: NDArray[np.floating] | NDArray[np.bool_], dark: str, light: str, share: Field) -> None:
+    def paint(self, cover: Share, dark: str, light: str, share: NDArray[np.floating]) -> None:
         draw.lay(self.canvas, cover, draw.shade(dark, light, share))
 
     def ball(self, y: float, x: float, height: float, width: float, dark: str, light: str) -> None:
@@ -43,7 +43,7 @@ class _Easel:
         self.paint(self.y < 2, "#3467ad", "#d5e3ea", self.y / horizon)
         self.paint(0.4 * self.noise(0.3), "#ffffff", "#ffffff", self.y)
 
-    def below(self, edge: float | Field, dark: str, light: str, share: Field) -> None:
+    def below(self, edge: float | NDArray[np.floating], dark: str, light: str, share: NDArray[np.floating]) -> None:
         self.paint(draw.step(self.y - edge, 0, 1 / self.size[0]), dark, light, share)
 
 

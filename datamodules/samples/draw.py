@@ -15,6 +15,7 @@ from ops.errors import ArgumentError, DataError
 MARKER = "sample.json"
 Image = NDArray[np.uint8]
 Field = NDArray[np.float32]
+Share = NDArray[np.floating] | NDArray[np.integer] | NDArray[np.bool_]  # in [0, 1]
 Size = tuple[int, int]
 
 
@@ -59,7 +60,7 @@ def shade(dark: str, light: str, share: NDArray[np.floating]) -> Field:
     return np.asarray(rgb(dark) + share.clip(0, 1)[..., None] * (rgb(light) - rgb(dark)), np.float32)
 
 
-def lay(canvas: Field, cover: NDArray[np.floating] | NDArray[np.bool_], color: Field) -> None:
+def lay(canvas: Field, cover: Share, color: Field) -> None:
     """Blends a color (3,) or an image (H, W, 3) into the canvas (H, W, 3) in place, with opacity `cover` (H, W)."""
     canvas += cover.clip(0, 1).astype(np.float32)[..., None] * (color - canvas)
 

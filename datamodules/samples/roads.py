@@ -37,7 +37,7 @@ def _line(rng: np.random.Generator, size: Size, angle: float, width: float) -> I
 
 
 def _scatter(rng: np.random.Generator, canvas: Field, taken: NDArray[np.bool_], angle: float) -> None:
-    """Draws houses, yards and trees with shadows, none of them where `taken` (H, W) is true."""
+    """Draws houses and trees with shadows, none of them where `taken` (H, W) is true."""
     size, free = taken.shape, ~taken
     for _ in range(round(rng.uniform(1, 3) * taken.size / (15 * UNIT) ** 2)):
         tree, middle, shape = rng.uniform() < 0.5, rng.uniform(0, size[::-1]), np.zeros(size, np.uint8)
