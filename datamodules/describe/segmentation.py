@@ -28,8 +28,8 @@ from datamodules.describe.study import (
     split_column,
 )
 from datamodules.read.cache import core_count
-from datamodules.read.masks import MaskSource, mask_source
-from datamodules.read.pictures import Size, read_picture, resized
+from datamodules.read.masks import MaskSource
+from datamodules.read.pictures import read_picture, resized
 from ops.errors import collected
 
 if TYPE_CHECKING:
@@ -51,8 +51,11 @@ class Segmentation(Predicting, Protocol):
 
     root: Path
     classes: list[str]
-    size: Size
+    size: tuple[int, int]
     pictures: Path | None
+
+    def source(self) -> MaskSource:
+        """Returns where names, images and masks come from."""
 
     def decoded(self) -> Decoded:
         """Returns images and masks at the network's input size."""
@@ -70,10 +73,7 @@ def problems(data: Segmentation, predicted: Path | None = None) -> list[str]:
         data: The data module.
         predicted: Folder of the images to predict where `data.pictures` names none.
     """
-    checks: list[Callable[[], object]] = [
-        data.decoded,
-        lambda: data.split(mask_source(data.root, data.classes).names),
-    ]
+    checks: list[Callable[[], object]] = [data.decoded, lambda: data.split(data.source().names)]
     return collected([*checks, *prediction_checks(data, data.pictures or predicted, data.size)])
 
 
