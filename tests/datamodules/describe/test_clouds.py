@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from lightning.pytorch import LightningDataModule
 from PIL import Image
 
 from datamodules.clouds import CloudsDataModule
@@ -168,7 +169,9 @@ def test_tables_and_test_images_are_checked_too(clouds_copy: Path) -> None:
         ("sample_submission.csv, row 2", tests[0].name),
         (str(tests[1]), "empty"),
     ]
-    assert [all(word in problem for word in words) for problem, words in zip(found, named, strict=True)] == [True] * 4
+    assert len(found) == len(named)
+    for words in named:
+        assert any(all(word in problem for word in words) for problem in found), words
 
 
 def test_images_to_predict_are_checked_where_they_are(clouds_root: Path, tmp_path: Path) -> None:
@@ -199,9 +202,8 @@ def test_a_segmentation_dataset_without_a_file_of_its_own_is_described(
     assert describer(glaciers).__name__ == "datamodules.describe.clouds"  # the closest parent's
     monkeypatch.setattr(CloudsDataModule, "__module__", "datamodules.segmentation")
     assert describer(glaciers) is segmentation
-    monkeypatch.setattr(CloudsDataModule, "__module__", "elsewhere.clouds")
-    with pytest.raises(ArgumentError, match="GlaciersDataModule"):
-        describer(glaciers)
+    with pytest.raises(ArgumentError, match="LightningDataModule"):
+        describer(LightningDataModule())  # type: ignore[arg-type]
     assert segmentation.problems(glaciers) == []
     with pytest.warns(UserWarning, match="1 of the 4"):
         made, clouds = segmentation.study(glaciers), study(data)
