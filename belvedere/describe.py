@@ -1,17 +1,16 @@
 """The command `describe`: checks a dataset, then writes and prints tables, charts and examples of it."""
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 
 from datamodules.base import ImageDataModule
+from datamodules.describe import describer
 from drawing.charts import draw_study
 from drawing.pictures import panel, save_picture
-from ops.errors import ArgumentError, refuse
+from ops.errors import refuse
 from tasks.base import ImageTask
 
 if TYPE_CHECKING:
@@ -28,25 +27,13 @@ def describe(task: ImageTask, data: ImageDataModule, trainer: Trainer, folder: P
         ArgumentError: There is no description of such data.
     """
     data.folder = folder
-    description = _description(type(data))
+    description = describer(data)
     problems = description.problems(data)
     refuse(problems, str(data.root), shown=len(problems))
     study = description.study(data)
     parts = (study.tables, study.charts, study.examples, study.classes, study.panels)
     for path in write_study(*parts, folder):
         print(path)
-
-
-def _description(kind: type) -> Any:
-    """Returns the module in `datamodules.describe` that is named as the data module's, or as the nearest parent's."""
-    for parent in kind.__mro__:
-        name = f"datamodules.describe.{parent.__module__.split('.')[-1]}"
-        if parent.__module__.startswith("datamodules.") and find_spec(name) is not None:
-            return import_module(name)
-    raise ArgumentError(
-        f"{kind.__name__} has no description. Write datamodules/describe/{kind.__module__.split('.')[-1]}.py, with "
-        "problems(data) and study(data)."
-    )
 
 
 def write_study(
