@@ -120,7 +120,7 @@ class BelvedereCLI(LightningCLI):
         watched = monitor, mode_of(monitor)
         callbacks: list[Callback] = [ProgressBar()]
         if self.subcommand not in ("features", "describe"):
-            callbacks.append(Handover(self.datamodule))
+            callbacks.append(Handover(self.datamodule, self.model))
         if self.subcommand == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
             callbacks.append(Record())
