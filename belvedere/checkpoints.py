@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,18 +104,19 @@ def run_config(path: Path) -> dict[str, Any]:
     return remembered
 
 
-def check_fit(path: Path, wanted: dict[str, Any]) -> None:
+def check_fit(path: Path, wanted: dict[str, Any], optional: Sequence[str] = ()) -> None:
     """Checks that a checkpoint's weights are those of a network.
 
     Args:
         path: The checkpoint.
         wanted: The network's own state dict.
+        optional: Keys that checkpoints of earlier versions lack.
 
     Raises:
         ArgumentError: They are not: the network was changed on the command line or in the config.
     """
     weights = read_checkpoint(path)["state_dict"]
-    odd = [key for key in weights.keys() | wanted.keys()
+    odd = [key for key in weights.keys() | (wanted.keys() - {*optional})
            if key not in weights or key not in wanted or weights[key].shape != wanted[key].shape]  # fmt: skip
     if odd:
         raise ArgumentError(

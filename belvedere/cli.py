@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -18,6 +19,7 @@ from belvedere.checkpoints import check_fit, output_folder, resumed_from, states
 from belvedere.features import Features, InOrder, Vector
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, mode_of
 from callbacks.curves import Curves
+from callbacks.handover import Handover
 from callbacks.intervals import Intervals
 from callbacks.loggers import ProgressBar, SaveConfig, WandbLogger
 from callbacks.panels import Panels
@@ -25,6 +27,7 @@ from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
 from callbacks.writers.features import FeatureWriter
 from datamodules.base import ImageDataModule
+from datamodules.batch import DataFacts
 from ops.errors import ArgumentError, DataError, ParserError, TrainingError, TreesError, WeightsError, refuse
 from tasks.base import ImageTask
 
@@ -66,16 +69,7 @@ class BelvedereCLI(LightningCLI):
         command = str(self.subcommand)
         config = self.config[command]
         check_started(config.trainer.get("plugins"))
-        for name in ("classes", "window", "threshold"):  # the task takes over what the data have
-            given, known = (part.init_args.get(name) for part in (config.data, config.model))
-            given, known = (list(value) if isinstance(value, tuple) else value for value in (given, known))
-            if given is None or name not in config.model.init_args or given == known:
-                continue
-            if command != "fit" and config.get("ckpt_path") is not None:
-                order = ", in this order" if isinstance(known, list) else ""
-                known = "null" if known is None else known
-                raise ArgumentError(f"The checkpoint knows the {name} {known}{order}; --data.{name} is {given}.")
-            config.model.init_args[name] = given
+        _follow_data(config, command)
         if command == "predict":
             config.return_predictions = False  # the writers write; memory stays flat
         if command == "features":
@@ -125,6 +119,8 @@ class BelvedereCLI(LightningCLI):
         monitor = self._get(self.config, "monitor")
         watched = monitor, mode_of(monitor)
         callbacks: list[Callback] = [ProgressBar()]
+        if self.subcommand not in ("features", "describe"):
+            callbacks.append(Handover(self.datamodule))
         if self.subcommand == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
             callbacks.append(Record())
@@ -146,7 +142,7 @@ class BelvedereCLI(LightningCLI):
         except ValueError as error:
             raise ArgumentError(f"--model.optimizer: {error}.") from error
         if config.ckpt_path is not None:
-            check_fit(Path(config.ckpt_path), self.model.state_dict())
+            check_fit(Path(config.ckpt_path), self.model.state_dict(), self.model.optional_keys)
         elif states(self.folder) and not config.resume and "LOCAL_RANK" not in os.environ:
             raise ArgumentError(
                 f"{self.folder} holds a run already. Give another --output, or go on with it: --resume auto."
@@ -155,7 +151,8 @@ class BelvedereCLI(LightningCLI):
             self.model.load_pretrained()
 
     def _check_weights(self) -> None:
-        check_fit(Path(self.config[self.subcommand].ckpt_path), self.model.state_dict())
+        path = Path(self.config[self.subcommand].ckpt_path)
+        check_fit(path, self.model.state_dict(), self.model.optional_keys)
 
     before_validate = before_test = before_predict = _check_weights
 
@@ -185,9 +182,9 @@ class BelvedereCLI(LightningCLI):
         trained: list[Vector] = ["fc6", "fc7", "pooled"]
         module = Features(model, (trained if ckpt_path is not None else ["pooled"]) if vectors is None else vectors)
         module.load(ckpt_path)
-        writer = FeatureWriter()
-        self.trainer.callbacks.append(writer)  # type: ignore[attr-defined]  # untyped there
-        self.trainer.predict(module, InOrder(datamodule), return_predictions=False)
+        in_order = InOrder(datamodule)
+        self.trainer.callbacks.append(FeatureWriter(in_order))  # type: ignore[attr-defined]  # untyped there
+        self.trainer.predict(module, in_order, return_predictions=False)
         if classifiers and datamodule.pictures is None and self.trainer.is_global_zero:
             try:
                 print(write_classifiers(self.folder / "vectors", seed=datamodule.seed))
@@ -266,6 +263,40 @@ class BelvedereTrainer(Trainer):
             vectors: Which kinds are written; fc6, fc7 and pooled of a trained network, otherwise pooled.
             classifiers: Whether classifiers are fitted on the training pictures and scored on the test pictures.
         """
+
+
+def _follow_data(config: Any, command: str) -> None:
+    """Gives the task the settings that follow the data.
+
+    Raises:
+        ArgumentError: A checkpoint was trained with others.
+    """
+    facts = _facts(config.data)
+    for name, fact in {"classes": facts.classes, "window": facts.window, "threshold": facts.vote_scale[1]}.items():
+        known = config.model.init_args.get(name)
+        given, known = (list(value) if isinstance(value, tuple) else value for value in (fact, known))
+        if given in (None, []) or name not in config.model.init_args or given == known:
+            continue
+        if command != "fit" and config.get("ckpt_path") is not None:
+            order = ", in this order" if isinstance(known, list) else ""
+            known = "null" if known is None else known
+            raise ArgumentError(f"The checkpoint knows the {name} {known}{order}; --data.{name} is {given}.")
+        config.model.init_args[name] = given
+
+
+def _facts(data: Namespace) -> DataFacts:
+    """Returns the facts that follow from the arguments of a data module.
+
+    Raises:
+        ParserError: The class rejected a value.
+    """
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(ImageDataModule, "data")
+    try:
+        module: ImageDataModule = parser.instantiate_classes(Namespace(data=data.clone())).data
+    except (TypeError, ValueError) as error:
+        raise ParserError(str(error)) from error
+    return module.facts()
 
 
 def check_started(plugins: Any) -> None:

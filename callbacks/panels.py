@@ -14,6 +14,7 @@ from torch import Tensor
 from drawing import pictures as drawing
 from ops.coloring import grey
 from tasks.base import Batch, ImageTask
+from tasks.segmentation import SegmentationTask
 
 SIDE = 480  # pixels of a drawn picture's longer side: three fit across a screen, outlines stay crisp
 
@@ -108,7 +109,10 @@ def _predicted(trainer: Trainer, task: ImageTask, samples: Batch) -> dict[str, A
     """
     devices = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices), trainer.precision_plugin.val_step_context():
-        return task.predict(samples)
+        predicted = task.predict(samples)
+        if isinstance(task, SegmentationTask):
+            predicted["mask"] = task.masks(predicted["probability"])
+        return predicted
 
 
 def _panel(samples: Batch, prediction: Mapping[str, Any], classes: Sequence[str]) -> drawing.Picture | None:

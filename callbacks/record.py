@@ -10,15 +10,16 @@ from platform import machine, python_version
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.best import Summary
+from callbacks.handover import UsesData
 
 LIBRARIES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "segmentation-models-pytorch")
 SOURCE = Path(__file__).parents[1]
 
 
-class Record(Callback):
+class Record(UsesData):
     """Writes `record.json` into the run's folder when all of `fit` is over, what is fitted after training too.
 
     - `best_epoch`: that of `callbacks.best.Summary`; null where there is none
@@ -74,7 +75,7 @@ class Record(Callback):
             return
         callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # untyped there
         best = (each.best_epoch for each in callbacks if isinstance(each, Summary))
-        data: Any = getattr(trainer, "datamodule", None)
+        data = self.data
         record = {
             "best_epoch": next(best, None),
             "epochs": trainer.current_epoch,

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.batch import DataFacts
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.whole import Decoded, DecodedSample, PackedMasks, decoded
 from datamodules.loaders import Samples
@@ -91,6 +92,9 @@ class CloudsDataModule(ImageDataModule):
         self.small_masks, self.small_mask_area = small_masks, small_mask_area
         self.window: Size | None = None if window is None else (window[0], window[1])
         self.leave_out_gaps, self.overlap = leave_out_gaps, overlap
+
+    def facts(self) -> DataFacts:
+        return DataFacts(size=self.size, classes=self.classes)
 
     def prepare_data(self) -> None:
         """Fills the cache, in one process of each machine."""

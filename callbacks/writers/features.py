@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -18,6 +18,12 @@ FOLDER = "vectors"
 NUMBERS = np.float32
 
 
+class HasSplits(Protocol):
+    """A data module with a loader for each of its splits."""
+
+    splits: list[str]
+
+
 class FeatureWriter(Callback):
     """Writes what is predicted of all pictures as arrays into the folder `vectors` of the run's.
 
@@ -30,16 +36,17 @@ class FeatureWriter(Callback):
     batch, disk for a moment one array twice. All is written into the folder `part` and moved when it is whole, in the
     place of an earlier one, so that arrays and names belong together.
 
-    The data module says in `splits` what its loaders are of.
+    Args:
+        data: The data module; its loaders are of its `splits`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, data: HasSplits) -> None:
+        self.data = data
         self.part = Path()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the folder and an empty table."""
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]  # untyped there
-        self.splits: list[str] = datamodule.splits
+        self.splits = self.data.splits
         self.part = new_part(trainer, [FOLDER])
         self._rows(trainer.global_rank).write_text("")
 

@@ -101,10 +101,10 @@ class OutlineWriter(Callback):
         for i, name in enumerate(batch["name"]):
             height, width = batch["size"][i].tolist()
             probability = outputs["probability"][i : i + 1].float()
-            marked = self.task.marked(enlarged(probability, int(batch["level"][i]), (height, width)))
+            marked = self.task.decision.marked(enlarged(probability, int(batch["level"][i]), (height, width)))
             if "inside" in batch:  # enlarged, it reaches beyond the boxes' edges
                 marked &= batch["inside"][i : i + 1]
-            mask = self.task.cleaned(marked[0].cpu().numpy())[0]
+            mask = self.task.decision.cleaned(marked[0].cpu().numpy())[0]
             polygon, iou = fitted_polygon(mask, self.tolerance, self.smooth, self.least_iou)
             record = {
                 "size": [height, width],

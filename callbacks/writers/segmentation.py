@@ -11,7 +11,7 @@ from torch import Tensor
 
 from callbacks.writers.base import new_part, place, remove_part
 from callbacks.writers.mask_files import ReducedMask, mask_file
-from callbacks.writers.stitch import Canvas, StripMarker
+from callbacks.writers.stitch import Canvas, Marker
 from drawing.pictures import Picture, labelled, overlay, save_picture
 from ops.rle import encode
 from tasks.base import Batch
@@ -43,7 +43,7 @@ class SegmentationWriter(Callback):
         Raises:
             ValueError: The masks of several classes would overwrite each other.
         """
-        self.task = cast(StripMarker, pl_module)
+        self.task = cast(Marker, pl_module)
         self.classes: list[str] = list(self.task.classes)
         if not self.folders and len(self.classes) > 1:
             raise ValueError(f"folders is false and the classes are {self.classes}; one class was wanted, or folders")

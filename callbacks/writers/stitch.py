@@ -11,32 +11,16 @@ from torch import Tensor
 
 from ops.regions import LargeRegions
 from ops.windows import Blend, resized_maps, window_grid
+from tasks.decision import Decision
 
 BAND = 1 << 19  # pixels that are decided at once
 
 
 class Marker(Protocol):
-    """A task that marks classes in pictures, as far as whole pictures need it."""
+    """Segmentation interface used for whole images."""
 
     classes: Sequence[str]
-
-    def marked(self, probability: Tensor) -> Tensor:
-        """Which pixels belong to their class, bool, of probabilities (B, K, H, W) in [0, 1]."""
-
-    def cleaned(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The masks (K, H, W) of a whole picture without what is too small."""
-
-
-class StripMarker(Protocol):
-    """A task that marks classes in pictures, as far as a canvas needs it, which has them in strips."""
-
-    classes: Sequence[str]
-
-    def marked(self, probability: Tensor) -> Tensor:
-        """Which pixels belong to their class, bool, of probabilities (B, K, H, W) in [0, 1]."""
-
-    def least_areas(self, size: tuple[int, int]) -> Sequence[float]:
-        """The smallest region of each class that is kept, a share of a picture of this height and width."""
+    decision: Decision
 
 
 class Canvas:
@@ -54,12 +38,12 @@ class Canvas:
     """
 
     def __init__(
-        self, task: StripMarker, size: tuple[int, int], window: tuple[int, int], overlap: float, folder: Path
+        self, task: Marker, size: tuple[int, int], window: tuple[int, int], overlap: float, folder: Path
     ) -> None:
         self.task, self.size, self.window = task, size, window
         self.waiting = len(window_grid(size, window, overlap))
         self.blend = Blend(size, window, overlap, len(task.classes))
-        self.regions = [LargeRegions(size, area) if area else None for area in task.least_areas(size)]
+        self.regions = [LargeRegions(size, area) if area else None for area in task.decision.least_areas(size)]
         self.file = TemporaryFile(dir=folder)  # noqa: SIM115  # it is there until `close`
         self.heights: list[int] = []  # of the bands in the file
 
@@ -96,7 +80,7 @@ class Canvas:
     def _mark(self, probability: Tensor) -> None:
         count = max(1, BAND // self.size[1])
         for top in range(0, probability.shape[1], count):
-            masks = self.task.marked(probability[None, :, top : top + count])[0].cpu().numpy()
+            masks = self.task.decision.marked(probability[None, :, top : top + count])[0].cpu().numpy()
             for mask, regions in zip(masks, self.regions, strict=True):
                 if regions is not None:
                     regions.measure(mask)

@@ -56,9 +56,9 @@ class Network(LightningModule):
         return {"fc7": batch["image"].half(), "color_moments": batch["image"][:, :2]}
 
 
-def predict(folder: Path, data: LightningDataModule) -> None:
+def predict(folder: Path, data: Pictures) -> None:
     trainer = Trainer(default_root_dir=folder, accelerator="cpu", logger=False, enable_progress_bar=False,
-                      callbacks=[FeatureWriter()])  # fmt: skip
+                      callbacks=[FeatureWriter(data)])  # fmt: skip
     trainer.predict(Network(), data, return_predictions=False)
 
 
@@ -105,10 +105,10 @@ def test_processes_write_what_one_writes(tmp_path: Path, world: int) -> None:
     module, writers = Network(), []
     trainers: list[Any] = [
         SimpleNamespace(strategy=strategy, default_root_dir=str(tmp_path), is_global_zero=rank == 0, global_rank=rank,
-                        world_size=world, datamodule=data) for rank in range(world)
+                        world_size=world) for rank in range(world)
     ]  # fmt: skip
     for trainer in trainers:
-        writers.append(FeatureWriter())
+        writers.append(FeatureWriter(data))
         writers[-1].on_predict_start(trainer, module)
     for turn, (loader, batch) in enumerate(turns):
         rank = turn % min(world, 3)

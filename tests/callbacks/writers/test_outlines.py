@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
@@ -18,6 +17,7 @@ from callbacks.writers.outlines import OutlineWriter, drawn_polygon, enlarged, f
 from ops.polygons import intersection_over_union, polygon_mask
 from ops.pyramids import pyramid
 from tasks.base import Batch, ImageTask
+from tasks.decision import Decision
 from tasks.metrics.meter import Step
 
 NAMES = ["z.jpg", "a.b.png", "ä.jpg", "empty.tif", "c.jpg"]  # in an order of their own
@@ -30,7 +30,7 @@ class Bright(ImageTask):
     """Says of a picture that it is as probable as it is bright, and marks what is likely."""
 
     classes = ("avalanche",)
-    cleaned = staticmethod(np.asarray)
+    decision = Decision(1, threshold=0.6)
 
     def build_metrics(self) -> dict[str, Metric]:
         return {}
@@ -40,11 +40,8 @@ class Bright(ImageTask):
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         grey = batch["image"][:, :1]
-        stages = {"probability": grey, "mask": self.marked(grey), "second_input": batch["image"]}
+        stages = {"probability": grey, "mask": self.decision.marked(grey), "second_input": batch["image"]}
         return {"stages": stages, "probability": grey}
-
-    def marked(self, probability: Tensor) -> Tensor:
-        return probability >= 0.6
 
 
 class Pictures(LightningDataModule):

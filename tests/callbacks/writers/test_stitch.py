@@ -4,24 +4,20 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from callbacks.writers import stitch as canvas_module
 from callbacks.writers.stitch import Canvas
 from ops.regions import without_small_regions
 from ops.windows import cut, window_grid
+from tasks.decision import Decision
 
 
 class Marks:
     """Marks what is more likely than not, but no pixel alone."""
 
     classes = ("road", "rail")
-
-    def marked(self, probability: Tensor) -> Tensor:
-        return probability >= 0.5
-
-    def least_areas(self, size: tuple[int, int]) -> list[float]:
-        return [2 / (size[0] * size[1])] * 2
+    decision = Decision(2, minimum_pixels=2)
 
 
 def masks_of(canvas: Canvas) -> NDArray[np.bool_]:
@@ -51,7 +47,7 @@ def test_windows_give_the_masks_of_the_whole_picture(
         window = cut(picture, origin, (32, 32)).transpose(2, 0, 1)
         probability = network(torch.from_numpy(window.copy())[None])[0] - middle + 0.5
         assert canvas.add(probability, origin) == (number == len(origins))
-    expected = without_small_regions((whole - middle + 0.5 >= 0.5).numpy(), Marks().least_areas(size))
+    expected = without_small_regions((whole - middle + 0.5 >= 0.5).numpy(), Marks().decision.least_areas(size))
     for _ in range(2):  # they can be asked for again
         np.testing.assert_array_equal(masks_of(canvas), expected)
     assert not list(tmp_path.iterdir()), "the file has no name"
@@ -63,7 +59,7 @@ def test_one_window_is_enlarged_to_the_picture(tmp_path: Path) -> None:
     canvas = Canvas(Marks(), (30, 20), (30, 20), 0.0, tmp_path)
     assert canvas.add(probability, (0, 0))
     enlarged = nn.functional.interpolate(probability[None], (30, 20), mode="bilinear")[0]
-    expected = without_small_regions((enlarged >= 0.5).numpy(), Marks().least_areas((30, 20)))
+    expected = without_small_regions((enlarged >= 0.5).numpy(), Marks().decision.least_areas((30, 20)))
     np.testing.assert_array_equal(masks_of(canvas), expected)
 
 
