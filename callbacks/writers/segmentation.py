@@ -1,13 +1,12 @@
 """Writes masks, overlays and run lengths of segmented images."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from lightning.pytorch import LightningModule
 
-from callbacks.writers.base import Format, Row
+from callbacks.writers.base import Format, Row, write_table
 from callbacks.writers.mask_files import ReducedMask, mask_file
 from callbacks.writers.stitch import Stitched, StitchingWriter, Whole
 from drawing.pictures import Picture, labelled, overlay, save_picture
@@ -80,8 +79,7 @@ class Submission(Format[Stitched]):
         yield from runs(image)
 
     def finish(self, rows: Sequence[Row], folder: Path) -> str:
-        with (folder / "submission.csv").open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        write_table(folder / "submission.csv", COLUMNS, rows)
         return ""
 
 
