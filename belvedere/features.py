@@ -123,5 +123,5 @@ class InOrder(LightningDataModule):
         return [self.data._loader(f"{split}, in order") for split in self.splits]
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        """What the data set does on the device."""
-        return self.data.on_after_batch_transfer(batch, dataloader_index)
+        """What the data set does on the device, and the `split` of the batch."""
+        return {**self.data.on_after_batch_transfer(batch, dataloader_index), "split": self.splits[dataloader_index]}

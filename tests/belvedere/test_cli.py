@@ -133,7 +133,7 @@ def test_predict_writes_masks_of_a_folder(
     assert result.code == 0
     order = [row["Image_Label"] for row in table(clouds_root / "sample_submission.csv")]
     assert [row["Image_Label"] for row in table(Path("masks/submission.csv"))] == order
-    assert f"Pictures predicted: {len(order) // 4}." in caplog.text
+    assert f"Images predicted: {len(order) // 4}." in caplog.text
     assert not Path("masks/metrics.csv").exists()
 
 

@@ -98,7 +98,7 @@ def test_an_album_is_put_in_order(belvedere: Command, run: Path, checkpoint: lis
     page = (folder / "contact_sheet.html").read_text()
     places = [page.index(row["name"]) for row in rows]
     assert places == sorted(places)
-    assert "Left out: 1" in page
+    assert "Skipped: 1" in page
     with Image.open(folder / "contact_sheet.png") as sheet:
         assert len(sheet.convert("RGB").getcolors(1 << 24)) > 100
     one = ["--data.pictures", str(album / "May" / "four.png"), "--output", "one"]
