@@ -20,7 +20,7 @@ class Cell(NamedTuple):
 
     Attributes:
         text: Its text.
-        kind: CSS classes: `words` breaks lines, `number` aligns right, `again` repeats the row above, `state` has a dot.
+        kind: CSS class: `words` breaks lines, `number` aligns right, `again` repeats the row above, `state` adds a dot.
         bold: Whether the text is bold.
         spread: Deviation or interval that follows the text, shown in a lighter color.
         pad: Digit-wide spaces before the text, which align the values of a column with spreads.
