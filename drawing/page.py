@@ -5,10 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
+from typing import NamedTuple
 
 TEMPLATES = Path(__file__).with_name("templates")
 NONE = "-"  # an empty cell of a table
@@ -53,7 +50,6 @@ def render(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["bold"] = _bold
     return environment.get_template(template).render(values)
 
 
@@ -117,10 +113,3 @@ def _jpeg(path: Path) -> bytes:
 def _value(text: str) -> str:
     """Returns the text of a number without its spread and markup."""
     return SPREAD.sub("", text).replace("**", "")
-
-
-def _bold(text: str) -> "Markup":
-    """Escapes a text and turns `**bold**` into markup."""
-    from markupsafe import Markup, escape
-
-    return Markup(re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", str(escape(text))))

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from studies.notes import LOG, NOTE, Note, has_checkpoint, read_note, read_table, state, steps, write_note
@@ -57,9 +58,13 @@ def run_study(study: Study, runs: Sequence[Run], folder: Path, log: Callable[[st
                 left -= 1
                 if state(run, folder) == "finished":  # by another process in the meantime
                     continue
-                seconds = _run_steps(study, run, folder, lock, lambda text, name=name: log(f"{name}: {text}"))
+                seconds = _run_steps(study, run, folder, lock, partial(_log_as, name, log))
             ended = f"{_headline(study, run, folder)}, " if state(run, folder) == "finished" else "failed after "
             log(f"{name}: {ended}{_duration(seconds)}{_left(runs, left, folder)}")
+
+
+def _log_as(name: str, log: Callable[[str], None], text: str) -> None:
+    log(f"{name}: {text}")
 
 
 def _run_steps(study: Study, run: Run, folder: Path, lock: int, log: Callable[[str], None]) -> float:
