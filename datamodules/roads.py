@@ -122,6 +122,10 @@ class RoadsDataModule(ImageDataModule):
             self.datasets[split] = Samples(named, sample, self.seed)
         rank_zero_info(f"{self.root}: " + ", ".join(f"{len(self.datasets[split])} {split}" for split in SPLITS))
 
+    def truth(self) -> list[str | Path]:
+        """Returns the size of the tiles, which metrics are computed on."""
+        return [f"window {self.window}"]
+
     def tiles(self) -> Tiles:
         """The tiles of all pictures, from the cache or decoded into it.
 
