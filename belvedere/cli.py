@@ -194,9 +194,10 @@ class BelvedereCLI(LightningCLI):
     def describe(self, model: LightningModule, datamodule: ImageDataModule) -> None:
         """Lists everything that is wrong with the data set, or writes tables and pictures of it."""
         from belvedere.describe import write_study
+        from datamodules.describe import describer
 
         datamodule.folder = self.folder
-        described = import_module(f"datamodules.describe.{type(datamodule).__module__.split('.')[-1]}")
+        described = describer(datamodule)
         problems = described.problems(datamodule)
         refuse(problems, str(datamodule.root), shown=len(problems))
         study = described.study(datamodule)

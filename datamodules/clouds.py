@@ -13,7 +13,7 @@ from datamodules.batch import DataFacts
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.whole import Decoded, DecodedSample, PackedMasks, decoded
 from datamodules.loaders import Samples
-from datamodules.read.masks import mask_source, split_labels
+from datamodules.read.masks import MaskSource, mask_source, split_labels
 from datamodules.read.pictures import Size, picture_files
 from datamodules.read.tables import read_table
 from ops.errors import DataError, refuse
@@ -129,14 +129,17 @@ class CloudsDataModule(ImageDataModule):
         """The classes, in whatever order."""
         return sorted(self.classes)
 
+    def source(self) -> MaskSource:
+        """Returns the names, images and masks of the dataset."""
+        return mask_source(self.root, self.classes)
+
     def decoded(self) -> Decoded:
         """The data set at the network's size and at the size of the scores, from the cache or decoded into it.
 
         Raises:
             DataError: The data are not as wanted; all problems are listed.
         """
-        source = mask_source(self.root, self.classes)
-        return decoded("clouds", source, self.classes, self.size, self.output_size or self.size)
+        return decoded("clouds", self.source(), self.classes, self.size, self.output_size or self.size)
 
     def _without_small(self, rows: list[int], masks: PackedMasks) -> tuple[list[int], dict[int, NDArray[np.bool_]]]:
         """Training rows that stay, and which classes of a row count as absent.

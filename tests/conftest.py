@@ -13,8 +13,11 @@ from torch import Tensor
 
 from belvedere.__main__ import main
 from callbacks.signals import SIGNALS
-from datamodules.samples.__main__ import draw_avalanches, draw_clouds, draw_colorization, draw_roads
 from datamodules.samples.aesthetics import draw_aesthetics
+from datamodules.samples.avalanches import draw_avalanches
+from datamodules.samples.clouds import draw_clouds
+from datamodules.samples.colorization import draw_colorization
+from datamodules.samples.roads import draw_roads
 
 
 @pytest.fixture(scope="session", autouse=True)
