@@ -41,11 +41,8 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files that killed processes left in a folder tree.
-
-    Only for a folder that no other process writes to.
-    """
-    for path in folder.rglob(f"{PREFIX}*"):
-        if path.is_file():
+def remove_leftovers(*folders: Path) -> None:
+    """Removes the temporary files that killed processes left in folders that no other process writes to."""
+    for folder in folders:
+        for path in folder.glob(f"{PREFIX}*"):
             path.unlink(missing_ok=True)

@@ -26,9 +26,14 @@ def test_file_appears_when_the_block_ends(tmp_path: Path) -> None:
 def test_error_keeps_the_previous_file(tmp_path: Path, sync: bool) -> None:
     path = tmp_path / "table.csv"
     path.write_text("one")
-    with pytest.raises(KeyboardInterrupt), replacing(path, sync=sync) as temporary:
-        temporary.write_text("tw")
-        raise KeyboardInterrupt
+
+    def fail() -> None:
+        with replacing(path, sync=sync) as temporary:
+            temporary.write_text("tw")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert path.read_text() == "one"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -79,5 +84,5 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert killed.returncode == -signal.SIGKILL
     assert len(list((tmp_path / "run" / "panels").iterdir())) == 2
-    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "run", tmp_path / "run" / "panels", tmp_path / "missing")
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
