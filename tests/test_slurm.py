@@ -173,7 +173,7 @@ def test_a_study_is_run_by_a_job_array(slurm: Cluster, submit: Callable[..., str
     slurm.run("scancel", "--batch", "--signal=USR1", f"{job}_0")  # as SLURM does before the time is over
     slurm.requeued(f"{job}_0", times=1)
     assert [slurm.ended(f"{job}_{task}") for task in range(2)] == ["COMPLETED", "COMPLETED"], said()
-    assert "(SIGTERM). The state of epoch" in (run / "log.txt").read_text()
+    assert "Received SIGTERM: saved the state of epoch" in (run / "log.txt").read_text()
     assert [int(line.split()[1]) for line in steps(run, 0)] == list(range(6 * 3))
 
     slurm.run(*study, "--report")
