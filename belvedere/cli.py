@@ -127,7 +127,7 @@ class BelvedereCLI(LightningCLI):
         callbacks: list[Callback] = [ProgressBar()]
         if self.subcommand == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
-            callbacks.append(Record())
+            callbacks.append(Record(self.datamodule))
         own = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals"}}.get(str(self.subcommand), set())
         self._parser(self.subcommand).callback_keys[:] = [name for name in OWN_CALLBACKS if name in own]
         self.trainer_defaults = {"callbacks": callbacks}
