@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from callbacks.best import BestCheckpoint
+from ops.atomic import replacing
 from tasks.base import Batch, ImageTask
 from tasks.decision import MINIMUM_AREAS, Decision, ThresholdSearch
 from tasks.metrics.meter import Step
@@ -67,9 +68,8 @@ def keep_in_best(trainer: Trainer, task: ImageTask, prefix: str) -> None:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         chosen = {name: value.cpu() for name, value in task.state_dict().items() if name.startswith(prefix)}
         checkpoint["state_dict"].update(chosen)
-        temporary = path.with_name(f"{path.name}.part")
-        torch.save(checkpoint, temporary)
-        temporary.replace(path)
+        with replacing(path, sync=True) as temporary:
+            torch.save(checkpoint, temporary)
     trainer.strategy.barrier()
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shlex
 import zipfile
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ops.atomic import write_text
 from ops.errors import StudyError
 from studies.plan import Run, Study
 
@@ -128,9 +128,7 @@ def _text(value: str | list[str]) -> str:
 
 
 def _write(value: dict[str, Any], path: Path) -> None:
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -2,13 +2,13 @@
 
 import json
 import math
-import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ops.atomic import replacing
 from studies.notes import read_record, read_table
 from studies.plan import RECORDED, Run, Study
 
@@ -56,9 +56,8 @@ def read_results(study: Study, folder: Path) -> "pd.DataFrame":
 
 def write_results(rows: "pd.DataFrame", path: Path) -> None:
     """Writes the rows as CSV; a file of that name is whole at any moment."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    rows.to_csv(temporary, index=False)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        rows.to_csv(temporary, index=False)
 
 
 def read_states(study: Study, folder: Path) -> dict[Path, str]:

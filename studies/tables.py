@@ -1,13 +1,13 @@
 """The table of a study: a row a cell, with what is known of each figure's certainty."""
 
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drawing.page import NONE
+from ops.atomic import write_text
 from studies.plan import Column, Run, Study, cells_of
 from studies.results import machines, mixed
 
@@ -156,9 +156,7 @@ def warnings_of(study: Study, rows: "pd.DataFrame") -> list[str]:
 
 def write_table(text: str, path: Path) -> None:
     """Writes the table; a file of that name is whole at any moment."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # another process may be at it too
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text)
 
 
 def number_text(value: float, column: Column, decimals: int) -> str:
