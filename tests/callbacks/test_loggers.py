@@ -6,7 +6,8 @@ import pytest
 import torch
 import yaml
 
-from callbacks.loggers import CSVLogger, WandbLogger, logged_in
+from callbacks.loggers import CSVLogger, ProgressBar, WandbLogger, logged_in
+from tests.scripted import Scripted, fit
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_SILENT", "WANDB_DIR", "NETRC", "WANDB_NAME",
@@ -135,3 +136,17 @@ def test_rows_from_a_step_on_and_incomplete_ones_are_cut(tmp_path: Path) -> None
     assert lines(tmp_path) == ["epoch,lr,step,train/loss,val/loss"]
     CSVLogger(str(tmp_path / "new"), keep=True).cut(0)
     assert not (tmp_path / "new").exists()
+
+
+def test_without_a_terminal_each_epoch_has_a_line_with_its_own_metrics(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    module = Scripted([{"loss": float(epoch), "dice": 0.5} for epoch in range(4)])
+    fit(tmp_path, module, ProgressBar(), enable_progress_bar=True, check_val_every_n_epoch=2)
+    assert [each for each in caplog.messages if each.startswith("Epoch ")] == [
+        "Epoch 0 of 4: ",
+        "Epoch 1 of 4: val/loss 1.0000, val/dice 0.5000",
+        "Epoch 2 of 4: ",
+        "Epoch 3 of 4: val/loss 3.0000, val/dice 0.5000",
+    ]
