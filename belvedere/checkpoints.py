@@ -76,7 +76,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         folders = (run_folder(path), path.parent, path)
         found = sorted({str(file.resolve()) for folder in folders for name in (".", "checkpoints")
-                        for file in (folder / name).glob("*.ckpt")})  # fmt: skip
+                        for file in (folder / name).glob("[!.]*.ckpt")})  # fmt: skip
         hint = f" Found: {', '.join(found)}." if found else ""
         raise ArgumentError(f"There is no checkpoint file {path}.{hint}")
     try:

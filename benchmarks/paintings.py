@@ -86,7 +86,7 @@ def learn(run: Path, cell: tuple[str, str], root: Path, asked: argparse.Namespac
         options += ["--model.extractor", extractor, "--model.extractor_vector", "features",
                     "--model.extractor_weights", str(asked.vgg16.absolute())]  # fmt: skip
     callbacks: Callbacks = {
-        "callbacks.baselines.ColorWords": {},
+        "callbacks.baselines.ColorBaselines": {},
         "callbacks.writers.colorings.ColoringWriter": {},
         "benchmarks.processor_time.ProcessorTime": {"minutes": asked.minutes},
     }

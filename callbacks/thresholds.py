@@ -70,7 +70,7 @@ def keep_in_best(trainer: Trainer, task: ImageTask, prefix: str) -> None:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         chosen = {name: value.cpu() for name, value in task.state_dict().items() if name.startswith(prefix)}
         checkpoint["state_dict"].update(chosen)
-        with replacing(path) as temporary:
+        with replacing(path, sync=True) as temporary:
             torch.save(checkpoint, temporary)
     trainer.strategy.barrier()
 

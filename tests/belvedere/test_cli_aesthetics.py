@@ -121,7 +121,7 @@ def test_the_shipped_config_says_what_its_figures_mean(
     caplog.set_level("INFO")
     assert belvedere("fit", *BINARY, *weights, "--data.root", str(aesthetics_root), "--output", "run").code == 0
     assert belvedere("test", "--ckpt_path", "run/checkpoints/best.ckpt").code == 0
-    spoken = [message for message in caplog.messages if message.startswith("What the figures say")]
+    spoken = [message for message in caplog.messages if message.startswith("Compared with trivial baselines")]
     for text, stage, path in zip(spoken, ("val", "test"), ("run/metrics.csv", "run/test/metrics.csv"), strict=True):
         found = figures(Path(path))
         assert f"{stage}: accuracy {found[f'{stage}/accuracy']:.4g}, " in text
