@@ -144,6 +144,14 @@ class Result:
     out: str
     err: str
 
+    @property
+    def refusal(self) -> str:
+        """The one message of a command that the user can mend."""
+        assert self.code == 2, self.err
+        assert "Traceback" not in self.err
+        assert self.err.count("belvedere: ") == 1
+        return self.err.split("belvedere: ")[1]
+
 
 @pytest.fixture
 def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
