@@ -21,8 +21,8 @@ MOVED = {
     "callbacks.outlines.OutlineWriter": "OutlineWriter",
     "callbacks.colorings.ColoringWriter": "ColoringWriter",
     "callbacks.scores.ScoreWriter": "ScoreWriter",
-    "callbacks.color_words.ColorWords": "ColorWords",
-    "callbacks.judgement_words.JudgementWords": "JudgementWords",
+    "callbacks.color_words.ColorWords": "ColorBaselines",
+    "callbacks.judgement_words.JudgementWords": "JudgementBaseline",
 }
 """Class paths in configs and checkpoints of earlier versions, and the bare names that are valid today."""
 
