@@ -191,7 +191,7 @@ class BelvedereCLI(LightningCLI):
         watched = monitor, mode_of(monitor)
         callbacks: list[Callback] = [ProgressBar()]
         if self.command in LIGHTNINGS:
-            callbacks.append(Handover(self.datamodule))
+            callbacks.append(Handover(self.datamodule, self.model))
         if self.command == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
             callbacks.append(Record())

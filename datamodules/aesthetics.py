@@ -111,7 +111,8 @@ class AestheticsDataModule(ImageDataModule):
     def prepare_data(self) -> None:
         """Opens the pictures, in one process of each machine, where all are to be opened."""
         if self.trainer is None or self.trainer.state.fn != "predict":
-            self.checked()
+            found = self.checked()
+            self.scale = found.votes.bins, found.threshold
 
     def setup(self, stage: str) -> None:
         """Makes the data sets of a stage.
