@@ -188,6 +188,10 @@ class Stitched(Finished):
         return replace(self, content=Whole(self.masks, self.probability))
 
 
+class StitchedFormat(Format[Stitched]):
+    """An output format of segmented images; derive from it to add one."""
+
+
 class StitchingWriter(Writer[Stitched]):
     """Puts the predictions of a segmentation task together and hands finished images to output formats.
 
@@ -200,10 +204,10 @@ class StitchingWriter(Writer[Stitched]):
       (B, 1, H, W), outside of which nothing is marked: enlarged in memory.
 
     Args:
-        formats: The output formats.
+        formats: The output formats; a config can list any, each by its `class_path`.
     """
 
-    def __init__(self, formats: Sequence[Format[Stitched]]) -> None:
+    def __init__(self, formats: Sequence[StitchedFormat]) -> None:
         super().__init__(formats)
         self._canvas: Canvas | None = None
 

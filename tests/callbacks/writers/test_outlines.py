@@ -232,5 +232,5 @@ def test_wrong_arguments_are_rejected(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ValueError, match=r"predicts no stages; set keep_stages to false"):
         run(tmp_path, Data(), keep_stages=True)
     monkeypatch.setattr(Bright, "classes", ("a", "b"))
-    with pytest.raises(ValueError, match=r"expected one class, got .*'a', 'b'"):
+    with pytest.raises(ValueError, match=r"expected one, got .*'a', 'b'"):
         run(tmp_path, Data())
