@@ -15,6 +15,7 @@ from drawing import pictures as drawing
 from ops.coloring import grey
 from ops.errors import ArgumentError
 from tasks.base import Batch, ImageTask
+from tasks.segmentation import SegmentationTask
 
 SIDE = 480  # pixels of the longer side of an image: three fit across a screen, and outlines stay crisp
 
@@ -101,11 +102,10 @@ def _predicted(trainer: Trainer, task: ImageTask, samples: Batch) -> dict[str, A
     """
     devices = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices), trainer.precision_plugin.val_step_context():
-        prediction = task.predict(samples)
-        decision = getattr(task, "decision", None)
-        if decision is not None and "mask" not in prediction:
-            prediction["mask"] = decision.masks(prediction["probability"])
-        return prediction
+        predicted = task.predict(samples)
+        if isinstance(task, SegmentationTask):
+            predicted["mask"] = task.masks(predicted["probability"])
+        return predicted
 
 
 def _panel(samples: Batch, prediction: Mapping[str, Any], classes: Sequence[str]) -> drawing.Picture | None:
