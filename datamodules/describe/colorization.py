@@ -12,7 +12,7 @@ from datamodules.colorization import Checked, ColorizationDataModule
 from datamodules.decoded.letterboxed import picture_problems
 from datamodules.describe.study import Panel, Study
 from datamodules.read.pictures import channels_first
-from datamodules.read.tables import Work
+from datamodules.read.works import Work
 from ops.color import in_gamut, lab_to_rgb, rgb_to_lab
 from ops.color_quality import colorfulness
 from ops.coloring import has_colors
