@@ -33,7 +33,7 @@ HEAVY = {
     "sklearn",
 }
 HEAVIER = HEAVY | {"torch", "torchvision", "lightning", "torchmetrics", "scipy"}  # for those who only start processes
-HOMES = {"albumentations": {"datamodules/read/pictures.py"},
+HOMES = {"albumentations": {"datamodules/augmentations.py"},
          "segmentation_models_pytorch": {"tasks/networks/backbones.py"},
          "timm": {"tasks/networks/backbones.py"}}  # fmt: skip
 
