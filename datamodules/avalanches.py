@@ -16,7 +16,9 @@ from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, lea
 from datamodules.read.masks import one_mask_each
 from datamodules.read.pictures import Size, picture_files, picture_size, same_stems
 from datamodules.read.tables import Box, boxes_beside, read_boxes, read_conditions, strangers
+from ops.backends import Backend, check_backend
 from ops.errors import DataError, refuse
+from ops.pyramids import pyramid
 
 LEAST = 127  # the lowest grey that is avalanche: masks are JPEGs
 LAYOUT = """    {root}/images/<stem>.jpg       any picture format, any size
@@ -57,6 +59,8 @@ class AvalanchesDataModule(ImageDataModule):
         split_seed: Seed of the split; `splits.csv` in `root` (`name,split`) wins.
         flips: Whether windows are flipped at random, along both axes. In windows of an even size this moves the pixel
             of the label from row or column w // 2 to the one before.
+        backend: Reduces the images to predict on their device: `exact` like OpenCV, or `kornia`. The cache for `fit` and
+            `test` is filled by OpenCV on the host, with the same bits.
 
     Raises:
         ValueError: A number is out of its range, or the ratio is unknown.
@@ -77,6 +81,7 @@ class AvalanchesDataModule(ImageDataModule):
         test_fraction: float = 0.2,
         split_seed: int = 0,
         flips: bool = True,
+        backend: Backend = "exact",
     ) -> None:
         super().__init__(root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips)
         check(window >= 1, f"window is {window}; 1 pixel or more was wanted")
@@ -86,6 +91,8 @@ class AvalanchesDataModule(ImageDataModule):
         check(val_pictures is None or val_pictures >= 1, f"val_pictures is {val_pictures}; null, 1 or more was wanted")
         self.window, self.pyramid_levels, self.ratio = window, pyramid_levels, ratio
         self.windows_per_epoch, self.val_pictures = windows_per_epoch, val_pictures
+        check_backend(backend)
+        self.backend = backend
         self.conditions: list[str] = []  # those of the test pictures
         self._store: Store | None = None
 
@@ -211,7 +218,9 @@ class AvalanchesDataModule(ImageDataModule):
         )
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        """Draws the windows of a training batch, on the device that it is on."""
+        """Draws the windows of a training batch and reduces an image to predict, on the device that it is on."""
+        if "source" in batch:
+            batch["image"] = pyramid(batch["image"], self.pyramid_levels, self.backend)[-1]
         if "image" not in batch:
             assert self._store is not None  # setup("fit") comes first
             self._store = self._store.to(batch["seed"].device)  # which moves it once

@@ -17,6 +17,7 @@ from datamodules.read.masks import one_mask_each
 from datamodules.read.pictures import Size, picture_files
 from datamodules.read.tables import read_table
 from ops.augment import Strategy, copies
+from ops.backends import Backend, check_backend
 from ops.errors import DataError, refuse
 from ops.filters import FILTERS
 
@@ -48,6 +49,7 @@ class RoadsDataModule(ImageDataModule):
         test_fraction: Share of all pictures that is tested on; none of them is drawn.
         split_seed: Seed of the split, which is made category by category; `splits.csv` in `root` (`name,split`) wins.
         flips: Whether training pictures are also flipped at random, along both axes.
+        backend: Computes the filters: `exact` like Pillow, or `kornia`.
 
     Raises:
         ValueError: A number is out of its range, or a strategy or filter is unknown.
@@ -69,6 +71,7 @@ class RoadsDataModule(ImageDataModule):
         test_fraction: float = 0.5,
         split_seed: int = 0,
         flips: bool = False,
+        backend: Backend = "exact",
     ) -> None:
         super().__init__(root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips)
         for name, sides in (("size", size), ("window", window or size)):
@@ -92,6 +95,8 @@ class RoadsDataModule(ImageDataModule):
         self.window: Size = self.size if window is None else (window[0], window[1])
         self.overlap, self.strategy, self.filters = overlap, strategy, list(filters)
         self.samples_per_category = samples_per_category
+        check_backend(backend)
+        self.backend = backend
 
     def prepare_data(self) -> None:
         """Fills the cache, in one process of each machine."""
@@ -203,7 +208,9 @@ class RoadsDataModule(ImageDataModule):
         """In training, puts the copies of the pictures behind them, before all become float in [0, 1]."""
         if self.trainer is not None and self.trainer.training:
             count = len(batch["image"])
-            image, mask = copies(batch["image"], batch["mask"], self.strategy, self.filters, batch["seed"])
+            image, mask = copies(
+                batch["image"], batch["mask"], self.strategy, self.filters, batch["seed"], self.backend
+            )
             times = len(image) // count
             batch = {key: _repeated(value, times) for key, value in batch.items()} | {"image": image, "mask": mask}
         return super().on_after_batch_transfer(batch, dataloader_index)

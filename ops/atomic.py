@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Writes files atomically: complete or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a name beside the path to write to and renames it once whole; an error leaves nothing behind."""
+    """Yields a temporary path beside `path` to write to and renames it on success; an error leaves nothing behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from ops.backends import Backend
 from ops.edges import canny
 from ops.errors import WeightsError
 from tasks.base import Batch, ImageTask
@@ -62,6 +63,8 @@ class AvalanchesTask(ImageTask):
             the values before its last layer, or `none` for no trees.
         edge_thresholds: Canny's lower and upper threshold for edges of masks of 0 and 255.
         tile: Height and width in pixels of the parts in which a picture is classified.
+        backend: Finds the edges: `exact` like OpenCV, or `kornia`, which has the Euclidean gradient only and needs
+            thresholds above 0.
         optimizer: Makes the optimiser; the paper used Adam or RMSprop at 1e-3.
         scheduler: Makes the learning-rate schedule; none in the paper.
 
@@ -87,16 +90,19 @@ class AvalanchesTask(ImageTask):
         xgboost_on: Literal["none", "predictions", "features"] = "none",
         edge_thresholds: tuple[float, float] = (100, 200),
         tile: int = 128,
+        backend: Backend = "exact",
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         if tile < 1 or not all(0 <= each < math.inf for each in edge_thresholds):
             raise ValueError(f"{tile=} and {edge_thresholds=}; 1 pixel or more and numbers from 0 on were wanted")
+        if backend == "kornia" and not all(edge_thresholds):
+            raise ValueError(f"backend 'kornia' needs edge thresholds above 0, got {list(edge_thresholds)}")
         super().__init__(optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])
         self.name, self.window, self.pretrained, self.stride, self.tile = network, window, pretrained, stride, tile
         self.second_input, self.components, self.xgboost_on = second_input, components, xgboost_on
-        self.edge_thresholds = edge_thresholds
+        self.edge_thresholds, self.backend = edge_thresholds, backend
         self.network = window_classifier(network, window, channels, components)
         self.decision, self.boosted_decision = Decision(1), Decision(1)
         self.trees: Booster | None = None
@@ -229,7 +235,8 @@ class AvalanchesTask(ImageTask):
         return {"probability": probability, "mask": mask, "stages": stages}
 
     def _edges(self, mask: Tensor) -> Tensor:
-        return canny(mask.to(torch.uint8) * 255, *self.edge_thresholds)
+        levels = mask.to(torch.uint8) * 255
+        return canny(levels, *self.edge_thresholds, l2=self.backend == "kornia", backend=self.backend)
 
     @property
     def _decision(self) -> Decision:

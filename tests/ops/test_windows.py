@@ -1,13 +1,14 @@
 import math
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ops.windows import Blend, Size, cut, window_grid
+from ops.windows import Blend, Size, cut, resized_maps, window_grid
 
 OVERLAPS = (0.0, 0.1, 0.25, 0.3, 0.5, 0.55, 0.7, 0.9, 0.99)
 
@@ -247,3 +248,17 @@ def test_windows_that_do_not_fit_in_are_refused() -> None:
     with pytest.raises(ValueError, match=r"wanted is \(2, 8, 8\) at no place, all have come"):
         blend.add(window, (0, 4))
     assert blend.finish().shape == (2, 8, 12), "what was refused has left the blend as it was"
+
+
+def test_maps_are_enlarged_as_opencv_does_it() -> None:
+    maps = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    found = resized_maps(maps, (20, 31))
+    for enlarged, each in zip(found.flatten(0, 1), maps.flatten(0, 1), strict=True):
+        expected = cv2.resize(each.numpy(), (31, 20), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_allclose(enlarged, expected, atol=1e-5)
+
+
+def test_maps_of_the_wanted_size_are_left_alone() -> None:
+    maps = torch.rand(1, 1, 4, 5)
+    assert resized_maps(maps, None) is maps
+    assert resized_maps(maps, (4, 5)) is maps
