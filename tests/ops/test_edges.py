@@ -177,7 +177,7 @@ def test_wrong_pictures_and_thresholds_are_refused() -> None:
             canny(image, low, high)
     with pytest.raises(ValueError, match="'skimage' is unknown; expected one of exact, kornia"):
         canny(image, 1, 2, backend="skimage")  # type: ignore[arg-type]  # wrong on purpose
-    with pytest.raises(ValueError, match="only the Euclidean gradient .*l2=False and 1"):
+    with pytest.raises(ValueError, match=r"only the Euclidean gradient .*l2=False and 1"):
         canny(image, 1, 2, backend="kornia")
     with pytest.raises(ValueError, match=r"thresholds above 0, got l2=True and 0"):
         canny(image, 0, 2, l2=True, backend="kornia")

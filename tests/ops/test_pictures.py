@@ -84,16 +84,16 @@ def test_valid_pixels_and_crops_are_the_picture(size: tuple[int, int]) -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="a picture of 0 x 5 in a square of 24"):
+    with pytest.raises(ValueError, match="image of 0 x 5 in a square of 24"):
         box((0, 5), 24)
-    with pytest.raises(ValueError, match=r"shape \(4, 4\) and uint8; wanted \(H, W, 3\)"):
+    with pytest.raises(ValueError, match=r"expected an image \(H, W, 3\) .* got uint8 of shape \(4, 4\)"):
         letterboxed(np.zeros((4, 4), np.uint8), 8)
-    with pytest.raises(ValueError, match="float64; wanted"):
+    with pytest.raises(ValueError, match="got float64"):
         letterboxed(np.zeros((4, 4, 3)), 8)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"boxes of shape \(4,\); wanted \(B, 4\)"):
+    with pytest.raises(ValueError, match=r"expected boxes \(B, 4\) .* got shape \(4,\)"):
         valid_pixels(torch.tensor([0, 0, 2, 2]), 8)
     for wrong in [(0, 0, 9, 2), (-1, 0, 2, 2), (0, 7, 2, 2), (0, 0, 0, 2)]:
-        with pytest.raises(ValueError, match="wanted is one inside them"):
+        with pytest.raises(ValueError, match="expected a box inside maps"):
             cropped(torch.zeros(1, 8, 8), wrong)
 
 
@@ -159,9 +159,9 @@ def test_pictures_of_a_batch_do_not_meet() -> None:
 
 
 def test_wrong_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"picture of torch.uint8; wanted floating point in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"floating point in \[0, 1\], got torch.uint8"):
         seen(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="gap width of 0 pixels; wanted 1 or more"):
+    with pytest.raises(ValueError, match="gap width of 1 pixel or more, got 0"):
         seen(torch.zeros(1, 3, 8, 8), width=0)
 
 
