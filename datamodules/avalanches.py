@@ -59,8 +59,8 @@ class AvalanchesDataModule(ImageDataModule):
         split_seed: Seed of the split; `splits.csv` in `root` (`name,split`) wins.
         flips: Whether windows are flipped at random, along both axes. In windows of an even size this moves the pixel
             of the label from row or column w // 2 to the one before.
-        backend: Reduces the images to predict on their device: `exact` like OpenCV, or `kornia`. The cache for `fit` and
-            `test` is filled by OpenCV on the host, with the same bits.
+        backend: Reduces the images to predict on their device: `exact` like OpenCV, or `kornia`. OpenCV fills the cache
+            for `fit` and `test` on the host, with the same bits.
 
     Raises:
         ValueError: A number is out of its range, or the ratio is unknown.

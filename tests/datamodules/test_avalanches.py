@@ -182,8 +182,9 @@ def test_training_may_follow_a_validation(root: Path, tmp_path: Path) -> None:
     assert [batch["image"].shape for batch in task.kept["train"]] == [(4, 3, 7, 7)]
 
 
-def test_pictures_to_predict_come_with_their_source(root: Path, tmp_path: Path) -> None:
-    data = AvalanchesDataModule(root, window=7, pyramid_levels=1, pictures=root / "images")
+@pytest.mark.parametrize("backend", ["exact", "kornia"])
+def test_pictures_to_predict_come_with_their_source(backend: Any, root: Path, tmp_path: Path) -> None:
+    data = AvalanchesDataModule(root, window=7, pyramid_levels=1, pictures=root / "images", backend=backend)
     task = Keeping()
     trainer(tmp_path).predict(task, datamodule=data)
     assert names_of(task.kept["predict"]) == [f"{index}.png" for index in range(10)]
@@ -237,6 +238,7 @@ def test_windows_that_cannot_be_balanced_are_refused(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"window": 0}, "window is 0; 1 pixel or more was wanted"),
+        ({"backend": "opencv"}, "'opencv' is unknown; expected one of exact, kornia"),
         ({"pyramid_levels": -1}, "pyramid_levels is -1; 0 or more was wanted"),
         ({"ratio": "fair"}, "ratio is 'fair'; natural or balanced was wanted"),
         ({"windows_per_epoch": 0}, "windows_per_epoch is 0; 1 or more was wanted"),

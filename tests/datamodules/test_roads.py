@@ -88,17 +88,19 @@ def test_the_papers_protocol(strategy: Any, seen: int, tmp_path_factory: pytest.
     assert not names["train"] & names["val"] | names["train"] & names["test"] | names["val"] & names["test"]
 
 
-def test_copies_stand_behind_their_pictures_with_names_and_masks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["exact", "kornia"])
+def test_copies_stand_behind_their_pictures_with_names_and_masks(backend: Any, tmp_path: Path) -> None:
     root = write_tiles(tmp_path / "tiles", roads=12, others=0)
     data = RoadsDataModule(root, size=(8, 8), strategy="filters", filters=["find_edges", "detail"], batch_size=4,
-                           num_workers=0)  # fmt: skip
+                           num_workers=0, backend=backend)  # fmt: skip
     batch = counted(data, tmp_path).last["train"]
     count = len(batch["image"]) // 3
     assert batch["name"] == batch["name"][:count] * 3
     for key in ("index", "seed"):
         assert torch.equal(batch[key], batch[key][:count].repeat(3))
     levels = (batch["image"][:count] * 255).round().byte()
-    assert torch.equal(batch["image"], torch.cat([levels, *filtered(levels, ["find_edges", "detail"])]).float() / 255)
+    expected = torch.cat([levels, *filtered(levels, ["find_edges", "detail"], backend)])
+    assert torch.equal(batch["image"], expected.float() / 255)
     assert torch.equal(batch["mask"], (levels[:, :1] > 128).float().repeat(3, 1, 1, 1))
 
 
@@ -183,6 +185,7 @@ def test_wrong_categories_are_all_told(tmp_path: Path) -> None:
         ({"size": (8, 16), "strategy": "both"}, "the strategy 'both' turns tiles by 90 degrees, and size is"),
         ({"filters": ["sharpen"]}, r"filters are \['sharpen'\]; different ones of contour, detail, edge_enhance, find"),
         ({"filters": ["detail", "detail"]}, r"filters are \['detail', 'detail'\]; different ones of"),
+        ({"backend": "pillow"}, "'pillow' is unknown; expected one of exact, kornia"),
         ({"filters": []}, "the strategy 'filters' wants one filter at least"),
         ({"samples_per_category": 0}, "samples_per_category is 0; null, 1 or more was wanted"),
     ],

@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_refused() -> None:
     centres = bins()
     with pytest.raises(ValueError, match=r"expected chroma .* got \(1, 3, 4, 4\)"):
         soft_encoding(torch.zeros(1, 3, 4, 4), centres)
-    with pytest.raises(ValueError, match="1 to 261 neighbors .* got 0"):
+    with pytest.raises(ValueError, match=r"1 to 261 neighbors .* got 0"):
         soft_encoding(torch.zeros(1, 2, 4, 4), centres, neighbours=0)
     with pytest.raises(ValueError, match=r"each of 261 bins, got a prior of \(3,\)"):
         smoothed(torch.ones(3), centres)

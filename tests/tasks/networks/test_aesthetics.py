@@ -1,22 +1,21 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.error import URLError
+
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from torchvision.models import alexnet, vgg16
-from torchvision.transforms.functional import normalize
-from tasks.networks.aesthetics import MAPS, Judge, judge, load_judge, mebibytes, parameter_count
-from torch.nn import functional as F
-from urllib.error import URLError
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import alexnet, vgg16
 from torchvision.transforms.functional import normalize, to_tensor
+
 from ops.errors import WeightsError
 from tasks.networks import aesthetics
-
+from tasks.networks.aesthetics import MAPS, Judge, judge, load_judge, mebibytes, parameter_count
 
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SMALL = "mobilenetv3_small_050"
@@ -149,7 +148,9 @@ def test_the_smallest_picture_leaves_a_pixel(name: str) -> None:
         maps = network.convolutions(torch.zeros(1, 3, smallest, smallest))
         assert maps.shape == (1, MAPS[name][0], 1, 1)
         assert network(torch.zeros(1, 3, smallest, 3 * smallest)).shape == (1, 2)
-        with pytest.raises(ValueError, match=rf"images of {smallest} to inf pixels a side, got \({smallest - 1}, 300\)"):
+        with pytest.raises(
+            ValueError, match=rf"images of {smallest} to inf pixels a side, got \({smallest - 1}, 300\)"
+        ):
             network(torch.zeros(1, 3, smallest - 1, 300))
         with pytest.raises(RuntimeError, match=r"(?i)size"):  # no smaller one would do
             network.convolutions(torch.zeros(1, 3, smallest - 1, smallest - 1))
@@ -284,7 +285,9 @@ def test_weights_that_the_hub_does_not_give_are_said_to_be_trained_if_random(mon
         raise WeightsError(f"{name} is not to be had. To start from random ones: --model.pretrained false.")
 
     monkeypatch.setattr(aesthetics, "hub_weights", refuse)
-    with pytest.raises(WeightsError, match=r"pretrained false\. .* random weights: --model\.freeze_convolutions false\.$"):
+    with pytest.raises(
+        WeightsError, match=r"pretrained false\. .* random weights: --model\.freeze_convolutions false\.$"
+    ):
         load_judge(built(SMALL), SMALL, pretrained=True)
 
 
