@@ -20,7 +20,9 @@ from datamodules.read.boxes import Box, boxes_beside, read_boxes
 from datamodules.read.masks import one_mask_each
 from datamodules.read.pictures import picture_files, picture_size, same_stems
 from datamodules.read.tables import Table, no_image
+from ops.backends import Backend, check_backend
 from ops.errors import DataError, collected, refuse
+from ops.pyramids import pyramid
 from ops.windows import Size
 
 SAMPLED = 20_000  # training windows that `unaugmented` yields
@@ -66,6 +68,8 @@ class AvalanchesDataModule(ImageDataModule):
         augmentations: albumentations transforms of training windows, a list of `class_path` and `init_args`, see
             `datamodules.augmentations`. Only transforms that move no pixels are allowed. Windows are copied from the
             device to the host and back, which is slow on a GPU.
+        backend: Reduces images to predict on their device: `exact` like OpenCV, or `kornia`. OpenCV itself fills the cache
+            for `fit` and `test` on the host, with the same bits.
 
     Raises:
         ArgumentError: A number is out of range, or the ratio is unknown.
@@ -87,6 +91,7 @@ class AvalanchesDataModule(ImageDataModule):
         split_seed: int = 0,
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
+        backend: Backend = "exact",
     ) -> None:
         super().__init__(
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
@@ -98,6 +103,8 @@ class AvalanchesDataModule(ImageDataModule):
         check(val_pictures is None or val_pictures >= 1, f"val_pictures is {val_pictures}; expected null, 1 or more")
         self.window, self.pyramid_levels, self.ratio = window, pyramid_levels, ratio
         self.windows_per_epoch, self.val_pictures = windows_per_epoch, val_pictures
+        check_backend(backend)
+        self.backend = backend
         self.conditions: list[str] = []  # of the test images
         self._store: Store | None = None
 
@@ -220,7 +227,9 @@ class AvalanchesDataModule(ImageDataModule):
         return super()._loader(split, batch_size or 1, workers or self.num_workers or 0)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        """Draws the windows of a training batch on its device."""
+        """Draws the windows of a training batch, or reduces an image to predict, on the device."""
+        if "source" in batch:
+            batch["image"] = pyramid(batch["image"], self.pyramid_levels, self.backend)[-1]
         if "image" not in batch:
             assert self._store is not None  # setup("fit") comes first
             self._store = self._store.to(batch["seed"].device)  # which moves it once

@@ -19,6 +19,7 @@ from datamodules.read.pictures import picture_files
 from datamodules.read.tables import Table, no_image
 from datamodules.segmentation import check_overlap, sides
 from ops.augment import Strategy, copies
+from ops.backends import Backend, check_backend
 from ops.errors import refuse
 from ops.filters import FILTERS
 from ops.windows import Size
@@ -53,6 +54,7 @@ class RoadsDataModule(ImageDataModule):
         flips: Whether to also flip training images at random, along both axes.
         augmentations: albumentations transforms of training images and masks, applied before copies are added, a list
             of `class_path` and `init_args`; see `datamodules.augmentations`.
+        backend: Computes the filters: `exact` like Pillow, or `kornia`.
 
     Raises:
         ArgumentError: A number is out of range, or a strategy or filter is unknown.
@@ -75,6 +77,7 @@ class RoadsDataModule(ImageDataModule):
         split_seed: int = 0,
         flips: bool = False,
         augmentations: list[dict[str, Any]] | None = None,
+        backend: Backend = "exact",
     ) -> None:
         super().__init__(
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
@@ -98,6 +101,8 @@ class RoadsDataModule(ImageDataModule):
         )
         self.overlap, self.strategy, self.filters = overlap, strategy, list(filters)
         self.samples_per_category = samples_per_category
+        check_backend(backend)
+        self.backend = backend
 
     def facts(self) -> DataFacts:
         return DataFacts(size=self.size)
@@ -205,7 +210,9 @@ class RoadsDataModule(ImageDataModule):
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         if self.augmenting:
             count = len(batch["image"])
-            image, mask = copies(batch["image"], batch["mask"], self.strategy, self.filters, batch["seed"])
+            image, mask = copies(
+                batch["image"], batch["mask"], self.strategy, self.filters, batch["seed"], self.backend
+            )
             times = len(image) // count
             batch = {key: _repeated(value, times) for key, value in batch.items()} | {"image": image, "mask": mask}
         return super().on_after_batch_transfer(batch, dataloader_index)
