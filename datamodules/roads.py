@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.batch import DataFacts
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.tiles import Tiles, decoded_tiles
 from datamodules.decoded.whole import DecodedSample
@@ -92,6 +93,9 @@ class RoadsDataModule(ImageDataModule):
         self.window: Size = self.size if window is None else (window[0], window[1])
         self.overlap, self.strategy, self.filters = overlap, strategy, list(filters)
         self.samples_per_category = samples_per_category
+
+    def facts(self) -> DataFacts:
+        return DataFacts(size=self.size)
 
     def prepare_data(self) -> None:
         """Fills the cache, in one process of each machine."""
@@ -205,7 +209,7 @@ class RoadsDataModule(ImageDataModule):
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         """In training, puts the copies of the pictures behind them, before all become float in [0, 1]."""
-        if self.trainer is not None and self.trainer.training:
+        if self.augmenting:
             count = len(batch["image"])
             image, mask = copies(batch["image"], batch["mask"], self.strategy, self.filters, batch["seed"])
             times = len(image) // count

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ops.atomic import replacing
+from ops.atomic import write_text
 from ops.errors import StudyError
 from studies.plan import Run, Study
 
@@ -140,8 +140,7 @@ def _text(value: str | list[str]) -> str:
 
 
 def _write(value: dict[str, Any], path: Path) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drawing.page import NONE
-from ops.atomic import replacing
+from ops.atomic import write_text
 from studies.notes import read_table
 from studies.plan import Column, Run, Study, cells_of
 from studies.results import incomparable, machines
@@ -199,8 +199,7 @@ def warnings_of(study: Study, rows: "pd.DataFrame") -> list[str]:
 
 def write_table(text: str, path: Path) -> None:
     """Writes the table, atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def number_text(value: float | None, decimals: int | None = None, metric: str = "") -> str:

@@ -112,11 +112,11 @@ def test_a_signal_ends_a_run_that_then_goes_on(
     early = started("stopped", *options)
     early.until(lambda: notes_signals(early.pid))
     early.send_signal(each)  # while the libraries are imported
-    assert f"({each.name}). The state of epoch 0, step 0 is kept in" in early.ended(code=75)
+    assert f"Received {each.name}: saved the state of epoch 0, step 0 to" in early.ended(code=75)
     later = started("stopped", *options)
     later.until(lambda: rows(later.output).count("\n") > 2)
     later.send_signal(each)
-    assert later.ended(code=75).count("Go on with --resume auto.") == 2
+    assert later.ended(code=75).count("Resume with --resume auto.") == 2
     started("stopped", *options).ended(code=0)
     same_run(tmp_path / "whole", tmp_path / "stopped")
 
@@ -161,8 +161,8 @@ def test_two_processes_agree_when_to_end(
     for each in pair:
         each.send_signal(signal.SIGUSR1)
         time.sleep(gap)
-    assert "(SIGUSR1)" in pair[0].ended(code=75)
-    assert "Job 4711 is queued again." in pair[0].ended(code=75)
+    assert "Received SIGUSR1" in pair[0].ended(code=75)
+    assert "Job 4711 was requeued." in pair[0].ended(code=75)
     pair[1].ended(code=0)
     assert job.commands.read_text() == "squeue\nscontrol\n"
     for each in job.start("stopped"):

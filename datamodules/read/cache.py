@@ -5,7 +5,6 @@ import json
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from datamodules.read.pictures import read_picture
+from ops.atomic import replacing
 from ops.errors import DataError, refuse
 
 
@@ -67,7 +67,7 @@ def cached_array(
     """A memory-mapped uint8 array of this shape whose row i is `make(i)`; made once, by all cores.
 
     It is written under a temporary name and renamed when it is whole: two processes that start at once both end
-    with a whole file, and a killed one leaves a `.part` at most, which none reads.
+    with a whole file, and a killed one leaves a temporary file at most, which none reads.
 
     Args:
         name: What the file's name begins with, for people who look into the folder.
@@ -82,16 +82,11 @@ def cached_array(
     path = cache_folder() / f"{name}-{'x'.join(map(str, shape))}-{key}.npy"
     if not path.is_file():
         _make_room(path.parent, math.prod(shape), what)
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
+        with replacing(path, keep=True) as temporary:
             rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             refuse(_fill(rows, make, what), what)
             rows.flush()
             del rows
-            if not path.is_file():  # else another process was faster, and may have it open: over NFS that must stay
-                temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     return MappedRows(path)
 
 

@@ -17,6 +17,7 @@ from datamodules.read.cache import cached_array, fingerprint
 from datamodules.read.pictures import channels_first, opened, orientation, read_picture, refuse_depth
 from datamodules.votes.tags import Tags
 from datamodules.votes.votes import Votes
+from ops.atomic import replacing
 from ops.errors import DataError, listed
 
 VIEW = 320  # pixels of the longer side of what contact sheets show
@@ -116,11 +117,8 @@ def unreadable(folder: Path, names: Sequence[str], side: int) -> dict[str, str]:
 
 def write_unusable(path: Path, problems: Mapping[str, str]) -> None:
     """Lists pictures that cannot be used: `name,problem`, written beside its place and moved there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", newline="", errors="surrogateescape") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", errors="surrogateescape") as file:
         csv.writer(file, lineterminator="\n").writerows([("name", "problem"), *problems.items()])
-    temporary.replace(path)
 
 
 def readable(batch: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]:

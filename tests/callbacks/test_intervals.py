@@ -230,7 +230,7 @@ def test_none_are_written_where_none_are_wanted_and_old_ones_go(clouds_root: Pat
     task, data = clouds(clouds_root)
     measured(task, data, tmp_path, Intervals(0))
     assert not (tmp_path / "intervals.csv").exists()
-    with pytest.raises(ValueError, match="resamples is -1; 0 or more"):
+    with pytest.raises(ValueError, match="resamples is -1"):
         Intervals(-1)
 
 
@@ -244,6 +244,6 @@ def test_one_picture_has_no_interval(clouds_root: Path, tmp_path: Path) -> None:
 
     task, data = clouds(clouds_root)
     data.batch_size = 64
-    with pytest.warns(UserWarning, match="two or more test pictures"):
+    with pytest.warns(UserWarning, match="two or more"):
         measured(task, data, tmp_path, One(), Intervals(20))
     assert list(tmp_path.iterdir()) == []

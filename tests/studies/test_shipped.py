@@ -75,7 +75,7 @@ def differing(config: dict[str, Any], arguments: tuple[str, ...]) -> dict[str, A
     for option, text in zip(arguments[::2], arguments[1::2], strict=True):
         if option == "--config":
             wanted = yaml.safe_load(find_config(text).read_text())["model"]["class_path"]
-            found = config["model"]["class_path"]
+            found = config["model"]["class_path"].split(".")[-1]  # parsed, a bare name is a full path
         else:
             part, name = option.removeprefix("--").split(".")
             wanted, found = yaml.safe_load(text), config[part]["init_args"][name]
@@ -104,7 +104,7 @@ def test_every_metric_exists_in_its_task(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_file_starts_with_the_command_that_runs_it(name: str) -> None:
     text = (SHIPPED / f"{name}.yaml").read_text()
-    first = text.splitlines()[0].split()
+    first = text.splitlines()[1].split()
     assert first[:4] == ["#", "belvedere", "study", name]
     planned = read_study(SHIPPED / f"{name}.yaml", first[4:])
     assert "--data.root" in planned.runs[0].arguments
