@@ -31,6 +31,7 @@ HEAVY = {
     "xgboost",
     "pyvips",
     "sklearn",
+    "jinja2",
 }
 HEAVIER = HEAVY | {"torch", "torchvision", "lightning", "torchmetrics", "scipy"}  # for those who only start processes
 HOMES = {"albumentations": {"datamodules/augmentations.py"},
