@@ -86,19 +86,10 @@ def road_tile(rng: np.random.Generator, size: Size, roads: int) -> tuple[Image, 
 
 
 def draw_roads(root: Path, tiles: int = 64, size: int = 256, seed: int = 0) -> Path:
-    """Draws a sample in the layout of the roads data module.
+    """Draws a sample in the layout of the roads data module; see `draw.draw_once`.
 
-    `images/` and `masks/` hold PNG files with the same names; `categories.csv` calls half of the tiles `road` and the
-    others `no_road`. `pictures/town.png` is a larger image to predict, 2.4 x 3.2 tiles.
-
-    Args:
-        root: Folder of the sample: missing, empty, or drawn before with the same arguments.
-        tiles: Number of tiles with masks.
-        size: Height and width of a tile in pixels.
-        seed: The same seed gives the same bytes.
-
-    Raises:
-        UserError: `root` has other content, or there are too few tiles or pixels.
+    `images/` and `masks/` hold PNG files with the same names, square `tiles` of `size` pixels a side; `categories.csv`
+    calls half of them `road` and the others `no_road`. `pictures/town.png` is an image to predict, 2.4 x 3.2 tiles.
     """
     draw.check_at_least(tiles=(tiles, 2), size=(size, 64))
 
