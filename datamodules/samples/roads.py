@@ -80,7 +80,7 @@ def road_tile(rng: np.random.Generator, size: Size, roads: int) -> tuple[Image, 
         taken |= cover > 0
     for index in range(roads):
         cover = _line(rng, size, angle + index * math.pi / 2 + rng.normal(0, 0.15), rng.uniform(5, 9) * UNIT)
-        gray = np.float32(rng.choice([rng.uniform(0.27, 0.38), rng.uniform(0.5, 0.64)]) * rng.uniform(0.9, 1.1, 3))
+        gray = np.float32(rng.choice([rng.uniform(0.27, 0.38), rng.uniform(0.5, 0.64)]) * rng.uniform(0.94, 1.06, 3))
         draw.lay(canvas, cover / 255, gray * (1 + 0.03 * draw.noise(rng, size, 3 * UNIT)[..., None]))
         mask = np.maximum(mask, cover)
     _scatter(rng, canvas, taken | (mask > 0), angle)
