@@ -49,7 +49,7 @@ class _Easel:
 
 
 def _subject(rng: np.random.Generator, size: Size, subject: str) -> Field:
-    """Returns a picture (H, W, 3) of one of `SUBJECTS`."""
+    """Returns an image (H, W, 3) of one of `SUBJECTS`."""
     easel = _Easel(rng, size)
     y, x, width, edge = easel.y, easel.x, easel.width, float(rng.uniform(0.4, 0.55))
     texture = 0.5 + 0.15 * easel.noise(0.1)
