@@ -12,7 +12,7 @@ from pathlib import Path
 
 from belvedere.__main__ import main as belvedere
 from datamodules.clouds import CloudsDataModule
-from datamodules.samples.__main__ import draw_clouds
+from datamodules.samples.clouds import draw_clouds
 
 SEEDS = (0, 1, 2)
 

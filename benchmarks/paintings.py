@@ -26,8 +26,8 @@ from datamodules.colorization import ColorizationDataModule
 from datamodules.decoded.letterboxed import tree_names
 from datamodules.read.pictures import read_picture
 from datamodules.read.tables import read_works
-from datamodules.samples.__main__ import draw_colorization
-from datamodules.samples.files import write_table
+from datamodules.samples.colorization import draw_colorization
+from datamodules.samples.draw import write_table
 from drawing.pictures import Picture, panel, scaled
 from ops.color import SCALE, luminance_and_chroma
 from ops.color_bins import rebalancing, smoothed, soft_encoding

@@ -6,12 +6,13 @@ import time
 from importlib import metadata
 from pathlib import Path
 from platform import machine, python_version
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.best import Summary
+from callbacks.handover import UsesData
 from ops.atomic import write_text
 
 LIBRARIES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "segmentation-models-pytorch")
@@ -19,17 +20,7 @@ SOURCE = Path(__file__).parents[1]
 SYSTEM_FILES = {"status": Path("/proc/self/status"), "cpuinfo": Path("/proc/cpuinfo")}
 
 
-class Data(Protocol):
-    """The facts of a data module that are recorded."""
-
-    def fingerprint(self) -> str:
-        """Returns a hash of what metrics are measured on."""
-
-    def picture_names(self) -> dict[str, list[str]]:
-        """Returns the names of the images of each split."""
-
-
-class Record(Callback):
+class Record(UsesData):
     """Writes `record.json` into the run's folder when `fit` is over, including what is fitted after training.
 
     - `best_epoch`: of `callbacks.best.Summary`; null without one
@@ -46,13 +37,9 @@ class Record(Callback):
     - `data_fingerprint`: see `datamodules.read.fingerprint`; `pictures`: number of images of each split
 
     An earlier record in the folder is removed when training begins.
-
-    Args:
-        data: The run's data module; None leaves out what is known of the data.
     """
 
-    def __init__(self, data: Data | None = None) -> None:
-        self._data = data
+    def __init__(self) -> None:
         self._seconds, self._peak = 0.0, 0  # of earlier parts
         self._began: float | None = None
         self._device = torch.device("cpu")
@@ -85,7 +72,7 @@ class Record(Callback):
             return
         callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # untyped there
         best = (each.best_epoch for each in callbacks if isinstance(each, Summary))
-        data = self._data
+        data = self.data
         record = {
             "best_epoch": next(best, None),
             "epochs": trainer.current_epoch,

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from datamodules.base import ImageDataModule, check
+from datamodules.batch import DataFacts
 from datamodules.decoded.letterboxed import tree_names
 from datamodules.loaders import Samples
 from datamodules.votes.checked import Checked, checked_set, refuse_too_many, summary
@@ -103,11 +104,14 @@ class AestheticsDataModule(ImageDataModule):
         self._count = 0  # of all pictures
         self._drawn_from: tuple[Votes, dict[str, list[str]]] | None = None
 
+    def facts(self) -> DataFacts:
+        scale = (None, self.threshold) if self.scale is None else self.scale
+        return DataFacts(size=(self.size, self.size), tags=self.tags, vote_scale=scale)
+
     def prepare_data(self) -> None:
         """Opens the pictures, in one process of each machine, where all are to be opened."""
         if self.trainer is None or self.trainer.state.fn != "predict":
-            found = self.checked()
-            self.scale = found.votes.bins, found.threshold
+            self.checked()
 
     def setup(self, stage: str) -> None:
         """Makes the data sets of a stage.
@@ -123,6 +127,7 @@ class AestheticsDataModule(ImageDataModule):
         if self.datasets.keys() >= {"train", "val"}:
             return
         found = self.checked()
+        self.scale = found.votes.bins, found.threshold
         self._count = len(found.votes)
         self.tags = tuple(sorted({tag for row in found.splits["test"].tolist() for tag in found.tags.of(row)}))
         if self.trainer is None or self.trainer.is_global_zero:
@@ -198,7 +203,7 @@ class AestheticsDataModule(ImageDataModule):
             self._leave_out({name: problem for name, problem in zip(batch["name"], problems, strict=True) if problem})
             batch = readable(batch, problems)
         image = batch["image"]
-        if self.trainer is not None and self.trainer.training:
+        if self.augmenting:
             image = self.trained_on(image, batch["seed"])
             if self.flips or self.crop == "random":
                 batch["altered"] = True

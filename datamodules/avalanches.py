@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.batch import Batch, DataFacts
 from datamodules.decoded.scenes import PredictedScene, Scene, Scenes, decoded_scenes, readable_sizes, too_small
 from datamodules.decoded.windows import Draws, Ratio, Store, stored
 from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, leave_signals
@@ -18,6 +19,7 @@ from datamodules.read.pictures import Size, picture_files, picture_size, same_st
 from datamodules.read.tables import Box, boxes_beside, read_boxes, read_conditions, strangers
 from ops.errors import DataError, refuse
 
+SAMPLED = 20_000  # training windows that `unaugmented` yields
 LEAST = 127  # the lowest grey that is avalanche: masks are JPEGs
 LAYOUT = """    {root}/images/<stem>.jpg       any picture format, any size
     {root}/masks/<stem>.jpg        avalanche from a grey of 127 on, as large as its picture
@@ -88,6 +90,9 @@ class AvalanchesDataModule(ImageDataModule):
         self.windows_per_epoch, self.val_pictures = windows_per_epoch, val_pictures
         self.conditions: list[str] = []  # those of the test pictures
         self._store: Store | None = None
+
+    def facts(self) -> DataFacts:
+        return DataFacts(window=self.window, conditions=self.conditions)
 
     def prepare_data(self) -> None:
         """Fills the cache, in one process of each machine."""
@@ -193,8 +198,7 @@ class AvalanchesDataModule(ImageDataModule):
         refuse(problems, str(self.pictures))
         return files
 
-    def _loader(self, split: str) -> EpochLoader:
-        training = split == "train"
+    def _loader(self, split: str, training: bool = False) -> EpochLoader:
         world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         dataset = self.datasets[split]
         sampler = EpochSampler(dataset, shuffle=training, seed=self.seed, world=world, rank=rank)
@@ -232,7 +236,13 @@ class AvalanchesDataModule(ImageDataModule):
             windows, labels = self._store.draw(numbers, numbers, self.ratio)
             yield windows.float() / 255, labels
 
-    def sampled_windows(self, count: int) -> Iterator[Tensor]:
-        """Training windows uint8 (B, 3, w, w), all centres equally likely, always the same ones."""
+    def unaugmented(self, split: str) -> Iterator[Batch]:
+        """Yields batches without augmentation; of the training windows a sample, all centers equally likely."""
+        if split != "train":
+            yield from super().unaugmented(split)
+            return
         assert self._store is not None  # setup("fit") comes first
-        return self._store.windows(count)
+        assert self.trainer is not None
+        for windows in self._store.windows(SAMPLED):  # always the same ones
+            share = windows[self.trainer.global_rank :: self.trainer.world_size]
+            yield {"image": share.to(self.trainer.strategy.root_device).float() / 255}

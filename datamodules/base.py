@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
 
+from datamodules.batch import Batch, DataFacts
 from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, leave_signals
 from datamodules.read.cache import core_count
 from datamodules.read.fingerprint import fingerprint
@@ -75,7 +76,28 @@ class ImageDataModule(LightningDataModule, ABC):
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
         self.flips = flips
         self.datasets: dict[str, Samples] = {}
+        self._unaugmented = False
         self.folder: Path | None = None  # that lists are written into where there is no trainer
+
+    def facts(self) -> DataFacts:
+        """Returns what the task may know about the data; each task's data module adds its own."""
+        return DataFacts()
+
+    @property
+    def augmenting(self) -> bool:
+        """Whether batches are augmented on their way to the device: in training, except for `unaugmented` ones."""
+        return self.trainer is not None and self.trainer.training and not self._unaugmented
+
+    def unaugmented(self, split: str) -> Iterator[Batch]:
+        """Yields this process's batches of a split on its device: each image once, in order, without augmentation."""
+        assert self.trainer is not None
+        for batch in self._loader(split, training=False):
+            self._unaugmented = True
+            try:
+                batch = self.trainer.strategy.batch_to_device(batch)  # calls `on_after_batch_transfer`
+            finally:
+                self._unaugmented = False
+            yield batch
 
     def listing(self, name: str) -> Path | None:
         """Path of a list that this process writes, in the run's folder or `folder`; None where there is neither."""
@@ -149,12 +171,12 @@ class ImageDataModule(LightningDataModule, ABC):
             rank_zero_warn(f"{path} does not name {out} of the {len(known)} pictures; they are left out.")
         return splits
 
-    def _loader(self, split: str) -> EpochLoader:
+    def _loader(self, split: str, training: bool = False) -> EpochLoader:
+        """Returns a loader: shuffled and in equal shares for `training`, otherwise every image once and in order."""
         dataset = self.datasets[split]
-        training = split == "train"
         trainer = self.trainer
         world, rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
-        if len(dataset.groups) < world and not training:
+        if len(dataset.groups) < world and split != "train":
             raise DataError(
                 f"{split} has fewer pictures than there are processes: {len(dataset.groups)} for {world}. Each has to "
                 "have one. Take fewer processes, such as --trainer.devices 1 --trainer.num_nodes 1, or more pictures."
@@ -180,7 +202,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> EpochLoader:
         """Training batches, in an order that is a function of (seed, epoch)."""
-        return self._loader("train")
+        return self._loader("train", training=True)
 
     def val_dataloader(self) -> EpochLoader:
         """Validation batches, every picture once."""
@@ -199,7 +221,7 @@ class ImageDataModule(LightningDataModule, ABC):
         batch["image"] = batch["image"].float() / 255
         if "mask" in batch:
             batch["mask"] = batch["mask"].float()
-        if self.flips and self.trainer is not None and self.trainer.training:
+        if self.flips and self.augmenting:
             keys = [key for key in ("image", "mask") if key in batch]
             batch.update(zip(keys, flip_by_seed([batch[key] for key in keys], batch["seed"]), strict=True))
         return batch

@@ -9,10 +9,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.batch import DataFacts
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.whole import Decoded, DecodedSample, PackedMasks, decoded
 from datamodules.loaders import Samples
-from datamodules.read.masks import mask_source, split_labels
+from datamodules.read.masks import MaskSource, mask_source, split_labels
 from datamodules.read.pictures import Size, picture_files
 from datamodules.read.tables import read_table
 from ops.errors import DataError, refuse
@@ -92,6 +93,9 @@ class CloudsDataModule(ImageDataModule):
         self.window: Size | None = None if window is None else (window[0], window[1])
         self.leave_out_gaps, self.overlap = leave_out_gaps, overlap
 
+    def facts(self) -> DataFacts:
+        return DataFacts(size=self.size, classes=self.classes)
+
     def prepare_data(self) -> None:
         """Fills the cache, in one process of each machine."""
         if self.trainer is None or self.trainer.state.fn != "predict":
@@ -125,14 +129,17 @@ class CloudsDataModule(ImageDataModule):
         """The classes, in whatever order."""
         return sorted(self.classes)
 
+    def source(self) -> MaskSource:
+        """Returns the names, images and masks of the dataset."""
+        return mask_source(self.root, self.classes)
+
     def decoded(self) -> Decoded:
         """The data set at the network's size and at the size of the scores, from the cache or decoded into it.
 
         Raises:
             DataError: The data are not as wanted; all problems are listed.
         """
-        source = mask_source(self.root, self.classes)
-        return decoded("clouds", source, self.classes, self.size, self.output_size or self.size)
+        return decoded("clouds", self.source(), self.classes, self.size, self.output_size or self.size)
 
     def _without_small(self, rows: list[int], masks: PackedMasks) -> tuple[list[int], dict[int, NDArray[np.bool_]]]:
         """Training rows that stay, and which classes of a row count as absent.

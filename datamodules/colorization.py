@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.batch import DataFacts
 from datamodules.decoded.letterboxed import (
     LEAST_SIDE,
     Letterboxed,
@@ -103,6 +104,9 @@ class ColorizationDataModule(ImageDataModule):
         check(0 <= rotation <= 180, f"rotation is {rotation}; degrees in [0, 180] were wanted")
         check(unreadable in ("refuse", "skip", None), f"unreadable is {unreadable!r}; refuse, skip or null was wanted")
         self.size, self.shear, self.zoom, self.rotation, self.unreadable = size, shear, zoom, rotation, unreadable
+
+    def facts(self) -> DataFacts:
+        return DataFacts(size=(self.size, self.size))
 
     def prepare_data(self) -> None:
         """Fills the cache, in one process of each machine."""
@@ -217,8 +221,7 @@ class ColorizationDataModule(ImageDataModule):
         image, valid = batch["image"].float() / 255, valid_pixels(batch["box"], self.size)
         if "source" not in batch:
             del batch["box"]
-        training = self.trainer is not None and self.trainer.training
-        if training and (self.flips or self.shear or self.zoom or self.rotation):
+        if self.augmenting and (self.flips or self.shear or self.zoom or self.rotation):
             image, valid = self.altered(image, valid, batch["seed"])
             batch["altered"] = True
         return {**batch, "image": image, "valid": valid}

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.batch import DataFacts
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.tiles import Tiles, decoded_tiles
 from datamodules.decoded.whole import DecodedSample
@@ -93,6 +94,9 @@ class RoadsDataModule(ImageDataModule):
         self.overlap, self.strategy, self.filters = overlap, strategy, list(filters)
         self.samples_per_category = samples_per_category
 
+    def facts(self) -> DataFacts:
+        return DataFacts(size=self.size)
+
     def prepare_data(self) -> None:
         """Fills the cache, in one process of each machine."""
         if self.trainer is None or self.trainer.state.fn != "predict":
@@ -117,6 +121,10 @@ class RoadsDataModule(ImageDataModule):
             named = [tiles.source.names[tiles.owners[row]] for row in rows]
             self.datasets[split] = Samples(named, sample, self.seed)
         rank_zero_info(f"{self.root}: " + ", ".join(f"{len(self.datasets[split])} {split}" for split in SPLITS))
+
+    def truth(self) -> list[str | Path]:
+        """Returns the size of the tiles, which metrics are computed on."""
+        return [f"window {self.window}"]
 
     def tiles(self) -> Tiles:
         """The tiles of all pictures, from the cache or decoded into it.
@@ -201,7 +209,7 @@ class RoadsDataModule(ImageDataModule):
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         """In training, puts the copies of the pictures behind them, before all become float in [0, 1]."""
-        if self.trainer is not None and self.trainer.training:
+        if self.augmenting:
             count = len(batch["image"])
             image, mask = copies(batch["image"], batch["mask"], self.strategy, self.filters, batch["seed"])
             times = len(image) // count

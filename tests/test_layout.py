@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from belvedere import TASKS
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("belvedere", "tasks", "datamodules", "callbacks", "drawing", "ops", "studies")
 FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-TASKS = ("clouds", "roads", "avalanches", "colorization", "aesthetics")
 
 # What each package may import of ours.
 ALLOWED = {"ops": {"ops"}, "drawing": {"drawing", "ops"}, "datamodules": {"datamodules", "ops"},
@@ -89,7 +90,7 @@ def homeless(word: str, root: Path) -> list[str]:
     configs = list((root / "configs" / word).glob("*.yaml"))
     if not configs:
         lacking.append(f"configs/{word}/*.yaml")
-    wanted = {"model": f"tasks.{word}.{title}Task", "data": f"datamodules.{word}.{title}DataModule"}
+    wanted = {"model": f"{title}Task", "data": f"{title}DataModule"}
     for path in configs:
         config = yaml.safe_load(path.read_text())
         for key, name in wanted.items():
@@ -224,5 +225,5 @@ def test_gaps_in_the_grid_are_seen(tmp_path: Path) -> None:
     (tmp_path / "tasks" / "roads.py").write_text("class RoadsTask: ...")
     assert homeless("roads", tmp_path) == ["datamodules/roads.py: RoadsDataModule", "configs/roads/*.yaml"]
     (tmp_path / "configs" / "roads").mkdir(parents=True)
-    (tmp_path / "configs" / "roads" / "vgg.yaml").write_text("model: {class_path: RoadsTask}")
-    assert homeless("roads", tmp_path)[1:] == ["vgg.yaml: tasks.roads.RoadsTask"]
+    (tmp_path / "configs" / "roads" / "vgg.yaml").write_text("model: {class_path: tasks.roads.RoadsTask}")
+    assert homeless("roads", tmp_path)[1:] == ["vgg.yaml: RoadsTask"]

@@ -1,6 +1,6 @@
 """Networks that say of a window of a picture whether its central pixel belongs to a class."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -138,7 +138,9 @@ def projection(channels: int, components: int, window: int) -> nn.Conv2d:
     return layer
 
 
-def fill_projection(network: nn.Sequential, windows: Iterable[Tensor]) -> float:
+def fill_projection(
+    network: nn.Sequential, windows: Iterable[Tensor], total: Callable[[Tensor], Tensor] | None = None
+) -> float:
     """Fills the projection of a network with the principal components of what it is given for these windows.
 
     What it then makes of them has mean 0 and variance 1 in each component, and no covariance. Components along which
@@ -147,6 +149,7 @@ def fill_projection(network: nn.Sequential, windows: Iterable[Tensor]) -> float:
     Args:
         network: Has a `projection`; changed in place.
         windows: Windows (B, C, w, w), uint8 or in [0, 1], in batches.
+        total: Sums a float64 tensor over the processes, where each has some of the windows; each needs at least one.
 
     Returns:
         Which share of the variance the components hold, 0 where the windows are all the same.
@@ -163,7 +166,7 @@ def fill_projection(network: nn.Sequential, windows: Iterable[Tensor]) -> float:
             yield before(image if batch.is_floating_point() else image / 255)
 
     with torch.no_grad():
-        mean, axes, variances = principal_components(given(), layer.out_channels)
+        mean, axes, variances = principal_components(given(), layer.out_channels, total)
         held = variances[: len(axes)]
         scales = torch.where(held > LEAST * variances[0], held.rsqrt(), 0.0)
         kernels = scales[:, None] * axes
