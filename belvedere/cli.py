@@ -265,7 +265,8 @@ def _facts(data: Namespace) -> DataFacts:
     parser = ArgumentParser()
     parser.add_subclass_arguments(ImageDataModule, "data")
     try:
-        module: ImageDataModule = parser.instantiate_classes(Namespace(data=data.clone())).data
+        config = Namespace(data=data.clone())  # type: ignore[no-untyped-call]  # jsonargparse has no types for it
+        module: ImageDataModule = parser.instantiate_classes(config).data
     except (TypeError, ValueError) as error:
         raise ParserError(str(error)) from error
     return module.facts()
