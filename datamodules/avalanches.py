@@ -68,8 +68,8 @@ class AvalanchesDataModule(ImageDataModule):
         augmentations: albumentations transforms of training windows, a list of `class_path` and `init_args`, see
             `datamodules.augmentations`. Only transforms that move no pixels are allowed. Windows are copied from the
             device to the host and back, which is slow on a GPU.
-        backend: Reduces images to predict on their device: `exact` like OpenCV, or `kornia`. OpenCV itself fills the cache
-            for `fit` and `test` on the host, with the same bits.
+        backend: Reduces images to predict on their device: `exact` like OpenCV, or `kornia`. For `fit` and `test`
+            OpenCV fills the cache on the host, with the same bits.
 
     Raises:
         ArgumentError: A number is out of range, or the ratio is unknown.
@@ -234,7 +234,7 @@ class AvalanchesDataModule(ImageDataModule):
             assert self._store is not None  # setup("fit") comes first
             self._store = self._store.to(batch["seed"].device)  # which moves it once
             batch["image"], batch["label"] = self._store.draw(batch["index"], batch["seed"], self.ratio)
-            if self.augmentations is not None and self.training:
+            if self.augmentations is not None and self.augmenting:
                 batch["image"] = self.augmentations.images(batch["image"], batch["seed"])
         return super().on_after_batch_transfer(batch, dataloader_index)
 

@@ -62,7 +62,7 @@ def picture_scores(
         scores["psnr"] = psnr(prediction, target, valid)
     if "ssim" in names:
         scores["ssim"] = ssim(prediction, target, valid)
-    differences = {"delta_e76": delta_e76, "delta_e2000": delta_e2000}
+    differences: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"delta_e76": delta_e76, "delta_e2000": delta_e2000}
     if wanted := {name: function for name, function in differences.items() if name in names}:
         scores |= _mean_differences(wanted, prediction, target, valid)
     if any(name.startswith("colorfulness") for name in names):

@@ -89,4 +89,5 @@ def _kornia(image: Tensor) -> Tensor:
         places = np.pad(np.arange(image.shape[dim]), 2, mode="reflect")
         image = image.index_select(dim, torch.from_numpy(places).to(image.device))
     with full_precision(image.device):
-        return filter2d_separable(image, kernel, kernel, padding="valid")[:, :, ::2, ::2]
+        reduced: Tensor = filter2d_separable(image, kernel, kernel, padding="valid")[:, :, ::2, ::2]
+    return reduced

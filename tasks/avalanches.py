@@ -74,6 +74,7 @@ class AvalanchesTask(SegmentationTask):
         ValueError: The network is unknown or cannot take such windows, or a number is out of range.
     """
 
+    network: nn.Sequential
     classes = ("avalanche",)
 
     def __init__(
@@ -115,7 +116,7 @@ class AvalanchesTask(SegmentationTask):
         return window_metrics(self.classes)
 
     @property
-    def decision(self) -> Decision:  # type: ignore[override]  # the modules stay, only the choice changes
+    def decision(self) -> Decision:  # the modules stay, only the choice changes
         """The trees' decision if there are trees, otherwise the network's; keys of the checkpoint name both."""
         decision = self._modules["decision" if self.trees is None else "boosted_decision"]
         assert isinstance(decision, Decision)
