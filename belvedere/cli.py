@@ -293,7 +293,7 @@ def _facts(data: Namespace) -> DataFacts:
     parser = ArgumentParser()
     parser.add_subclass_arguments(ImageDataModule, "data")
     try:
-        module: ImageDataModule = parser.instantiate_classes(Namespace(data=data.clone())).data
+        module: ImageDataModule = parser.instantiate_classes(Namespace({"data": data.clone()})).data
     except (TypeError, ValueError) as error:
         raise ParserError(str(error)) from error
     return module.facts()

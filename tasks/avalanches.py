@@ -72,6 +72,7 @@ class AvalanchesTask(SegmentationTask):
     """
 
     classes = ("avalanche",)
+    network: nn.Sequential
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class AvalanchesTask(SegmentationTask):
         return window_metrics(self.classes)
 
     @property
-    def decision(self) -> Decision:  # type: ignore[override]  # the modules stay, only the choice changes
+    def decision(self) -> Decision:
         """The trees' decision if there are trees, otherwise the network's; keys of the checkpoint name both."""
         decision = self._modules["decision" if self.trees is None else "boosted_decision"]
         assert isinstance(decision, Decision)

@@ -33,7 +33,7 @@ def refusal(result: Any) -> str:
         (["--model.network", "alexnet", "--model.pretrained", "true"], "Nobody publishes weights of the single-column"),
         (["--data.size", "62"], "--data.size is 62; alexnet_torchvision takes "),
         (["--model.head", "distribution", "--model.bins", "7"], "the network has votes 1 to 7. "),
-        (["--model.head", "distribution", "--data.threshold", "11"], "bins 10 and threshold 11; wanted are"),
+        (["--model.head", "distribution", "--data.threshold", "11"], "bins 10 and threshold 11;"),
         (["--model.threshold", "6"], "The data's threshold is 5, the model's is 6: "),
         (["--monitor", "val/srcc"], "--monitor val/srcc: there is no such figure."),
         (["--data.labels", "votes.csv"], "votes.csv."),
