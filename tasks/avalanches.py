@@ -76,6 +76,7 @@ class AvalanchesTask(SegmentationTask):
 
     network: nn.Sequential
     classes = ("avalanche",)
+    network: nn.Sequential
 
     def __init__(
         self,
