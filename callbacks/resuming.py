@@ -286,6 +286,17 @@ def mark_between_epochs(checkpoint: dict[str, Any]) -> bool:
     return between
 
 
+def validation_batches(trainer: Trainer) -> int:
+    """Returns how many batches each validation of a run uses.
+
+    Lightning knows it once it has made the loaders, which it does not do for a resumed run that had already ended. No
+    public method makes them outside the loop.
+    """
+    if not trainer.num_val_batches:
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+    return int(trainer.num_val_batches[0])
+
+
 def disable_lightning_signals(trainer: Trainer) -> None:
     """Keeps Lightning from installing its signal handlers over ours.
 

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from callbacks.best import BestCheckpoint
 from callbacks.handover import UsesData
+from callbacks.resuming import validation_batches
 from datamodules.batch import Batch
 from ops.atomic import replacing
 from tasks.base import ImageTask
@@ -92,9 +93,7 @@ def fit_decision(
     """
     search = ThresholdSearch(task.classes, minimum_areas=minimum_areas).to(task.device)
     task.eval()
-    if not trainer.num_val_batches:  # the resumed training had ended already
-        trainer.fit_loop.epoch_loop.val_loop.setup_data()
-    count = int(trainer.num_val_batches[0])
+    count = validation_batches(trainer)
     for batch in tqdm(
         islice(batches, count), "Fitting thresholds", count, disable=not trainer.is_global_zero, leave=False
     ):

@@ -16,9 +16,9 @@ VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_SILENT", "WANDB_DIR", "NETRC"
 
 @pytest.fixture(autouse=True)
 def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Somebody who has never used wandb."""
+    """A user who has never used wandb."""
     for name in VARIABLES:
-        monkeypatch.setenv(name, "")  # so that what a logger sets is taken back
+        monkeypatch.setenv(name, "")  # restores what a logger sets
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -44,16 +44,17 @@ def test_a_key_in_the_environment_or_the_netrc_counts(monkeypatch: pytest.Monkey
         ({}, True),
         ({"WANDB_API_KEY": "0"}, False),
         ({"WANDB_API_KEY": "0", "WANDB_MODE": "offline"}, True),
-        ({"WANDB_MODE": "disabled"}, False),  # whoever wants nothing gets nothing
+        ({"WANDB_MODE": "disabled"}, False),  # nothing is logged at all
     ],
 )
-def test_who_is_not_logged_in_logs_offline(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], offline: bool
+def test_without_a_login_runs_are_logged_offline(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, environment: dict[str, str], offline: bool
 ) -> None:
+    caplog.set_level("INFO")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     logger = WandbLogger("run", "belvedere-clouds", "first")
-    assert logger._offline is offline
+    assert ("logged offline" in caplog.text) is offline
     assert logger.name == "belvedere-clouds"
     assert os.environ.get("WANDB_MODE") == environment.get("WANDB_MODE")  # until it is used
 

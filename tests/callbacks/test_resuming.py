@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,31 @@ def test_lightning_saves_counters_as_expected(tmp_path: Path) -> None:
 
     fit(tmp_path, Look(), LastCheckpoint(steps=3))
     assert states == [(False, 1), (True, 1), (False, 2), (True, 2)], changed(resuming.mark_between_epochs)
+
+
+def test_lightning_makes_validation_loaders_of_a_run_that_had_ended(tmp_path: Path) -> None:
+    found: list[tuple[bool, int]] = []
+
+    class Look(Callback):
+        def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            known = bool(trainer.num_val_batches)
+            found.append((known, resuming.validation_batches(trainer)))
+
+    fit_scripted(tmp_path, Scripted([0.5]), Look(), LastCheckpoint(), limit_val_batches=2)
+    fit_scripted(tmp_path, Scripted([0.5]), Look(), LastCheckpoint(), limit_val_batches=2, resume="last.ckpt")
+    assert found == [(True, 2), (False, 2)], changed(resuming.validation_batches)
+
+
+INTERNALS = re.compile(r"(?:trainer|loop|logger|connector|super\(\))\._[a-z]|\b(?:fit|epoch|val)_loop\b")
+
+
+def test_no_other_callback_reaches_into_lightning() -> None:
+    assert INTERNALS.search("self.trainer._signal_connector")
+    assert INTERNALS.search("trainer.fit_loop.max_epochs")
+    assert not INTERNALS.search("super().__init__()")
+    folder = Path(resuming.__file__).parent
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*.py") if INTERNALS.search(path.read_text())]
+    assert found == ["resuming.py"]
 
 
 def test_lightning_leaves_signals_alone_only_if_it_is_made_to(tmp_path: Path) -> None:
