@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from datamodules.base import ImageDataModule, check
+from datamodules.batch import DataFacts
 from datamodules.decoded.letterboxed import tree_names
 from datamodules.loaders import Samples
 from datamodules.votes.checked import Checked, checked_set, refuse_too_many, summary
@@ -108,6 +109,10 @@ class AestheticsDataModule(ImageDataModule):
         self._count = 0  # of all images
         self._drawn_from: tuple[Votes, dict[str, list[str]]] | None = None
 
+    def facts(self) -> DataFacts:
+        scale = (None, self.threshold) if self.scale is None else self.scale
+        return DataFacts(size=(self.size, self.size), tags=self.tags, vote_scale=scale)
+
     def prepare_data(self) -> None:
         if not self.predicting:
             found = self.checked()
@@ -127,6 +132,7 @@ class AestheticsDataModule(ImageDataModule):
         if self.datasets.keys() >= {"train", "val"}:
             return
         found = self.checked()
+        self.scale = found.votes.bins, found.threshold
         self._count = len(found.votes)
         self.tags = tuple(sorted({tag for row in found.splits["test"].tolist() for tag in found.tags.of(row)}))
         if self.trainer is None or self.trainer.is_global_zero:
@@ -199,7 +205,7 @@ class AestheticsDataModule(ImageDataModule):
             self._skip({name: problem for name, problem in zip(batch["name"], problems, strict=True) if problem})
             batch = readable(batch, problems)
         image = batch["image"]
-        if self.training:
+        if self.augmenting:
             image = self.trained_on(image, batch["seed"])
             if self.flips or self.crop == "random":
                 batch["altered"] = True

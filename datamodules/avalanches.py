@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.augmentations import Augmentations
 from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.batch import Batch, DataFacts
 from datamodules.decoded.scenes import PredictedScene, Scene, Scenes, decoded_scenes, readable_sizes, too_small
 from datamodules.decoded.windows import Draws, Ratio, Store, stored
 from datamodules.loaders import EpochLoader, Samples
@@ -19,9 +20,12 @@ from datamodules.read.boxes import Box, boxes_beside, read_boxes
 from datamodules.read.masks import one_mask_each
 from datamodules.read.pictures import picture_files, picture_size, same_stems
 from datamodules.read.tables import Table, no_image
+from ops.backends import Backend, check_backend
 from ops.errors import DataError, collected, refuse
+from ops.pyramids import pyramid
 from ops.windows import Size
 
+SAMPLED = 20_000  # training windows that `unaugmented` yields
 LEAST = 127  # lowest gray that is avalanche: masks are JPEGs
 LAYOUT = """    {root}/images/<stem>.jpg       any image format, any size
     {root}/masks/<stem>.jpg        avalanche from a gray of 127 up, as large as its image
@@ -64,6 +68,8 @@ class AvalanchesDataModule(ImageDataModule):
         augmentations: albumentations transforms of training windows, a list of `class_path` and `init_args`, see
             `datamodules.augmentations`. Only transforms that move no pixels are allowed. Windows are copied from the
             device to the host and back, which is slow on a GPU.
+        backend: Reduces images to predict on their device: `exact` like OpenCV, or `kornia`. For `fit` and `test`
+            OpenCV fills the cache on the host, with the same bits.
 
     Raises:
         ArgumentError: A number is out of range, or the ratio is unknown.
@@ -85,6 +91,7 @@ class AvalanchesDataModule(ImageDataModule):
         split_seed: int = 0,
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
+        backend: Backend = "exact",
     ) -> None:
         super().__init__(root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips)
         check(window >= 1, f"window is {window}; expected 1 pixel or more")
@@ -94,9 +101,14 @@ class AvalanchesDataModule(ImageDataModule):
         check(val_pictures is None or val_pictures >= 1, f"val_pictures is {val_pictures}; expected null, 1 or more")
         self.window, self.pyramid_levels, self.ratio = window, pyramid_levels, ratio
         self.windows_per_epoch, self.val_pictures = windows_per_epoch, val_pictures
+        check_backend(backend)
+        self.backend = backend
         self.conditions: list[str] = []  # of the test images
         self.window_augmentations = Augmentations(augmentations, moving=False) if augmentations else None
         self._store: Store | None = None
+
+    def facts(self) -> DataFacts:
+        return DataFacts(window=self.window, conditions=self.conditions)
 
     def prepare_data(self) -> None:
         if not self.predicting:
@@ -198,20 +210,27 @@ class AvalanchesDataModule(ImageDataModule):
         return files
 
     def _loader(
-        self, split: str, batch_size: int | None = None, workers: int | None = None, most_workers: int = 0
+        self,
+        split: str,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        most_workers: int = 0,
+        training: bool = False,
     ) -> EpochLoader:
         # Windows are drawn on the device and need no worker; whole images differ in size.
-        if split == "train":
-            return super()._loader(split, batch_size, workers or 0)
+        if training:
+            return super()._loader(split, batch_size, workers or 0, training=True)
         return super()._loader(split, batch_size or 1, workers or self.num_workers or 0)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        """Draws the windows of a training batch on its device."""
+        """Draws the windows of a training batch, or reduces an image to predict, on the device."""
+        if "source" in batch:
+            batch["image"] = pyramid(batch["image"], self.pyramid_levels, self.backend)[-1]
         if "image" not in batch:
             assert self._store is not None  # setup("fit") comes first
             self._store = self._store.to(batch["seed"].device)  # which moves it once
             batch["image"], batch["label"] = self._store.draw(batch["index"], batch["seed"], self.ratio)
-            if self.window_augmentations is not None and self.training:
+            if self.window_augmentations is not None and self.augmenting:
                 batch["image"] = self.window_augmentations.images(batch["image"], batch["seed"])
         return super().on_after_batch_transfer(batch, dataloader_index)
 
@@ -229,10 +248,16 @@ class AvalanchesDataModule(ImageDataModule):
             windows, labels = self._store.draw(numbers, numbers, self.ratio)
             yield windows.float() / 255, labels
 
-    def sampled_windows(self, count: int) -> Iterator[Tensor]:
-        """Yields training windows uint8 (B, 3, w, w), all centers equally likely, always the same ones."""
+    def unaugmented(self, split: str) -> Iterator[Batch]:
+        """Yields batches without augmentation; of the training windows a sample, all centers equally likely."""
+        if split != "train":
+            yield from super().unaugmented(split)
+            return
         assert self._store is not None  # setup("fit") comes first
-        return self._store.windows(count)
+        assert self.trainer is not None
+        for windows in self._store.windows(SAMPLED):  # always the same ones
+            share = windows[self.trainer.global_rank :: self.trainer.world_size]
+            yield {"image": share.to(self.trainer.strategy.root_device).float() / 255}
 
 
 def read_conditions(path: Path, names: Sequence[str]) -> dict[str, str]:

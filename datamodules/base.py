@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from datamodules.augmentations import Augmentations
+from datamodules.batch import Batch, DataFacts
 from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples, make_loader
 from datamodules.read.fingerprint import fingerprint
 from datamodules.read.tables import Table
@@ -76,6 +77,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.flips = flips
         self.augmentations = Augmentations(augmentations) if augmentations else None
         self.datasets: dict[str, Samples] = {}
+        self._unaugmented = False
         self.folder: Path | None = None  # for lists, if there is no trainer
 
     @property
@@ -93,10 +95,25 @@ class ImageDataModule(LightningDataModule, ABC):
         """Whether the trainer only predicts, so that the dataset itself is not needed."""
         return self.trainer is not None and self.trainer.state.fn == "predict"
 
+    def facts(self) -> DataFacts:
+        """Returns what the task may know about the data; each task's data module adds its own."""
+        return DataFacts()
+
     @property
-    def training(self) -> bool:
-        """Whether batches are for a training step."""
-        return self.trainer is not None and bool(self.trainer.training)
+    def augmenting(self) -> bool:
+        """Whether batches are augmented on their way to the device: in training, except for `unaugmented` ones."""
+        return self.trainer is not None and self.trainer.training and not self._unaugmented
+
+    def unaugmented(self, split: str) -> Iterator[Batch]:
+        """Yields this process's batches of a split on its device: each image once, in order, without augmentation."""
+        assert self.trainer is not None
+        for batch in self._loader(split, training=False):
+            self._unaugmented = True
+            try:
+                batch = self.trainer.strategy.batch_to_device(batch)  # calls `on_after_batch_transfer`
+            finally:
+                self._unaugmented = False
+            yield batch
 
     def listing(self, name: str) -> Path | None:
         """Returns the path of a list to write, in the run's folder or `folder`, or None if there is neither."""
@@ -181,8 +198,9 @@ class ImageDataModule(LightningDataModule, ABC):
         batch_size: int | None = None,
         workers: int | None = None,
         most_workers: int = MOST_WORKERS,
+        training: bool = False,
     ) -> EpochLoader:
-        """Returns the loader of a dataset in `datasets`; only that of `train` is shuffled and augmented."""
+        """Returns a loader: shuffled, augmented and in equal shares for `training`, otherwise every image once."""
         return make_loader(
             self.datasets[split],
             split,
@@ -191,11 +209,12 @@ class ImageDataModule(LightningDataModule, ABC):
             self.seed,
             *((1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)),
             most_workers=most_workers,
-            change=self.augmentations if split == "train" else None,
+            change=self.augmentations if training else None,
+            training=training,
         )
 
     def train_dataloader(self) -> EpochLoader:
-        return self._loader("train")
+        return self._loader("train", training=True)
 
     def val_dataloader(self) -> EpochLoader:
         return self._loader("val")
@@ -211,7 +230,7 @@ class ImageDataModule(LightningDataModule, ABC):
         batch["image"] = batch["image"].float() / 255
         if "mask" in batch:
             batch["mask"] = batch["mask"].float()
-        if self.flips and self.training:
+        if self.flips and self.augmenting:
             keys = [key for key in ("image", "mask") if key in batch]
             batch.update(zip(keys, flip_by_seed([batch[key] for key in keys], batch["seed"]), strict=True))
         return batch

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from datamodules.base import ImageDataModule, check
+from datamodules.batch import DataFacts
 from datamodules.decoded.letterboxed import (
     LEAST_SIDE,
     Letterboxed,
@@ -107,6 +108,9 @@ class ColorizationDataModule(ImageDataModule):
         check(0 <= rotation <= 180, f"rotation is {rotation}; expected degrees in [0, 180]")
         check(unreadable in ("refuse", "skip", None), f"unreadable is {unreadable!r}; expected refuse, skip or null")
         self.size, self.shear, self.zoom, self.rotation, self.unreadable = size, shear, zoom, rotation, unreadable
+
+    def facts(self) -> DataFacts:
+        return DataFacts(size=(self.size, self.size))
 
     def prepare_data(self) -> None:
         if not self.predicting:
@@ -215,7 +219,7 @@ class ColorizationDataModule(ImageDataModule):
         valid = batch["valid"] if "valid" in batch else valid_pixels(batch["box"], self.size)
         if "source" not in batch:
             del batch["box"]
-        if self.training and (self.flips or self.shear or self.zoom or self.rotation):
+        if self.augmenting and (self.flips or self.shear or self.zoom or self.rotation):
             image, valid = self.altered(image, valid, batch["seed"])
             batch["altered"] = True
         return {**batch, "image": image, "valid": valid}

@@ -198,8 +198,9 @@ def make_loader(
     rank: int = 0,
     most_workers: int = MOST_WORKERS,
     change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    training: bool = False,
 ) -> EpochLoader:
-    """Returns the loader of a split: shuffled for `train`, every sample once and in order otherwise.
+    """Returns the loader of a split: shuffled for `training`, every sample once and in order otherwise.
 
     Args:
         samples: Samples of the split.
@@ -211,12 +212,12 @@ def make_loader(
         rank: Number of this process.
         most_workers: Largest number of workers if `workers` is None.
         change: Changes samples as they are loaded.
+        training: Whether the loader is for training steps.
 
     Raises:
         DataError: A process would have no sample.
     """
-    training = split == "train"
-    if len(samples.groups) < world and not training:
+    if len(samples.groups) < world and split != "train":
         raise DataError(
             f"{split} has {len(samples.groups)} images for {world} processes; expected one or more for each. Use fewer "
             "processes, such as --trainer.devices 1 --trainer.num_nodes 1, or more images."

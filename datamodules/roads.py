@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.batch import DataFacts
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.tiles import Tiles, decoded_tiles
 from datamodules.decoded.whole import DecodedSample
@@ -18,6 +19,7 @@ from datamodules.read.pictures import picture_files
 from datamodules.read.tables import Table, no_image
 from datamodules.segmentation import check_overlap, sides
 from ops.augment import Strategy, copies
+from ops.backends import Backend, check_backend
 from ops.errors import refuse
 from ops.filters import FILTERS
 from ops.windows import Size
@@ -52,6 +54,7 @@ class RoadsDataModule(ImageDataModule):
         flips: Whether to also flip training images at random, along both axes.
         augmentations: albumentations transforms of training images and masks, applied before copies are added, a list
             of `class_path` and `init_args`; see `datamodules.augmentations`.
+        backend: Computes the filters: `exact` like Pillow, or `kornia`.
 
     Raises:
         ArgumentError: A number is out of range, or a strategy or filter is unknown.
@@ -74,6 +77,7 @@ class RoadsDataModule(ImageDataModule):
         split_seed: int = 0,
         flips: bool = False,
         augmentations: list[dict[str, Any]] | None = None,
+        backend: Backend = "exact",
     ) -> None:
         super().__init__(
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
@@ -97,6 +101,11 @@ class RoadsDataModule(ImageDataModule):
         )
         self.overlap, self.strategy, self.filters = overlap, strategy, list(filters)
         self.samples_per_category = samples_per_category
+        check_backend(backend)
+        self.backend = backend
+
+    def facts(self) -> DataFacts:
+        return DataFacts(size=self.size)
 
     def prepare_data(self) -> None:
         if not self.predicting:
@@ -121,6 +130,10 @@ class RoadsDataModule(ImageDataModule):
             named = [tiles.source.names[tiles.owners[row]] for row in rows]
             self.datasets[split] = Samples(named, sample, self.seed)
         self.report_splits()
+
+    def truth(self) -> list[str | Path]:
+        """Returns the size of the tiles, which metrics are computed on."""
+        return [f"window {self.window}"]
 
     def tiles(self) -> Tiles:
         """Returns the tiles of all images, from the cache or decoded into it.
@@ -195,10 +208,11 @@ class RoadsDataModule(ImageDataModule):
         return picture_files(self.required_pictures())
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        """Adds copies of training images to the batch before converting all of them."""
-        if self.training:
+        if self.augmenting:
             count = len(batch["image"])
-            image, mask = copies(batch["image"], batch["mask"], self.strategy, self.filters, batch["seed"])
+            image, mask = copies(
+                batch["image"], batch["mask"], self.strategy, self.filters, batch["seed"], self.backend
+            )
             times = len(image) // count
             batch = {key: _repeated(value, times) for key, value in batch.items()} | {"image": image, "mask": mask}
         return super().on_after_batch_transfer(batch, dataloader_index)

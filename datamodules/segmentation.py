@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.base import ImageDataModule, check
+from datamodules.batch import DataFacts
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.whole import Decoded, DecodedSample, decoded
 from datamodules.loaders import Samples
@@ -99,6 +100,9 @@ class SegmentationDataModule(ImageDataModule):
         self.output_size = None if output_size is None else sides("output_size", output_size)
         self.window = None if window is None else sides("window", window)
         self.overlap = overlap
+
+    def facts(self) -> DataFacts:
+        return DataFacts(size=self.size, classes=self.classes)
 
     def prepare_data(self) -> None:
         if not self.predicting:

@@ -6,7 +6,6 @@ Scalable Tree Boosting System", KDD 2016).
 """
 
 import json
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ops.atomic import replacing
 from ops.errors import TreesError
 
 if TYPE_CHECKING:
@@ -93,13 +93,8 @@ def save(booster: "Booster", path: Path) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path} ends in {path.suffix!r}, {' or '.join(SUFFIXES)} was wanted; change the ending")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    with replacing(path) as temporary:
         booster.save_model(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path) -> "Booster":

@@ -5,6 +5,7 @@ D. González Morín and L. Rodés-Guirao, "Deep Koalarization: image colorizatio
 arXiv:1712.03400: from the luminance, a small network and what a large one sees, to the chroma in L*a*b*.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from datamodules.batch import Batch
 from ops.color import SCALE, luminance_and_chroma, to_rgb
 from ops.color_bins import TEMPERATURE, annealed_mean, soft_encoding
-from ops.errors import WeightsError
-from tasks.base import Batch, ImageTask
+from ops.errors import TrainingError, WeightsError
+from tasks.base import ImageTask
 from tasks.losses import bins_loss, chroma_loss
 from tasks.metrics.colors import FLOORS, ColorScores, Floors, FloorScores
 from tasks.metrics.meter import Step
@@ -112,8 +114,9 @@ class ColorizationTask(ImageTask):
         """Checks that the extractor is the one that the network learned with.
 
         Raises:
-            WeightsError: Its weights are others, or cannot be had; or only one of the two has an extractor.
+            WeightsError: Its weights differ or are missing, or only one of the two has an extractor.
         """
+        super().on_load_checkpoint(checkpoint)
         digest = checkpoint.get("extractor")
         if self.extractor is None:
             if digest is not None:
@@ -129,19 +132,23 @@ class ColorizationTask(ImageTask):
         else:
             self.extractor.check(digest)
 
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Fits the baselines' colors on the training images, unless a checkpoint brought them."""
+        if not self.floors.fitted:
+            self.floors.fit(((*luminance_and_chroma(each["image"]), each["valid"]) for each in batches), self.summed)
+
     def on_fit_start(self) -> None:
-        """Fits the floors on the training pictures, unaltered, unless a checkpoint brought them."""
+        """Forgets the extractor's vectors of an earlier training.
+
+        Raises:
+            TrainingError: The baselines' colors, which the loss of classes weighs with, are not fitted.
+        """
         self._vectors.clear()
-        if self.floors.fitted:
-            return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # untyped there
-        self.trainer.validating = True  # data modules do not augment then
-        batches = map(self.trainer.strategy.batch_to_device, data.train_dataloader())
-        self.floors.fit(
-            ((*luminance_and_chroma(batch["image"]), batch["valid"]) for batch in batches),
-            lambda counts: self.trainer.strategy.reduce(counts, reduce_op="sum"),
-        )
-        self.trainer.training = True
+        if not self.floors.fitted:
+            raise TrainingError(
+                "The baselines' colors are not fitted. Add callbacks.handover.Handover(data) to the trainer's "
+                "callbacks."
+            )
 
     def forward(self, luminance: Tensor, vector: Tensor | None = None) -> Tensor:
         """Scaled luminance (B, 1, H, W) and the extractor's vectors (B, V) to the network's maps.
@@ -157,39 +164,48 @@ class ColorizationTask(ImageTask):
         )
         return maps
 
+    def outputs(self, batch: Batch) -> Tensor:
+        """Returns the network's maps, see `forward`."""
+        luminance, _ = luminance_and_chroma(batch["image"])
+        maps: Tensor = self(luminance, self._vector(luminance, batch))
+        return maps
+
+    def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Turns the network's maps into scaled chroma (B, 2, H, W), the annealed mean where they are of classes.
+
+        Chroma takes the place of probabilities in this task: a color is what it is certain of.
+        """
+        if self.objective == "regression":
+            return outputs.float()
+        chroma = annealed_mean(outputs, self.floors.centres, self.temperature) / SCALE
+        return F.interpolate(chroma, batch["image"].shape[-2:], mode="bilinear")
+
     def step(self, batch: Batch) -> Step:
-        """Loss and coloured pictures; what is not `valid` counts nowhere."""
+        """Returns the loss and the colored images; pixels that are not `valid` count nowhere."""
         image, valid = batch["image"], batch["valid"]
         luminance, chroma = luminance_and_chroma(image)
-        maps = self(luminance, self._vector(luminance, batch))
+        maps = self.outputs(batch)
         if self.objective == "regression":
             loss = chroma_loss(maps, chroma, valid)
         else:
             half = F.avg_pool2d(chroma, 2, ceil_mode=True)
             whole = F.avg_pool2d(valid.float(), 2, ceil_mode=True) == 1
             loss = bins_loss(maps, *soft_encoding(SCALE * half, self.floors.centres), self.floors.weights, whole)
-        return Step(loss, to_rgb(luminance, self._chroma(maps.detach(), image)), image, valid=valid)
+        return Step(loss, to_rgb(luminance, self.probability(batch, maps.detach())), image, valid=valid)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """Colours of pictures, of which the luminance alone is looked at.
+        """Colors images; only their luminance is used.
 
         Args:
-            batch: `image` (B, 3, H, W) in [0, 1], grey or not.
+            batch: `image` (B, 3, H, W) in [0, 1], gray or not.
 
         Returns:
-            `chroma` (B, 2, H, W), scaled, and `image` (B, 3, H, W) in [0, 1], the pictures in these colours.
+            `chroma` (B, 2, H, W), scaled, and `image` (B, 3, H, W) in [0, 1], the images in these colors.
         """
         luminance, _ = luminance_and_chroma(batch["image"])
-        chroma = self._chroma(self(luminance, self._vector(luminance, batch)), batch["image"])
+        chroma = self.probability(batch)
         return {"chroma": chroma, "image": to_rgb(luminance, chroma)}
-
-    def _chroma(self, maps: Tensor, image: Tensor) -> Tensor:
-        """Scaled chroma at the size of the picture."""
-        if self.objective == "regression":
-            return maps.float()
-        chroma = annealed_mean(maps, self.floors.centres, self.temperature) / SCALE
-        return F.interpolate(chroma, image.shape[-2:], mode="bilinear")
 
     def _vector(self, luminance: Tensor, batch: Batch) -> Tensor | None:
         """What the extractor sees in the grey pictures; that of unaltered ones is remembered in training."""

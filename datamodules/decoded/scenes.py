@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from datamodules.read.cache import MappedRows, cache_key, cached_array
 from datamodules.read.masks import FolderMasks
 from datamodules.read.pictures import channels_first, picture_size, read_picture
 from ops.errors import DataError, collected, refuse
-from ops.pyramids import pyramid_down
 from ops.windows import Size
 
 Decoder = Callable[[str, FolderMasks, Sequence[str], int, Size], MappedRows]
@@ -56,21 +56,18 @@ def level_size(size: Size, levels: int) -> Size:
 
 
 def reduced(picture: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
-    """Returns an image (H, W, 3) as (3, h, w) at a level of its Gaussian pyramid."""
-    image = channels_first(picture)[:, None]
-    for _ in range(levels):  # one channel at a time: all at once would take ten times the memory of the image
-        image = torch.cat([pyramid_down(channel[None]) for channel in image])
-    return image[:, 0].numpy()
+    """Returns an image (H, W, 3) as (3, h, w) at a level of its Gaussian pyramid, the bits of `ops.pyramids`."""
+    for _ in range(levels):
+        picture = cv2.pyrDown(picture).reshape(*level_size(picture.shape[:2], 1), 3)  # drops the axes of single pixels
+    return channels_first(picture).numpy()
 
 
 def reduced_mask(mask: NDArray[np.bool_], levels: int) -> NDArray[np.uint8]:
-    """Returns a mask (H, W) as 0 and 1 (h, w) at a level: 1 where the Gaussian pyramid of the mask is at least 1/2."""
-    image = torch.from_numpy(mask.view(np.uint8))[None, None]
-    if levels:
-        image = image.float()
+    """Returns a mask (H, W) as 0 and 1, (h, w), at a level: 1 where its Gaussian pyramid is at least 1/2."""
+    share = mask.astype(np.float32)
     for _ in range(levels):
-        image = pyramid_down(image)
-    return (image[0, 0] >= 0.5).to(torch.uint8).numpy()
+        share = cv2.pyrDown(share).reshape(level_size(share.shape, 1))
+    return (share >= 0.5).astype(np.uint8)
 
 
 def too_small(path: Path, size: Size, levels: int, window: int, trained: bool = False) -> list[str]:
@@ -187,7 +184,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class PredictedScene:
-    """Makes samples of images to predict.
+    """Makes samples of images to predict, at full size.
 
     Attributes:
         files: The image files.
@@ -201,9 +198,9 @@ class PredictedScene:
 
     def __call__(self, index: int) -> dict[str, Any]:
         picture, name = read_picture(self.files[index]), self.files[index].name
-        image = torch.from_numpy(reduced(picture, self.levels))
+        image = channels_first(picture)  # `AvalanchesDataModule` reduces it on the device
         sample = {"image": image, "size": torch.tensor(picture.shape[:2]), "level": self.levels, "source": picture}
         if name in self.boxes:
-            sample["valid"] = inside(self.boxes[name], image.shape[1:], self.levels)
+            sample["valid"] = inside(self.boxes[name], level_size(picture.shape[:2], self.levels), self.levels)
             sample["inside"] = inside(self.boxes[name], picture.shape[:2], 0)
         return sample

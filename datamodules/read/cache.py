@@ -5,7 +5,6 @@ import json
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from datamodules.read.pictures import read_picture
+from ops.atomic import replacing
 from ops.errors import DataError, refuse
 
 
@@ -82,17 +82,11 @@ def cached_array(
     path = cache_folder() / f"{name}-{'x'.join(map(str, shape))}-{key}.npy"
     if not path.is_file():
         _make_room(path.parent, math.prod(shape), what)
-        # Not `ops.atomic`: the folder may be shared by machines, where process ids repeat.
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
+        with replacing(path, keep=True) as temporary:
             rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             refuse(_fill(rows, make, what), what)
             rows.flush()
             del rows
-            if not path.is_file():  # a file that another process may have open must stay, for NFS
-                temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     return MappedRows(path)
 
 

@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from callbacks.panels import Panels
 from drawing import pictures as drawing
 from tasks.base import Batch, ImageTask
+from tasks.decision import Decision
 from tasks.metrics.meter import Step
 
 
@@ -57,6 +58,7 @@ class Tiny(ImageTask):
         small = nn.functional.interpolate(probability, scale_factor=0.5) > 0.5
         answers = {
             "mask": mask,
+            "probability": probability,
             "small mask": small,
             "image": 1 - batch["image"],
             "score": probability.mean(),
@@ -125,10 +127,20 @@ def test_the_panel_shows_picture_truth_prediction_and_legend(tmp_path: Path) -> 
     truth = drawing.overlay(image, drawing.scaled_masks(data[0]["mask"][0].numpy() > 0, 480, 320))
     predicted = task.seen[0]["mask"][0].numpy()
     prediction = drawing.overlay(image, drawing.scaled_masks(predicted, 480, 320))
-    grid = drawing.panel([[image, truth, prediction]], ["picture", "truth", "prediction"], ["0_0.jpg"])
+    grid = drawing.panel([[image, truth, prediction]], ["image", "truth", "prediction"], ["0_0.jpg"])
     present = [bool(predicted[0].any()), True]
     legend = drawing.legend(task.classes, grid.shape[1], present, drawing.letter_size(480))
     assert (panel == np.vstack([grid, legend])).all()
+
+
+def test_a_segmentation_tasks_decision_makes_the_mask(tmp_path: Path) -> None:
+    for answer in ("mask", "probability"):
+        torch.manual_seed(0)
+        task = Tiny(answer)
+        task.decision = Decision(2)
+        fit(task, tmp_path / answer, Panels(), max_epochs=1)
+    one, other = (tmp_path / answer / "panels" / "epoch_0000.png" for answer in ("mask", "probability"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize(("every", "drawn"), [(2, ["epoch_0001.png", "epoch_0003.png"]), (9, [])])
@@ -221,8 +233,8 @@ def test_loggers_that_can_show_pictures_are_given_the_panel(tmp_path: Path) -> N
     ]
 
 
-def test_wrong_arguments_and_modules_are_refused() -> None:
-    with pytest.raises(ValueError, match="pictures=0 and every_n_epochs=1 were given, both must be at least 1"):
+def test_wrong_arguments_and_modules_are_rejected() -> None:
+    with pytest.raises(ValueError, match="at least 1, got 0 and 1"):
         Panels(pictures=0)
-    with pytest.raises(TypeError, match="given a LightningModule, an ImageTask was wanted"):
+    with pytest.raises(TypeError, match="expected an ImageTask, got LightningModule"):
         Panels().setup(create_autospec(Trainer), LightningModule(), "fit")

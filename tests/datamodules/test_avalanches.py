@@ -148,8 +148,9 @@ def test_training_may_follow_a_validation(root: Path, trainer: Callable[..., Tra
     assert [batch["image"].shape for batch in task.seen["train"]] == [(4, 3, 7, 7)]
 
 
-def test_pictures_to_predict_come_with_their_source(root: Path, trainer: Callable[..., Trainer]) -> None:
-    data = AvalanchesDataModule(root, window=7, pyramid_levels=1, pictures=root / "images")
+@pytest.mark.parametrize("backend", ["exact", "kornia"])
+def test_pictures_to_predict_come_with_their_source(backend: Any, root: Path, trainer: Callable[..., Trainer]) -> None:
+    data = AvalanchesDataModule(root, window=7, pyramid_levels=1, pictures=root / "images", backend=backend)
     task = Keeping()
     trainer().predict(task, datamodule=data)
     assert task.names("predict") == [f"{index}.png" for index in range(10)]
@@ -203,6 +204,7 @@ def test_windows_that_cannot_be_balanced_are_refused(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"window": 0}, "window is 0; expected 1"),
+        ({"backend": "opencv"}, "'opencv' is unknown; expected one of exact, kornia"),
         ({"pyramid_levels": -1}, "pyramid_levels is -1; expected 0"),
         ({"ratio": "fair"}, "ratio is 'fair'; expected natural or balanced"),
         ({"windows_per_epoch": 0}, "windows_per_epoch is 0; expected 1"),

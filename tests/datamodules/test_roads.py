@@ -63,19 +63,21 @@ def test_the_papers_protocol(
     assert not names["train"] & names["val"] | names["train"] & names["test"] | names["val"] & names["test"]
 
 
+@pytest.mark.parametrize("backend", ["exact", "kornia"])
 def test_copies_stand_behind_their_pictures_with_names_and_masks(
-    run: Callable[[RoadsDataModule], Keeping], tmp_path: Path
+    backend: Any, run: Callable[[RoadsDataModule], Keeping], tmp_path: Path
 ) -> None:
     root = write_tiles(tmp_path / "tiles", roads=12, others=0)
     data = RoadsDataModule(root, size=(8, 8), strategy="filters", filters=["find_edges", "detail"], batch_size=4,
-                           num_workers=0)  # fmt: skip
+                           num_workers=0, backend=backend)  # fmt: skip
     batch = run(data).seen["train"][-1]
     count = len(batch["image"]) // 3
     assert batch["name"] == batch["name"][:count] * 3
     for key in ("index", "seed"):
         assert torch.equal(batch[key], batch[key][:count].repeat(3))
     levels = (batch["image"][:count] * 255).round().byte()
-    assert torch.equal(batch["image"], torch.cat([levels, *filtered(levels, ["find_edges", "detail"])]).float() / 255)
+    expected = torch.cat([levels, *filtered(levels, ["find_edges", "detail"], backend)])
+    assert torch.equal(batch["image"], expected.float() / 255)
     assert torch.equal(batch["mask"], (levels[:, :1] > 128).float().repeat(3, 1, 1, 1))
 
 
@@ -157,6 +159,7 @@ def test_wrong_categories_are_all_told(tmp_path: Path) -> None:
         ({"size": (8, 16), "strategy": "both"}, "'both' rotates tiles by 90 degrees, but size is"),
         ({"filters": ["sharpen"]}, r"filters are \['sharpen'\]; expected different ones of contour, detail"),
         ({"filters": ["detail", "detail"]}, r"filters are \['detail', 'detail'\]"),
+        ({"backend": "pillow"}, "'pillow' is unknown; expected one of exact, kornia"),
         ({"filters": []}, "'filters' needs at least one filter"),
         ({"samples_per_category": 0}, "samples_per_category is 0; expected null, 1"),
     ],

@@ -61,8 +61,8 @@ def test_empty_masks_leave_the_picture_as_it_is(count: int) -> None:
     assert (drawing.overlay(GREY, np.zeros((count, 40, 60), bool)) == GREY).all()
 
 
-def test_overlay_refuses_masks_of_another_size() -> None:
-    with pytest.raises(ValueError, match=r"\(1, 60, 40\).*\(K, 40, 60\) was wanted; resize"):
+def test_overlay_rejects_masks_of_another_size() -> None:
+    with pytest.raises(ValueError, match=r"\(K, 40, 60\), got \(1, 60, 40\)"):
         drawing.overlay(GREY, np.zeros((1, 60, 40), bool))
 
 
@@ -116,8 +116,8 @@ def test_panel_cells_are_equal_and_hold_the_pictures_in_order() -> None:
     assert tops[0][0][1] == tops[1][0][1] < tops[0][1][1] == tops[1][1][1]
 
 
-def test_panel_refuses_a_row_of_another_length() -> None:
-    with pytest.raises(ValueError, match="row 1 has 1 pictures, 2 were wanted"):
+def test_panel_rejects_a_row_of_another_length() -> None:
+    with pytest.raises(ValueError, match="expected 2 images in row 1"):
         drawing.panel([[GREY, GREY], [GREY]], ["truth", "prediction"])
 
 
@@ -152,6 +152,6 @@ def test_a_failed_write_leaves_the_old_picture(tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_save_picture_refuses_other_formats(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'\.tif', \.png, \.jpg or \.jpeg was wanted"):
+def test_save_picture_rejects_other_formats(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\.png, \.jpg or \.jpeg, got .*a\.tif"):
         drawing.save_picture(GREY, tmp_path / "a.tif")

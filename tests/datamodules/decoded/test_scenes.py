@@ -10,7 +10,9 @@ from PIL import Image
 from datamodules.decoded import scenes as module
 from datamodules.decoded.scenes import Scene, Scenes, decoded_scenes, level_size, reduced, reduced_mask
 from datamodules.read.masks import one_mask_each
+from ops.backends import Backend
 from ops.errors import DataError
+from ops.pyramids import pyramid
 from tests.datamodules.helpers import assert_problems, noise, problems_of, truncate, write
 
 SIZES = {"a.png": (37, 51), "b.png": (40, 30), "c.png": (37, 51)}
@@ -52,10 +54,20 @@ def test_half_a_pixel_of_mask_counts() -> None:
     assert reduced_mask(stripes, 1).all()
 
 
+@pytest.mark.parametrize("backend", ["exact", "kornia"])
+def test_the_host_gives_the_bits_of_the_pyramid_on_a_device(backend: Backend) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (97, 131, 3), np.uint8)
+    for count in range(1, 4):
+        image = torch.from_numpy(levels).permute(2, 0, 1)[None]
+        np.testing.assert_array_equal(reduced(levels, count), pyramid(image, count, backend)[-1][0])
+        share = pyramid((image[:, :1] > 127).float(), count, backend)[-1]
+        np.testing.assert_array_equal(reduced_mask(levels[..., 0] > 127, count), share[0, 0] >= 0.5)
+
+
 def test_later_starts_read_no_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = decoded(root, 1)
     monkeypatch.setattr(module, "read_picture", None)
-    monkeypatch.setattr(module, "pyramid_down", None)
+    monkeypatch.setattr(module, "reduced_mask", None)
     again = decoded(root, 1)
     for name in SIZES:
         np.testing.assert_array_equal(again.picture(name), first.picture(name))

@@ -138,7 +138,7 @@ def test_a_killed_process_leaves_no_array(folder: Path) -> None:
     process.kill()
     process.communicate()
     (part,) = names(folder)
-    assert part.endswith(".part")
+    assert part.startswith(".part-")
     array = cached_array("slow", "key", (60, 8), lambda index: np.full(8, index, np.uint8), "making")
     np.testing.assert_array_equal(array[:, 0], np.arange(60))
 
