@@ -51,7 +51,7 @@ def test_a_whole_sample_has_no_problem(sample: Sample) -> None:
 
 @pytest.mark.parametrize("runs", ["1 2 3", "0 5", "7 3 29400 2", "1 5 3 2", "9 2 1 2", "4 0", "1 2.5"])
 def test_wrong_run_lengths(sample: Sample, runs: str) -> None:
-    with pytest.raises(ValueError, match="expected|image") as wrong:
+    with pytest.raises(ValueError, match=r"expected|image") as wrong:
         parse_runs(runs, (140, 210))
     sample.runs(runs)
     assert_told(sample, [f"{sample.table}, row 2 ({sample.name}_Fish): {wrong.value}"])
