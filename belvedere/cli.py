@@ -191,7 +191,7 @@ class BelvedereCLI(LightningCLI):
         watched = monitor, mode_of(monitor)
         callbacks: list[Callback] = [ProgressBar()]
         if self.command in LIGHTNINGS:
-            callbacks.append(Handover(self.datamodule))
+            callbacks.append(Handover(self.datamodule, self.model))
         if self.command == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
             callbacks.append(Record())
@@ -265,7 +265,8 @@ def _facts(data: Namespace) -> DataFacts:
     parser = ArgumentParser()
     parser.add_subclass_arguments(ImageDataModule, "data")
     try:
-        module: ImageDataModule = parser.instantiate_classes(Namespace(data=data.clone())).data
+        config = Namespace(data=data.clone())  # type: ignore[no-untyped-call]  # jsonargparse has no types for it
+        module: ImageDataModule = parser.instantiate_classes(config).data
     except (TypeError, ValueError) as error:
         raise ParserError(str(error)) from error
     return module.facts()

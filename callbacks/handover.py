@@ -33,10 +33,13 @@ class Handover(Callback):
 
     Args:
         data: The run's data module.
+        task: Gets the facts already before loggers start a run; without it, at `setup`.
     """
 
-    def __init__(self, data: DataSource) -> None:
+    def __init__(self, data: DataSource, task: ImageTask | None = None) -> None:
         self.data = data
+        if task is not None:
+            task.ask_facts = data.facts
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Passes the facts on, after the data module's own `setup`."""

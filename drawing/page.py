@@ -5,7 +5,10 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TEMPLATES = Path(__file__).with_name("templates")
 NONE = "-"  # an empty cell of a table
@@ -39,8 +42,8 @@ class Table(NamedTuple):
     rows: list[list[Cell]]
 
 
-def render(template: str, **values: object) -> str:
-    """Renders a template; all values are escaped, and a value that the template expects must be given."""
+def template(name: str) -> "Template":
+    """Loads a template, which escapes all values, rejects missing ones, and has a filter `base64` for bytes."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -49,8 +52,10 @@ def render(template: str, **values: object) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    return environment.get_template(template).render(values)
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")
+    return environment.get_template(name)
 
 
 def html_table(lines: Sequence[Sequence[str]], keys: int, words: Sequence[str] = ("remark",)) -> Table:

@@ -7,8 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from drawing.page import NONE, Table, html_table, image_address, render
-from ops.atomic import replacing
+from drawing.page import NONE, Table, html_table, image_address, template
+from ops.atomic import write_text
 from studies.figures import Drawn
 from studies.notes import failure, read_record
 from studies.plan import RECORDED, Run, Study
@@ -37,8 +37,7 @@ def write_report(
     """
     found = [states[run.folder] for run in study.runs]
     lines = table(study, rows, states)
-    html = render(
-        "study.html",
+    html = template("study.html").render(
         study=study,
         counts={state: found.count(state) for state in STATES if state in found},
         cells=len({run.cell for run in study.runs}),
@@ -57,8 +56,7 @@ def write_report(
         repeats=[(run.name, "\n".join(repeating(study, run))) for run in study.runs],
     )
     path = folder / "report.html"
-    with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_text(path, html)
     return path
 
 

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,8 @@ class ImageTask(LightningModule, ABC):
     """State dict keys that checkpoints of earlier versions lack; the task's own values stay."""
     facts = DataFacts()
     """What the data module says about its data, see `receive`."""
+    ask_facts: Callable[[], DataFacts] | None = None
+    """Asks the data module for them as soon as it has read its tables; `callbacks.handover` sets it."""
 
     def __init__(self, optimizer: OptimizerCallable, scheduler: LRSchedulerCallable | None = None) -> None:
         super().__init__()
@@ -87,8 +89,13 @@ class ImageTask(LightningModule, ABC):
 
     # What a task gets from the data and from weights, before it runs
 
+    def prepare_data(self) -> None:
+        """Looks at the facts before loggers start a run, so that rejected data leave nothing behind."""
+        if self.ask_facts is not None:
+            self.receive(self.ask_facts())
+
     def receive(self, facts: DataFacts) -> None:
-        """Stores the facts about the data; called once per stage before any batch.
+        """Stores the facts about the data; called before the first batch of a stage, maybe more than once.
 
         Raises:
             ArgumentError: The task cannot handle such data.

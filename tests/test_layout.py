@@ -1,4 +1,5 @@
 import ast
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -30,9 +31,10 @@ HEAVY = {
     "xgboost",
     "pyvips",
     "sklearn",
+    "jinja2",
 }
 HEAVIER = HEAVY | {"torch", "torchvision", "lightning", "torchmetrics", "scipy"}  # for those who only start processes
-HOMES = {"albumentations": {"datamodules/read/pictures.py"},
+HOMES = {"albumentations": {"datamodules/augmentations.py"},
          "segmentation_models_pytorch": {"tasks/networks/backbones.py"},
          "timm": {"tasks/networks/backbones.py"}}  # fmt: skip
 
@@ -150,6 +152,23 @@ def test_circles_are_seen_inside_functions() -> None:
                "ops.d": "import ops.a"}  # fmt: skip
     assert cycles(import_graph(sources)) == [{"ops.a", "ops.b", "ops.c"}]
     assert cycles({"a": ["a"]}) == [{"a"}]
+
+
+def hidden_links(source: str) -> list[str]:
+    """Places where a source reaches for the trainer's data module, or switches the trainer's stage by hand."""
+    found = re.findall(r"trainer\.datamodule|[\"']datamodule[\"']|trainer\.(?:training|validating|testing) =", source)
+    return list(map(str, found))
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] in ("tasks", "callbacks")], ids=str)
+def test_data_reach_tasks_and_callbacks_by_handover_alone(path: Path) -> None:
+    assert hidden_links((ROOT / path).read_text()) == []
+
+
+def test_hidden_links_are_seen() -> None:
+    source = 'a = trainer.datamodule\nself.trainer.validating = True\ngetattr(trainer, "datamodule", None)'
+    assert len(hidden_links(source)) == 3
+    assert hidden_links("if trainer.training: import datamodules.batch") == []
 
 
 @pytest.mark.parametrize("word", TASKS)

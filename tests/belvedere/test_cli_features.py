@@ -41,7 +41,7 @@ def test_a_trained_network_gives_vectors_and_classifiers(belvedere: Command, aes
     assert {row["professional"] for row in names} == {"0", "1"}
     scores = table(folder / "classifiers.csv")
     assert [row["vector"] for row in scores] == ["-", *["fc6"] * 5, *["fc7"] * 5, *["pooled"] * 5]
-    assert all(0 <= float(row["auc"]) <= 1 for row in scores)
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in scores)
     assert {name: np.load(folder / f"{name}.npy").shape for name in ("fc6", "fc7", "pooled")} == {
         "fc6": (30, 8), "fc7": (30, 8), "pooled": (30, 256)
     }  # fmt: skip
