@@ -76,7 +76,6 @@ class AvalanchesTask(SegmentationTask):
 
     network: nn.Sequential
     classes = ("avalanche",)
-    network: nn.Sequential
 
     def __init__(
         self,
