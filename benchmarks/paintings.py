@@ -25,7 +25,7 @@ from benchmarks.avalanches import Callbacks, belvedere, rows, table, train
 from datamodules.colorization import ColorizationDataModule
 from datamodules.decoded.letterboxed import tree_names
 from datamodules.read.pictures import read_picture
-from datamodules.read.tables import read_works
+from datamodules.read.works import read_works
 from datamodules.samples.colorization import draw_colorization
 from datamodules.samples.draw import write_table
 from drawing.pictures import Picture, panel, scaled

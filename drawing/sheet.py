@@ -1,19 +1,17 @@
 """Draws contact sheets of ranked images: a self-contained HTML page, and one image."""
 
-import base64
 import math
 from collections.abc import Iterable, Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from drawing.page import template
 from drawing.pictures import Picture, font_of, scaled, shortened
 
-TEMPLATES = Path(__file__).with_name("templates")
 CELL = 200  # pixels of the longer side of an image on the sheet
 GAP, HEADING, CAPTION = 12, 44, 66  # pixels between images, above all of them, and below each row
 QUALITY = 85  # of JPEGs
@@ -59,12 +57,7 @@ def write_page(
         sections: Headings, each with the images below it.
         notes: Paragraphs at the end.
     """
-    from jinja2 import Environment, FileSystemLoader
-
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
-    page = environment.get_template("contact_sheet.html")
-    file.writelines(page.stream(title=title, sections=sections, notes=notes))
+    file.writelines(template("contact_sheet.html").stream(title=title, sections=sections, notes=notes))
 
 
 def drawn_sheet(title: str, shown: Sequence[Shown], columns: int = 8) -> Picture:

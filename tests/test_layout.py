@@ -31,9 +31,10 @@ HEAVY = {
     "xgboost",
     "pyvips",
     "sklearn",
+    "jinja2",
 }
 HEAVIER = HEAVY | {"torch", "torchvision", "lightning", "torchmetrics", "scipy"}  # for those who only start processes
-HOMES = {"albumentations": {"datamodules/read/pictures.py"},
+HOMES = {"albumentations": {"datamodules/augmentations.py"},
          "segmentation_models_pytorch": {"tasks/networks/backbones.py"},
          "timm": {"tasks/networks/backbones.py"}}  # fmt: skip
 

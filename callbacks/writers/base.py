@@ -1,5 +1,6 @@
 """The one skeleton of all prediction writers: results appear in the run folder once all of them are complete."""
 
+import csv
 import json
 import shutil
 from abc import ABC, abstractmethod
@@ -177,6 +178,12 @@ def _place(part: Path) -> str:
         path.replace(earlier)
     part.rmdir()
     return "".join(f"\n  {part.parent / path.name}" for path in reversed(written))
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a CSV table; names keep their bytes, whatever their encoding."""
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
 
 
 def skipped(problems: Sequence[str]) -> str:

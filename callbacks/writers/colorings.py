@@ -1,6 +1,5 @@
 """Writes colorized images at their own size, and how far they are from the originals."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from callbacks.writers.base import Finished, Format, Row, Writer
+from callbacks.writers.base import Finished, Format, Row, Writer, write_table
 from drawing.pictures import Picture, panel, save_picture, scaled
 from ops.color import luminance_and_chroma
 from ops.color_quality import picture_scores
@@ -120,8 +119,7 @@ class Scores(Format[Colorized]):
         return [[image.name, *(image.scores.get(column, "") for column in SCORES), image.problem]]
 
     def finish(self, rows: Sequence[Row], folder: Path) -> str:
-        with (folder / "figures.csv").open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        write_table(folder / "figures.csv", COLUMNS, rows)
         return ""
 
 

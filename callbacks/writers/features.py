@@ -1,6 +1,5 @@
 """Writes images as vectors: one array per kind of vector, and a table that names their rows."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from callbacks.writers.base import Finished, Format, Row, Writer
+from callbacks.writers.base import Finished, Format, Row, Writer, write_table
 from tasks.base import Batch
 
 COLUMNS = ("name", "split", "professional")
@@ -94,14 +93,13 @@ class Vectors(Format[Described]):
             places[process].append(place)
         for name in sorted({path.stem for path in folder.iterdir()}):
             merged: NDArray[Any] | None = None
-            for process, its in places.items():
+            for process, mine in places.items():
                 share = folder / f"{name}.{process}"
-                vectors = np.memmap(share, NUMBERS, mode="r").reshape(len(its), -1)
+                vectors = np.memmap(share, NUMBERS, mode="r").reshape(len(mine), -1)
                 if merged is None:
                     shape = (len(rows), vectors.shape[1])
                     merged = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=NUMBERS, shape=shape)
-                merged[its] = vectors
+                merged[mine] = vectors
                 share.unlink()
-        with (folder / "names.csv").open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *(row[2] for row in rows)])
+        write_table(folder / "names.csv", COLUMNS, [row[2] for row in rows])
         return ""

@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 
-from callbacks.writers.base import Format, Row
+from callbacks.writers.base import Row
 from callbacks.writers.segmentation import MaskFiles
-from callbacks.writers.stitch import Stitched, StitchingWriter
+from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter
 from drawing.pictures import Picture, color_of, labelled, save_picture, scaled, scaled_masks
 from ops.errors import ArgumentError
 from ops.polygons import Ring, intersection_over_union, polygon_mask, rings, simplified, smoothed
@@ -60,12 +60,7 @@ class OutlineWriter(StitchingWriter):
             )
         self.keep_stages = keep_stages
         stages = [Stages()] if keep_stages else []
-        super().__init__([MaskFiles(by_class=False), Outlines(tolerance, smooth, least_iou), *stages])
-
-    def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
-        super().begin(task, folder, in_memory)
-        if len(self.classes) != 1:
-            raise ArgumentError(f"OutlineWriter expected one class, got {self.classes}; use SegmentationWriter instead")
+        super().__init__([Outlines(tolerance, smooth, least_iou), MaskFiles(by_class=False), *stages])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_predict_end(trainer, pl_module)
@@ -73,8 +68,8 @@ class OutlineWriter(StitchingWriter):
             shutil.rmtree(self.part.parent / "stages", ignore_errors=True)
 
 
-class Outlines(Format[Stitched]):
-    """Writes `polygons.json` and `overlays/<stem>.jpg` of the first class.
+class Outlines(StitchedFormat):
+    """Writes `polygons.json` and `overlays/<stem>.jpg` of a task with one class.
 
     Args:
         tolerance: See `OutlineWriter`.
@@ -88,6 +83,8 @@ class Outlines(Format[Stitched]):
         self.tolerance, self.smooth, self.least_iou = tolerance, smooth, least_iou
 
     def write(self, image: Stitched, folder: Path) -> list[Row]:
+        if len(image.classes) != 1:
+            raise ArgumentError(f"Outlines are of one class: expected one, got {image.classes}; use SegmentationWriter")
         mask = image.mask(0)
         polygon, iou = fitted_polygon(mask, self.tolerance, self.smooth, self.least_iou)
         drawn = labelled(drawn_polygon(image.source, mask, polygon), image.classes, [bool(mask.any())])
@@ -116,7 +113,7 @@ class Outlines(Format[Stitched]):
         )
 
 
-class Stages(Format[Stitched]):
+class Stages(StitchedFormat):
     """Writes `stages/<stem>/<number>_<name>.png`."""
 
     folders = ("stages",)

@@ -1,6 +1,5 @@
 """Writes the scores of judged images as a table and as contact sheets with the best first."""
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from uuid import uuid4
 
-from callbacks.writers.base import Finished, Format, Row, Writer
+from callbacks.writers.base import Finished, Format, Row, Writer, write_table
 from drawing.pictures import Picture, save_picture
 from drawing.sheet import Shown, drawn_sheet, jpeg_of, write_page
 from ops.errors import ArgumentError
@@ -86,9 +85,8 @@ class ScoreTable(Format[Judged]):
         return [[image.rank, [image.name, *scores, image.problem]]]
 
     def finish(self, rows: Sequence[Row], folder: Path) -> str:
-        with (folder / "scores.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            ranked = sorted(rows, key=lambda row: row[0])  # stable: ties stay in the order of the data
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *(row[1] for row in ranked)])
+        ranked = sorted(rows, key=lambda row: row[0])  # stable: ties stay in the order of the data
+        write_table(folder / "scores.csv", COLUMNS, [row[1] for row in ranked])
         return ""
 
 

@@ -1,15 +1,13 @@
 """Writes masks, overlays and run lengths of segmented images."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from lightning.pytorch import LightningModule
 
-from callbacks.writers.base import Format, Row
+from callbacks.writers.base import Row, write_table
 from callbacks.writers.mask_files import ReducedMask, mask_file
-from callbacks.writers.stitch import Stitched, StitchingWriter, Whole
+from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter, Whole
 from drawing.pictures import Picture, labelled, overlay, save_picture
 from ops.errors import ArgumentError
 from ops.rle import encode
@@ -31,27 +29,23 @@ class SegmentationWriter(StitchingWriter):
     """
 
     def __init__(self, submission: bool = True, folders: bool = True) -> None:
-        self.submission, self.folders = submission, folders
         super().__init__([MaskFiles(folders), Overlays(), *([Submission()] if submission else [])])
 
-    def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
-        super().begin(task, folder, in_memory)
-        if not self.folders and len(self.classes) > 1:
-            raise ArgumentError(
-                f"folders is false, so masks of different classes would overwrite each other: expected one class, got "
-                f"{self.classes}. Set folders to true."
-            )
 
-
-class MaskFiles(Format[Stitched]):
+class MaskFiles(StitchedFormat):
     """Writes `masks/<class>/<stem>.png`, or `masks/<stem>.png` without class folders."""
 
     folders = ("masks",)
 
-    def __init__(self, by_class: bool) -> None:
+    def __init__(self, by_class: bool = True) -> None:
         self.by_class = by_class
 
     def write(self, image: Stitched, folder: Path) -> list[Row]:
+        if not self.by_class and len(image.classes) > 1:
+            raise ArgumentError(
+                "Without class folders the masks of different classes would overwrite each other: expected one class, "
+                f"got {image.classes}. Set folders to true."
+            )
         for k, label in enumerate(image.classes):
             path = folder / "masks" / (label if self.by_class else "") / f"{Path(image.name).stem}.png"
             if isinstance(image.content, Whole):  # Pillow compresses better, but needs the whole mask
@@ -63,7 +57,7 @@ class MaskFiles(Format[Stitched]):
         return []
 
 
-class Overlays(Format[Stitched]):
+class Overlays(StitchedFormat):
     """Writes `overlays/<stem>.jpg`."""
 
     folders = ("overlays",)
@@ -73,15 +67,14 @@ class Overlays(Format[Stitched]):
         return []
 
 
-class Submission(Format[Stitched]):
+class Submission(StitchedFormat):
     """Writes `submission.csv`."""
 
     def write(self, image: Stitched, folder: Path) -> Iterator[Row]:
         yield from runs(image)
 
     def finish(self, rows: Sequence[Row], folder: Path) -> str:
-        with (folder / "submission.csv").open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        write_table(folder / "submission.csv", COLUMNS, rows)
         return ""
 
 

@@ -18,16 +18,11 @@ from drawing.pictures import Masks, Picture
 from ops.regions import LargeRegions
 from ops.windows import Blend, resized_maps, window_grid
 from tasks.base import Batch
+from tasks.decision import Decision
 
 BAND = 1 << 19  # pixels decided at once
 Mask = NDArray[np.bool_]  # (H, W)
 Maps = NDArray[np.float32]  # (K, H, W)
-
-
-def decision_of(task: Any) -> Any:
-    """Returns what turns a task's probabilities into masks, by `marked`, `least_areas` and `cleaned`."""
-    decision = getattr(task, "decision", task)
-    return decision if hasattr(decision, "least_areas") else task
 
 
 class Whole:
@@ -54,7 +49,7 @@ class Canvas:
     temporary file, one bit per pixel and class.
 
     Args:
-        decision: Marks pixels and gives minimum areas, see `tasks.decision.Decision`.
+        decision: The task's thresholds and minimum areas.
         size: Height and width of the masks.
         window: Height and width of the windows, in pixels of the masks.
         overlap: Minimum share of a window that the next one overlaps.
@@ -64,7 +59,7 @@ class Canvas:
 
     def __init__(
         self,
-        decision: Any,
+        decision: Decision,
         size: tuple[int, int],
         window: tuple[int, int],
         overlap: float,
@@ -188,6 +183,10 @@ class Stitched(Finished):
         return replace(self, content=Whole(self.masks, self.probability))
 
 
+class StitchedFormat(Format[Stitched]):
+    """An output format of segmented images; derive from it to add one."""
+
+
 class StitchingWriter(Writer[Stitched]):
     """Puts the predictions of a segmentation task together and hands finished images to output formats.
 
@@ -200,21 +199,22 @@ class StitchingWriter(Writer[Stitched]):
       (B, 1, H, W), outside of which nothing is marked: enlarged in memory.
 
     Args:
-        formats: The output formats.
+        formats: The output formats; a config can list any, each by its `class_path`.
     """
 
-    def __init__(self, formats: Sequence[Format[Stitched]]) -> None:
+    def __init__(self, formats: Sequence[StitchedFormat]) -> None:
         super().__init__(formats)
         self._canvas: Canvas | None = None
 
     def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
-        self.decision, self.folder, self.in_memory = decision_of(task), folder, in_memory
-        self.classes: list[str] = list(getattr(task, "classes", ()))
-        if not self.classes or not hasattr(self.decision, "marked"):
+        decision = getattr(task, "decision", None)
+        if not isinstance(decision, Decision):
             raise TypeError(
-                f"{type(self).__name__} expected a segmentation task with `classes` and a `decision`, got "
-                f"{type(task).__name__}; remove the writer from the callbacks"
+                f"{type(self).__name__} expected a segmentation task with a `decision`, got {type(task).__name__}; "
+                "remove the writer from the callbacks"
             )
+        self.decision, self.folder, self.in_memory = decision, folder, in_memory
+        self.classes: list[str] = list(task.classes)  # type: ignore[arg-type]  # untyped in LightningModule
 
     def images(self, outputs: Any, batch: Batch) -> Iterator[Stitched]:
         contents = self._enlarged if "level" in batch else self._blended

@@ -27,7 +27,7 @@ from datamodules.describe.study import (
     without_masks,
 )
 from datamodules.read.pictures import channels_first
-from datamodules.read.tables import Work
+from datamodules.read.works import Work
 from ops.color import in_gamut, lab_to_rgb, rgb_to_lab
 from ops.color_quality import colorfulness
 from ops.coloring import has_colors

@@ -75,36 +75,29 @@ def _shots(rng: np.random.Generator, pictures: int, side: int) -> list[tuple[Ima
 
 
 def draw_aesthetics(root: Path, pictures: int = 80, size: int = 160, seed: int = 0) -> Path:
-    """Draws a sample in both layouts of the aesthetics data module.
+    """Draws a sample in both layouts of the aesthetics data module; see `draw.draw_once`.
 
-    The folder itself has AVA's layout: `AVA.txt`, `tags.txt`, `images/<id>.jpg`, and a fifth of the ids in
+    The folder itself has AVA's layout: `AVA.txt`, `tags.txt`, `images/<id>.jpg`, and every fifth id, by rank, in
     `aesthetics_image_lists/generic_test.jpgl`. `stars/` holds half as many images and a table of one to five stars,
-    `labels.csv`. `album/` holds twelve images to predict, in two folders with the same file names.
-
-    Args:
-        root: Folder of the sample: missing, empty, or drawn before with the same arguments.
-        pictures: Number of images with AVA votes.
-        size: Longer side of all images in pixels.
-        seed: The same seed gives the same bytes.
-
-    Raises:
-        UserError: `root` has other content, or there are too few images or pixels.
+    `labels.csv`. `album/` holds twelve images to predict, in two folders with the same file names. `size` is the longer
+    side of all images in pixels.
     """
     draw.check_at_least(pictures=(pictures, 10), size=(size, 64))
 
     def fill(folder: Path) -> None:
-        rng, lines, rows = np.random.default_rng(seed), [], []
+        rng, lines, rows, ranked = np.random.default_rng(seed), [], [], []
         names = rng.choice(np.arange(1000, 960_000), pictures, replace=False).tolist()
-        for number, (image, subject, place) in enumerate(_shots(rng, pictures, size), start=1):
-            draw.write_picture(folder / "images" / f"{names[number - 1]}.jpg", image)
+        shots = zip(names, _shots(rng, pictures, size), strict=True)
+        for number, (name, (image, subject, place)) in enumerate(shots, start=1):
+            draw.write_picture(folder / "images" / f"{name}.jpg", image)
             votes, tags = votes_on(rng, place, 10, int(rng.integers(80, 350))), TAGS[subject] if number % 4 else (0, 0)
-            lines.append((number, names[number - 1], *votes, *tags, rng.integers(1, 1398)))
+            ranked.append((place, name))
+            lines.append((number, name, *votes, *tags, rng.integers(1, 1398)))
         (folder / "AVA.txt").write_text("".join(f"{' '.join(map(str, line))}\n" for line in lines))
         (folder / "tags.txt").write_text("".join(f"{number} {tag}\n" for number, tag in TAG_NAMES.items()))
         test = folder / "aesthetics_image_lists" / "generic_test.jpgl"
         test.parent.mkdir()
-        chosen = sorted(rng.choice(names, pictures // 5, replace=False).tolist())
-        test.write_text("".join(f"{name}\n" for name in chosen))
+        test.write_text("".join(f"{name}\n" for name in sorted(name for _, name in sorted(ranked)[::5])))
         for number, (image, subject, place) in enumerate(_shots(rng, pictures // 2, size), start=1):
             name = f"{subject}_{number:03d}.{'jpg' if number % 4 else 'png'}"
             draw.write_picture(folder / "stars" / "images" / name, image)

@@ -92,19 +92,11 @@ def outlined(image: Image, mask: Image) -> Image:
 
 
 def draw_avalanches(root: Path, pictures: int = 12, size: Size = (160, 240), seed: int = 0) -> Path:
-    """Draws a sample in the layout of the avalanches data module.
+    """Draws a sample in the layout of the avalanches data module; see `draw.draw_once`.
 
     `images/`, `masks/` and `references/` (the outline in red) hold JPEG files with the same names, so masks have grays.
-    `conditions.csv` calls half of the images sunny; `boxes.csv` has a box for every other image.
-
-    Args:
-        root: Folder of the sample: missing, empty, or drawn before with the same arguments.
-        pictures: Number of images.
-        size: Height and width in pixels.
-        seed: The same seed gives the same bytes.
-
-    Raises:
-        UserError: `root` has other content, or there are too few images or pixels.
+    `conditions.csv` calls half of the images sunny; `boxes.csv` has a box for every other image. `size` is the height
+    and width of the images.
     """
     draw.check_at_least(pictures=(pictures, 1), size=(min(size), 64))
 

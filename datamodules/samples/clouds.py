@@ -88,20 +88,11 @@ def cloud_picture(
 
 
 def draw_clouds(root: Path, pictures: int = 48, test_pictures: int = 6, size: Size = (280, 420), seed: int = 0) -> Path:
-    """Draws a sample in the layout of Kaggle's "Understanding Clouds from Satellite Images".
+    """Draws a sample in the layout of Kaggle's "Understanding Clouds from Satellite Images"; see `draw.draw_once`.
 
-    `train.csv` has four rows for each image in `train_images/`, half of them with a mask; `sample_submission.csv` has
-    four for each in `test_images/`. A black gap between two orbits crosses a third of the images.
-
-    Args:
-        root: Folder of the sample: missing, empty, or drawn before with the same arguments.
-        pictures: Number of images with masks.
-        test_pictures: Number of images without masks.
-        size: Height and width in pixels.
-        seed: The same seed gives the same bytes.
-
-    Raises:
-        UserError: `root` has other content, or there are too few images or pixels.
+    `train.csv` has four rows for each of the `pictures` in `train_images/`, half of them with a mask;
+    `sample_submission.csv` has four for each of the `test_pictures` in `test_images/`. `size` is the height and width
+    of all images. The black gap between two orbits crosses a third of them.
     """
     draw.check_at_least(pictures=(pictures, 1), test_pictures=(test_pictures, 0), size=(min(size), 64))
 

@@ -28,6 +28,7 @@ class _Easel:
         self.canvas: Field = np.zeros((*size, 3), np.float32)
 
     def noise(self, grain: float) -> Field:
+        """Returns noise (H, W); the grain is a share of the height."""
         return draw.noise(self.rng, self.size, grain * self.size[0], octaves=2)
 
     def paint(self, cover: Share, dark: str, light: str, share: NDArray[np.floating]) -> None:
@@ -48,7 +49,7 @@ class _Easel:
 
 
 def _subject(rng: np.random.Generator, size: Size, subject: str) -> Field:
-    """Returns a picture (H, W, 3) of one of `SUBJECTS`."""
+    """Returns an image (H, W, 3) of one of `SUBJECTS`."""
     easel = _Easel(rng, size)
     y, x, width, edge = easel.y, easel.x, easel.width, float(rng.uniform(0.4, 0.55))
     texture = 0.5 + 0.15 * easel.noise(0.1)
@@ -130,19 +131,11 @@ def _shape(rng: np.random.Generator, side: int) -> Size:
 
 
 def draw_colorization(root: Path, pictures: int = 60, size: int = 240, seed: int = 0) -> Path:
-    """Draws a sample in the layout of the colorization data module.
+    """Draws a sample in the layout of the colorization data module; see `draw.draw_once`.
 
     `images/<artist>/` holds PNG and JPEG files of many shapes, `metadata.csv` their artists, titles and years; there
     are three to ten artists, each with their own brush and palette. `photographs/<year>/` holds six gray images.
-
-    Args:
-        root: Folder of the sample: missing, empty, or drawn before with the same arguments.
-        pictures: Number of paintings.
-        size: Longest side of all images in pixels.
-        seed: The same seed gives the same bytes.
-
-    Raises:
-        UserError: `root` has other content, or there are too few images or pixels.
+    `size` is the longest side of all images in pixels.
     """
     draw.check_at_least(pictures=(pictures, 3), size=(size, 80))
     artists = max(3, min(len(NAMES), pictures // 6))

@@ -86,6 +86,9 @@ def check_at_least(**arguments: tuple[int, int]) -> None:
 def draw_once(root: Path, fill: Callable[[Path], None], **arguments: str | int | Size) -> Path:
     """Fills a folder with a sample, unless it already holds the same one.
 
+    Every `draw_<task>` ends here. The same arguments, the seed among them, give the same bytes; counts and sizes below
+    their minimums raise an ArgumentError, see `check_at_least`.
+
     Args:
         root: Folder of the sample: missing, empty, or drawn before with the same arguments.
         fill: Writes the sample into the folder it gets, which is renamed to `root` at the end.

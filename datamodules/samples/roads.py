@@ -38,21 +38,24 @@ def _line(rng: np.random.Generator, size: Size, angle: float, width: float) -> I
 
 def _scatter(rng: np.random.Generator, canvas: Field, taken: NDArray[np.bool_], angle: float) -> None:
     """Draws houses and trees with shadows, none of them where `taken` (H, W) is true."""
-    size, free = taken.shape, ~taken
+    free = ~taken
     for _ in range(round(rng.uniform(1, 3) * taken.size / (15 * UNIT) ** 2)):
-        tree, middle, shape = rng.uniform() < 0.5, rng.uniform(0, size[::-1]), np.zeros(size, np.uint8)
+        tree, middle = rng.uniform() < 0.5, rng.uniform(0, taken.shape)
         sides = np.repeat(rng.uniform(3, 6), 2) if tree else rng.uniform(4, 12, 2)
+        top, left = (max(0, round(place - 12 * UNIT)) for place in middle)
+        near = slice(top, top + round(24 * UNIT)), slice(left, left + round(24 * UNIT))
+        shape, (y, x) = np.zeros(free[near].shape, np.uint8), middle - (top, left)
         if tree:
-            cv2.circle(shape, np.int32(middle), round(sides[0] * UNIT / 2), 1, cv2.FILLED)
+            cv2.circle(shape, (round(x), round(y)), round(sides[0] * UNIT / 2), 1, cv2.FILLED)
         else:
-            corners = cv2.boxPoints((tuple(middle), tuple(sides * UNIT), math.degrees(angle)))
+            corners = cv2.boxPoints(((x, y), tuple(sides * UNIT), math.degrees(angle)))
             cv2.fillConvexPoly(shape, np.int32(corners), 1)
-        if shape[~free].any():
+        if shape[~free[near]].any():
             continue
         color = draw.rgb(str(rng.choice(TREES if tree else ROOFS))) * np.float32(rng.uniform(0.85, 1.15))
-        draw.lay(canvas, 0.5 * np.roll(shape, (4, 4), (0, 1)) * free, np.zeros(3, np.float32))
-        draw.lay(canvas, shape, color)
-        free &= shape == 0
+        draw.lay(canvas[near], 0.5 * np.roll(shape, (4, 4), (0, 1)) * free[near], np.zeros(3, np.float32))
+        draw.lay(canvas[near], shape, color)
+        free[near] &= shape == 0
 
 
 def road_tile(rng: np.random.Generator, size: Size, roads: int) -> tuple[Image, Image]:
@@ -77,7 +80,7 @@ def road_tile(rng: np.random.Generator, size: Size, roads: int) -> tuple[Image, 
         taken |= cover > 0
     for index in range(roads):
         cover = _line(rng, size, angle + index * math.pi / 2 + rng.normal(0, 0.15), rng.uniform(5, 9) * UNIT)
-        gray = np.float32(rng.choice([rng.uniform(0.27, 0.38), rng.uniform(0.5, 0.64)]) * rng.uniform(0.9, 1.1, 3))
+        gray = np.float32(rng.choice([rng.uniform(0.27, 0.38), rng.uniform(0.5, 0.64)]) * rng.uniform(0.94, 1.06, 3))
         draw.lay(canvas, cover / 255, gray * (1 + 0.03 * draw.noise(rng, size, 3 * UNIT)[..., None]))
         mask = np.maximum(mask, cover)
     _scatter(rng, canvas, taken | (mask > 0), angle)
@@ -86,19 +89,10 @@ def road_tile(rng: np.random.Generator, size: Size, roads: int) -> tuple[Image, 
 
 
 def draw_roads(root: Path, tiles: int = 64, size: int = 256, seed: int = 0) -> Path:
-    """Draws a sample in the layout of the roads data module.
+    """Draws a sample in the layout of the roads data module; see `draw.draw_once`.
 
-    `images/` and `masks/` hold PNG files with the same names; `categories.csv` calls half of the tiles `road` and the
-    others `no_road`. `pictures/town.png` is a larger image to predict, 2.4 x 3.2 tiles.
-
-    Args:
-        root: Folder of the sample: missing, empty, or drawn before with the same arguments.
-        tiles: Number of tiles with masks.
-        size: Height and width of a tile in pixels.
-        seed: The same seed gives the same bytes.
-
-    Raises:
-        UserError: `root` has other content, or there are too few tiles or pixels.
+    `images/` and `masks/` hold PNG files with the same names, square `tiles` of `size` pixels a side; `categories.csv`
+    calls half of them `road` and the others `no_road`. `pictures/town.png` is an image to predict, 2.4 x 3.2 tiles.
     """
     draw.check_at_least(tiles=(tiles, 2), size=(size, 64))
 

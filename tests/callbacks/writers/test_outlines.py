@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 from torchmetrics import Metric
 
 from callbacks.writers.memory import Collector
@@ -16,6 +15,7 @@ from callbacks.writers.stitch import Stitched, Whole
 from ops.polygons import intersection_over_union, polygon_mask
 from ops.pyramids import pyramid
 from tasks.base import Batch, ImageTask
+from tasks.decision import Decision
 from tasks.metrics.meter import Step
 from tests.callbacks.writers.shared import Batches, contents, predict, predict_in_processes, read_mask
 from tests.callbacks.writers.test_stitch import by_interpolation
@@ -27,10 +27,13 @@ FILES = [f"{Path(name).stem}.png" for name in NAMES]
 
 
 class Bright(ImageTask):
-    """Says of a picture that it is as probable as it is bright, and marks what is likely."""
+    """Finds an image as probable as it is bright, and marks what is likely."""
 
     classes = ("avalanche",)
-    cleaned = staticmethod(np.asarray)
+
+    def __init__(self) -> None:
+        super().__init__(lambda p: torch.optim.SGD(p, 1.0))
+        self.decision = Decision(1, threshold=0.6)
 
     def build_metrics(self) -> dict[str, Metric]:
         return {}
@@ -40,11 +43,8 @@ class Bright(ImageTask):
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         grey = batch["image"][:, :1]
-        stages = {"probability": grey, "mask": self.marked(grey), "second_input": batch["image"]}
+        stages = {"probability": grey, "mask": self.decision.marked(grey), "second_input": batch["image"]}
         return {"stages": stages, "probability": grey}
-
-    def marked(self, probability: Tensor) -> Tensor:
-        return probability >= 0.6
 
 
 class Data(Batches):
@@ -65,26 +65,22 @@ class Data(Batches):
                 **{key: torch.tensor([number]) for key, number in numbers.items()}}  # fmt: skip
 
 
-def make_task() -> Bright:
-    return Bright(lambda p: torch.optim.SGD(p, 1.0))
-
-
 def run(folder: Path, data: Data, **options: Any) -> None:
-    predict(folder, make_task(), data, OutlineWriter(**options))
+    predict(folder, Bright(), data, OutlineWriter(**options))
 
 
 def polygons(folder: Path) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads((folder / "polygons.json").read_text())["pictures"])
 
 
-def test_masks_are_as_large_as_the_pictures_and_marked_after_enlarging(tmp_path: Path) -> None:
+def test_masks_are_as_large_as_the_images_and_marked_after_enlarging(tmp_path: Path) -> None:
     data = Data()
     run(tmp_path, data)
     assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == sorted(FILES)
     for batch in data.loaders[0]:
         index = int(batch["index"])
         drawn = np.asarray(Image.open(tmp_path / "overlays" / FILES[index].replace(".png", ".jpg")))
-        assert drawn.shape[1] == SIZES[index][1], "small pictures are not enlarged"
+        assert drawn.shape[1] == SIZES[index][1], "small images are not enlarged"
         mask = read_mask(tmp_path / "masks" / FILES[index])
         likely = by_interpolation(batch["image"][0, 0].numpy(), 2 ** LEVELS[index], SIZES[index])
         assert mask.shape == SIZES[index]
@@ -153,7 +149,7 @@ def test_overlays_are_views_with_the_region_tinted_and_outlined() -> None:
     ring = np.array([[999.5, 399.5], [2999.5, 399.5], [2999.5, 799.5], [999.5, 799.5]])
     drawn = drawn_polygon(source, mask, [ring])
     assert drawn.shape == (300, 1200, 3)
-    rows, columns = np.nonzero(drawn[..., 0] > 150)  # the line, of which half may be tint or picture
+    rows, columns = np.nonzero(drawn[..., 0] > 150)  # the line, of which half may be tint or image
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == pytest.approx((100, 200, 250, 750), abs=1.5)
     assert (drawn[:95] == 100).all()
     np.testing.assert_array_equal(drawn[150, 500], np.rint(0.7 * 100 + 0.3 * np.array([230, 159, 0])))
@@ -176,7 +172,7 @@ def test_the_message_sums_up_the_polygons(tmp_path: Path, caplog: pytest.LogCapt
 
 def test_two_processes_write_what_one_does(tmp_path: Path) -> None:
     run(tmp_path / "one", Data(), keep_stages=True)
-    predict_in_processes(tmp_path / "two", make_task(), Data(), lambda: OutlineWriter(keep_stages=True))
+    predict_in_processes(tmp_path / "two", Bright(), Data(), lambda: OutlineWriter(keep_stages=True))
     assert len(contents(tmp_path / "one")) == 1 + 5 * (1 + 1 + 3)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
@@ -207,7 +203,7 @@ def test_geojson_painted_again_is_the_mask() -> None:
 def test_in_memory_are_the_masks_that_are_written(tmp_path: Path) -> None:
     data, collector = Data(), Collector(OutlineWriter())
     run(tmp_path, data)
-    predict(tmp_path, make_task(), data, collector)
+    predict(tmp_path, Bright(), data, collector)
     for name, file, image in zip(NAMES, FILES, collector.images, strict=True):
         assert image.name == name
         np.testing.assert_array_equal(image.masks[0], read_mask(tmp_path / "masks" / file))
@@ -232,5 +228,5 @@ def test_wrong_arguments_are_rejected(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ValueError, match=r"predicts no stages; set keep_stages to false"):
         run(tmp_path, Data(), keep_stages=True)
     monkeypatch.setattr(Bright, "classes", ("a", "b"))
-    with pytest.raises(ValueError, match=r"expected one class, got .*'a', 'b'"):
+    with pytest.raises(ValueError, match=r"expected one, got .*'a', 'b'"):
         run(tmp_path, Data())

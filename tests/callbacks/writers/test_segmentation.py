@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Callback
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -127,7 +129,17 @@ def test_two_processes_write_what_one_does(data: Data, written: Path, tmp_path: 
     assert contents(tmp_path) == contents(written)
 
 
+def test_a_config_combines_formats(written: Path, data: Data, tmp_path: Path) -> None:
+    parser = ArgumentParser()
+    parser.add_argument("--writer", type=Callback)
+    formats = [{"class_path": f"callbacks.writers.segmentation.{name}"} for name in ("Submission", "MaskFiles")]
+    writer = {"class_path": "callbacks.writers.stitch.StitchingWriter", "init_args": {"formats": formats}}
+    predict(tmp_path, make_task(), data, parser.instantiate_classes(parser.parse_object({"writer": writer})).writer)
+    expected = {path: value for path, value in contents(written).items() if path.parts[0] != "overlays"}
+    assert contents(tmp_path) == expected
+
+
 def test_masks_of_several_classes_need_folders(data: Data, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="folders is false"):
+    with pytest.raises(ValueError, match=r"expected one class, got .*Set folders to true"):
         predict(tmp_path / "run", make_task(), data, SegmentationWriter(folders=False))
     assert not (tmp_path / "run").exists()

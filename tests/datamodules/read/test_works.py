@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.read.tables import Work, draw_by_group, groups, read_works
+from datamodules.read.works import Work, draw_by_group, groups, read_works
 from ops.errors import DataError
+from tests.datamodules.helpers import assert_problems, problems_of
 
 SHARES = {"val": 0.1, "test": 0.2}
 
@@ -33,15 +34,13 @@ def test_no_table_says_nothing(tmp_path: Path) -> None:
     assert read_works(tmp_path / "metadata.csv", ["1.jpg"]) == {}
 
 
-def test_wrong_rows_are_all_told(tmp_path: Path) -> None:
+def test_all_wrong_rows_are_listed(tmp_path: Path) -> None:
     table = write(tmp_path / "metadata.csv", "image,artist\na/1.jpg,A\n1.jpg,A\na/1.jpg,B\n")
-    with pytest.raises(DataError) as caught:
-        read_works(table, ["a/1.jpg"])
-    assert caught.value.problems == [
-        f"{table}, row 3: there is no picture '1.jpg' in {tmp_path / 'images'}. Give its path from there, or remove "
-        "the row.",
-        f"{table}, row 4: 'a/1.jpg' has a row already. Remove one of them.",
-    ]
+    assert_problems(
+        problems_of(lambda: read_works(table, ["a/1.jpg"])),
+        (f"{table}, row 3: ", "no image '1.jpg'", tmp_path / "images"),
+        (f"{table}, row 4: ", "'a/1.jpg' already"),
+    )
 
 
 def test_an_artist_is_missing_as_a_column(tmp_path: Path) -> None:
@@ -88,8 +87,6 @@ def test_a_share_of_nothing_is_nothing() -> None:
     assert {split: len(part) for split, part in splits.items()} == {"val": 1, "test": 0, "train": 1}
 
 
-def test_too_few_artists_are_told() -> None:
-    with pytest.raises(
-        DataError, match=r"All 9 pictures are of 2 artists, .* 3 or more were wanted, for train, val, te"
-    ):
+def test_too_few_artists_are_rejected() -> None:
+    with pytest.raises(DataError, match=r"All 9 images are by 2 artists; .* 3 or more, for train, val, test"):
         draw_by_group({str(index): str(index % 2) for index in range(9)}, SHARES, 0)
