@@ -182,6 +182,8 @@ class BelvedereCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
+        except UserError:
+            raise
         except (TypeError, ValueError) as error:
             raise ParserError(str(error)) from error
 
