@@ -113,7 +113,7 @@ def train_on_all(root: Path) -> None:
     [
         (spoil_line(lambda fields: fields[:-1]), "AVA.txt, line 2: 14 fields"),
         (spoil_line(lambda fields: [*fields[:4], "-3", *fields[5:]]), "-3"),
-        (spoil_line(lambda fields: [*fields[:2], *["0"] * 10, *fields[12:]]), "all counts are 0"),
+        (spoil_line(lambda fields: [*fields[:2], *["0"] * 10, *fields[12:]]), "has no votes"),
         (repeat, "(line 2)"),
         (train_on_all, "train.txt"),
         (lambda root: (root / "AVA.txt").unlink(), "neither AVA.txt nor labels.csv"),
