@@ -31,9 +31,9 @@ from datamodules.batch import DataFacts
 from ops.errors import ArgumentError, ParserError, UserError
 from tasks.base import ImageTask
 
-LIGHTNINGS = ("fit", "validate", "test", "predict")
-OWN = {"features": features, "describe": describe}
-COMMANDS = (*LIGHTNINGS, *OWN)
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+OWN_COMMANDS = {"features": features, "describe": describe}
+COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
 # Callbacks with options of their own, by prefix. `intervals` acts in tests, the others in training.
 OWN_CALLBACKS = {"early_stopping": EarlyStopping, "panels": Panels, "last_checkpoint": LastCheckpoint,
                  "preemption": Preemption, "intervals": Intervals}  # fmt: skip
@@ -77,9 +77,10 @@ class BelvedereCLI(LightningCLI):
     def __init__(self, command: str, arguments: list[str]) -> None:
         self.command = command
         import_classes()
-        lightnings = command in LIGHTNINGS
+        subcommands = command in TRAINER_COMMANDS
         settings = {"default_config_files": [str(SHIPPED / "defaults.yaml")], "allow_abbrev": False}
-        subcommands = {"allow_abbrev": False, "prog": "belvedere", **dict.fromkeys(LIGHTNINGS, settings)}
+        main: dict[str, Any] = {"prog": "belvedere", "allow_abbrev": False}
+        main |= {name: dict(settings) for name in TRAINER_COMMANDS}
         super().__init__(
             ImageTask,
             ImageDataModule,
@@ -89,13 +90,13 @@ class BelvedereCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=Parser,
-            parser_kwargs=subcommands if lightnings else {"prog": f"belvedere {command}", **settings},
-            run=lightnings,
-            args=[command, *arguments] if lightnings else arguments,
+            parser_kwargs=main if subcommands else {"prog": f"belvedere {command}", **settings},
+            run=subcommands,
+            args=[command, *arguments] if subcommands else arguments,
         )
-        if not lightnings:
+        if not subcommands:
             given = {name: self.config_init[name] for name in self.own_options}
-            OWN[command](self.model, self.datamodule, self.trainer, self.folder, **given)
+            OWN_COMMANDS[command](self.model, self.datamodule, self.trainer, self.folder, **given)
 
     @property
     def settings(self) -> Any:
@@ -116,9 +117,9 @@ class BelvedereCLI(LightningCLI):
         # options exist for every command, so that one config serves all; callbacks act only where they belong
         acting = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals"}}.get(self.command, set())
         parser.callback_keys[:] = [name for name in OWN_CALLBACKS if name in acting]
-        if self.command in OWN:
+        if self.command in OWN_COMMANDS:
             skip: set[str | int] = {"task", "data", "trainer", "folder"}
-            self.own_options = parser.add_function_arguments(OWN[self.command], skip=skip)
+            self.own_options = parser.add_function_arguments(OWN_COMMANDS[self.command], skip=skip)
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing. Lightning would let the checkpoint's settings win over those typed; there is no public switch.
@@ -137,7 +138,7 @@ class BelvedereCLI(LightningCLI):
         config.trainer.precision = mixed_precision(config.trainer.precision, config.trainer.accelerator)
         if self.command == "predict":
             config.return_predictions = False  # the callbacks write them, so memory use stays constant
-        if self.command in OWN:
+        if self.command in OWN_COMMANDS:
             config.trainer.callbacks = None  # the run's callbacks expect the task's predictions
 
     def _choose_folder(self) -> None:
@@ -190,7 +191,7 @@ class BelvedereCLI(LightningCLI):
         monitor = self.settings.monitor
         watched = monitor, mode_of(monitor)
         callbacks: list[Callback] = [ProgressBar()]
-        if self.command in LIGHTNINGS:
+        if self.command in TRAINER_COMMANDS:
             callbacks.append(Handover(self.datamodule, self.model))
         if self.command == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]

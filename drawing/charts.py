@@ -173,13 +173,13 @@ def _ticks(index: "pd.Index[Any]") -> tuple[list[float], list[str]]:
     return list(range(len(index))), [f"{label:.3g}" if isinstance(label, float) else str(label) for label in index]
 
 
-def plain(axes: "Axes", title: str) -> None:
-    """Gives a plot its title and the plain style of all charts."""
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+def plain(axes: "Axes", title: str, size: int = 11) -> None:
+    """Gives a plot its title, in letters of `size` points, and the plain style of all charts."""
+    axes.set_title(title, loc="left", fontsize=size, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=9)
+    axes.tick_params(labelsize=min(9, size - 1))
 
 
 def hex_color(index: int) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from drawing.pictures import Picture, color_of, font_of, scaled, shortened
+from drawing.charts import STAGES, hex_color, new_figure, plain
+from drawing.pictures import Picture, font_of, scaled, shortened
 from ops.atomic import replacing
 from studies.notes import read_record, read_states, read_table
 from studies.plan import Run, Study, cells_of
@@ -96,7 +97,7 @@ def drawn_panel(study: Study, folder: Path) -> "Figure | None":
     width = min(WIDTH / len(names), WIDEST)
     shown = [[_read(images[name], round(width * DENSITY)) for name in names] for images in found.values()]
     aspect = max(image.shape[0] / image.shape[1] for row in shown for image in row)
-    figure = new_figure(1.6 + width * len(names), 0.4 + (width * aspect + 0.05) * len(shown))
+    figure = new_figure(1.6 + width * len(names), 0.4 + (width * aspect + 0.05) * len(shown), pad=0.06)
     grid = figure.subplots(len(shown), len(names), squeeze=False)
     for labels, row, line in zip(found, shown, grid, strict=True):
         for axes, image in zip(line, row, strict=True):
@@ -130,8 +131,6 @@ def save_figure(figure: "Figure", path: Path) -> None:
                 figure.savefig(temporary, metadata=metadata)
 
 
-# The colors of drawing/charts.py.
-STAGES = (("train", "training", "#0072B2"), ("val", "validation", "#D55E00"))
 COLUMNS, MOST_COLUMNS = 4, 6  # plots side by side: by default, and at most if the last axis determines them
 
 
@@ -153,12 +152,12 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
     if len(study.axes) == 1 or not 1 < columns <= MOST_COLUMNS:
         columns = min(COLUMNS, len(cells))
     lines = math.ceil(len(cells) / columns)
-    figure = new_figure(max(6.0, 2.7 * columns), 1.0 + 1.9 * lines)
+    figure = new_figure(max(6.0, 2.7 * columns), 1.0 + 1.9 * lines, pad=0.06)
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(cells) :]:
         axes.set_axis_off()
     for axes, (labels, runs) in zip(grid.flat, cells.items(), strict=False):
-        plain(axes, named(labels, 19, 320))
+        plain(axes, named(labels, 19, 320), size=9)
         known = [run for run in runs if any(curves[run.folder].values())]
         if not known:
             axes.text(0.5, 0.5, _missing(runs, states, "no epoch yet"), transform=axes.transAxes, ha="center",
@@ -209,12 +208,12 @@ def drawn_bars(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | No
             bars.append((name, labels[0], _missing(runs, states, "not tested yet"), mine))
         bars += [(f"{name} ({letter})" if lettered else name, labels[0], "unknown", group)
                  for letter, group in mine.groupby("definition", sort=False)]  # fmt: skip
-    figure = new_figure(10, 1.0 + 0.3 * len(bars))
+    figure = new_figure(10, 1.0 + 0.3 * len(bars), pad=0.06)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     first = next(iter(study.axes.values()))
-    colors = {label: "#{:02x}{:02x}{:02x}".format(*color_of(k)) for k, label in enumerate(first)}
+    colors = {label: hex_color(k) for k, label in enumerate(first)}
     for axes, column, title in ((left, headline, study.columns[0].title), (right, "best_epoch", "best epoch")):
-        plain(axes, title)
+        plain(axes, title, size=9)
         axes.grid(axis="x", color="0.92")
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color="0.2", linewidth=0.8)
@@ -245,14 +244,6 @@ def read_curves(path: Path, curve: str) -> dict[str, dict[int, float]]:
             if text and math.isfinite(float(text)):
                 values[int(row["epoch"])] = float(text)
     return found
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """Returns an empty figure of this size in inches, without pyplot's global state."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    return Figure(figsize=(width, height), dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06))
 
 
 def _draw_seeds(axes: "Axes", seeds: Sequence[Mapping[int, float]], label: str, color: str) -> None:
@@ -310,12 +301,3 @@ def named(labels: Sequence[str], size: int, width: float) -> str:
         shown[place] = shortened(labels[place], font, room / (len(labels) - count))
         room -= font.getlength(shown[place])
     return " · ".join(shown.values())
-
-
-def plain(axes: "Axes", title: str) -> None:
-    """Gives axes a left-aligned title and a plain style."""
-    axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="0.92")
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8)

@@ -116,11 +116,11 @@ def test_curves_reject_a_history_without_values(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_study_draws_the_heights_and_is_readable(count: int, tmp_path: Path, figures: list[Figure]) -> None:
-    bins = pd.IntervalIndex.from_breaks(np.linspace(0, 1, 21), name="share of the picture")
+    bins = pd.IntervalIndex.from_breaks(np.linspace(0, 1, 21), name="share of the image")
     bars_of = {
-        "Pictures of a class": pd.Series([4, 1, 3, 2], pd.Index(CLASSES, name="class"), name="pictures"),
+        "Images of a class": pd.Series([4, 1, 3, 2], pd.Index(CLASSES, name="class"), name="images"),
         "Mask size": pd.Series(range(20), bins, name="masks"),
-        "Black": pd.Series([0.5, 0.25], pd.Index(["a rather long label"] * 2, name="share"), name="pictures"),
+        "Black": pd.Series([0.5, 0.25], pd.Index(["a rather long label"] * 2, name="share"), name="images"),
         "Many": pd.Series(range(40), pd.Index(np.linspace(0, 3, 40), name="ratio"), name="masks"),
     }
     example = ("a_very_long_file_name_" * 9 + ".jpeg", GREY, np.ones((4, 40, 60), bool))
@@ -134,8 +134,8 @@ def test_study_draws_the_heights_and_is_readable(count: int, tmp_path: Path, fig
     assert [label.get_text() for label in bars[1].get_xticklabels()] == [f"{k / 10:.3g}" for k in range(11)]
     assert bars[1].get_xticks().tolist() == [2 * k - 0.5 for k in range(11)]
     assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in bars[:2]] == [
-        ("class", "pictures"),
-        ("share of the picture", "masks"),
+        ("class", "images"),
+        ("share of the image", "masks"),
     ]
     assert len(examples) == count
     assert all(axes.get_title().startswith("a_very_long") for axes in examples)

@@ -26,12 +26,12 @@ def make_image(number: int) -> NDArray[np.uint8]:
     height, width = SIZES[number]
     y, x = np.mgrid[:height, :width] / max(height, width, 1)
     waves = [np.sin(4 * x + number), np.cos(5 * y - number), np.sin(3 * (x + y))]
-    picture = (128 + 100 * np.stack(waves, axis=2)).astype(np.uint8)
-    return np.repeat(picture[..., :1], 3, axis=2) if NAMES[number] == "grey.tif" else picture
+    image = (128 + 100 * np.stack(waves, axis=2)).astype(np.uint8)
+    return np.repeat(image[..., :1], 3, axis=2) if NAMES[number] == "grey.tif" else image
 
 
 class OwnColors(LightningModule):
-    """Gives the colours back that a picture had, with more chroma than sRGB has.
+    """Returns the colors that an image had, with more chroma than sRGB has.
 
     Args:
         more: What chroma is multiplied by.
@@ -78,9 +78,9 @@ def table(folder: Path) -> dict[str, dict[str, str]]:
         return {row["name"]: row for row in csv.DictReader(file)}
 
 
-def lightness(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
+def lightness(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """CIE L by hand, in double precision."""
-    linear = np.where(picture > 10, ((picture / 255 + 0.055) / 1.055) ** 2.4, picture / 255 / 12.92)
+    linear = np.where(image > 10, ((image / 255 + 0.055) / 1.055) ** 2.4, image / 255 / 12.92)
     y = linear @ [0.212671, 0.715160, 0.072169]
     return np.asarray(116 * np.where(y > 0.008856, np.cbrt(y), 7.787 * y + 16 / 116) - 16)
 
@@ -93,7 +93,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("guided", [True, False])
-def test_pictures_have_their_own_size_and_luminance(guided: bool, tmp_path: Path) -> None:
+def test_images_have_their_own_size_and_luminance(guided: bool, tmp_path: Path) -> None:
     data = Data()
     run(tmp_path, data, more=4, guided=guided)
     for name, source in zip(NAMES, data.sources, strict=True):
@@ -113,7 +113,7 @@ def test_paths_are_kept_so_that_equal_stems_do_not_meet(written: Path) -> None:
         ]
 
 
-def test_figures_are_those_of_the_pictures_that_were_written(written: Path) -> None:
+def test_figures_are_those_of_the_images_that_were_written(written: Path) -> None:
     found = table(written)
     assert list(found) == NAMES
     for name, source in zip(NAMES, Data().sources, strict=True):
@@ -122,8 +122,8 @@ def test_figures_are_those_of_the_pictures_that_were_written(written: Path) -> N
         colored = read(written / "colored" / Path(name).with_suffix(".png"))
         error = np.mean((colored.astype(float) - source) ** 2)
         assert float(found[name]["psnr"]) == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
-        for column, picture in (("colorfulness", colored), ("colorfulness_true", source)):
-            red, green, blue = np.moveaxis(picture.astype(float), 2, 0)
+        for column, image in (("colorfulness", colored), ("colorfulness_true", source)):
+            red, green, blue = np.moveaxis(image.astype(float), 2, 0)
             pairs = red - green, (red + green) / 2 - blue
             wanted = np.hypot(*(each.std() for each in pairs)) + 0.3 * np.hypot(*(each.mean() for each in pairs))
             assert float(found[name][column]) == pytest.approx(wanted, abs=1e-2)
@@ -132,13 +132,13 @@ def test_figures_are_those_of_the_pictures_that_were_written(written: Path) -> N
         assert found[name]["problem"] == ""
 
 
-def test_a_grey_picture_has_no_truth_to_be_compared_with(written: Path) -> None:
+def test_a_grey_image_has_no_truth_to_be_compared_with(written: Path) -> None:
     row = table(written)["grey.tif"]
     assert float(row["colorfulness"]) == pytest.approx(0, abs=0.05)
     assert [row[column] for column in ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness_true")] == [""] * 5
 
 
-def test_panels_show_grey_colours_and_the_original_where_it_has_colours(written: Path) -> None:
+def test_panels_show_grey_colors_and_the_original_where_it_has_colors(written: Path) -> None:
     data = Data()
     for name, cells in (("z.jpg", 3), ("grey.tif", 2)):
         source = data.sources[NAMES.index(name)]
@@ -154,7 +154,7 @@ def test_panels_show_grey_colours_and_the_original_where_it_has_colours(written:
             assert np.abs(found - wanted[cell]).mean() < 6
 
 
-def test_large_pictures_are_reduced_in_the_panel_only(tmp_path: Path) -> None:
+def test_large_images_are_reduced_in_the_panel_only(tmp_path: Path) -> None:
     data = Data()
     data.sources[5] = np.tile(data.sources[5], (1, 41, 1))
     data.loaders = [[data.batch([5])]]
@@ -163,7 +163,7 @@ def test_large_pictures_are_reduced_in_the_panel_only(tmp_path: Path) -> None:
     assert read(tmp_path / "panels" / "a.b.jpg").shape[1] < 3 * 800 + 100
 
 
-def test_pictures_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     run(tmp_path, Data())
     assert caplog.messages[-1].startswith("Images predicted: 5.\n")

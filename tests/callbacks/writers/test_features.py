@@ -19,7 +19,7 @@ def vectors_of(split: str, index: int) -> list[float]:
 
 
 def batches_of(split: str, order: list[list[int]], known: bool = True) -> list[Batch]:
-    """Batches of pictures, of whose number the vectors are made."""
+    """Batches of images whose vectors are made from their number."""
     batches = []
     for rows in order:
         batch: Batch = {"name": [f"{split}/{i}.jpg" for i in rows], "split": split, "index": torch.tensor(rows)}
@@ -48,11 +48,11 @@ def rows(folder: Path) -> list[list[str]]:
 
 
 def check(folder: Path) -> None:
-    """Both arrays are those of the pictures, row by row in the order of splits and indices."""
-    pictures = [(split, i) for split, count in SPLITS.items() for i in range(count)]
+    """Both arrays are those of the images, row by row in the order of splits and indices."""
+    images = [(split, i) for split, count in SPLITS.items() for i in range(count)]
     assert rows(folder) == [["name", "split", "professional"],
-                            *([f"{split}/{i}.jpg", split, str(i % 2)] for split, i in pictures)]  # fmt: skip
-    wanted = np.array([vectors_of(*picture) for picture in pictures])
+                            *([f"{split}/{i}.jpg", split, str(i % 2)] for split, i in images)]  # fmt: skip
+    wanted = np.array([vectors_of(*image) for image in images])
     for name, columns in (("fc7", 3), ("color_moments", 2)):
         found = np.load(folder / "vectors" / f"{name}.npy")
         assert found.dtype == np.float32

@@ -27,7 +27,7 @@ FILES = [f"{Path(name).stem}.png" for name in NAMES]
 
 
 class Bright(ImageTask):
-    """Says of a picture that it is as probable as it is bright, and marks what is likely."""
+    """Finds an image as probable as it is bright, and marks what is likely."""
 
     classes = ("avalanche",)
 
@@ -73,14 +73,14 @@ def polygons(folder: Path) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads((folder / "polygons.json").read_text())["pictures"])
 
 
-def test_masks_are_as_large_as_the_pictures_and_marked_after_enlarging(tmp_path: Path) -> None:
+def test_masks_are_as_large_as_the_images_and_marked_after_enlarging(tmp_path: Path) -> None:
     data = Data()
     run(tmp_path, data)
     assert sorted(path.name for path in (tmp_path / "masks").iterdir()) == sorted(FILES)
     for batch in data.loaders[0]:
         index = int(batch["index"])
         drawn = np.asarray(Image.open(tmp_path / "overlays" / FILES[index].replace(".png", ".jpg")))
-        assert drawn.shape[1] == SIZES[index][1], "small pictures are not enlarged"
+        assert drawn.shape[1] == SIZES[index][1], "small images are not enlarged"
         mask = read_mask(tmp_path / "masks" / FILES[index])
         likely = by_interpolation(batch["image"][0, 0].numpy(), 2 ** LEVELS[index], SIZES[index])
         assert mask.shape == SIZES[index]
@@ -149,7 +149,7 @@ def test_overlays_are_views_with_the_region_tinted_and_outlined() -> None:
     ring = np.array([[999.5, 399.5], [2999.5, 399.5], [2999.5, 799.5], [999.5, 799.5]])
     drawn = drawn_polygon(source, mask, [ring])
     assert drawn.shape == (300, 1200, 3)
-    rows, columns = np.nonzero(drawn[..., 0] > 150)  # the line, of which half may be tint or picture
+    rows, columns = np.nonzero(drawn[..., 0] > 150)  # the line, of which half may be tint or image
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == pytest.approx((100, 200, 250, 750), abs=1.5)
     assert (drawn[:95] == 100).all()
     np.testing.assert_array_equal(drawn[150, 500], np.rint(0.7 * 100 + 0.3 * np.array([230, 159, 0])))

@@ -105,7 +105,7 @@ def test_the_page_has_professional_shots_and_snapshots_in_order(written: Path) -
     assert "broken.jpg" not in text
 
 
-def test_the_sheet_shows_each_pictures_own_pixels(written: Path) -> None:
+def test_the_sheet_shows_each_images_own_pixels(written: Path) -> None:
     sheet = np.asarray(Image.open(written / "contact_sheet.png").convert("RGB")).astype(int)
     middle = sheet[44 + 100]  # across the first row of cells, none of which is as wide as high
     assert [int(middle[12 + 212 * column + 100].mean()) for column in range(5)] == pytest.approx(
@@ -124,7 +124,7 @@ def test_of_many_the_best_are_shown_and_all_are_in_the_table(tmp_path: Path) -> 
     assert Image.open(tmp_path / "contact_sheet.png").height < 320
 
 
-def test_pictures_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     run(tmp_path, Album())
     assert caplog.messages[-1].startswith("Images predicted: 5.\n")
