@@ -292,8 +292,9 @@ def _facts(data: Namespace) -> DataFacts:
     """
     parser = ArgumentParser()
     parser.add_subclass_arguments(ImageDataModule, "data")
+    config = Namespace(data=data.clone())  # type: ignore[no-untyped-call]  # jsonargparse's own
     try:
-        module: ImageDataModule = parser.instantiate_classes(Namespace({"data": data.clone()})).data
+        module: ImageDataModule = parser.instantiate_classes(config).data
     except (TypeError, ValueError) as error:
         raise ParserError(str(error)) from error
     return module.facts()
