@@ -123,7 +123,7 @@ def full_routes() -> Routes:
     return {
         "`rgb_to_lab`": partial(rgb_to_lab, torch.rand(1, 3, *FULL, generator=generator)),
         "`guided_upsample`": partial(guided_upsample, small[:, 1:], small[:, :1], luminance),
-        "`guided_upsample`, bicubic": partial(guided_upsample, small[:, 1:], small[:, :1], luminance, method="bicubic"),
+        "bicubic": partial(interpolated, small[:, 1:], small[:, :1], luminance, method="bicubic"),
         "`in_gamut`, 79% outside": partial(in_gamut, lab),
         "`lab_to_rgb`": partial(lab_to_rgb, lab),
     }
@@ -167,11 +167,16 @@ def of_the_paper(chroma: Tensor, small: Tensor, luminance: Tensor, radius: int, 
     return maps[:, :2] * luminance + maps[:, 2:]
 
 
+def interpolated(chroma: Tensor, small: Tensor, luminance: Tensor, method: str) -> Tensor:
+    """Enlarges chroma without looking at luminance."""
+    return functional.interpolate(chroma, luminance.shape[2:], mode=method)
+
+
 def enlargers() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
     """Ways from chroma, small and full luminance to full chroma."""
     ways: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-        "bilinear": partial(guided_upsample, method="bilinear"),
-        "bicubic": partial(guided_upsample, method="bicubic"),
+        "bilinear": partial(interpolated, method="bilinear"),
+        "bicubic": partial(interpolated, method="bicubic"),
     }
     for radius, epsilon in [(1, 0.001), (2, 0.01)]:
         ways[f"He and Sun's, {radius}, {epsilon}"] = partial(of_the_paper, radius=radius, epsilon=epsilon)

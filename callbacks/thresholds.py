@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from callbacks.best import BestCheckpoint
 from callbacks.handover import UsesData
+from callbacks.resuming import validation_batches
 from datamodules.batch import Batch
 from ops.atomic import replacing
 from tasks.base import ImageTask
@@ -70,7 +71,7 @@ def keep_in_best(trainer: Trainer, task: ImageTask, prefix: str) -> None:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         chosen = {name: value.cpu() for name, value in task.state_dict().items() if name.startswith(prefix)}
         checkpoint["state_dict"].update(chosen)
-        with replacing(path) as temporary:
+        with replacing(path, sync=True) as temporary:
             torch.save(checkpoint, temporary)
     trainer.strategy.barrier()
 
@@ -92,9 +93,7 @@ def fit_decision(
     """
     search = ThresholdSearch(task.classes, minimum_areas=minimum_areas).to(task.device)
     task.eval()
-    if not trainer.num_val_batches:  # the resumed training had ended already
-        trainer.fit_loop.epoch_loop.val_loop.setup_data()
-    count = int(trainer.num_val_batches[0])
+    count = validation_batches(trainer)
     for batch in tqdm(
         islice(batches, count), "Fitting thresholds", count, disable=not trainer.is_global_zero, leave=False
     ):

@@ -1,1 +1,1 @@
-"""Pure functions on arrays and tensors: no Lightning, no files."""
+"""Image operations as pure functions on arrays and tensors; no Lightning."""

@@ -1,8 +1,12 @@
-"""The colours of a small picture laid onto the full one, whose own luminance stays as it is."""
+"""Colors a full image by the chroma of a small one, and keeps the full image's luminance.
+
+Enlarged chroma is bicubic chroma plus its local slope along luminance times what bicubic luminance misses, a variant
+of He and Sun, "Fast guided filter" (arXiv:1505.00996, 2015). It works on bands of rows and is guided by the full
+luminance; kornia's `guided_blur` filters at one size only.
+"""
 
 import math
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 import torch
@@ -12,34 +16,40 @@ from torch.nn import functional
 
 from ops.color import in_gamut, joined, lab_to_rgb, luminance_and_chroma
 
+RADIUS = 2
+"""Pixels of the small image on each side of a window's center."""
+EPSILON = 0.01
+"""Variance of luminance, in its scaled unit, at which slopes are halved: flatter windows say little of them."""
 BAND = 1 << 18
-"""Pixels of the full picture at a time."""
+"""Pixels of the full image processed at once."""
+KEYS = -0.75
+"""Parameter of bicubic interpolation in torch and OpenCV."""
 GREY_LEVELS = 16
-"""How far the channels of a grey picture lie apart at most, in levels of 8 bits: noise of a scan, or of JPEG."""
+"""Largest distance between the channels of a gray image, in 8-bit levels: noise of a scan, or of JPEG."""
 COLORED_SHARE = 1e-3
-"""Share of the pixels that must be further apart in a picture that has colours."""
+"""Share of the pixels whose channels must lie further apart in a color image."""
 
 
 @torch.no_grad()
 def colored(picture: NDArray[np.uint8], chroma: Tensor, luminance: Tensor, guided: bool = True) -> NDArray[np.uint8]:
-    """The picture in colours, at its own size and with its own luminance.
+    """Colors an image at its own size and with its own luminance.
 
-    Colours that sRGB lacks lose chroma, so that L, after rounding to 8 bits, is the picture's to 0.5. Beside picture
-    and result, memory holds one band of rows.
+    Colors outside sRGB lose chroma, so that L, after rounding to 8 bits, stays within 0.5 of the image's. Beside the
+    image and the result, memory holds one band of rows.
 
     Args:
-        picture: The picture (H, W, 3), of which the luminance alone is used.
-        chroma: Scaled chroma of the same picture, made small, without padding, (2, h, w); its device is computed on.
-        luminance: Scaled luminance of the small picture, (1, h, w).
-        guided: Whether colours stop at edges of the luminance, see `ops.coloring`; otherwise they are interpolated.
+        picture: Image (H, W, 3); only its luminance is used.
+        chroma: Scaled chroma of the same image, reduced and without padding, (2, h, w); sets the device.
+        luminance: Scaled luminance of the reduced image, (1, h, w).
+        guided: Whether colors stop at edges of the luminance, see `guide`; otherwise chroma is interpolated.
 
     Returns:
         (H, W, 3).
 
     Raises:
-        ValueError: Chroma and luminance do not belong to each other.
+        ValueError: The shapes of chroma and luminance do not match.
     """
-    small = guide(chroma[None], luminance[None], epsilon=EPSILON if guided else math.inf)  # all slopes are 0 then
+    small = guide(chroma[None], luminance[None], epsilon=EPSILON if guided else math.inf)  # infinity: no slopes
     result, height = np.empty_like(picture), picture.shape[0]
     for rows in bands(height, picture.shape[1]):
         full = luminance_and_chroma(pixels(picture[rows], chroma.device))[0]
@@ -49,12 +59,12 @@ def colored(picture: NDArray[np.uint8], chroma: Tensor, luminance: Tensor, guide
 
 
 def grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The luminance of a picture (H, W, 3), as such a picture."""
+    """Returns an image (H, W, 3) without its colors: the same luminance, in three equal channels."""
     return colored(picture, torch.zeros(2, 1, 1), torch.zeros(1, 1, 1), guided=False)
 
 
 def has_colors(picture: NDArray[np.uint8]) -> bool:
-    """Whether a picture (H, W, 3) is more than grey: one pixel in a thousand suffices. A toned print has colours."""
+    """Returns whether an image (H, W, 3) is more than gray: one pixel in a thousand suffices, a toned print counts."""
     found = 0
     for rows in bands(*picture.shape[:2]):
         red, green, blue = np.moveaxis(picture[rows], 2, 0)
@@ -63,93 +73,62 @@ def has_colors(picture: NDArray[np.uint8]) -> bool:
     return bool(found > COLORED_SHARE * picture.shape[0] * picture.shape[1])
 
 
-def bands(height: int, width: int) -> Iterator[slice]:
-    """Rows of a picture, from the top, that are worked on at once."""
-    rows = max(1, BAND // width)
-    for top in range(0, height, rows):
-        yield slice(top, min(top + rows, height))
-
-
-def pixels(picture: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """A picture (H, W, 3) of 8 bits as (1, 3, H, W) float32 in [0, 1] on a device."""
-    return torch.tensor(picture, device=device).permute(2, 0, 1)[None].float() / 255
-
-
-RADIUS = 2
-"""Pixels of the small picture on each side of a window's centre."""
-EPSILON = 0.01
-"""Variance of luminance, in its scaled unit, at which slopes are halved: flatter windows say little of them."""
-BLOCK = 1 << 17
-"""Pixels of the full picture at a time."""
-KEYS = -0.75
-"""The parameter of bicubic interpolation that torch and OpenCV have."""
-Method = Literal["guided", "bicubic", "bilinear"]
-
-
 def guided_upsample(
-    chroma: Tensor,
-    luminance_small: Tensor,
-    luminance: Tensor,
-    radius: int = RADIUS,
-    epsilon: float = EPSILON,
-    method: Method = "guided",
+    chroma: Tensor, luminance_small: Tensor, luminance: Tensor, radius: int = RADIUS, epsilon: float = EPSILON
 ) -> Tensor:
-    """Chroma at the size of the full luminance, in single precision.
+    """Enlarges chroma to the size of the full luminance, in float32.
 
-    Beside input and output, memory holds bands of rows, some 10 MiB however large the picture.
+    Beside input and output, memory holds one band of rows, however large the image.
 
     Args:
         chroma: (B, 2, h, w), without padding.
-        luminance_small: Scaled luminance, in [-1, 1], of the picture that the chroma belongs to, (B, 1, h, w).
-        luminance: Scaled luminance of the full picture, (B, 1, H, W).
-        radius: See `guide`; for `guided` only, like the next.
+        luminance_small: Scaled luminance, in [-1, 1], of the image that the chroma belongs to, (B, 1, h, w).
+        luminance: Scaled luminance of the full image, (B, 1, H, W).
+        radius: See `guide`.
         epsilon: See `guide`.
-        method: Plain interpolation, `bicubic` or `bilinear`, lets colours run over edges.
 
     Returns:
         (B, 2, H, W).
 
     Raises:
-        ValueError: Shapes do not fit, the radius is below 1, epsilon is not above 0, or there is no such method.
+        ValueError: Shapes do not match, the radius is below 1 or epsilon is not above 0.
     """
-    _check(chroma, luminance_small)
+    small = guide(chroma, luminance_small, radius, epsilon)
     if luminance.ndim != 4 or luminance.shape[:2] != luminance_small.shape[:2]:
         raise ValueError(
-            f"full luminance of shape {tuple(luminance.shape)} for chroma of {tuple(chroma.shape)}; wanted "
-            "(B, 1, H, W) of the same pictures"
+            f"expected the full luminance (B, 1, H, W) of the same images, got {tuple(luminance.shape)} with chroma "
+            f"{tuple(chroma.shape)}"
         )
     height, width = luminance.shape[2:]
-    if method in ("bicubic", "bilinear"):
-        return functional.interpolate(chroma.float(), (height, width), mode=method, align_corners=False)
-    if method != "guided":
-        raise ValueError(f"method '{method}'; wanted is 'guided', 'bicubic' or 'bilinear'")
-    small = guide(chroma, luminance_small, radius, epsilon)
-    rows = max(1, BLOCK // max(1, chroma.shape[0] * width))
     result = torch.empty((chroma.shape[0], 2, height, width), dtype=torch.float32, device=chroma.device)
-    for top in range(0, height, rows):
-        part = slice(top, top + rows)
-        result[:, :, part] = guided_rows(small, luminance[:, :, part], top, height)
+    for rows in bands(height, chroma.shape[0] * width):
+        result[:, :, rows] = guided_rows(small, luminance[:, :, rows], rows.start, height)
     return result
 
 
 def guide(chroma: Tensor, luminance_small: Tensor, radius: int = RADIUS, epsilon: float = EPSILON) -> Tensor:
-    """What `guided_rows` needs of the small picture.
+    """Computes from the small image what `guided_rows` needs.
 
     Args:
         chroma: (B, 2, h, w), without padding.
-        luminance_small: Scaled luminance of the same picture, (B, 1, h, w).
-        radius: Pixels on each side of a window's centre; windows are cut off at the picture's border.
-        epsilon: Variance of luminance at which slopes are halved: the larger, the less does chroma follow luminance.
+        luminance_small: Scaled luminance of the same image, (B, 1, h, w).
+        radius: Pixels on each side of a window's center; windows are cut off at the image's border.
+        epsilon: Variance of luminance at which slopes are halved: the larger, the less chroma follows luminance.
 
     Returns:
         (B, 5, h, w): chroma, its two slopes along luminance, and luminance.
 
     Raises:
-        ValueError: Shapes do not fit, the radius is below 1 or epsilon is not above 0.
+        ValueError: Shapes do not match, the radius is below 1 or epsilon is not above 0.
     """
-    _check(chroma, luminance_small)
+    fits = chroma.ndim == 4 and chroma.shape[1] == 2
+    if not fits or luminance_small.shape != (chroma.shape[0], 1, *chroma.shape[2:]):
+        raise ValueError(
+            f"expected chroma (B, 2, h, w) and its luminance (B, 1, h, w), got {tuple(chroma.shape)} and "
+            f"{tuple(luminance_small.shape)}: crop both to the image's box"
+        )
     if radius < 1 or not epsilon > 0:
-        raise ValueError(f"radius {radius} and epsilon {epsilon}; wanted is 1 pixel or more, and more than 0")
+        raise ValueError(f"expected a radius of 1 pixel or more and epsilon above 0, got {radius} and {epsilon}")
     chroma, luminance = chroma.float(), luminance_small.float()
     means = _box_mean(torch.cat([chroma, luminance, luminance * chroma, luminance * luminance], dim=1), radius)
     chroma_mean, mean, product, square = torch.split(means, [2, 1, 2, 1], dim=1)
@@ -159,31 +138,43 @@ def guide(chroma: Tensor, luminance_small: Tensor, radius: int = RADIUS, epsilon
 
 
 def guided_rows(small: Tensor, luminance: Tensor, top: int, height: int) -> Tensor:
-    """Chroma of some rows of the full picture, for pictures that are worked through band by band.
+    """Enlarges chroma for some rows of the full image, for images that are processed band by band.
 
     Args:
-        small: What `guide` gave, (B, 5, h, w).
+        small: What `guide` returned, (B, 5, h, w).
         luminance: Scaled luminance of these rows, (B, 1, rows, W).
         top: The first of them.
-        height: All rows of the full picture, H.
+        height: Height H of the full image.
 
     Returns:
-        (B, 2, rows, W): those rows of what `guided_upsample` gives.
+        (B, 2, rows, W): these rows of what `guided_upsample` returns.
 
     Raises:
-        ValueError: The rows are not inside the picture.
+        ValueError: The rows are not inside the image.
     """
     rows, width = luminance.shape[-2:]
     if top < 0 or top + rows > height:
-        raise ValueError(f"rows {top} to {top + rows} of a picture of {height}; wanted are rows inside it")
+        raise ValueError(f"expected rows inside an image of {height}, got rows {top} to {top + rows}")
     band = _rows(small, top, rows, height)
     large = functional.interpolate(band, (rows, width), mode="bicubic", align_corners=False)
     chroma, slopes, blurred = torch.split(large, [2, 2, 1], dim=1)
     return chroma + slopes * (luminance.float() - blurred)
 
 
+def bands(height: int, width: int) -> Iterator[slice]:
+    """Yields the rows of an image that are processed at once, from the top."""
+    rows = max(1, BAND // max(1, width))
+    for top in range(0, height, rows):
+        yield slice(top, min(top + rows, height))
+
+
+def pixels(picture: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Moves an 8-bit image (H, W, 3) to a device as (1, 3, H, W) float32 in [0, 1]."""
+    return torch.tensor(picture, device=device).permute(2, 0, 1)[None].float() / 255
+
+
 def _rows(maps: Tensor, top: int, rows: int, height: int) -> Tensor:
-    """Some rows of maps enlarged along their height, bicubic; `functional.interpolate` knows no part of an output."""
+    """Enlarges maps bicubically along their height, to some rows only, unlike `functional.interpolate`."""
     places = (torch.arange(top, top + rows, device=maps.device) + 0.5) * (maps.shape[2] / height) - 0.5
     first = places.floor()
     share = (places - first)[:, None]
@@ -203,12 +194,3 @@ def _keys(distance: Tensor) -> Tensor:
 
 def _box_mean(maps: Tensor, radius: int) -> Tensor:
     return functional.avg_pool2d(maps, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
-
-
-def _check(chroma: Tensor, luminance_small: Tensor) -> None:
-    fits = chroma.ndim == 4 and chroma.shape[1] == 2
-    if not fits or luminance_small.shape != (chroma.shape[0], 1, *chroma.shape[2:]):
-        raise ValueError(
-            f"chroma of shape {tuple(chroma.shape)} and its luminance of {tuple(luminance_small.shape)}; wanted "
-            "(B, 2, h, w) and (B, 1, h, w): crop both to the picture's box"
-        )

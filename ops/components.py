@@ -1,4 +1,4 @@
-"""Principal components of windows that never lie in memory together."""
+"""Computes principal components of windows that never lie in memory together."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -6,18 +6,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Entries of an axis that differ by less than this share are equally large, whatever rounding says of them.
+# Entries of an axis that differ by less than this share count as equally large.
 TIE = 1e-6
 
 
 class Components(NamedTuple):
-    """Where windows of D values lie and along which directions they vary most; all in float64, on the CPU.
+    """Holds the principal components of windows of D values, in float64 on the CPU.
 
     Attributes:
-        mean: Of all windows (D,).
+        mean: Mean of all windows (D,).
         axes: Directions of the first components (n, D), orthonormal. The first of the largest entries of each is
-            positive, so that an axis does not depend on which of its two signs a library happens to return.
-        variances: Of all components (D,), descending: of what windows are along each axis, with N - 1 below.
+            positive, so that an axis does not depend on the sign that a library happens to return.
+        variances: Variances of all components (D,), descending, with the denominator N - 1.
     """
 
     mean: Tensor
@@ -28,22 +28,22 @@ class Components(NamedTuple):
 def principal_components(
     blocks: Iterable[Tensor], axes: int, total: Callable[[Tensor], Tensor] | None = None
 ) -> Components:
-    """The principal components of windows that come in blocks.
+    """Computes the principal components of windows that come in blocks.
 
-    Memory holds one block and some five matrices of D x D in float64; time goes with D² a window and D³ at the end.
-    All is computed on the CPU, in float64, wherever the blocks lie.
+    Memory holds one block and about five D x D matrices in float64; time grows with D² per window and D³ at the end.
+    Computes on the CPU, wherever the blocks are.
 
     Args:
-        blocks: Windows (B, …) of any number type, D values each; B is 1 or more.
-        axes: For how many components the direction is wanted, 0 to D. Without any, the end takes a fifth of the time.
-        total: Sums a float64 tensor over the processes, where each has some of the windows; each needs at least one.
+        blocks: Windows (B, …) of any number type, D values each, B at least 1.
+        axes: Number of components whose direction is returned, 0 to D. With 0, the end takes a fifth of the time.
+        total: Sums a float64 tensor over the processes, if each has some of the windows; each needs at least one.
 
     Raises:
-        ValueError: There are fewer than two windows, their sizes differ, or more axes are wanted than there are.
+        ValueError: There are fewer than two windows, their sizes differ, or `axes` is not in 0 to D.
     """
     mean, covariance = _moments(blocks, total)
     if not 0 <= axes <= len(mean):
-        raise ValueError(f"{axes} axes of windows of {len(mean)} values; wanted are 0 to {len(mean)}.")
+        raise ValueError(f"expected 0 to {len(mean)} axes of windows of {len(mean)} values, got {axes}")
     if axes == 0:
         variances, vectors = torch.linalg.eigvalsh(covariance), covariance[:, :0]
     else:
@@ -53,19 +53,18 @@ def principal_components(
 
 
 def _moments(blocks: Iterable[Tensor], summed: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and covariance (D, D) of windows, in one pass."""
+    """Returns mean (D,) and covariance (D, D) of windows, in one pass."""
     origin = products = total = torch.empty(0, dtype=torch.float64)
     count = 0
     for block in blocks:
         windows = block.flatten(1).to("cpu", torch.float64)
         if not count:
-            # Sums of squares around a window lose next to nothing to rounding, and nothing where all are equal.
+            # Sums of squares around a window lose almost nothing to rounding, and nothing where all are equal.
             origin = windows[0].clone()
             total, products = torch.zeros_like(origin), origin.new_zeros(len(origin), len(origin))
         if windows.shape[1] != len(origin):
             raise ValueError(
-                f"a block of windows of {windows.shape[1]} values after windows of {len(origin)}; "
-                "give all windows the same size."
+                f"expected all windows to have {len(origin)} values, got a block of windows of {windows.shape[1]}"
             )
         windows = windows - origin
         total += windows.sum(dim=0)
@@ -73,7 +72,7 @@ def _moments(blocks: Iterable[Tensor], summed: Callable[[Tensor], Tensor] | None
         count += len(windows)
     everywhere = count if summed is None else int(summed(torch.tensor(float(count), dtype=torch.float64)))
     if everywhere < 2:
-        raise ValueError(f"principal components of {everywhere} windows; give two or more.")
+        raise ValueError(f"principal components need two or more windows, got {everywhere}")
     products.addr_(total, total, alpha=-1 / count)
     mean = origin + total / count
     if summed is not None and everywhere > count:  # add up the processes' scatter around the mean of all
@@ -83,7 +82,7 @@ def _moments(blocks: Iterable[Tensor], summed: Callable[[Tensor], Tensor] | None
 
 
 def _signs(axes: Tensor) -> Tensor:
-    """1.0 or -1.0 (n, 1): the sign of the first of the largest entries of each axis."""
+    """Returns the sign, 1.0 or -1.0 (n, 1), of the first of the largest entries of each axis."""
     sizes = axes.abs()
     largest = sizes >= (1 - TIE) * sizes.amax(dim=1, keepdim=True)
     return axes.gather(1, largest.int().argmax(dim=1, keepdim=True)).sign()

@@ -1,19 +1,19 @@
-"""What a user can mend: errors whose message says what was found, what was expected and what to do."""
+"""Errors that a user can fix. Their messages say what was found, what was expected and what to do."""
 
 from collections.abc import Callable, Iterable, Sequence
 
-SHOWN = 20  # errors listed in one message
+SHOWN = 20  # problems listed in one message
 
 
 class UserError(ValueError):
-    """Something that the user can mend. The command line prints its message and exits with code 2."""
+    """Base of all errors that a user can fix. The command line prints the message and exits with code 2."""
 
 
 class DataError(UserError):
-    """The user's data are not as wanted; the message says what came, what was wanted and what to do.
+    """Reports invalid data.
 
     Attributes:
-        problems: What is wrong, a sentence each, of which the message may show the first few only.
+        problems: One sentence per problem; the message may show only the first few.
     """
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
@@ -22,15 +22,15 @@ class DataError(UserError):
 
 
 class ArgumentError(UserError):
-    """Something typed cannot be used; the message says what was wanted."""
+    """Reports an invalid argument."""
 
 
 class ParserError(ArgumentError):
-    """The parser refused something; its own words, which `readable` shortens.
+    """Reports what the argument parser rejected, in the parser's own words.
 
     Args:
-        message: The parser's.
-        known: Options that could have been meant.
+        message: The parser's message.
+        known: Options that may have been meant.
     """
 
     def __init__(self, message: str, known: Sequence[str] = ()) -> None:
@@ -39,27 +39,27 @@ class ParserError(ArgumentError):
 
 
 class WeightsError(UserError):
-    """Weights that were asked for cannot be had or do not fit."""
+    """Reports weights that cannot be loaded or do not fit the network."""
 
 
 class NoDenseFormError(UserError):
-    """The network has no dense form that equals it at every window."""
+    """Reports a network without a dense form that equals it at every window."""
 
 
 class TreesError(UserError):
-    """Trees that were asked for cannot be had."""
+    """Reports boosted trees that cannot be fitted or loaded."""
 
 
 class TrainingError(UserError):
-    """Training cannot go on; the message says what happened and what to try."""
+    """Reports why training cannot continue."""
 
 
 class StudyError(UserError):
-    """A study cannot be planned; the message says what came, what was wanted and what to do."""
+    """Reports why a study cannot be planned."""
 
 
 def listed(problems: Sequence[str], shown: int = SHOWN) -> str:
-    """Problems as one text, a line each, the first few when there are many."""
+    """Formats problems as one text, a line each, and only the first few if there are many."""
     lines = [f"  - {problem}" for problem in problems[:shown]]
     if len(problems) > shown:
         lines.append(f"  … and {len(problems) - shown} more; `belvedere describe` lists all of them")
@@ -67,14 +67,14 @@ def listed(problems: Sequence[str], shown: int = SHOWN) -> str:
 
 
 def refuse(problems: Sequence[str], what: str, shown: int = SHOWN) -> None:
-    """Raises one DataError for all problems, if there are any; its message shows the first few."""
+    """Raises one DataError for all problems, if there are any. Its message shows the first few."""
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise DataError(f"{count} in {what}:\n{listed(problems, shown)}", problems)
 
 
 def collected(checks: Iterable[Callable[[], object]]) -> list[str]:
-    """The problems of all checks that raise a DataError, each once."""
+    """Runs all checks and returns the problems of those that raise a DataError, each once."""
     found: list[str] = []
     for check in checks:
         try:

@@ -1,8 +1,8 @@
-"""Masks as polygons and back: rings traced round regions and holes, simplified, smoothed, painted.
+"""Converts masks to polygons and back: traces rings around regions and holes, simplifies, smooths and fills them.
 
-A point is (x, y) in pixels of the picture, x to the right and y down, and whole numbers are pixel centres: the picture
-reaches from -0.5 to W - 0.5 and from -0.5 to H - 0.5. A ring is an array (N, 2) whose last point joins its first, which
-is not repeated. A mask is the list of its rings, read even-odd: a pixel is inside where a line from its centre to the
+A point is (x, y) in pixels of the image, x to the right and y down, and integers are pixel centers: the image extends
+from -0.5 to W - 0.5 and from -0.5 to H - 0.5. A ring is an array (N, 2) whose last point connects to its first, which
+is not repeated. A mask is the list of its rings, read even-odd: a pixel is inside where a line from its center to the
 outside crosses the rings an odd number of times.
 
 Pixels that touch at an edge or a corner belong to one region, as in `ops.regions`.
@@ -18,23 +18,23 @@ Ring = NDArray[np.float64]
 
 
 def rings(mask: NDArray[np.bool_]) -> list[Ring]:
-    """The outlines of all regions and holes of a mask, halfway between its pixels and those outside.
+    """Traces the outlines of all regions and holes of a mask, halfway between its pixels and those outside.
 
-    These are the contours at one half of marching squares (Lorensen and Cline 1987), of which only the corners are
-    given. Painted by `polygon_mask`, they are exactly the mask.
+    These are the contours at one half of marching squares (Lorensen and Cline 1987), reduced to their corners. Filled
+    by `polygon_mask`, they are exactly the mask.
 
     Args:
-        mask: Mask of shape (H, W). What lies outside the picture is not part of it.
+        mask: Mask (H, W). What lies outside the image is not part of it.
 
     Returns:
-        Rings of coordinates that are multiples of one half, ordered by their topmost pixel. On the screen regions go
-        round clockwise and holes the other way, so that the area Σ (xᵢ yᵢ₊₁ - xᵢ₊₁ yᵢ) / 2 of holes is negative.
+        Rings of multiples of one half, ordered by their topmost pixel. On the screen, regions run clockwise and holes
+        the other way, so that the area Σ (xᵢ yᵢ₊₁ - xᵢ₊₁ yᵢ) / 2 of holes is negative.
 
     Raises:
         ValueError: The mask is not of shape (H, W).
     """
     if mask.ndim != 2:
-        raise ValueError(f"a mask of shape {mask.shape}; wanted is (H, W): give one mask at a time")
+        raise ValueError(f"expected one mask (H, W), got shape {mask.shape}")
     points, following = _boundary(mask)
     steps = points[following] - points
     steps_before = np.empty_like(steps)
@@ -48,50 +48,49 @@ def rings(mask: NDArray[np.bool_]) -> list[Ring]:
 
 
 def simplified(rings: Sequence[Ring], tolerance: float = 1.0) -> list[Ring]:
-    """Rings of fewer points, by Douglas and Peucker's algorithm (1973).
+    """Reduces the points of rings by Douglas and Peucker's algorithm (1973).
 
     Args:
         rings: Rings (N, 2).
-        tolerance: How far in pixels a point that is left out may lie from the ring that remains; up to 1.7 times as
-            far where OpenCV straightens what remains once more. 1 takes the steps out of slanting outlines.
+        tolerance: Largest distance in pixels of a removed point from the remaining ring; up to 1.7 times as far where
+            OpenCV straightens the result once more. 1 removes the steps of slanted outlines.
 
     Returns:
-        Rings of some of the given points, rounded to float32. Rings of which fewer than three points remain have no
-        area and are left out: those no wider than the tolerance, such as single pixels and thin lines at 1.
+        Rings of some of the given points, rounded to float32. Rings with fewer than three points left have no area and
+        are dropped: those no wider than the tolerance, such as single pixels and thin lines at 1.
 
     Raises:
         ValueError: The tolerance is below 0, or a ring is not of shape (N, 2).
     """
     if not tolerance >= 0:
-        raise ValueError(f"a tolerance of {tolerance}; wanted is a distance of 0 pixels or more")
+        raise ValueError(f"expected a tolerance of 0 pixels or more, got {tolerance}")
     _check(rings)
     kept = [cv2.approxPolyDP(ring.astype(np.float32), tolerance, closed=True) for ring in rings if len(ring)]
     return [ring.reshape(-1, 2).astype(np.float64) for ring in kept if len(ring) >= 3]
 
 
 def smoothed(rings: Sequence[Ring], step: float = 4.0, smoothness: float = 16.0) -> list[Ring]:
-    """Points on periodic cubic smoothing splines (Reinsch 1967) along the rings.
+    """Samples periodic cubic smoothing splines (Reinsch 1967) along the rings.
 
-    A spline f follows its ring g, both functions of the length along the ring, so that ∫ |f - g|² + (s / 2π)⁴ ∫ |f''|²
-    is least, where s is the smoothness: waves of the outline that are s pixels long are halved, longer ones stay, and
-    shorter ones vanish. Unlike a spline through the points of a simplified ring it does not overshoot at corners.
+    A spline f follows its ring g, both functions of the length along the ring, that minimizes ∫ |f - g|² + (s / 2π)⁴
+    ∫ |f''|², where s is the smoothness: outline waves s pixels long are halved, longer ones stay, and shorter ones
+    vanish. Unlike a spline through the points of a simplified ring, it does not overshoot at corners.
 
     Args:
         rings: Rings (N, 2), as `rings` traces them.
-        step: About how far the points are from each other along the ring, in pixels; a ring has at least 8 of them.
-        smoothness: The length in pixels of the waves that are halved. Of a short ring it is a quarter of the ring's
-            length at most, so that small regions do not shrink. 0 leaves the outline as it is.
+        step: Approximate distance of the points along the ring, in pixels; a ring has at least 8 of them.
+        smoothness: Length in pixels of the waves that are halved, for short rings at most a quarter of the ring's
+            length, so that small regions do not shrink. 0 leaves the outline as it is.
 
     Returns:
-        One ring for each that is given, except those of no length, which are left out.
+        One ring per given ring; those of length 0 are dropped.
 
     Raises:
         ValueError: The step is not above 0, the smoothness is below 0, or a ring is not of shape (N, 2).
     """
     if not (step > 0 and smoothness >= 0):
         raise ValueError(
-            f"a step of {step} and a smoothness of {smoothness}; wanted are a step above 0 and a smoothness of 0 or "
-            "more, both in pixels"
+            f"expected a step above 0 and a smoothness of 0 or more, in pixels, got {step} and {smoothness}"
         )
     _check(rings)
     smooth = [_smoothed(ring, step, smoothness) for ring in rings]
@@ -99,23 +98,23 @@ def smoothed(rings: Sequence[Ring], step: float = 4.0, smoothness: float = 16.0)
 
 
 def polygon_mask(rings: Sequence[Ring], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask of all pixels whose centre lies inside the rings, even-odd.
+    """Fills rings: returns the mask of all pixels whose center lies inside, even-odd.
 
-    Of centres on a ring, those where the inside lies to the right, or else below, count as inside.
+    Centers on a ring count as inside where the inside lies to the right, or else below.
 
     Args:
-        rings: Rings (N, 2), which may reach over the picture's edges.
-        size: Height and width of the picture.
+        rings: Rings (N, 2), which may cross the image's edges.
+        size: Height and width of the image.
 
     Returns:
-        Mask of shape (H, W).
+        Mask (H, W).
 
     Raises:
         ValueError: A ring is not of shape (N, 2), or has points that are not finite.
     """
     _check(rings)
     height, width = size
-    flips = np.zeros((height, width + 1), dtype=np.uint8)  # one column for what flips right of the picture
+    flips = np.zeros((height, width + 1), dtype=np.uint8)  # one extra column for what flips right of the image
     starts = np.concatenate([np.zeros((0, 2)), *rings])
     ends = np.concatenate([np.zeros((0, 2)), *(np.roll(ring, -1, axis=0) for ring in rings)])
     edge_tops = np.minimum(starts[:, 1], ends[:, 1])
@@ -133,23 +132,23 @@ def polygon_mask(rings: Sequence[Ring], size: tuple[int, int]) -> NDArray[np.boo
 
 
 def intersection_over_union(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """Pixels in both masks over pixels in either, in [0, 1]; 1 where both are empty.
+    """Returns the pixels in both masks over the pixels in either, in [0, 1]; 1 if both are empty.
 
     Raises:
         ValueError: The masks have different shapes.
     """
     if mask.shape != other.shape:
-        raise ValueError(f"masks of shapes {mask.shape} and {other.shape}; wanted is one shape: resize one of them")
+        raise ValueError(f"expected masks of one shape, got {mask.shape} and {other.shape}: resize one of them")
     union = np.count_nonzero(mask | other)
     return np.count_nonzero(mask & other) / union if union else 1.0
 
 
 def _boundary(mask: NDArray[np.bool_]) -> tuple[Ring, NDArray[np.int64]]:
-    """The midpoint between every mask pixel and each of its four neighbours outside, and the place of the next one.
+    """Returns the midpoint between every mask pixel and each of its four neighbors outside, and the next one's index.
 
     A boundary edge is a pixel and one of the directions right, down, left, up, numbered 4 · pixel + direction. Walking
-    with the region to the right, the next edge is round the pixel diagonally ahead if that is in the mask, else along
-    the pixel beside, else round the next side of the same pixel.
+    with the region on the right, the next edge belongs to the pixel diagonally ahead if that is in the mask, else to
+    the pixel beside, else to the next side of the same pixel.
     """
     padded = np.pad(mask, 1)
     width = padded.shape[1]
@@ -174,7 +173,7 @@ def _boundary(mask: NDArray[np.bool_]) -> tuple[Ring, NDArray[np.int64]]:
 
 
 def _cycles(following: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[int]]:
-    """The cycles of a permutation, one after another, and how long each is."""
+    """Returns the cycles of a permutation, one after another, and their lengths."""
     successors = following.tolist()
     order: list[int] = []
     lengths = []
@@ -192,10 +191,10 @@ def _cycles(following: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[int]]
 
 
 def _smoothed(ring: Ring, step: float, smoothness: float) -> Ring:
-    """Points on one ring's spline; none if the ring has no length.
+    """Samples one ring's spline; returns no points for a ring of length 0.
 
-    With knots h apart, the spline takes the wave that turns by the angle t from knot to knot down to the share
-    1 / (1 + (s / 2πh)⁴ · 6 (2 - 2 cos t)² / (4 + 2 cos t)), so that it is found wave by wave.
+    With knots h apart, the spline scales the wave that advances by the angle t per knot by
+    1 / (1 + (s / 2πh)⁴ · 6 (2 - 2 cos t)² / (4 + 2 cos t)), so it is computed wave by wave.
     """
     closed = np.concatenate([ring, ring[:1]])
     lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
@@ -216,11 +215,10 @@ def _smoothed(ring: Ring, step: float, smoothness: float) -> Ring:
 
 
 def _check(rings: Sequence[Ring]) -> None:
-    """Refuse rings that are not (N, 2) of finite numbers."""
+    """Rejects rings that are not (N, 2) of finite numbers."""
     for number, ring in enumerate(rings):
         if ring.ndim != 2 or ring.shape[1] != 2 or not np.isfinite(ring).all():
             raise ValueError(
-                f"ring {number} of {len(rings)} has shape {ring.shape} and "
-                f"{np.count_nonzero(~np.isfinite(ring))} numbers that are not finite; wanted is (N, 2): a point "
-                "(x, y) a row"
+                f"expected rings (N, 2) with one finite point (x, y) per row, got ring {number} of {len(rings)} with "
+                f"shape {ring.shape} and {np.count_nonzero(~np.isfinite(ring))} values that are not finite"
             )

@@ -1,4 +1,4 @@
-"""Connected regions of masks: dropping the small ones, measuring how far they are true.
+"""Finds connected regions of masks, drops the small ones, and measures their overlap with the truth.
 
 Pixels that touch at an edge or a corner belong to one region (8-connectivity).
 """
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 
 
 def without_small_regions(masks: NDArray[np.bool_], minimum_areas: Sequence[float]) -> NDArray[np.bool_]:
-    """Masks without the regions that are smaller than their class's minimum area.
+    """Drops the regions that are smaller than their class's minimum area.
 
-    Areas are shares of the picture, so that a minimum found at one resolution holds at another.
+    Areas are shares of the image, so that a minimum found at one resolution holds at another.
 
     Args:
-        masks: Masks of K classes, shape (K, H, W).
-        minimum_areas: The smallest area that is kept, in [0, 1], of each class; 0 keeps every region.
+        masks: Masks of K classes, (K, H, W).
+        minimum_areas: Smallest area to keep, in [0, 1], per class; 0 keeps every region.
 
     Returns:
-        Masks of shape (K, H, W): a copy, or `masks` itself where every minimum is 0.
+        Masks (K, H, W): a copy, or `masks` itself if every minimum is 0.
 
     Raises:
-        ValueError: If there is not one minimum area in [0, 1] for each class.
+        ValueError: There is not one minimum area in [0, 1] per class.
     """
     if len(minimum_areas) != len(masks) or not all(0 <= area <= 1 for area in minimum_areas):
         raise ValueError(
-            f"minimum areas {list(minimum_areas)} for masks of shape {masks.shape}; "
-            f"wanted {len(masks)}, one a class, each a share of the picture in [0, 1]"
+            f"expected {len(masks)} minimum areas, one per class, each a share of the image in [0, 1], got "
+            f"{list(minimum_areas)} for masks of shape {masks.shape}"
         )
     if not any(minimum_areas):
         return masks
@@ -44,17 +44,17 @@ def without_small_regions(masks: NDArray[np.bool_], minimum_areas: Sequence[floa
 
 
 def region_overlaps(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The area of every region of a mask and how much of it is true.
+    """Returns the area of every region of a mask and its overlap with the truth.
 
-    Dropping region i takes `areas[i]` pixels from the mask and `intersections[i]` from its overlap with the
-    truth, so that a search for the best minimum area labels each mask once.
+    Dropping region i removes `areas[i]` pixels from the mask and `intersections[i]` from its overlap with the truth,
+    so that a search for the best minimum area labels each mask once.
 
     Args:
-        mask: Predicted mask of shape (H, W).
-        truth: True mask of shape (H, W).
+        mask: Predicted mask (H, W).
+        truth: True mask (H, W).
 
     Returns:
-        Two arrays with one entry a region: areas and intersections, both in pixels.
+        Areas and intersections, both in pixels, one entry per region.
     """
     labels, areas = _label(mask)
     intersections = np.bincount(labels[truth], minlength=areas.size)
@@ -62,24 +62,24 @@ def region_overlaps(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[
 
 
 class LargeRegions:
-    """What `without_small_regions` keeps of a mask that comes in strips from the top, twice.
+    """Drops small regions like `without_small_regions`, from a mask that comes in strips, twice from the top.
 
-    All strips are measured first, then cleaned. Of the regions that reach a strip's first or last row, 16 bytes each
-    are remembered: one a pixel of the width and strip at most.
+    Measure all strips first, then clean them. Remembers 16 bytes for each region that reaches a strip's first or last
+    row: at most one region per strip and pixel of the width.
 
     Args:
         size: Height and width of the mask.
-        minimum_area: The smallest area that is kept, a share of the mask in [0, 1].
+        minimum_area: Smallest area to keep, a share of the mask in [0, 1].
     """
 
     def __init__(self, size: tuple[int, int], minimum_area: float) -> None:
         self.pixels, self.minimum_area = size[0] * size[1], minimum_area
-        self.firsts: list[int] = []  # of each strip, the number of its first region that reaches an edge of it
-        self.parents, self.areas = array("q"), array("q")  # areas of those that are their own parents
-        self.above = np.zeros(size[1], np.int64)  # region numbers, from 1, of the last row of the strip before
+        self.firsts: list[int] = []  # per strip, the number of its first region that reaches the strip's edge
+        self.parents, self.areas = array("q"), array("q")  # areas are those of regions that are their own parents
+        self.above = np.zeros(size[1], np.int64)  # region numbers, from 1, of the previous strip's last row
 
     def measure(self, strip: NDArray[np.bool_]) -> None:
-        """Counts the next strip (n, W), n at least 1."""
+        """Measures the next strip (n, W), n at least 1."""
         labels, areas = _label(strip)
         reaching = _reaching(labels)
         first = len(self.parents)
@@ -92,7 +92,7 @@ class LargeRegions:
         self.above = numbers[labels[-1]]
 
     def clean(self, strip: NDArray[np.bool_], index: int) -> NDArray[np.bool_]:
-        """Strip `index`, as it was measured, without the regions that are too small in the whole mask."""
+        """Returns strip `index`, as it was measured, without the regions that are too small in the whole mask."""
         labels, areas = _label(strip)
         reaching, first = _reaching(labels), self.firsts[index]
         areas[reaching] = [self.areas[self._root(number)] for number in range(first, first + len(reaching))]
@@ -101,7 +101,7 @@ class LargeRegions:
         return kept
 
     def _join(self, below: NDArray[np.int64]) -> None:
-        """Joins the regions of the last row above with those of the next row that they touch."""
+        """Joins the regions of the row above with those of the next row that they touch."""
         width = len(below)
         pairs = [
             np.stack([self.above[max(0, -step) : width - max(0, step)], below[max(0, step) : width - max(0, -step)]])
@@ -115,22 +115,22 @@ class LargeRegions:
                 self.areas[kept] += self.areas[joined]
 
     def _root(self, number: int) -> int:
-        """The number that a region and all that it was joined with go by."""
+        """Returns the number that a region shares with all that it was joined with."""
         while self.parents[number] != number:
-            self.parents[number] = self.parents[self.parents[number]]  # the next time, the way is half as long
+            self.parents[number] = self.parents[self.parents[number]]  # halves the path for the next time
             number = self.parents[number]
         return number
 
 
 def _reaching(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Labels of the regions in the first or last row, in the order of their first pixels there."""
+    """Returns the labels of the regions in the first or last row, in the order of their first pixels there."""
     found, places = np.unique(np.concatenate([labels[0], labels[-1]]), return_index=True)
     ordered: NDArray[np.int32] = found[np.argsort(places)]
     return ordered[ordered > 0]
 
 
 def _label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Region number of every pixel, 0 for the background, and each number's area in pixels."""
+    """Returns the region number of every pixel, 0 for the background, and each number's area in pixels."""
     count, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
     areas = np.zeros(count, np.int64)
     for band in _bands(mask):  # several times faster than OpenCV's own statistics
@@ -140,6 +140,6 @@ def _label(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64
 
 
 def _bands(mask: NDArray[np.bool_]) -> list[slice]:
-    """Rows of a mask by the million pixels: numpy turns region numbers into 8 bytes each to count or look up."""
+    """Splits a mask into bands of a million pixels: NumPy needs 8 bytes per region number to count or look up."""
     rows = max(1, 2**20 // max(1, mask.shape[1]))
     return [slice(top, top + rows) for top in range(0, len(mask), rows)]

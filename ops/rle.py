@@ -1,7 +1,7 @@
-"""Run-length code of masks, as the Kaggle clouds competition writes it.
+"""Encodes and decodes masks in the run-length encoding (RLE) of the Kaggle clouds competition.
 
-A mask is one line of text, pairs "start length": the pixels are numbered from 1, down each column first,
-and every pair names a run of mask pixels. An empty line is an empty mask.
+A mask is one line of text, pairs "start length": pixels are numbered from 1, down each column first, and every pair is
+a run of mask pixels. An empty line is an empty mask.
 """
 
 import cv2
@@ -10,60 +10,60 @@ from numpy.typing import NDArray
 
 
 def parse_runs(text: str, size: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The runs of a run-length code, checked against the picture they belong to.
+    """Parses run-length encoding and checks it against the size of the image.
 
-    Runs that touch (the one begins where the other ends) are accepted.
+    Accepts adjacent runs, where one begins where the other ends.
 
     Args:
         text: Pairs "start length"; empty for an empty mask.
-        size: Height and width of the picture.
+        size: Height and width of the image.
 
     Returns:
         The first pixel of every run and the pixel after its last, both numbered from 0 down each column.
 
     Raises:
-        ValueError: If the text holds anything but pairs of whole numbers, or if a run starts before pixel 1,
-            is empty, ends past the picture, or does not come after the run before it.
+        ValueError: The text is not pairs of integers, or a run starts before pixel 1, is empty, ends outside the image,
+            or does not follow the previous run.
     """
     values = _parse_numbers(text)
     if values.size % 2:
         raise ValueError(
-            f"{values.size} numbers, which is odd; wanted pairs 'start length'. "
-            f"One is missing, or the text was cut off: it ends in '{text.strip()[-20:]}'"
+            f"expected pairs 'start length', got an odd count of {values.size} numbers: one is missing, or the text "
+            f"was cut off, which ends in '{text.strip()[-20:]}'"
         )
     starts, lengths = values[::2] - 1, values[1::2]
     if (run := _first(starts < 0)) is not None:
-        raise ValueError(f"{_quote(values, run)} starts before the picture; number its pixels from 1")
+        raise ValueError(f"{_quote(values, run)} starts before the image; number pixels from 1")
     if (run := _first(lengths < 1)) is not None:
-        raise ValueError(f"{_quote(values, run)} is empty; wanted a length of 1 or more: leave this pair out")
+        raise ValueError(f"{_quote(values, run)} is empty; expected a length of 1 or more: remove this pair")
     pixels = size[0] * size[1]
-    # Not `starts + lengths > pixels`: the sum of two huge numbers wraps round.
+    # Not `starts + lengths > pixels`: the sum of two huge numbers wraps around.
     if (run := _first(lengths > pixels - starts)) is not None:
         raise ValueError(
             f"{_quote(values, run)} ends at pixel {int(starts[run]) + int(lengths[run])}, "
-            f"but a picture of {size[0]} x {size[1]} has {pixels} pixels; check that size is (height, width)"
+            f"but an image of {size[0]} x {size[1]} has {pixels} pixels; check that size is (height, width)"
         )
     ends = starts + lengths
     if (run := _first(starts[1:] < ends[:-1])) is not None:
         raise ValueError(
-            f"{_quote(values, run + 1)} starts at or before pixel {ends[run]}, where the run before it ends; "
-            "wanted runs in rising order that share no pixel: sort or merge them"
+            f"{_quote(values, run + 1)} starts at or before pixel {ends[run]}, where the previous run ends; "
+            "expected runs in ascending order that share no pixel: sort or merge them"
         )
     return starts, ends
 
 
 def decode(text: str, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask of a run-length code.
+    """Decodes a mask.
 
     Args:
         text: Pairs "start length"; empty for an empty mask.
         size: Height and width of the mask.
 
     Returns:
-        Mask of shape (H, W), laid out row by row.
+        Mask (H, W), stored row by row.
 
     Raises:
-        ValueError: If the code is not valid, see `parse_runs`.
+        ValueError: The encoding is invalid, see `parse_runs`.
     """
     starts, ends = parse_runs(text, size)
     borders = np.zeros(2 * starts.size + 2, dtype=np.int64)
@@ -76,15 +76,15 @@ def decode(text: str, size: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def encode(mask: NDArray[np.bool_]) -> str:
-    """The run-length code of a mask, in the fewest runs.
+    """Encodes a mask in the fewest runs.
 
     Args:
-        mask: Mask of shape (H, W).
+        mask: Mask (H, W).
 
     Returns:
         Pairs "start length"; empty for an empty mask.
     """
-    pixels = np.zeros(mask.size + 2, dtype=np.uint8)  # one pixel of background before the mask and one after
+    pixels = np.zeros(mask.size + 2, dtype=np.uint8)  # with one background pixel before and after the mask
     pixels[1:-1] = cv2.transpose(np.asarray(mask, dtype=np.bool_).view(np.uint8)).ravel()
     borders = np.flatnonzero(pixels[1:] != pixels[:-1])
     values = borders + 1
@@ -93,10 +93,10 @@ def encode(mask: NDArray[np.bool_]) -> str:
 
 
 def decode_coverage(text: str, size: tuple[int, int], output_size: tuple[int, int]) -> NDArray[np.float32]:
-    """The share of every output pixel that the mask covers, without decoding the mask at its full size.
+    """Returns the share of every output pixel that the mask covers, without decoding the mask at full size.
 
-    This is area resizing. For output at most as large as the mask it equals `cv2.resize` with `INTER_AREA`;
-    for larger output, where that function interpolates, it remains the share of the area.
+    This is area resizing. For output no larger than the mask it equals `cv2.resize` with `INTER_AREA`; for larger
+    output, where that function interpolates, it is still the share of the area.
 
     Args:
         text: Pairs "start length"; empty for an empty mask.
@@ -107,13 +107,13 @@ def decode_coverage(text: str, size: tuple[int, int], output_size: tuple[int, in
         Coverage in [0, 1] of shape `output_size`.
 
     Raises:
-        ValueError: If the code is not valid, see `parse_runs`.
+        ValueError: The encoding is invalid, see `parse_runs`.
     """
     return (_covered(text, size, output_size) / (size[0] * size[1])).astype(np.float32)
 
 
 def decode_to(text: str, size: tuple[int, int], output_size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask of a run-length code at another size: the pixels of which it covers at least half.
+    """Decodes a mask at another size: the pixels of which it covers at least half.
 
     Args:
         text: Pairs "start length"; empty for an empty mask.
@@ -124,17 +124,17 @@ def decode_to(text: str, size: tuple[int, int], output_size: tuple[int, int]) ->
         Mask of shape `output_size`.
 
     Raises:
-        ValueError: If the code is not valid, see `parse_runs`.
+        ValueError: The encoding is invalid, see `parse_runs`.
     """
     return _covered(text, size, output_size) >= size[0] * size[1] / 2
 
 
 def _covered(text: str, size: tuple[int, int], output_size: tuple[int, int]) -> NDArray[np.float64]:
-    """The covered part of every output pixel, in whole numbers of which H · W make a full pixel.
+    """Returns the covered part of every output pixel, in integers of which H · W make a full pixel.
 
-    A mask is a signed sum of quadrants: all that lies right of and below a corner. A quadrant's coverage is
-    the running sum, along both axes, of four numbers at the corner's output pixel and its neighbours. In
-    units of 1 / (H · W) these are whole numbers, so that the sums, and comparisons with one half, are exact.
+    A mask is a signed sum of quadrants, each everything right of and below a corner. A quadrant's coverage is the
+    running sum, along both axes, of four numbers at the corner's output pixel and its neighbors. In units of
+    1 / (H · W) these are integers, so that the sums, and comparisons with one half, are exact.
     """
     height, width = size
     output_height, output_width = output_size
@@ -150,9 +150,9 @@ def _covered(text: str, size: tuple[int, int], output_size: tuple[int, int]) -> 
     places = np.concatenate([first, first + 1, first + stride, first + stride + 1])
     left_share = width - right_share
     amounts = np.concatenate([upper * left_share, upper * right_share, lower * left_share, lower * right_share])
-    # The last row and column take the shares of pixels just outside.
+    # The last row and column collect the shares of pixels just outside.
     changes = np.bincount(places, amounts, minlength=(output_height + 1) * stride).reshape(-1, stride)
-    # Of no places at all, bincount makes integers.
+    # Without any places, bincount returns integers.
     sums: NDArray[np.float64] = cv2.integral(changes.astype(np.float64, copy=False))
     return sums[1:-1, 1:-1]
 
@@ -160,11 +160,11 @@ def _covered(text: str, size: tuple[int, int], output_size: tuple[int, int]) -> 
 def _corners(
     starts: NDArray[np.int64], ends: NDArray[np.int64], height: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Corners, as column-major pixel numbers, and signs of the quadrants that add up to the runs.
+    """Returns corners, as column-major pixel numbers, and signs of the quadrants that add up to the runs.
 
-    A run is all pixels from its start on, less all pixels from its end on. All pixels from p on are the
-    quadrant at p and, because the columns after p's count from their top, less the quadrant one column on,
-    plus the one at that column's top. The tops cancel for a run that begins and ends in one column.
+    A run is all pixels from its start on, minus all pixels from its end on. All pixels from p on are the quadrant at p,
+    minus the quadrant one column on, plus the one at that column's top, because later columns count from their top.
+    The tops cancel for a run that begins and ends in one column.
     """
     start_columns, end_columns = starts // height, ends // height
     crossing = start_columns != end_columns
@@ -181,8 +181,8 @@ def _parse_numbers(text: str) -> NDArray[np.int64]:
         return np.zeros(0, dtype=np.int64)
     if strange := text.encode().translate(None, b"0123456789 \t\r\n"):
         raise ValueError(
-            f"'{strange.decode()[:20]}' in a run-length code; wanted pairs 'start length' of whole numbers "
-            "with spaces between, or an empty text for an empty mask"
+            f"expected pairs 'start length' of integers separated by spaces, or an empty text for an empty mask, got "
+            f"'{strange.decode()[:20]}' in a run-length encoding"
         )
     return np.fromstring(text, dtype=np.int64, sep=" ")
 

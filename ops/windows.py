@@ -1,4 +1,4 @@
-"""Overlapping windows over a picture of any size, and one answer blended out of theirs, strip by strip."""
+"""Splits images of any size into overlapping windows and blends the windows' outputs, strip by strip."""
 
 import math
 from collections.abc import Sequence
@@ -17,24 +17,24 @@ Pixel = TypeVar("Pixel", bound=np.generic)
 
 
 def window_grid(size: Size, window: Size, overlap: float = 0.0) -> list[Size]:
-    """Top and left of windows that cover a picture, row by row from the top, each row from the left.
+    """Returns top and left of windows that cover an image, row by row from the top, each row from the left.
 
-    Along each side they are as few as the overlap allows, spread evenly from the picture's beginning to its end. Where
-    the picture is smaller than the window there is one, at 0, which reaches over the edge.
+    Uses as few windows per side as the overlap allows, spread evenly from the image's start to its end. Where the image
+    is smaller than the window there is one, at 0, which extends over the edge.
 
     Args:
-        size: Height and width of the picture in pixels.
+        size: Height and width of the image in pixels.
         window: Height and width of the windows in pixels.
-        overlap: Least share of a window, in [0, 1), that it has in common with the next one, which begins a pixel
-            farther on at the nearest.
+        overlap: Smallest share of a window, in [0, 1), that it shares with the next one, which starts at least one
+            pixel further.
 
     Raises:
         ValueError: A side is below 1, or the overlap is outside [0, 1).
     """
     if min(*size, *window) < 1 or not 0 <= overlap < 1:
         raise ValueError(
-            f"a picture of {size}, windows of {window} and an overlap of {overlap}; wanted are heights and widths of "
-            "1 pixel or more and a share in [0, 1)"
+            f"expected heights and widths of 1 pixel or more and an overlap in [0, 1), got an image of {size}, windows "
+            f"of {window} and an overlap of {overlap}"
         )
     tops, lefts = (_starts(*sides, overlap) for sides in zip(size, window, strict=True))
     return [(top, left) for top in tops for left in lefts]
@@ -42,7 +42,7 @@ def window_grid(size: Size, window: Size, overlap: float = 0.0) -> list[Size]:
 
 @lru_cache(maxsize=256)
 def _starts(length: int, side: int, overlap: float) -> tuple[int, ...]:
-    """Where windows of this side begin along a side of a picture."""
+    """Returns where windows of this side start along a side of an image."""
     room = length - side
     if room <= 0:
         return (0,)
@@ -51,29 +51,28 @@ def _starts(length: int, side: int, overlap: float) -> tuple[int, ...]:
 
 
 def _shared(side: int, overlap: float) -> int:
-    """Pixels of a window's side that it has in common with the next window, at least; all but one at most."""
-    return min(side - 1, math.ceil(round(side * overlap, 6)))  # rounded, for 100 · 0.55 is more than 55
+    """Returns the smallest number of pixels of a side shared with the next window; all but one at most."""
+    return min(side - 1, math.ceil(round(side * overlap, 6)))  # rounded, since 100 · 0.55 is more than 55
 
 
 def cut(picture: NDArray[Pixel], origin: Size, window: Size) -> NDArray[Pixel]:
-    """The pixels of a window; where it reaches over the picture's lower or right edge, the edge is repeated.
+    """Cuts a window out of an image; where it extends over the lower or right edge, the edge is repeated.
 
     Args:
         picture: (H, W) or (H, W, C).
-        origin: Top and left of the window, inside the picture.
+        origin: Top and left of the window, inside the image.
         window: Its height and width.
 
     Returns:
-        (h, w) or (h, w, C): a view of the picture, or a copy where the edge is repeated.
+        (h, w) or (h, w, C): a view of the image, or a copy where the edge is repeated.
 
     Raises:
-        ValueError: The window begins outside the picture.
+        ValueError: The window starts outside the image.
     """
     (top, left), (height, width) = origin, window
     if not (0 <= top < picture.shape[0] and 0 <= left < picture.shape[1]):
         raise ValueError(
-            f"a window at {origin} of a picture of {picture.shape[:2]}; wanted is a top and a left inside the "
-            "picture: take them from window_grid"
+            f"expected a window that starts inside an image of {picture.shape[:2]}, got {origin}: use window_grid"
         )
     part = picture[top : top + height, left : left + width]
     below, right = height - part.shape[0], width - part.shape[1]
@@ -83,17 +82,17 @@ def cut(picture: NDArray[Pixel], origin: Size, window: Size) -> NDArray[Pixel]:
 
 
 class Blend:
-    """Blends what is said of the windows of one picture, which come in the order of `window_grid`.
+    """Blends the outputs of one image's windows, which must come in the order of `window_grid`.
 
-    Only a strip as high as a window is held. A window weighs by the distance to its inner edges, those that do not lie
-    on the picture's: nothing within a quarter of the overlap, then a raised cosine, and fully from three quarters on.
-    So what padding spoils near a window's edge does not count: if a network sees no farther than a quarter of the
-    overlap, the blend is what it says of the whole picture. Where windows agree, the blend is what they say, exactly.
+    Holds only a strip as high as a window. A pixel's weight depends on its distance to the window's inner edges, those
+    not on the image's edge: 0 within a quarter of the overlap, then a raised cosine, and 1 from three quarters on. So
+    outputs spoiled by padding near a window's edge do not count: if a network sees no further than a quarter of the
+    overlap, the blend equals its output on the whole image. Where windows agree, the blend equals them exactly.
 
     Args:
-        size: Height and width of the picture.
+        size: Height and width of the image.
         window: Height and width of the windows.
-        overlap: Least share of a window, in [0, 1), that it has in common with the next one.
+        overlap: Smallest share of a window, in [0, 1), that it shares with the next one.
         channels: Number K of maps.
 
     Raises:
@@ -103,28 +102,29 @@ class Blend:
     def __init__(self, size: Size, window: Size, overlap: float, channels: int) -> None:
         self.size, self.window, self.overlap, self.channels = size, window, overlap, channels
         self.waiting = window_grid(size, window, overlap)[::-1]
-        self.top = 0  # row of the picture in which the strip begins
-        # (K + 1, min(h, H), W): means of the windows so far, and the sum of their weights below them.
+        self.top = 0  # row of the image at which the strip starts
+        # (K + 1, min(h, H), W): means of the windows so far, and the sum of their weights as the last channel.
         self.strip = torch.zeros(channels + 1, min(window[0], size[0]), size[1])
 
     def add(self, values: Tensor, origin: Size) -> Tensor:
         """Adds the next window.
 
         Args:
-            values: (K, h, w), finite. The strip is kept on their device, and without gradients.
+            values: (K, h, w), finite. The strip is kept on their device, without gradients.
             origin: Its top and left.
 
         Returns:
-            The rows (K, n, W) above the window that were not returned before, in float32; no later window changes them.
-            n is 0 but for the first window of each row.
+            The rows (K, n, W) above the window that were not returned before, in float32; later windows do not change
+            them. n is 0 except for the first window of each row.
 
         Raises:
             ValueError: It is not the next window, or not of the windows' size.
         """
         if tuple(values.shape) != (self.channels, *self.window) or not self.waiting or origin != self.waiting[-1]:
             raise ValueError(
-                f"a window of {tuple(values.shape)} at {origin}; wanted is {(self.channels, *self.window)} at "
-                f"{self.waiting[-1] if self.waiting else 'no place, all have come'}: give windows in order"
+                f"expected a window of {(self.channels, *self.window)} at "
+                f"{self.waiting[-1] if self.waiting else 'no place, all are there'}, got {tuple(values.shape)} at "
+                f"{origin}: add windows in order"
             )
         self.waiting.pop()
         self.strip = self.strip.to(values.device)
@@ -134,25 +134,23 @@ class Blend:
         means, total = part[:-1], part[-1]
         weights = self._weights((top, left), values.device)[:height, :width]
         total += weights
-        # Moved towards the new values by their share of the weight so far, a mean stays as it is where they agree.
+        # Interpolating by the share of the weight so far leaves a mean as it is where the values agree.
         means.lerp_(values[:, :height, :width].detach().float(), weights / total.clamp_min(TINY))
         return rows
 
     def finish(self) -> Tensor:
-        """The rows (K, n, W) that were not returned before.
+        """Returns the rows (K, n, W) that were not returned before.
 
         Raises:
             ValueError: Windows are missing.
         """
         if self.waiting:
-            raise ValueError(
-                f"{len(self.waiting)} windows have not come, the next at {self.waiting[-1]}; add them first"
-            )
+            raise ValueError(f"{len(self.waiting)} windows are missing, the next at {self.waiting[-1]}; add them first")
         rows, self.strip = self.strip[:-1], self.strip[:, :0]
         return rows
 
     def _move_to(self, top: int) -> Tensor:
-        """Moves the strip down to begin at row `top`, and returns the rows above."""
+        """Moves the strip down to start at row `top`, and returns the rows above."""
         count = top - self.top
         rows = self.strip[:-1, :count].clone()
         if count:
@@ -165,7 +163,7 @@ class Blend:
         return rows
 
     def _weights(self, origin: Size, device: torch.device) -> Tensor:
-        """Weights (h, w) of the window at `origin`."""
+        """Returns the weights (h, w) of the window at `origin`."""
         vertical, horizontal = (
             _taper(side, self.overlap, start > 0, start + side < end).to(device)
             for side, start, end in zip(self.window, origin, self.size, strict=True)
@@ -175,7 +173,7 @@ class Blend:
 
 @lru_cache(maxsize=64)
 def _taper(side: int, overlap: float, at_start: bool, at_end: bool) -> Tensor:
-    """Weights along a window's side, tapered at the ends that lie inside the picture."""
+    """Returns weights along a window's side, tapered at the ends inside the image."""
     shared = _shared(side, overlap)
     margin = shared // 4
     distance = torch.arange(side) + 0.5
@@ -190,7 +188,7 @@ def _taper(side: int, overlap: float, at_start: bool, at_end: bool) -> Tensor:
 
 
 def resized_maps(maps: Tensor, size: Sequence[int] | None) -> Tensor:
-    """Maps (B, K, h, w) enlarged or reduced to `size`, bilinearly; as they are where `size` is None or theirs."""
+    """Resizes maps (B, K, h, w) bilinearly to `size`; returns them as they are if it is None or already theirs."""
     if size is None or tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False, antialias=False)

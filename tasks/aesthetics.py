@@ -53,6 +53,7 @@ class AestheticsTask(ImageTask):
     """
 
     headline = "balanced_accuracy"
+    baselines = ("majority",)
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from datamodules.batch import Batch
+from ops.backends import Backend
 from ops.edges import canny
 from ops.errors import TrainingError, WeightsError
 from tasks.boosting import with_trees
@@ -61,6 +62,8 @@ class AvalanchesTask(SegmentationTask):
             (the values before its last layer), or `none` for no trees.
         edge_thresholds: Canny's lower and upper threshold for edges of masks of 0 and 255.
         tile: Height and width in pixels of the parts in which an image is classified.
+        backend: Finds the edges: `exact` like OpenCV, or `kornia`, which has the Euclidean gradient only and needs
+            thresholds above 0.
         optimizer: Builds the optimizer; the paper used Adam or RMSprop at 1e-3.
         scheduler: Builds the learning-rate schedule; none in the paper.
 
@@ -71,8 +74,8 @@ class AvalanchesTask(SegmentationTask):
         ValueError: The network is unknown or cannot take such windows, or a number is out of range.
     """
 
-    classes = ("avalanche",)
     network: nn.Sequential
+    classes = ("avalanche",)
 
     def __init__(
         self,
@@ -86,13 +89,17 @@ class AvalanchesTask(SegmentationTask):
         xgboost_on: Literal["none", "predictions", "features"] = "none",
         edge_thresholds: tuple[float, float] = (100, 200),
         tile: int = 128,
+        backend: Backend = "exact",
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         if tile < 1 or not all(0 <= each < math.inf for each in edge_thresholds):
             raise ValueError(f"{tile=} and {edge_thresholds=}; expected 1 pixel or more and finite numbers from 0")
+        if backend == "kornia" and not all(edge_thresholds):
+            raise ValueError(f"backend 'kornia' needs edge thresholds above 0, got {list(edge_thresholds)}")
         self.name, self.window, self.channels, self.components = network, window, channels, components
         self.stride, self.tile, self.edge_thresholds = stride, tile, edge_thresholds
+        self.backend = backend
         self.second_input, self.xgboost_on = second_input, xgboost_on
         self.trees: Booster | None = None
         super().__init__(pretrained=pretrained, optimizer=optimizer, scheduler=scheduler)
@@ -109,7 +116,7 @@ class AvalanchesTask(SegmentationTask):
         return window_metrics(self.classes)
 
     @property
-    def decision(self) -> Decision:
+    def decision(self) -> Decision:  # the modules stay, only the choice changes
         """The trees' decision if there are trees, otherwise the network's; keys of the checkpoint name both."""
         decision = self._modules["decision" if self.trees is None else "boosted_decision"]
         assert isinstance(decision, Decision)
@@ -246,7 +253,8 @@ class AvalanchesTask(SegmentationTask):
         return {"probability": probability, "stages": stages}
 
     def _edges(self, mask: Tensor) -> Tensor:
-        return canny(mask.to(torch.uint8) * 255, *self.edge_thresholds)
+        levels = mask.to(torch.uint8) * 255
+        return canny(levels, *self.edge_thresholds, l2=self.backend == "kornia", backend=self.backend)
 
 
 def window_metrics(classes: Sequence[str]) -> dict[str, Metric]:

@@ -175,7 +175,14 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _distances(outline: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Returns the Euclidean distance from every pixel to the nearest pixel of a non-empty outline."""
-    distances: NDArray[np.float32] = cv2.distanceTransform(
-        (~outline).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
-    )
+    # Intel IPP computes small masks with errors in the last bit that depend on memory alignment, so two runs differ;
+    # OpenCV's own code is exact.
+    used = cv2.ipp.useIPP()
+    cv2.ipp.setUseIPP(False)
+    try:
+        distances: NDArray[np.float32] = cv2.distanceTransform(
+            (~outline).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+        )
+    finally:
+        cv2.ipp.setUseIPP(used)
     return distances

@@ -1,1 +1,1 @@
-"""What has parameters."""
+"""Networks and their building blocks: everything that has parameters."""

@@ -1,4 +1,4 @@
-"""Networks that judge photographs: an ImageNet classifier's convolutions, and dense layers as wide as one likes."""
+"""Builds networks that rate photos: an ImageNet classifier's convolutions with dense layers of any width."""
 
 import math
 from collections import OrderedDict
@@ -10,32 +10,32 @@ import torch
 from torch import Tensor, nn
 
 from ops.errors import WeightsError
-from tasks.networks.backbones import IMAGENET, feature_extractor, timm_card, timm_classifier
+from tasks.networks.backbones import IMAGENET, timm_card, timm_classifier
 from tasks.networks.layers import Normalize
 from tasks.networks.weights import fill_weights, given_path, hub_weights, read_weights
 
-PUBLISHED_WIDTH = 4096  # of the dense layers, before they were shrunk
-# Channels and side of the map that the dense layers are given, and the smallest picture, in pixels.
+PUBLISHED_WIDTH = 4096  # of the original dense layers
+# Channels and side of the maps that the dense layers see, and the side of the smallest image in pixels.
 MAPS = {"alexnet": (256, 6, 67), "alexnet_torchvision": (256, 6, 63), "vgg16": (512, 7, 32)}
-# What torchvision calls fc6 and fc7, and where its ImageNet weights lie.
+# Keys of fc6 and fc7 in torchvision's weights.
 PUBLISHED_KEYS = {"alexnet": ("classifier.1", "classifier.4"), "alexnet_torchvision": ("classifier.1", "classifier.4"),
                   "vgg16": ("classifier.0", "classifier.3")}  # fmt: skip
-LIBRARY = "https://download.pytorch.org/models"
-FILES = {"alexnet_torchvision": "alexnet-owt-7be5be79.pth", "vgg16": "vgg16-397923af.pth"}
 
 
 class Judge(nn.Module):
-    """Convolutions, pooling, and the dense layers `fc6`, `fc7` and `output`, with dropout after the first two.
+    """Rates images by convolutions, pooling, and the dense layers `fc6`, `fc7` and `output`.
+
+    Dropout follows fc6 and fc7.
 
     Args:
-        convolutions: Maps pictures (B, 3, H, W) in [0, 1] to maps (B, C, h, w), or to vectors (B, C). The last part is
-            what weights files are of.
+        convolutions: Maps images (B, 3, H, W) in [0, 1] to maps (B, C, h, w), or to vectors (B, C). Weights files fill
+            its last part.
         channels: C.
         side: Height and width that the maps are pooled to; 1 for vectors.
-        sides: Height and width of the smallest and of the largest picture that the convolutions take, in pixels.
-        width: Nodes of fc6 and of fc7.
-        outputs: Nodes of the output.
-        dropout: Share of the nodes of fc6 and fc7 that a training step leaves out.
+        sides: Height and width of the smallest and the largest image that the convolutions accept, in pixels.
+        width: Units of fc6 and of fc7.
+        outputs: Units of the output.
+        dropout: Dropout rate.
 
     Attributes:
         convolutions: As given.
@@ -65,28 +65,28 @@ class Judge(nn.Module):
         self.dense = nn.Sequential(OrderedDict(layers, output=nn.Linear(width, outputs)))
 
     def flat(self, image: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] to what `dense` is given, (B, F).
+        """Maps images (B, 3, H, W) in [0, 1] to the input of `dense`, (B, F).
 
-        With frozen convolutions and pictures that are not altered it is the same in every epoch.
+        With frozen convolutions and unaugmented images it is the same in every epoch.
 
         Raises:
-            ValueError: The network does not take pictures of this size.
+            ValueError: The network does not accept images of this size.
         """
         if min(image.shape[-2:]) < self.sides[0] or max(image.shape[-2:]) > self.sides[1]:
             raise ValueError(
-                f"pictures of {tuple(image.shape[-2:])} pixels for a network that takes {self.sides[0]} to "
-                f"{self.sides[1]} a side; set --data.size, or choose another network"
+                f"expected images of {self.sides[0]} to {self.sides[1]} pixels a side, got {tuple(image.shape[-2:])}; "
+                "set --data.size, or choose another network"
             )
         vectors: Tensor = self.pool(self.convolutions(image))
         return vectors
 
     def forward(self, image: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] to logits (B, outputs)."""
+        """Maps images (B, 3, H, W) in [0, 1] to logits (B, outputs)."""
         logits: Tensor = self.dense(self.flat(image))
         return logits
 
     def forward_features(self, image: Tensor) -> dict[str, Tensor]:
-        """Pictures (B, 3, H, W) in [0, 1] as vectors.
+        """Maps images (B, 3, H, W) in [0, 1] to feature vectors.
 
         Returns:
             `pooled` (B, C), the mean of each channel of the pooled maps, and `fc6` and `fc7` (B, width), after their
@@ -98,37 +98,36 @@ class Judge(nn.Module):
 
 
 def judge(network: str, dense_width: int = 250, outputs: int = 2, dropout: float = 0.5) -> Judge:
-    """A network that judges photographs, with random weights.
+    """Builds a network that rates photos, with random weights.
 
     After F. Rubio, M. J. Flores and J. M. Puerta, "Optimización de las técnicas de Transfer Learning para la
     clasificación de la calidad estética en fotografía" (2018): AlexNet (Krizhevsky et al. 2012) and VGG16 (Simonyan and
     Zisserman 2015) with narrower dense layers. Trainable parameters for two outputs and dense layers of 4096, 1000, 500
-    and 250 nodes:
+    and 250 units:
 
     - `alexnet`: 58,289,538, 13,967,202, 8,607,202, 6,114,702. One column of ungrouped convolutions, without response
-      normalisation; the one whose sizes on disk are the paper's. Nobody publishes its weights. It is for pictures of
-      227 pixels; after others its last map is resampled to 6 x 6.
-    - `alexnet_torchvision`: 57,012,034, 12,689,698, 7,329,698, 4,837,198. The one with public weights.
-    - `vgg16`: 134,268,738, 40,806,690, 27,510,690, 21,050,190.
+      normalization; its file sizes are those in the paper. Nobody publishes its weights. It is made for images of 227
+      pixels; for others its last map is resampled to 6 x 6.
+    - `alexnet_torchvision`: 57,012,034, 12,689,698, 7,329,698, 4,837,198. torchvision's, with public weights.
+    - `vgg16`: 134,268,738, 40,806,690, 27,510,690, 21,050,190. torchvision's.
 
     Args:
-        network: One of these three, or any network of timm, whose pooled vector the dense layers are given.
-        dense_width: Nodes of fc6 and of fc7.
-        outputs: Nodes of the output: 2, snapshot and professional shot, or one for each vote.
-        dropout: Share of the nodes of fc6 and fc7 that a training step leaves out.
+        network: One of these three, or any timm network, whose pooled vector feeds the dense layers.
+        dense_width: Units of fc6 and of fc7.
+        outputs: Units of the output: 2, snapshot and professional shot, or one per rating.
+        dropout: Dropout rate after fc6 and fc7.
 
     Raises:
-        ValueError: There is no such network, the message names the nearest; or a number is out of its range.
+        ValueError: The network is unknown, and the message names the nearest; or a number is out of range.
     """
     if dense_width < 1 or outputs < 2 or not 0 <= dropout < 1:
         raise ValueError(
-            f"dense_width is {dense_width}, outputs {outputs} and dropout {dropout}; wanted are at least 1, at least "
-            "2, and a number in [0, 1)"
+            f"expected dense_width of at least 1, outputs of at least 2 and dropout in [0, 1), got {dense_width}, "
+            f"{outputs} and {dropout}"
         )
     if network in MAPS:
         channels, side, smallest = MAPS[network]
-        convolutions = feature_extractor(network) if network == "vgg16" else alexnet_features(network)
-        return Judge(convolutions, channels, side, (smallest, math.inf), dense_width, outputs, dropout)
+        return Judge(_convolutions(network), channels, side, (smallest, math.inf), dense_width, outputs, dropout)
     try:
         convolutions = timm_classifier(network, classes=0)
     except ValueError as error:
@@ -140,14 +139,66 @@ def judge(network: str, dense_width: int = 250, outputs: int = 2, dropout: float
 
 
 def parameter_count(network: str, dense_width: int, outputs: int = 2) -> int:
-    """Number of parameters of a `judge`, counted without their memory."""
+    """Counts the parameters of a `judge` without allocating them."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in judge(network, dense_width, outputs).parameters())
 
 
 def mebibytes(parameters: int) -> float:
-    """Size of as many float32 parameters on disk, in MiB of 2²⁰ bytes, without what a file's format adds."""
+    """Returns the size of float32 parameters on disk, in MiB of 2²⁰ bytes, without the file format's overhead."""
     return parameters * 4 / 2**20
+
+
+def _convolutions(name: str) -> nn.Sequential:
+    """Builds the convolutions of a key of `MAPS`, with random weights, behind the normalization of ImageNet images.
+
+    Returns:
+        A module that maps (B, 3, H, W) in [0, 1] to (B, C, h, w), 32 times smaller. The keys of its `features` are
+        torchvision's.
+    """
+    layers = _single_column() if name == "alexnet" else _torchvision_features(name)
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            # torch's default start fades with depth
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # it has one
+    features = nn.Sequential(OrderedDict(features=layers))
+    return nn.Sequential(OrderedDict(normalize=Normalize(*IMAGENET), features=features))
+
+
+def _single_column() -> nn.Sequential:
+    """Builds AlexNet's convolutions as wide as both columns of the paper together: 3,747,200 parameters.
+
+    A. Krizhevsky, I. Sutskever and G. Hinton, "ImageNet classification with deep convolutional neural networks",
+    NeurIPS 2012. The first convolution does not pad; 227 pixels become 6 x 6. torchvision only has the column of
+    A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv:1404.5997: 2,469,696.
+    """
+    return nn.Sequential(
+        nn.Conv2d(3, 96, 11, stride=4),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(96, 256, 5, padding=2),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(256, 384, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(384, 384, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2),
+    )
+
+
+def _torchvision_features(name: str) -> nn.Sequential:
+    """Builds the convolutions of torchvision's AlexNet or VGG16, uninitialized."""
+    from torchvision import models
+
+    device = torch.get_default_device()
+    with torch.device("meta"):  # its dense layers are never allocated
+        features = (models.vgg16 if name == "vgg16" else models.alexnet)().features
+    empty: nn.Sequential = features.to_empty(device=device)
+    return empty
 
 
 def load_judge(network: Judge, name: str, pretrained: bool | str | Path, keep_dense_weights: bool = False) -> None:
@@ -155,14 +206,14 @@ def load_judge(network: Judge, name: str, pretrained: bool | str | Path, keep_de
 
     Args:
         network: Changed in place.
-        name: What it was built by.
+        name: The name it was built by.
         pretrained: True for the library's ImageNet weights, from the local cache or else over the network; or the path
-            of a weights file (.safetensors, .pt, .pth) with torchvision's keys, or with timm's for a network of timm.
+            of a weights file (.safetensors, .pt, .pth) with torchvision's keys, or with timm's for a timm network.
             False does nothing.
-        keep_dense_weights: Whether fc6 and fc7 are filled too, where they are as wide as published.
+        keep_dense_weights: Whether to fill fc6 and fc7 too, if they are as wide as published.
 
     Raises:
-        WeightsError: The weights cannot be had, do not fit, or lack the dense layers that are to be kept.
+        WeightsError: The weights cannot be loaded, do not fit, or lack the dense layers to keep.
     """
     if keep_dense_weights:
         _check_keeping(network, name, pretrained)
@@ -181,33 +232,33 @@ def _check_keeping(network: Judge, name: str, pretrained: bool | str | Path) -> 
     width = network.dense.get_submodule("output").in_features
     if name not in PUBLISHED_KEYS or width != PUBLISHED_WIDTH or pretrained is False:
         raise WeightsError(
-            f"keep_dense_weights with {name}, dense layers of {width} nodes and pretrained {pretrained}; wanted are "
-            f"{', '.join(PUBLISHED_KEYS)}, {PUBLISHED_WIDTH} nodes and trained weights. Give these, or "
+            f"keep_dense_weights needs one of {', '.join(PUBLISHED_KEYS)}, dense layers of {PUBLISHED_WIDTH} units and "
+            f"trained weights, got {name}, {width} units and pretrained {pretrained}. Change these, or set "
             "--model.keep_dense_weights false."
         )
 
 
 def _fill(layer: nn.Module, weights: dict[str, Tensor], key: str, source: str) -> None:
     found = {name: weights.get(f"{key}.{name}") for name in ("weight", "bias")}
-    wanted = {name: tuple(value.shape) for name, value in layer.state_dict().items()}
+    expected = {name: tuple(value.shape) for name, value in layer.state_dict().items()}
     shapes = {name: tuple(value.shape) for name, value in found.items() if value is not None}
-    if shapes != wanted:
+    if shapes != expected:
         raise WeightsError(
-            f"{source} has {shapes or 'nothing'} under {key}; wanted is {wanted}. Give a file with dense layers, or "
-            "--model.keep_dense_weights false."
+            f"{source} has {shapes or 'nothing'} under {key}; expected {expected}. Give a file with dense layers, or "
+            "set --model.keep_dense_weights false."
         )
     layer.load_state_dict({name: value.float() for name, value in found.items() if value is not None})
 
 
 def _published(name: str) -> Path:
-    """Path of a library's ImageNet weights: from its cache, or else fetched over the network."""
+    """Returns the path of a library's ImageNet weights, from its cache or else fetched over the network."""
     if name == "alexnet":
         raise WeightsError(
-            "Nobody publishes weights of the single-column alexnet. Take alexnet_torchvision, give a weights file, or "
+            "Nobody publishes weights of the single-column alexnet. Use alexnet_torchvision, give a weights file, or "
             "train the convolutions too: --model.pretrained false --model.freeze_convolutions false."
         )
-    if name in FILES:
-        return _torchvisions(name)
+    if name in MAPS:
+        return _torchvision_weights(name)
     repository = timm_card(name).hf_hub_id
     if repository is None:
         raise WeightsError(
@@ -217,63 +268,25 @@ def _published(name: str) -> Path:
     try:
         return hub_weights(repository, None, name)
     except WeightsError as error:  # the hub's message ends with `--model.pretrained false`
-        raise WeightsError(f"{error} Random ones are not to be frozen: --model.freeze_convolutions false.") from error
+        raise WeightsError(f"{error} Do not freeze random weights: --model.freeze_convolutions false.") from error
 
 
-def _torchvisions(name: str) -> Path:
-    path = Path(torch.hub.get_dir()) / "checkpoints" / FILES[name]
+def _torchvision_weights(name: str) -> Path:
+    from torchvision.models import AlexNet_Weights, VGG16_Weights
+
+    address = (VGG16_Weights if name == "vgg16" else AlexNet_Weights).IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(address).name
     if path.is_file():
         return path
-    address = f"{LIBRARY}/{FILES[name]}"
     try:
-        urlopen(address, timeout=5).close()  # downloading has no limit of its own
+        urlopen(address, timeout=5).close()  # the download itself has no time limit
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(address, str(path), hash_prefix=path.stem.split("-")[-1], progress=False)
     except (OSError, RuntimeError) as error:
         raise WeightsError(
             f"The ImageNet weights of {name} are not at {path} and cannot be fetched from {address} ({error}). Either "
-            "run once where there is a network, or copy a weights file here and give its path: --model.pretrained "
-            "path/to/weights.pth. To start from random ones: --model.pretrained false --model.freeze_convolutions "
+            "run once with network access, or copy a weights file here and give its path: --model.pretrained "
+            "path/to/weights.pth. To start from random weights: --model.pretrained false --model.freeze_convolutions "
             "false."
         ) from error
     return path
-
-
-# Channels of the five convolutions, and padding of the first.
-ALEXNETS = {"alexnet": ((96, 256, 384, 384, 256), 0), "alexnet_torchvision": ((64, 192, 384, 256, 256), 2)}
-
-
-def alexnet_features(name: str) -> nn.Sequential:
-    """The convolutions of AlexNet, with random weights and the normalisation of ImageNet's pictures in front.
-
-    In one column, ungrouped, without response normalisation.
-
-    Args:
-        name: `alexnet`, as wide as A. Krizhevsky, I. Sutskever and G. Hinton, "ImageNet classification with deep
-            convolutional neural networks", NeurIPS 2012, have both columns together, without padding at first:
-            3,747,200 parameters, and 6 x 6 places of a picture of 227 pixels. Or `alexnet_torchvision`, the column of
-            A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv:1404.5997, as
-            torchvision has it: 2,469,696 parameters, and 6 x 6 places of 224 pixels.
-
-    Returns:
-        A module that maps (B, 3, H, W) in [0, 1] to (B, 256, h, w), 32 times smaller. The keys of its `features` are
-        torchvision's.
-    """
-    (first, second, *others), padding = ALEXNETS[name]
-    layers: list[nn.Module] = [
-        *_convolution(3, first, 11, stride=4, padding=padding),
-        nn.MaxPool2d(3, 2),
-        *_convolution(first, second, 5, padding=2),
-        nn.MaxPool2d(3, 2),
-    ]
-    for inputs, outputs in zip((second, *others[:-1]), others, strict=True):
-        layers += _convolution(inputs, outputs, 3, padding=1)
-    features = nn.Sequential(OrderedDict(features=nn.Sequential(*layers, nn.MaxPool2d(3, 2))))
-    return nn.Sequential(OrderedDict(normalize=Normalize(*IMAGENET), features=features))
-
-
-def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> list[nn.Module]:
-    layer = nn.Conv2d(inputs, outputs, kernel, stride, padding)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")  # torch's own start fades with depth
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # it has one
-    return [layer, nn.ReLU(inplace=True)]

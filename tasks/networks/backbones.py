@@ -1,4 +1,4 @@
-"""Networks built on other people's encoders: the only file that knows segmentation_models_pytorch and timm."""
+"""Builds networks on the encoders of segmentation_models_pytorch and timm; no other file imports these two."""
 
 import difflib
 from collections import OrderedDict
@@ -17,26 +17,25 @@ Architecture = Literal["unet", "pspnet", "fpn"]
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-# What each family of encoders was trained on, from its own card; families with another card are not offered.
+# Normalization that each family of encoders was trained with; families with another one are not offered.
 CARDS = {"resnet": IMAGENET, "vgg": IMAGENET, "mobilenet_v2": IMAGENET,
          "inceptionresnetv2": HALF, "inceptionv4": HALF}  # fmt: skip
-# The convolutions of classifiers, by timm's names: channels, and the encoder whose weights fit.
+# Convolutions of classifiers, by timm's names: channels, and the encoder whose weights fit.
 EXTRACTORS = {"vgg16": (512, "vgg16"), "resnet50": (2048, "resnet50"), "resnet50_v1": (2048, "resnet50"),
               "inception_resnet_v2": (1536, "inceptionresnetv2")}  # fmt: skip
 
 
 def segmentation_network(architecture: Architecture, encoder: str, classes: int) -> nn.Module:
-    """A segmentation network with random weights that takes pictures in [0, 1] of any size.
+    """Builds a segmentation network with random weights for images in [0, 1] of any size.
 
-    U-Net (Ronneberger et al. 2015), PSPNet (Zhao et al. 2017) and FPN (Lin et al. 2017; Kirillov et al. 2019)
-    as segmentation_models_pytorch builds them, with the encoder's own normalisation in front and without the
-    encoder layers that PSPNet never uses. Trainable parameters for four classes: U-Net + ResNet-34 24,436,804,
-    FPN + MobileNetV2 4,215,812.
+    U-Net (Ronneberger et al. 2015), PSPNet (Zhao et al. 2017) or FPN (Lin et al. 2017; Kirillov et al. 2019) of
+    segmentation_models_pytorch, behind the encoder's own normalization and without the encoder layers that PSPNet never
+    uses. Trainable parameters for four classes: U-Net + ResNet-34 24,436,804, FPN + MobileNetV2 4,215,812.
 
     Args:
         architecture: The decoder.
-        encoder: A name of segmentation_models_pytorch: `resnet34`, `resnet101`, `mobilenet_v2`,
-            `inceptionresnetv2`, any other of those families, or VGG.
+        encoder: A name of segmentation_models_pytorch: `resnet34`, `resnet101`, `mobilenet_v2`, `inceptionresnetv2`,
+            another one of these families, or VGG.
         classes: Number K of output maps.
 
     Returns:
@@ -49,7 +48,7 @@ def segmentation_network(architecture: Architecture, encoder: str, classes: int)
 
     builders: dict[str, Callable[..., nn.Module]] = {"unet": smp.Unet, "pspnet": smp.PSPNet, "fpn": smp.FPN}
     if architecture not in builders:
-        raise ValueError(f"architecture {architecture!r} is unknown; it is one of {', '.join(builders)}.")
+        raise ValueError(f"architecture {architecture!r} is unknown; expected one of {', '.join(builders)}")
     family = next((family for family in CARDS if encoder.startswith(family)), None)
     known = [name for name in smp.encoders.get_encoder_names() if name.startswith(tuple(CARDS))]
     if family is None or encoder not in known:
@@ -63,33 +62,33 @@ def segmentation_network(architecture: Architecture, encoder: str, classes: int)
 
 
 def feature_extractor(name: str) -> nn.Sequential:
-    """The convolutions of an ImageNet classifier, with random weights and its own normalisation in front.
+    """Builds the convolutions of an ImageNet classifier, with random weights, behind its own normalization.
 
-    VGG16 (Simonyan and Zisserman 2015), ResNet-50 (He et al. 2016) and Inception-ResNet-v2 (Szegedy et al. 2017) as
-    timm builds them, without pooling and dense layers at their end; `load_features` fills them. `resnet50_v1` is
-    ResNet-50 as it was published and as Keras has it, for weights that were trained so.
+    VGG16 (Simonyan and Zisserman 2015), ResNet-50 (He et al. 2016) or Inception-ResNet-v2 (Szegedy et al. 2017) of
+    timm, without the final pooling and dense layers; `load_features` fills them. `resnet50_v1` is ResNet-50 as
+    published and as in Keras, for weights that were trained that way.
 
     Args:
-        name: A key of `EXTRACTORS`, which also has the number C of channels.
+        name: A key of `EXTRACTORS`, which also holds the number C of channels.
 
     Returns:
         A module that maps (B, 3, H, W) in [0, 1] to (B, C, h, w), 32 times smaller. The keys of its `features` are
         torchvision's.
 
     Raises:
-        ValueError: There is no such extractor; the message names those there are.
+        ValueError: The extractor is unknown; the message lists the known ones.
     """
     import timm
 
     if name not in EXTRACTORS:
-        raise ValueError(f"feature extractor {name!r} is unknown; it is one of {', '.join(EXTRACTORS)}.")
+        raise ValueError(f"feature extractor {name!r} is unknown; expected one of {', '.join(EXTRACTORS)}")
     if name == "vgg16":
-        # Its dense layers, 119 million parameters, are not wanted: they are built one channel wide.
+        # Its unused dense layers would have 119 million parameters: they are built one channel wide.
         convolutions = timm.create_model(name, pretrained=False, num_classes=0, mlp_ratio=1 / 4096).features
         features: nn.Module = nn.Sequential(OrderedDict(features=convolutions))
     else:
         features = timm.create_model(name.removesuffix("_v1"), pretrained=False, num_classes=0, global_pool="")
-    if name == "resnet50_v1":  # a stage halves in its first convolution; in timm's and torchvision's, in its second
+    if name == "resnet50_v1":  # its stages halve in their first convolution, timm's and torchvision's in their second
         network: Any = features
         for stage in (network.layer2, network.layer3, network.layer4):
             stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
@@ -99,16 +98,13 @@ def feature_extractor(name: str) -> nn.Sequential:
 
 
 def timm_card(name: str) -> Any:
-    """What timm knows of one of its networks: what it was trained on, its classes, where its weights lie.
+    """Returns timm's `PretrainedCfg` of a network: normalization, input size, classes, and where its weights are.
 
     Args:
-        name: timm's name of an architecture, or of one with a tag that tells which training: `resnet18.a1_in1k`.
-
-    Returns:
-        timm's `PretrainedCfg`.
+        name: timm's name of an architecture, with or without a tag that names the training: `resnet18.a1_in1k`.
 
     Raises:
-        ValueError: There is no such network; the message names the nearest.
+        ValueError: The network is unknown; the message names the nearest.
     """
     import timm
 
@@ -121,11 +117,11 @@ def timm_card(name: str) -> Any:
 
 
 def timm_classifier(name: str, classes: int) -> nn.Sequential:
-    """A classifier of timm with random weights and its own normalisation in front.
+    """Builds a timm classifier with random weights, behind its own normalization.
 
     Args:
         name: As in `timm_card`.
-        classes: Number K of classes; 0 for none, which leaves the features that the classifier would see.
+        classes: Number K of classes; 0 returns the features that the classifier would see.
 
     Returns:
         A module that maps (B, 3, H, W) in [0, 1], of the size on its card, to logits (B, K) or features (B, V). The
@@ -144,12 +140,12 @@ def timm_classifier(name: str, classes: int) -> nn.Sequential:
 def load_features(extractor: nn.Module, name: str, pretrained: bool | str | Path) -> None:
     """Fills a `feature_extractor` of this name with trained weights; see `load_weights`."""
     if name == "resnet50_v1" and pretrained is True:
-        raise WeightsError("The library's weights are those of resnet50, which halves elsewhere. Give it, or a file.")
+        raise WeightsError("The library's weights belong to resnet50, which halves elsewhere. Use it, or give a file.")
     load_weights(extractor.get_submodule("features"), EXTRACTORS[name][1], pretrained)
 
 
 def encoder_of(network: nn.Module) -> nn.Module:
-    """The encoder of a `segmentation_network` or a `vgg_autoencoder`."""
+    """Returns the encoder of a `segmentation_network` or a `vgg_autoencoder`."""
     return network.get_submodule("1.network.encoder")
 
 
@@ -159,17 +155,17 @@ def load_encoder(network: nn.Module, encoder: str, pretrained: bool | str | Path
 
 
 def load_weights(module: nn.Module, name: str, pretrained: bool | str | Path) -> None:
-    """Fills an encoder whose keys are torchvision's with trained weights.
+    """Fills an encoder with torchvision's keys with trained weights.
 
     Args:
         module: Changed in place.
         name: The encoder's name in segmentation_models_pytorch.
-        pretrained: True for the library's ImageNet weights, from the local cache or else from its hub; or the
-            path of a weights file (.safetensors, .pt, .pth) whose keys are torchvision's. False does nothing.
+        pretrained: True for the library's ImageNet weights, from the local cache or else from its hub; or the path of
+            a weights file (.safetensors, .pt, .pth) with torchvision's keys. False does nothing.
 
     Raises:
-        WeightsError: The file is missing or does not fit the encoder, or there are no weights in the cache and
-            no network to fetch them over.
+        WeightsError: The file is missing or does not fit the encoder, or the weights are not cached and cannot be
+            fetched.
     """
     if pretrained is False:
         return
@@ -179,7 +175,7 @@ def load_weights(module: nn.Module, name: str, pretrained: bool | str | Path) ->
 
 
 def _library_weights(encoder: str) -> Path:
-    """Path of the library's ImageNet weights: from the local cache, or else fetched over the network."""
+    """Returns the path of the library's ImageNet weights, from the local cache or else fetched over the network."""
     from segmentation_models_pytorch.encoders import encoders
 
     card = encoders[encoder]["pretrained_settings"].get("imagenet")

@@ -1,4 +1,4 @@
-"""The dense form of a window classifier: its answer at every position of a picture, computed in one pass."""
+"""Turns a window classifier into its dense form, which classifies every position of an image in one pass."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,7 +13,7 @@ from tasks.networks.layers import Normalize
 from tasks.networks.window_classifier import Grey
 
 Step = Callable[[Tensor], Tensor]
-# What makes a value of the values at the same place, by the same rule at every place.
+# Layers that compute each value from the values at the same place, by the same rule everywhere.
 PIXELWISE = (Normalize, Grey, nn.Identity, nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid,
              nn.Tanh)  # fmt: skip
 NORMALIZATION = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -22,24 +22,24 @@ INSTEAD = "Classify windows one by one, at a stride of 2 or 4 to save time."
 
 
 class DenseForm(nn.Module):
-    """A window classifier applied to all windows of a picture at once, by convolutions with dilation.
+    """Applies a window classifier to all windows of an image at once, by dilated convolutions.
 
-    Where the classifier steps by s pixels its dense form steps by one, and the layers behind take their inputs s times
-    as far apart; the linear layer behind the last map becomes a convolution. So what neighbouring windows share is
-    computed once (Giusti et al., "Fast image scanning with deep max-pooling convolutional neural networks", ICIP 2013).
-    The logits are the classifier's up to rounding; on CUDA, only if convolutions may not round to TF32.
+    Where the classifier has stride s its dense form has stride 1, and the following layers take their inputs s times as
+    far apart; the linear layer after the last map becomes a convolution. So what neighboring windows share is computed
+    once (Giusti et al., "Fast image scanning with deep max-pooling convolutional neural networks", ICIP 2013). The
+    logits equal the classifier's up to rounding; on CUDA, only if convolutions do not round to TF32.
 
-    The parameters are the classifier's, not copies: they follow it when it is trained or moved. Batch normalisation
-    always takes its running statistics, and dropout does nothing, as in evaluation.
+    The parameters are the classifier's own and follow it when it is trained or moved. Batch normalization always uses
+    its running statistics, and dropout does nothing, as in evaluation.
 
     Args:
-        network: Maps windows (B, C, w, w) to (B, K): an `nn.Sequential`, nested as may be, of convolutions, poolings,
-            batch normalisations, activations and dropout, then `nn.Flatten` and linear layers.
+        network: Maps windows (B, C, w, w) to (B, K): an `nn.Sequential`, possibly nested, of convolutions, poolings,
+            batch normalizations, activations and dropout, then `nn.Flatten` and linear layers.
         window: Height and width w of the windows in pixels.
 
     Raises:
         NoDenseFormError: The network pads, or has a layer without a dense form; the message names the first.
-        ValueError: The network is not for windows of this size.
+        ValueError: The network is not made for windows of this size.
     """
 
     def __init__(self, network: nn.Module, window: int) -> None:
@@ -49,7 +49,7 @@ class DenseForm(nn.Module):
         self.steps, self.reach = _plan(network, window)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits of every window.
+        """Returns the logits of every window.
 
         Args:
             image: (B, C, H, W).
@@ -58,14 +58,14 @@ class DenseForm(nn.Module):
             (B, K, H - w + 1, W - w + 1): at (y, x) those of the window whose upper left pixel is (y, x).
 
         Raises:
-            ValueError: The picture is smaller than the window.
+            ValueError: The image is smaller than the window.
         """
         height, width = image.shape[-2:]
         if min(height, width) < self.window:
             raise ValueError(
-                f"a picture of {height} x {width} holds no window of {self.window} x {self.window}; give a larger one."
+                f"expected an image of at least {self.window} x {self.window}, the window, got {height} x {width}"
             )
-        # A pooling that leaves a remainder out never sees the last rows and columns of a window.
+        # A pooling that drops a remainder never sees the last rows and columns of a window.
         maps = image[..., : height - self.window + self.reach[0], : width - self.window + self.reach[1]]
         for step in self.steps:
             maps = step(maps)
@@ -73,12 +73,12 @@ class DenseForm(nn.Module):
 
 
 def _plan(network: nn.Module, window: int) -> tuple[list[Step], list[int]]:
-    """The steps of the dense form, and how many rows and columns of a window they see."""
+    """Returns the steps of the dense form, and how many rows and columns of a window they see."""
     steps: list[Step] = []
-    side = np.array([window, window])  # of the classifier's map
-    apart = np.array([1, 1])  # neighbours in that map, in pixels of the picture
+    side = np.array([window, window])  # size of the classifier's map
+    apart = np.array([1, 1])  # distance of neighbors in that map, in pixels of the image
     reach = np.array([1, 1])
-    channels = None  # of the map, from where a layer tells
+    channels = None  # of the map, once a layer tells
     for name, layer in _layers(network):
         _check(name, layer, side)
         if type(layer) in PIXELWISE:
@@ -87,13 +87,13 @@ def _plan(network: nn.Module, window: int) -> tuple[list[Step], list[int]]:
             steps.append(partial(_normalize, layer))
         elif type(layer) in SLIDING:
             kernel, stride, dilation = (np.broadcast_to(sizes, 2) for sizes in _geometry(layer, side))
-            taken = getattr(layer, "in_features", 0)  # by a linear layer: all values of the map
+            taken = getattr(layer, "in_features", 0)  # all values of the map, by a linear layer
             given = side.prod() * (channels or taken // side.prod()) if taken else 0
             side = (side - dilation * (kernel - 1) - 1) // stride + 1
             if side.min() < 1 or given != taken:
                 raise ValueError(
                     f"layer {name}, {layer}, does not fit windows of {window} x {window} pixels; "
-                    "give the size that the network was made for."
+                    "use the size that the network was made for."
                 )
             distance = dilation * apart
             steps.append(partial(SLIDING[type(layer)], layer, kernel.tolist(), distance.tolist()))
@@ -102,15 +102,15 @@ def _plan(network: nn.Module, window: int) -> tuple[list[Step], list[int]]:
             channels = getattr(layer, "out_channels", getattr(layer, "out_features", channels))
     if side.prod() > 1:
         raise NoDenseFormError(
-            f"the network ends in maps of {side[0]} x {side[1]}, and a classifier in one value a class; "
+            f"expected one value per class, got a network that ends in maps of {side[0]} x {side[1]}; "
             "add a pooling and a linear layer."
         )
     return steps, reach.tolist()
 
 
 def _layers(network: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Names and layers in the order in which they are applied."""
-    # A class made from nn.Sequential may apply its layers otherwise.
+    """Yields names and layers in the order in which they are applied."""
+    # A subclass of nn.Sequential may apply its layers in another way.
     if type(network).forward is not nn.Sequential.forward:
         yield name, network
     else:
@@ -119,12 +119,12 @@ def _layers(network: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module
 
 
 def _check(name: str, layer: Any, side: Any) -> None:
-    """Refuses a layer that has no dense form where the classifier's map has this height and width."""
+    """Rejects a layer without a dense form where the classifier's map has this height and width."""
     for key, part in layer.named_modules(prefix=name):
         if getattr(part, "padding", 0) not in (0, (0, 0), "valid") or getattr(part, "ceil_mode", False):
             raise NoDenseFormError(
                 f"layer {key}, {part}, pads: the classifier sees padding around a window where a dense form would see "
-                f"the picture, so that none equals it. {INSTEAD}"
+                f"the image, so none equals it. {INSTEAD}"
             )
     kind = type(layer)
     known = (
@@ -139,14 +139,14 @@ def _check(name: str, layer: Any, side: Any) -> None:
         known = layer.divisor_override is None
     if not known:
         raise NoDenseFormError(
-            f"layer {name}, {kind.__name__}, has no dense form that is known here; nn.Sequential, "
-            f"{', '.join(sorted(layer.__name__ for layer in (*PIXELWISE, *SLIDING)))} and batch normalisation of maps "
-            f"have one. {INSTEAD}"
+            f"layer {name}, {kind.__name__}, has no known dense form; expected nn.Sequential, "
+            f"{', '.join(sorted(layer.__name__ for layer in (*PIXELWISE, *SLIDING)))} or batch normalization of maps. "
+            f"{INSTEAD}"
         )
 
 
 def _geometry(layer: Any, side: Any) -> tuple[Any, Any, Any]:
-    """Kernel, stride and dilation of a layer whose input, in the classifier, has this height and width."""
+    """Returns kernel, stride and dilation of a layer whose input in the classifier has this height and width."""
     if isinstance(layer, (nn.Linear, nn.AdaptiveAvgPool2d)):
         return side, 1, 1
     return layer.kernel_size, layer.stride, getattr(layer, "dilation", 1)
@@ -174,7 +174,7 @@ def _average(layer: nn.Module, kernel: list[int], distance: list[int], maps: Ten
     return maps
 
 
-# How each layer with a kernel is applied: to a layer, its kernel, the distance of its inputs, and maps.
+# Functions that apply each layer with a kernel to: the layer, its kernel, the distance of its inputs, and maps.
 SLIDING: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.Conv2d: _convolve,
     nn.Linear: _connect,

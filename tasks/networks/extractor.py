@@ -1,4 +1,4 @@
-"""What a frozen ImageNet classifier sees in a picture, as a vector for networks that are given it too."""
+"""Extracts feature vectors of images by a frozen ImageNet classifier, as input for other networks."""
 
 import hashlib
 from collections import OrderedDict
@@ -14,40 +14,40 @@ from tasks.networks.backbones import EXTRACTORS, feature_extractor, timm_card, t
 from tasks.networks.weights import CLASSIFIER, fill_weights, hub_weights, read_weights
 
 CLASSES = 1000  # of ImageNet
-SIDES = {"vgg16": 224, "resnet50": 224, "resnet50_v1": 224, "inception_resnet_v2": 299}  # of pictures, in pixels
-# Where the library's weights come with their classifier. VGG16's, three dense layers of 124 million parameters, is not
-# built; no library has ResNet-50 as it was published.
+SIDES = {"vgg16": 224, "resnet50": 224, "resnet50_v1": 224, "inception_resnet_v2": 299}  # of images, in pixels
+# Repositories of weights with their classifier. VGG16's, three dense layers of 124 million parameters, is not built; no
+# library has ResNet-50 as it was published.
 REPOSITORIES = {"resnet50": "timm/resnet50.tv_in1k", "inception_resnet_v2": "timm/inception_resnet_v2.tf_in1k",
                 "vgg16": "timm/vgg16.tv_in1k"}  # fmt: skip
 OPTION = "extractor_weights"
-INSTEAD = "Take its features: --model.extractor_vector features."
+INSTEAD = "Use its features: --model.extractor_vector features."
 
 
 class Extractor:
-    """A frozen ImageNet classifier: pictures to vectors.
+    """Maps images to vectors by a frozen ImageNet classifier.
 
-    It is no module, so that the task that holds it neither trains it, nor switches it out of `eval`, nor has it in its
-    parameters and checkpoints, which would grow by 220 MB. It is built and loaded when it is first needed, or built at
-    once where only the network knows its `length`, and goes where its pictures are. What a checkpoint should keep is
-    `digest`: the network learned from these weights and knows no others.
+    It is not a module, so that the task that holds it neither trains it, nor switches it out of `eval`, nor stores it
+    in its checkpoints, which would grow by 220 MB. It is built and loaded when first needed, or built at once if only
+    the network knows its `length`, and moves to the device of its images. Checkpoints should keep `digest`: the network
+    learned from these weights and works with no others.
 
     Args:
-        name: The classifier: a key of `EXTRACTORS`, or any name of timm, with a tag (`resnet18.a1_in1k`) or without.
+        name: The classifier: a key of `EXTRACTORS`, or any timm name, with a tag (`resnet18.a1_in1k`) or without.
         weights: `True` for the library's ImageNet weights, the path of a weights file, or `False` for random weights,
-            the same ones every time, which are good for trying things out only. The keys of a file are timm's, those
-            of `torch.save(timm.create_model(name, pretrained=True).state_dict(), path)`; for `EXTRACTORS`,
-            torchvision's will do.
-        vector: `logits`, the values before the softmax, for which the weights must have a classifier of as many
-            classes as the library's; or `features`, what that classifier looks at, which all weights have. `vgg16` has
-            only these, for its dense layers are not built; `vgg16.tv_in1k` is timm's, with them. Features of
-            `EXTRACTORS` are the last map averaged; other networks may have layers after that.
+            always the same ones, for tests only. A file has timm's keys, those of
+            `torch.save(timm.create_model(name, pretrained=True).state_dict(), path)`; for `EXTRACTORS`, torchvision's
+            work too.
+        vector: `logits`, the values before the softmax, which need weights with a classifier of as many classes as the
+            library's; or `features`, the classifier's input, which all weights have. `vgg16` has only features, because
+            its dense layers are not built; `vgg16.tv_in1k` is timm's, with them. Features of `EXTRACTORS` are the mean
+            of the last map; other networks may have layers after that.
 
     Attributes:
         length: Length V of the vectors: 1000 logits of ImageNet; 512 features of `vgg16`, 2048 of `resnet50` and
             `resnet50_v1`, 1536 of `inception_resnet_v2`.
 
     Raises:
-        ValueError: There is no such classifier or vector; the message names the nearest.
+        ValueError: The classifier or the vector is unknown; the message names the nearest.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Extractor:
         self._card: Any = None if name in EXTRACTORS else timm_card(name)
         if vector not in ("logits", "features") or (name == "vgg16" and vector == "logits"):
             raise ValueError(
-                f"extractor {name} with the vector {vector!r}; wanted is 'logits' or 'features', of vgg16 'features'."
+                f"expected the vector 'logits' or 'features', for vgg16 'features', got {vector!r} for {name}"
             )
         if vector == "logits" and self._card is not None and not self._card.num_classes:
             raise ValueError(f"extractor {name} has no classifier, so there are no logits. {INSTEAD}")
@@ -71,11 +71,11 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> Tensor:
-        """Vectors of pictures, without a gradient.
+        """Returns vectors of images, without a gradient.
 
         Args:
-            image: (B, 3, H, W) in [0, 1], or (B, 1, H, W), which is stacked three times. It is resized to what the
-                classifier was trained on, most often 224 or 299 a side, its aspect not kept.
+            image: (B, 3, H, W) in [0, 1], or (B, 1, H, W), which is repeated three times. It is resized to the size
+                that the classifier was trained on, usually 224 or 299 a side, without keeping its aspect.
 
         Returns:
             (B, V) float32.
@@ -92,16 +92,16 @@ class Extractor:
         return vector.float()
 
     def load(self) -> None:
-        """Builds and fills the classifier now, where what is wrong with its weights is better said at once.
+        """Builds and fills the classifier now, to report problems with its weights early.
 
         Raises:
-            WeightsError: The weights cannot be had, do not fit, or have no classifier for logits.
+            WeightsError: The weights cannot be loaded, do not fit, or have no classifier for logits.
         """
         self._loaded()
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that tell these weights, as float32, from others."""
+        """16 hexadecimal digits that identify these weights, as float32."""
         if not self._digest:
             self._digest = _digest(self._loaded())
         return self._digest
@@ -110,15 +110,15 @@ class Extractor:
         """Checks that the weights are those that a network was trained with.
 
         Args:
-            digest: What was kept of them.
+            digest: The digest of those.
 
         Raises:
-            WeightsError: They are others; or as in `load`.
+            WeightsError: They differ; or as in `load`.
         """
         if self.digest != digest:
             raise WeightsError(
                 f"The weights {self.weights} of the extractor {self.name} are not those that the network was trained "
-                f"with (digest {self.digest}, wanted {digest}). Give those: --model.{OPTION} path/to/weights."
+                f"with: expected the digest {digest}, got {self.digest}. Give those: --model.{OPTION} path/to/weights."
             )
 
     def _length(self) -> int:
@@ -127,7 +127,7 @@ class Extractor:
         if self._card is None:
             return EXTRACTORS[self.name][0]
         classifier: Any = self._built().get_submodule("classifier")
-        return int(classifier.head_hidden_size)  # no card tells it
+        return int(classifier.head_hidden_size)  # not on its card
 
     def _loaded(self) -> nn.Sequential:
         if not self._filled and self.weights is not False:
@@ -139,7 +139,7 @@ class Extractor:
 
     def _built(self) -> nn.Sequential:
         if self._network is None:
-            # Its random start must not move the random numbers of what is trained.
+            # Its random weights must not change the random numbers of training.
             with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 if self._card is None:
@@ -171,7 +171,7 @@ class Extractor:
         classifier = network.get_submodule("classifier")
         heads = self._card.classifier or ()
         for key in (f"{head}.weight" for head in ([heads] if isinstance(heads, str) else heads)):
-            if key in classifier.state_dict():  # features come without
+            if key in classifier.state_dict():  # networks for features have none
                 _check_classifier(weights.get(key), classifier.state_dict()[key], source)
         fill_weights(classifier, weights, self.name, str(path), keys="timm's")
 
@@ -183,7 +183,7 @@ def _with_linear_head(name: str, vector: str) -> nn.Sequential:
 
 
 def _classifier(weights: dict[str, Tensor], head: nn.Linear, source: str) -> dict[str, Tensor]:
-    """Weight and bias of the linear layer that ends a classifier, under whichever library's name it has there."""
+    """Returns weight and bias of a classifier's final linear layer, under any library's name for it."""
     found = [name for name in CLASSIFIER if {f"{name}weight", f"{name}bias"} <= weights.keys()]
     weight = weights[f"{found[0]}weight"] if found else None
     _check_classifier(weight, head.weight, source)
@@ -192,16 +192,16 @@ def _classifier(weights: dict[str, Tensor], head: nn.Linear, source: str) -> dic
 
 def _check_classifier(weight: Tensor | None, wanted: Tensor, source: str) -> None:
     if weight is None:
-        raise WeightsError(f"{source} have no classifier, so there are no logits. {INSTEAD}")
+        raise WeightsError(f"{source} contain no classifier, so there are no logits. {INSTEAD}")
     if weight.shape != wanted.shape:
         raise WeightsError(
-            f"{source} have a classifier of the shape {tuple(weight.shape)}, wanted is {tuple(wanted.shape)}. {INSTEAD}"
+            f"{source} contain a classifier of shape {tuple(weight.shape)}, expected {tuple(wanted.shape)}. {INSTEAD}"
         )
 
 
 def _digest(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for key, value in sorted(network.state_dict().items()):
-        if value.is_floating_point():  # not the batches counted by batch normalisation, which some files lack
+        if value.is_floating_point():  # not batch normalization's batch counts, which some files lack
             digest.update(key.encode() + value.cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

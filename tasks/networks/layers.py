@@ -1,4 +1,4 @@
-"""Small layers that several networks share."""
+"""Layers and helpers that several networks share."""
 
 import torch
 from torch import Tensor, nn
@@ -6,13 +6,13 @@ from torch.nn import functional as F
 
 
 class Normalize(nn.Module):
-    """Turns pictures in [0, 1] into what an encoder was trained on: (x - mean) / std per channel.
+    """Normalizes images in [0, 1] to what an encoder was trained on: (x - mean) / std per channel.
 
-    It is a network's first layer, so that a checkpoint is self-contained and batches stay drawable.
+    It is a network's first layer, so that checkpoints are self-contained and batches can be displayed.
 
     Args:
-        mean: One value a channel, in units of the [0, 1] picture.
-        std: One value a channel, in units of the [0, 1] picture.
+        mean: One value per channel, in units of the [0, 1] image.
+        std: One value per channel, in units of the [0, 1] image.
     """
 
     mean: Tensor
@@ -24,19 +24,19 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] to (B, C, H, W), normalised."""
+        """Normalizes (B, C, H, W) in [0, 1]."""
         return (image - self.mean) / self.std
 
 
 class AnySize(nn.Module):
-    """Lets a fully convolutional network take any picture size.
+    """Lets a fully convolutional network accept any image size.
 
-    The picture is padded on the right and below to the next multiple of what the network's strides divide,
-    repeating its edge pixels, and the output is cropped back.
+    Pads the image on the right and bottom to the next multiple of the network's stride, repeating its edge pixels, and
+    crops the output back.
 
     Args:
         network: Maps (B, C, H, W) to (B, K, H, W) where `multiple` divides H and W.
-        multiple: What height and width must divide by, in pixels.
+        multiple: Number of pixels that height and width must be divisible by.
     """
 
     def __init__(self, network: nn.Module, multiple: int) -> None:
@@ -45,7 +45,7 @@ class AnySize(nn.Module):
         self.multiple = multiple
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, K, H, W) for any H and W."""
+        """Maps (B, C, H, W) to (B, K, H, W) for any H and W."""
         height, width = image.shape[-2:]
         below, right = -height % self.multiple, -width % self.multiple
         if below or right:
@@ -54,14 +54,22 @@ class AnySize(nn.Module):
         return output[..., :height, :width]
 
 
+def start_like_keras(network: nn.Module) -> None:
+    """Initializes convolutions as Keras does: uniformly after Glorot and Bengio (2010), equation 16, with biases 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
 def remove_unused(network: nn.Module, image: Tensor) -> None:
     """Replaces the parts of a network whose parameters never get a gradient by the identity.
 
-    Counts, weight decay and distributed training would all be wrong about them.
+    They would distort parameter counts and weight decay, and stop distributed training.
 
     Args:
         network: Changed in place.
-        image: A batch (B, C, H, W) to run once forward and back; its content does not matter.
+        image: A batch (B, C, H, W) for one forward and backward pass; its content does not matter.
     """
     was_training = network.training
     network.eval()(image).sum().backward()

@@ -1,4 +1,4 @@
-"""Auto-encoders of VGG blocks that turn a picture into maps, without batch normalisation or skip connections."""
+"""Builds auto-encoders of VGG blocks that map images to maps, without batch normalization or skip connections."""
 
 from collections import OrderedDict
 from typing import Literal
@@ -6,9 +6,9 @@ from typing import Literal
 from torch import nn
 
 from tasks.networks.backbones import HALF, IMAGENET
-from tasks.networks.layers import AnySize, Normalize
+from tasks.networks.layers import AnySize, Normalize, start_like_keras
 
-# Encoder and decoder: a number is a 3 x 3 convolution to so many channels with ReLU, P halves the size, U doubles it.
+# Encoder and decoder: a number is a 3 x 3 convolution to that many channels with ReLU, P halves the size, U doubles it.
 LAYERS = {
     "vgg10": ("64 P 128 P 256 P 512 P", "512 U 256 U 128 U 64 U"),
     "vgg12": ("64 P 128 P 256 256 P 512 512 P", "512 U 256 256 256 U 128 U 64 U"),
@@ -21,56 +21,53 @@ LATENT = 512  # channels in which every encoder ends
 
 
 def vgg_autoencoder(name: Literal["vgg10", "vgg12", "vgg16"], classes: int = 1) -> nn.Module:
-    """An auto-encoder of VGG blocks with random weights that takes pictures in [0, 1] of any size.
+    """Builds an auto-encoder of VGG blocks with random weights for images in [0, 1] of any size.
 
-    After Kebir, Taibi and Serradilla, "Compressed VGG16 auto-encoder for road segmentation from aerial images with
-    few data training", ICCSA 2021, which prints the number of parameters (its table 2) but no list of layers.
-    Trainable parameters for one class:
+    After Kebir, Taibi and Serradilla, "Compressed VGG16 auto-encoder for road segmentation from aerial images with few
+    data training", ICCSA 2021, which prints the number of parameters (its table 2) but no list of layers. Trainable
+    parameters for one class:
 
     - `vgg10`: 5,460,097, as printed. One list of plain VGG layers has that count: this one.
     - `vgg12`: 9,590,145, as printed. Four lists have that count; this is the one that mirrors `vgg10`.
-    - `vgg16`: 17,847,409. The paper prints 18,087,715; its decoder could not be identified. The encoder is VGG16
-      (Simonyan and Zisserman 2015) in full; each of its five poolings is undone by an up-sampling to the nearest
-      pixel before a block of two or three convolutions.
+    - `vgg16`: 17,847,409. The paper prints 18,087,715; its decoder could not be identified. The encoder is the full
+      VGG16 (Simonyan and Zisserman 2015); each of its five poolings is undone by nearest-neighbor upsampling before a
+      block of two or three convolutions.
 
-    Weights start as in Keras, the paper's library: uniform as Glorot and Bengio (2010), equation 16, biases 0.
+    Weights are initialized as in Keras, the paper's library.
 
     Args:
         name: Which of the three.
         classes: Number K of output maps.
 
     Returns:
-        A module that maps (B, 3, H, W) in [0, 1] to logits (B, K, H, W). `vgg16` normalises pictures as torchvision's
-        ImageNet weights want them, the others to [-1, 1].
+        A module that maps (B, 3, H, W) in [0, 1] to logits (B, K, H, W). `vgg16` normalizes images as torchvision's
+        ImageNet weights expect them, the others to [-1, 1].
 
     Raises:
-        ValueError: There is no such network; the message names those there are.
+        ValueError: The network is unknown; the message lists the known ones.
     """
     if name not in LAYERS:
-        raise ValueError(f"network {name!r} is unknown; it is one of {', '.join(LAYERS)}.")
+        raise ValueError(f"network {name!r} is unknown; expected one of {', '.join(LAYERS)}")
     encoder, decoder = LAYERS[name]
-    features = nn.Sequential(*_layers(encoder, 3))  # by this name torchvision's keys fit
+    features = nn.Sequential(*_layers(encoder, 3))  # the name that torchvision's keys have
     *hidden, output, _ = _layers(f"{decoder} {classes}", LATENT)  # logits: no ReLU after the last
     network = nn.Sequential(
         OrderedDict(encoder=nn.Sequential(OrderedDict(features=features)), decoder=nn.Sequential(*hidden, output))
     )
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+    start_like_keras(network)
     card = IMAGENET if name == "vgg16" else HALF
     return nn.Sequential(Normalize(*card), AnySize(network, 2 ** encoder.count("P")))
 
 
 def _layers(plan: str, channels: int) -> list[nn.Module]:
-    """The layers that a plan in the words of `LAYERS` names, for an input of so many channels."""
+    """Builds the layers of a plan in the notation of `LAYERS`, for an input with this many channels."""
     layers: list[nn.Module] = []
-    for word in plan.split():
-        if word == "P":
+    for step in plan.split():
+        if step == "P":
             layers.append(nn.MaxPool2d(2))
-        elif word == "U":
+        elif step == "U":
             layers.append(nn.Upsample(scale_factor=2))
         else:
-            layers += [nn.Conv2d(channels, int(word), 3, padding=1), nn.ReLU(inplace=True)]
-            channels = int(word)
+            layers += [nn.Conv2d(channels, int(step), 3, padding=1), nn.ReLU(inplace=True)]
+            channels = int(step)
     return layers

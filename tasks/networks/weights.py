@@ -1,4 +1,4 @@
-"""Trained weights: found, read, checked and filled in, for networks whoever built them."""
+"""Finds, reads and checks trained weights and fills networks with them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 
 from ops.errors import WeightsError
 
-CLASSIFIER = ("fc.", "classifier.", "last_linear.", "head.", "classif.")  # heads that a weights file may carry
+CLASSIFIER = ("fc.", "classifier.", "last_linear.", "head.", "classif.")  # heads that a weights file may contain
 
 
 def fill_weights(
     module: nn.Module, weights: Mapping[str, Tensor], name: str, source: str, keys: str = "torchvision's"
 ) -> None:
-    """Fills a module with trained weights. What they hold beside its tensors is left out.
+    """Fills a module with trained weights, ignoring tensors that the module does not have.
 
     Args:
-        module: Changed in place, or not at all where weights do not fit.
-        weights: Tensors by the module's keys, of any precision. Batches counted by batch normalisation may be missing.
-        name: The network's, for the message.
-        source: Where the weights are from, for the message.
+        module: Changed in place, or not at all if weights do not fit.
+        weights: Tensors by the module's keys, of any precision. Batch counts of batch normalization may be missing.
+        name: The network's name, for the message.
+        source: Where the weights come from, for the message.
         keys: Whose keys the module has, for the message.
 
     Raises:
@@ -31,14 +31,14 @@ def fill_weights(
     if missing:
         raise WeightsError(
             f"{source} does not fit the encoder {name}: {len(missing)} of its {len(wanted)} tensors are missing, "
-            f"the first is {missing[0]!r}. Give weights of {name} with {keys} keys."
+            f"first {missing[0]!r}. Give weights of {name} with {keys} keys."
         )
     misshapen = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
     if misshapen:
         key = misshapen[0]
         raise WeightsError(
             f"{source} does not fit the encoder {name}: {key!r} has the shape {tuple(weights[key].shape)}, "
-            f"the encoder wants {tuple(wanted[key].shape)}. Give weights of {name}."
+            f"expected {tuple(wanted[key].shape)}. Give weights of {name}."
         )
     fitting = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()
                if key in wanted}  # fmt: skip
@@ -46,34 +46,34 @@ def fill_weights(
 
 
 def given_path(pretrained: object) -> Path:
-    """Path of the weights file that was asked for.
+    """Returns the path of the given weights file.
 
     Raises:
-        WeightsError: It is no path, such as None.
+        WeightsError: The value is not a path, for example None.
     """
     if not isinstance(pretrained, str | Path):
         raise WeightsError(
-            f"model.pretrained is {pretrained!r}; true, false or a file's path was wanted. Give one of them: "
-            "--model.pretrained true has the library's ImageNet weights."
+            f"expected model.pretrained to be true, false or the path of a file, got {pretrained!r}. "
+            "--model.pretrained true loads the library's ImageNet weights."
         )
     return Path(pretrained)
 
 
 def read_weights(path: Path, heads: bool = False, option: str = "pretrained") -> dict[str, Tensor]:
-    """Tensors of a weights file.
+    """Reads the tensors of a weights file.
 
     Args:
-        path: A .safetensors file or a file of torch.save that holds tensors only.
-        heads: Whether those of a classifier's head are among them.
-        option: The argument that gave the path, for the message.
+        path: A .safetensors file or a file of torch.save that contains tensors only.
+        heads: Whether to include those of a classifier's head.
+        option: The option that gave the path, for the message.
 
     Raises:
-        WeightsError: There is no such file or it holds no weights.
+        WeightsError: The file does not exist or contains no weights.
     """
     if not path.is_file():
         raise WeightsError(
-            f"There is no weights file {path}. Give the path of a .safetensors or .pth file to model.{option}, "
-            "or `true` for the library's ImageNet weights, or `false` for random ones."
+            f"There is no weights file {path}. Set model.{option} to the path of a .safetensors or .pth file, "
+            "to `true` for the library's ImageNet weights, or to `false` for random ones."
         )
     try:
         if path.suffix == ".safetensors":
@@ -87,21 +87,21 @@ def read_weights(path: Path, heads: bool = False, option: str = "pretrained") ->
     except Exception as error:
         raise WeightsError(f"{path} could not be read as a weights file: {error}") from error
     if not tensors:
-        raise WeightsError(f"{path} holds no tensors; a state dict of a network was wanted.")
+        raise WeightsError(f"{path} contains no tensors; expected a network's state dict.")
     return {key: value for key, value in tensors.items() if heads or not key.startswith(CLASSIFIER)}
 
 
 def hub_weights(repository: str, revision: str | None, name: str, option: str = "pretrained") -> Path:
-    """Path of the weights of a repository of the hub: from the local cache, or else fetched over the network.
+    """Returns the path of a hub repository's weights, from the local cache or else fetched over the network.
 
     Args:
-        repository: Its name there.
-        revision: Which of its states; None for the newest.
-        name: The network's, for the message.
-        option: The argument that asked for them, for the message.
+        repository: Its name on the hub.
+        revision: Its revision; None for the newest.
+        name: The network's name, for the message.
+        option: The option that asked for them, for the message.
 
     Raises:
-        WeightsError: They cannot be had.
+        WeightsError: They are neither cached nor can be fetched.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -117,13 +117,13 @@ def hub_weights(repository: str, revision: str | None, name: str, option: str = 
             reason = f"{type(error).__name__} while fetching them"
     raise WeightsError(
         f"The ImageNet weights of {name} are not in the local cache and cannot be fetched ({reason}). Either run "
-        "once where there is a network, or copy a weights file here and give its path: "
-        f"--model.{option} path/to/weights.safetensors. To start from random ones: --model.{option} false."
+        "once with network access, or copy a weights file here and give its path: "
+        f"--model.{option} path/to/weights.safetensors. To start from random weights: --model.{option} false."
     )
 
 
 def _online() -> bool:
-    """Whether the hub answers at all, asked once and briefly (its client would retry for minutes)."""
+    """Returns whether the hub answers at all; asks once and briefly, since its client would retry for minutes."""
     import os
     import socket
     from urllib.parse import urlparse
@@ -133,7 +133,7 @@ def _online() -> bool:
     if constants.HF_HUB_OFFLINE:
         return False
     if any(name.lower() in ("https_proxy", "all_proxy") for name in os.environ):
-        return True  # a proxy answers for the hub; a direct connection would prove nothing
+        return True  # the proxy answers for the hub, so a direct connection would prove nothing
     address = urlparse(constants.ENDPOINT)
     try:
         socket.create_connection((address.hostname or "", address.port or 443), timeout=3).close()

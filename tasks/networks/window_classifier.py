@@ -1,4 +1,4 @@
-"""Networks that say of a window of a picture whether its central pixel belongs to a class."""
+"""Builds networks that classify the central pixel of an image window."""
 
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -10,16 +10,16 @@ from ops.components import principal_components
 from tasks.networks.backbones import EXTRACTORS, HALF, feature_extractor
 from tasks.networks.layers import Normalize
 
-# The smallest window, in pixels, of which a pixel is left after the last layer.
+# Smallest window in pixels that leaves a pixel after the last layer.
 SMALLEST = {"cnn1d": 10, "cnn2d": 12, "vgg16": 32, "resnet50": 1, "resnet50_v1": 1, "inception_resnet_v2": 75}
 HIDDEN = 128  # width of the dense layer of the small networks
 
 
 class Grey(nn.Module):
-    """Averages the channels of a picture to one."""
+    """Averages the channels of an image to one."""
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, 1, H, W)."""
+        """Maps (B, C, H, W) to (B, 1, H, W)."""
         return image.mean(dim=1, keepdim=True)
 
 
@@ -29,16 +29,16 @@ def window_classifier(
     channels: int = 3,
     components: int | None = None,
 ) -> nn.Sequential:
-    """A classifier of windows with random weights.
+    """Builds a window classifier with random weights.
 
-    The networks that Alharbi et al. compare ("Predicting avalanche field in images using convolutional neural networks
-    and edge detection", 2020). The paper does not give the layers of its own two, which are built here of what it
-    names. `cnn1d` takes the rows of a window for the steps of a sequence: its first kernel is as wide as the window.
-    Neither pads, so that both have a dense form (`tasks.networks.dense`). The others are ImageNet classifiers up to
+    These are the networks that Alharbi et al. compare ("Predicting avalanche field in images using convolutional neural
+    networks and edge detection", 2020). The paper does not list the layers of its own two, `cnn1d` and `cnn2d`, which
+    are reconstructed here. `cnn1d` treats the rows of a window as a sequence: its first kernel is as wide as the
+    window. Neither pads, so both have a dense form (`tasks.networks.dense`). The others are ImageNet classifiers up to
     their last map, then its mean and one linear layer; they pad. `backbones.load_features(network[0], …)` fills them.
 
-    With `components`, `cnn1d` is the dense layers alone, of the principal components of a window, as the paper proposes
-    in order to shrink the input. They are not trained: `projection.fill_projection(network, …)` fills them.
+    With `components`, `cnn1d` consists of the dense layers only and sees the principal components of a window, as the
+    paper proposes to shrink the input. They are not trained: `fill_projection(network, …)` fills them.
 
     Trainable parameters, and the smallest window:
 
@@ -50,31 +50,30 @@ def window_classifier(
     - `inception_resnet_v2`: 54,308,001; 75 pixels.
 
     Args:
-        name: Which of them.
+        name: The network.
         window: Height and width of the windows in pixels.
         channels: 3, or 1 for a network that averages the channels itself: only `cnn1d` and `cnn2d`.
-        components: How many principal components of a window the dense layers of `cnn1d` are given; None puts
+        components: Number of principal components of a window that the dense layers of `cnn1d` see; None puts
             convolutions before them.
 
     Returns:
         A module that maps (B, 3, window, window) in [0, 1] to logits (B, 1). Its last layer is the linear one that
-        makes the logits; without it, `network[:-1]` maps to features (B, C).
+        computes the logits; `network[:-1]` maps to features (B, C).
 
     Raises:
-        ValueError: There is no such network, it has no such number of channels or components, or the window is too
-            small for it.
+        ValueError: The network is unknown, does not support the channels or components, or the window is too small.
     """
     if name not in SMALLEST:
-        raise ValueError(f"network {name!r} is unknown; it is one of {', '.join(SMALLEST)}.")
+        raise ValueError(f"network {name!r} is unknown; expected one of {', '.join(SMALLEST)}")
     if channels not in (1, 3) or (channels == 1 and name in EXTRACTORS):
-        raise ValueError(f"{name} with {channels} channels; wanted are 3, or 1 for cnn1d and cnn2d.")
+        raise ValueError(f"expected 3 channels, or 1 for cnn1d and cnn2d, got {channels} for {name}")
     if window < SMALLEST[name]:
         raise ValueError(
-            f"windows of {window} pixels are too small for {name}, which needs {SMALLEST[name]}; "
-            "choose larger windows or another network."
+            f"windows of {window} pixels are too small for {name}, which needs {SMALLEST[name]}; choose larger windows "
+            "or another network"
         )
     if components is not None and name != "cnn1d":
-        raise ValueError(f"{name} with components; only cnn1d has them: choose it, or leave components out.")
+        raise ValueError(f"components need the network cnn1d, got {name}: use it, or remove components")
     if name in EXTRACTORS:
         return nn.Sequential(
             feature_extractor(name), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(EXTRACTORS[name][0], 1)
@@ -92,7 +91,7 @@ def window_classifier(
 
 
 def _cnn1d(channels: int, window: int) -> list[nn.Module]:
-    """Convolutions along the rows: after the first, whose kernel is as wide as the window, maps have one column."""
+    """Builds convolutions along the rows: the first kernel is as wide as the window and leaves one column."""
     return [
         *_convolution(channels, 64, (3, window)),
         nn.MaxPool2d((2, 1)),
@@ -120,17 +119,17 @@ LEAST = 1e-10
 
 
 def projection(channels: int, components: int, window: int) -> nn.Conv2d:
-    """Maps windows (B, channels, window, window) to (B, components, 1, 1), all 0 until `fill_projection`.
+    """Builds a layer from windows (B, channels, window, window) to components (B, components, 1, 1).
 
-    Its parameters get no gradient, but the state dict has them.
+    Its parameters are 0 until `fill_projection` and get no gradient, but are part of the state dict.
 
     Raises:
-        ValueError: A window has not that many components.
+        ValueError: A window does not have that many components.
     """
     values = channels * window**2
     if not 1 <= components <= values:
         raise ValueError(
-            f"{components} components of windows of {window} x {window} x {channels}; wanted are 1 to {values}."
+            f"expected 1 to {values} components of windows of {window} x {window} x {channels}, got {components}"
         )
     layer = nn.Conv2d(channels, components, window).requires_grad_(False)
     for parameter in layer.parameters():
@@ -141,18 +140,18 @@ def projection(channels: int, components: int, window: int) -> nn.Conv2d:
 def fill_projection(
     network: nn.Sequential, windows: Iterable[Tensor], total: Callable[[Tensor], Tensor] | None = None
 ) -> float:
-    """Fills the projection of a network with the principal components of what it is given for these windows.
+    """Fills the projection of a network with the principal components of its input for these windows.
 
-    What it then makes of them has mean 0 and variance 1 in each component, and no covariance. Components along which
-    the windows do not vary stay 0. The same windows fill it in the same way.
+    Its outputs then have mean 0 and variance 1 in each component, and no covariance. Components along which the windows
+    do not vary stay 0. The result depends on the windows only.
 
     Args:
         network: Has a `projection`; changed in place.
-        windows: Windows (B, C, w, w), uint8 or in [0, 1], in batches.
-        total: Sums a float64 tensor over the processes, where each has some of the windows; each needs at least one.
+        windows: Batches of windows (B, C, w, w), uint8 or in [0, 1].
+        total: Sums a float64 tensor over the processes, if each has some of the windows; each needs at least one.
 
     Returns:
-        Which share of the variance the components hold, 0 where the windows are all the same.
+        Share of the variance that the components hold, 0 if all windows are the same.
 
     Raises:
         ValueError: The network has no projection, or there are fewer than two windows.
@@ -160,13 +159,13 @@ def fill_projection(
     place, layer = _projection(network)
     before = network[:place]
 
-    def given() -> Iterable[Tensor]:
+    def inputs() -> Iterable[Tensor]:
         for batch in windows:
             image = batch.to(layer.weight.device).float()  # even where the network is in half precision
             yield before(image if batch.is_floating_point() else image / 255)
 
     with torch.no_grad():
-        mean, axes, variances = principal_components(given(), layer.out_channels, total)
+        mean, axes, variances = principal_components(inputs(), layer.out_channels, total)
         held = variances[: len(axes)]
         scales = torch.where(held > LEAST * variances[0], held.rsqrt(), 0.0)
         kernels = scales[:, None] * axes
@@ -176,7 +175,7 @@ def fill_projection(
 
 
 def is_filled(network: nn.Sequential) -> bool:
-    """Whether the projection of a network has been filled, here or by a state dict.
+    """Returns whether the projection of a network has been filled, here or by a state dict.
 
     Raises:
         ValueError: The network has no projection.
@@ -185,8 +184,8 @@ def is_filled(network: nn.Sequential) -> bool:
 
 
 def _projection(network: nn.Sequential) -> tuple[int, nn.Conv2d]:
-    """Place and layer."""
+    """Returns the position and the layer."""
     for place, layer in enumerate(network):
         if isinstance(layer, nn.Conv2d) and not layer.weight.requires_grad:
             return place, layer
-    raise ValueError("the network has no projection; make it by window_classifier('cnn1d', …, components=…).")
+    raise ValueError("the network has no projection; build it by window_classifier('cnn1d', …, components=…)")

@@ -208,17 +208,17 @@ def test_intersection_over_union_by_hand() -> None:
 
 def test_wrong_arguments_are_refused() -> None:
     mask, ring = mask_of("##"), np.zeros((3, 2))
-    with pytest.raises(ValueError, match=r"a mask of shape \(1, 1, 2\); wanted is \(H, W\)"):
+    with pytest.raises(ValueError, match=r"expected one mask \(H, W\), got shape \(1, 1, 2\)"):
         rings(mask[np.newaxis])
-    with pytest.raises(ValueError, match=r"a tolerance of -1; wanted is a distance of 0"):
+    with pytest.raises(ValueError, match="tolerance of 0 pixels or more, got -1"):
         simplified([ring], -1)
-    with pytest.raises(ValueError, match=r"a step of 0 and a smoothness of 1; wanted are a step above 0"):
+    with pytest.raises(ValueError, match=r"expected a step above 0 .* got 0 and 1"):
         smoothed([ring], 0, 1)
-    with pytest.raises(ValueError, match=r"ring 1 of 2 has shape \(2, 3\) .*; wanted is \(N, 2\)"):
+    with pytest.raises(ValueError, match=r"expected rings \(N, 2\).* ring 1 of 2 with shape \(2, 3\)"):
         polygon_mask([ring, ring.T], (4, 4))
-    with pytest.raises(ValueError, match=r"ring 0 of 1 .* 6 numbers that are not finite"):
+    with pytest.raises(ValueError, match=r"ring 0 of 1 .* 6 values that are not finite"):
         polygon_mask([ring + np.nan], (4, 4))
-    with pytest.raises(ValueError, match=r"masks of shapes \(1, 2\) and \(2, 1\); wanted is one shape"):
+    with pytest.raises(ValueError, match=r"masks of one shape, got \(1, 2\) and \(2, 1\)"):
         intersection_over_union(mask, mask.T)
 
 

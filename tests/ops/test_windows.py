@@ -1,13 +1,14 @@
 import math
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ops.windows import Blend, Size, cut, window_grid
+from ops.windows import Blend, Size, cut, resized_maps, window_grid
 
 OVERLAPS = (0.0, 0.1, 0.25, 0.3, 0.5, 0.55, 0.7, 0.9, 0.99)
 
@@ -67,7 +68,7 @@ def test_an_overlap_that_binary_fractions_miss_costs_no_window(overlap: float, c
                          [(0, 4, 0.0), (5, 0, 0.0), (5, 4, 1.0), (5, 4, -0.1), (5, 4, math.nan)])  # fmt: skip
 def test_a_grid_that_cannot_be_laid_is_refused(height: int, side: int, overlap: float) -> None:
     size, window = (height, 5), (4, side)
-    message = r"a picture of \(\d, 5\), windows of .* and an overlap of .*; wanted .* 1 pixel or more .* in \[0, 1\)"
+    message = r"1 pixel or more and an overlap in \[0, 1\), got an image of \(\d, 5\)"
     with pytest.raises(ValueError, match=message):
         window_grid(size, window, overlap)
     with pytest.raises(ValueError, match=message):
@@ -93,7 +94,7 @@ def test_a_window_inside_is_no_copy() -> None:
 
 @pytest.mark.parametrize("origin", [(-1, 0), (0, -1), (20, 0), (0, 30)])
 def test_a_window_that_begins_outside_is_refused(origin: Size) -> None:
-    with pytest.raises(ValueError, match=r"a window at .* of a picture of \(20, 30\); .* take them from window_grid"):
+    with pytest.raises(ValueError, match=r"inside an image of \(20, 30\), got .* use window_grid"):
         cut(np.zeros((20, 30, 3), np.uint8), origin, (8, 8))
 
 
@@ -234,16 +235,30 @@ def test_half_precision_and_gradients_end_here() -> None:
 def test_windows_that_do_not_fit_in_are_refused() -> None:
     blend = Blend((8, 12), (8, 8), 0.5, 2)
     window = torch.zeros(2, 8, 8)
-    with pytest.raises(ValueError, match=r"\(2, 8, 8\) at \(0, 4\); wanted is \(2, 8, 8\) at \(0, 0\): .* in order"):
+    with pytest.raises(ValueError, match=r"\(2, 8, 8\) at \(0, 0\), got \(2, 8, 8\) at \(0, 4\): .* in order"):
         blend.add(window, (0, 4))
-    with pytest.raises(ValueError, match=r"a window of \(2, 8, 7\) at \(0, 0\); wanted is \(2, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"expected a window of \(2, 8, 8\) .* got \(2, 8, 7\)"):
         blend.add(window[:, :, :7], (0, 0))
-    with pytest.raises(ValueError, match=r"a window of \(1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"got \(1, 8, 8\)"):
         blend.add(window[:1], (0, 0))
-    with pytest.raises(ValueError, match=r"2 windows have not come, the next at \(0, 0\); add them first"):
+    with pytest.raises(ValueError, match=r"2 windows are missing, the next at \(0, 0\)"):
         blend.finish()
     blend.add(window, (0, 0))
     blend.add(window, (0, 4))
-    with pytest.raises(ValueError, match=r"wanted is \(2, 8, 8\) at no place, all have come"):
+    with pytest.raises(ValueError, match=r"expected .* at no place, all are there"):
         blend.add(window, (0, 4))
     assert blend.finish().shape == (2, 8, 12), "what was refused has left the blend as it was"
+
+
+def test_maps_are_enlarged_as_opencv_does_it() -> None:
+    maps = torch.rand(2, 3, 9, 7, generator=torch.Generator().manual_seed(0))
+    found = resized_maps(maps, (20, 31))
+    for enlarged, each in zip(found.flatten(0, 1), maps.flatten(0, 1), strict=True):
+        expected = cv2.resize(each.numpy(), (31, 20), interpolation=cv2.INTER_LINEAR)
+        np.testing.assert_allclose(enlarged, expected, atol=1e-5)
+
+
+def test_maps_of_the_wanted_size_are_left_alone() -> None:
+    maps = torch.rand(1, 1, 4, 5)
+    assert resized_maps(maps, None) is maps
+    assert resized_maps(maps, (4, 5)) is maps

@@ -179,8 +179,8 @@ def test_votes_of_another_scale_are_refused_without_a_data_module(batch: Batch) 
         ({"head": "distribution", "bins": 1}, "bins 1 and threshold 1;"),
         ({"head": "distribution", "threshold": 10}, "bins 10 and threshold 10; .* between the lowest and the highest"),
         ({"head": "distribution", "bins": 5, "threshold": float("nan")}, "bins 5 and threshold nan;"),
-        ({"dense_width": 0}, "dense_width is 0"),
-        ({"dropout": 1.0}, r"dropout 1\.0; .* a number in \[0, 1\)"),
+        ({"dense_width": 0}, "expected dense_width"),
+        ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
         ({"network": "alexnett"}, "network 'alexnett' is none of alexnet, alexnet_torchvision, vgg16"),
         ({"remember": -1.0}, r"-1\.0 GiB of cache"),
     ],
@@ -196,7 +196,7 @@ def test_random_convolutions_are_not_frozen(tmp_path: Path) -> None:
     made(pretrained=False, freeze_convolutions=False).load_pretrained()
     with pytest.raises(WeightsError, match=r"There is no weights file .*gone\.pth"):
         made(pretrained=str(tmp_path / "gone.pth")).load_pretrained()
-    with pytest.raises(WeightsError, match=r"Nobody publishes weights of the single-column alexnet\. Take"):
+    with pytest.raises(WeightsError, match=r"Nobody publishes weights of the single-column alexnet"):
         made(network="alexnet").load_pretrained()
-    with pytest.raises(WeightsError, match=r"keep_dense_weights with alexnet_torchvision, dense layers of 8 nodes"):
+    with pytest.raises(WeightsError, match=r"keep_dense_weights needs .* got alexnet_torchvision, 8 units"):
         made(keep_dense_weights=True).load_pretrained()

@@ -166,6 +166,17 @@ def test_trees_decide_in_both_passes(make_trainer: Trainers, simple: AvalanchesT
     assert figures["test/boosted_dice"] != figures["test/dice"]
 
 
+def test_kornia_finds_the_edges_of_the_euclidean_gradient(simple: AvalanchesTask, picture: Batch) -> None:
+    simple.backend = "kornia"
+    stages = simple.predict(picture)["stages"]
+    mask = simple.marked(stages["first_probability"])[0, 0].numpy()
+    expected = cv2.Canny(mask.astype(np.uint8) * 255, 100, 200, L2gradient=True) > 0
+    found = stages["first_edges"][0, 0].numpy()
+    assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.99
+    with pytest.raises(ValueError, match="'kornia' needs edge thresholds above 0"):
+        AvalanchesTask(window=17, backend="kornia", edge_thresholds=(0, 200))
+
+
 def test_numbers_out_of_range_are_refused() -> None:
     for options in ({"tile": 0}, {"edge_thresholds": (-1, 200)}, {"edge_thresholds": (0, float("inf"))}):
         with pytest.raises(ValueError, match="expected 1 pixel or more"):

@@ -82,6 +82,13 @@ def test_a_training_step_moves_every_parameter(network: Any, tiles: Batch) -> No
     assert {name for name, value in task.named_parameters() if torch.equal(value, before[name])} == set()
 
 
+def test_a_probability_equal_to_the_threshold_is_road(simple: RoadsTask, tiles: Batch) -> None:
+    task = RoadsTask(threshold=0.5).eval()
+    task.network = simple.network
+    task.network.weight.data.zero_()
+    assert task.step(tiles).prediction.all()
+
+
 def test_step_and_predict_decide_at_the_threshold(simple: RoadsTask, tiles: Batch) -> None:
     probability = 1 / (1 + np.exp(-4 * tiles["image"][:, :1].numpy()))
     step, found = simple.step(tiles), simple.predict(tiles)

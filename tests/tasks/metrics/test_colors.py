@@ -137,9 +137,9 @@ def test_training_in_bfloat16_leaves_the_scores_exact() -> None:
 
 def test_pictures_of_other_shapes_are_refused() -> None:
     image = torch.rand(2, 3, 12, 12)
-    with pytest.raises(ValueError, match=r"prediction is \(2, 3, 12, 12\) and target is \(2, 3, 12, 11\)"):
+    with pytest.raises(ValueError, match=r"\(2, 3, 12, 12\) and .*\(2, 3, 12, 11\)"):
         ColorScores().update(image, image[..., 1:])
-    with pytest.raises(ValueError, match=r"valid is \(2, 12, 12\).* \(2, 1, 12, 12\)"):
+    with pytest.raises(ValueError, match=r"\(2, 1, 12, 12\).*got \(2, 12, 12\)"):
         FloorScores(Floors().colored).update(image, torch.ones(2, 12, 12))
 
 

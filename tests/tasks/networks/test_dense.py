@@ -139,7 +139,7 @@ class Backwards(nn.Sequential):
         return image
 
 
-PADS = "so that none equals it. Classify windows one by one, at a stride of 2 or 4"
+PADS = "so none equals it. Classify windows one by one, at a stride of 2 or 4"
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ PADS = "so that none equals it. Classify windows one by one, at a stride of 2 or
         (nn.ZeroPad2d(1), "layer 0, ZeroPad2d.*, pads"),
         (nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 3, padding=1)), "layer 0.1, Conv2d.*, pads"),
         (nn.ModuleDict({"stem": nn.Conv2d(3, 4, 3, padding=1)}), "layer 0.stem, Conv2d.*, pads"),
-        (nn.GroupNorm(1, 3), "layer 0, GroupNorm, has no dense form that is known here; .* Classify windows one by"),
-        (nn.BatchNorm2d(3, track_running_stats=False), "layer 0, BatchNorm2d, has no dense form"),
-        (nn.AdaptiveAvgPool2d(2), "layer 0, AdaptiveAvgPool2d, has no dense form"),
-        (nn.AvgPool2d(2, divisor_override=3), "layer 0, AvgPool2d, has no dense form"),
-        (nn.Flatten(2), "layer 0, Flatten, has no dense form"),
-        (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(867)), "layer 0.1, BatchNorm1d, has no dense form"),
-        (Backwards(nn.ReLU(), nn.Conv2d(3, 4, 3)), "layer 0, Backwards, has no dense form"),
-        (nn.Conv2d(3, 4, 3), "the network ends in maps of 15 x 15"),
+        (nn.GroupNorm(1, 3), "layer 0, GroupNorm, has no known dense form; .* Classify windows one by"),
+        (nn.BatchNorm2d(3, track_running_stats=False), "layer 0, BatchNorm2d, has no known dense form"),
+        (nn.AdaptiveAvgPool2d(2), "layer 0, AdaptiveAvgPool2d, has no known dense form"),
+        (nn.AvgPool2d(2, divisor_override=3), "layer 0, AvgPool2d, has no known dense form"),
+        (nn.Flatten(2), "layer 0, Flatten, has no known dense form"),
+        (nn.Sequential(nn.Flatten(), nn.BatchNorm1d(867)), "layer 0.1, BatchNorm1d, has no known dense form"),
+        (Backwards(nn.ReLU(), nn.Conv2d(3, 4, 3)), "layer 0, Backwards, has no known dense form"),
+        (nn.Conv2d(3, 4, 3), "ends in maps of 15 x 15"),
     ],
 )
 def test_what_has_no_dense_form_is_refused_with_the_reason(layer: nn.Module, message: str) -> None:
@@ -180,11 +180,11 @@ def test_padded_classifiers_are_refused(name: str, layer: str) -> None:
 
 @pytest.mark.parametrize("window", [5, 13, 20])
 def test_windows_of_another_size_are_refused(window: int) -> None:
-    with pytest.raises(ValueError, match=rf"does not fit windows of {window} x {window} pixels; give the size"):
+    with pytest.raises(ValueError, match=rf"does not fit windows of {window} x {window} pixels; use the size"):
         DenseForm(classifier(MAPS["two poolings"](17), 17), window)
 
 
 def test_pictures_smaller_than_the_window_are_refused() -> None:
     dense = DenseForm(classifier(MAPS["strides"](17), 17), 17)
-    with pytest.raises(ValueError, match="a picture of 16 x 40 holds no window of 17 x 17; give a larger one"):
+    with pytest.raises(ValueError, match="at least 17 x 17, the window, got 16 x 40"):
         dense(torch.rand(1, 3, 16, 40, dtype=torch.float64))

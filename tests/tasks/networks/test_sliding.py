@@ -149,7 +149,7 @@ def test_time_is_spent_only_where_something_is_wanted(stride: int) -> None:
     found = classify_picture(network, picture, 13, stride, tile=16, where=where)
     torch.testing.assert_close(found[:, where], whole[:, where])
     assert sum(seen) < windows_of_all / 4
-    with pytest.raises(ValueError, match="where is false everywhere; leave the picture out"):
+    with pytest.raises(ValueError, match="where is false everywhere; remove the image"):
         classify_picture(network, picture, 13, stride, where=torch.zeros_like(where))
 
 
@@ -183,13 +183,13 @@ def test_windows_are_classified_one_by_one_at_a_stride() -> None:
 
 
 def test_what_cannot_be_classified_is_refused() -> None:
-    with pytest.raises(ValueError, match="a picture of 11 x 40 is smaller than its windows of 12 x 12; leave it out"):
+    with pytest.raises(ValueError, match="at least 12 x 12, the window, got 11 x 40"):
         classify_picture(padded(), torch.rand(3, 11, 40), 12)
     with pytest.raises(ValueError, match=r"in training mode; call network\.eval\(\) first"):
         classify_picture(padded().train(), torch.rand(3, 20, 20), 12)
-    with pytest.raises(ValueError, match="a stride of 3; it is 1, 2 or 4"):
+    with pytest.raises(ValueError, match="stride of 1, 2 or 4, got 3"):
         classify_picture(padded(), torch.rand(3, 20, 20), 12, stride=3)
-    with pytest.raises(ValueError, match="does not fit windows of 20 x 20 pixels; give the size"):
+    with pytest.raises(ValueError, match="does not fit windows of 20 x 20 pixels; use the size"):
         classify_picture(unpadded(12), torch.rand(3, 20, 20), 20)
 
 

@@ -140,7 +140,7 @@ def test_what_moves_by_sixteen_pixels_moves_in_the_map(networks: dict[str, nn.Mo
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"network 'vgg11' is unknown; it is one of vgg10, vgg12, vgg16\."):
+    with pytest.raises(ValueError, match=r"network 'vgg11' is unknown; expected one of vgg10, vgg12, vgg16"):
         vgg_autoencoder("vgg11")
 
 

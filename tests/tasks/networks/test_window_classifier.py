@@ -1,6 +1,8 @@
+import copy
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -13,7 +15,8 @@ from torchvision.transforms.functional import normalize, to_tensor
 
 from tasks.networks import backbones
 from tasks.networks.backbones import feature_extractor, load_features
-from tasks.networks.window_classifier import SMALLEST, window_classifier
+from tasks.networks.dense import DenseForm
+from tasks.networks.window_classifier import SMALLEST, fill_projection, is_filled, projection, window_classifier
 
 EXTRACTORS = ("vgg16", "resnet50", "inception_resnet_v2")
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -180,10 +183,10 @@ def test_random_vgg16_lets_its_signal_through() -> None:
             "cnn3d",
             17,
             3,
-            r"network .cnn3d. is unknown; it is one of cnn1d, cnn2d, vgg16, resnet50, resnet50_v1, inception_resnet",
+            r"network .cnn3d. is unknown; expected one of cnn1d, cnn2d, vgg16, resnet50, resnet50_v1, inception_resnet",
         ),
-        ("cnn2d", 17, 2, r"cnn2d with 2 channels; wanted are 3, or 1 for cnn1d and cnn2d\."),
-        ("vgg16", 33, 1, r"vgg16 with 1 channels; wanted are 3, or 1 for cnn1d and cnn2d\."),
+        ("cnn2d", 17, 2, "expected 3 channels, .* got 2 for cnn2d"),
+        ("vgg16", 33, 1, "expected 3 channels, .* got 1 for vgg16"),
         ("inception_resnet_v2", 33, 3, r"windows of 33 pixels are too small for inception_resnet_v2, which needs 75"),
     ],
 )
@@ -194,7 +197,7 @@ def test_what_there_is_not_is_refused(name: str, window: int, channels: int, mes
 
 @pytest.mark.parametrize("name", [name for name in SMALLEST if name != "cnn1d"])
 def test_components_are_for_one_network(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name} with components; only cnn1d has them: choose it, or leave comp"):
+    with pytest.raises(ValueError, match=f"components need the network cnn1d, got {name}"):
         window_classifier(name, 76, components=9)
 
 
@@ -205,15 +208,13 @@ def test_cnn1d_takes_as_many_components_as_a_window_has_values(window: int, chan
     assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == 128 * values + 257
     assert network(torch.zeros(2, 3, window, window, device="meta")).shape == (2, 1)
     for components in (0, values + 1):
-        message = (
-            rf"^{components} components of windows of {window} x {window} x {channels}; wanted are 1 to {values}\.$"
-        )
+        message = f"expected 1 to {values} components of windows .*, got {components}"
         with pytest.raises(ValueError, match=message):
             window_classifier("cnn1d", window, channels, components=components)
 
 
 def test_unknown_extractors_are_refused() -> None:
-    with pytest.raises(ValueError, match="feature extractor 'vgg17' is unknown; it is one of vgg16, resnet50"):
+    with pytest.raises(ValueError, match="feature extractor 'vgg17' is unknown; expected one of vgg16, resnet50"):
         feature_extractor("vgg17")
 
 
@@ -241,3 +242,138 @@ def test_real_weights_give_torchvisions_features_of_a_window(real_data: Path, na
         maps = reference(normalize(image, *IMAGENET))
         torch.testing.assert_close(network[:-1](image), maps.flatten(1))
         assert maps.std() > 0.01
+
+
+def drawn(count: int, window: int, seed: int = 0) -> Tensor:
+    """Windows uint8 (count, 3, window, window) that are smooth, so that few components hold most of them."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 5, 5, generator=generator)
+    noise = torch.randint(-20, 21, (count, 3, window, window), generator=generator)
+    return (200 * F.interpolate(coarse, (window, window), mode="bilinear") + 25 + noise).to(torch.uint8)
+
+
+def filled(window: int, channels: int, components: int, windows: Tensor) -> nn.Sequential:
+    torch.manual_seed(0)
+    network = window_classifier("cnn1d", window, channels, components)
+    fill_projection(network, windows.split(100))
+    return network
+
+
+def projected(network: nn.Sequential, windows: Tensor) -> Tensor:
+    place = next(place for place, layer in enumerate(network) if isinstance(layer, nn.Conv2d))
+    return network[: place + 1](windows.float() / 255).flatten(1)
+
+
+@pytest.mark.parametrize(("window", "channels", "components"), [(17, 3, 9), (17, 1, 20), (12, 3, 432), (33, 1, 9)])
+def test_windows_are_projected_on_unit_components(window: int, channels: int, components: int) -> None:
+    windows = drawn(600, window)
+    with torch.no_grad():
+        found = projected(filled(window, channels, components, windows), windows).double()
+    assert found.shape == (600, components)
+    values = windows.double() if channels == 3 else windows.double().mean(dim=1)
+    left, _, _ = np.linalg.svd((values - values.mean(dim=0)).flatten(1).numpy(), full_matrices=False)
+    expected = left[:, :components] * 599**0.5  # of variance 1
+    signs = np.sign((found.numpy() * expected).sum(axis=0))
+    np.testing.assert_allclose(found, expected * signs, atol=2e-3)
+    np.testing.assert_allclose(found.mean(dim=0), 0, atol=1e-3)
+    np.testing.assert_allclose(torch.cov(found.T), np.eye(components), atol=1e-3)
+
+
+def test_the_share_of_the_variance_is_told() -> None:
+    windows = drawn(300, 10)
+    variances = np.linalg.eigvalsh(np.cov(windows.flatten(1).numpy().T))[::-1]
+    for components in (1, 12, 300):
+        network = window_classifier("cnn1d", 10, 3, components)
+        share = fill_projection(network, [windows])
+        assert share == pytest.approx(variances[:components].sum() / variances.sum(), abs=1e-6)
+    assert share == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("window", "channels"), [(17, 3), (17, 1), (33, 1), pytest.param(33, 3, marks=pytest.mark.slow)]
+)
+def test_the_dense_form_says_of_every_window_what_the_network_says(window: int, channels: int) -> None:
+    network = filled(window, channels, 6, drawn(300, window)).double().eval()
+    image = torch.rand(1, 3, window + 3, window + 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    cut = torch.cat([image[..., y : y + window, x : x + window] for y in range(4) for x in range(5)])
+    with torch.no_grad():
+        expected = network(cut).T.reshape(1, 1, 4, 5)
+        torch.testing.assert_close(DenseForm(network, window)(image), expected, rtol=0, atol=1e-12)
+        single = DenseForm(network.float(), window)(image.float())
+    torch.testing.assert_close(single, expected.float(), rtol=0, atol=1e-5)
+    assert expected.std() > 1e-2
+
+
+def test_the_projection_is_not_trained_and_the_rest_is() -> None:
+    network = filled(10, 3, 5, drawn(200, 10))
+    before = copy.deepcopy(network.state_dict())
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    assert sum(parameter.numel() for parameter in trained) == 128 * 5 + 257
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2, weight_decay=1)
+    network.train()
+    for _ in range(3):
+        optimizer.zero_grad()
+        network(torch.rand(8, 3, 10, 10)).sum().backward()
+        optimizer.step()
+    same = {key for key, value in network.state_dict().items() if torch.equal(value, before[key])}
+    assert same == {"1.weight", "1.bias"}
+
+
+def test_what_differs_in_a_component_of_little_variance_is_learnt() -> None:
+    # Left and right differ by 6 levels where brightness differs by 150; the components are found without the labels.
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (256, 1), generator=generator).float()
+    windows = 50 + 150 * torch.rand(256, 1, 1, 1, generator=generator).expand(-1, 3, 10, 10).clone()
+    windows[..., 5:] += 12 * labels[..., None, None] - 6
+    windows = (windows + torch.rand(256, 3, 10, 10, generator=generator)).to(torch.uint8)
+    network = filled(10, 3, 2, windows)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(20):
+        loss = F.binary_cross_entropy_with_logits(network(windows.float() / 255), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert ((network.eval()(windows.float() / 255) > 0) == labels.bool()).float().mean() > 0.98
+
+
+def test_a_checkpoint_holds_the_projection() -> None:
+    network = filled(10, 1, 5, drawn(200, 10)).eval()
+    other = window_classifier("cnn1d", 10, 1, 5).eval()
+    assert (is_filled(network), is_filled(other)) == (True, False)
+    other.load_state_dict(network.state_dict())
+    assert is_filled(other)
+    image = torch.rand(4, 3, 10, 10)
+    assert torch.equal(other(image), network(image))
+
+
+def test_bytes_and_pictures_in_0_to_1_fill_it_alike_and_again() -> None:
+    windows = drawn(300, 11)
+    first, second, third = (filled(11, 3, 6, each) for each in (windows, windows.float() / 255, windows))
+    for left, right, again in zip(*(each.state_dict().values() for each in (first, second, third)), strict=True):
+        assert torch.equal(left, right)
+        assert torch.equal(left, again)
+    fill_projection(first, [drawn(300, 11, seed=1)])
+    assert not torch.equal(first[1].weight, second[1].weight)
+
+
+def test_components_that_windows_do_not_have_stay_zero() -> None:
+    grey = drawn(500, 10)[:, :1].expand(-1, 3, -1, -1)  # 100 of 300
+    found = projected(filled(10, 3, 120, grey), grey)
+    assert found.isfinite().all()
+    np.testing.assert_allclose(found[:, :100].var(dim=0), 1, atol=1e-3)
+    assert not found[:, 100:].any()
+    flat = window_classifier("cnn1d", 10, 3, 4)
+    assert fill_projection(flat, [torch.full((9, 3, 10, 10), 77, dtype=torch.uint8)]) == 0
+    assert not is_filled(flat)
+
+
+def test_only_projections_are_filled() -> None:
+    for call in (lambda network: fill_projection(network, [drawn(9, 10)]), is_filled):
+        with pytest.raises(ValueError, match="the network has no projection; build it by window_classifier"):
+            call(window_classifier("cnn1d", 10))
+
+
+@pytest.mark.parametrize("components", [0, 301, -1])
+def test_a_window_has_so_many_components(components: int) -> None:
+    with pytest.raises(ValueError, match=rf"expected 1 to 300 components .*, got {components}"):
+        projection(3, components, 10)

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from ops.backends import check_backend, full_precision
+
+HOST = torch.device("cpu")
+
+
+def test_products_are_not_rounded_and_settings_come_back() -> None:
+    one, other = torch.rand(2, 64, 64, generator=torch.Generator().manual_seed(0)).unbind()
+    expected = one @ other
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            with full_precision(HOST):
+                assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"  # type: ignore[attr-defined]
+                assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+                assert torch.equal(one @ other, expected)
+            assert (one @ other).dtype == torch.bfloat16
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_settings_come_back_after_an_error() -> None:
+    before = torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="inside"), full_precision(HOST):
+        raise RuntimeError("inside")
+    assert torch.backends.cudnn.conv.fp32_precision == before  # type: ignore[attr-defined]
+
+
+def test_an_unknown_backend_is_rejected() -> None:
+    with pytest.raises(ValueError, match="'pillow' is unknown; expected one of exact, kornia"):
+        check_backend("pillow")
