@@ -17,7 +17,8 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from PIL import Image
 
 from belvedere.__main__ import HELP
-from belvedere.cli import COMMANDS, mixed_precision, quiet
+from belvedere.cli import COMMANDS, mixed_precision
+from belvedere.quiet import quiet
 from ops.errors import DataError
 from tasks.clouds import CloudsTask
 

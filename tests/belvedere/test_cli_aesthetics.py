@@ -149,7 +149,7 @@ def test_what_the_network_is_not_for_is_refused(
     if command == "test":
         message = belvedere(command, *checkpoint, *pictures, "--data.root", str(aesthetics_root / "stars"),
                                     "--data.threshold", "null").refusal  # fmt: skip
-        assert message.endswith("Train one for them: --model.bins 5.\n")
+        assert "--model.bins 5" in message
 
 
 @pytest.mark.slow
