@@ -1,4 +1,4 @@
-# make demo: see it work    make test: linters and tests    make slow: the slow tests too    make clean: forget it all
+# make demo: train a demo    make test: linters and quick tests    make slow: slow tests    make clean: delete the environment
 PYTHON ?= python3
 ENV ?= .venv
 BIN = $(ENV)/bin
@@ -9,7 +9,7 @@ RUN := runs/clouds/demo-$(shell date +%Y-%m-%d_%H-%M-%S)
 install: $(ENV)/installed
 
 $(ENV)/installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is wanted: make PYTHON=python3.11 $(MAKECMDGOALS)")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(ENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@

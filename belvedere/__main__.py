@@ -1,49 +1,68 @@
-"""The command line: `belvedere` = `python -m belvedere`."""
+"""The command line: `belvedere`, which is `python -m belvedere`."""
 
 import sys
 from contextlib import nullcontext
 
+from belvedere import TASKS, __version__
+from belvedere.names import SHIPPED, configs
 from callbacks.signals import noted
 
-HELP = """belvedere: five picture tasks for few pictures, on one command line
+HELP = """belvedere: five image tasks for small datasets, on one command line
 
-  belvedere fit      --config clouds/fpn --data.root FOLDER     train; keeps the best epoch
-  belvedere validate --ckpt_path FILE                           figures on the validation pictures
-  belvedere test     --ckpt_path FILE                           figures on the test pictures
-  belvedere predict  --ckpt_path FILE --data.pictures PATH      masks, tables and overlays of a folder or one picture
-  belvedere features --ckpt_path FILE                           vectors of a data set's pictures, classifiers on them
-  belvedere describe --config clouds/fpn --data.root FOLDER     checks the data set, then tables and pictures of it
-  belvedere study    clouds --data.root FOLDER                  many runs, compared; belvedere study --help
+  belvedere fit      --config clouds/fpn --data.root FOLDER     trains, and keeps the best epoch
+  belvedere validate --ckpt_path FILE                           computes metrics on the validation images
+  belvedere test     --ckpt_path FILE                           computes metrics on the test images
+  belvedere predict  --ckpt_path FILE --data.pictures PATH      writes masks, tables and overlays of your images
+  belvedere features --ckpt_path FILE                           writes feature vectors, and fits classifiers on them
+  belvedere describe --config clouds/fpn --data.root FOLDER     checks a dataset, then writes tables and charts of it
+  belvedere study    clouds --data.root FOLDER                  compares many runs; see belvedere study --help
+  belvedere configs                                             lists the shipped configs, one line each
 
-  clouds   patterns in satellite pictures   clouds/unet, clouds/pspnet, clouds/fpn, clouds/demo; clouds/folders on top
-  roads    roads in aerial pictures         roads/vgg10, roads/vgg12, roads/vgg16, roads/unet
-  avalanches   in mountain photographs      avalanches/cnn1d, cnn2d, vgg16, resnet50, inception_resnet_v2
-  colorization   of grey pictures           colorization/pooled, strided, classes
-  aesthetics   professional or snapshot     aesthetics/alexnet, alexnet_torchvision, vgg16, distribution
+The tasks and their configs:
+{tasks}
 
-Every command but study takes
-  --config NAME    an experiment of the above, then overlays (debug, gpu, ddp, slurm, tensorboard, early_stopping): a
-                   file of yours, or one that is shipped; later ones win
-  --output FOLDER  where everything goes that the command writes; runs/<task>/<date> where it is not given
+Options of every command except study and configs:
+  --config NAME    a config from the list, then overlays (debug, gpu, ddp, slurm, tensorboard, early_stopping); your own
+                   file or a shipped one; later ones win
+  --output FOLDER  where the command writes; runs/<task>/<date and time> by default
   --KEY VALUE      any setting: --model.encoder resnet34, --data.batch_size 8, --monitor val/auprc
-  --help           all of them; --model.help CloudsTask and --data.help CloudsDataModule for a task's own
-  --print_config   what would be run
+  --help           lists them; --model.help CloudsTask and --data.help CloudsDataModule list those of a task
+  --print_config   prints the full config instead of running it
+
+belvedere --version prints the version.
 """
+
+
+def _tasks() -> str:
+    """Lists each task with its subject and its configs."""
+    lines = []
+    for task, subject in TASKS.items():
+        names = ", ".join(sorted(path.stem for path in (SHIPPED / task).glob("*.yaml")))
+        lines.append(f"  {task:13} {subject}\n{'':16}{task}/ {names}")
+    return "\n".join(lines)
+
+
+HELP = HELP.format(tasks=_tasks())
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command.
 
     Args:
-        arguments: What was typed after `belvedere`; None takes it from the process.
+        arguments: What was typed after `belvedere`; None reads it from the process.
 
     Returns:
-        The exit code: 0; 2 where the user's input was refused; 75 where a training was asked to end by SIGUSR1 or
-        SIGTERM and has saved its state. A study's own are those of `studies.command.study`.
+        The exit code: 0; 2 for an error that the user can fix; 75 for a training that saved its state and stopped on
+        SIGUSR1 or SIGTERM. `study` has its own codes, see `studies.command.study`.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    # these answer at once: importing the libraries takes seconds
+    answers = {"--version": lambda: f"belvedere {__version__}", "configs": configs}
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP)  # at once: importing the libraries takes seconds
+        print(HELP)
+        return 0
+    if arguments[0] in answers:
+        print(answers[arguments[0]]())
         return 0
     if arguments[0] == "study":
         from studies.command import study

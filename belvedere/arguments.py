@@ -1,11 +1,10 @@
-"""What is typed on the command line, made ready for the parser: configs found, a checkpoint's run remembered."""
+"""Prepares what is typed for the parser: finds configs, puts a checkpoint's config first, shortens parser errors."""
 
 import difflib
 import inspect
 import operator
 import re
-from argparse import Action
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -15,14 +14,14 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 from belvedere.checkpoints import run_config
+from belvedere.names import SHIPPED, renamed
 from ops.errors import ArgumentError, ParserError
 
-SHIPPED = Path(__file__).parents[1] / "configs"
 FROM_CHECKPOINT = ("validate", "test", "predict")
 
 
 def find_config(name: str) -> Path:
-    """The config file of this name: a path, or a name in `configs` of the working folder or among the shipped ones.
+    """Returns the file of a config: a path, or a name in `configs` of the working folder or among the shipped ones.
 
     Raises:
         ArgumentError: There is none (the message names the nearest), or it is not YAML.
@@ -30,10 +29,7 @@ def find_config(name: str) -> Path:
     for folder in (Path(), Path("configs"), SHIPPED):
         for file in (folder / name, folder / f"{name}.yaml"):
             if file.is_file():
-                try:
-                    yaml.safe_load(file.read_text())
-                except (yaml.YAMLError, UnicodeDecodeError) as error:
-                    raise ArgumentError(f"The config {file} is not YAML: {' '.join(str(error).split())}.") from error
+                _read(file)
                 return file
     names = (path.relative_to(SHIPPED).with_suffix("") for path in SHIPPED.rglob("*.yaml"))
     shipped = sorted(str(path) for path in names if path.parts[0] != "studies")  # those are for another command
@@ -42,8 +38,23 @@ def find_config(name: str) -> Path:
     raise ArgumentError(f"There is no config {name!r} in {Path.cwd()} or among the shipped ones. {hint}")
 
 
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"The config {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+
+
+def _config(name: str) -> str:
+    """Returns what the parser reads for `--config NAME`: the file's path, or its text if it names moved classes."""
+    path = find_config(name)
+    config = _read(path)
+    today = renamed(config)
+    return str(path) if today == config else str(yaml.safe_dump(today))
+
+
 def option(arguments: list[str], name: str) -> str | None:
-    """The last value typed for an option, as `--name value` or `--name=value`; None where it was not typed."""
+    """Returns the last value typed for an option, as `--name value` or `--name=value`; None if it was not typed."""
     value = None
     for index, argument in enumerate(arguments):
         if argument == name and index + 1 < len(arguments):
@@ -54,13 +65,15 @@ def option(arguments: list[str], name: str) -> str | None:
 
 
 def expanded(arguments: list[str]) -> list[str]:
-    """Arguments with each `--config` as a file's path, and with the run's own config first for a checkpoint.
+    """Returns the arguments with each `--config` as a file's path and, for a checkpoint, its run's config first.
+
+    What comes later wins, so everything typed wins over what the checkpoint remembers.
 
     Args:
-        arguments: The subcommand and what follows it.
+        arguments: The command and what follows it.
 
     Raises:
-        ArgumentError: A config or checkpoint is not there, or an option is given to the task that the data have.
+        ArgumentError: A config or checkpoint is missing, or an option of the data is given to the model.
     """
     command, *rest = arguments
     for name in ("classes", "window"):
@@ -69,46 +82,35 @@ def expanded(arguments: list[str]) -> list[str]:
     result: list[str] = []
     for index, argument in enumerate(rest):
         if index and rest[index - 1] in ("--config", "-c"):
-            result.append(str(find_config(argument)))
+            result.append(_config(argument))
         elif argument.startswith("--config="):
-            result.append(f"--config={find_config(argument.split('=', 1)[1])}")
+            result.append(f"--config={_config(argument.split('=', 1)[1])}")
         else:
             result.append(argument)
     checkpoint = option(rest, "--ckpt_path")
-    known = command in FROM_CHECKPOINT or (command == "features" and checkpoint is not None)
-    if known and not {"--help", "-h"} & set(rest):
+    if any(argument == "-h" or argument.split("=")[0].endswith("help") for argument in rest):
+        return [command, *result]
+    if command in FROM_CHECKPOINT or (command == "features" and checkpoint is not None):
         if checkpoint is None:
-            raise ArgumentError(f"{command} wants a trained network: --ckpt_path runs/…/checkpoints/best.ckpt.")
+            raise ArgumentError(f"{command} needs a checkpoint: --ckpt_path runs/…/checkpoints/best.ckpt.")
         result = ["--config", yaml.safe_dump(run_config(Path(checkpoint))), *result]
+    elif not any(argument.startswith(("--config", "-c", "--model")) for argument in rest):
+        raise ArgumentError(f"{command} needs --config, such as --config clouds/fpn; `belvedere configs` lists them.")
     return [command, *result]
 
 
-PARSER_TALK = (
-    *("Parser key", "Does not validate", "Subtypes", "Errors", "Expected a <class 'NoneType'>", "Given value"),
-    *("Not a valid subclass", "Subclass types expect", "a class path (str)", "a dict with"),
-    *("Problem with given class_path", "Type "),
-)
-PARSER_WORDS = {
-    "Expected a <class 'int'>": "a whole number was wanted",
-    "Expected a <class 'float'>": "a number was wanted",
-    "Expected a typing.Literal": "one of these was wanted: ",
-    "unrecognized arguments: ": "unknown option ",
-    "Expected an instantiatable class, but": "--config is missing (such as --config clouds/fpn);",
-    "the following arguments are required": "--config is missing (such as --config clouds/fpn), or else",
-}
-
-
 class Parser(LightningArgumentParser):
-    """A parser whose errors are one sentence and name the nearest option."""
+    """Lightning's parser, with one-line errors that name the nearest option."""
 
     def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Adds a class's arguments; those that may be whole numbers or shares are read as whole numbers first.
+        """Adds a class's arguments, and reads "1" as a whole number wherever an int and a float are both possible.
 
-        Python remembers `Union[float, int]` and `Union[int, float]` as one, in the order that any library happened to
-        ask for first; `--trainer.limit_train_batches 1` would mean one batch or all of them.
+        Python caches `Union[float, int]` and `Union[int, float]` as one, in the order in which any library first asked
+        for it; `--trainer.limit_train_batches 1` would mean one batch or all of them. jsonargparse has no public way to
+        set the order, so this changes its private `_typehint`.
         """
         added = super().add_lightning_class_args(*args, **kwargs)
-        for action in self._actions:
+        for action in self._actions:  # argparse lists options nowhere else
             types = list(get_args(getattr(action, "_typehint", None)))
             if int in types and float in types[: types.index(int)]:
                 types.remove(int)
@@ -117,21 +119,23 @@ class Parser(LightningArgumentParser):
         return added
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuses what was typed.
+        """Rejects what was typed.
 
         Raises:
-            ParserError: Always.
+            ParserError: Always. Its message is the parser's own, because a parser of a class's arguments raises it
+                inside another parser, which looks into it; `shortened` is for the outermost.
         """
-        parsers = [self, *(each for action in self._actions for each in _commands(action))]
-        known = [name for parser in parsers for action in parser._actions for name in action.option_strings]
+        raise ParserError(message, list(self._options()))
+
+    def _options(self) -> Iterable[str]:
+        """Yields every option of this parser and its commands, and of every imported task and data module."""
+        commands = [each for action in self._actions if isinstance(action.choices, dict)
+                    for each in action.choices.values()]  # fmt: skip
+        for parser in (self, *commands):
+            yield from (name for action in parser._actions for name in action.option_strings)
         for key, parent in (("model", LightningModule), ("data", LightningDataModule)):
             for child in _descendants(parent):
-                known += [f"--{key}.{name}" for name in inspect.signature(child).parameters]
-        raise ParserError(str(message), known)
-
-
-def _commands(action: Action) -> list[LightningArgumentParser]:
-    return list(action.choices.values()) if isinstance(action.choices, dict) else []
+                yield from (f"--{key}.{name}" for name in inspect.signature(child).parameters)
 
 
 def _descendants(parent: type) -> list[type]:
@@ -140,27 +144,21 @@ def _descendants(parent: type) -> list[type]:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint at the nearest known option, or nothing."""
+    """Returns a hint at the nearest known name, or an empty string."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f" Did you mean {near[0]}?" if near else ""
 
 
-def readable(error: ParserError) -> str:
-    """A parser's message in a few words.
+def shortened(error: ParserError) -> str:
+    """Returns the last informative line of a parser's message with the option it is about, and the nearest option.
 
-    The parser tells of every type that it tried, one inside the other; what the user typed wrong is the first
-    that says more than that None was possible too.
+    The parser lists why each possible type was rejected, one inside the other, and then the value in full. Every option
+    may also be null, which it lists last.
     """
-    message = str(error)
-    keys = list(dict.fromkeys(re.findall(r'Parser key "([\w.]+)":', message)))
-    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
-    reason = next((line for line in lines if line and not line.startswith(PARSER_TALK)), message.strip())
-    reason = re.sub(r"\.? Did you mean --.*", "", reason)
-    for theirs, ours in PARSER_WORDS.items():
-        reason = reason.replace(theirs, ours)
-    unknown = re.search(r"[Oo]ption '([\w.]+)'|unknown option --([\w.]+)", reason)
-    typed = ".".join([*keys, unknown[1] or unknown[2]] if unknown else keys)
-    hint = nearest(f"--{typed}", error.known) if unknown else ""
-    if unknown or not typed:
-        return reason if not unknown else f"there is no option --{typed}.{hint}"
-    return f"--{typed}: {reason}"
+    reasons, *_ = str(error).partition("Given value type")
+    lines = [line.strip().removeprefix("- ") for line in reasons.splitlines() if "<class 'NoneType'>" not in line]
+    keys = list(dict.fromkeys(re.findall(r'Parser key "([\w.]+)":', reasons)))
+    last = next((line for line in reversed(lines) if line), str(error))
+    unknown = re.search(r"ption '([\w.]+)'|unrecognized arguments: --([\w.]+)", last)
+    hint = nearest("--" + ".".join([*keys, unknown[1] or unknown[2]]), error.known) if unknown else ""
+    return (f"--{'.'.join(keys)}: " if keys else "") + last + ("" if last.endswith((".", "?")) else ".") + hint

@@ -1,6 +1,6 @@
-"""Classical classifiers on vectors of pictures: how much is in them, and how little a classifier needs to find it.
+"""Fits classical classifiers on feature vectors and scores them.
 
-The table is that of figures 6 and 7 of F. Rubio, M. J. Flores and J. M. Puerta, "Optimización de las técnicas de
+The table follows figures 6 and 7 of F. Rubio, M. J. Flores and J. M. Puerta, "Optimización de las técnicas de
 Transfer Learning para la clasificación de la calidad estética en fotografía", 2018.
 """
 
@@ -22,19 +22,19 @@ COLUMNS = ("vector", "length", "classifier", "accuracy", "balanced_accuracy", "a
 NEIGHBORS = 15
 TREES = 300
 BLOCK = 4096
-"""Rows that are decided on at a time."""
+"""Rows to classify at a time."""
 
 
 def classifiers(length: int, seed: int) -> dict[str, Any]:
-    """Classifiers of scikit-learn by name, not fitted, for standardised vectors.
+    """Returns unfitted scikit-learn classifiers by name, for standardized vectors.
 
-    The linear ones are regularised by the length of the vectors, as if these were unit vectors on average: what suits
-    500 numbers suits 25,000. The support vector machine's squared hinge bends eight times as much as the logistic loss,
-    and is weighted an eighth.
+    The linear ones are regularized in proportion to the vectors' length, as if these were unit vectors on average, so
+    the same strength suits 500 values and 25,000. The curvature of the support vector machine's squared hinge is eight
+    times that of the logistic loss, so its weight is one eighth.
 
     Args:
         length: Length V of the vectors.
-        seed: Of the forest and of the order in which the support vector machine looks at pictures.
+        seed: Seeds the forest and the order in which the support vector machine visits images.
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
@@ -56,25 +56,24 @@ def classifiers(length: int, seed: int) -> dict[str, Any]:
 def classifier_scores(
     train: NDArray[Any], train_labels: NDArray[Any], test: NDArray[Any], test_labels: NDArray[Any], seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """How well classifiers that were fitted on some vectors decide on others.
+    """Fits the classifiers on some vectors and returns their scores on others.
 
-    Numbers that are the same in all training vectors are left out, the others standardised by the training vectors.
+    Values that are constant in the training vectors are dropped; the others are standardized by the training vectors.
 
     Args:
-        train: Vectors that the classifiers are fitted on, (N, V).
+        train: Training vectors (N, V).
         train_labels: 0 or 1, (N,).
-        test: Vectors that they decide on, (M, V); read in blocks, so that it may be mapped from a file.
+        test: Test vectors (M, V); read in blocks, so they may be mapped from a file.
         test_labels: 0 or 1, (M,).
-        seed: Of what is random.
+        seed: Seeds what is random.
 
     Returns:
-        By name of the classifier `accuracy`; `balanced_accuracy`, the mean of the shares of ones and zeros that are
-        found; and `auc`, the area under the ROC curve, of the value that each decides by. Where the test vectors are of
-        one class the last two are NaN.
+        For each classifier `accuracy`; `balanced_accuracy`, the mean recall of ones and zeros; and `auc`, the area
+        under the ROC curve. The last two are NaN if the test vectors are of one class.
 
     Raises:
-        ValueError: The vectors are not finite numbers, not of one length, all the same, or not as many as labels; or
-            the training vectors are not of both classes, or fewer than the 15 neighbours that are asked.
+        ValueError: Vectors and labels have the wrong shapes, are not finite or are constant, or the training vectors
+            are not of both classes or fewer than the 15 that k-nearest-neighbors needs.
     """
     from sklearn.feature_selection import VarianceThreshold
     from sklearn.pipeline import make_pipeline
@@ -86,7 +85,7 @@ def classifier_scores(
     scores = {}
     for name, classifier in classifiers(prepared.shape[1], seed).items():
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*failed to converge")  # to the last digits
+            warnings.filterwarnings("ignore", message=".*failed to converge")  # only the last digits are missing
             classifier.fit(prepared, train_labels)
         decided, value = _decide(classifier, prepare, test)
         scores[name] = _scores(decided, value, test_labels)
@@ -97,24 +96,24 @@ def _check(train: NDArray[Any], train_labels: NDArray[Any], test: NDArray[Any], 
     shapes = train.shape, train_labels.shape, test.shape, test_labels.shape
     fit = train.ndim == test.ndim == 2 and train.shape[1:] == test.shape[1:] and len(test) > 0
     if not fit or train_labels.shape != train.shape[:1] or test_labels.shape != test.shape[:1]:
-        raise ValueError(f"vectors and labels of the shapes {shapes}; wanted are (N, V), (N,), (M, V) and (M,)")
+        raise ValueError(f"vectors and labels have the shapes {shapes}; expected (N, V), (N,), (M, V) and (M,)")
     counts = np.count_nonzero(train_labels == 0), np.count_nonzero(train_labels == 1)
     if min(counts) == 0 or sum(counts) != len(train) or len(train) < NEIGHBORS:
         raise ValueError(
-            f"{len(train)} training pictures, {counts[0]} with the label 0 and {counts[1]} with 1; wanted are at least "
-            f"{NEIGHBORS}, of both labels and no other: give more pictures, or another threshold of the votes"
+            f"got {len(train)} training images, {counts[0]} with the label 0 and {counts[1]} with 1; expected at least "
+            f"{NEIGHBORS}, of both labels and no other: add images, or change the threshold of the votes"
         )
     odd = sum(np.count_nonzero(~np.isfinite(vectors)) for vectors in (train, test))
     same = np.count_nonzero(train.min(axis=0) == train.max(axis=0))
     if odd or same == train.shape[1]:
         raise ValueError(
-            f"{odd} numbers of the vectors are not finite, and {same} of {train.shape[1]} are the same in all training "
-            "vectors; finite numbers that differ were wanted: train the network that they are of, or take other vectors"
+            f"{odd} values of the vectors are not finite, and {same} of {train.shape[1]} are constant in the training "
+            "vectors: train the network that they come from, or use other vectors"
         )
 
 
 def _decide(classifier: Any, prepare: Any, vectors: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """What a classifier decides of each vector, 0 or 1, and what by: the more, the more likely 1."""
+    """Returns a classifier's decision for each vector, 0 or 1, and its score: the higher, the more likely 1."""
     value: Callable[[Any], NDArray[Any]] = (
         classifier.decision_function
         if hasattr(classifier, "decision_function")
@@ -146,18 +145,18 @@ def classifier_table(
     most: int = 20_000,
     seed: int = 0,
 ) -> "pd.DataFrame":
-    """Scores of the classifiers on each kind of vector, fitted on training pictures, told of test pictures.
+    """Fits the classifiers on the training images, for each kind of vector, and scores them on the test images.
 
     Args:
-        vectors: By name, (N, V), with a V of their own.
-        professional: 0 or 1 of the N pictures.
-        splits: `train`, `val` or `test`, (N,). Where none is for testing, figures are those of `val`.
-        most: How many training pictures the classifiers are fitted on, at most; drawn with the seed.
-        seed: Of what is random.
+        vectors: By name, (N, V), each with its own V.
+        professional: 0 or 1 for each of the N images.
+        splits: `train`, `val` or `test`, (N,). Without test images, `val` is scored.
+        most: Maximum number of training images, sampled with the seed.
+        seed: Seeds what is random.
 
     Returns:
-        A row a vector and classifier, columns `COLUMNS`; the first is the `majority`, the answer that most training
-        pictures have, given to all.
+        A row per vector and classifier, columns `COLUMNS`; the first row is the `majority` baseline, which gives every
+        image the most frequent label of the training images.
 
     Raises:
         ValueError: See `classifier_scores`.
@@ -167,12 +166,12 @@ def classifier_table(
     rows = np.flatnonzero(splits == "train")
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-    told = splits == ("test" if (splits == "test").any() else "val")
-    labels, test_labels = professional[rows], professional[told]
+    scored = splits == ("test" if (splits == "test").any() else "val")
+    labels, test_labels = professional[rows], professional[scored]
     answer = np.full(len(test_labels), int(labels.mean() > 0.5) if len(labels) else 0)
     found: list[dict[str, Any]] = []
     for name, array in vectors.items():
-        scores = classifier_scores(np.asarray(array[rows]), labels, np.asarray(array[told]), test_labels, seed)
+        scores = classifier_scores(np.asarray(array[rows]), labels, np.asarray(array[scored]), test_labels, seed)
         found += [{"vector": name, "length": array.shape[1], "classifier": each, **scores[each]} for each in scores]
     majority = {
         "vector": "-",
@@ -184,26 +183,25 @@ def classifier_table(
 
 
 def write_classifiers(folder: Path, most: int = 20_000, seed: int = 0) -> Path:
-    """Fits classifiers on what a `FeatureWriter` wrote, and writes and prints how good they are.
+    """Fits classifiers on the files of a `FeatureWriter`, then writes and prints their scores.
 
     Args:
-        folder: Holds `names.csv` and arrays. `classifiers.csv` is written there.
-        most: How many training pictures the classifiers are fitted on, at most.
-        seed: Of what is random.
+        folder: Has `names.csv` and the arrays, and gets `classifiers.csv`.
+        most: Maximum number of training images.
+        seed: Seeds what is random.
 
     Returns:
         The file written.
 
     Raises:
-        ValueError: It is not known which pictures are professional, or they cannot be classified; see
-            `classifier_scores`.
+        ValueError: Labels are missing, or no classifiers can be fitted; see `classifier_scores`.
     """
     with (folder / "names.csv").open(newline="") as file:
         names = list(csv.DictReader(file))
     if not names or any(row["professional"] not in ("0", "1") for row in names):
         raise ValueError(
-            f"{folder / 'names.csv'} does not say of every picture whether it is professional, 0 or 1, or has none; "
-            "write the vectors of pictures that were voted on"
+            f"{folder / 'names.csv'} has images without a label in the column professional, or no images; use images "
+            "with votes"
         )
     vectors = {path.stem: np.load(path, mmap_mode="r") for path in sorted(folder.glob("*.npy"))}
     professional = np.array([int(row["professional"]) for row in names])

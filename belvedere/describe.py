@@ -1,16 +1,39 @@
-"""Writes and prints a data set's study: what `belvedere describe` ends with."""
+"""The command `describe`: checks a dataset, then writes and prints tables, charts and examples of it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning.pytorch import Trainer
+
+from datamodules.base import ImageDataModule
+from datamodules.describe import describer
 from drawing.charts import draw_study
 from drawing.pictures import panel, save_picture
+from ops.errors import refuse
+from tasks.base import ImageTask
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
+
+
+def describe(task: ImageTask, data: ImageDataModule, trainer: Trainer, folder: Path) -> None:
+    """Checks a dataset, then writes tables and charts of it.
+
+    Raises:
+        DataError: Something is wrong with the dataset; the message lists all of it.
+        ArgumentError: There is no description of such data.
+    """
+    data.folder = folder
+    description = describer(data)
+    problems = description.problems(data)
+    refuse(problems, str(data.root), shown=len(problems))
+    study = description.study(data)
+    parts = (study.tables, study.charts, study.examples, study.classes, study.panels)
+    for path in write_study(*parts, folder):
+        print(path)
 
 
 def write_study(
@@ -21,15 +44,15 @@ def write_study(
     panels: "Mapping[str, tuple[list[str], list[list[NDArray[np.uint8]]]]]",
     folder: Path,
 ) -> list[Path]:
-    """Writes each table as CSV, charts and examples as one picture, panels as others; prints the first table.
+    """Writes each table as CSV, the charts and examples as one image, each panel as another; prints the first table.
 
     Args:
         tables: By name; the first is the summary.
         charts: By title: index = bins, values = heights.
-        examples: Title, picture uint8 (H, W, 3) and masks bool (K, H, W).
+        examples: Title, image uint8 (H, W, 3) and masks bool (K, H, W).
         classes: Names of the K classes.
-        panels: By name: titles of columns, and rows of pictures.
-        folder: Where they go.
+        panels: By name: titles of columns, and rows of images.
+        folder: Where to write.
 
     Returns:
         The files written.

@@ -1,14 +1,16 @@
-"""Pictures as vectors: what a task's network says of them before its output, and plain descriptors."""
+"""The command `features`: writes images as feature vectors, from a network or from plain descriptors."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 
 from belvedere.checkpoints import check_fit, read_checkpoint
+from belvedere.classifiers import write_classifiers
+from callbacks.writers.features import FeatureWriter
 from datamodules.base import SPLITS, ImageDataModule
 from datamodules.loaders import EpochLoader
 from ops.descriptors import color_moments, gradient_histograms
@@ -18,33 +20,69 @@ from tasks.base import Batch, ImageTask
 Vector = Literal["fc6", "fc7", "pooled", "color_moments", "gradient_histograms"]
 DESCRIPTORS: dict[str, Callable[[Tensor], Tensor]] = {"color_moments": color_moments,
                                                       "gradient_histograms": gradient_histograms}  # fmt: skip
-"""What needs no network."""
+"""Vectors that need no network."""
 DENSE = ("fc6", "fc7")
-"""What training fills; before it these layers are as they were drawn, unless published weights are kept."""
+"""Vectors of layers that are random before training, unless published weights are kept."""
+
+
+def features(
+    task: ImageTask,
+    data: ImageDataModule,
+    trainer: Trainer,
+    folder: Path,
+    ckpt_path: str | Path | None = None,
+    vectors: list[Vector] | None = None,
+    classifiers: bool = True,
+) -> None:
+    """Writes the images of a dataset as feature vectors, and how well classical classifiers do with them.
+
+    Args:
+        task: Has the network.
+        data: The dataset, or the images of `--data.pictures`.
+        trainer: Runs the network; gets a `FeatureWriter`.
+        folder: Where to write.
+        ckpt_path: A trained network; without one, the convolutions have the weights that training starts from.
+        vectors: Which vectors to write; fc6, fc7 and pooled of a trained network, otherwise pooled.
+        classifiers: Whether to fit classifiers on the training images and score them on the test images.
+
+    Raises:
+        ArgumentError: There are no such vectors, or no classifiers can be fitted on them.
+    """
+    trained: list[Vector] = ["fc6", "fc7", "pooled"]
+    module = Features(task, (trained if ckpt_path is not None else ["pooled"]) if vectors is None else vectors)
+    module.load(ckpt_path)
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without a type
+    callbacks.append(FeatureWriter())
+    trainer.predict(module, InOrder(data), return_predictions=False)
+    if classifiers and data.pictures is None and trainer.is_global_zero:
+        try:
+            print(write_classifiers(folder / "vectors", seed=data.seed))
+        except ValueError as error:
+            raise ArgumentError(f"The vectors are written, but no classifiers are fitted: {error}.") from error
 
 
 class Features(LightningModule):
-    """Vectors of pictures, for a trainer's `predict`: what a network says of them, and descriptors.
+    """Returns feature vectors of images from `predict_step`.
 
     After J. Donahue et al., "DeCAF: a deep convolutional activation feature for generic visual recognition", ICML 2014.
 
     Args:
-        task: Its network's `forward_features` maps pictures (B, 3, H, W) in [0, 1] to vectors (B, V) by name: `fc6` and
-            `fc7`, after their activation, and `pooled`, the convolutions' mean over the picture.
-        vectors: Which of them and of the descriptors of `ops.descriptors` are made, at least one.
+        task: Its network's `forward_features` maps images (B, 3, H, W) in [0, 1] to vectors (B, V) by name: `fc6` and
+            `fc7`, after their activation, and `pooled`, the mean of the last convolution over the image.
+        vectors: Which of them, and of the descriptors in `ops.descriptors`, to compute; at least one.
 
     Raises:
-        ArgumentError: There are none to make, or the task's network gives no vectors.
+        ArgumentError: `vectors` is empty, or the task's network has none.
     """
 
     def __init__(self, task: ImageTask, vectors: Sequence[Vector]) -> None:
         super().__init__()
         self.task, self.vectors = task, list(dict.fromkeys(vectors))
         if not self.vectors:
-            raise ArgumentError("--vectors is empty; wanted is at least one, such as '[fc7]'.")
+            raise ArgumentError("--vectors is empty; expected at least one, such as '[fc7]'.")
         if self.asks_network and not hasattr(getattr(task, "network", None), "forward_features"):
             raise ArgumentError(
-                f"{type(task).__name__} has no dense layers to take features of. Wanted is a task that has, such as "
+                f"{type(task).__name__} has no dense layers to take features from. Use a task that has, such as "
                 f"AestheticsTask, or --vectors '[{','.join(DESCRIPTORS)}]'."
             )
 
@@ -54,27 +92,29 @@ class Features(LightningModule):
         return any(name not in DESCRIPTORS for name in self.vectors)
 
     def load(self, checkpoint: str | Path | None) -> None:
-        """Fills the network with the weights of a checkpoint, or else with those that training starts from.
+        """Loads a checkpoint's weights, or without one the weights that training starts from.
 
         Raises:
-            ArgumentError: The checkpoint does not fit, or there is none and the dense layers would be as drawn.
-            WeightsError: The weights that training starts from cannot be had or do not fit.
+            ArgumentError: The checkpoint does not fit, or there is none and the dense layers would be random.
+            WeightsError: The weights that training starts from are not available or do not fit.
         """
+        if not self.asks_network:
+            return
         if checkpoint is not None:
             check_fit(Path(checkpoint), self.task.state_dict())
             self.task.load_state_dict(read_checkpoint(Path(checkpoint))["state_dict"])
         elif any(name in DENSE for name in self.vectors) and not self.task.hparams.get("keep_dense_weights"):
             raise ArgumentError(
                 f"{' and '.join(name for name in self.vectors if name in DENSE)} would be random: the dense layers are "
-                "not trained. Give a trained network, --ckpt_path runs/…/checkpoints/best.ckpt, or take --vectors "
-                "'[pooled]', or keep published ones: --model.keep_dense_weights true."
+                "not trained. Give a trained network, --ckpt_path runs/…/checkpoints/best.ckpt, use --vectors "
+                "'[pooled]', or keep published weights: --model.keep_dense_weights true."
             )
-        elif self.asks_network:
+        else:
             self.task.load_pretrained()
 
     @torch.no_grad()
     def predict_step(self, batch: Batch, batch_index: int = 0, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Vectors (B, V) float32 by name, in the order in which they were asked for."""
+        """Returns vectors (B, V) float32 by name, in the order of `vectors`."""
         task: Any = self.task
         found: dict[str, Tensor] = task.network.forward_features(batch["image"]) if self.asks_network else {}
         made = {name: found[name] if name in found else DESCRIPTORS[name](batch["image"]) for name in self.vectors}
@@ -82,16 +122,15 @@ class Features(LightningModule):
 
 
 class InOrder(LightningDataModule):
-    """Lets a trainer's `predict` see all splits of a data set, one after the other, or the pictures to predict.
+    """Gives a trainer's `predict` all splits of a dataset, one after the other, or the images to predict.
 
-    The training pictures come as the validation pictures do: each once, in the order of their names, whole batches or
-    not, and without augmentation.
+    Training images come like validation images: each once, in the order of their names and without augmentation.
 
     Args:
-        data: The data set. Where it has `pictures`, only these are seen.
+        data: The dataset. If it has `pictures`, only these come.
 
     Attributes:
-        splits: Which splits are seen, in the order of the loaders.
+        splits: The splits, in the order of the loaders.
     """
 
     def __init__(self, data: ImageDataModule) -> None:
@@ -100,12 +139,10 @@ class InOrder(LightningDataModule):
         self.splits: list[str] = [] if data.pictures is None else ["predict"]
 
     def prepare_data(self) -> None:
-        """What the data set does once on each machine."""
         if self.data.pictures is None:
             self.data.prepare_data()
 
     def setup(self, stage: str) -> None:
-        """Makes the data sets."""
         self.data.trainer = self.trainer
         if self.data.pictures is not None:
             self.data.setup("predict")
@@ -115,13 +152,13 @@ class InOrder(LightningDataModule):
         self.splits = [split for split in SPLITS if self.data.datasets.get(split)]
 
     def predict_dataloader(self) -> list[EpochLoader]:
-        """A loader a split."""
+        """Returns a loader for each split."""
         if self.splits == ["predict"]:
             return [self.data.predict_dataloader()]
-        for split in self.splits:  # under its own name `train` would be shuffled, and lack a last picture
+        for split in self.splits:  # under its own name `train` would be shuffled, and may lack its last image
             self.data.datasets[f"{split}, in order"] = self.data.datasets[split]
         return [self.data._loader(f"{split}, in order") for split in self.splits]
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        """What the data set does on the device."""
-        return self.data.on_after_batch_transfer(batch, dataloader_index)
+        """Adds the `split` of the batch."""
+        return {**self.data.on_after_batch_transfer(batch, dataloader_index), "split": self.splits[dataloader_index]}

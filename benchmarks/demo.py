@@ -1,7 +1,7 @@
-"""How much better than no cloud anywhere the demo's network is: `python -m benchmarks.demo`.
+"""Compares the demo's network with marking nothing: `python -m benchmarks.demo`.
 
-For three seeds, of the drawing and of the training: what `make demo` does, then the test pictures' dice beside that of
-the answer that marks nothing, which is the share of (picture, class) pairs that are empty.
+For three seeds of the sample and of the training, it does what `make demo` does. Then it compares the test images' dice
+with that of empty masks, which is the share of (image, class) pairs without a mask.
 """
 
 import csv
@@ -12,20 +12,20 @@ from pathlib import Path
 
 from belvedere.__main__ import main as belvedere
 from datamodules.clouds import CloudsDataModule
-from datamodules.samples.__main__ import draw_clouds
+from datamodules.samples.clouds import draw_clouds
 
 SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What a demo came to.
+    """The outcome of a demo.
 
     Attributes:
-        pictures: How many were tested on.
-        dice: Of the network.
-        empty: Dice of the answer that marks nothing.
-        seconds: Of fit and test.
+        pictures: Number of test images.
+        dice: Dice of the network.
+        empty: Dice of empty masks.
+        seconds: Time of fit and test.
     """
 
     pictures: int
@@ -35,10 +35,10 @@ class Demo:
 
 
 def demo(folder: Path, seed: int) -> Demo:
-    """Draws, trains and tests in a folder.
+    """Draws the sample, trains and tests in a folder.
 
     Raises:
-        SystemExit: The command line refused something.
+        SystemExit: A command failed.
     """
     root, run = draw_clouds(folder / f"sample{seed}", seed=seed), folder / f"run{seed}"
     start = time.perf_counter()

@@ -21,8 +21,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules.samples.__main__ import draw_avalanches, draw_clouds, draw_colorization, draw_roads
 from datamodules.samples.aesthetics import draw_aesthetics
+from datamodules.samples.avalanches import draw_avalanches
+from datamodules.samples.clouds import draw_clouds
+from datamodules.samples.colorization import draw_colorization
+from datamodules.samples.roads import draw_roads
 
 PICTURES = 96
 EPOCHS = 4

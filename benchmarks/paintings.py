@@ -25,9 +25,9 @@ from benchmarks.avalanches import Callbacks, belvedere, rows, table, train
 from datamodules.colorization import ColorizationDataModule
 from datamodules.decoded.letterboxed import tree_names
 from datamodules.read.pictures import read_picture
-from datamodules.read.tables import read_works
-from datamodules.samples.__main__ import draw_colorization
-from datamodules.samples.files import write_table
+from datamodules.read.works import read_works
+from datamodules.samples.colorization import draw_colorization
+from datamodules.samples.draw import write_table
 from drawing.pictures import Picture, panel, scaled
 from ops.color import SCALE, luminance_and_chroma
 from ops.color_bins import rebalancing, smoothed, soft_encoding
@@ -86,7 +86,7 @@ def learn(run: Path, cell: tuple[str, str], root: Path, asked: argparse.Namespac
         options += ["--model.extractor", extractor, "--model.extractor_vector", "features",
                     "--model.extractor_weights", str(asked.vgg16.absolute())]  # fmt: skip
     callbacks: Callbacks = {
-        "callbacks.baselines.ColorWords": {},
+        "callbacks.baselines.ColorBaselines": {},
         "callbacks.writers.colorings.ColoringWriter": {},
         "benchmarks.processor_time.ProcessorTime": {"minutes": asked.minutes},
     }

@@ -19,8 +19,7 @@ from PIL import Image
 
 from belvedere.cli import run
 from benchmarks.dense import SMALL_SIDE, make_picture, one_by_one, peak, timed
-from datamodules.samples.__main__ import draw_avalanches
-from datamodules.samples.avalanches import mountain
+from datamodules.samples.avalanches import draw_avalanches, mountain
 from tasks.networks.window_classifier import window_classifier
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Says in words what figures hide: after training, validation and test, where a model is no better than no model."""
+"""Warns when a model does not beat a trivial baseline."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -11,119 +11,115 @@ from lightning.pytorch.utilities import rank_zero_info
 from callbacks.best import BestCheckpoint
 
 
-class Words(Callback, ABC):
-    """Says sentences about figures; after training about the epoch that is kept as the best, or the last without one.
+class BaselineWarnings(Callback, ABC):
+    """Compares metrics with trivial baselines and logs the result after training, validation and test.
 
-    Subclasses give `sentences`.
+    After training it is about the best epoch, or the last one if no checkpoint is kept. Subclasses define `sentences`.
     """
 
     def __init__(self) -> None:
-        self._figures: dict[str, float] = {}
+        self._metrics: dict[str, float] = {}  # of the best epoch
 
     @abstractmethod
-    def sentences(self, figures: Mapping[str, float], stage: str) -> list[str]:
-        """What is to be said, a sentence each.
+    def sentences(self, metrics: Mapping[str, float], stage: str) -> list[str]:
+        """Returns what to log.
 
         Args:
-            figures: By their names in the log, such as `val/loss`.
+            metrics: By name, such as `val/loss`.
             stage: `val` or `test`.
         """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the best epoch's figures, or speaks where nothing is trained."""
         if trainer.sanity_checking:
             return
-        figures = figures_of(trainer, "val")
+        metrics = logged(trainer, "val")
         if trainer.state.fn != TrainerFn.FITTING:
-            self._say(figures, "val")
-        elif better(trainer, figures, self._figures):
-            self._figures = figures
+            self._log(metrics, "val")
+        elif is_best(trainer, metrics, self._metrics):
+            self._metrics = metrics
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Speaks about the best epoch."""
-        self._say(self._figures, "val")
+        self._log(self._metrics, "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Speaks about the test pictures."""
-        self._say(figures_of(trainer, "test"), "test")
+        self._log(logged(trainer, "test"), "test")
 
     def state_dict(self) -> dict[str, Any]:
-        """The best epoch's figures, for a resumed run."""
-        return {"figures": self._figures}
+        return {"figures": self._metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from a resumed run's best epoch."""
-        self._figures = dict(state_dict["figures"])
+        self._metrics = dict(state_dict["figures"])
 
-    def _say(self, figures: Mapping[str, float], stage: str) -> None:
-        if sentences := self.sentences(figures, stage):
-            rank_zero_info("\n".join(["What the figures say:", *(f"  - {sentence}" for sentence in sentences)]))
+    def _log(self, metrics: Mapping[str, float], stage: str) -> None:
+        if sentences := self.sentences(metrics, stage):
+            rank_zero_info("\n".join(["Compared with trivial baselines:", *(f"  - {each}" for each in sentences)]))
 
 
-def figures_of(trainer: Trainer, stage: str) -> dict[str, float]:
-    """What the trainer has logged last of a stage, as numbers."""
+def logged(trainer: Trainer, stage: str) -> dict[str, float]:
+    """Returns the latest metrics of a stage."""
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{stage}/")}
 
 
-def better(trainer: Trainer, figures: Mapping[str, float], before: Mapping[str, float]) -> bool:
-    """Whether an epoch is kept as the best; each is where no checkpoint asks for it."""
+def is_best(trainer: Trainer, metrics: Mapping[str, float], before: Mapping[str, float]) -> bool:
+    """Whether an epoch beats the best one before, by the metric that `BestCheckpoint` monitors; True without one."""
     checkpoint = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
-    if checkpoint is None or checkpoint.monitor not in figures.keys() & before.keys():
+    if checkpoint is None or checkpoint.monitor not in metrics.keys() & before.keys():
         return True
-    now, then = figures[str(checkpoint.monitor)], before[str(checkpoint.monitor)]
+    now, then = metrics[str(checkpoint.monitor)], before[str(checkpoint.monitor)]
     return now < then if checkpoint.mode == "min" else now > then
 
 
-BEST_HIGH = {"psnr": True, "ssim": True, "delta_e76": False, "delta_e2000": False}
-"""Figures that are compared with those of the floors, and whether the best is the highest."""
-FLOORS = {
-    "grey": "leaving every picture grey",
-    "mean": "one colour for everything",
-    "mean_by_luminance": "one colour for each luminance",
+HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "delta_e76": False, "delta_e2000": False}
+COLOR_BASELINES = {
+    "grey": "no color at all",
+    "mean": "one color for all pixels",
+    "mean_by_luminance": "one color per luminance",
 }
-SEPIA = 3
-"""How many times as colourful the truth is from where on a colouring is called sepia."""
+SEPIA = 3  # a result is called sepia if the true images are more than this many times as colorful
 
 
-class ColorWords(Words):
-    """Says after training, validation and test where a model is no better than what needs no model.
+class ColorBaselines(BaselineWarnings):
+    """Warns when a colorization is no better than one that ignores the image, or close to sepia.
 
-    A figure `<stage>/<figure>` is compared with `<stage>/<floor>_<figure>` of every floor that the task logs, and
+    `<stage>/<metric>` is compared with `<stage>/<baseline>_<metric>` of every baseline that the task logs, and
     `<stage>/colorfulness` with `<stage>/colorfulness_true`.
     """
 
-    def sentences(self, figures: Mapping[str, float], stage: str) -> list[str]:
-        """Where a model is no better than what needs no model, and where it is sepia."""
+    @property
+    def state_key(self) -> str:
+        return "ColorWords"  # the class's former name, so that its state in older checkpoints is found
+
+    def sentences(self, metrics: Mapping[str, float], stage: str) -> list[str]:
         sentences = []
-        for floor, meaning in FLOORS.items():
+        for baseline, meaning in COLOR_BASELINES.items():
             worse = []
-            for figure, high in BEST_HIGH.items():
-                own, other = figures.get(f"{stage}/{figure}"), figures.get(f"{stage}/{floor}_{figure}")
-                if own is not None and other is not None and not (own > other if high else own < other):
-                    worse.append(f"{figure} {own:.4g} against {other:.4g}")
+            for metric, higher in HIGHER_IS_BETTER.items():
+                own, other = metrics.get(f"{stage}/{metric}"), metrics.get(f"{stage}/{baseline}_{metric}")
+                if own is not None and other is not None and not (own > other if higher else own < other):
+                    worse.append(f"{metric} {own:.4g} vs {other:.4g}")
             if worse:
-                sentences.append(f"{stage}: no better than {meaning} ({floor}): {', '.join(worse)}.")
-        found, true = (figures.get(f"{stage}/colorfulness{end}") for end in ("", "_true"))
+                sentences.append(f"{stage}: no better than {meaning} ({baseline}): {', '.join(worse)}.")
+        found, true = (metrics.get(f"{stage}/colorfulness{end}") for end in ("", "_true"))
         if found is not None and true is not None and SEPIA * found < true:
-            sentences.append(
-                f"{stage}: close to sepia, colorfulness {found:.4g}; that of the true pictures is {true:.4g}."
-            )
+            sentences.append(f"{stage}: close to sepia: colorfulness {found:.4g} vs {true:.4g} of the true images.")
         return sentences
 
 
-class JudgementWords(Words):
-    """Says after training, validation and test how accurate the majority's answer is, and whether that was beaten."""
+class JudgementBaseline(BaselineWarnings):
+    """Compares the accuracy of judgements with that of always choosing the larger class."""
 
-    def sentences(self, figures: Mapping[str, float], stage: str) -> list[str]:
-        """The accuracy beside that of the same answer for all, and where half of each class is judged wrongly."""
-        found = {name: figures.get(f"{stage}/{name}") for name in ("accuracy", "majority", "balanced_accuracy")}
-        accuracy, majority, balanced = found.values()
-        said = []
+    @property
+    def state_key(self) -> str:
+        return "JudgementWords"  # the class's former name, so that its state in older checkpoints is found
+
+    def sentences(self, metrics: Mapping[str, float], stage: str) -> list[str]:
+        names = ("accuracy", "majority", "balanced_accuracy")
+        accuracy, majority, balanced = (metrics.get(f"{stage}/{name}") for name in names)
+        sentences = []
         if accuracy is not None and majority is not None:
             verdict = "better than" if accuracy > majority else "no better than"
-            said.append(
-                f"{stage}: accuracy {accuracy:.4g}, {verdict} the same answer for all (majority {majority:.4g})."
-            )
+            always = f"always choosing the larger class (majority {majority:.4g})"
+            sentences.append(f"{stage}: accuracy {accuracy:.4g}, {verdict} {always}.")
         if balanced is not None and balanced <= 0.5:
-            said.append(f"{stage}: balanced accuracy {balanced:.4g}; guessing has 0.5.")
-        return said
+            sentences.append(f"{stage}: balanced accuracy {balanced:.4g}; guessing has 0.5.")
+        return sentences

@@ -1,33 +1,43 @@
-"""Boosted trees that decide in a network's place, fitted when training is over."""
+"""Fits boosted trees that decide in a network's place after training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
+from torch import Tensor
 
+from callbacks.handover import UsesData
 from callbacks.thresholds import best_path, fit_decision, go_to_best, keep_in_best, write_table
-from tasks.base import ImageTask
 from tasks.boosting import fit_boosted, load, save, window_features
 from tasks.decision import MINIMUM_AREAS
+from tasks.segmentation import SegmentationTask
 
 
-class BoostedTrees(Callback):
-    """Fits gradient-boosted trees on what the best epoch's network says of training windows.
+@runtime_checkable
+class WindowSource(Protocol):
+    """A data module whose training samples are windows."""
 
-    The task says what they are fitted on, `xgboost_on`; with `none` nothing is done. They are written beside the best
-    checkpoint, `checkpoints/best.ubj`, in XGBoost's own format; their threshold and minimum area are fitted on the
-    validation pictures and kept in the checkpoint. Test and predict read the trees that lie beside their checkpoint.
+    def training_windows(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields `count` windows (B, 3, w, w) in [0, 1] and their labels (B,), always the same ones."""
+
+
+class BoostedTrees(UsesData):
+    """Fits gradient-boosted trees on the outputs of the best epoch's network for training windows.
+
+    The task's `xgboost_on` says which outputs; `none` turns this callback off. The trees are written beside the best
+    checkpoint, as `checkpoints/best.ubj` in XGBoost's own format; their threshold and minimum area are fitted on the
+    validation images and kept in the checkpoint. Test and predict read the trees beside their checkpoint.
 
     Args:
-        windows: How many training windows they are fitted on, always the same ones.
+        windows: Number of training windows to fit on, always the same ones.
         rounds: Number of trees.
-        max_depth: Decisions from a tree's root to its leaves, at most.
-        learning_rate: By how much each tree is shrunk.
-        minimum_areas: Shares of a picture that are tried, 0 among them.
+        max_depth: Largest depth of a tree.
+        learning_rate: Shrinkage of each tree, in (0, 1].
+        minimum_areas: Shares of an image to try, 0 among them.
     """
 
     def __init__(
@@ -40,21 +50,21 @@ class BoostedTrees(Callback):
     ) -> None:
         if min(windows, rounds, max_depth) < 1 or not 0 < learning_rate <= 1:
             raise ValueError(
-                f"{windows=}, {rounds=}, {max_depth=} and {learning_rate=}; whole numbers from 1 on and a rate in "
-                "(0, 1] were wanted"
+                f"{windows=}, {rounds=}, {max_depth=} and {learning_rate=}; expected integers of at least 1 and a "
+                "rate in (0, 1]"
             )
         self.windows, self.rounds, self.minimum_areas = windows, rounds, list(minimum_areas)
         self.parameters = {"max_depth": max_depth, "learning_rate": learning_rate}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Removes the trees of what is trained on from here."""
+        """Removes the trees of the network that training continues from."""
         if trainer.is_global_zero:
             (Path(trainer.default_root_dir) / "checkpoints" / "best.ubj").unlink(missing_ok=True)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Goes back to the best epoch, fits the trees, then when they mark a pixel, and keeps both."""
+        """Loads the best epoch, fits the trees, then their threshold and minimum area, and keeps both."""
         task: Any = pl_module
-        assert isinstance(pl_module, ImageTask)
+        assert isinstance(pl_module, SegmentationTask)
         if task.xgboost_on == "none" or not go_to_best(trainer, pl_module):
             return
         path = best_path(trainer)
@@ -62,11 +72,11 @@ class BoostedTrees(Callback):
         path = path.with_suffix(".ubj")
         task.eval()
         if trainer.is_global_zero:
-            features, labels = self._samples(trainer, task)
+            features, labels = self._samples(task)
             save(fit_boosted(features, labels, seed=0, rounds=self.rounds, **self.parameters), path)
         trainer.strategy.barrier()
         task.trees = load(path)
-        fitted = fit_decision(trainer, pl_module, task.boosted_decision, self.minimum_areas, task.boosted_step)
+        fitted = fit_decision(trainer, pl_module, self.source().unaugmented("val"), self.minimum_areas)
         keep_in_best(trainer, pl_module, "boosted_decision.")
         if trainer.is_global_zero:
             rank_zero_info(f"Boosted trees on {task.xgboost_on} of {len(labels)} training windows: {path}")
@@ -74,20 +84,21 @@ class BoostedTrees(Callback):
             rank_zero_info(write_table(fitted, pl_module.classes, table))
 
     @torch.no_grad()
-    def _samples(self, trainer: Trainer, task: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Features (N, F) and labels (N,) of training windows."""
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]  # untyped there
+    def _samples(self, task: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Returns features (N, F) and labels (N,) of training windows."""
+        data = self.source()
+        assert isinstance(data, WindowSource)
         features, labels = [], []
-        for windows, label in datamodule.training_windows(self.windows, task.device):
+        for windows, label in data.training_windows(self.windows, task.device):
             features.append(window_features(task.network, task.xgboost_on, windows).float().cpu())
             labels.append(label.cpu())
         return torch.cat(features).numpy(), torch.cat(labels).numpy()
 
     def _read(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes the trees that lie beside the checkpoint.
+        """Reads the trees beside the checkpoint.
 
         Raises:
-            TreesError: They are missing or not whole.
+            TreesError: They are missing or incomplete.
         """
         task: Any = pl_module
         if task.xgboost_on != "none" and task.trees is None and trainer.ckpt_path is not None:

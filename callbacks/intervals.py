@@ -1,8 +1,6 @@
-"""How sure the figures of a test are: 95 % intervals by resampling the test pictures."""
+"""95 % confidence intervals of test metrics, by resampling the test images."""
 
-import copy
 import csv
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,50 +14,51 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from callbacks.resuming import gathered
+from ops.atomic import replacing
 from tasks.base import Batch, ImageTask
 from tasks.metrics.meter import Meter, States
 
 COLUMNS = ("figure", "low", "high", "pictures")
-SEED = 0  # of the resampling: a test that is repeated says the same
-CHUNK = 1 << 23  # numbers that are held at once while states are added up
+SEED = 0  # of the resampling: a repeated test writes the same intervals
+CHUNK = 1 << 23  # numbers held at once while states are summed
 
 
 class Intervals(Callback):
-    """Writes `intervals.csv` (`figure,low,high,pictures`) beside the figures of a test.
+    """Writes `intervals.csv` (`figure,low,high,pictures`) with 95 % intervals of the test metrics.
 
-    The bootstrap (B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics, 1979): as many
-    test pictures as there are are drawn with replacement, and each figure is computed of those; `low` and `high` are
-    the 2.5th and 97.5th percentile of the figure in all draws. It is exact, not an approximation: metrics count in
-    states that add up or are put together, those of each picture are kept, and added up as the picture was drawn.
+    This is the bootstrap (B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics, 1979):
+    N test images are resampled with replacement N at a time, each metric is computed per resample, and `low` and
+    `high` are its 2.5th and 97.5th percentile. No approximation is involved: metrics count in states that add up or are
+    concatenated, so the states of each image are kept and combined as often as the image was sampled.
 
-    - The unit is the picture as the data set names it. Tiles cut out of one picture are drawn together.
-    - A figure `…@<condition>` of avalanches is resampled among the pictures of that condition. One of a tag, of
-      aesthetics, is resampled among all pictures, and its percentiles are of the draws in which the tag occurs;
-      `pictures` is the number of the tag's.
-    - Draws in which a figure is nan, as the area under a curve of one class, are none of its draws.
-    - They are intervals over test pictures for the one network: another seed's training is not in them.
-    - `loss` has none: a batch has one loss, not one a picture. Neither has what is of a single picture.
+    - The unit is the image as the dataset names it: tiles of one image are sampled together.
+    - A metric `…@<condition>` (avalanches) is resampled among the images of that condition. One of a tag (aesthetics)
+      is resampled among all images, over the resamples in which the tag occurs; `pictures` counts those of the tag.
+    - Resamples in which a metric is nan, such as the AUC of a single class, are ignored.
+    - The intervals cover the choice of test images for one network, not the seed of its training.
+    - `loss` has no interval, because it is counted per batch; nor has a metric of a single image.
 
-    Memory on the host holds the states of every picture: 32 kB a class where there is `auprc`, otherwise some hundred
-    bytes. Several processes: they exchange the states at the end, and the first one writes.
+    The states of all images are kept in host memory: 32 kB per class and image with `auprc`, else some hundred bytes.
+    With several processes they are exchanged at the end, and the first one writes.
 
     Args:
-        resamples: How many draws; 0 writes no intervals.
+        resamples: Number of resamples; 0 writes no intervals.
 
     Raises:
-        ValueError: The number is negative.
+        ValueError: `resamples` is negative.
     """
 
     def __init__(self, resamples: int = 1000) -> None:
         if resamples < 0:
-            raise ValueError(f"resamples is {resamples}; 0 or more was wanted")
+            raise ValueError(f"resamples is {resamples}; expected 0 or more")
         self.resamples = resamples
         self._meters: dict[tuple[str, str], Meter] = {}
         self._counted: dict[tuple[str, str], list[tuple[str, States]]] = {}
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets the task's meters keep what each picture adds."""
-        _path(trainer).unlink(missing_ok=True)  # an earlier test's are not of the figures to come
+        """Removes an earlier test's intervals and makes the task's meters keep the states of each image."""
+        _path(trainer).unlink(missing_ok=True)
         if not self.resamples or not isinstance(pl_module, ImageTask):
             return
         self._meters = pl_module.test_meters()
@@ -76,133 +75,129 @@ class Intervals(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Takes what the pictures of a batch added to the host."""
         for key, meter in self._meters.items():
             if meter.each:
                 self._counted[key] += zip(batch["name"], _on_host(meter.each), strict=True)
                 meter.each = []
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Resamples and writes, when the figures have been logged."""
         if not self._meters:
             return
-        for meter in self._meters.values():
-            meter.each = None
         rows: list[list[Any]] = []
-        for key, meter in self._meters.items():
-            counted = _gathered(trainer, self._counted[key])
+        for (prefix, suffix), meter in self._meters.items():
+            meter.each = None
+            shares = gathered(self._counted[prefix, suffix], trainer.world_size)
             if trainer.is_global_zero:
-                pictures = by_picture(counted)
-                found = bootstrap(meter, pictures, self.resamples) if len(pictures) > 1 else {}
-                owned = pictures_of(meter, pictures) if any("@" in name for name in found) else {}
-                rows += [[f"test/{key[0]}{name}{key[1]}", low, high, owned.get(name, len(pictures))]
+                images = by_image([each for share in shares for each in share])
+                found = bootstrap(meter, images, self.resamples) if len(images) > 1 else {}
+                owned = images_of(meter, images) if any("@" in name for name in found) else {}
+                rows += [[f"test/{prefix}{name}{suffix}", low, high, owned.get(name, len(images))]
                          for name, (low, high) in found.items()]  # fmt: skip
         self._meters, self._counted = {}, {}
         if not trainer.is_global_zero:
             return
         if not rows:
-            rank_zero_warn("There are no intervals of the figures: they are of two or more test pictures.")
+            rank_zero_warn("No intervals are written: they need two or more test images.")
             return
-        path = _path(trainer)
-        temporary = path.with_name(f".{os.getpid()}-{path.name}")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        with replacing(_path(trainer)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
-        temporary.replace(path)
 
 
-def by_picture(counted: Sequence[tuple[str, States]]) -> list[list[States]]:
-    """The states of each picture, one or, of tiles, several; sorted by name, on however many processes they were."""
-    pictures: dict[str, list[States]] = {}
+def by_image(counted: Sequence[tuple[str, States]]) -> list[list[States]]:
+    """Returns the states of each image, one or, for tiles, several, sorted by the image's name."""
+    images: dict[str, list[States]] = {}
     for name, states in counted:
-        pictures.setdefault(name, []).append(states)
-    return [pictures[name] for name in sorted(pictures)]
+        images.setdefault(name, []).append(states)
+    return [images[name] for name in sorted(images)]
 
 
-def bootstrap(meter: Meter, pictures: Sequence[list[States]], resamples: int) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of every figure of a meter but the loss.
+def bootstrap(meter: Meter, images: Sequence[list[States]], resamples: int) -> dict[str, tuple[float, float]]:
+    """Returns the 95 % interval of every metric of a meter, by name, without the loss.
 
     Args:
-        meter: Computes the figures; what it counts is left alone.
-        pictures: States of each picture.
-        resamples: How many draws.
+        meter: Computes the metrics; its own counts are neither used nor changed.
+        images: States of each image.
+        resamples: Number of resamples.
     """
-    count = len(pictures)
-    drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=resamples)
+    count = len(images)
+    times = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=resamples)
     values: dict[str, list[float]] = {}
-    for name, metric in meter.scores.items(keep_base=True, copy_state=False):
-        for figures in resampled(name, metric, pictures, drawn):
-            for figure, value in figures.items():
-                values.setdefault(figure, []).append(float(value))
-    found = {figure: np.array(each)[np.isfinite(each)] for figure, each in values.items()}
+    for name, metric in _copies(meter).items():
+        for result in resampled(name, metric, images, times):
+            for key, value in result.items():
+                values.setdefault(key, []).append(float(value))
+    finite = {key: np.array(each)[np.isfinite(each)] for key, each in values.items()}
     return {
-        figure: (float(np.percentile(each, 2.5)), float(np.percentile(each, 97.5)))
-        for figure, each in found.items()
+        key: (float(np.percentile(each, 2.5)), float(np.percentile(each, 97.5)))
+        for key, each in finite.items()
         if len(each)
     }
 
 
-def pictures_of(meter: Meter, pictures: Sequence[list[States]]) -> dict[str, int]:
-    """How many pictures each figure of a meter is of: those that have it by themselves."""
+def images_of(meter: Meter, images: Sequence[list[States]]) -> dict[str, int]:
+    """Returns how many images each metric of a meter covers: those that have it by themselves."""
     once = np.ones((1, 1), np.int64)
     return Counter(
-        figure
-        for name, metric in meter.scores.items(keep_base=True, copy_state=False)
-        for picture in pictures
-        for figures in resampled(name, metric, [picture], once)
-        for figure in figures
+        key
+        for name, metric in _copies(meter).items()
+        for image in images
+        for result in resampled(name, metric, [image], once)
+        for key in result
     )
 
 
+def _copies(meter: Meter) -> dict[str, Metric]:
+    """Returns copies of a meter's metrics on the CPU, where the states are."""
+    return {name: metric.clone().to("cpu") for name, metric in meter.scores.items(keep_base=True, copy_state=False)}
+
+
 def resampled(
-    name: str, metric: Metric, pictures: Sequence[list[States]], drawn: NDArray[np.int64]
+    name: str, metric: Metric, images: Sequence[list[States]], times: NDArray[np.int64]
 ) -> Iterator[dict[str, Tensor]]:
-    """The figures of a metric in each draw.
+    """Yields the results of a metric, one per resample.
 
     Args:
         name: Of the metric, as in the keys of the states.
-        metric: Is not changed.
-        pictures: States of each of the N pictures.
-        drawn: How often each picture is drawn, (draws, N).
+        metric: A copy, whose states are overwritten.
+        images: States of each of the N images.
+        times: How often each image is sampled, (resamples, N).
     """
-    alone = copy.copy(metric)
-    alone._device = torch.device("cpu")  # where the states are; `to` would change what both copies share
-    states = {state: [[each[name, state] for each in picture] for picture in pictures] for state in metric.metric_state}
-    put = {state: _Joined(states[state]) for state, value in metric.metric_state.items() if isinstance(value, list)}
-    sums = {state: _summed(states[state]) for state in states if state not in put}
+    states = {state: [[each[name, state] for each in image] for image in images] for state in metric.metric_state}
+    lists = {state: _Joined(states[state]) for state, value in metric.metric_state.items() if isinstance(value, list)}
+    sums = {state: _summed(states[state]) for state in states if state not in lists}
     step = max(1, CHUNK // max([values.shape[1] for values in sums.values()], default=CHUNK))
-    for first in range(0, len(drawn), step):
-        part = drawn[first : first + step]
+    for first in range(0, len(times), step):
+        part = times[first : first + step]
         totals = {state: _product(part, values) for state, values in sums.items()}
-        for row, times in enumerate(part):
+        for row, counts in enumerate(part):
             for state, total in totals.items():
                 like: Tensor = metric.metric_state[state]  # type: ignore[assignment]  # no list
-                setattr(alone, state, torch.from_numpy(total[row]).to(like.dtype).view(like.shape))
-            order = np.repeat(np.arange(len(times)), times)
-            for state, joined in put.items():
-                setattr(alone, state, [joined.of(order)])
-            # The class's own `compute`: that of the object would ask the other processes, and remember its answer.
-            yield type(metric).compute(alone)
+                setattr(metric, state, torch.from_numpy(total[row]).to(like.dtype).view(like.shape))
+            order = np.repeat(np.arange(len(counts)), counts)
+            for state, joined in lists.items():
+                setattr(metric, state, [joined.of(order)])
+            # The class's own `compute`: that of the object would ask the other processes and cache its result.
+            yield type(metric).compute(metric)
 
 
 class _Joined:
-    """What lists of each picture hold, one behind the other; tensors are alike but for their length."""
+    """The list states of all images, concatenated; `of` selects those of some images."""
 
-    def __init__(self, pictures: Sequence[list[Tensor]]) -> None:
-        self.whole = torch.cat([each for picture in pictures for each in picture])
-        self.lengths = np.array([sum(len(each) for each in picture) for picture in pictures])
+    def __init__(self, images: Sequence[list[Tensor]]) -> None:
+        self.whole = torch.cat([each for image in images for each in image])
+        self.lengths = np.array([sum(len(each) for each in image) for image in images])
         self.starts = np.cumsum(self.lengths) - self.lengths
 
     def of(self, order: NDArray[np.int64]) -> Tensor:
-        """Those of these pictures, in this order."""
         lengths = self.lengths[order]
         ends = np.cumsum(lengths)
         places = np.arange(ends[-1]) + np.repeat(self.starts[order] - (ends - lengths), lengths)
         return self.whole[torch.from_numpy(places)]
 
 
-def _summed(pictures: Sequence[list[Tensor]]) -> NDArray[Any]:
-    """The sum of each picture's states, (N, numbers)."""
-    totals = torch.stack([picture[0] if len(picture) == 1 else _total(picture) for picture in pictures])
+def _summed(images: Sequence[list[Tensor]]) -> NDArray[Any]:
+    """Returns the sum of each image's states, (N, numbers)."""
+    totals = torch.stack([image[0] if len(image) == 1 else _total(image) for image in images])
     return totals.reshape(len(totals), -1).numpy()
 
 
@@ -210,20 +205,23 @@ def _total(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack([part.to(torch.float64 if part.is_floating_point() else torch.int64) for part in parts]).sum(0)
 
 
-def _product(drawn: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float64]:
-    """Sums of the values (N, numbers) in each draw (draws, N), some numbers at a time.
+def _product(times: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float64]:
+    """Returns the sums of the values (N, numbers) in each resample (resamples, N), computed in chunks.
 
-    In float64 whole numbers below 2⁵³ add up without loss: dice in units of 2⁻³⁰, of eight million pictures.
+    Integers below 2⁵³ add up exactly in float64: dice in units of 2⁻³⁰, of eight million images.
     """
-    totals = np.empty((len(drawn), values.shape[1]))
-    times, width = drawn.astype(np.float64), max(1, CHUNK // len(values))
+    totals = np.empty((len(times), values.shape[1]))
+    weights, width = times.astype(np.float64), max(1, CHUNK // len(values))
     for first in range(0, values.shape[1], width):
-        totals[:, first : first + width] = times @ values[:, first : first + width].astype(np.float64)
+        totals[:, first : first + width] = weights @ values[:, first : first + width].astype(np.float64)
     return totals
 
 
 def _on_host(each: Sequence[States]) -> list[States]:
-    """States on the CPU, by one copy a state where pictures have as much of it; whole numbers as int32 if they fit."""
+    """Returns the states of a batch's images on the CPU, with one copy per state where shapes agree.
+
+    Integers become int32 if they fit.
+    """
     hosted: dict[tuple[str, str], Sequence[Tensor]] = {}
     for key in each[0]:
         states = [one[key] for one in each]
@@ -235,15 +233,6 @@ def _on_host(each: Sequence[States]) -> list[States]:
         else:
             hosted[key] = [state.cpu() for state in states]
     return [{key: states[index] for key, states in hosted.items()} for index in range(len(each))]
-
-
-def _gathered(trainer: Trainer, counted: list[tuple[str, States]]) -> list[tuple[str, States]]:
-    """What all processes counted, in each of them."""
-    if trainer.world_size == 1:
-        return counted
-    parts: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(parts, counted)
-    return [each for part in parts for each in part]
 
 
 def _path(trainer: Trainer) -> Path:

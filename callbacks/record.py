@@ -1,7 +1,6 @@
-"""What a training took and what it was made of, for whoever compares runs: `record.json`."""
+"""Writes `record.json`: what a run cost and what it was made of, for comparing runs."""
 
 import json
-import os
 import subprocess
 import time
 from importlib import metadata
@@ -10,31 +9,34 @@ from platform import machine, python_version
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.best import Summary
+from callbacks.handover import UsesData
+from ops.atomic import write_text
 
 LIBRARIES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "segmentation-models-pytorch")
 SOURCE = Path(__file__).parents[1]
+SYSTEM_FILES = {"status": Path("/proc/self/status"), "cpuinfo": Path("/proc/cpuinfo")}
 
 
-class Record(Callback):
-    """Writes `record.json` into the run's folder when all of `fit` is over, what is fitted after training too.
+class Record(UsesData):
+    """Writes `record.json` into the run's folder when `fit` is over, including what is fitted after training.
 
-    - `best_epoch`: that of `callbacks.best.Summary`; null where there is none
-    - `epochs`: how many were trained, in all parts of a run that was resumed
+    - `best_epoch`: of `callbacks.best.Summary`; null without one
+    - `epochs`: trained epochs, over all parts of a resumed run
     - `seconds`: wall clock of training with its validation, without what comes before and after. A part that was killed
-      counts up to the checkpoint that the run went on from.
-    - `peak_bytes`: on CUDA the most memory that tensors took, of the process that took most; on a CPU the most memory
-      that the training process had, without loader processes; null where the system does not say
+      counts up to the checkpoint that the run resumed from.
+    - `peak_bytes`: peak memory; on CUDA of tensors, in the process that needed most; on a CPU of the training process,
+      without data loader workers; null if the system does not report it
     - `device`: its name; `processes`: how many took part
-    - `parameters`: numbers in all parameters of the task's networks, frozen ones too. The extractor of colorization is
-      none of them: it is not part of the task.
-    - `versions`: of belvedere, with the commit where its source is a git checkout, and `.changed` if it was; of Python
-      and of libraries
-    - `data_fingerprint`: `datamodules.read.fingerprint`; `pictures`: how many each split has
+    - `parameters`: number of parameters of the task's networks, frozen ones included. The extractor of colorization is
+      not part of the task and does not count.
+    - `versions`: of belvedere, with the commit if its source is a git checkout, and `.changed` if that was modified; of
+      Python and of libraries
+    - `data_fingerprint`: see `datamodules.read.fingerprint`; `pictures`: number of images of each split
 
-    The file is there whole or not at all. An earlier one of the same folder goes when training begins.
+    An earlier record in the folder is removed when training begins.
     """
 
     def __init__(self) -> None:
@@ -43,11 +45,10 @@ class Record(Callback):
         self._device = torch.device("cpu")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Notes the device; after training the network is on it no longer."""
+        """Remembers the device, from which Lightning moves the network when training ends."""
         self._device = trainer.strategy.root_device
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
         if trainer.is_global_zero:
             _path(trainer).unlink(missing_ok=True)
         if self._device.type == "cuda":
@@ -55,26 +56,23 @@ class Record(Callback):
         self._began = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops the clock, and asks all processes for their memory."""
         self._seconds, self._began = self._time(), None
         peak = trainer.strategy.reduce(torch.tensor(_peak(self._device), device=self._device), reduce_op="max")
         self._peak = max(self._peak, int(peak))
 
     def state_dict(self) -> dict[str, Any]:
-        """Time and memory so far, for a resumed run."""
         return {"seconds": self._time(), "peak": max(self._peak, _peak(self._device))}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting."""
         self._seconds, self._peak = state_dict["seconds"], state_dict["peak"]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes, after the last of `on_fit_end`."""
+        """Writes the record here because `teardown` comes after every `on_fit_end`."""
         if stage != "fit" or not trainer.is_global_zero:
             return
         callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # untyped there
         best = (each.best_epoch for each in callbacks if isinstance(each, Summary))
-        data: Any = getattr(trainer, "datamodule", None)
+        data = self.data
         record = {
             "best_epoch": next(best, None),
             "epochs": trainer.current_epoch,
@@ -87,17 +85,14 @@ class Record(Callback):
             "data_fingerprint": None if data is None else data.fingerprint(),
             "pictures": {} if data is None else {split: len(names) for split, names in data.picture_names().items()},
         }
-        path = _path(trainer)
-        temporary = path.with_name(f".{os.getpid()}-{path.name}")
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(_path(trainer), json.dumps(record, indent=2) + "\n")
 
     def _time(self) -> float:
         return self._seconds + (0.0 if self._began is None else time.monotonic() - self._began)
 
 
 def versions() -> dict[str, str]:
-    """Versions of belvedere, Python, and the libraries that are installed, without importing them."""
+    """Returns the versions of belvedere, Python, and the installed libraries, without importing them."""
     found = {"belvedere": _belvedere(), "python": python_version()}
     for name in LIBRARIES:
         try:
@@ -117,15 +112,15 @@ def _belvedere() -> str:
 
 
 def git_commit(folder: Path) -> str:
-    """The commit that is checked out in a folder, with `.changed` if files of it were; "" if it is no checkout's top.
+    """Returns the commit of a checkout, with `.changed` if files were modified; "" if the folder is not its top.
 
-    A checkout above it is another project's: that of a user who has an environment inside of it.
+    A checkout above the folder is another project, whose user has an environment inside of it.
     """
-    said = _git(folder, "rev-parse", "--show-toplevel", "HEAD").splitlines()
-    if len(said) != 2 or Path(said[0]).resolve() != folder.resolve():
+    lines = _git(folder, "rev-parse", "--show-toplevel", "HEAD").splitlines()
+    if len(lines) != 2 or Path(lines[0]).resolve() != folder.resolve():
         return ""
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return said[1][:12] + (".changed" if changed else "")
+    return lines[1][:12] + (".changed" if changed else "")
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -137,22 +132,23 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def _peak(device: torch.device) -> int:
-    """The most memory that was in use, in bytes; 0 where the system does not say."""
+    """Returns the peak memory in bytes; 0 if the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return 1024 * int(_said_by_system("/proc/self/status", "VmHWM").split(" ")[0] or 0)
+    # not `ru_maxrss`, which a forked process inherits from its parent
+    return 1024 * int(_system_value("status", "VmHWM").split(" ")[0] or 0)
 
 
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return _said_by_system("/proc/cpuinfo", "model name") or machine() if device.type == "cpu" else device.type
+    return _system_value("cpuinfo", "model name") or machine() if device.type == "cpu" else device.type
 
 
-def _said_by_system(path: str, key: str) -> str:
-    """The first value of this key in a file of Linux; "" elsewhere."""
-    file = Path(path)
-    lines = file.read_text().splitlines() if file.is_file() else []
+def _system_value(name: str, key: str) -> str:
+    """Returns the first value of a key in one of Linux's files; "" elsewhere."""
+    path = SYSTEM_FILES[name]
+    lines = path.read_text().splitlines() if path.is_file() else []
     return next((line.split(":", 1)[1].strip() for line in lines if line.split(":")[0].strip() == key), "")
 
 

@@ -1,4 +1,8 @@
-"""What a run goes on from: the newest state, so whole that the rest is the same to the last bit."""
+"""Exact resume: `last.ckpt` while a run trains, `preempted.ckpt` when a scheduler ends it.
+
+This is the only file that relies on Lightning's internals, in the functions under "Lightning's internals". Each says
+what it needs and why the public API does not offer it; `tests/callbacks/test_resuming.py` fails if Lightning changes.
+"""
 
 import os
 import signal
@@ -11,27 +15,28 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from callbacks import signals
 from callbacks.loggers import CSVLogger
+from ops.atomic import remove_leftovers, replacing
 from tasks.base import ImageTask
 
-METERS = "counted"  # where a checkpoint keeps what the epoch has counted
+COUNTED = "counted"  # key of a checkpoint: what the metrics have counted in the current epoch
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: temporary failure, try again
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps the newest state as `checkpoints/last.ckpt` in the run's folder, to go on from.
+    """Saves `checkpoints/last.ckpt` in the run's folder, from which a run resumes bit for bit.
 
-    It is written between epochs and every few minutes within one. A run that goes on from it ends as it would have
-    without the stop: with the same weights, figures, schedule, best epoch and rows of `metrics.csv`. Lightning's own
-    `save_last` follows the best epoch.
-
-    Where an epoch is validated more than once (`trainer.val_check_interval`), nothing is written within one.
+    A resumed run ends with the same weights, metrics, schedule, best epoch and rows of `metrics.csv` as one that was
+    never stopped. The state is saved between epochs and every few minutes within one, except where an epoch is
+    validated more than once (`trainer.val_check_interval`). Lightning's own `save_last` follows the best epoch instead.
 
     Args:
-        minutes: How many minutes after the last time it is written within an epoch; None writes between epochs only.
-        steps: After how many steps it is also written within an epoch; None leaves it to the clock.
+        minutes: Minutes between saves within an epoch; null saves between epochs only.
+        steps: Also saves within an epoch whenever the step is a multiple of this; null disables it.
 
     Raises:
         ValueError: One of them is not positive.
@@ -40,202 +45,263 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, minutes: float | None = 10, steps: int | None = None) -> None:
         for name, value in (("minutes", minutes), ("steps", steps)):
             if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}; null or a number above 0 was wanted")
+                raise ValueError(f"{name} is {value}; expected a positive number or null")
         self.minutes, self.steps = minutes, steps
-        self._written = time.monotonic()
-        self._step = 0  # that it was last written at
+        self._saved_at = time.monotonic()
+        self._saved_step = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        write_checkpoints_atomically(trainer)
+        if stage == "fit" and trainer.is_global_zero:
+            run = Path(trainer.default_root_dir)
+            remove_leftovers(run, run / "checkpoints", run / "panels")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock, and takes back what was logged after the state that the run starts from."""
-        self._written = time.monotonic()
-        progress: Any = trainer.fit_loop.epoch_progress.current  # a tracker that also knows what was started
-        if progress.started == progress.completed:  # between epochs
-            trainer.fit_loop.epoch_loop.restarting = False  # which Lightning takes for true with max_steps
-            self._step = trainer.global_step
+        """Starts the clock and removes what was logged after the state that the run resumes from."""
+        self._saved_at = time.monotonic()
+        if is_between_epochs(trainer):
+            begin_with_new_epoch(trainer)
+            self._saved_step = trainer.global_step
         for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger) and trainer.is_global_zero:
-                logger.experiment.cut(trainer.global_step)
+            if isinstance(logger, CSVLogger):
+                logger.cut(trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Writes within an epoch, where it is time."""
-        if can_stop(trainer, batch_idx) and self._due(trainer):
-            self._write(trainer)
+        if can_stop(trainer, batch_idx) and self._is_due(trainer):
+            self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Has a schedule that waits for a plateau look at an epoch that was gone on with: Lightning leaves it out."""
-        trainer.fit_loop._restarting = False
+        count_epoch_as_whole(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes before the next epoch: at the end of one, schedule and log are not yet where they should be."""
-        if trainer.global_step > self._step:
-            self._write(trainer)
+        """Saves between epochs: only now, because at the end of an epoch schedule and log are still to be updated."""
+        if trainer.global_step > self._saved_step:
+            self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes after the last epoch."""
-        self._write(trainer)
+        self._save(trainer)
 
-    def _due(self, trainer: Trainer) -> bool:
+    def _is_due(self, trainer: Trainer) -> bool:
         if self.steps is not None and trainer.global_step % self.steps == 0:
             return True
         if self.minutes is None:
             return False
-        due = time.monotonic() - self._written >= 60 * self.minutes
+        due = time.monotonic() - self._saved_at >= 60 * self.minutes
         if trainer.world_size == 1:
             return due
-        # the first process's clock decides; asking it makes processes wait for each other
-        now_and_then = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]  # untyped there
-        return now_and_then and bool(trainer.strategy.broadcast(due))
+        # The first process's clock decides for all. Asking it makes them wait for each other, so do it rarely.
+        ask = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]  # untyped there
+        return ask and bool(trainer.strategy.broadcast(due))
 
-    def _write(self, trainer: Trainer) -> None:
-        write_state(trainer, "last.ckpt")
-        self._written, self._step = time.monotonic(), trainer.global_step
+    def _save(self, trainer: Trainer) -> None:
+        save_state(trainer, "last.ckpt")
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keeps what the epoch has counted; between epochs it is kept that the next one has not begun."""
-        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
-        if progress["current"]["started"] == progress["current"]["processed"]:
-            for each in progress.values():
-                each["ready"] = each["started"]
-        elif isinstance(pl_module, ImageTask):
-            checkpoint[METERS] = gathered(pl_module.meter("train").counted(), trainer.world_size)
+        """Adds what the metrics have counted in the current epoch."""
+        if not mark_between_epochs(checkpoint) and isinstance(pl_module, ImageTask):
+            checkpoint[COUNTED] = gathered(pl_module.meter("train").counted(), trainer.world_size)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Counts on from where the epoch stood."""
         if isinstance(pl_module, ImageTask):
-            for counted in checkpoint.get(METERS, [])[trainer.global_rank :: trainer.world_size]:
+            for counted in checkpoint.get(COUNTED, [])[trainer.global_rank :: trainer.world_size]:
                 pl_module.meter("train").add(counted)
 
 
-def can_stop(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether a run can be gone on with exactly from the end of this batch, within its epoch.
-
-    It cannot while gradients are gathered, nor where validation comes next.
-    """
-    step_done = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-    return step_done and not trainer.is_last_batch and trainer.val_check_interval == 1.0
-
-
-def write_state(trainer: Trainer, name: str) -> Path:
-    """Writes all that a run goes on from into its folder; a file of this name is whole or is the one before.
-
-    Returns:
-        The file.
-    """
-    path = Path(trainer.default_root_dir) / "checkpoints" / name
-    temporary = path.with_name(f"{name}.part")
-    trainer.save_checkpoint(temporary, weights_only=False)
-    if trainer.is_global_zero:
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # or after a crash of the machine it could be empty
-        temporary.replace(path)
-    trainer.strategy.barrier()
-    return path
-
-
-def gathered(counted: Any, world: int) -> list[Any]:
-    """What each process has counted."""
-    if world == 1:
-        return [counted]
-    shares: list[Any] = [None] * world
-    torch.distributed.all_gather_object(shares, counted)
-    return shares
-
-
-CODE = 75  # EX_TEMPFAIL of sysexits.h: not done, try again
-
-
 class Preemption(Checkpoint):
-    """Ends a training that got SIGUSR1 or SIGTERM so that it can be gone on with exactly.
+    """Saves `checkpoints/preempted.ckpt` and ends the run when it gets SIGUSR1 or SIGTERM; `--resume auto` resumes it.
 
-    The handler of the signal only notes it (`callbacks.signals`). At the end of a batch (of several processes: of the
-    next one), or of an epoch where its last batch is done, all agree whether any of them got one; then the state is
-    written as `checkpoints/preempted.ckpt`, the job is queued again where SLURM runs it, and the first process exits
-    with code 75, the others with 0. `--resume auto` resumes. A Checkpoint, so that all others have seen the batch.
+    The signal handler only notes the signal (`callbacks.signals`). At the end of a batch all processes agree whether
+    one of them was signaled; several processes do so one batch later. Then the state is saved, SLURM requeues the job,
+    and the first process exits with code 75, the others with 0. It is a Checkpoint callback because those run last,
+    when all others have seen the batch.
+
+    Args:
+        requeue: Whether to requeue the job under SLURM.
     """
 
     def __init__(self, requeue: bool = True) -> None:
         self.requeue = requeue
-        self._asked: Tensor | None = None  # whether any process was, as of the end of the batch before
+        self._signaled: Tensor | None = None  # whether any process was, at the end of the previous batch
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keeps Lightning's handlers out, which talk to other processes from within, and end with code 0."""
         if stage == "fit" and signals.are_noted():
-            connector: Any = trainer._signal_connector  # Lightning has no option for it
-            connector.register_signal_handlers = lambda: None
+            disable_lightning_signals(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Ends within an epoch, where that was asked for."""
         if trainer.world_size > 1:
-            before, self._asked = self._asked, told_to_all(trainer)
-            if before is None or not before:  # looked at a batch later, the host does not wait for this one's device
+            before, self._signaled = self._signaled, any_signaled(trainer)
+            if before is None or not before:  # read one batch later, it does not make the host wait for the device
                 return
         if can_stop(trainer, batch_idx):
-            self._end_where_asked(trainer)
+            self._end_if_signaled(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ends between two epochs, where that was asked for."""
-        self._end_where_asked(trainer)
+        self._end_if_signaled(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ends before what follows training, where that was asked for."""
-        self._end_where_asked(trainer)
+        self._end_if_signaled(trainer)
 
-    def _end_where_asked(self, trainer: Trainer) -> None:
-        """Ends the training.
-
-        Raises:
-            SystemExit: A process was asked to, and the state is saved.
-        """
-        asked = signals.received()
-        if not trainer.strategy.reduce_boolean_decision(asked is not None, all=False):
+    def _end_if_signaled(self, trainer: Trainer) -> None:
+        received = signals.received()
+        if not trainer.strategy.reduce_boolean_decision(received is not None, all=False):
             return
-        path = write_state(trainer, "preempted.ckpt")
+        path = save_state(trainer, "preempted.ckpt")
         if trainer.is_global_zero:
-            print(f"\n{self._text(trainer, path, asked)}", file=sys.stderr)
+            print(f"\n{self._text(trainer, path, received)}", file=sys.stderr)
         signals.leave()
-        raise SystemExit(CODE if trainer.is_global_zero else 0)  # who started the others would take 75 for a crash
+        raise SystemExit(EXIT_CODE if trainer.is_global_zero else 0)  # launchers take 75 of another process for a crash
 
-    def _text(self, trainer: Trainer, path: Path, asked: signal.Signals | None) -> str:
-        who = "Another process" if asked is None else "This process"
-        queued = requeued(asked) if self.requeue else ""
+    def _text(self, trainer: Trainer, path: Path, received: signal.Signals | None) -> str:
+        cause = "Another process was signaled" if received is None else f"Received {received.name}"
+        queued = requeue_job(received) if self.requeue else ""
         return (
-            f"{who} was asked to end ({'by a signal' if asked is None else asked.name}). The state of epoch "
-            f"{trainer.current_epoch}, step {trainer.global_step} is kept in {path}.{queued} Go on with --resume auto."
+            f"{cause}: saved the state of epoch {trainer.current_epoch}, step {trainer.global_step} to {path}.{queued} "
+            "Resume with --resume auto."
         )
 
 
-def told_to_all(trainer: Trainer) -> Tensor:
-    """Whether any process was asked to end, 0 or 1, on the device: a reduction that no host waits for on CUDA."""
-    asked = torch.full((), int(signals.received() is not None), device=trainer.strategy.root_device)
-    torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
-    return asked
+def can_stop(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether a run can resume exactly from the end of this batch within its epoch.
+
+    It cannot while gradients accumulate, nor before a validation.
+    """
+    stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+    return stepped and not trainer.is_last_batch and trainer.val_check_interval == 1.0
 
 
-def requeued(asked: signal.Signals | None) -> str:
-    """Has SLURM queue this job again, and says so; nothing is said where SLURM runs none."""
+def save_state(trainer: Trainer, name: str) -> Path:
+    """Saves everything that a run needs to resume as `checkpoints/<name>` in its folder; returns the path."""
+    path = Path(trainer.default_root_dir) / "checkpoints" / name
+    trainer.save_checkpoint(path, weights_only=False)
+    return path
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its target, flushes it to disk, and renames it.
+
+    Lightning's own goes through the system's temporary folder and is copied if that is on another file system: a kill
+    or a full disk then leaves half a file in place of the previous checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with replacing(Path(path), sync=True) as temporary:
+            torch.save(checkpoint, temporary)
+
+
+def write_checkpoints_atomically(trainer: Trainer) -> None:
+    """Makes all checkpoints of a trainer atomic, unless the user chose a plugin to write them."""
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+
+
+def gathered(value: Any, world_size: int) -> list[Any]:
+    """Returns the values of all processes, in each of them."""
+    if world_size == 1:
+        return [value]
+    values: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def any_signaled(trainer: Trainer) -> Tensor:
+    """Returns 1 if any process was signaled, else 0, on the device, where on CUDA no host waits for it."""
+    signaled = torch.full((), int(signals.received() is not None), device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(signaled, torch.distributed.ReduceOp.MAX)
+    return signaled
+
+
+def requeue_job(received: signal.Signals | None) -> str:
+    """Requeues this process's SLURM job; returns a sentence about it, "" outside SLURM."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return ""
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     known, state = _slurm("squeue", "--noheader", "--jobs", job, "--format", "%T %r")
-    # a job that was cancelled is COMPLETING too, also where SIGUSR1 came before
+    # A canceled job is COMPLETING too, even where SIGUSR1 came first; its reason is not TimeLimit.
     goes_on = state.startswith("RUNNING") or state == "COMPLETING TimeLimit"
-    if not (goes_on if known else asked != signal.SIGTERM):
-        return f" Job {job} is not queued again: it was cancelled."
+    if not (goes_on if known else received != signal.SIGTERM):
+        return f" Job {job} was canceled and is not requeued."
     done, problem = _slurm("scontrol", "requeue", job)
-    return f" Job {job} is queued again." if done else f" Job {job} could not be queued again: {problem}."
+    return f" Job {job} was requeued." if done else f" Job {job} could not be requeued: {problem}."
 
 
 def _slurm(*command: str) -> tuple[bool, str]:
-    """Whether a command of SLURM succeeded without complaint, and what it says."""
+    """Returns whether a SLURM command succeeded without complaint, and its output."""
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
         return False, str(error)
-    said = (result.stdout + result.stderr).strip()
-    return result.returncode == 0 and not result.stderr.strip(), said.rstrip(".")
+    output = (result.stdout + result.stderr).strip()
+    return result.returncode == 0 and not result.stderr.strip(), output.rstrip(".")
+
+
+# --- Lightning's internals ---------------------------------------------------------------------------------------
+
+
+def is_between_epochs(trainer: Trainer) -> bool:
+    """Whether no epoch has begun, or each that began is complete.
+
+    Needs the epoch counters of the fit loop: `trainer.current_epoch` is the same before an epoch and within it.
+    """
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return bool(progress.started == progress.completed)
+
+
+def begin_with_new_epoch(trainer: Trainer) -> None:
+    """Makes a run that resumes between epochs begin the next one from its first batch.
+
+    With `trainer.max_steps` Lightning marks all loops as restarting, although the epoch is complete, and would count
+    from its last batch. No option turns that off.
+    """
+    trainer.fit_loop.epoch_loop.restarting = False
+
+
+def count_epoch_as_whole(trainer: Trainer) -> None:
+    """Makes the scheduler of a resumed epoch step as that of an uninterrupted one.
+
+    At the end of a restarted epoch Lightning skips all schedulers, because it does not save the metrics that a plateau
+    scheduler needs; ours are saved. No option turns that off, and the setter `restarting` turns False into True where
+    `trainer.max_steps` is set.
+    """
+    trainer.fit_loop._restarting = False
+
+
+def mark_between_epochs(checkpoint: dict[str, Any]) -> bool:
+    """Whether a checkpoint was saved between epochs; if so, it records that the next epoch has not begun.
+
+    Lightning counts an epoch as ready before `on_train_epoch_start`, where the state is saved, and a resumed run would
+    count it again. The hook that Lightning offers for changes to a checkpoint is public, the keys inside are not.
+    """
+    progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+    between = bool(progress["current"]["started"] == progress["current"]["processed"])
+    if between:
+        for counters in progress.values():
+            counters["ready"] = counters["started"]
+    return between
+
+
+def validation_batches(trainer: Trainer) -> int:
+    """Returns how many batches each validation of a run uses.
+
+    Lightning knows it once it has made the loaders, which it does not do for a resumed run that had already ended. No
+    public method makes them outside the loop.
+    """
+    if not trainer.num_val_batches:
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()
+    return int(trainer.num_val_batches[0])
+
+
+def disable_lightning_signals(trainer: Trainer) -> None:
+    """Keeps Lightning from installing its signal handlers over ours.
+
+    They talk to other processes from within the handler, which can deadlock, and end with exit code 0. The option
+    `auto_requeue` of SLURMEnvironment covers SIGUSR1 only, not SIGTERM.
+    """
+    connector: Any = trainer._signal_connector
+    connector.register_signal_handlers = lambda: None

@@ -1,4 +1,4 @@
-"""The signals with which a scheduler asks a training to end, noted from the first moment: the imports take seconds."""
+"""Notes the signals with which a scheduler ends a run, from the first moment: the imports alone take seconds."""
 
 import os
 import signal
@@ -9,14 +9,17 @@ from types import FrameType
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 _received: list[signal.Signals] = []
-_process = 0
+_process = 0  # that notes signals; 0 if none does
 
 
 @contextmanager
 def noted() -> Iterator[None]:
-    """Has this process note SIGUSR1 and SIGTERM instead of ending; `received` tells them."""
+    """Makes this process note SIGUSR1 and SIGTERM instead of ending; see `received`.
+
+    Outside the main thread it does nothing, because only that one may set signal handlers.
+    """
     global _process
-    if threading.current_thread() is not threading.main_thread():  # only that one may say what signals do
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     earlier = {each: signal.getsignal(each) for each in SIGNALS}
@@ -27,29 +30,29 @@ def noted() -> Iterator[None]:
     try:
         yield
     finally:
-        # SIG_IGN stays while Python, at its end, takes its own handlers back: a late signal would change the code
+        # After `leave`, SIG_IGN stays while Python exits and removes its handlers: a late signal would change the code.
         for each, handler in earlier.items():
             signal.signal(each, handler if _process else signal.SIG_IGN)
         _process = 0
 
 
 def leave() -> None:
-    """Has this process, which has saved its state and ends now, not hear another signal."""
+    """Ignores further signals while the process exits."""
     global _process
     _process = 0
 
 
 def are_noted() -> bool:
-    """Whether this process notes them."""
+    """Whether this process notes signals."""
     return _process == os.getpid()
 
 
 def received() -> signal.Signals | None:
-    """The first signal that came; None where none did."""
+    """Returns the first signal that came, or None."""
     return _received[0] if _received else None
 
 
 def _note(number: int, frame: FrameType | None) -> None:
-    # A process that was forked inherits the handler, and the scheduler signals all of them; only this one answers.
+    # Forked processes inherit the handler, and the scheduler signals all of them; only this one reacts.
     if os.getpid() == _process:
         _received.append(signal.Signals(number))

@@ -1,43 +1,45 @@
-"""Thresholds and minimum areas a class, fitted on the validation pictures when training is over."""
+"""Fits thresholds and minimum areas per class on the validation images after training."""
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from callbacks.best import BestCheckpoint
-from tasks.base import Batch, ImageTask
-from tasks.decision import MINIMUM_AREAS, Decision, ThresholdSearch
-from tasks.metrics.meter import Step
+from callbacks.handover import UsesData
+from callbacks.resuming import validation_batches
+from datamodules.batch import Batch
+from ops.atomic import replacing
+from tasks.base import ImageTask
+from tasks.decision import MINIMUM_AREAS, ThresholdSearch
+from tasks.segmentation import SegmentationTask
 
 
-class FittedThresholds(Callback):
-    """Fits a task's `decision` on the best epoch's validation masks.
+class FittedThresholds(UsesData):
+    """Fits a task's `decision` on the validation masks with the best epoch's weights.
 
-    Thresholds and minimum areas are written into `best.ckpt`, so that test and predict use them, and into
-    `thresholds.csv`. The dice that they reach there is one of the fit; the honest one is that of the test pictures.
+    Thresholds and minimum areas go into `best.ckpt`, where test and predict find them, and into `thresholds.csv`. The
+    dice in that table is optimistic, because it is measured on the images that were fitted on; report the test's.
 
     Args:
-        minimum_areas: Shares of a picture that are tried, 0 among them; large ones are for many validation pictures.
+        minimum_areas: Shares of an image to try, 0 among them. Large ones need many validation images.
     """
 
     def __init__(self, minimum_areas: Sequence[float] = MINIMUM_AREAS) -> None:
         self.minimum_areas = list(minimum_areas)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Goes back to the best epoch, fits, and keeps what was fitted."""
-        assert isinstance(pl_module, ImageTask)
+        """Loads the best epoch, fits, and writes the result into its checkpoint."""
+        assert isinstance(pl_module, SegmentationTask)
         if not go_to_best(trainer, pl_module):
             return
-        decision: Decision = pl_module.decision  # type: ignore[assignment]  # a module, as far as nn.Module knows
-        fitted = fit_decision(trainer, pl_module, decision, self.minimum_areas)
+        fitted = fit_decision(trainer, pl_module, self.source().unaugmented("val"), self.minimum_areas)
         keep_in_best(trainer, pl_module, "decision.")
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "thresholds.csv"
@@ -45,84 +47,75 @@ class FittedThresholds(Callback):
 
 
 def go_to_best(trainer: Trainer, task: ImageTask) -> bool:
-    """Gives a task the weights of the best epoch, where one is kept, on its device; says whether there is one."""
+    """Loads the weights of the best epoch into a task on its device; returns whether there is a best epoch."""
     path = best_path(trainer)
     if path is not None:
-        task.to(trainer.strategy.root_device)  # when training has ended, Lightning has moved it to the host
-        task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+        task.to(trainer.strategy.root_device)  # Lightning moves it to the host when training ends
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        task.on_load_checkpoint(checkpoint)
+        task.load_state_dict(checkpoint["state_dict"])
     return path is not None
 
 
 def best_path(trainer: Trainer) -> Path | None:
-    """The checkpoint of the best epoch."""
+    """Returns the checkpoint of the best epoch."""
     found = (each.best_model_path for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint))
     name = next(found, "")
     return Path(name) if name else None
 
 
 def keep_in_best(trainer: Trainer, task: ImageTask, prefix: str) -> None:
-    """Writes those of a task's weights and buffers whose names begin so into the checkpoint of the best epoch."""
+    """Writes a task's weights and buffers with this prefix into the checkpoint of the best epoch."""
     path = best_path(trainer)
     if path is not None and trainer.is_global_zero:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         chosen = {name: value.cpu() for name, value in task.state_dict().items() if name.startswith(prefix)}
         checkpoint["state_dict"].update(chosen)
-        temporary = path.with_name(f"{path.name}.part")
-        torch.save(checkpoint, temporary)
-        temporary.replace(path)
+        with replacing(path, sync=True) as temporary:
+            torch.save(checkpoint, temporary)
     trainer.strategy.barrier()
 
 
 @torch.no_grad()
 def fit_decision(
-    trainer: Trainer,
-    task: ImageTask,
-    decision: Decision,
-    minimum_areas: Sequence[float] = MINIMUM_AREAS,
-    step: Callable[[Batch], Step] | None = None,
+    trainer: Trainer, task: SegmentationTask, batches: Iterable[Batch], minimum_areas: Sequence[float] = MINIMUM_AREAS
 ) -> dict[str, Tensor]:
-    """The best threshold and minimum area of each class on the validation pictures, at the size of their masks.
+    """Finds and sets the best threshold and minimum area of each class, at the size of the masks.
 
     Args:
-        trainer: Gives the validation batches and the device.
-        task: It has classes.
-        decision: Is given what is found.
-        minimum_areas: Shares of a picture that are tried, 0 among them.
-        step: Its probability is decided about; the task's own step by default.
+        trainer: Supplies the precision, and how many validation batches training used.
+        task: Its `decision` is changed.
+        batches: This process's validation batches on its device.
+        minimum_areas: Shares of an image to try, 0 among them.
 
     Returns:
         `thresholds`, `minimum_areas`, `dice` and `dice_at_half`, (K,) each.
     """
     search = ThresholdSearch(task.classes, minimum_areas=minimum_areas).to(task.device)
     task.eval()
-    trainer.validating = True  # data modules do not augment then
-    datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]  # untyped there
-    if not trainer.num_val_batches:  # training was over already when it was gone on with
-        trainer.fit_loop.epoch_loop.val_loop.setup_data()
-    count = int(trainer.num_val_batches[0])  # as many as training validated on
-    batches = islice(datamodule.val_dataloader(), count)
-    for batch in tqdm(batches, "Fitting thresholds", count, disable=not trainer.is_global_zero, leave=False):
-        batch = trainer.strategy.batch_to_device(batch)  # runs the data module's hooks too
+    count = validation_batches(trainer)
+    for batch in tqdm(
+        islice(batches, count), "Fitting thresholds", count, disable=not trainer.is_global_zero, leave=False
+    ):
         with trainer.precision_plugin.forward_context():
-            found = (step or task.step)(batch)
-        assert found.probability is not None
-        search.update(found.probability, found.target)
-    # torchmetrics makes scalars of what has one entry
+            probability = task.probability(batch)
+        search.update(probability, task.target(batch))
+    # torchmetrics makes scalars of values with one entry
     fitted = {name: value.reshape(-1) for name, value in search.compute().items()}
-    decision.thresholds.copy_(fitted["thresholds"])
-    decision.minimum_areas.copy_(fitted["minimum_areas"])
+    task.decision.thresholds.copy_(fitted["thresholds"])
+    task.decision.minimum_areas.copy_(fitted["minimum_areas"])
     return fitted
 
 
 def write_table(fitted: dict[str, Tensor], classes: Sequence[str], path: Path) -> str:
-    """Writes what was fitted, a row a class, and returns it in words."""
+    """Writes one row per class and returns the same as text."""
     columns = ("thresholds", "minimum_areas", "dice_at_half", "dice")
     rows = [
         [name, *(round(float(fitted[column][index]), 4) for column in columns)] for index, name in enumerate(classes)
     ]
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["class", "threshold", "minimum_area", "dice_at_half", "dice_fitted"], *rows])
-    return "Fitted on the validation pictures:\n" + "\n".join(
-        f"  {name:<10} threshold {threshold:.2f}, minimum area {area:.2%} of the picture: dice {half:.4f} -> {dice:.4f}"
+    return "Fitted on the validation images:\n" + "\n".join(
+        f"  {name:<10} threshold {threshold:.2f}, minimum area {area:.2%} of the image: dice {half:.4f} -> {dice:.4f}"
         for name, threshold, area, half, dice in rows
     )

@@ -1,6 +1,7 @@
-"""Avalanches: windows drawn from mountain photographs to train on, whole photographs to measure and to predict."""
+"""Avalanches: random windows of mountain photos to train on, whole photos to evaluate and predict."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,61 +10,69 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from datamodules.augmentations import Augmentations
 from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.batch import Batch, DataFacts
 from datamodules.decoded.scenes import PredictedScene, Scene, Scenes, decoded_scenes, readable_sizes, too_small
 from datamodules.decoded.windows import Draws, Ratio, Store, stored
-from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, leave_signals
+from datamodules.loaders import EpochLoader, Samples
+from datamodules.read.boxes import Box, boxes_beside, read_boxes
 from datamodules.read.masks import one_mask_each
-from datamodules.read.pictures import Size, picture_files, picture_size, same_stems
-from datamodules.read.tables import Box, boxes_beside, read_boxes, read_conditions, strangers
+from datamodules.read.pictures import picture_files, picture_size, same_stems
+from datamodules.read.tables import Table, no_image
 from ops.backends import Backend, check_backend
-from ops.errors import DataError, refuse
+from ops.errors import DataError, collected, refuse
 from ops.pyramids import pyramid
+from ops.windows import Size
 
-LEAST = 127  # the lowest grey that is avalanche: masks are JPEGs
-LAYOUT = """    {root}/images/<stem>.jpg       any picture format, any size
-    {root}/masks/<stem>.jpg        avalanche from a grey of 127 on, as large as its picture
-    {root}/references/<stem>.jpg   optional: the picture with the outline drawn
+SAMPLED = 20_000  # training windows that `unaugmented` yields
+LEAST = 127  # lowest gray that is avalanche: masks are JPEGs
+LAYOUT = """    {root}/images/<stem>.jpg       any image format, any size
+    {root}/masks/<stem>.jpg        avalanche from a gray of 127 up, as large as its image
+    {root}/references/<stem>.jpg   optional: the image with the outline drawn
     {root}/boxes.csv               optional: columns image,x0,y0,x1,y1
     {root}/conditions.csv          optional: columns image,condition"""
 
 
 class AvalanchesDataModule(ImageDataModule):
-    """Windows of mountain photographs and whether an avalanche is at their centre; whole photographs to measure on.
+    """Windows of mountain photos with the label of their central pixel to train on; whole photos to evaluate.
 
     Alharbi, Faut, Gumina, Kelso and Miller ("Predicting avalanche field in images using convolutional neural networks
-    and edge detection", 2020) classify each pixel by the window around it. All windows of a photograph would take a
-    thousand times its memory: here the training photographs lie on the device, and each batch is drawn from them.
-    Unlike theirs, splits are by picture, so that no pixel of a picture that is measured on was trained on.
+    and edge detection", 2020) classify each pixel by the window around it. Storing all windows of a photo would take a
+    thousand times its memory, so the training photos are stored on the device and each batch is drawn from them. Unlike
+    the authors' splits, these are by photo: no pixel of an evaluated photo was trained on.
 
-    Training batches have `image` (B, 3, w, w), `label` (B,), 0.0 or 1.0: the mask at row and column w // 2, `index` and
-    `seed`. Validation and test batches have one picture: `image` (1, 3, H, W), `mask` (1, 1, H, W), `name` and
-    `condition`, "" where none is given; batches to predict have `image`, its full `size`, `level`, the halvings
-    between the two, and `source`, the full picture. Where `boxes.csv` names a picture, `valid` (1, 1, H, W) is true
-    inside its boxes; elsewhere there is no `valid`.
+    Training batches have `image` (B, 3, w, w), `label` (B,), the mask at row and column w // 2 as 0.0 or 1.0, `index`
+    and `seed`. Validation and test batches have one photo: `image` (1, 3, H, W), `mask` (1, 1, H, W), `name` and
+    `condition`, "" if none is given. Batches to predict have `image`, its full `size`, `level`, how often the sides
+    were halved, and `source`, the full photo. If `boxes.csv` lists a photo, `valid` (1, 1, H, W) is true inside its
+    boxes; otherwise there is no `valid`.
 
     Args:
-        root: Holds `images/`, `masks/` with the same stems, and maybe `references/` (the pictures with the outline
-            drawn), `boxes.csv` (`image,x0,y0,x1,y1`) and `conditions.csv` (`image,condition`).
+        root: Folder with `images/`, `masks/` with the same stems, and optionally `references/` (the images with the
+            outline drawn), `boxes.csv` (`image,x0,y0,x1,y1`) and `conditions.csv` (`image,condition`).
         window: Height and width of the windows in pixels.
-        pyramid_levels: How often the sides of all pictures are halved before anything else.
-        ratio: What windows are drawn by: as many around avalanche as around none (`balanced`), or any pixel as likely
-            as any other (`natural`).
-        windows_per_epoch: How many are drawn.
-        val_pictures: How many of the validation pictures are measured on, drawn with `split_seed`; None takes all.
-        pictures: What `predict` reads: a folder or one file.
-        batch_size: Windows a process and step; whole pictures come one by one.
-        num_workers: Loader processes for whole pictures; None is 0. Windows need none.
-        val_fraction: Share of the pictures that is validated on.
-        test_fraction: Share of the pictures that is tested on.
-        split_seed: Seed of the split; `splits.csv` in `root` (`name,split`) wins.
-        flips: Whether windows are flipped at random, along both axes. In windows of an even size this moves the pixel
-            of the label from row or column w // 2 to the one before.
-        backend: Reduces the images to predict on their device: `exact` like OpenCV, or `kornia`. OpenCV fills the cache
-            for `fit` and `test` on the host, with the same bits.
+        pyramid_levels: How often the sides of all images are halved first.
+        ratio: How windows are drawn: half of them centered on avalanche (`balanced`), or every pixel equally likely
+            (`natural`).
+        windows_per_epoch: Number of windows in an epoch.
+        val_pictures: How many of the validation images to use, drawn with `split_seed`; None uses all.
+        pictures: Images to predict: a folder or one file.
+        batch_size: Windows per process and step; whole images come one at a time.
+        num_workers: Loader processes for whole images; None is 0. Windows need none.
+        val_fraction: Share of the images to validate on.
+        test_fraction: Share of the images to test on.
+        split_seed: Seed of the split; a `splits.csv` in `root` (`name,split`) overrides the split.
+        flips: Whether to flip windows at random, along both axes. In windows of an even size this moves the labeled
+            pixel from row or column w // 2 to the one before.
+        augmentations: albumentations transforms of training windows, a list of `class_path` and `init_args`, see
+            `datamodules.augmentations`. Only transforms that move no pixels are allowed. Windows are copied from the
+            device to the host and back, which is slow on a GPU.
+        backend: Reduces images to predict on their device: `exact` like OpenCV, or `kornia`. For `fit` and `test`
+            OpenCV fills the cache on the host, with the same bits.
 
     Raises:
-        ValueError: A number is out of its range, or the ratio is unknown.
+        ArgumentError: A number is out of range, or the ratio is unknown.
     """
 
     def __init__(
@@ -81,40 +90,42 @@ class AvalanchesDataModule(ImageDataModule):
         test_fraction: float = 0.2,
         split_seed: int = 0,
         flips: bool = True,
+        augmentations: list[dict[str, Any]] | None = None,
         backend: Backend = "exact",
     ) -> None:
         super().__init__(root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips)
-        check(window >= 1, f"window is {window}; 1 pixel or more was wanted")
-        check(pyramid_levels >= 0, f"pyramid_levels is {pyramid_levels}; 0 or more was wanted")
-        check(ratio in ("natural", "balanced"), f"ratio is {ratio!r}; natural or balanced was wanted")
-        check(windows_per_epoch >= 1, f"windows_per_epoch is {windows_per_epoch}; 1 or more was wanted")
-        check(val_pictures is None or val_pictures >= 1, f"val_pictures is {val_pictures}; null, 1 or more was wanted")
+        check(window >= 1, f"window is {window}; expected 1 pixel or more")
+        check(pyramid_levels >= 0, f"pyramid_levels is {pyramid_levels}; expected 0 or more")
+        check(ratio in ("natural", "balanced"), f"ratio is {ratio!r}; expected natural or balanced")
+        check(windows_per_epoch >= 1, f"windows_per_epoch is {windows_per_epoch}; expected 1 or more")
+        check(val_pictures is None or val_pictures >= 1, f"val_pictures is {val_pictures}; expected null, 1 or more")
         self.window, self.pyramid_levels, self.ratio = window, pyramid_levels, ratio
         self.windows_per_epoch, self.val_pictures = windows_per_epoch, val_pictures
         check_backend(backend)
         self.backend = backend
-        self.conditions: list[str] = []  # those of the test pictures
+        self.conditions: list[str] = []  # of the test images
+        self.window_augmentations = Augmentations(augmentations, moving=False) if augmentations else None
         self._store: Store | None = None
 
+    def facts(self) -> DataFacts:
+        return DataFacts(window=self.window, conditions=self.conditions)
+
     def prepare_data(self) -> None:
-        """Fills the cache, in one process of each machine."""
-        if self.trainer is None or self.trainer.state.fn != "predict":
+        if not self.predicting:
             self.checked()
 
     def setup(self, stage: str) -> None:
-        """Makes the data sets of a stage; those to train on are put into memory.
+        """Makes the samples of a stage, and loads the training images into memory for `fit`.
 
         Raises:
-            DataError: The data are not as wanted; all problems are listed.
+            DataError: The dataset is invalid; all problems are listed.
         """
         if stage == "predict":
             files = self.predicted_files()
             sizes = {file.name: picture_size(file) for file in files}
-            table = boxes_beside(files[0])
-            if len(files) > 1:
-                refuse(strangers(table, list(sizes), files[0].parent), str(table))
-            sample = PredictedScene(files, self.pyramid_levels, read_boxes(table, sizes, self.pyramid_levels))
-            self.datasets["predict"] = Samples(list(sizes), sample)
+            known = sizes if len(files) > 1 else None  # the table of a single image may list others
+            boxes = read_boxes(boxes_beside(files[0]), sizes, self.pyramid_levels, known, files[0].parent)
+            self.datasets["predict"] = Samples(list(sizes), PredictedScene(files, self.pyramid_levels, boxes))
             return
         if self.datasets.keys() >= {"train", "val"} and (stage != "fit" or self._store is not None):
             return
@@ -129,46 +140,48 @@ class AvalanchesDataModule(ImageDataModule):
         rank_zero_info(f"{self.root}: " + ", ".join(f"{len(splits[split])} {split}" for split in SPLITS))
 
     def checked(self) -> tuple[Scenes, dict[str, list[str]], dict[str, list[Box]], dict[str, str]]:
-        """The decoded pictures, the names of each split, and boxes and conditions by name.
+        """Returns the decoded images, the names of each split, and boxes and conditions by image name.
 
         Raises:
-            DataError: The data are not as wanted; all problems are listed.
+            DataError: The dataset is invalid; all problems are listed.
         """
         source = one_mask_each(self.root, LAYOUT, LEAST)
-        checks: list[Callable[[], Any]] = [
-            lambda: decoded_scenes("avalanches", source, self.pyramid_levels, self.window),
-            lambda: self.split(source.names),
-            lambda: self.boxes(readable_sizes(source)[0]),
-            lambda: read_conditions(self.root / "conditions.csv", source.names),
-            lambda: refuse(strangers(self.root / "boxes.csv", source.names), str(self.root)),
-        ]
-        found, problems = [], []
-        for each in checks:
-            try:
-                found.append(each())
-            except DataError as error:
-                problems += error.problems
+        scenes: list[Scenes] = []
+        splits: dict[str, list[str]] = {}
+        boxes: dict[str, list[Box]] = {}
+        conditions: dict[str, str] = {}
+        problems = collected(
+            [
+                lambda: scenes.append(decoded_scenes(self.task, source, self.pyramid_levels, self.window)),
+                lambda: splits.update(self.split(source.names)),
+                lambda: boxes.update(self.boxes(readable_sizes(source)[0], source.names)),
+                lambda: conditions.update(read_conditions(self.root / "conditions.csv", source.names)),
+            ]
+        )
         refuse(problems, str(self.root))
-        scenes, splits, boxes, conditions, _ = found
-        return scenes, splits, boxes, conditions
+        return scenes[0], splits, boxes, conditions
 
-    def boxes(self, sizes: Mapping[str, Size]) -> dict[str, list[Box]]:
-        """The boxes that `boxes.csv` has for pictures of these sizes, by name.
+    def boxes(self, sizes: Mapping[str, Size], names: Sequence[str]) -> dict[str, list[Box]]:
+        """Returns the boxes of `boxes.csv` by image name.
+
+        Args:
+            sizes: Height and width of the readable images by name.
+            names: Names of all images.
 
         Raises:
-            DataError: A box is not as wanted.
+            DataError: A box or a name is invalid.
         """
-        return read_boxes(self.root / "boxes.csv", sizes, self.pyramid_levels)
+        return read_boxes(self.root / "boxes.csv", sizes, self.pyramid_levels, names)
 
     def measured(self, names: Sequence[str]) -> list[str]:
-        """The validation pictures that are measured on."""
+        """Returns the validation images to use."""
         if self.val_pictures is None or self.val_pictures >= len(names):
             return list(names)
         order = np.random.default_rng(self.split_seed).permutation(len(names))
         return [names[index] for index in sorted(order[: self.val_pictures])]
 
     def store(self, scenes: Scenes, names: Sequence[str]) -> Store:
-        """The pictures with these names, for windows to be drawn from.
+        """Returns the images with these names, to draw windows from.
 
         Raises:
             DataError: The windows cannot be balanced.
@@ -177,62 +190,56 @@ class AvalanchesDataModule(ImageDataModule):
         if self.ratio == "balanced" and not min(store.counts):
             what = "avalanche" if store.counts[0] else "anything else"
             raise DataError(
-                f"No window of {self.window} x {self.window} pixels of the {len(names)} training pictures of "
-                f"{self.root} has {what} at its centre. Give a smaller --data.window, or --data.ratio natural."
+                f"No window of {self.window} x {self.window} pixels in the {len(names)} training images of "
+                f"{self.root} has {what} at its center. Give a smaller --data.window, or --data.ratio natural."
             )
         return store
 
     def predicted_files(self) -> list[Path]:
-        """The pictures to predict.
+        """Returns the images to predict.
 
         Raises:
             DataError: There are none, or some cannot be used; all problems are listed.
         """
-        if self.pictures is None:
-            raise DataError("Avalanches are predicted in pictures of your own: --data.pictures and a folder or a file.")
-        files = picture_files(self.pictures)
-        problems = same_stems(files)
-        for file in files:
-            try:
-                problems += too_small(file, picture_size(file), self.pyramid_levels, self.window, trained=True)
-            except DataError as error:
-                problems += error.problems
-        refuse(problems, str(self.pictures))
+        files = picture_files(self.required_pictures())
+
+        def fits(file: Path) -> None:
+            refuse(too_small(file, picture_size(file), self.pyramid_levels, self.window, trained=True), str(file))
+
+        refuse(same_stems(files) + collected(partial(fits, file) for file in files), str(self.pictures))
         return files
 
-    def _loader(self, split: str) -> EpochLoader:
-        training = split == "train"
-        world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-        dataset = self.datasets[split]
-        sampler = EpochSampler(dataset, shuffle=training, seed=self.seed, world=world, rank=rank)
-        return EpochLoader(
-            dataset,
-            batch_size=self.batch_size if training else 1,
-            sampler=sampler,
-            num_workers=0 if training else self.num_workers or 0,
-            collate_fn=collate,
-            worker_init_fn=leave_signals,
-            pin_memory=torch.cuda.is_available(),
-            # a last batch of one window has no batch statistics
-            drop_last=training and len(sampler) > self.batch_size and len(sampler) % self.batch_size == 1,
-        )
+    def _loader(
+        self,
+        split: str,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        most_workers: int = 0,
+        training: bool = False,
+    ) -> EpochLoader:
+        # Windows are drawn on the device and need no worker; whole images differ in size.
+        if training:
+            return super()._loader(split, batch_size, workers or 0, training=True)
+        return super()._loader(split, batch_size or 1, workers or self.num_workers or 0)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        """Draws the windows of a training batch and reduces an image to predict, on the device that it is on."""
+        """Draws the windows of a training batch, or reduces an image to predict, on the device."""
         if "source" in batch:
             batch["image"] = pyramid(batch["image"], self.pyramid_levels, self.backend)[-1]
         if "image" not in batch:
             assert self._store is not None  # setup("fit") comes first
             self._store = self._store.to(batch["seed"].device)  # which moves it once
             batch["image"], batch["label"] = self._store.draw(batch["index"], batch["seed"], self.ratio)
+            if self.window_augmentations is not None and self.augmenting:
+                batch["image"] = self.window_augmentations.images(batch["image"], batch["seed"])
         return super().on_after_batch_transfer(batch, dataloader_index)
 
     def training_windows(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Training windows (B, 3, w, w) in [0, 1] and their labels (B,), in batches on a device, always the same ones.
+        """Yields batches of training windows (B, 3, w, w) in [0, 1] with labels (B,), always the same ones.
 
         Args:
-            count: How many there are of them.
-            device: Where they are drawn.
+            count: Number of windows.
+            device: Device to draw them on.
         """
         assert self._store is not None  # setup("fit") comes first
         self._store = self._store.to(device)
@@ -241,7 +248,32 @@ class AvalanchesDataModule(ImageDataModule):
             windows, labels = self._store.draw(numbers, numbers, self.ratio)
             yield windows.float() / 255, labels
 
-    def sampled_windows(self, count: int) -> Iterator[Tensor]:
-        """Training windows uint8 (B, 3, w, w), all centres equally likely, always the same ones."""
+    def unaugmented(self, split: str) -> Iterator[Batch]:
+        """Yields batches without augmentation; of the training windows a sample, all centers equally likely."""
+        if split != "train":
+            yield from super().unaugmented(split)
+            return
         assert self._store is not None  # setup("fit") comes first
-        return self._store.windows(count)
+        assert self.trainer is not None
+        for windows in self._store.windows(SAMPLED):  # always the same ones
+            share = windows[self.trainer.global_rank :: self.trainer.world_size]
+            yield {"image": share.to(self.trainer.strategy.root_device).float() / 255}
+
+
+def read_conditions(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """Reads the conditions of images by name from a table `image,condition`; empty if there is no table.
+
+    Args:
+        path: The table.
+        names: Names of all images.
+
+    Raises:
+        DataError: It has an unknown image or lists one twice; all problems are listed.
+    """
+    if not path.is_file():
+        return {}
+    table = Table(path, ["image", "condition"])
+    table.known("image", names, no_image(path.parent / "images"))
+    table.unique("image")
+    table.check()
+    return dict(zip(table.rows["image"], table.rows["condition"], strict=True))

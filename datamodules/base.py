@@ -1,52 +1,52 @@
-"""The parent of every data module: splits, loaders, and what is done to a batch on the device."""
+"""Base class of all data modules: splits, loaders, and what is done to a batch on the device."""
 
 import os
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, leave_signals
-from datamodules.read.cache import core_count
+from datamodules.augmentations import Augmentations
+from datamodules.batch import Batch, DataFacts
+from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples, make_loader
 from datamodules.read.fingerprint import fingerprint
-from datamodules.read.tables import read_table
+from datamodules.read.tables import Table
 from ops.augment import flip_by_seed
-from ops.errors import DataError, refuse
-
-if TYPE_CHECKING:
-    pass
+from ops.errors import ArgumentError, DataError
 
 SPLITS = ("train", "val", "test")
 
 
 def check(holds: bool, otherwise: str) -> None:
-    """Raises a ValueError that says what is wrong with an argument, unless the condition holds."""
+    """Raises an ArgumentError with this message unless the condition holds."""
     if not holds:
-        raise ValueError(otherwise)
+        raise ArgumentError(otherwise)
 
 
 class ImageDataModule(LightningDataModule, ABC):
-    """Pictures of a folder in the splits train, val and test, and pictures to predict.
+    """Images of a folder in the splits train, val and test, and images to predict.
 
     Subclasses fill `datasets` in `setup`.
 
     Args:
-        root: The folder of the data set.
-        pictures: What `predict` reads: a folder or one file; None is the data set's own choice.
-        batch_size: Pictures a process and step.
-        num_workers: Loader processes; None is the number of cores, at most 8, and 0 for less than 64 pictures.
-        val_fraction: Share of the pictures that is validated on.
-        test_fraction: Share of the pictures that is tested on.
-        split_seed: Seed of the split. `splits.csv` in `root` with the columns `name,split` wins over all three.
-        flips: Whether training pictures are flipped at random, along both axes.
+        root: Folder of the dataset.
+        pictures: Images to predict: a folder or one file; None is the choice of the dataset.
+        batch_size: Images per process and step.
+        num_workers: Loader processes; None is the number of cores, at most 8, and 0 for fewer than 64 images.
+        val_fraction: Share of the images to validate on.
+        test_fraction: Share of the images to test on.
+        split_seed: Seed of the split. A `splits.csv` in `root` with the columns `name,split` overrides all three.
+        flips: Whether to flip training images at random, along both axes.
+        augmentations: albumentations transforms of training images and their masks, such as
+            `[{class_path: albumentations.RandomBrightnessContrast, init_args: {p: 0.5}}]`, applied on the host and
+            seeded per sample, see `datamodules.augmentations`.
 
     Raises:
-        ValueError: A number is out of its range.
+        ArgumentError: A number is out of range, or a transform is invalid.
     """
 
     def __init__(
@@ -59,14 +59,15 @@ class ImageDataModule(LightningDataModule, ABC):
         test_fraction: float,
         split_seed: int,
         flips: bool,
+        augmentations: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__()
-        check(batch_size >= 1, f"batch_size is {batch_size}; 1 or more was wanted")
-        check(num_workers is None or num_workers >= 0, f"num_workers is {num_workers}; null, 0 or more was wanted")
+        check(batch_size >= 1, f"batch_size is {batch_size}; expected 1 or more")
+        check(num_workers is None or num_workers >= 0, f"num_workers is {num_workers}; expected null, 0 or more")
         check(
             val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1,
-            f"val_fraction is {val_fraction} and test_fraction {test_fraction}; shares in [0, 1) that leave some to "
-            "train on were wanted",
+            f"val_fraction is {val_fraction} and test_fraction {test_fraction}; expected shares in [0, 1) that leave "
+            "some images to train on",
         )
         self.root = Path(root).expanduser()
         self.pictures = None if pictures is None else Path(pictures).expanduser()
@@ -74,51 +75,93 @@ class ImageDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
         self.flips = flips
+        self.augmentations = Augmentations(augmentations) if augmentations else None
         self.datasets: dict[str, Samples] = {}
-        self.folder: Path | None = None  # that lists are written into where there is no trainer
+        self._unaugmented = False
+        self.folder: Path | None = None  # for lists, if there is no trainer
+
+    @property
+    def task(self) -> str:
+        """Task name, which starts the names of cached files."""
+        return type(self).__name__.removesuffix("DataModule").lower()
+
+    @property
+    def seed(self) -> int:
+        """The run's seed, for order and augmentation."""
+        return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    @property
+    def predicting(self) -> bool:
+        """Whether the trainer only predicts, so that the dataset itself is not needed."""
+        return self.trainer is not None and self.trainer.state.fn == "predict"
+
+    def facts(self) -> DataFacts:
+        """Returns what the task may know about the data; each task's data module adds its own."""
+        return DataFacts()
+
+    @property
+    def augmenting(self) -> bool:
+        """Whether batches are augmented on their way to the device: in training, except for `unaugmented` ones."""
+        return self.trainer is not None and self.trainer.training and not self._unaugmented
+
+    def unaugmented(self, split: str) -> Iterator[Batch]:
+        """Yields this process's batches of a split on its device: each image once, in order, without augmentation."""
+        assert self.trainer is not None
+        for batch in self._loader(split, training=False):
+            self._unaugmented = True
+            try:
+                batch = self.trainer.strategy.batch_to_device(batch)  # calls `on_after_batch_transfer`
+            finally:
+                self._unaugmented = False
+            yield batch
 
     def listing(self, name: str) -> Path | None:
-        """Path of a list that this process writes, in the run's folder or `folder`; None where there is neither."""
+        """Returns the path of a list to write, in the run's folder or `folder`, or None if there is neither."""
         if self.trainer is None:
             return None if self.folder is None else self.folder / f"{name}.csv"
         rank = self.trainer.global_rank
         return Path(self.trainer.default_root_dir) / (f"{name}_{rank}.csv" if rank else f"{name}.csv")
 
     def truth(self) -> list[str | Path]:
-        """What decides about what is true beside the files below `root`: settings as text, and chosen files."""
+        """Returns what decides the ground truth besides the files below `root`: settings as text, and files."""
         return []
 
     def picture_names(self) -> dict[str, list[str]]:
-        """Names of the pictures of each split, each once, after `setup`."""
+        """Returns the names of the images of each split, each once, after `setup`."""
         return {split: sorted(set(self.datasets[split].pictures)) for split in SPLITS if split in self.datasets}
 
     def fingerprint(self) -> str:
-        """A digest of what figures are measured on, see `datamodules.read.fingerprint`; after `setup`."""
+        """Returns a digest of the data that metrics are measured on, after `setup`."""
         return fingerprint(self.root, self.picture_names().get("test", []), self.truth())
 
-    @property
-    def seed(self) -> int:
-        """The run's seed, of order and augmentation."""
-        return int(os.environ.get("PL_GLOBAL_SEED", 0))
-
-    def split(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Names of train, val and test: disjoint, seeded and repeatable, or as the user's `splits.csv` says.
+    def required_pictures(self) -> Path:
+        """Returns the images to predict.
 
         Raises:
-            DataError: `splits.csv` names an unknown picture or split, or a split that is needed is empty.
+            DataError: None were given.
+        """
+        if self.pictures is None:
+            raise DataError("There are no images to predict. Give a folder or a file with --data.pictures.")
+        return self.pictures
+
+    def split(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Returns the names of train, val and test: disjoint and seeded, or as the `splits.csv` in `root` says.
+
+        Raises:
+            DataError: `splits.csv` has an unknown image or split, or train or val is empty.
         """
         table = self.root / "splits.csv"
         splits = self._read_splits(table, names) if table.is_file() else self.draw_splits(names)
         for split in ("train", "val"):
             if not splits[split]:
                 raise DataError(
-                    f"The split {split!r} of {self.root} is empty ({len(names)} pictures in all). Give more pictures, "
-                    "another val_fraction and test_fraction, or a splits.csv with the columns name,split."
+                    f"The split {split!r} of {self.root} is empty ({len(names)} images in all). Add images, or change "
+                    "val_fraction, test_fraction or splits.csv (columns name,split)."
                 )
         return splits
 
     def draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Names of train, val and test, drawn with `split_seed`, where there is no `splits.csv`."""
+        """Draws the names of train, val and test with `split_seed`, if there is no `splits.csv`."""
         ordered = sorted(names)
         shuffled = [ordered[i] for i in np.random.default_rng(self.split_seed).permutation(len(ordered))]
         val = max(1, round(self.val_fraction * len(names))) if self.val_fraction > 0 else 0
@@ -127,79 +170,67 @@ class ImageDataModule(LightningDataModule, ABC):
         return {split: sorted(part) for split, part in parts.items()}
 
     def _read_splits(self, path: Path, names: Sequence[str]) -> dict[str, list[str]]:
-        table = read_table(path, ["name", "split"])
-        known = set(names)
-        refuse(
-            [f"{path}, row {row}: there is no picture {name!r} in {self.root}." for row, name in
-             table["name"].items() if name not in known]
-            + [f"{path}, row {row}: the split {split!r} is not one of {', '.join(SPLITS)}." for row, split in
-               table["split"].items() if split not in SPLITS],
-            str(path),
-        )  # fmt: skip
-        splits = {split: sorted(set(table["name"][table["split"] == split])) for split in SPLITS}
+        table = Table(path, ["name", "split"])
+        table.known("name", names, lambda name: f"there is no image {name!r} in {self.root}.")
+        table.known("split", SPLITS, lambda split: f"the split is {split!r}; expected one of {', '.join(SPLITS)}.")
+        table.check()
+        rows = table.rows
+        splits = {split: sorted(set(rows["name"][rows["split"] == split])) for split in SPLITS}
         for left, right in (("train", "val"), ("train", "test"), ("val", "test")):
             both = set(splits[left]) & set(splits[right])
             if both:
                 rank_zero_warn(
-                    f"{path} has pictures in both {left} and {right} ({len(both)}, such as {min(both)!r}): their "
-                    "scores say how well pictures are remembered, not how well new ones are understood."
+                    f"{path} has images in both {left} and {right} ({len(both)}, such as {min(both)!r}): their metrics "
+                    "measure memory, not generalization."
                 )
-        out = len(known) - len(set(table["name"]))
+        out = len(set(names)) - len(set(rows["name"]))
         if out:
-            rank_zero_warn(f"{path} does not name {out} of the {len(known)} pictures; they are left out.")
+            rank_zero_warn(f"{path} does not list {out} of the {len(set(names))} images; they are skipped.")
         return splits
 
-    def _loader(self, split: str) -> EpochLoader:
-        dataset = self.datasets[split]
-        training = split == "train"
-        trainer = self.trainer
-        world, rank = (trainer.world_size, trainer.global_rank) if trainer is not None else (1, 0)
-        if len(dataset.groups) < world and not training:
-            raise DataError(
-                f"{split} has fewer pictures than there are processes: {len(dataset.groups)} for {world}. Each has to "
-                "have one. Take fewer processes, such as --trainer.devices 1 --trainer.num_nodes 1, or more pictures."
-            )
-        workers = self.num_workers
-        if workers is None:
-            workers = 0 if len(dataset) < 64 else min(8, core_count())
-        if len(dataset.groups) < len(dataset):
-            workers = min(1, workers)  # which keeps a picture while its windows are cut: several would all decode it
-        sampler = EpochSampler(dataset, shuffle=training, seed=self.seed, world=world, rank=rank)
-        return EpochLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=workers,
-            persistent_workers=workers > 0 and training,
-            collate_fn=collate,
-            worker_init_fn=leave_signals,
-            pin_memory=torch.cuda.is_available(),
-            # a last batch of one picture has no batch statistics
-            drop_last=training and len(sampler) > self.batch_size and len(sampler) % self.batch_size == 1,
+    def report_splits(self) -> None:
+        """Logs the number of samples of each split."""
+        rank_zero_info(f"{self.root}: " + ", ".join(f"{len(self.datasets[split])} {split}" for split in SPLITS))
+
+    def _loader(
+        self,
+        split: str,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        most_workers: int = MOST_WORKERS,
+        training: bool = False,
+    ) -> EpochLoader:
+        """Returns a loader: shuffled, augmented and in equal shares for `training`, otherwise every image once."""
+        return make_loader(
+            self.datasets[split],
+            split,
+            batch_size or self.batch_size,
+            self.num_workers if workers is None else workers,
+            self.seed,
+            *((1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)),
+            most_workers=most_workers,
+            change=self.augmentations if training else None,
+            training=training,
         )
 
     def train_dataloader(self) -> EpochLoader:
-        """Training batches, in an order that is a function of (seed, epoch)."""
-        return self._loader("train")
+        return self._loader("train", training=True)
 
     def val_dataloader(self) -> EpochLoader:
-        """Validation batches, every picture once."""
         return self._loader("val")
 
     def test_dataloader(self) -> EpochLoader:
-        """Test batches, every picture once."""
         return self._loader("test")
 
     def predict_dataloader(self) -> EpochLoader:
-        """Batches of the pictures to predict, every one once."""
         return self._loader("predict")
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        """Makes pictures float in [0, 1] and, in training only, augments them."""
+        """Converts images to float in [0, 1] and, in training only, flips them."""
         batch["image"] = batch["image"].float() / 255
         if "mask" in batch:
             batch["mask"] = batch["mask"].float()
-        if self.flips and self.trainer is not None and self.trainer.training:
+        if self.flips and self.augmenting:
             keys = [key for key in ("image", "mask") if key in batch]
             batch.update(zip(keys, flip_by_seed([batch[key] for key in keys], batch["seed"]), strict=True))
         return batch

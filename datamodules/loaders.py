@@ -1,4 +1,4 @@
-"""Samplers and loaders whose order is a function of (seed, epoch), not of workers or processes."""
+"""Samples, samplers and loaders whose order depends on (seed, epoch), not on workers or processes."""
 
 import signal
 import zlib
@@ -9,40 +9,45 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from datamodules.read.cache import core_count
 from ops.errors import DataError
 
 PRIME = 1_000_003
+FEW = 64  # samples below which worker processes take longer to start than they save
+MOST_WORKERS = 8
+NAMES = {"samples": "samples", "digest": "digest of their names", "batch": "batch size of all processes",
+         "seed": "seed"}  # fmt: skip
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """The seed of all that is random about one sample in one epoch: a 63-bit integer."""
+    """Returns the seed of everything random about one sample in one epoch, a 63-bit integer."""
     return ((seed * PRIME + epoch) * PRIME + index) % (1 << 63)
 
 
 class EpochSampler(DistributedSampler[Any]):
     """Yields (epoch, index), so that workers know the epoch.
 
-    Training: one permutation a (seed, epoch), cut into batches that do not depend on the number of processes:
-    step k consumes the same samples however many processes share them, and the last one repeats a few of the first
-    where the processes would have unequal shares. Otherwise: every index once, in order,
-    process r taking the groups r, r + world, …; none is repeated to even out the shares.
+    In training, each (seed, epoch) has one permutation, cut into batches that do not depend on the number of processes:
+    step k takes the same samples however many processes share them, and the last step repeats a few of the first
+    samples if the shares would be unequal. Otherwise every index comes once, in order: process r takes the groups r,
+    r + world, …, and nothing is repeated.
 
-    A DistributedSampler, so that Lightning leaves it alone.
+    It is a DistributedSampler so that Lightning does not replace it.
 
     Args:
-        dataset: What is sampled.
+        dataset: Samples to order.
         shuffle: Whether this is for training.
-        seed: Of the permutations.
+        seed: Seed of the permutations.
         world: Number of processes.
-        rank: This process.
+        rank: Number of this process.
 
     Attributes:
-        samples: What is sampled.
-        skipped: How many samples of the next epoch are left out, because an earlier run had them.
+        samples: Samples to order.
+        skipped: How many samples of the next epoch to skip, since an earlier run consumed them.
     """
 
     def __init__(self, dataset: "Samples", shuffle: bool, seed: int, world: int = 1, rank: int = 0) -> None:
-        # the parent adds the epoch to its seed: one run's second epoch would be the next seed's first
+        # the parent adds the epoch to its seed: epoch 1 of one seed would be epoch 0 of the next seed
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=shuffle, seed=seed * PRIME)
         self.samples, self.skipped = dataset, 0
         self.share = [index for group in dataset.groups[rank::world] for index in group]
@@ -56,40 +61,40 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 class EpochLoader(DataLoader[Any]):
-    """A DataLoader that can go on in the middle of an epoch, and whose workers start at the first batch.
+    """DataLoader that can resume in the middle of an epoch, and whose workers start with the first batch.
 
-    Lightning calls `iter` before it tells the sampler the epoch; workers started then would draw the wrong one. It
-    keeps `state_dict` in checkpoints: what was given is counted here, not what workers have fetched in advance.
+    Lightning calls `iter` before it sets the epoch of the sampler; workers started then would use the wrong epoch.
+    Checkpoints contain `state_dict`, which counts the batches consumed, not those that workers have prefetched.
     """
 
-    _given = (0, 0)  # an epoch, and how many of its batches
-    _resumed = (0, 0)  # likewise, of a run that is gone on with
+    _given = (0, 0)  # an epoch, and how many of its batches were consumed
+    _resumed = (0, 0)  # the same of the run to resume
 
     def state_dict(self) -> dict[str, int]:
-        """Where the epoch stands, and what it is an epoch of."""
+        """Returns the position in the epoch, and what identifies the epoch."""
         epoch, given = self._given
         now: int = self.sampler.epoch  # type: ignore[attr-defined]  # an EpochSampler in training
         return {"epoch": now, "given": given if epoch == now else 0, **self._epochs()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Has the epoch go on where it stood.
+        """Resumes an epoch at its position.
 
         Raises:
-            DataError: It was an epoch of other samples, in another order or in other batches.
+            DataError: The epoch had other samples, another order or other batches.
         """
         now = self._epochs()
         changed = [f"{name} {state_dict[key]}, now {now[key]}" for key, name in NAMES.items()
                    if state_dict[key] != now[key]]  # fmt: skip
         if changed and state_dict["given"]:
             raise DataError(
-                f"The checkpoint stands in the middle of epoch {state_dict['epoch']}, which cannot be gone on with: "
-                f"{'; '.join(changed)}. Go on with the data and the batch size that it was written with, or from "
-                "best.ckpt, which stands at an epoch's end."
+                f"The checkpoint is from the middle of epoch {state_dict['epoch']}, which cannot be resumed: "
+                f"{'; '.join(changed)}. Resume with the data and batch size that it was written with, or from "
+                "best.ckpt, which was written at the end of an epoch."
             )
         self._resumed = state_dict["epoch"], state_dict["given"]
 
     def _epochs(self) -> dict[str, int]:
-        """What decides which samples are in which batch."""
+        """Returns what decides which samples are in which batch."""
         assert isinstance(self.sampler, EpochSampler)
         assert self.batch_size is not None
         names = self.sampler.samples.names
@@ -97,8 +102,8 @@ class EpochLoader(DataLoader[Any]):
         batch = self.batch_size * self.sampler.num_replicas
         return {"samples": len(names), "digest": digest, "batch": batch, "seed": self.sampler.seed // PRIME}
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is what makes it lazy
-        now = getattr(self.sampler, "epoch", 0)  # Lightning puts another sampler into the place of ours to predict
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator starts workers lazily
+        now = getattr(self.sampler, "epoch", 0)  # Lightning replaces our sampler for predict
         epoch, given = self._resumed
         self._resumed = 0, 0
         if given and epoch == now:
@@ -111,18 +116,14 @@ class EpochLoader(DataLoader[Any]):
             yield batch
 
 
-NAMES = {"samples": "samples", "digest": "digest of their names", "batch": "batch size of all processes",
-         "seed": "seed"}  # fmt: skip
-
-
 def leave_signals(worker: int) -> None:
-    """Has a loader's worker ignore the signals of a scheduler, which go to every process: the main one answers them."""
+    """Makes a loader worker ignore the signals of a scheduler, which the main process handles."""
     for each in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(each, signal.SIG_IGN)
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch of samples: tensors and numbers stacked, everything else as a list."""
+    """Returns a batch of samples: tensors and numbers stacked, everything else as a list."""
     batch: dict[str, Any] = {}
     for key, first in samples[0].items():
         values = [sample[key] for sample in samples]
@@ -136,13 +137,13 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 class Samples(Dataset[dict[str, Any]]):
-    """A data set of named samples, each made by a function.
+    """Dataset of named samples, each made by a function.
 
     Args:
-        names: Names of the samples.
+        names: Names of the samples; those of one image share its name.
         make: Makes sample i: `image` uint8 (3, H, W) and what the task learns from.
-        seed: Of what is random about the samples.
-        groups: Samples that one process must see together, such as the windows of a picture; None is each alone.
+        seed: Seed of everything random about the samples.
+        groups: Samples that one process must see together, such as the windows of an image; None is each alone.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class Samples(Dataset[dict[str, Any]]):
     ) -> None:
         self.names, self.make, self.seed = names, make, seed
         self.groups = [range(index, index + 1) for index in range(len(names))] if groups is None else groups
-        self.pictures: Iterable[str] = names  # the samples of one picture have its name
+        self.pictures: Iterable[str] = names
 
     def __len__(self) -> int:
         return len(self.names)
@@ -167,3 +168,74 @@ class Samples(Dataset[dict[str, Any]]):
             "seed": sample_seed(self.seed, epoch, index),
             **self.make(index),
         }
+
+
+class Changed(Dataset[dict[str, Any]]):
+    """Samples that a function changes as they are loaded.
+
+    Args:
+        samples: Samples as they are made.
+        change: Returns the changed sample; anything random depends on its `seed`.
+    """
+
+    def __init__(self, samples: Samples, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        self.samples, self.change = samples, change
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        return self.change(self.samples[key])
+
+
+def make_loader(
+    samples: Samples,
+    split: str,
+    batch_size: int,
+    workers: int | None,
+    seed: int,
+    world: int = 1,
+    rank: int = 0,
+    most_workers: int = MOST_WORKERS,
+    change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    training: bool = False,
+) -> EpochLoader:
+    """Returns the loader of a split: shuffled for `training`, every sample once and in order otherwise.
+
+    Args:
+        samples: Samples of the split.
+        split: Name of the split.
+        batch_size: Samples per process and step.
+        workers: Number of worker processes; None depends on the number of samples and cores.
+        seed: Seed of the order.
+        world: Number of processes.
+        rank: Number of this process.
+        most_workers: Largest number of workers if `workers` is None.
+        change: Changes samples as they are loaded.
+        training: Whether the loader is for training steps.
+
+    Raises:
+        DataError: A process would have no sample.
+    """
+    if len(samples.groups) < world and split != "train":
+        raise DataError(
+            f"{split} has {len(samples.groups)} images for {world} processes; expected one or more for each. Use fewer "
+            "processes, such as --trainer.devices 1 --trainer.num_nodes 1, or more images."
+        )
+    if workers is None:
+        workers = 0 if len(samples) < FEW else min(most_workers, core_count())
+    if len(samples.groups) < len(samples):
+        workers = min(1, workers)  # it keeps an image open while cutting its windows; several would all decode it
+    sampler = EpochSampler(samples, shuffle=training, seed=seed, world=world, rank=rank)
+    return EpochLoader(
+        samples if change is None else Changed(samples, change),
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0 and training,
+        collate_fn=collate,
+        worker_init_fn=leave_signals,
+        pin_memory=torch.cuda.is_available(),
+        # a last batch of one sample has no batch statistics
+        drop_last=training and len(sampler) > batch_size and len(sampler) % batch_size == 1,
+    )

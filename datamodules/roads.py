@@ -1,4 +1,4 @@
-"""Roads: aerial tiles with a mask each, few of them, multiplied on the device by rotations or filters."""
+"""Roads: a small set of aerial tiles with one mask each, multiplied on the device by rotations or filters."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,53 +6,58 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.batch import DataFacts
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.tiles import Tiles, decoded_tiles
 from datamodules.decoded.whole import DecodedSample
 from datamodules.loaders import Samples
 from datamodules.read.masks import one_mask_each
-from datamodules.read.pictures import Size, picture_files
-from datamodules.read.tables import read_table
+from datamodules.read.pictures import picture_files
+from datamodules.read.tables import Table, no_image
+from datamodules.segmentation import check_overlap, sides
 from ops.augment import Strategy, copies
 from ops.backends import Backend, check_backend
-from ops.errors import DataError, refuse
+from ops.errors import refuse
 from ops.filters import FILTERS
+from ops.windows import Size
 
-CATEGORIES = ("no_road", "road")  # where there is no categories.csv
+CATEGORIES = ("no_road", "road")  # unless there is a categories.csv
 
 
 class RoadsDataModule(ImageDataModule):
-    """Tiles of aerial pictures and the masks of their roads, decoded once into a cache.
+    """Tiles of aerial images and the masks of their roads, decoded once into a cache.
 
-    The protocol is that of Kebir, Taibi and Serradilla (ICCSA 2021), with one difference: they multiply pictures first
-    and split them afterwards, so that copies of one tile stand on both sides; here pictures are split first, and only
-    training pictures are multiplied.
+    The protocol is that of Kebir, Taibi and Serradilla (ICCSA 2021), with one difference: they augment before
+    splitting, so that copies of one tile are in several splits; here images are split first, and only training images
+    are augmented.
 
     Args:
-        root: Holds `images/`, `masks/` with the same stems, and maybe `categories.csv` (`image,category`).
-        window: Height and width in pixels of the tiles that are cut out of the pictures, in training as in prediction;
-            None is `size`: pictures are taken at their own resolution.
-        size: Height and width that the network is given; tiles are resized to it.
+        root: Folder with `images/`, `masks/` with the same stems, and optionally `categories.csv` (`image,category`).
+        window: Height and width in pixels of the tiles that images are cut into, in training and in prediction; None is
+            `size`, which keeps the resolution of the images.
+        size: Height and width of the network's input, which tiles are resized to.
         overlap: Least share of a predicted window that it has in common with the next one, in [0, 1).
-        strategy: What a training batch of B pictures becomes: itself (`few`), or with its copies 4B (`rotations`,
-            `filters` of the three by default, `both`), as `ops.augment` says.
-        filters: What `filters` and `both` filter with, each one of contour, detail, edge_enhance and find_edges.
-        samples_per_category: Pictures that are drawn from each category with the run's seed, to train and validate on;
-            the paper's are 520. None takes all.
-        pictures: What `predict` reads: a folder or one file.
-        batch_size: Pictures a process and step, before they are multiplied.
-        num_workers: Loader processes; None decides by the number of cores and tiles.
-        val_fraction: Share of the drawn pictures that is validated on.
-        test_fraction: Share of all pictures that is tested on; none of them is drawn.
-        split_seed: Seed of the split, which is made category by category; `splits.csv` in `root` (`name,split`) wins.
-        flips: Whether training pictures are also flipped at random, along both axes.
+        strategy: The augmentation: `few` keeps the batch as it is; `rotations`, `filters` and `both` add three altered
+            copies of each tile, see `ops.augment`.
+        filters: Filters for `filters` and `both`, from contour, detail, edge_enhance and find_edges.
+        samples_per_category: Images to draw from each category with the run's seed, to train and validate on; 520 in
+            the paper. None takes all.
+        pictures: Images to predict: a folder or one file.
+        batch_size: Images per process and step, before copies are added.
+        num_workers: Loader processes; None depends on the number of cores and tiles.
+        val_fraction: Share of the drawn images to validate on.
+        test_fraction: Share of all images to test on; they are set aside before drawing.
+        split_seed: Seed of the split, made per category; a `splits.csv` in `root` (`name,split`) overrides the split.
+        flips: Whether to also flip training images at random, along both axes.
+        augmentations: albumentations transforms of training images and masks, applied before copies are added, a list
+            of `class_path` and `init_args`; see `datamodules.augmentations`.
         backend: Computes the filters: `exact` like Pillow, or `kornia`.
 
     Raises:
-        ValueError: A number is out of its range, or a strategy or filter is unknown.
+        ArgumentError: A number is out of range, or a strategy or filter is unknown.
     """
 
     def __init__(
@@ -71,43 +76,46 @@ class RoadsDataModule(ImageDataModule):
         test_fraction: float = 0.5,
         split_seed: int = 0,
         flips: bool = False,
+        augmentations: list[dict[str, Any]] | None = None,
         backend: Backend = "exact",
     ) -> None:
-        super().__init__(root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips)
-        for name, sides in (("size", size), ("window", window or size)):
-            check(min(sides) >= 1, f"{name} is {list(sides)}; height and width in pixels, 1 or more, were wanted")
-        check(0 <= overlap < 1, f"overlap is {overlap}; a share of the window in [0, 1) was wanted")
+        super().__init__(
+            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
+        )
+        self.size = sides("size", size)
+        self.window = self.size if window is None else sides("window", window)
+        check_overlap(overlap)
         check(
             strategy in ("few", "filters") or size[0] == size[1],
-            f"the strategy {strategy!r} turns tiles by 90 degrees, and size is {list(size)}; equal height and width "
-            "were wanted",
+            f"the strategy {strategy!r} rotates tiles by 90 degrees, but size is {list(size)}; expected equal height "
+            "and width",
         )
         check(
             set(filters) <= set(FILTERS) and len(set(filters)) == len(filters),
-            f"filters are {list(filters)}; different ones of {', '.join(FILTERS)} were wanted",
+            f"filters are {list(filters)}; expected different ones of {', '.join(FILTERS)}",
         )
-        check(bool(filters) or strategy in ("few", "rotations"), f"the strategy {strategy!r} wants one filter at least")
+        check(bool(filters) or strategy in ("few", "rotations"), f"the strategy {strategy!r} needs at least one filter")
         check(
             samples_per_category is None or samples_per_category >= 1,
-            f"samples_per_category is {samples_per_category}; null, 1 or more was wanted",
+            f"samples_per_category is {samples_per_category}; expected null, 1 or more",
         )
-        self.size: Size = (size[0], size[1])
-        self.window: Size = self.size if window is None else (window[0], window[1])
         self.overlap, self.strategy, self.filters = overlap, strategy, list(filters)
         self.samples_per_category = samples_per_category
         check_backend(backend)
         self.backend = backend
 
+    def facts(self) -> DataFacts:
+        return DataFacts(size=self.size)
+
     def prepare_data(self) -> None:
-        """Fills the cache, in one process of each machine."""
-        if self.trainer is None or self.trainer.state.fn != "predict":
+        if not self.predicting:
             self.tiles()
 
     def setup(self, stage: str) -> None:
-        """Makes the data sets of a stage.
+        """Makes the samples of a stage.
 
         Raises:
-            DataError: The data are not as wanted; all problems are listed.
+            DataError: The dataset is invalid; all problems are listed.
         """
         if stage == "predict":
             files = self.predicted_files()
@@ -121,55 +129,52 @@ class RoadsDataModule(ImageDataModule):
             sample = DecodedSample(tiles.pictures, tiles.masks, rows)
             named = [tiles.source.names[tiles.owners[row]] for row in rows]
             self.datasets[split] = Samples(named, sample, self.seed)
-        rank_zero_info(f"{self.root}: " + ", ".join(f"{len(self.datasets[split])} {split}" for split in SPLITS))
+        self.report_splits()
+
+    def truth(self) -> list[str | Path]:
+        """Returns the size of the tiles, which metrics are computed on."""
+        return [f"window {self.window}"]
 
     def tiles(self) -> Tiles:
-        """The tiles of all pictures, from the cache or decoded into it.
+        """Returns the tiles of all images, from the cache or decoded into it.
 
         Raises:
-            DataError: The data are not as wanted; all problems are listed.
+            DataError: The dataset is invalid; all problems are listed.
         """
-        return decoded_tiles("roads", one_mask_each(self.root), self.window, self.size)
+        return decoded_tiles(self.task, one_mask_each(self.root), self.window, self.size)
 
     def categories(self, tiles: Tiles) -> dict[str, str]:
-        """The category of each picture: of `categories.csv`, or else whether its mask holds any road.
+        """Returns the category of each image: that of `categories.csv`, or else whether its mask contains road.
 
         Raises:
-            DataError: The table does not name each picture once.
+            DataError: The table does not list each image once.
         """
         names, path = tiles.source.names, self.root / "categories.csv"
         if not path.is_file():
             return {name: CATEGORIES[int(count > 0)] for name, count in zip(names, tiles.marked, strict=True)}
-        table = read_table(path, ["image", "category"])
-        again, known = table[table["image"].duplicated()], set(names)
-        named = set(table["image"])
-        refuse(
-            [f"{path}, row {row}: there is no picture {name!r} in {tiles.source.folder}. Remove the row."
-             for row, name in table["image"].items() if name not in known]
-            + [f"{path}, row {row}: {name!r} has a row already. Remove one of them." for row, name in
-               again["image"].items()]
-            + [f"{path}, row {row}: {name!r} has no category. Name one." for row, name in
-               table["image"][table["category"] == ""].items()]
-            + [f"{path} does not name the picture {name!r}. Add a row." for name in names if name not in named],
-            str(path),
-        )  # fmt: skip
-        return dict(zip(table["image"], table["category"], strict=True))
+        table = Table(path, ["image", "category"])
+        table.known("image", names, no_image(tiles.source.folder))
+        table.unique("image")
+        table.filled("category")
+        listed = set(table.rows["image"])
+        table.check([f"{path} does not list the image {name!r}. Add a row." for name in names if name not in listed])
+        return dict(zip(table.rows["image"], table.rows["category"], strict=True))
 
     def split_by_category(self, tiles: Tiles) -> dict[str, list[str]]:
-        """Names of the pictures of train, val and test.
+        """Returns the names of the images of train, val and test.
 
         Raises:
-            DataError: A category has too few pictures, or a table is not as wanted.
+            DataError: A category has too few images, or a table is invalid.
         """
         self._category_of = self.categories(tiles)
         if self.samples_per_category is not None and (self.root / "splits.csv").is_file():
             rank_zero_warn(
-                f"{self.root / 'splits.csv'} says which pictures are taken; samples_per_category does nothing."
+                f"{self.root / 'splits.csv'} decides which images are used; samples_per_category has no effect."
             )
         return self.split(tiles.source.names)
 
     def draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Category by category: the test pictures, then what is drawn of the others, then its validation pictures."""
+        """Draws per category: first the test images, then `samples_per_category` of the others for train and val."""
         splits: dict[str, list[str]] = {split: [] for split in SPLITS}
         problems = []
         for category in sorted(set(self._category_of.values())):
@@ -181,8 +186,8 @@ class RoadsDataModule(ImageDataModule):
             if self.samples_per_category is not None:
                 if len(drawn) < self.samples_per_category:
                     problems.append(
-                        f"the category {category!r} has {len(drawn)} pictures beside the {tests} that are tested on; "
-                        f"{self.samples_per_category} were wanted. Give fewer --data.samples_per_category or null."
+                        f"the category {category!r} has {len(drawn)} images besides the {tests} test images; expected "
+                        f"{self.samples_per_category}. Give a smaller --data.samples_per_category or null."
                     )
                 chosen = np.random.default_rng(self.seed).permutation(len(drawn))[: self.samples_per_category]
                 drawn = [drawn[i] for i in sorted(chosen)]
@@ -195,18 +200,15 @@ class RoadsDataModule(ImageDataModule):
         return {split: sorted(part) for split, part in splits.items()}
 
     def predicted_files(self) -> list[Path]:
-        """The pictures to predict.
+        """Returns the images to predict.
 
         Raises:
             DataError: There are none.
         """
-        if self.pictures is None:
-            raise DataError("Roads are predicted in pictures of your own: --data.pictures and a folder or a file.")
-        return picture_files(self.pictures)
+        return picture_files(self.required_pictures())
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        """In training, puts the copies of the pictures behind them, before all become float in [0, 1]."""
-        if self.trainer is not None and self.trainer.training:
+        if self.augmenting:
             count = len(batch["image"])
             image, mask = copies(
                 batch["image"], batch["mask"], self.strategy, self.filters, batch["seed"], self.backend
@@ -217,5 +219,5 @@ class RoadsDataModule(ImageDataModule):
 
 
 def _repeated(value: Any, times: int) -> Any:
-    """What belongs to B pictures, for as many copies of each."""
+    """Repeats what belongs to B images for their copies."""
     return value.repeat(times, *[1] * (value.ndim - 1)) if isinstance(value, torch.Tensor) else value * times

@@ -1,4 +1,4 @@
-"""Drawing on pictures: overlays, legends and panels; arrays in, arrays or files out. Charts are in charts.py."""
+"""Draws on images: overlays, legends and panels; arrays in, arrays or files out."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -14,8 +14,8 @@ from ops.atomic import replacing
 
 Picture: TypeAlias = NDArray[np.uint8]  # (H, W, 3), RGB
 Masks: TypeAlias = NDArray[np.bool_]  # (K, H, W)
-# Okabe and Ito, "Color Universal Design" (2008), without black. Orange comes first and blue last: a single
-# class must stand out from a blue sky, and dark blue is lost on the ocean.
+# Okabe and Ito, "Color Universal Design" (2008), without black. Orange is first because a single class must stand out
+# from a blue sky; dark blue is last because it is hard to see on the ocean.
 PALETTE = (
     (230, 159, 0),
     (86, 180, 233),
@@ -25,32 +25,32 @@ PALETTE = (
     (213, 94, 0),
     (0, 114, 178),
 )
-_INK, _GREY, _PALE = (32, 32, 32), (150, 150, 150), (225, 225, 225)
+_INK, _GRAY, _PALE = (32, 32, 32), (150, 150, 150), (225, 225, 225)
 
 
 def color_of(index: int) -> tuple[int, int, int]:
-    """RGB colour of the class at that place in the list of classes; colours repeat."""
+    """Returns the RGB color of a class by its position; colors repeat after seven."""
     return PALETTE[index % len(PALETTE)]
 
 
 def overlay(image: Picture, masks: Masks, opacity: float = 0.35) -> Picture:
-    """Picture (H, W, 3) with the region of every class tinted and outlined in its colour.
+    """Returns the image with each class tinted and outlined in its color.
 
-    Where classes overlap, the tint is the mean of their colours, and outlines that coincide alternate like
-    dashes, so that no class hides another. Pixels outside all masks are left as they are.
+    Where classes overlap, the tint is the mean of their colors and coinciding outlines alternate like dashes, so that
+    no class hides another. Pixels outside all masks keep their values.
 
     Args:
-        image: The picture, (H, W, 3).
-        masks: One mask a class, (K, H, W).
-        opacity: Share of the tint in the mixed colour, in [0, 1].
+        image: The image (H, W, 3).
+        masks: One mask per class, (K, H, W).
+        opacity: Share of the tint in the mixed color, in [0, 1].
 
     Raises:
-        ValueError: The masks are not as large as the picture.
+        ValueError: Masks and image differ in size.
     """
     if masks.ndim != 3 or masks.shape[1:] != image.shape[:2]:
         raise ValueError(
-            f"masks have the shape {masks.shape}, the picture {image.shape}: "
-            f"(K, {image.shape[0]}, {image.shape[1]}) was wanted; resize the masks to the picture first"
+            f"expected masks of shape (K, {image.shape[0]}, {image.shape[1]}), got {masks.shape}; resize them to the "
+            "image first"
         )
     drawn = image.copy()
     inside = masks.any(axis=0)
@@ -71,7 +71,7 @@ def overlay(image: Picture, masks: Masks, opacity: float = 0.35) -> Picture:
 
 
 def _outlines(masks: Masks, thickness: int) -> Masks:
-    """Inner border of every mask, along the picture's edge too, so that a full mask has one."""
+    """Returns the inner border of every mask, also along the edge of the image, so that a full mask has one."""
     kernel = np.ones((3, 3), np.uint8)
     inner = [
         cv2.erode(mask.astype(np.uint8), kernel, iterations=thickness, borderType=cv2.BORDER_CONSTANT, borderValue=0)
@@ -82,7 +82,7 @@ def _outlines(masks: Masks, thickness: int) -> Masks:
 
 
 def scaled(image: Picture, width: int, height: int) -> Picture:
-    """Picture resized to fit (height, width), its aspect kept."""
+    """Returns the image resized to fit (height, width), keeping its aspect ratio."""
     factor = min(width / image.shape[1], height / image.shape[0])
     size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
@@ -90,7 +90,7 @@ def scaled(image: Picture, width: int, height: int) -> Picture:
 
 
 def scaled_masks(masks: Masks, width: int, height: int) -> Masks:
-    """Masks (K, H, W) as (K, height, width), each pixel taken from its nearest."""
+    """Returns masks (K, H, W) resized to (K, height, width) by nearest neighbor."""
     resized = [
         cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks
     ]
@@ -100,13 +100,13 @@ def scaled_masks(masks: Masks, width: int, height: int) -> Masks:
 def legend(
     classes: Sequence[str], width: int, present: Sequence[bool] | None = None, size: int | None = None
 ) -> Picture:
-    """White strip (height, width, 3) of class colours and names, as many lines high as they need.
+    """Returns a white strip (height, width, 3) with class colors and names, on as many lines as needed.
 
     Args:
         classes: The names, in the order of the masks.
-        width: Of the strip, in pixels.
-        present: Which classes occur in the picture; the others are greyed. All, if not given.
-        size: Of the letters, in pixels; it follows the width, if not given.
+        width: Width of the strip in pixels.
+        present: Which classes occur in the image; the others are grayed out. None: all.
+        size: Letter size in pixels; by default it follows the width.
     """
     size = size or letter_size(width)
     font, margin = font_of(size), size // 2
@@ -123,26 +123,26 @@ def legend(
     for k, (x, y, text) in enumerate(places):
         shown = present is None or present[k]
         draw.rectangle((x, y, x + size, y + size), fill=color_of(k) if shown else _PALE)
-        draw.text((x + 1.5 * size, y + size / 2), text, fill=_INK if shown else _GREY, font=font, anchor="lm")
+        draw.text((x + 1.5 * size, y + size / 2), text, fill=_INK if shown else _GRAY, font=font, anchor="lm")
     return np.asarray(strip)
 
 
 def labelled(image: Picture, classes: Sequence[str], present: Sequence[bool] | None = None) -> Picture:
-    """Picture with the legend of its classes below it."""
+    """Returns the image with a legend of its classes below."""
     return np.vstack([image, legend(classes, image.shape[1], present)])
 
 
 def panel(rows: Sequence[Sequence[Picture]], titles: Sequence[str], row_names: Sequence[str] | None = None) -> Picture:
-    """Grid of pictures with a title over each column and, if given, a name over each row.
+    """Returns a grid of images with a title over each column and, if given, a name over each row.
 
-    All cells are as large as the largest picture; smaller ones are enlarged to fit, their aspect kept.
+    All cells are as large as the largest image; smaller images are enlarged to fit, keeping their aspect ratio.
 
     Raises:
-        ValueError: A row has not one picture for each title.
+        ValueError: A row does not have one image per title.
     """
     for number, row in enumerate(rows):
         if len(row) != len(titles):
-            raise ValueError(f"row {number} has {len(row)} pictures, {len(titles)} were wanted: one for each title")
+            raise ValueError(f"expected {len(titles)} images in row {number}, one per title, got {len(row)}")
     height = max((image.shape[0] for row in rows for image in row), default=1)
     width = max((image.shape[1] for row in rows for image in row), default=1)
     size = letter_size(width)
@@ -158,7 +158,7 @@ def panel(rows: Sequence[Sequence[Picture]], titles: Sequence[str], row_names: S
         y = band + number * pitch
         if row_names:
             text = shortened(row_names[number], small, grid.width - 2 * gap)
-            draw.text((gap, y + caption / 2), text, fill=_GREY, font=small, anchor="lm")
+            draw.text((gap, y + caption / 2), text, fill=_GRAY, font=small, anchor="lm")
         for column, image in enumerate(row):
             cell = Image.fromarray(scaled(image, width, height))
             x = gap + column * (width + gap)
@@ -167,32 +167,32 @@ def panel(rows: Sequence[Sequence[Picture]], titles: Sequence[str], row_names: S
 
 
 def save_picture(picture: Picture, path: Path) -> None:
-    """Writes a picture as PNG or JPEG, by the path's suffix; a file of that name is whole at any moment.
+    """Writes an image atomically, as PNG or JPEG by its suffix.
 
     Raises:
-        ValueError: The suffix is neither.
+        ValueError: Another suffix.
     """
     if path.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
-        raise ValueError(f"{path} ends in {path.suffix!r}, .png, .jpg or .jpeg was wanted; change the ending")
+        raise ValueError(f"expected a file ending in .png, .jpg or .jpeg, got {path}")
     with replacing(path) as temporary:
         Image.fromarray(picture).save(temporary, quality=95)
 
 
 def letter_size(width: int) -> int:
-    """Size in pixels of letters that read well beside a picture of that width."""
+    """Returns the letter size in pixels that reads well next to an image of that width."""
     return min(48, max(12, width // 24))
 
 
 @cache
 def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib's DejaVu Sans: Pillow's own font has no accented letters."""
+    """Returns Matplotlib's DejaVu Sans; Pillow's own font has no accented letters."""
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
 def shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """Text, its end replaced by an ellipsis where it is wider than `width` pixels."""
+    """Returns the text, cut off with an ellipsis if wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

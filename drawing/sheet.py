@@ -1,7 +1,5 @@
-"""Contact sheets of pictures in an order: a page that needs no other file, and a picture."""
+"""Draws contact sheets of ranked images: a self-contained HTML page, and one image."""
 
-import base64
-import html
 import math
 from collections.abc import Iterable, Sequence
 from io import BytesIO
@@ -11,54 +9,24 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from drawing.page import template
 from drawing.pictures import Picture, font_of, scaled, shortened
 
-CELL = 200  # pixels of a picture's longer side on the drawn sheet
-GAP, HEADING, CAPTION = 12, 44, 66  # pixels between pictures, above all of them, and below each row
+CELL = 200  # pixels of the longer side of an image on the sheet
+GAP, HEADING, CAPTION = 12, 44, 66  # pixels between images, above all of them, and below each row
 QUALITY = 85  # of JPEGs
-_INK, _GREY, _PAPER, _BAR, _EMPTY = (32, 32, 32), (110, 110, 110), (255, 255, 255), (0, 114, 178), (225, 225, 225)
-HEAD = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; --ink: #202020; --pale: #6e6e6e; --paper: #fff; --card: #f4f4f4; --bar: #0072b2 }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --ink: #ececec; --pale: #a8a8a8; --paper: #181818; --card: #262626; --bar: #56b4e9 }}
-}}
-body {{ margin: 1.5rem; background: var(--paper); color: var(--ink); font: 14px/1.4 system-ui, sans-serif }}
-h1 {{ font-size: 1.4rem }}
-h2 {{ margin: 2rem 0 .6rem; font-size: 1.1rem }}
-section {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: .8rem }}
-figure {{ margin: 0; padding: .5rem; border-radius: 4px; background: var(--card) }}
-img {{ display: block; width: 100%; height: 12rem; object-fit: contain }}
-figcaption {{ margin-top: .4rem; overflow-wrap: anywhere }}
-figcaption span, p {{ color: var(--pale) }}
-meter {{ display: block; width: 100%; height: 5px; appearance: none; border: 0; background: var(--paper) }}
-meter::-webkit-meter-bar {{ height: 5px; border: 0; border-radius: 0; background: var(--paper) }}
-meter::-webkit-meter-optimum-value {{ background: var(--bar) }}
-meter::-moz-meter-bar {{ background: var(--bar) }}
-@media print {{ figure {{ break-inside: avoid }} }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-"""
-TAIL = "</body>\n</html>\n"
+_INK, _GRAY, _PAPER, _BAR, _EMPTY = (32, 32, 32), (110, 110, 110), (255, 255, 255), (0, 114, 178), (225, 225, 225)
 
 
 class Shown(NamedTuple):
-    """A picture on a contact sheet.
+    """An image on a contact sheet.
 
     Attributes:
-        rank: Its place, from 1 on.
-        name: What it is called.
+        rank: Its rank, from 1.
+        name: Its name.
         share: Length of the bar below it, in [0, 1].
-        note: What else is said of it, such as figures.
-        jpeg: The picture, as a JPEG file.
+        note: Text below it, such as its scores.
+        jpeg: The image as a JPEG file.
     """
 
     rank: int
@@ -68,9 +36,9 @@ class Shown(NamedTuple):
     jpeg: bytes
 
 
-def jpeg_of(picture: Picture, side: int) -> bytes:
-    """A picture (H, W, 3) as a JPEG file, reduced where its longer side has more than `side` pixels."""
-    small = picture if max(picture.shape[:2]) <= side else scaled(picture, side, side)
+def jpeg_of(image: Picture, side: int) -> bytes:
+    """Encodes an image (H, W, 3) as JPEG, its longer side reduced to at most `side` pixels."""
+    small = image if max(image.shape[:2]) <= side else scaled(image, side, side)
     buffer = BytesIO()
     Image.fromarray(small).save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
@@ -79,45 +47,32 @@ def jpeg_of(picture: Picture, side: int) -> bytes:
 def write_page(
     file: TextIO, title: str, sections: Iterable[tuple[str, Iterable[Shown]]], notes: Sequence[str] = ()
 ) -> None:
-    """Writes a page of HTML with all pictures in it, one at a time, so that memory does not grow with them.
+    """Writes an HTML page with all images embedded, one at a time, so that memory does not grow.
 
-    It asks for no other file and runs no script. Text is shown as it is, whatever signs are in it.
+    The page loads no other file and runs no script. All text is escaped.
 
     Args:
-        file: Where to; UTF-8.
+        file: An open text file, UTF-8.
         title: Its heading.
-        sections: Headings, and the pictures below them.
+        sections: Headings, each with the images below it.
         notes: Paragraphs at the end.
     """
-    file.write(HEAD.format(title=html.escape(title)))
-    for heading, shown in sections:
-        file.write(f"<h2>{html.escape(heading)}</h2>\n<section>\n")
-        for each in shown:
-            name, note = html.escape(each.name), html.escape(each.note)
-            source = base64.b64encode(each.jpeg).decode("ascii")
-            file.write(
-                f'<figure><img alt="{name}" src="data:image/jpeg;base64,{source}">\n'
-                f'<figcaption><b>{each.rank}</b> {name}<meter value="{each.share:.4f}"></meter>'
-                f"<span>{note}</span></figcaption></figure>\n"
-            )
-        file.write("</section>\n")
-    file.writelines(f"<p>{html.escape(note)}</p>\n" for note in notes)
-    file.write(TAIL)
+    file.writelines(template("contact_sheet.html").stream(title=title, sections=sections, notes=notes))
 
 
 def drawn_sheet(title: str, shown: Sequence[Shown], columns: int = 8) -> Picture:
-    """A picture (H, W, 3) of all pictures row by row, with rank, name, bar and note below each.
+    """Returns an image (H, W, 3) of all images, row by row, with rank, name, bar and note below each.
 
     Args:
-        title: Stands above them.
-        shown: The pictures; small ones are enlarged to the size of a cell, their aspect kept.
-        columns: How many stand side by side at most.
+        title: Heading.
+        shown: The images; small ones are enlarged to fill a cell, keeping their aspect ratio.
+        columns: Maximum number of images per row.
     """
     pitch, large = CELL + GAP, font_of(20)
-    pictures = [Image.fromarray(scaled(_decoded(each.jpeg), CELL, CELL)) for each in shown]
+    images = [Image.fromarray(scaled(_decoded(each.jpeg), CELL, CELL)) for each in shown]
     firsts = range(0, len(shown), columns)
-    heights = [max(picture.height for picture in pictures[first : first + columns]) for first in firsts]
-    # a lone picture is not as wide as its title
+    heights = [max(image.height for image in images[first : first + columns]) for first in firsts]
+    # the title may be wider than a single image
     width = GAP + max(min(columns, len(shown)) * pitch, math.ceil(large.getlength(title)) + GAP)
     sheet = Image.new("RGB", (width, HEADING + sum(height + CAPTION for height in heights)), _PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -125,21 +80,20 @@ def drawn_sheet(title: str, shown: Sequence[Shown], columns: int = 8) -> Picture
     bottom = HEADING
     for first, height in zip(firsts, heights, strict=True):
         bottom += height
-        for place, (each, picture) in enumerate(zip(shown[first:], pictures[first : first + columns], strict=False)):
+        for place, (each, image) in enumerate(zip(shown[first:], images[first : first + columns], strict=False)):
             left = GAP + place * pitch
-            sheet.paste(picture, (left + (CELL - picture.width) // 2, bottom - picture.height))
+            sheet.paste(image, (left + (CELL - image.width) // 2, bottom - image.height))
             _draw_caption(draw, left, bottom + 5, each)
         bottom += CAPTION
     return np.asarray(sheet)
 
 
 def _draw_caption(draw: ImageDraw.ImageDraw, left: int, top: int, shown: Shown) -> None:
-    """Draws a bar and two lines, as wide as a cell."""
     draw.rectangle((left, top, left + CELL - 1, top + 3), fill=_EMPTY)
     filled = round(shown.share * CELL)
     if filled:
         draw.rectangle((left, top, left + filled - 1, top + 3), fill=_BAR)
-    lines = ((f"{shown.rank}  {shown.name}", 14, _INK, 8), (shown.note, 12, _GREY, 26))
+    lines = ((f"{shown.rank}  {shown.name}", 14, _INK, 8), (shown.note, 12, _GRAY, 26))
     for text, size, color, down in lines:
         draw.text((left, top + down), shortened(text, font_of(size), CELL), fill=color, font=font_of(size))
 

@@ -1,18 +1,48 @@
-"""Writes files atomically: complete or not at all."""
+"""Atomic writes: a file is either complete or absent."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PREFIX = ".part-"
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` to write to and renames it on success; an error leaves nothing behind."""
+def replacing(path: Path, *, sync: bool = False, keep: bool = False) -> Iterator[Path]:
+    """Yields a temporary path beside `path` and renames it to `path` when the block succeeds.
+
+    The temporary name is unique across processes and machines, and it keeps the suffix, from which some libraries
+    choose their format. An error in the block removes the temporary file and leaves an existing file as it was.
+
+    Args:
+        path: The target. Missing parent folders are created.
+        sync: Flush the file to disk before the rename, so that it survives a crash of the machine.
+        keep: Keep a file that another process has put there in the meantime. Over NFS, replacing it would break that
+            process's memory map.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = path.with_name(f"{PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        if sync:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        if not (keep and path.exists()):
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a UTF-8 text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Removes the temporary files that killed processes left in folders that no other process writes to."""
+    for folder in folders:
+        for path in folder.glob(f"{PREFIX}*"):
+            path.unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""Comparisons of many runs: planned in a file, run to their end whatever interrupts them, and put into tables."""
+"""Comparisons of many runs: planned in a file, executed with resume after interruptions, reported in tables."""

@@ -11,45 +11,45 @@ from types import FrameType
 from typing import NamedTuple, NoReturn
 
 from ops.errors import StudyError
-from studies.notes import check_folder, claim, read_note, read_table
+from studies.notes import check_folder, claim, failure, read_note, read_states, read_table, state
 from studies.plan import SHIPPED, Run, Study, find_study, read_study
-from studies.results import read_results, read_states, write_results
-from studies.running import failure, is_locked, name_of, run_study, state
+from studies.results import read_results, write_results
+from studies.running import is_locked, run_study
 from studies.slurm import array_script
 from studies.tables import table_text, write_table
 
-HELP = """belvedere study: many runs of a grid and its seeds, and what they came to as table, figures and report
+HELP = """belvedere study: trains and compares a grid of settings with several seeds
 
-  belvedere study NAME --data.root FOLDER ...   runs all that is not finished, one after the other, then the report;
-                                                after anything that ended it, the same command goes on
-  ... --status       the table so far and the state of each run, from disk
-  ... --report       results.csv, table.md, figures/ and report.html of what there is
-  ... --run N        only run N, from 0 on, and no table; the same study may be run by several processes at once
-  ... --slurm [FILE] prints a SLURM job array, a task a run; FILE is a copy of configs/studies/slurm/default.yaml
+  belvedere study NAME --data.root FOLDER ...   executes all unfinished runs, then writes the report; to resume after an
+                                                interruption, repeat the command
+  ... --status       prints the table so far and the state of each run
+  ... --report       writes results.csv, table.md, figures/ and report.html from the runs so far
+  ... --run N        executes only run N, counted from 0, without a report; several processes may share a study
+  ... --slurm [FILE] prints a SLURM job array, one task per run; FILE is a copy of configs/studies/slurm/default.yaml
 
-NAME is a file of yours, or one of the shipped:
+NAME is a study file of yours or one of the shipped studies:
   {shipped}
 
-On top of it go
+Options
 
-  --output FOLDER                    runs/studies/NAME where it is not given
-  --seeds '[0, 1, 2]'                these seeds
-  --axes.AXIS '[LABEL, LABEL]'       these labels of an axis only
-  --data.pictures FOLDER             each run also predicts these, after its test
-  --KEY VALUE                        any setting of belvedere fit, for every run
+  --output FOLDER                    default: runs/studies/NAME
+  --seeds '[0, 1, 2]'                seeds of each cell
+  --axes.AXIS '[LABEL, LABEL]'       only these labels of an axis
+  --data.pictures FOLDER             images that each run predicts after its test
+  --KEY VALUE                        any option of belvedere fit, for every run
 """
 MODES = ("status", "report", "run", "slurm")
 
 
-class Typed(NamedTuple):
-    """What was typed.
+class Arguments(NamedTuple):
+    """Arguments of `belvedere study`.
 
     Attributes:
-        name: The study's name or file.
-        output: Its folder, where one was given.
+        name: Name or file of the study.
+        output: The study's folder, if given.
         mode: One of `MODES`, or None for all runs.
-        value: What the mode was given.
-        rest: What is for the study: seeds, labels, and settings of `fit`.
+        value: Value of the mode.
+        rest: Options for the study: seeds, labels, and options of `fit`.
     """
 
     name: str
@@ -60,25 +60,25 @@ class Typed(NamedTuple):
 
     @property
     def command(self) -> list[str]:
-        """What is typed to run the study, without a mode."""
+        """The command that runs the study, without a mode."""
         output = [] if self.output is None else ["--output", str(self.output)]
         return ["belvedere", "study", self.name, *output, *self.rest]
 
 
-def study(arguments: Sequence[str]) -> int:
-    """Runs the command and returns its exit code: 0, 1 where a run is not finished, 2 where the input is refused."""
-    if not arguments or {"-h", "--help"} & set(arguments):
+def study(words: Sequence[str]) -> int:
+    """Runs the command; returns exit code 0, 1 if a run is unfinished, or 2 for invalid input."""
+    if not words or {"-h", "--help"} & set(words):
         print(HELP.format(shipped=", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))))
         return 0
     try:
-        typed = read_typed(arguments)
-        planned = read_study(find_study(typed.name), typed.rest)
-        folder = (typed.output or Path("runs", "studies", planned.name)).expanduser().absolute()
+        arguments = read_arguments(words)
+        planned = read_study(find_study(arguments.name), arguments.rest)
+        folder = (arguments.output or Path("runs", "studies", planned.name)).expanduser().absolute()
         check_folder(planned, folder)
-        code = _run_mode(planned, typed, folder)
+        code = _run_mode(planned, arguments, folder)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # who reads, such as `head`, has enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except StudyError as error:
@@ -86,57 +86,58 @@ def study(arguments: Sequence[str]) -> int:
         return 2
 
 
-def read_typed(arguments: Sequence[str]) -> Typed:
-    """What was typed, in parts.
+def read_arguments(words: Sequence[str]) -> Arguments:
+    """Splits the command line.
 
     Raises:
-        StudyError: There is no name, an option has no value, or there are two modes.
+        StudyError: There is no name, an option lacks its value, or there are two modes.
     """
-    name, *words = arguments
+    name, *left = words
     if name.startswith("-"):
-        raise StudyError(f"{name} was typed where a study's name or file was wanted: belvedere study clouds {name} …")
+        raise StudyError(f"expected the name or file of a study before {name}: belvedere study clouds {name} …")
     found: dict[str, str | None] = {}
     rest: list[str] = []
-    while words:
-        option, equals, value = words.pop(0).partition("=")
+    while left:
+        option, equals, value = left.pop(0).partition("=")
         key = option.removeprefix("--")
         if option not in [f"--{mode}" for mode in (*MODES, "output")]:
-            rest += [option + equals + value] + ([] if equals or not words else [words.pop(0)])
+            rest += [option + equals + value] + ([] if equals or not left else [left.pop(0)])
             continue
         given = value if equals else None
-        if not equals and key in ("run", "output", "slurm") and words and not words[0].startswith("--"):
-            given = words.pop(0)
+        if not equals and key in ("run", "output", "slurm") and left and not left[0].startswith("--"):
+            given = left.pop(0)
         if given is None and key in ("run", "output"):
-            raise StudyError(f"{option} has no value; wanted is {option} {'N' if key == 'run' else 'FOLDER'}.")
+            raise StudyError(f"{option} has no value; expected {option} {'N' if key == 'run' else 'FOLDER'}.")
         if given is not None and key in ("status", "report"):
-            raise StudyError(f"{option} takes no value, and {given!r} came.")
+            raise StudyError(f"{option} takes no value, got {given!r}.")
         found[key] = given
     modes = [mode for mode in MODES if mode in found]
     if len(modes) > 1:
-        raise StudyError(f"--{' and --'.join(modes)} were typed; one of them was wanted.")
+        raise StudyError(f"--{' and --'.join(modes)} exclude each other; use one of them.")
     output = found.get("output")
     mode = modes[0] if modes else None
-    return Typed(name, None if output is None else Path(output), mode, found.get(mode or ""), rest)
+    return Arguments(name, None if output is None else Path(output), mode, found.get(mode or ""), rest)
 
 
 def status_text(planned: Study, folder: Path) -> str:
-    """The table so far, and a line for each run."""
+    """Returns the table so far and a line for each run."""
     states = read_states(planned, folder)
     lines = [table_text(planned, read_results(planned, folder), states)]
     for run in planned.runs:
-        place, words = folder / run.folder, states[run.folder]
+        place, word = folder / run.folder, states[run.folder]
         note = read_note(place)
-        taken = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in note.seconds.items()) if note else ""
-        if words == "begun":
+        details = [f"{step} {seconds:.0f} s" for step, seconds in note.seconds.items()] if note else []
+        if word == "started":
             epochs = [row["epoch"] for row in read_table(place / "metrics.csv") if row.get("epoch")]
-            taken += f"{', ' if taken else ''}epoch {epochs[-1]}" if epochs and "fit" not in taken else ""
-            words = "running" if is_locked(place) else "stopped"
-        lines.append(f"{words:8}  {name_of(run)}{f': {taken}' if taken else ''}")
+            if epochs and note and "fit" not in note.seconds:
+                details.append(f"epoch {epochs[-1]}")
+            word = "running" if is_locked(place) else "stopped"
+        lines.append(f"{word:8}  {run.name}{': ' if details else ''}{', '.join(details)}")
     return "\n".join([*lines, *_failures(planned.runs, folder)])
 
 
 def write_outputs(planned: Study, folder: Path) -> None:
-    """Writes the results, the table, the figures and the report of what there is, and says where."""
+    """Writes results, table, figures and report from the runs so far, and prints their paths."""
     from studies.figures import write_figures
     from studies.report import write_report
 
@@ -145,44 +146,44 @@ def write_outputs(planned: Study, folder: Path) -> None:
     print(f"\n{text}")
     write_results(rows, folder / "results.csv")
     write_table(text, folder / "table.md")
-    drawn = write_figures(planned, rows, folder)
-    report = write_report(planned, rows, states, drawn, folder)
-    for path in (folder / "results.csv", folder / "table.md", *(figure.path for figure in drawn), report):
+    figures = write_figures(planned, rows, folder)
+    report = write_report(planned, rows, states, figures, folder)
+    for path in (folder / "results.csv", folder / "table.md", *(figure.path for figure in figures), report):
         print(path)
 
 
-def _run_mode(planned: Study, typed: Typed, folder: Path) -> int:
-    if typed.mode == "slurm":
-        print(array_script(planned, typed.command, Path(typed.value) if typed.value else None))
-    elif typed.mode == "status":
+def _run_mode(planned: Study, arguments: Arguments, folder: Path) -> int:
+    if arguments.mode == "slurm":
+        print(array_script(planned, arguments.command, Path(arguments.value) if arguments.value else None))
+    elif arguments.mode == "status":
         print(status_text(planned, folder))
-    elif typed.mode == "report":
+    elif arguments.mode == "report":
         if not folder.is_dir():
-            raise StudyError(f"There is no {folder} yet. Run the study first, or name its folder: --output FOLDER.")
+            raise StudyError(f"{folder} does not exist. Run the study first, or name its folder: --output FOLDER.")
         write_outputs(planned, folder)
     else:
-        return _run(planned, typed, folder)
+        return _run(planned, arguments, folder)
     return 0
 
 
-def _run(planned: Study, typed: Typed, folder: Path) -> int:
-    """Runs one run, or all and what comes after them."""
+def _run(planned: Study, arguments: Arguments, folder: Path) -> int:
+    """Executes one run, or all runs and the report."""
     runs = planned.runs
-    if typed.mode == "run":
-        last = len(runs) - 1
-        if not (typed.value or "").isdecimal() or int(typed.value or "") > last:
-            raise StudyError(f"--run is {typed.value}; a whole number from 0 to {last} was wanted, the study's runs.")
-        runs = (runs[int(typed.value or "")],)
+    if arguments.mode == "run":
+        number, last = arguments.value or "", len(runs) - 1
+        if not number.isdecimal() or int(number) > last:
+            raise StudyError(f"--run is {arguments.value}; expected an integer from 0 to {last}.")
+        runs = (runs[int(number)],)
     claim(planned, folder)
     finished = sum(state(run, folder) == "finished" for run in runs)
     print(f"{planned.name}: runs {len(runs)}, finished {finished}; {folder}", flush=True)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         run_study(planned, runs, folder, partial(print, flush=True))
-        if typed.mode is None:
+        if arguments.mode is None:
             write_outputs(planned, folder)
     except KeyboardInterrupt:
-        print(f"\nStopped. The same command goes on:\n  {shlex.join(typed.command)}", file=sys.stderr)
+        print(f"\nStopped. To resume, repeat the command:\n  {shlex.join(arguments.command)}", file=sys.stderr)
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -193,12 +194,12 @@ def _run(planned: Study, typed: Typed, folder: Path) -> int:
 
 
 def _failures(runs: Sequence[Run], folder: Path) -> list[str]:
-    """What is said of the runs that failed."""
+    """Returns messages about the runs that failed."""
     failed = [text for run in runs if (text := failure(run, folder))]
-    head = f"\nFailed: {len(failed)} of {len(runs)} runs. The same command tries them again."
+    head = f"\nFailed: {len(failed)} of {len(runs)} runs. To retry them, repeat the command."
     return [head, *failed] if failed else []
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Ends a study as Ctrl-C does: with its run's process."""
+    """Stops the study, and with it the process of its run, as Ctrl-C does."""
     raise KeyboardInterrupt

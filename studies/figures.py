@@ -1,4 +1,4 @@
-"""The figures of a study, each as PNG and as SVG: curves, bars, and the same pictures as every network saw them."""
+"""Draws the figures of a study as PNG and SVG: learning curves, bars, and predictions of all networks side by side."""
 
 import math
 import textwrap
@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from drawing.pictures import Picture, color_of, font_of, scaled, shortened
+from drawing.charts import STAGES, hex_color, new_figure, plain
+from drawing.pictures import Picture, font_of, scaled, shortened
 from ops.atomic import replacing
-from studies.notes import read_record, read_table
+from studies.notes import read_record, read_states, read_table
 from studies.plan import Run, Study, cells_of
-from studies.results import read_states
-from studies.tables import estimate
+from studies.tables import estimate, number_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, WIDEST = 7.8, 5.0  # inches of a panel's pictures, side by side, and of one at most
-DENSITY = 125  # of their pixels, an inch
+WIDTH, WIDEST = 7.8, 5.0  # inches: total width of a panel's images, and maximum of one
+DENSITY = 125  # pixels of these images per inch
 
 
 class Drawn(NamedTuple):
-    """A figure that was written.
+    """A figure on disk.
 
     Attributes:
-        title: What it shows.
+        title: Its title.
         caption: How to read it.
-        path: The PNG; the SVG lies beside it.
+        path: The PNG; the SVG is beside it.
     """
 
     title: str
@@ -38,18 +38,18 @@ class Drawn(NamedTuple):
 
 
 def write_figures(study: Study, rows: "pd.DataFrame", folder: Path) -> list[Drawn]:
-    """Writes every figure that the runs so far have something for, into `figures/` of the study's folder.
+    """Writes every figure for which there are data into `figures/` of the study's folder, and deletes outdated ones.
 
     Args:
         study: The study.
-        rows: What `studies.results.read_results` gives.
+        rows: Result of `studies.results.read_results`.
         folder: The study's folder.
     """
     bars = BARS + (LETTERS if rows["definition"].nunique() > 1 else "")
     wanted = (
-        ("curves", f"Curves of {study.curve}", CURVES, drawn_curves(study, folder)),
+        ("curves", f"Learning curves of {study.curve.partition('/')[2]}", CURVES, drawn_curves(study, folder)),
         ("bars", f"{study.columns[0].title} and best epoch", bars, drawn_bars(study, rows, folder)),
-        ("panel", "What each network makes of the same", PANEL, drawn_panel(study, folder)),
+        ("panel", "The same images, predicted by each network", PANEL, drawn_panel(study, folder)),
     )
     found = []
     for name, title, caption, figure in wanted:
@@ -64,22 +64,22 @@ def write_figures(study: Study, rows: "pd.DataFrame", folder: Path) -> list[Draw
 
 
 CURVES = (
-    "Lines are means over the seeds as far as all seeds trained, bands reach from the lowest to the highest seed, thin "
-    "lines go on where some seeds have stopped; a dot is the best epoch of a seed."
+    "Thick lines: mean over the seeds, for the epochs that all seeds reached. Bands: range of the seeds. Thin lines: "
+    "seeds that trained for longer. Dots: best epoch of each seed."
 )
 BARS = (
-    "Bars are means over the seeds, dots the seeds; of a single seed, the line is the 95 % interval over resampled "
-    "test pictures."
+    "Bars: mean over the seeds. Dots: the seeds. For a single seed, the line is the 95 % bootstrap interval over the "
+    "test images."
 )
-LETTERS = " Bars of different letters were not measured alike: do not compare them."
-PANEL = "Up to three pictures that all networks wrote: the first, middle and last by name, by each one's first seed."
+LETTERS = " Bars with different letters are not comparable."
+PANEL = "Up to three images that every network predicted: the first, middle and last by name, from each first seed."
 
 
 def drawn_panel(study: Study, folder: Path) -> "Figure | None":
-    """The same pictures from every cell that has them, a row a cell; None where there are none in common.
+    """Draws the same images from every cell, one row per cell; None if the cells have no image in common.
 
     Args:
-        study: The study; its `panel` says which.
+        study: The study; its `panel` selects the images.
         folder: Its folder.
     """
     if study.panel is None:
@@ -87,21 +87,21 @@ def drawn_panel(study: Study, folder: Path) -> "Figure | None":
     found: dict[tuple[str, ...], dict[str, Path]] = {}
     for labels, runs in cells_of(study).items():
         seeds = ({path.name: path for path in sorted((folder / run.folder).glob(study.panel))} for run in runs)
-        pictures = next((each for each in seeds if each), None)
-        if pictures:
-            found[labels] = pictures
-    names = sorted(set.intersection(*(set(pictures) for pictures in found.values()))) if found else []
+        images = next((each for each in seeds if each), None)
+        if images:
+            found[labels] = images
+    names = sorted(set.intersection(*(set(images) for images in found.values()))) if found else []
     names = [names[place] for place in sorted({0, len(names) // 2, len(names) - 1})] if names else []
     if not names:
         return None
     width = min(WIDTH / len(names), WIDEST)
-    shown = [[_read(pictures[name], round(width * DENSITY)) for name in names] for pictures in found.values()]
-    aspect = max(picture.shape[0] / picture.shape[1] for row in shown for picture in row)
-    figure = new_figure(1.6 + width * len(names), 0.4 + (width * aspect + 0.05) * len(shown))
+    shown = [[_read(images[name], round(width * DENSITY)) for name in names] for images in found.values()]
+    aspect = max(image.shape[0] / image.shape[1] for row in shown for image in row)
+    figure = new_figure(1.6 + width * len(names), 0.4 + (width * aspect + 0.05) * len(shown), pad=0.06)
     grid = figure.subplots(len(shown), len(names), squeeze=False)
     for labels, row, line in zip(found, shown, grid, strict=True):
-        for axes, picture in zip(line, row, strict=True):
-            axes.imshow(picture)
+        for axes, image in zip(line, row, strict=True):
+            axes.imshow(image)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
@@ -113,7 +113,7 @@ def drawn_panel(study: Study, folder: Path) -> "Figure | None":
 
 
 def _read(path: Path, side: int) -> Picture:
-    """A picture, so small that its longer side has this many pixels."""
+    """Reads an image, scaled so that its longer side has `side` pixels."""
     import numpy as np
     from PIL import Image
 
@@ -122,7 +122,7 @@ def _read(path: Path, side: int) -> Picture:
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Writes a PNG and, beside it, an SVG; the same figure is the same file at any time."""
+    """Writes a PNG and, beside it, an SVG; equal figures give equal files."""
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "belvedere"}):
@@ -131,17 +131,15 @@ def save_figure(figure: "Figure", path: Path) -> None:
                 figure.savefig(temporary, metadata=metadata)
 
 
-# The colours of a run's own curves, drawing/charts.py.
-STAGES = (("train", "training", "#0072B2"), ("val", "validation", "#D55E00"))
-COLUMNS, MOST_COLUMNS = 4, 6  # plots side by side where the axes say nothing, and at most
+COLUMNS, MOST_COLUMNS = 4, 6  # plots side by side: by default, and at most if the last axis determines them
 
 
 def drawn_curves(study: Study, folder: Path) -> "Figure | None":
-    """Training and validation over the epochs, a plot a cell, all with the same axes; None without any epoch.
+    """Plots training and validation over the epochs, one plot per cell with shared axes; None before the first epoch.
 
     Args:
         study: The study.
-        folder: Its folder; runs that are not finished are drawn as far as they are.
+        folder: Its folder; unfinished runs are plotted up to their last epoch.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -154,15 +152,15 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
     if len(study.axes) == 1 or not 1 < columns <= MOST_COLUMNS:
         columns = min(COLUMNS, len(cells))
     lines = math.ceil(len(cells) / columns)
-    figure = new_figure(max(6.0, 2.7 * columns), 1.0 + 1.9 * lines)
+    figure = new_figure(max(6.0, 2.7 * columns), 1.0 + 1.9 * lines, pad=0.06)
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(cells) :]:
         axes.set_axis_off()
     for axes, (labels, runs) in zip(grid.flat, cells.items(), strict=False):
-        plain(axes, named(labels, 19, 320))
+        plain(axes, named(labels, 19, 320), size=9)
         known = [run for run in runs if any(curves[run.folder].values())]
         if not known:
-            axes.text(0.5, 0.5, _lacking(runs, states, "no epoch yet"), transform=axes.transAxes, ha="center",
+            axes.text(0.5, 0.5, _missing(runs, states, "no epoch yet"), transform=axes.transAxes, ha="center",
                       va="center", fontsize=9, color="0.45")  # fmt: skip
         for stage, label, color in STAGES:
             _draw_seeds(axes, [curves[run.folder][stage] for run in known], label, color)
@@ -172,11 +170,11 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
                 axes.plot(best, curves[run.folder]["val"][best], "o", color=STAGES[1][2], markersize=5,
                           markeredgecolor="white", markeredgewidth=0.7, zorder=4)  # fmt: skip
     grid[0, 0].set_ylim(*_limits(values))
-    for axes in grid.flat[max(0, len(cells) - columns) : len(cells)]:  # the lowest of each column
+    for axes in grid.flat[max(0, len(cells) - columns) : len(cells)]:  # the lowest plot of each column
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("epoch", fontsize=8)
     low, high = grid[0, 0].get_xlim()
-    if high - low < 1:  # of a single epoch
+    if high - low < 1:  # a single epoch
         grid[0, 0].set_xlim(low - 0.5, high + 0.5)
     grid[0, 0].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     handles: dict[str, Artist] = {}
@@ -189,11 +187,11 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
 
 
 def drawn_bars(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | None":
-    """The headline and the best epoch of each cell, a bar each; None without any figure.
+    """Draws bars of the headline metric and the best epoch of each cell; None before the first test.
 
     Args:
         study: The study.
-        rows: What `studies.results.read_results` gives.
+        rows: Result of `studies.results.read_results`.
         folder: The study's folder.
     """
     from matplotlib.ticker import MaxNLocator
@@ -201,26 +199,26 @@ def drawn_bars(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | No
     headline = study.columns[0].figure
     if rows[headline].isna().all():
         return None
-    mixed, states = rows["definition"].nunique() > 1, read_states(study, folder)
+    lettered, states = rows["definition"].nunique() > 1, read_states(study, folder)
     bars: list[tuple[str, str, str, pd.DataFrame]] = []
     for labels, runs in cells_of(study).items():
         name = named(labels, 17, 480)
         mine = rows[rows["cell"] == runs[0].cell] if runs else rows.iloc[:0]
         if mine.empty:
-            bars.append((name, labels[0], _lacking(runs, states, "not measured yet"), mine))
-        bars += [(f"{name} ({letter})" if mixed else name, labels[0], "not known", those)
-                 for letter, those in mine.groupby("definition", sort=False)]  # fmt: skip
-    figure = new_figure(10, 1.0 + 0.3 * len(bars))
+            bars.append((name, labels[0], _missing(runs, states, "not tested yet"), mine))
+        bars += [(f"{name} ({letter})" if lettered else name, labels[0], "unknown", group)
+                 for letter, group in mine.groupby("definition", sort=False)]  # fmt: skip
+    figure = new_figure(10, 1.0 + 0.3 * len(bars), pad=0.06)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     first = next(iter(study.axes.values()))
-    colors = {label: "#{:02x}{:02x}{:02x}".format(*color_of(k)) for k, label in enumerate(first)}
+    colors = {label: hex_color(k) for k, label in enumerate(first)}
     for axes, column, title in ((left, headline, study.columns[0].title), (right, "best_epoch", "best epoch")):
-        plain(axes, title)
+        plain(axes, title, size=9)
         axes.grid(axis="x", color="0.92")
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color="0.2", linewidth=0.8)
-        for place, (_, label, missing, those) in enumerate(bars):
-            _draw_bar(axes, place, those, column, colors[label], missing)
+        for place, (_, label, missing, group) in enumerate(bars):
+            _draw_bar(axes, place, group, column, colors[label], missing)
         axes.margins(x=0.18)
     if right.get_xlim()[1] < 1:
         right.set_xlim(-0.05, 1)
@@ -230,15 +228,15 @@ def drawn_bars(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | No
     return figure
 
 
-def _lacking(runs: Sequence[Run], states: Mapping[Path, str], otherwise: str) -> str:
-    """Why a cell has nothing to be drawn."""
+def _missing(runs: Sequence[Run], states: Mapping[Path, str], otherwise: str) -> str:
+    """Returns why there is nothing to draw for a cell."""
     if not runs:
         return "impossible"
     return "failed" if all(states[run.folder] == "failed" for run in runs) else otherwise
 
 
 def read_curves(path: Path, curve: str) -> dict[str, dict[int, float]]:
-    """Values by epoch of a figure like `val/dice`, in training and in validation; an epoch's last row wins."""
+    """Returns training and validation values by epoch of a metric like `val/dice`; an epoch's last row wins."""
     found: dict[str, dict[int, float]] = {"train": {}, "val": {}}
     for row in read_table(path):
         for stage, values in found.items():
@@ -246,14 +244,6 @@ def read_curves(path: Path, curve: str) -> dict[str, dict[int, float]]:
             if text and math.isfinite(float(text)):
                 values[int(row["epoch"])] = float(text)
     return found
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """Empty figure of that size in inches, without any global state."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    return Figure(figsize=(width, height), dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.06, w_pad=0.06))
 
 
 def _draw_seeds(axes: "Axes", seeds: Sequence[Mapping[int, float]], label: str, color: str) -> None:
@@ -283,17 +273,18 @@ def _draw_bar(axes: "Axes", place: int, rows: "pd.DataFrame", column: str, color
         axes.plot(values, [place] * len(values), "o", color="0.2", markersize=2.5)
     elif not math.isnan(found.low):
         axes.plot([found.low, found.high], [place, place], color="0.2", linewidth=1)
-    text = f"{found.mean:.3f}" if abs(found.mean) < 2 else f"{found.mean:,.4g}"
-    if column == "best_epoch":
-        text = f"{found.mean:.1f}".removesuffix(".0")
-    # in a column of their own: beside a bar they would be read as a dot's
-    axes.text(
-        0.995, place, text, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8, color="0.3"
+    text = (
+        number_text(found.mean, 1).removesuffix(".0")
+        if column == "best_epoch"
+        else number_text(found.mean, metric=column)
     )
+    # aligned at the right: next to a bar, a number would look like the label of a dot
+    axes.text(0.995, place, text, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8,
+              color="0.3")  # fmt: skip
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Where the vertical axis begins and ends: single values far beyond all others, as of a first loss, are cut off."""
+    """Returns the limits of the vertical axis; they cut off outliers, such as the loss of the first epoch."""
     import numpy as np
 
     low, high = np.percentile(values, (2, 98))
@@ -303,19 +294,10 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
 
 
 def named(labels: Sequence[str], size: int, width: float) -> str:
-    """Labels of a cell in one line of at most this many pixels, for letters of this size; long ones give way first."""
+    """Joins the labels of a cell into at most `width` pixels at font size `size`; the longest labels are cut first."""
     font = font_of(size)
     room, shown = width - (len(labels) - 1) * font.getlength(" · "), dict.fromkeys(range(len(labels)), "")
     for count, place in enumerate(sorted(shown, key=lambda place: font.getlength(labels[place]))):
         shown[place] = shortened(labels[place], font, room / (len(labels) - count))
         room -= font.getlength(shown[place])
     return " · ".join(shown.values())
-
-
-def plain(axes: "Axes", title: str) -> None:
-    """Takes off what an axis does not need, and puts a title over its beginning."""
-    axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="0.92")
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8)

@@ -1,33 +1,31 @@
-"""What a study notes in its folder: which steps of a run have ended, which one failed, and whose folder it is."""
+"""Keeps the state of a study in its folder: finished steps, failures, and which study the folder belongs to."""
 
 import csv
 import json
-import os
 import shlex
+import signal
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ops.atomic import write_text
 from ops.errors import StudyError
 from studies.plan import Run, Study
 
-if TYPE_CHECKING:
-    pass
-
-NOTE = "study.json"  # in the study's folder, and another one in each run's
+NOTE = "study.json"  # one in the study's folder, and another in each run's folder
 LOG = "log.txt"
 
 
 @dataclass
 class Note:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        arguments: What `fit` was given.
-        seconds: How long each step took that ended well, by its words; of one that was gone on with, its last part.
-        failed: The `step` that failed, its exit `code` and the `last` lines of its log; None where none did.
+        arguments: Arguments of `fit`.
+        seconds: Duration of each finished step, by its command; of a resumed step, the duration of its last part.
+        failed: The `step` that failed, its exit `code` and the `last` lines of its log; None without a failure.
     """
 
     arguments: list[str]
@@ -36,23 +34,23 @@ class Note:
 
 
 def read_note(place: Path) -> Note | None:
-    """What is noted in a run's folder; None where nothing is."""
-    said = read_record(place / NOTE)
-    return Note(**said) if said else None
+    """Returns the note in a run's folder; None if there is none."""
+    values = read_record(place / NOTE)
+    return Note(**values) if values else None
 
 
 def write_note(note: Note, place: Path) -> None:
-    """Notes it; a note is whole at any moment."""
+    """Writes the note of a run, atomically."""
     _write(asdict(note), place / NOTE)
 
 
 def steps(after: Sequence[Sequence[str]]) -> list[str]:
-    """The words of all steps of a run, in order."""
+    """Returns the commands of all steps of a run, in order."""
     return ["fit", "test", *map(shlex.join, after)]
 
 
 def state(run: Run, folder: Path) -> str:
-    """How far a run is, from disk alone: `waiting`, `begun`, `failed` or `finished`.
+    """Returns the state of a run: `waiting`, `started`, `failed` or `finished`.
 
     Args:
         run: The run.
@@ -63,41 +61,56 @@ def state(run: Run, folder: Path) -> str:
         return "waiting"
     if all(step in note.seconds for step in steps(read_record(folder / NOTE).get("after", []))):
         return "finished"
-    return "begun" if note.failed is None else "failed"
+    return "started" if note.failed is None else "failed"
+
+
+def read_states(study: Study, folder: Path) -> dict[Path, str]:
+    """Returns the `state` of every run by its folder, relative to the study's."""
+    return {run.folder: state(run, folder) for run in study.runs}
+
+
+def failure(run: Run, folder: Path) -> str:
+    """Describes the failure of a run: step, exit code, path and last lines of the log; empty without a failure."""
+    note = read_note(folder / run.folder)
+    if note is None or note.failed is None:
+        return ""
+    code = note.failed["code"]
+    ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    lines = [f"{run.name}: {note.failed['step']} {ended}; {folder / run.folder / LOG}"]
+    return "\n".join([*lines, *(f"    {line}" for line in note.failed["last"])])
 
 
 def has_checkpoint(place: Path) -> bool:
-    """Whether a run's training left something whole to go on from."""
-    # torch's format is zip, whose last bytes say whether it is all there
+    """Returns whether a run's folder has a complete checkpoint to resume from."""
+    # checkpoints are zip archives, whose last bytes show whether the file is complete
     return any(zipfile.is_zipfile(place / "checkpoints" / name) for name in ("last.ckpt", "preempted.ckpt"))
 
 
 def claim(study: Study, folder: Path) -> None:
-    """Makes the folder the study's.
+    """Assigns the folder to the study.
 
     Raises:
-        StudyError: It is another's.
+        StudyError: The folder belongs to another study.
     """
     check_folder(study, folder)
-    folder.mkdir(parents=True, exist_ok=True)
     _write({"study": study.name, "axes": list(study.axes), "after": study.after}, folder / NOTE)
 
 
 def check_folder(study: Study, folder: Path) -> None:
-    """Refuses the folder of another study, or of this one with other options; more seeds and labels are welcome.
+    """Rejects the folder of another study, or of this study with other options; seeds and labels may be added.
 
-    What has not come as far as a checkpoint may be run with other options: nothing would be mixed.
+    The options of a run without a checkpoint may change: there is no training yet to mix them with.
 
     Raises:
-        StudyError: It is such a folder; the message says what differs.
+        StudyError: The folder does not fit; the message says what differs.
     """
     if folder.exists() and not folder.is_dir():
-        raise StudyError(f"--output {folder} is a file; a folder was wanted.")
+        raise StudyError(f"--output {folder} is a file; expected a folder.")
     noted = read_record(folder / NOTE)
     for what, mine in (("study", study.name), ("axes", list(study.axes))):
         if noted and noted[what] != mine:
             raise StudyError(
-                f"{folder} holds the {what} {_text(noted[what])}, and this is {_text(mine)}. Give another --output."
+                f"{folder} belongs to the {what} {_text(noted[what])}, not {_text(mine)}. Use another --output."
             )
     for run in study.runs:
         place = folder / run.folder
@@ -106,17 +119,16 @@ def check_folder(study: Study, folder: Path) -> None:
             continue
         if "fit" in note.seconds or has_checkpoint(place):
             raise StudyError(
-                f"{place} was begun with other options: {_difference(note.arguments, run.arguments)}. Give the options "
-                "that the study was begun with, or another --output for those you have now."
+                f"{place} was started with other options: {_difference(note.arguments, run.arguments)}. Use those "
+                "options, or another --output."
             )
 
 
 def _difference(before: Sequence[str], now: Sequence[str]) -> str:
-    """How two lists of options differ, in words."""
-    kept, given = _pairs(before), _pairs(now)
-    parts = [f"with {text} then, without it now" for text in kept if text not in given]
-    parts += [f"with {text} now, without it then" for text in given if text not in kept]
-    return "; ".join(parts) or f"in the order {shlex.join(before)} then, {shlex.join(now)} now"
+    old, new = _pairs(before), _pairs(now)
+    parts = [f"then with {text}, now without" for text in old if text not in new]
+    parts += [f"now with {text}, then without" for text in new if text not in old]
+    return "; ".join(parts) or f"then in the order {shlex.join(before)}, now {shlex.join(now)}"
 
 
 def _pairs(arguments: Sequence[str]) -> list[str]:
@@ -128,13 +140,11 @@ def _text(value: str | list[str]) -> str:
 
 
 def _write(value: dict[str, Any], path: Path) -> None:
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a CSV file; none where it is missing."""
+    """Returns the rows of a CSV file; empty if the file is missing."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -142,6 +152,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What a JSON file holds; nothing where it is missing."""
+    """Returns the content of a JSON file; empty if the file is missing."""
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return record

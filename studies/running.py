@@ -1,4 +1,4 @@
-"""Runs a study: each step of each run in a process of its own, once, however often the study is begun again."""
+"""Runs a study: each step of each run in its own process; finished steps are never repeated."""
 
 import ctypes
 import fcntl
@@ -15,81 +15,71 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from drawing.page import NONE
 from studies.notes import LOG, NOTE, Note, has_checkpoint, read_note, read_table, state, steps, write_note
 from studies.plan import Run, Study
+from studies.tables import number_text
 
-__all__ = ["run_study", "state"]
 PROGRAM = (sys.executable, "-m", "belvedere")
-PREEMPTED = 75  # exit code of a training that a signal asked to end, and that has saved its state
-PATIENCE = 10.0  # seconds that the workers of a killed run's loaders take at most to notice
-SHOWN, LONGEST = 5, 12  # lines of a failed run's log, and of a refusal
+PREEMPTED = 75  # exit code of a training that saved its state and stopped on a signal
+PATIENCE = 10.0  # seconds; the loader workers of a killed run take up to this long to exit
+SHOWN, LONGEST = 5, 12  # lines to show of a failed run's log, and at most of an error message
+LOCK = ".lock"
+ENDING = 110.0  # seconds that a terminated command has to exit; fewer than studies.slurm.WARNING
+SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
 
-def run_study(study: Study, runs: Sequence[Run], folder: Path, say: Callable[[str], None]) -> None:
-    """Runs what is not finished, one after the other; a run that fails is noted, and does not stop the others.
+def run_study(study: Study, runs: Sequence[Run], folder: Path, log: Callable[[str], None]) -> None:
+    """Runs all unfinished runs one after the other; a failed run is recorded and the others continue.
 
     Args:
         study: The study.
-        runs: Those of its runs that are wanted.
-        folder: The study's folder, which is its own: `studies.notes.claim`.
-        say: Is given a line when a run begins and when it ends.
+        runs: Runs of the study to execute.
+        folder: The study's folder, after `studies.notes.claim`.
+        log: Called with a line when a run starts and when it ends.
 
     Raises:
-        KeyboardInterrupt: The study or its run was asked to end; the run's process has ended.
+        KeyboardInterrupt: The study or the current run was asked to stop; the run's process has ended.
     """
     waiting = [run for run in runs if state(run, folder) != "finished"]
     left, busy = len(waiting), list[Run]()
-    for patience, some in ((0.0, waiting), (PATIENCE, busy)):  # those that another process is at once more, at the end
+    for patience, some in (
+        (0.0, waiting),
+        (PATIENCE, busy),
+    ):  # runs that another process works on are retried at the end
         for run in some:
-            name = f"[{runs.index(run) + 1}/{len(runs)}] {name_of(run)}"
+            name = f"[{runs.index(run) + 1}/{len(runs)}] {run.name}"
             with locked(folder / run.folder, patience) as lock:
                 if lock is None:
-                    busy += [] if patience else [run]
                     if patience:
-                        say(f"{name}: another process is at it; passed over")
+                        log(f"{name}: in use by another process; skipped")
+                    else:
+                        busy.append(run)
                     continue
                 left -= 1
                 if state(run, folder) == "finished":  # by another process in the meantime
                     continue
-                seconds = _run_steps(study, run, folder, lock, partial(_say_of, name, say))
+                seconds = _run_steps(study, run, folder, lock, partial(_log_as, name, log))
             ended = f"{_headline(study, run, folder)}, " if state(run, folder) == "finished" else "failed after "
-            say(f"{name}: {ended}{_duration(seconds)}{_left(runs, left, folder)}")
+            log(f"{name}: {ended}{_duration(seconds)}{_left(runs, left, folder)}")
 
 
-def _say_of(name: str, say: Callable[[str], None], text: str) -> None:
-    say(f"{name}: {text}")
+def _log_as(name: str, log: Callable[[str], None], text: str) -> None:
+    log(f"{name}: {text}")
 
 
-def name_of(run: Run) -> str:
-    """A run in words."""
-    return f"{' · '.join(run.labels.values())}, seed {run.seed}"
-
-
-def failure(run: Run, folder: Path) -> str:
-    """Why a run failed: the step, its exit code, the end of what it said, and where all of that stands."""
-    note = read_note(folder / run.folder)
-    if note is None or note.failed is None:
-        return ""
-    code = note.failed["code"]
-    ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    lines = [f"{name_of(run)}: {note.failed['step']} {ended}; {folder / run.folder / LOG}"]
-    return "\n".join([*lines, *(f"    {line}" for line in note.failed["last"])])
-
-
-def _run_steps(study: Study, run: Run, folder: Path, lock: int, say: Callable[[str], None]) -> float:
-    """Runs the steps of a run that have not ended well yet, up to one that fails, and returns the seconds it took."""
+def _run_steps(study: Study, run: Run, folder: Path, lock: int, log: Callable[[str], None]) -> float:
+    """Executes the unfinished steps of a run up to the first failure; returns the seconds that this took."""
     place = folder / run.folder
     note = read_note(place) or Note([])
     note.arguments, note.failed = list(run.arguments), None
     write_note(note, place)
     began = time.monotonic()
     todo = [step for step in steps(study.after) if step not in note.seconds]
-    half = "fit" in todo and has_checkpoint(place)
-    broken = "fit" in todo and not half and any((place / "checkpoints").glob("*.ckpt"))
-    how = " from its last checkpoint" if half else " anew, because no checkpoint is whole" if broken else ""
-    say(", ".join(todo) + how)
-    if "fit" in todo and not half:
+    resumed = "fit" in todo and has_checkpoint(place)
+    broken = "fit" in todo and not resumed and any((place / "checkpoints").glob("*.ckpt"))
+    how = " from the last checkpoint" if resumed else " from scratch: no checkpoint is complete" if broken else ""
+    log(", ".join(todo) + how)
+    if "fit" in todo and not resumed:
         _clear(place)
     for step in todo:
         if step == "fit":
@@ -97,15 +87,15 @@ def _run_steps(study: Study, run: Run, folder: Path, lock: int, say: Callable[[s
                      "--resume", "auto", "--preemption.requeue", "false"]  # fmt: skip
         else:
             words = [*shlex.split(step), "--ckpt_path", str(place / "checkpoints" / "best.ckpt")]
-        log, step_began = place / LOG, time.monotonic()
-        with log.open("a", encoding="utf-8") as file:
+        path, step_began = place / LOG, time.monotonic()
+        with path.open("a", encoding="utf-8") as file:
             file.write(f"\n$ belvedere {shlex.join(words)}\n")
-        size = log.stat().st_size
-        code = run_command([*PROGRAM, *words], log, _environment(study, run), lock)
+        size = path.stat().st_size
+        code = run_command([*PROGRAM, *words], path, _environment(study, run), lock)
         if code == PREEMPTED:
-            raise KeyboardInterrupt  # whoever asked wants the machine, of the other runs too
+            raise KeyboardInterrupt  # the machine is needed for something else: stop the other runs too
         if code != 0:
-            note.failed = {"step": step, "code": code, "last": _last_lines(log, size)}
+            note.failed = {"step": step, "code": code, "last": _last_lines(path, size)}
             write_note(note, place)
             break
         note.seconds[step] = round(time.monotonic() - step_began, 1)
@@ -114,39 +104,39 @@ def _run_steps(study: Study, run: Run, folder: Path, lock: int, say: Callable[[s
 
 
 def _clear(place: Path) -> None:
-    """Takes away what a training left that was ended before its first checkpoint: its rows would stand there twice."""
+    """Deletes what a training without a checkpoint left behind; a new training would append to its tables."""
     for path in place.iterdir():
         if path.name not in (NOTE, LOG, LOCK):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _environment(study: Study, run: Run) -> dict[str, str]:
-    """What a run's processes find in their environment: the names under which wandb groups the runs of a study."""
+    """Returns the environment of a run's processes, with the names by which wandb groups the runs of a study."""
     environment = {key: value for key, value in os.environ.items() if key not in ("BELVEDERE_RUN", "PL_GLOBAL_SEED")}
     environment.setdefault("WANDB_RUN_GROUP", study.name)
     return environment | {"WANDB_NAME": f"{run.cell}--seed-{run.seed}"}
 
 
 def _last_lines(log: Path, start: int) -> list[str]:
-    """What a step said in the end, each line as a terminal would show it: why it refused, or the last lines."""
+    """Returns the error message at the end of a log, or its last lines, as a terminal would show them."""
     with log.open("rb") as file:
         file.seek(start)
         text = file.read().decode("utf-8", errors="replace")
     lines = [re.split(r"\r(?!\n)", line.rstrip())[-1].rstrip() for line in text.split("\n")]
     lines = [line for line in lines if line]
-    refused = next((place for place, line in enumerate(lines) if line.startswith("belvedere: ")), len(lines) - SHOWN)
-    return lines[max(refused, len(lines) - LONGEST) :] if lines else []
+    error = next((place for place, line in enumerate(lines) if line.startswith("belvedere: ")), len(lines) - SHOWN)
+    return lines[max(error, len(lines) - LONGEST) :] if lines else []
 
 
 def _headline(study: Study, run: Run, folder: Path) -> str:
     column = study.columns[0]
     rows = read_table(folder / run.folder / "test" / "metrics.csv")
-    value = next((row[column.figure] for row in reversed(rows) if row.get(column.figure)), None)
-    return f"{column.title} {NONE if value is None else format(float(value), '.3f')}"
+    value = next((float(row[column.figure]) for row in reversed(rows) if row.get(column.figure)), None)
+    return f"{column.title} {number_text(value, metric=column.figure)}"
 
 
 def _left(runs: Sequence[Run], left: int, folder: Path) -> str:
-    """How many runs are left, and about how long they take: as long as those that are finished did."""
+    """Returns how many runs are left, and how long they take at the average pace of the finished ones."""
     if left == 0:
         return ""
     notes = [read_note(folder / run.folder) for run in runs if state(run, folder) == "finished"]
@@ -162,24 +152,19 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-LOCK = ".lock"
-ENDING = 110.0  # seconds in which a command that was asked to end has to; fewer than studies.slurm.WARNING
-SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
-
-
 @contextmanager
 def locked(folder: Path, patience: float) -> Iterator[int | None]:
-    """Keeps every other process out of a folder.
+    """Locks a folder against other processes.
 
-    The kernel gives the lock back when the last process that holds it has ended, however it ended: a run's own process
-    holds it too, so that a study that was killed does not train a run twice at once.
+    The kernel releases the lock when the last process that holds it ends, for whatever reason. The process of a run
+    holds it too, so that no second process trains the run if only the study was killed.
 
     Args:
-        folder: It is made if need be.
-        patience: Seconds to wait for it.
+        folder: The folder; created if missing.
+        patience: Seconds to wait for the lock.
 
     Yields:
-        The file descriptor to hand on to processes; None where another process has the lock.
+        The file descriptor to pass to child processes; None if another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + patience
@@ -197,7 +182,7 @@ def locked(folder: Path, patience: float) -> Iterator[int | None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process works in a folder just now."""
+    """Returns whether a process is working in a folder."""
     if not (folder / LOCK).is_file():
         return False
     with locked(folder, 0) as lock:
@@ -205,16 +190,16 @@ def is_locked(folder: Path) -> bool:
 
 
 def run_command(command: Sequence[str], log: Path, environment: Mapping[str, str], lock: int) -> int:
-    """Runs a command to its end and returns its exit code, negative for the signal that ended it.
+    """Runs a command and returns its exit code, or the negative number of the signal that ended it.
 
-    It has a process group of its own, so that Ctrl-C reaches it once, through this process; whatever interrupts the
-    waiting ends the command too.
+    The command has its own process group, so that Ctrl-C reaches it once, through this process. If this process is
+    interrupted while it waits, it ends the command.
 
     Args:
-        command: The program and its arguments.
-        log: What it says is written at the end of this file.
-        environment: Its environment.
-        lock: The file descriptor of the folder's lock.
+        command: Program and arguments.
+        log: File that the command's output is appended to.
+        environment: Environment of the command.
+        lock: File descriptor of the folder's lock.
     """
     with log.open("ab") as file:
         child = subprocess.Popen(
@@ -235,21 +220,21 @@ def run_command(command: Sequence[str], log: Path, environment: Mapping[str, str
 
 
 def _end_with(parent: int) -> Callable[[], None] | None:
-    """What a child calls to be killed when its parent ends, even by SIGKILL; None where the system cannot do that."""
+    """Returns a hook by which the kernel kills a child when its parent ends, even by SIGKILL; None if unsupported."""
     library = ctypes.CDLL(None)
-    if not hasattr(library, "prctl"):  # macOS: there, only the lock keeps a second process out
+    if not hasattr(library, "prctl"):  # macOS; there, only the lock keeps out a second process
         return None
 
     def ask() -> None:
         library.prctl(SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-        if os.getppid() != parent:  # it ended before it was asked for
+        if os.getppid() != parent:  # the parent ended before the call
             os._exit(1)
 
     return ask
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    """Asks a command to end, then ends it with all its processes; a second Ctrl-C does so at once."""
+    """Terminates a command, and kills its process group if it does not exit in time or on a second Ctrl-C."""
     try:
         child.terminate()
         child.wait(ENDING)

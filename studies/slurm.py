@@ -1,4 +1,4 @@
-"""A study on a cluster: the script of a SLURM job array, one task a run."""
+"""Generates the SLURM job array of a study, one task per run."""
 
 import re
 import shlex
@@ -13,29 +13,29 @@ from studies.plan import SHIPPED, Study, nearest
 
 DEFAULT = SHIPPED / "slurm" / "default.yaml"
 NAME, COUNT = r"\w[\w.,+-]*", r"[1-9]\d*"
-# What the overlay may say: a pattern, and what it is in words.
-WANTED = {
+# Keys of the overlay: a pattern for the value, and its description.
+KEYS = {
     "partition": (NAME, "a name or null"),
     "account": (NAME, "a name or null"),
     "time": (r"(\d+-)?\d+(:[0-5]\d){0,2}", "hours:minutes:seconds or days-hours"),
-    "gpus": (r"(\w+:)?[01]", "1, a100:1 for a kind, or 0: a run is one process, which uses one"),
-    "cpus": (COUNT, "a whole number from 1 on"),
-    "memory": (r"\d+[KMGT]?", "a number of megabytes, or such as 32G"),
-    "at_once": (COUNT, "a whole number from 1 on or null"),
-    "requeues": (r"\d+", "a whole number from 0 on"),
+    "gpus": (r"(\w+:)?[01]", "0, 1, or a100:1 for a GPU type: a run is one process and uses one GPU"),
+    "cpus": (COUNT, "a positive integer"),
+    "memory": (r"\d+[KMGT]?", "a number of megabytes, or a size such as 32G"),
+    "at_once": (COUNT, "a positive integer or null"),
+    "requeues": (r"\d+", "an integer from 0"),
 }
 NEVER_NULL = ("time", "gpus", "cpus", "requeues")
-WARNING = 120  # seconds before the end of a job at which it is told so; SLURM may take a minute more
+WARNING = 120  # seconds before a job's time limit at which SLURM signals it; it may be a minute earlier
 
 SCRIPT = """\
 #!/bin/bash
 {directives}
-# {runs} of the study {name}. Submit it again after anything: what is finished is passed over, the rest goes on.
-# The table, whenever you like: {report}
+# {runs} of the study {name}. Submit it again after an interruption: it skips finished runs and resumes the others.
+# To see the table at any time: {report}
 
-# This shell alone is told by USR1 that its time will soon be over. It has SLURM tell the run, which saves its state:
-# srun, asked to end, would kill it.
-task="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" # SLURM_JOB_ID alone may mean the whole array
+# SLURM sends USR1 to this shell alone, shortly before the time limit. The shell has SLURM signal the run, which saves
+# its state; terminating srun instead would kill the run.
+task="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" # SLURM_JOB_ID may refer to the whole array
 stopped=
 child=
 stop() {{
@@ -44,15 +44,15 @@ stop() {{
 }}
 trap stop USR1
 
-export WANDB_MODE=offline # compute nodes have no network; `wandb sync` afterwards
+export WANDB_MODE=offline # compute nodes have no network; run `wandb sync` afterwards
 {setup}if [ -z "$stopped" ]; then
-  # srun does not take over by itself how many cores a task has
+  # srun does not inherit the number of cores per task
   srun --cpus-per-task="$SLURM_CPUS_PER_TASK" {command} --run "$SLURM_ARRAY_TASK_ID" &
   child=$!
-  [ -z "$stopped" ] || kill -TERM "$child" # the signal came before there was anything to save
+  [ -z "$stopped" ] || kill -TERM "$child" # the signal came before the run had anything to save
   warned=$((128 + $(kill -l USR1)))
   code=$warned
-  while [ "$code" -eq "$warned" ]; do # the signal ended the waiting, not the run
+  while [ "$code" -eq "$warned" ]; do # the signal interrupted `wait`, not the run
     wait "$child"
     code=$?
   done
@@ -65,36 +65,36 @@ exit "${{code:-1}}"
 
 
 def array_script(study: Study, command: Sequence[str], overlay: Path | None) -> str:
-    """The script that `sbatch` is given: a job array whose task n is the study's run n.
+    """Returns the script for `sbatch`: a job array whose task n is run n of the study.
 
-    Each task is one process on one node. Its log, `slurm/<n>.log` in the study's folder, is made longer, not anew, when
-    the task is put into the queue again, as it is at the end of its time. The folder of the logs is made here: SLURM
-    opens them before it runs the script, and without a word about a folder that is not there.
+    Each task is one process on one node. Its log, `slurm/<n>.log` in the study's folder, is appended to when the task
+    is requeued, as happens at its time limit. This function creates the folder of the logs: SLURM opens them before it
+    runs the script, and reports nothing if the folder is missing.
 
     Args:
-        study: What is run.
-        command: What is typed to run the study here, in the working folder: `belvedere study NAME` and what follows.
-        overlay: A YAML file that says what a run asks for, as `configs/studies/slurm/default.yaml` does; what it leaves
-            out is as there.
+        study: The study to run.
+        command: The command that runs the study in the working folder: `belvedere study NAME` and its options.
+        overlay: YAML file with the resources of a run, like `configs/studies/slurm/default.yaml`, whose values are the
+            defaults.
 
     Raises:
-        StudyError: The overlay cannot be used.
+        StudyError: The overlay is invalid.
     """
-    asked = _asked(DEFAULT) | ({} if overlay is None else _asked(overlay))
+    job = _job(DEFAULT) | ({} if overlay is None else _job(overlay))
     logs = _folder(study, command) / "slurm"
     logs.mkdir(parents=True, exist_ok=True)
     last = len(study.runs) - 1
     directives = {
-        "job-name": shlex.quote(f"belvedere-{study.name}"),  # Lightning takes "bash" and "interactive" for no job
-        "array": f"0-{last}" + (f"%{asked['at_once']}" if asked["at_once"] else ""),
-        "partition": asked["partition"],
-        "account": asked["account"],
-        "time": asked["time"],
+        "job-name": shlex.quote(f"belvedere-{study.name}"),  # Lightning does not treat jobs named "bash" as batch jobs
+        "array": f"0-{last}" + (f"%{job['at_once']}" if job["at_once"] else ""),
+        "partition": job["partition"],
+        "account": job["account"],
+        "time": job["time"],
         "nodes": "1",
-        "ntasks-per-node": "1",  # Lightning refuses --ntasks
-        "cpus-per-task": asked["cpus"],
-        "gres": None if asked["gpus"].endswith("0") else f"gpu:{asked['gpus']}",
-        "mem": asked["memory"],
+        "ntasks-per-node": "1",  # Lightning rejects --ntasks
+        "cpus-per-task": job["cpus"],
+        "gres": None if job["gpus"].endswith("0") else f"gpu:{job['gpus']}",
+        "mem": job["memory"],
         "chdir": shlex.quote(str(Path.cwd())),
         "output": shlex.quote(str(logs).replace("%", "%%") + "/%a.log"),
         "open-mode": "append",
@@ -106,14 +106,14 @@ def array_script(study: Study, command: Sequence[str], overlay: Path | None) -> 
         runs=f"{len(study.runs)} runs" if last else "The only run",
         name=study.name,
         report=shlex.join([*command, "--report"]),
-        setup="".join(f"{line}\n" for line in asked["setup"]),
+        setup="".join(f"{line}\n" for line in job["setup"]),
         command=shlex.join(command),
-        requeues=asked["requeues"],
+        requeues=job["requeues"],
     )
 
 
 def _folder(study: Study, command: Sequence[str]) -> Path:
-    """The study's folder, as the command chooses it."""
+    """Returns the study's folder, as the command determines it."""
     folder = Path("runs", "studies", study.name)
     for index, word in enumerate(command):
         if word == "--output" and index + 1 < len(command):
@@ -123,28 +123,28 @@ def _folder(study: Study, command: Sequence[str]) -> Path:
     return folder.expanduser().absolute()
 
 
-def _asked(path: Path) -> dict[str, Any]:
-    """What an overlay says, as text, with None where it says null; `setup` is a list."""
+def _job(path: Path) -> dict[str, Any]:
+    """Returns the values of an overlay as text, None for null; `setup` is a list."""
     try:
-        # every value as it is written: 12:00:00 would be a number otherwise
-        said = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader) or {}
+        # every value as text: YAML reads 12:00:00 as a number
+        values = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StudyError(f"{path} cannot be read: {' '.join(str(error).split())}.") from error
-    if not isinstance(said, dict):
-        raise StudyError(f"{path} is {said!r}; keys with values were wanted: {', '.join(WANTED)}, setup.")
-    asked: dict[str, Any] = {}
-    for key, value in said.items():
+        raise StudyError(f"Cannot read {path}: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise StudyError(f"{path} is {values!r}; expected keys with values: {', '.join(KEYS)}, setup.")
+    job: dict[str, Any] = {}
+    for key, value in values.items():
+        empty = value in ("", "null", "~")
         if key == "setup":
-            lines = [] if value in ("", "null", "~") else [value] if isinstance(value, str) else value
-            if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-                raise StudyError(f"{path}: setup is {value!r}; a list of lines of shell was wanted.")
-            asked[key] = lines
+            job[key] = [] if empty else [value] if isinstance(value, str) else value
+            if not isinstance(job[key], list) or not all(isinstance(line, str) for line in job[key]):
+                raise StudyError(f"{path}: setup is {value!r}; expected a list of shell commands.")
             continue
-        if key not in WANTED:
-            known = [*WANTED, "setup"]
-            raise StudyError(f"{path}: there is no key {key!r}.{nearest(key, known) or f' Known: {known}.'}")
-        pattern, words = WANTED[key]
-        asked[key] = None if value in ("", "null", "~") and key not in NEVER_NULL else value
-        if asked[key] is not None and not (isinstance(value, str) and re.fullmatch(pattern, value)):
-            raise StudyError(f"{path}: {key} is {value!r}; {words} was wanted.")
-    return asked
+        if key not in KEYS:
+            known = [*KEYS, "setup"]
+            raise StudyError(f"{path}: unknown key {key!r}.{nearest(key, known) or f' Known keys: {known}.'}")
+        pattern, words = KEYS[key]
+        job[key] = None if empty and key not in NEVER_NULL else value
+        if job[key] is not None and not (isinstance(value, str) and re.fullmatch(pattern, value)):
+            raise StudyError(f"{path}: {key} is {value!r}; expected {words}.")
+    return job

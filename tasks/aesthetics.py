@@ -1,14 +1,14 @@
 """Aesthetics: is a photograph a professional shot or a snapshot?
 
 After F. Rubio, M. J. Flores and J. M. Puerta, "Optimización de las técnicas de Transfer Learning para la clasificación
-de la calidad estética en fotografía", 2018: AlexNet and VGG16 that know ImageNet, with narrow dense layers trained
-anew; and, what they propose next, the distribution of the votes (H. Talebi and P. Milanfar, "NIMA: neural image
-assessment", IEEE Transactions on Image Processing, 2018).
+de la calidad estética en fotografía", 2018: AlexNet and VGG16 pretrained on ImageNet, with new, narrow
+dense layers; and, as they propose for future work, the distribution of the votes (H. Talebi and P. Milanfar, "NIMA:
+neural image assessment", IEEE Transactions on Image Processing, 2018).
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from datamodules.batch import Batch, DataFacts
 from ops.errors import ArgumentError, WeightsError
-from tasks.base import Batch, ImageTask
+from tasks.base import ImageTask
 from tasks.losses import emd_loss
 from tasks.metrics.judgements import JudgementScores, VoteScores, judgement_of_mean, mean_vote, vote_spread
 from tasks.metrics.meter import Meter, Step
@@ -26,32 +27,33 @@ from tasks.remembered import Remembered
 
 
 class AestheticsTask(ImageTask):
-    """Professional shots and snapshots, or how people would vote.
+    """Tells professional shots from snapshots, or predicts how people would vote.
 
     Headline metric: `val/balanced_accuracy`.
 
     Args:
         network: `alexnet`, `alexnet_torchvision`, `vgg16`, or any network of timm.
-        dense_width: Nodes of the two dense layers; 4096 as published, fewer in the paper.
+        dense_width: Width of the two dense layers; 4096 as published, fewer in the paper.
         head: `binary`, snapshot or professional shot by cross-entropy; or `distribution`, the shares of the votes by
-            the earth mover's distance, from which the rest follows.
-        bins: How many votes there are to choose from, for the distribution.
+            earth mover's distance.
+        bins: The highest vote, for the distribution.
         threshold: Mean vote above which the distribution says professional shot; null is 5 for ten votes, otherwise
-            (1 + bins) / 2. It follows the data's.
-        dropout: Share of the dense nodes that a training step leaves out.
-        pretrained: `true` for the library's ImageNet weights, the path of a weights file, or `false` for random ones.
-        freeze_convolutions: Whether the convolutions stay as they are.
-        remember: GiB of memory for what frozen convolutions say of pictures that are not altered: they are computed in
-            the first epoch only, as far as it goes.
+            (1 + bins) / 2. Follows the data's.
+        dropout: Dropout rate of the dense layers.
+        pretrained: `true` for the library's ImageNet weights, the path of a weights file, or `false` for none.
+        freeze_convolutions: Whether to train the dense layers only.
+        remember: GiB of memory to cache the outputs of frozen convolutions for images that are not augmented; what fits
+            is computed in the first epoch only.
         keep_dense_weights: Whether dense layers of 4096 nodes start from published weights too.
-        optimizer: Makes the optimiser; SGD at 1e-3 in the paper.
-        scheduler: Makes the learning-rate schedule; none in the paper.
+        optimizer: Builds the optimizer; SGD at 1e-3 in the paper.
+        scheduler: Builds the learning-rate schedule; none in the paper.
 
     Raises:
-        ValueError: There is no such network or head, or a number is out of its range.
+        ValueError: The network or head is unknown, or a number is out of range.
     """
 
     headline = "balanced_accuracy"
+    baselines = ("majority",)
 
     def __init__(
         self,
@@ -71,11 +73,10 @@ class AestheticsTask(ImageTask):
         limit = (5.0 if bins == 10 else (1 + bins) / 2) if threshold is None else threshold
         if head not in ("binary", "distribution") or (head == "distribution" and not 1 < limit < bins):
             raise ValueError(
-                f"head is {head!r}, bins {bins} and threshold {limit:g}; wanted are binary or distribution, 2 or more, "
+                f"head is {head!r}, bins {bins} and threshold {limit:g}; expected binary or distribution, 2 or more, "
                 "and a number between the lowest and the highest vote"
             )
         self.head, self.bins, self.threshold = head, bins, limit
-        self._tags: Sequence[str] = ()
         super().__init__(optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])
         self.name, self.pretrained, self.keep_dense_weights = network, pretrained, keep_dense_weights
@@ -83,18 +84,18 @@ class AestheticsTask(ImageTask):
         self.network = judge(network, dense_width, 2 if head == "binary" else bins, dropout)
         self.network.convolutions.requires_grad_(not freeze_convolutions)
         self._maps = Remembered(remember)
-        self.train()  # trainers take a new task's modes as they are
+        self.train()  # the trainer keeps the modes of a new task; this one sets that of frozen convolutions
 
-    def build_metrics(self) -> dict[str, Metric]:
-        """Of judgements, and of the shares of the votes where they are predicted."""
+    def build_metrics(self, tags: Sequence[str] = ()) -> dict[str, Metric]:
+        """Returns metrics of judgements, of all images and of each tag, and of the votes if they are predicted."""
         votes: dict[str, Metric] = {"votes": VoteScores()} if self.head == "distribution" else {}
-        return {"judgement": JudgementScores(self._tags), **votes}
+        return {"judgement": JudgementScores(tags), **votes}
 
     def load_pretrained(self) -> None:
-        """Fills the convolutions, and the dense layers where they are kept.
+        """Fills the convolutions, and the dense layers with `keep_dense_weights`.
 
         Raises:
-            WeightsError: The weights cannot be had, do not fit, or random convolutions would be frozen.
+            WeightsError: The weights are missing or do not fit, or random convolutions would be frozen.
         """
         if self.freeze_convolutions and self.pretrained is False:
             raise WeightsError(
@@ -103,90 +104,101 @@ class AestheticsTask(ImageTask):
             )
         load_judge(self.network, self.name, self.pretrained, self.keep_dense_weights)
 
-    def prepare_data(self) -> None:
-        """Refuses pictures and votes that the network is not for, before anything is written.
+    def receive(self, facts: DataFacts) -> None:
+        """Checks that the network takes such images and votes.
 
         Raises:
-            ArgumentError: It does not take pictures of this size, has outputs for other votes, or another threshold.
+            ArgumentError: It does not take images of this size, or has outputs for other votes or another threshold.
         """
-        data = getattr(self.trainer, "datamodule", None)
+        super().receive(facts)
         least, most = self.network.sides
-        size = getattr(data, "size", least)
-        if not least <= size <= most:
-            wanted = f"{least}" if least == most else f"{least} or more" if most == math.inf else f"{least} to {most}"
-            raise ArgumentError(f"--data.size is {size}; {self.name} takes pictures of {wanted} pixels a side.")
-        bins, threshold = getattr(data, "scale", None) or (self.bins, self.threshold)
-        if self.head == "distribution" and bins != self.bins:
+        for side in facts.size or ():
+            if not least <= side <= most:
+                sides = (
+                    f"{least}" if least == most else f"{least} or more" if most == math.inf else f"{least} to {most}"
+                )
+                raise ArgumentError(f"--data.size is {side}; {self.name} takes images of {sides} pixels a side.")
+        bins, threshold = facts.vote_scale
+        if self.head == "distribution" and bins not in (None, self.bins):
             raise ArgumentError(self._other_votes(bins))
         stated = self.head == "distribution" or self.hparams["threshold"] is not None
-        if stated and threshold != self.threshold:
+        if stated and threshold not in (None, self.threshold):
             raise ArgumentError(
-                f"The threshold of the data is {threshold:g} and that of the model {self.threshold:g}: "
-                "--model.threshold follows the data, give --data.threshold."
+                f"The data's threshold is {threshold:g}, the model's is {self.threshold:g}: --model.threshold follows "
+                "the data, give --data.threshold."
             )
 
     def on_fit_start(self) -> None:
-        """Forgets what an earlier training's convolutions said."""
+        """Forgets the convolutions' outputs of an earlier training."""
         self._maps.clear()
 
     def on_test_start(self) -> None:
-        """Makes metrics of every tag and style that the pictures have."""
-        self._tags = getattr(getattr(self.trainer, "datamodule", None), "tags", ())
-        self.meters["test_meter"] = Meter(self.build_metrics()).to(self.device)
+        """Makes metrics for every tag and style of the test images."""
+        self.meters["test_meter"] = Meter(self.build_metrics(self.facts.tags)).to(self.device)
 
-    def train(self, mode: bool = True) -> "AestheticsTask":
-        """Training mode; frozen convolutions keep their batch statistics."""
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; frozen convolutions keep their batch statistics."""
         super().train(mode)
         if self.freeze_convolutions:
             self.network.convolutions.eval()
         return self
 
     def forward(self, image: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] to logits: (B, 2), snapshot and professional shot, or (B, K), one a vote."""
+        """Maps images (B, 3, H, W) in [0, 1] to logits, see `outputs`."""
         logits: Tensor = self.network(image)
         return logits
 
+    def outputs(self, batch: Batch) -> Tensor:
+        """Returns logits (B, 2), snapshot and professional shot, or (B, V), one per vote."""
+        logits: Tensor = self.network.dense(self._flat(batch))
+        return logits
+
+    def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Turns logits into the probabilities of both classes, or the shares of the votes; float32."""
+        return outputs.float().softmax(dim=1)
+
     def step(self, batch: Batch) -> Step:
-        """Loss and probabilities of professional shots.
+        """Returns the loss and the probabilities of professional shots.
 
         Raises:
-            ValueError: There are not as many votes to choose from as outputs.
+            ValueError: The batch has another number of votes than the network.
         """
-        logits, target, votes = self.network.dense(self._flat(batch)), batch["professional"], batch["votes"]
+        logits, target, votes = self.outputs(batch), batch["professional"], batch["votes"]
         if self.head == "binary":
             loss = F.cross_entropy(logits.float(), target.long())
         elif votes.shape[1] == self.bins:
-            loss = emd_loss(logits.float().softmax(dim=1), votes)
+            loss = emd_loss(self.activate(logits, batch), votes)
         else:
             raise ValueError(self._other_votes(votes.shape[1]))
-        shares = logits.detach().float().softmax(dim=1)
+        shares = self.probability(batch, logits.detach())
         return Step(loss, self._judgement(shares), target, shares, votes=votes, tags=batch.get("tags"))
 
-    def _other_votes(self, bins: int) -> str:
+    def _other_votes(self, bins: int | None) -> str:
         return (
-            f"The data have votes 1 to {bins}, the network is for votes 1 to {self.bins}. Train one for them: "
+            f"The data have votes 1 to {bins}, the network has votes 1 to {self.bins}. Train one for these data: "
             f"--model.bins {bins}."
         )
 
     def _flat(self, batch: Batch) -> Tensor:
-        """What the dense layers are given; in training remembered where it is the same in every epoch."""
+        """Returns the input of the dense layers; training remembers it where it is the same in every epoch."""
+        names = batch.get("name", [])
         fitting = self._trainer is not None and self.trainer.state.fn == "fit"
-        if self.freeze_convolutions and fitting and "altered" not in batch:
-            return self._maps(batch["name"], batch["image"], self.network.flat)
+        if self.freeze_convolutions and fitting and names and "altered" not in batch:
+            return self._maps(names, batch["image"], self.network.flat)
         return self.network.flat(batch["image"])
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """Judgements of pictures.
+        """Judges images.
 
         Args:
             batch: `image` (B, 3, H, W) in [0, 1].
 
         Returns:
-            `probability` (B,) that a picture is a professional shot; of the distribution, also the `mean` (B,) of its
+            `probability` (B,) that an image is a professional shot; for a distribution also the `mean` (B,) of its
             votes and their standard deviation, `spread` (B,).
         """
-        shares = self(batch["image"]).float().softmax(dim=1)
+        shares = self.probability(batch)
         found = {"probability": self._judgement(shares)}
         if self.head == "distribution":
             found |= {"mean": mean_vote(shares), "spread": vote_spread(shares)}

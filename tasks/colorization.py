@@ -1,10 +1,11 @@
-"""Colorization: which colours does a grey picture have?
+"""Colorization: which colors does a gray image have?
 
 After a student report of the Indian Institute of Technology Guwahati (DA526, group 20), which follows F. Baldassarre,
 D. González Morín and L. Rodés-Guirao, "Deep Koalarization: image colorization using CNNs and Inception-ResNet-v2",
-arXiv:1712.03400: from the luminance, a small network and what a large one sees, to the chroma in L*a*b*.
+arXiv:1712.03400: from the luminance, and a large classifier's view of the image, to the chroma in L*a*b*.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from datamodules.batch import Batch
 from ops.color import SCALE, luminance_and_chroma, to_rgb
 from ops.color_bins import TEMPERATURE, annealed_mean, soft_encoding
-from ops.errors import WeightsError
-from tasks.base import Batch, ImageTask
+from ops.errors import TrainingError, WeightsError
+from tasks.base import ImageTask
 from tasks.losses import bins_loss, chroma_loss
 from tasks.metrics.colors import FLOORS, ColorScores, Floors, FloorScores
 from tasks.metrics.meter import Step
@@ -25,33 +27,33 @@ from tasks.networks.extractor import Extractor
 from tasks.remembered import Remembered
 
 VECTORS = 4.0
-"""GiB of the extractor's vectors that a process remembers: a million pictures."""
+"""GiB of extractor vectors that a process caches: a million images."""
 
 
 class ColorizationTask(ImageTask):
-    """Colours for grey pictures.
+    """Colors gray images.
 
-    Headline figure: `val/loss`. The loss is the paper's C, half the squared error of the scaled chroma (`regression`),
+    Headline metric: `val/loss`. The loss is the paper's C, half the squared error of the scaled chroma (`regression`),
     or the rebalanced cross-entropy of R. Zhang, P. Isola and A. A. Efros, "Colorful Image Colorization", ECCV 2016
-    (`classes`): where several colours are plausible, the first gives their mean, which is brownish, and the second can
-    choose. Beside every figure stand those of three floors that do not look at the picture, `grey_…`, `mean_…` and
-    `mean_by_luminance_…`; they are fitted on the training pictures at the start and kept in the checkpoint.
+    (`classes`): where several colors are plausible, the first predicts their mean, which is brownish; the second can
+    choose. Three trivial baselines are reported beside every metric, `grey_…`, `mean_…` and `mean_by_luminance_…`; they
+    are fitted on the training images at the start and kept in the checkpoint.
 
     Args:
         encoder: `pooled`, the report's Table 1, or `strided`, its text.
-        extractor: The frozen classifier whose view of the picture is fused in, by any name of timm, or `resnet50_v1`;
-            null for none. It is not part of the checkpoint, which keeps a digest of its weights.
-        extractor_weights: Its weights: `true` for the library's ImageNet weights, the path of a weights file, or
-            `false` for random ones.
-        extractor_vector: What is taken of it: `logits`, the values before the softmax, 1000 of ImageNet; or `features`,
-            what its classifier looks at, which files without a classifier have too.
+        extractor: The frozen classifier whose features are fused in, by any name of timm, or `resnet50_v1`; null for
+            none. The checkpoint stores only a hash of its weights, so keep the weights file.
+        extractor_weights: `true` for the library's ImageNet weights, the path of a weights file, or `false` for random
+            weights.
+        extractor_vector: Its output to use: `logits`, the 1000 values before the softmax; or `features`, the input of
+            its last layer, which weights files without a classifier have too.
         objective: `regression` or `classes`.
-        temperature: Of the annealed mean of the classes: 1 is their mean, towards 0 the most likely one.
-        optimizer: Makes the optimiser; Adam at 1e-3 in the report.
-        scheduler: Makes the learning-rate schedule; the report's notebook halves the rate after 3 flat epochs.
+        temperature: Temperature of the annealed mean of the classes: 1 is their mean, near 0 the most likely class.
+        optimizer: Builds the optimizer; Adam at 1e-3 in the report.
+        scheduler: Builds the learning-rate schedule; the report's notebook halves the rate after 3 flat epochs.
 
     Raises:
-        ValueError: There is no such encoder or extractor, or a number is out of its range.
+        ValueError: The encoder or extractor is unknown, or a number is out of range.
     """
 
     baselines = FLOORS
@@ -69,7 +71,7 @@ class ColorizationTask(ImageTask):
     ) -> None:
         if objective not in ("regression", "classes") or not 0 < temperature <= 1:
             raise ValueError(
-                f"objective is {objective!r} and temperature {temperature}; wanted are regression or classes, and a "
+                f"objective is {objective!r} and temperature {temperature}; expected regression or classes, and a "
                 "number in (0, 1]"
             )
         super().__init__(optimizer, scheduler)
@@ -83,68 +85,73 @@ class ColorizationTask(ImageTask):
         self._vectors = Remembered(VECTORS)
 
     def build_metrics(self) -> dict[str, Metric]:
-        """Scores of the coloured pictures, and of the floors."""
+        """Returns scores of the colored images, and of the baselines."""
         return {"colors": ColorScores(), "floors": FloorScores(self.floor_pictures)}
 
     def build_training_metrics(self) -> dict[str, Metric]:
-        """The scores that take little time."""
+        """Returns the scores that are fast to compute."""
         return {"colors": ColorScores(["psnr", "delta_e76"])}
 
     def floor_pictures(self, image: Tensor) -> dict[str, Tensor]:
-        """Pictures (B, 3, H, W) in [0, 1] in the colours of each floor, by its name."""
+        """Returns images (B, 3, H, W) in [0, 1] in the colors of each baseline, by name."""
         return self.floors.colored(image)
 
     def load_pretrained(self) -> None:
         """Loads the extractor.
 
         Raises:
-            WeightsError: Its weights cannot be had or do not fit.
+            WeightsError: Its weights are missing or do not fit.
         """
         if self.extractor is not None:
             self.extractor.load()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps which extractor the network learned with."""
+        """Stores which extractor the network was trained with."""
         if self.extractor is not None:
             checkpoint["extractor"] = self.extractor.digest
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks that the extractor is the one that the network learned with.
+        """Checks that the network was trained with this extractor.
 
         Raises:
-            WeightsError: Its weights are others, or cannot be had; or only one of the two has an extractor.
+            WeightsError: Its weights differ or are missing, or only one of the two has an extractor.
         """
+        super().on_load_checkpoint(checkpoint)
         digest = checkpoint.get("extractor")
         if self.extractor is None:
             if digest is not None:
                 raise WeightsError(
-                    f"The network was trained with an extractor (digest {digest}), and is opened without one. Open it "
-                    "as it was trained: leave --model.extractor out."
+                    f"The network was trained with an extractor (digest {digest}) and is opened without one. Open it "
+                    "as it was trained: remove --model.extractor."
                 )
         elif digest is None:
             raise WeightsError(
-                f"The network was trained without an extractor, and is opened with {self.extractor.name}, which it "
-                "does not know. Open it as it was trained: --model.extractor null."
+                f"The network was trained without an extractor and is opened with {self.extractor.name}. Open it as it "
+                "was trained: --model.extractor null."
             )
         else:
             self.extractor.check(digest)
 
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Fits the baselines' colors on the training images, unless a checkpoint brought them."""
+        if not self.floors.fitted:
+            self.floors.fit(((*luminance_and_chroma(each["image"]), each["valid"]) for each in batches), self.summed)
+
     def on_fit_start(self) -> None:
-        """Fits the floors on the training pictures, unaltered, unless a checkpoint brought them."""
+        """Forgets the extractor's vectors of an earlier training.
+
+        Raises:
+            TrainingError: The baselines' colors, which the loss of classes weighs with, are not fitted.
+        """
         self._vectors.clear()
-        if self.floors.fitted:
-            return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # untyped there
-        self.trainer.validating = True  # data modules do not augment then
-        batches = map(self.trainer.strategy.batch_to_device, data.train_dataloader())
-        self.floors.fit(
-            ((*luminance_and_chroma(batch["image"]), batch["valid"]) for batch in batches),
-            lambda counts: self.trainer.strategy.reduce(counts, reduce_op="sum"),
-        )
-        self.trainer.training = True
+        if not self.floors.fitted:
+            raise TrainingError(
+                "The baselines' colors are not fitted. Add callbacks.handover.Handover(data) to the trainer's "
+                "callbacks."
+            )
 
     def forward(self, luminance: Tensor, vector: Tensor | None = None) -> Tensor:
-        """Scaled luminance (B, 1, H, W) and the extractor's vectors (B, V) to the network's maps.
+        """Maps scaled luminance (B, 1, H, W) and the extractor's vectors (B, V) to the network's output.
 
         Returns:
             Scaled chroma (B, 2, H, W), or logits of the classes at half the size, (B, Q, ceil(H / 2), ceil(W / 2)).
@@ -157,42 +164,51 @@ class ColorizationTask(ImageTask):
         )
         return maps
 
+    def outputs(self, batch: Batch) -> Tensor:
+        """Returns the network's maps, see `forward`."""
+        luminance, _ = luminance_and_chroma(batch["image"])
+        maps: Tensor = self(luminance, self._vector(luminance, batch))
+        return maps
+
+    def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Turns the network's maps into scaled chroma (B, 2, H, W), the annealed mean where they are of classes.
+
+        Chroma takes the place of probabilities in this task: a color is what it is certain of.
+        """
+        if self.objective == "regression":
+            return outputs.float()
+        chroma = annealed_mean(outputs, self.floors.centres, self.temperature) / SCALE
+        return F.interpolate(chroma, batch["image"].shape[-2:], mode="bilinear")
+
     def step(self, batch: Batch) -> Step:
-        """Loss and coloured pictures; what is not `valid` counts nowhere."""
+        """Returns the loss and the colored images; pixels that are not `valid` count nowhere."""
         image, valid = batch["image"], batch["valid"]
         luminance, chroma = luminance_and_chroma(image)
-        maps = self(luminance, self._vector(luminance, batch))
+        maps = self.outputs(batch)
         if self.objective == "regression":
             loss = chroma_loss(maps, chroma, valid)
         else:
             half = F.avg_pool2d(chroma, 2, ceil_mode=True)
             whole = F.avg_pool2d(valid.float(), 2, ceil_mode=True) == 1
             loss = bins_loss(maps, *soft_encoding(SCALE * half, self.floors.centres), self.floors.weights, whole)
-        return Step(loss, to_rgb(luminance, self._chroma(maps.detach(), image)), image, valid=valid)
+        return Step(loss, to_rgb(luminance, self.probability(batch, maps.detach())), image, valid=valid)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """Colours of pictures, of which the luminance alone is looked at.
+        """Colors images; only their luminance is used.
 
         Args:
-            batch: `image` (B, 3, H, W) in [0, 1], grey or not.
+            batch: `image` (B, 3, H, W) in [0, 1], gray or not.
 
         Returns:
-            `chroma` (B, 2, H, W), scaled, and `image` (B, 3, H, W) in [0, 1], the pictures in these colours.
+            `chroma` (B, 2, H, W), scaled, and `image` (B, 3, H, W) in [0, 1], the images in these colors.
         """
         luminance, _ = luminance_and_chroma(batch["image"])
-        chroma = self._chroma(self(luminance, self._vector(luminance, batch)), batch["image"])
+        chroma = self.probability(batch)
         return {"chroma": chroma, "image": to_rgb(luminance, chroma)}
 
-    def _chroma(self, maps: Tensor, image: Tensor) -> Tensor:
-        """Scaled chroma at the size of the picture."""
-        if self.objective == "regression":
-            return maps.float()
-        chroma = annealed_mean(maps, self.floors.centres, self.temperature) / SCALE
-        return F.interpolate(chroma, image.shape[-2:], mode="bilinear")
-
     def _vector(self, luminance: Tensor, batch: Batch) -> Tensor | None:
-        """What the extractor sees in the grey pictures; that of unaltered ones is remembered in training."""
+        """Returns the extractor's vectors; training caches those of images that are not augmented."""
         if self.extractor is None:
             return None
         names = batch.get("name", [])
@@ -202,7 +218,7 @@ class ColorizationTask(ImageTask):
         return self._seen(luminance)
 
     def _seen(self, luminance: Tensor) -> Tensor:
-        """What the extractor sees in scaled luminance (B, 1, H, W)."""
+        """Returns the extractor's vectors for scaled luminance (B, 1, H, W)."""
         assert self.extractor is not None
         grey = to_rgb(luminance, luminance.new_zeros(len(luminance), 2, *luminance.shape[2:]))[:, :1]
         vector: Tensor = self.extractor(grey)

@@ -1,4 +1,4 @@
-"""What is marked of probabilities: thresholds and minimum areas, kept in the checkpoint."""
+"""From probabilities to masks: thresholds and minimum areas, and the search for the best ones."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -17,40 +17,54 @@ from tasks.metrics.dice import as_bool, check_shapes, dice_units, mean_dice
 class Decision(nn.Module):
     """Marks a class where its probability reaches a threshold, in regions no smaller than a minimum area.
 
-    Both start at .5 and 0; `callbacks.thresholds` fits them on the validation pictures after training. In training no
-    region is too small.
+    `callbacks.thresholds` fits both on the validation images after training; the checkpoint keeps them.
 
     Args:
         classes: Number K of classes.
+        threshold: Initial threshold of every class.
+        minimum_pixels: Smallest region in pixels that is kept in whole images of any size, besides the fitted minimum
+            areas, which are shares of an image. `masks`, and so the metrics, ignore it: they may be of tiles, which
+            show cut ends of regions.
     """
 
     thresholds: Tensor
     minimum_areas: Tensor
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, threshold: float = 0.5, minimum_pixels: int = 0) -> None:
         super().__init__()
-        self.register_buffer("thresholds", torch.full((classes,), 0.5))
+        self.initial_threshold, self.minimum_pixels = threshold, minimum_pixels
+        self.register_buffer("thresholds", torch.full((classes,), threshold))
         self.register_buffer("minimum_areas", torch.zeros(classes))
 
     def reset(self) -> None:
-        """Unfits thresholds and areas."""
-        self.thresholds.fill_(0.5)
+        """Restores the initial threshold and minimum areas of 0."""
+        self.thresholds.fill_(self.initial_threshold)
         self.minimum_areas.zero_()
 
     def marked(self, probability: Tensor) -> Tensor:
-        """Which pixels reach their class's threshold, bool, of probabilities (B, K, H, W)."""
+        """Returns which pixels reach their class's threshold: bool, for probabilities (B, K, H, W)."""
         return probability >= self.thresholds.view(-1, 1, 1)
 
+    def least_areas(self, size: tuple[int, int]) -> list[float]:
+        """Returns the smallest region of each class that is kept in an image, as a share of its height times width."""
+        least = min(1.0, self.minimum_pixels / (size[0] * size[1]))
+        return [max(least, area) for area in self.minimum_areas.tolist()]
+
     def cleaned(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The masks (K, H, W) of a whole picture without the regions below their class's minimum area."""
-        return without_small_regions(masks, self.minimum_areas.tolist())
+        """Returns the masks (K, H, W) of a whole image without the regions below their class's minimum area."""
+        return without_small_regions(masks, self.least_areas((masks.shape[1], masks.shape[2])))
 
     def masks(self, probability: Tensor) -> Tensor:
-        """Masks of whole pictures, bool, of probabilities (B, K, H, W); regions are found on the CPU."""
+        """Returns masks, bool, for probabilities (B, K, H, W); in training small regions stay.
+
+        The regions are found on the CPU.
+        """
         marked = self.marked(probability)
-        if self.training or not self.minimum_areas.any():  # which makes the host wait for the device
+        if self.training or not self.minimum_areas.any():  # the host waits for the device here
             return marked
-        return torch.stack([torch.from_numpy(self.cleaned(mask.numpy())) for mask in marked.cpu()]).to(marked.device)
+        areas = self.minimum_areas.tolist()
+        kept = [torch.from_numpy(without_small_regions(mask.numpy(), areas)) for mask in marked.cpu()]
+        return torch.stack(kept).to(marked.device)
 
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -58,17 +72,17 @@ MINIMUM_AREAS = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 
 
 class ThresholdSearch(Metric):
-    """Dice of every threshold and minimum area on a grid, by class, and the best of them.
+    """Finds, for each class, the threshold and minimum area on a grid that give the best dice.
 
-    A predicted mask holds the pixels whose probability reaches the threshold, without the 8-connected
-    regions smaller than the minimum area. Its dice is the `dice` of `tasks.metrics.dice.DiceScores`: the mean over
-    images, where two empty masks count 1. Of cells that score the same, the one nearest to threshold 0.5 is
-    best (the lower of two as near), then the one with the smallest minimum area.
+    A predicted mask holds the pixels whose probability reaches the threshold, without the 8-connected regions smaller
+    than the minimum area. Its dice is the `dice` of `tasks.metrics.dice.DiceScores`: the mean over images, where two
+    empty masks count 1. Among equal cells the threshold nearest to 0.5 wins (the lower of two equally near), then the
+    smallest minimum area.
 
     Args:
         classes: Names of the K classes, in the order of the maps.
         thresholds: Probabilities in [0, 1] to try; 0.5 must be among them.
-        minimum_areas: Shares of the picture's area in [0, 1] to try; 0 must be among them.
+        minimum_areas: Shares of the image's area in [0, 1] to try; 0 must be among them.
 
     Raises:
         ValueError: 0.5 or 0 is missing.
@@ -89,11 +103,11 @@ class ThresholdSearch(Metric):
         super().__init__()
         if 0.5 not in thresholds or 0 not in minimum_areas:
             raise ValueError(
-                f"thresholds are {list(thresholds)} and minimum_areas {list(minimum_areas)}; wanted are 0.5 "
-                "among the first and 0 among the second, to measure the gain against: add them"
+                f"thresholds are {list(thresholds)} and minimum_areas {list(minimum_areas)}; expected 0.5 among the "
+                "thresholds and 0 among the areas, the baseline that the gain is measured against: add them"
             )
         self.class_count = len(classes)
-        # The order in which cells of equal dice are preferred; 0.5 and 0 come first.
+        # Of equal cells the first one wins: 0.5 and 0 come first.
         self.thresholds = sorted(thresholds, key=lambda value: (round(abs(value - 0.5), 6), value))
         self.minimum_areas = sorted(minimum_areas)
         grid = torch.zeros(len(classes), len(thresholds), len(minimum_areas), dtype=torch.int64)
@@ -101,11 +115,11 @@ class ThresholdSearch(Metric):
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, probability: Tensor, target: Tensor) -> None:
-        """Add a batch. Regions are found on the CPU.
+        """Adds a batch. Regions are found on the CPU.
 
         Args:
             probability: Probabilities in [0, 1], (B, K, H, W).
-            target: True masks, (B, K, H, W): bool, or numbers of which those above one half are 1.
+            target: True masks, (B, K, H, W): bool, or numbers, where values above one half count as 1.
 
         Raises:
             ValueError: A shape is not (B, K, H, W), or the two differ.
@@ -119,11 +133,11 @@ class ThresholdSearch(Metric):
         self.images += len(target)
 
     def compute(self) -> dict[str, Tensor]:
-        """The best cell of each class.
+        """Returns the best cell of each class.
 
         Returns:
-            `thresholds`, `minimum_areas` (shares of the picture's area) and `dice` of the best cells, and
-            `dice_at_half`, the dice at threshold 0.5 with every region kept; each float32 (K,).
+            `thresholds`, `minimum_areas` (shares of the image's area) and `dice` of the best cells, and
+            `dice_at_half`, the dice at threshold 0.5 with all regions kept; each float32 (K,).
         """
         sums = self.dice_sum.flatten(start_dim=1)
         best = sums.argmax(dim=1)  # the first of equal ones
@@ -137,7 +151,7 @@ class ThresholdSearch(Metric):
         }
 
     def _counts(self, probability: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-        """TP and 2 TP + FP + FN of one image and class, int64 (thresholds, minimum areas) each."""
+        """Returns TP and 2 TP + FP + FN of one image and class, int64 (thresholds, minimum areas) each."""
         overlap = np.zeros((len(self.thresholds), len(self.minimum_areas)), np.int64)
         marked = np.full_like(overlap, np.count_nonzero(truth))
         for row, threshold in enumerate(self.thresholds):

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from belvedere.__main__ import main
 from callbacks.signals import SIGNALS
-from datamodules.samples.__main__ import draw_avalanches, draw_clouds, draw_colorization, draw_roads
 from datamodules.samples.aesthetics import draw_aesthetics
+from datamodules.samples.avalanches import draw_avalanches
+from datamodules.samples.clouds import draw_clouds
+from datamodules.samples.colorization import draw_colorization
+from datamodules.samples.roads import draw_roads
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -140,6 +143,14 @@ class Result:
     code: int
     out: str
     err: str
+
+    @property
+    def refusal(self) -> str:
+        """The one message of a command that the user can mend."""
+        assert self.code == 2, self.err
+        assert "Traceback" not in self.err
+        assert self.err.count("belvedere: ") == 1
+        return self.err.split("belvedere: ")[1]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What would make a GPU's host wait in a training step, found on the CPU by following the tensors of the device."""
+"""Finds, on a CPU, what would make the host wait for a GPU in a training step, by following the device's tensors."""
 
 import collections
 import functools
@@ -20,19 +20,19 @@ from torchmetrics import Metric
 from datamodules.decoded.windows import Store
 
 ROOT = Path(__file__).parents[1]
-# Their results are looked at, or have a size that depends on values.
+# Operations whose results are read, or whose size depends on values.
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "bincount", "equal", "repeat_interleave")
 
 
 class Followed(TorchDispatchMode):
-    """Follows tensors that are said to lie on the device, and what is made of them.
+    """Follows tensors that are declared to be on the device, and everything computed from them.
 
-    A value of theirs that is read, and a tensor with one axis or more that comes in from the host, are noted by the
-    place of it. What `.to(device)` does is not seen on a CPU; that its result meets a tensor of the device is. Numbers
-    without an axis are arguments of the device's programs, and not noted.
+    Counts each read of their values, and each tensor of one axis or more that comes from the host. A CPU does not show
+    a copy by `.to(device)`, but its result is noticed when it meets a tensor of the device. Scalars do not count: they
+    are passed to the device's kernels as arguments.
 
     Attributes:
-        waits: How often, by file or library.
+        waits: Counts by file or library.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Followed(TorchDispatchMode):
         self.device = WeakIdKeyDictionary()
 
     def put(self, values: Any) -> None:
-        """Says that all tensors among these lie on the device."""
+        """Declares all tensors among these to be on the device."""
         for each in tree_leaves(values):
             if isinstance(each, Tensor):
                 self.device[each] = True
@@ -56,14 +56,14 @@ class Followed(TorchDispatchMode):
             name = func._schema.name.removeprefix("aten::")
             by_mask = name == "index" and any(each.dtype == torch.bool for each in given[1:])
             strangers = [each for each, known in zip(given, there, strict=True) if not known and each.ndim]
-            if any(word in name for word in READS) or by_mask or strangers:
+            if any(read in name for read in READS) or by_mask or strangers:
                 self.waits[place()] += 1
             self.put((strangers, () if name == "_local_scalar_dense" else out))
         return out
 
 
 class MadeThere(TorchFunctionMode):
-    """Tells another mode of what is made with `device=…`: on the device. `tensor` makes it on the host, and copies."""
+    """Declares what is created with `device=…`, except by `tensor`, which creates on the host and copies."""
 
     def __init__(self, followed: Followed) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class MadeThere(TorchFunctionMode):
 
 
 def place() -> str:
-    """Whose code asked for it: ours, or the library's that ours or Lightning called."""
+    """Returns the file of ours, or the library called by it or by Lightning, that caused an operation."""
     frames = [frame for frame in traceback.extract_stack() if frame.filename != __file__]
     file = Path(next(frame for frame in reversed(frames) if "/torch/" not in frame.filename).filename)
     if "site-packages" in file.parts:
@@ -88,24 +88,24 @@ def place() -> str:
 
 
 class StepsFollowed(Callback):
-    """Follows every training step of an epoch but the first, which makes what the others use."""
+    """Follows all training steps of an epoch but the first, which creates what the others use."""
 
     def __init__(self) -> None:
         self.mode, self.modes = Followed(), ExitStack()
         self.steps = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Has the mode told of what goes to the device, batch by batch and, of `Store`, once."""
+        """Follows what is moved to the device: each batch, and a `Store` once."""
         for owner, name in ((pl_module, "transfer_batch_to_device"), (Store, "to")):
-            setattr(owner, name, told(getattr(owner, name), self.mode))
+            setattr(owner, name, following(getattr(owner, name), self.mode))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Begins after the first step, with all that lies on the device then; ends after the last."""
+        """Starts after the first step with all that is then on the device; ends after the last."""
         if batch_idx == 0:
             metrics = [each.metric_state for each in pl_module.modules() if isinstance(each, Metric)]
-            # numbers of steps stay on the host
+            # step counters stay on the host
             moments = [each for each in tree_leaves(list(trainer.optimizers[0].state.values())) if each.ndim]
             self.mode.put((list(pl_module.parameters()), list(pl_module.buffers()), metrics, moments))
             self.modes.enter_context(self.mode)
@@ -115,8 +115,8 @@ class StepsFollowed(Callback):
         self.steps = batch_idx
 
 
-def told(move: Callable[..., Any], mode: Followed) -> Callable[..., Any]:
-    """The function, whose result the mode is told of."""
+def following(move: Callable[..., Any], mode: Followed) -> Callable[..., Any]:
+    """Wraps a function so that its result is followed."""
 
     @functools.wraps(move)
     def moved(*arguments: Any, **options: Any) -> Any:

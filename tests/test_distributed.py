@@ -15,7 +15,7 @@ from torch import nn
 
 from belvedere.__main__ import main
 from datamodules.clouds import CloudsDataModule
-from datamodules.samples.__main__ import draw_clouds
+from datamodules.samples.clouds import draw_clouds
 from tasks.clouds import CloudsTask
 
 ROOT = Path(__file__).parents[1]

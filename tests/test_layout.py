@@ -1,4 +1,5 @@
 import ast
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -6,10 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from belvedere import TASKS
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("belvedere", "tasks", "datamodules", "callbacks", "drawing", "ops", "studies")
 FILES = sorted(path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-TASKS = ("clouds", "roads", "avalanches", "colorization", "aesthetics")
 
 # What each package may import of ours.
 ALLOWED = {"ops": {"ops"}, "drawing": {"drawing", "ops"}, "datamodules": {"datamodules", "ops"},
@@ -29,9 +31,10 @@ HEAVY = {
     "xgboost",
     "pyvips",
     "sklearn",
+    "jinja2",
 }
 HEAVIER = HEAVY | {"torch", "torchvision", "lightning", "torchmetrics", "scipy"}  # for those who only start processes
-HOMES = {"albumentations": {"datamodules/read/pictures.py"},
+HOMES = {"albumentations": {"datamodules/augmentations.py"},
          "segmentation_models_pytorch": {"tasks/networks/backbones.py"},
          "timm": {"tasks/networks/backbones.py"}}  # fmt: skip
 
@@ -89,7 +92,7 @@ def homeless(word: str, root: Path) -> list[str]:
     configs = list((root / "configs" / word).glob("*.yaml"))
     if not configs:
         lacking.append(f"configs/{word}/*.yaml")
-    wanted = {"model": f"tasks.{word}.{title}Task", "data": f"datamodules.{word}.{title}DataModule"}
+    wanted = {"model": f"{title}Task", "data": f"{title}DataModule"}
     for path in configs:
         config = yaml.safe_load(path.read_text())
         for key, name in wanted.items():
@@ -149,6 +152,23 @@ def test_circles_are_seen_inside_functions() -> None:
                "ops.d": "import ops.a"}  # fmt: skip
     assert cycles(import_graph(sources)) == [{"ops.a", "ops.b", "ops.c"}]
     assert cycles({"a": ["a"]}) == [{"a"}]
+
+
+def hidden_links(source: str) -> list[str]:
+    """Places where a source reaches for the trainer's data module, or switches the trainer's stage by hand."""
+    found = re.findall(r"trainer\.datamodule|[\"']datamodule[\"']|trainer\.(?:training|validating|testing) =", source)
+    return list(map(str, found))
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] in ("tasks", "callbacks")], ids=str)
+def test_data_reach_tasks_and_callbacks_by_handover_alone(path: Path) -> None:
+    assert hidden_links((ROOT / path).read_text()) == []
+
+
+def test_hidden_links_are_seen() -> None:
+    source = 'a = trainer.datamodule\nself.trainer.validating = True\ngetattr(trainer, "datamodule", None)'
+    assert len(hidden_links(source)) == 3
+    assert hidden_links("if trainer.training: import datamodules.batch") == []
 
 
 @pytest.mark.parametrize("word", TASKS)
@@ -224,5 +244,5 @@ def test_gaps_in_the_grid_are_seen(tmp_path: Path) -> None:
     (tmp_path / "tasks" / "roads.py").write_text("class RoadsTask: ...")
     assert homeless("roads", tmp_path) == ["datamodules/roads.py: RoadsDataModule", "configs/roads/*.yaml"]
     (tmp_path / "configs" / "roads").mkdir(parents=True)
-    (tmp_path / "configs" / "roads" / "vgg.yaml").write_text("model: {class_path: RoadsTask}")
-    assert homeless("roads", tmp_path)[1:] == ["vgg.yaml: tasks.roads.RoadsTask"]
+    (tmp_path / "configs" / "roads" / "vgg.yaml").write_text("model: {class_path: tasks.roads.RoadsTask}")
+    assert homeless("roads", tmp_path)[1:] == ["vgg.yaml: RoadsTask"]

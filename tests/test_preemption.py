@@ -1,4 +1,4 @@
-"""Trainings that a scheduler, a machine or a hand ends at any moment, each in processes of its own."""
+"""Runs that a scheduler, a machine or a user ends at any moment, each in processes of its own."""
 
 import os
 import random
@@ -21,7 +21,7 @@ PATIENCE = 900  # seconds, on a busy machine
 
 
 class Training(subprocess.Popen[bytes]):
-    """`belvedere fit` in a process of its own, which writes what it says into a file."""
+    """`belvedere fit` in a process of its own, with its output in a file."""
 
     def __init__(self, root: Path, output: Path, *options: str, **environment: str) -> None:
         self.output = output
@@ -42,14 +42,14 @@ class Training(subprocess.Popen[bytes]):
             time.sleep(0.02)
 
     def ended(self, code: int) -> str:
-        """What it said, when it has ended with this code."""
+        """Waits for this exit code and returns the output."""
         assert self.wait(PATIENCE) == code, self.log.read_text()
         return self.log.read_text()
 
 
 @pytest.fixture
 def started(clouds_root: Path, tmp_path: Path) -> Iterator[Callable[..., Training]]:
-    """Starts trainings, and leaves none of them behind."""
+    """Starts runs, and kills those that are left when the test ends."""
     running: list[Training] = []
 
     def start(name: str, *options: str, **environment: str) -> Training:
@@ -63,20 +63,20 @@ def started(clouds_root: Path, tmp_path: Path) -> Iterator[Callable[..., Trainin
 
 
 def rows(output: Path) -> str:
-    """The figures of a run; "" before there are any."""
+    """Returns the metrics of a run as text; "" before there are any."""
     path = output / "metrics.csv"
     return path.read_text() if path.is_file() else ""
 
 
 def notes_signals(process: int) -> bool:
-    """Whether a process has a handler for SIGUSR1 already."""
+    """Whether a process already handles SIGUSR1."""
     caught = Path(f"/proc/{process}/status").read_text().split("SigCgt:")[1].split()[0]
     return bool(int(caught, 16) >> (signal.SIGUSR1 - 1) & 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not(
+def test_a_run_that_is_killed_repeatedly_ends_like_one_that_was_not(
     workers: str, started: Callable[..., Training], same_run: Callable[[Path, Path], None], tmp_path: Path
 ) -> None:
     options = ["--data.num_workers", workers, "--trainer.max_epochs", "6"]
@@ -101,7 +101,7 @@ def test_a_run_that_is_killed_again_and_again_ends_like_one_that_was_not(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("each", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_signal_ends_a_run_that_then_goes_on(
+def test_a_run_that_was_ended_by_a_signal_resumes(
     each: signal.Signals,
     started: Callable[..., Training],
     same_run: Callable[[Path, Path], None],
@@ -111,18 +111,18 @@ def test_a_signal_ends_a_run_that_then_goes_on(
     started("whole", *options).ended(code=0)
     early = started("stopped", *options)
     early.until(lambda: notes_signals(early.pid))
-    early.send_signal(each)  # while the libraries are imported
-    assert f"({each.name}). The state of epoch 0, step 0 is kept in" in early.ended(code=75)
+    early.send_signal(each)  # while it imports libraries
+    assert f"Received {each.name}: saved the state of epoch 0, step 0 to" in early.ended(code=75)
     later = started("stopped", *options)
     later.until(lambda: rows(later.output).count("\n") > 2)
     later.send_signal(each)
-    assert later.ended(code=75).count("Go on with --resume auto.") == 2
+    assert later.ended(code=75).count("Resume with --resume auto.") == 2
     started("stopped", *options).ended(code=0)
     same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
 class Job:
-    """A job of two tasks, as far as its processes can tell."""
+    """A SLURM job of two tasks, as its processes see it."""
 
     def __init__(self, started: Callable[..., Training], folder: Path) -> None:
         self.started, self.commands = started, folder / "commands"
@@ -134,7 +134,7 @@ class Job:
         self.path = f"{folder / 'bin'}:{os.environ['PATH']}"
 
     def start(self, name: str) -> list[Training]:
-        """Its two processes."""
+        """Starts its two processes."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
@@ -161,8 +161,8 @@ def test_two_processes_agree_when_to_end(
     for each in pair:
         each.send_signal(signal.SIGUSR1)
         time.sleep(gap)
-    assert "(SIGUSR1)" in pair[0].ended(code=75)
-    assert "Job 4711 is queued again." in pair[0].ended(code=75)
+    assert "Received SIGUSR1" in pair[0].ended(code=75)
+    assert "Job 4711 was requeued." in pair[0].ended(code=75)
     pair[1].ended(code=0)
     assert job.commands.read_text() == "squeue\nscontrol\n"
     for each in job.start("stopped"):

@@ -1,4 +1,4 @@
-"""A run that was stopped anywhere and goes on ends as one that was not, to the last bit."""
+"""A run that is stopped anywhere and resumed ends bit for bit like one that was not."""
 
 import csv
 import shutil
@@ -14,7 +14,7 @@ from tasks.base import ImageTask
 CSV = "trainer: {logger: [{class_path: callbacks.loggers.CSVLogger}]}"
 PLATEAU = ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss",
            "--model.scheduler.patience", "0"]  # fmt: skip
-STEPS = {"clouds": 3, "roads": 2, "avalanches": 4, "colorization": 3, "aesthetics": 4}  # of an epoch
+STEPS = {"clouds": 3, "roads": 2, "avalanches": 4, "colorization": 3, "aesthetics": 4}  # per epoch
 TASKS = {"clouds": ["--config", "clouds/demo", "--model.architecture", "pspnet", "--data.size", "[33,48]",
                     "--data.output_size", "[35,53]", "--data.batch_size", "5", *PLATEAU],
          "roads": ["--config", "roads/vgg10", "--data.size", "[32,32]", "--data.window", "[64,64]",
@@ -33,7 +33,7 @@ Same = Callable[[Path, Path], None]
 
 
 class Killed(Exception):
-    """Where a run is killed, as far as one process can be without the others."""
+    """Stands for a kill within one process."""
 
 
 @pytest.fixture(autouse=True)
@@ -48,17 +48,17 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def fit(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Trains three epochs of a task, or as many as the options say."""
 
-    def run(word: str, output: str, *options: str) -> None:
-        root = str(request.getfixturevalue(f"{word}_root"))
-        arguments = [*TASKS[word], "--config", "csv.yaml", "--data.root", root, "--output", output]
+    def run(name: str, output: str, *options: str) -> None:
+        root = str(request.getfixturevalue(f"{name}_root"))
+        arguments = [*TASKS[name], "--config", "csv.yaml", "--data.root", root, "--output", output]
         assert main(["fit", *arguments, "--trainer.max_epochs", "3", "--resume", "auto", "--panels.every_n_epochs", "3",
                      *options]) == 0  # fmt: skip
 
     return run
 
 
-def stopped(fit: Callable[..., None], word: str, hook: str, step: int, *options: str) -> None:
-    """Trains until a hook of the task is called after so many steps, and goes on."""
+def stopped(fit: Callable[..., None], name: str, hook: str, step: int, *options: str) -> None:
+    """Trains until a hook of the task is called after so many steps, then resumes."""
     kept = getattr(ImageTask, hook)
 
     def killing(task: ImageTask, *arguments: Any) -> Any:
@@ -70,35 +70,35 @@ def stopped(fit: Callable[..., None], word: str, hook: str, step: int, *options:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImageTask, hook, killing)
         with pytest.raises(Killed):
-            fit(word, "stopped", *options)
-    fit(word, "stopped", *options)
+            fit(name, "stopped", *options)
+    fit(name, "stopped", *options)
 
 
-@pytest.mark.parametrize("word", TASKS)
+@pytest.mark.parametrize("name", TASKS)
 def test_a_run_stopped_within_an_epoch_ends_like_one_that_was_not(
-    word: str, fit: Callable[..., None], same_run: Same
+    name: str, fit: Callable[..., None], same_run: Same
 ) -> None:
-    fit(word, "whole", "--trainer.max_epochs", "2")
-    stopped(fit, word, "on_train_batch_start", STEPS[word] - 1, "--trainer.max_epochs", "2")
+    fit(name, "whole", "--trainer.max_epochs", "2")
+    stopped(fit, name, "on_train_batch_start", STEPS[name] - 1, "--trainer.max_epochs", "2")
     same_run(Path("whole"), Path("stopped"))
     with Path("whole/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows if row["train/loss"]] == ["0", "1"]
-    assert int(rows[-1]["step"]) == 2 * STEPS[word] - 1
+    assert int(rows[-1]["step"]) == 2 * STEPS[name] - 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("word", ["clouds", "avalanches"])
-def test_a_run_stopped_anywhere_ends_like_one_that_was_not(word: str, fit: Callable[..., None], same_run: Same) -> None:
-    fit(word, "whole")
-    last = STEPS[word]
+@pytest.mark.parametrize("name", ["clouds", "avalanches"])
+def test_a_run_stopped_anywhere_ends_like_one_that_was_not(name: str, fit: Callable[..., None], same_run: Same) -> None:
+    fit(name, "whole")
+    last = STEPS[name]
     places = {"on_train_batch_start": [1, 2, last, last + 1], "on_train_batch_end": [last, last + 1, 2 * last],
               "on_validation_epoch_end": [2 * last], "on_train_epoch_end": [last, 3 * last],
               "on_train_epoch_start": [last], "on_fit_end": [3 * last]}  # fmt: skip
     for hook, steps in places.items():
         for step in steps:
             shutil.rmtree("stopped", ignore_errors=True)
-            stopped(fit, word, hook, step)
+            stopped(fit, name, hook, step)
             same_run(Path("whole"), Path("stopped"))
 
 

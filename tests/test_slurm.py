@@ -102,13 +102,13 @@ def test_a_job_of_two_nodes_that_is_stopped_twice_ends_like_one_that_was_not(
     taken(2)
     slurm.run("scancel", "--signal=USR1", stopped)  # as SLURM does before the time is over
     slurm.requeued(stopped, times=1)
-    assert f"Job {stopped} is queued again." in log.read_text()
+    assert f"Job {stopped} was requeued." in log.read_text()
     taken(8)
     slurm.run("scontrol", "requeue", stopped)  # as an administrator does: SIGTERM, and soon SIGKILL
     slurm.requeued(stopped, times=2)
     assert [slurm.ended(job) for job in (whole, stopped)] == ["COMPLETED", "COMPLETED"]
 
-    assert log.read_text().count("Go on with --resume auto.") == 2
+    assert log.read_text().count("Resume with --resume auto.") == 2
     for rank in (0, 1):
         assert steps(other, rank) == steps(one, rank)
         assert [int(line.split()[1]) for line in steps(one, rank)] == list(range(len(steps(one, rank))))
@@ -127,8 +127,8 @@ def test_a_job_that_is_cancelled_after_it_was_asked_to_end_stays_cancelled(
     slurm.run("scancel", "--signal=USR1", job)  # noted; the batch goes on for a moment
     slurm.run("scancel", job)
     assert slurm.ended(job) == "CANCELLED"
-    until(lambda: "is kept in" in log.read_text(), lambda: log.read_text(), patience=60)
-    assert f"Job {job} is not queued again: it was cancelled." in log.read_text()
+    until(lambda: "saved the state of" in log.read_text(), lambda: log.read_text(), patience=60)
+    assert f"Job {job} was canceled and is not requeued." in log.read_text()
     assert slurm.job(job)["Restarts"] == "0"
 
 
@@ -152,7 +152,7 @@ def test_torchrun_and_an_array_of_seeds_go_on_where_they_were_stopped(
         slurm.requeued(job, times=1)
     jobs = [torchrun, f"{array}_0", f"{array}_1"]
     assert [slurm.ended(job) for job in jobs] == ["COMPLETED"] * 3, said()
-    assert said().count("Go on with --resume auto.") == 2
+    assert said().count("Resume with --resume auto.") == 2
     for run, rank, count in ((two, 0, 15), (two, 1, 15), (seeds[0], 0, 30), (seeds[1], 0, 30)):
         assert [int(line.split()[1]) for line in steps(run, rank)] == list(range(count))
 
@@ -173,7 +173,7 @@ def test_a_study_is_run_by_a_job_array(slurm: Cluster, submit: Callable[..., str
     slurm.run("scancel", "--batch", "--signal=USR1", f"{job}_0")  # as SLURM does before the time is over
     slurm.requeued(f"{job}_0", times=1)
     assert [slurm.ended(f"{job}_{task}") for task in range(2)] == ["COMPLETED", "COMPLETED"], said()
-    assert "(SIGTERM). The state of epoch" in (run / "log.txt").read_text()
+    assert "Received SIGTERM: saved the state of epoch" in (run / "log.txt").read_text()
     assert [int(line.split()[1]) for line in steps(run, 0)] == list(range(6 * 3))
 
     slurm.run(*study, "--report")

@@ -1,4 +1,4 @@
-"""Which steps make the host wait for the device."""
+"""Training steps do not make the host wait for the device."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from tests.followed import Followed, StepsFollowed
 from tests.test_gpu import CSV_ONLY, RUNS
 
 
-def test_what_is_read_and_what_comes_in_is_noted() -> None:
+def test_reads_and_copies_from_the_host_are_counted() -> None:
     mode = Followed()
     device, host = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
     mode.put([device])
@@ -31,21 +31,21 @@ def test_what_is_read_and_what_comes_in_is_noted() -> None:
         assert mode.waits == {"tests/test_waits.py": 3}
 
 
-@pytest.mark.parametrize("word", RUNS)
+@pytest.mark.parametrize("name", RUNS)
 def test_no_training_step_makes_the_host_wait(
-    word: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     followed: list[StepsFollowed] = []
     real = StepsFollowed.on_fit_start
     monkeypatch.setattr(StepsFollowed, "on_fit_start", lambda self, *given: (followed.append(self), real(self, *given)))
     monkeypatch.setattr("tasks.metrics.dice.counted", scattered)  # as on a device
-    monkeypatch.setattr(Store, "to", Store.to)  # which is wrapped, and is itself again afterwards
-    root: Any = request.getfixturevalue(f"{word}_root")
+    monkeypatch.setattr(Store, "to", Store.to)  # restores it after it is wrapped
+    root: Any = request.getfixturevalue(f"{name}_root")
     options = ["--data.root", str(root), "--data.batch_size", "4", "--data.num_workers", "0", "--output", str(tmp_path),
                "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "4", "--trainer.accelerator", "cpu",
                "--trainer.callbacks+=tests.followed.StepsFollowed"]  # fmt: skip
-    assert main(["fit", *RUNS[word], *CSV_ONLY, *options]) == 0
+    assert main(["fit", *RUNS[name], *CSV_ONLY, *options]) == 0
     assert followed[0].steps > 0
-    # kornia makes its matrices and white points anew, from numbers, whenever it converts
-    assert set(followed[0].mode.waits) == ({"kornia"} if word == "colorization" else set())
+    # kornia makes its matrices and white points from Python numbers in each conversion
+    assert set(followed[0].mode.waits) == ({"kornia"} if name == "colorization" else set())
     assert followed[0].mode.waits["kornia"] <= 8 * followed[0].steps

@@ -1,1 +1,1 @@
-"""Writers of what `predict` found: one that puts images together, and formats."""
+"""Writers of predictions: one skeleton, one place that stitches images together, and output formats."""

@@ -1,38 +1,175 @@
-"""How predictions come to their place: written beside it first, and moved when all of it is whole."""
+"""The one skeleton of all prediction writers: results appear in the run folder once all of them are complete."""
 
+import csv
+import json
 import shutil
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
+from tasks.base import Batch
 
-def new_part(trainer: Trainer, folders: Iterable[str]) -> Path:
-    """The folder `part` in the run's folder, which all processes write into, with these empty folders in it."""
-    part = Path(trainer.strategy.broadcast(trainer.default_root_dir)) / "part"
-    if trainer.is_global_zero:
-        shutil.rmtree(part, ignore_errors=True)
-        for name in folders:
-            (part / name).mkdir(parents=True)
-    trainer.strategy.barrier()
-    return part
+LISTED = 10  # skipped images named in the message; tables list all of them
+Row: TypeAlias = list[Any]
+"""What a format remembers of one image until all are merged; anything JSON can hold."""
 
 
-def remove_part(trainer: Trainer, part: Path) -> None:
-    """Leaves nothing that is half written, where `predict` failed; `part` is `Path()` until `new_part` has made it."""
-    if trainer.predicting and trainer.is_global_zero and part.name:
-        shutil.rmtree(part, ignore_errors=True)
-        with suppress(OSError):  # of the run's folder stays what else there is
-            part.parent.rmdir()
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished image.
 
-
-def place(part: Path) -> str:
-    """Moves what is in the folder `part` one up, in the place of an earlier prediction's.
-
-    Returns:
-        Where it lies now, a line each, to be appended to a message.
+    Attributes:
+        name: Its file name or its path within the data.
+        index: Its position in the data.
+        problem: Why it could not be used, or "".
     """
+
+    name: str
+    index: int
+    problem: str = ""
+
+
+Image = TypeVar("Image", bound=Finished)
+
+
+class Format(ABC, Generic[Image]):
+    """Writes finished images in one output format.
+
+    Attributes:
+        folders: Folders it writes into, each of which replaces one of the same name, even if no image is written.
+    """
+
+    folders: Sequence[str] = ()
+
+    @abstractmethod
+    def write(self, image: Image, folder: Path) -> Iterable[Row]:
+        """Writes the files of one image below `folder` and returns rows for `finish`.
+
+        Runs in the process that predicted the image. Images with a `problem` come too.
+        """
+
+    def close(self) -> None:
+        """Closes files kept open between images; called in every process, on errors too."""
+
+    def finish(self, rows: Sequence[Row], folder: Path) -> str:
+        """Writes the tables.
+
+        Args:
+            rows: The rows of all processes, in the order of the data.
+            folder: Where to write them.
+
+        Returns:
+            Text to append to the closing message.
+        """
+        return ""
+
+
+class Writer(Callback, ABC, Generic[Image]):
+    """Hands finished images to output formats while `predict` runs.
+
+    Every process writes its own images into the folder `part` of the run folder. When all are done, rows are merged
+    in the order of the data and everything moves up into the run folder, replacing an earlier prediction. If
+    prediction fails, `part` is deleted.
+
+    Args:
+        formats: The output formats.
+    """
+
+    def __init__(self, formats: Sequence[Format[Image]]) -> None:
+        self.formats = list(formats)
+        self.part = Path()
+
+    def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
+        """Prepares for the first batch.
+
+        Args:
+            task: The task that predicts.
+            folder: Where temporary files may lie.
+            in_memory: Whether images must stay valid after the next one; see `callbacks.writers.memory`.
+        """
+
+    @abstractmethod
+    def images(self, outputs: Any, batch: Batch) -> Iterator[Image]:
+        """Yields the images that a batch finishes, each valid until the next one.
+
+        Args:
+            outputs: What the task predicted.
+            batch: The batch.
+        """
+
+    def end(self) -> None:
+        """Releases what `begin` and `images` hold; called on errors too."""
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        part = Path(trainer.strategy.broadcast(trainer.default_root_dir)) / "part"
+        self.begin(pl_module, part)
+        self.part = part
+        if trainer.is_global_zero:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            for name in (name for each in self.formats for name in each.folders):
+                (part / name).mkdir(parents=True, exist_ok=True)  # formats may share one
+        trainer.strategy.barrier()
+        self._rows(trainer.global_rank).write_text("")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        with self._rows(trainer.global_rank).open("a") as file:
+            for image in self.images(outputs, batch):
+                rows = [list(each.write(image, self.part)) for each in self.formats]
+                file.write(json.dumps([dataloader_idx, image.index, image.problem, rows]) + "\n")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._release()
+        if trainer.predicting and trainer.is_global_zero and self.part.name:
+            shutil.rmtree(self.part, ignore_errors=True)
+            with suppress(OSError):  # the run folder goes only if nothing else is in it
+                self.part.parent.rmdir()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Merges what all processes wrote and moves it into the run folder."""
+        self._release()
+        trainer.strategy.barrier()
+        if not trainer.is_global_zero:
+            return
+        lines = []
+        for path in map(self._rows, range(trainer.world_size)):
+            with path.open() as file:
+                lines += [json.loads(line) for line in file]
+            path.unlink()
+        lines.sort(key=lambda line: line[:2])
+        notes = [
+            each.finish([row for line in lines for row in line[3][number]], self.part)
+            for number, each in enumerate(self.formats)
+        ]
+        problems = [line[2] for line in lines if line[2]]
+        count = len(lines) - len(problems)
+        rank_zero_info(f"Images predicted: {count}.{_place(self.part)}{skipped(problems)}{''.join(notes)}")
+
+    def _release(self) -> None:
+        self.end()
+        for each in self.formats:
+            each.close()
+
+    def _rows(self, rank: int) -> Path:
+        return self.part / f"rows{rank}.jsonl"
+
+
+def _place(part: Path) -> str:
+    """Moves the contents of `part` one folder up, replacing earlier ones, and lists where they are now."""
     written = sorted(part.iterdir())
     for path in written:
         earlier = part.parent / path.name
@@ -41,3 +178,18 @@ def place(part: Path) -> str:
         path.replace(earlier)
     part.rmdir()
     return "".join(f"\n  {part.parent / path.name}" for path in reversed(written))
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a CSV table; names keep their bytes, whatever their encoding."""
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
+
+
+def skipped(problems: Sequence[str]) -> str:
+    """Returns the first problems of images that could not be used, to append to a message."""
+    if not problems:
+        return ""
+    shown = "".join(f"\n  - {problem}" for problem in problems[:LISTED])
+    more = len(problems) - LISTED
+    return f"\nSkipped: {len(problems)}.{shown}" + (f"\n  … and {more} more" if more > 0 else "")

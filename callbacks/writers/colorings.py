@@ -1,140 +1,127 @@
-"""Writes pictures in the colours that `predict` gave them, at their own size, and how far these are from the truth."""
+"""Writes colorized images at their own size, and how far they are from the originals."""
 
-import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 
-from callbacks.writers.base import new_part, place, remove_part
+from callbacks.writers.base import Finished, Format, Row, Writer, write_table
 from drawing.pictures import Picture, panel, save_picture, scaled
 from ops.color import luminance_and_chroma
 from ops.color_quality import picture_scores
 from ops.coloring import colored, grey, has_colors
+from ops.errors import ArgumentError
 from ops.pictures import cropped
 from tasks.base import Batch
 
-VIEW = 800  # pixels of the longer side of a picture in a panel
-SHOWN = 10  # pictures left out that are named in the message; the table has all
+VIEW = 800  # maximum pixels of the longer side of an image in a panel
 SCORES = ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness", "colorfulness_true")
 COLUMNS = ("name", *SCORES, "problem")
 
 
-class ColoringWriter(Callback):
-    """Writes every picture in colours, a panel of it, and a table of figures into the run's folder.
+@dataclass(frozen=True, kw_only=True)
+class Colorized(Finished):
+    """A colorized image.
 
-    - `colored/<path and stem>.png`: as large as the picture, and with its own luminance: L to 0.5.
-    - `panels/<path and stem>.jpg`: grey and coloured side by side, and the picture itself where it has colours.
-    - `figures.csv`: for each picture that has colours the scores of `ops.color_quality.picture_scores`, at its full
-      size; `colorfulness` for every one; and in `problem` why a picture was left out.
+    Attributes:
+        source: The original (H, W, 3) uint8.
+        image: The colorized image (H, W, 3) uint8; empty if there is a `problem`.
+        original: Whether the original has colors to compare with.
+        scores: Its metrics by name, as in `figures.csv`.
+    """
 
-    The task predicts `chroma` (B, 2, S, S), scaled as in `ops.color`; the batch has `name`, `index`, `image`, `box`,
-    the place of the picture in it, `source`, the whole pictures (H, W, 3), and `problem`, "" for those that can be
-    used. Several processes write their own pictures; the tables are merged at the end. All is written into the folder
-    `part` and moved when it is whole, in the place of an earlier prediction's.
+    source: Picture
+    image: Picture
+    original: bool = False
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+class ColoringWriter(Writer[Colorized]):
+    """Writes every image in color, a panel of it, and a table of metrics into the run folder.
+
+    - `colored/<path and stem>.png`: as large as the image, with its own luminance: L within 0.5.
+    - `panels/<path and stem>.jpg`: gray and colorized side by side, and the original if it has colors.
+    - `figures.csv`: for images with colors the metrics of `ops.color_quality.picture_scores` at full size;
+      `colorfulness` for every image; and in `problem` why an image was skipped.
+
+    The task predicts `chroma` (B, 2, S, S), scaled as in `ops.color`. Batches have `name`, `index`, `image`, `box`
+    (the place of the image within the square), `source`, the whole images (H, W, 3), and `problem`, "" for usable ones.
 
     Args:
-        guided: Whether colours stop at edges of the full picture's luminance; otherwise they are interpolated.
-        suffix: What coloured pictures are written as: `png`, or `jpg`, which is smaller but changes luminance too, at
-            edges of colours by several units of L.
+        guided: Whether colors stop at edges of the full image's luminance; otherwise they are interpolated.
+        suffix: File type of colorized images: `png`, or `jpg`, which is smaller but also changes the luminance, at
+            color edges by several units of L.
 
     Raises:
-        ValueError: They cannot be written so.
+        ArgumentError: The suffix is neither.
     """
 
     def __init__(self, guided: bool = True, suffix: Literal["png", "jpg"] = "png") -> None:
         if suffix not in ("png", "jpg"):
-            raise ValueError(f"suffix is {suffix!r}; png or jpg was wanted")
-        self.guided, self.suffix = guided, suffix
-        self.part = Path()
+            raise ArgumentError(f"expected the suffix png or jpg, got {suffix!r}")
+        self.guided = guided
+        super().__init__([ColoredFiles(suffix), Panels(), Scores()])
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the folders and an empty table."""
-        self.part = new_part(trainer, ["colored", "panels"])
-        self._table(trainer.global_rank).write_text("")
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves nothing that is half written."""
-        remove_part(trainer, self.part)
-
-    def _table(self, rank: int) -> Path:
-        return self.part / f"rows{rank}.csv"
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Writes a batch.
-
-        Raises:
-            ValueError: A box does not lie in its picture.
-        """
+    def images(self, outputs: Any, batch: Batch) -> Iterator[Colorized]:
         for i, name in enumerate(batch["name"]):
-            figures: dict[str, Any] = {"name": name, "problem": batch["problem"][i]}
-            if not figures["problem"]:
-                chroma, image = (cropped(maps[i], batch["box"][i]) for maps in (outputs["chroma"], batch["image"]))
-                luminance = luminance_and_chroma(image[None])[0][0]
-                picture = colored(batch["source"][i], chroma, luminance, self.guided)
-                figures |= self._write(Path(name), batch["source"][i], picture, chroma.device)
-            with self._table(trainer.global_rank).open("a", newline="") as file:
-                csv.writer(file).writerow([int(batch["index"][i]), *(figures.get(column, "") for column in COLUMNS)])
-
-    def _write(self, name: Path, source: Picture, picture: Picture, device: torch.device) -> dict[str, float]:
-        """Writes a picture and its panel, and says how good it is."""
-        save_picture(picture, self.part / "colored" / name.with_suffix(f".{self.suffix}"))
-        true = has_colors(source)
-        small = reduced(source)
-        row = {"grey": grey(small), "coloured": reduced(picture), "original": small}
-        titles = list(row) if true else list(row)[:2]
-        drawn = panel([[row[title] for title in titles]], titles, [str(name)])
-        save_picture(drawn, self.part / "panels" / name.with_suffix(".jpg"))
-        prediction, target = (on_device(each, device) for each in (picture, source))
-        scores = picture_scores(prediction, target, names=SCORES if true else ["colorfulness"])
-        return {score: round(float(value), 4) for score, value in scores.items()}
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merges the tables in the order of the data, moves all to its place, and names what was left out."""
-        trainer.strategy.barrier()
-        if not trainer.is_global_zero:
-            return
-        rows: list[list[str]] = []
-        for rank in range(trainer.world_size):
-            with self._table(rank).open(newline="") as file:
-                rows.extend(csv.reader(file))
-            self._table(rank).unlink()
-        rows.sort(key=lambda row: int(row[0]))
-        with (self.part / "figures.csv").open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *(row[1:] for row in rows)])
-        problems = [row[-1] for row in rows if row[-1]]
-        text = f"Pictures coloured: {len(rows) - len(problems)}.{place(self.part)}"
-        rank_zero_info(text + left_out(problems))
+            index, problem, source = int(batch["index"][i]), batch["problem"][i], batch["source"][i]
+            if problem:
+                empty = np.zeros((0, 0, 3), np.uint8)
+                yield Colorized(name=name, index=index, problem=problem, source=source, image=empty)
+                continue
+            chroma, square = (cropped(maps[i], batch["box"][i]) for maps in (outputs["chroma"], batch["image"]))
+            image = colored(source, chroma, luminance_and_chroma(square[None])[0][0], self.guided)
+            original = has_colors(source)
+            prediction, truth = (
+                torch.from_numpy(each).to(chroma.device).permute(2, 0, 1)[None] for each in (image, source)
+            )
+            found = picture_scores(prediction, truth, names=SCORES if original else ["colorfulness"])
+            scores = {key: round(float(value), 4) for key, value in found.items()}
+            yield Colorized(name=name, index=index, source=source, image=image, original=original, scores=scores)
 
 
-def on_device(picture: Picture, device: torch.device) -> torch.Tensor:
-    """A picture as a tensor (1, 3, H, W), on the host without a copy."""
-    return torch.from_numpy(picture).to(device).permute(2, 0, 1)[None]
+class ColoredFiles(Format[Colorized]):
+    """Writes `colored/<path and stem>.png` or `.jpg`."""
+
+    folders = ("colored",)
+
+    def __init__(self, suffix: str) -> None:
+        self.suffix = suffix
+
+    def write(self, image: Colorized, folder: Path) -> list[Row]:
+        if not image.problem:
+            save_picture(image.image, folder / "colored" / Path(image.name).with_suffix(f".{self.suffix}"))
+        return []
 
 
-def left_out(problems: list[str]) -> str:
-    """What is said of the pictures that could not be coloured, to be appended to a message."""
-    if not problems:
+class Panels(Format[Colorized]):
+    """Writes `panels/<path and stem>.jpg`."""
+
+    folders = ("panels",)
+
+    def write(self, image: Colorized, folder: Path) -> list[Row]:
+        if not image.problem:
+            small = _reduced(image.source)
+            row = {"gray": grey(small), "colorized": _reduced(image.image)}
+            row |= {"original": small} if image.original else {}
+            drawn = panel([list(row.values())], list(row), [image.name])
+            save_picture(drawn, folder / "panels" / Path(image.name).with_suffix(".jpg"))
+        return []
+
+
+class Scores(Format[Colorized]):
+    """Writes `figures.csv`."""
+
+    def write(self, image: Colorized, folder: Path) -> list[Row]:
+        return [[image.name, *(image.scores.get(column, "") for column in SCORES), image.problem]]
+
+    def finish(self, rows: Sequence[Row], folder: Path) -> str:
+        write_table(folder / "figures.csv", COLUMNS, rows)
         return ""
-    shown = [f"\n  - {problem}" for problem in problems[:SHOWN]]
-    more = len(problems) - SHOWN
-    return (
-        f"\nLeft out: {len(problems)}."
-        + "".join(shown)
-        + (f"\n  … and {more} more, see figures.csv" if more > 0 else "")
-    )
 
 
-def reduced(picture: Picture) -> Picture:
-    """A picture whose longer side has 800 pixels at most."""
-    return picture if max(picture.shape[:2]) <= VIEW else scaled(picture, VIEW, VIEW)
+def _reduced(image: Picture) -> Picture:
+    return image if max(image.shape[:2]) <= VIEW else scaled(image, VIEW, VIEW)

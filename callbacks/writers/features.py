@@ -1,16 +1,15 @@
-"""Writes pictures as vectors: an array a kind, and whose rows these are."""
+"""Writes images as vectors: one array per kind of vector, and a table that names their rows."""
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from uuid import uuid4
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
-from callbacks.writers.base import new_part, place, remove_part
+from callbacks.writers.base import Finished, Format, Row, Writer, write_table
 from tasks.base import Batch
 
 COLUMNS = ("name", "split", "professional")
@@ -18,92 +17,89 @@ FOLDER = "vectors"
 NUMBERS = np.float32
 
 
-class FeatureWriter(Callback):
-    """Writes what is predicted of all pictures as arrays into the folder `vectors` of the run's.
+@dataclass(frozen=True, kw_only=True)
+class Described(Finished):
+    """The vectors of an image.
 
-    - `<vector>.npy`: float32 (N, V), a row a picture, for NumPy to load or map.
-    - `names.csv`: `name,split,professional` of the same N rows; `professional`, 0 or 1, is empty where it is not known.
+    Attributes:
+        split: The split it belongs to.
+        professional: Its label, 0 or 1, or None if unknown.
+        vectors: Vectors (V,) float32 by name.
+    """
 
-    The module predicts vectors (B, V) by name; the batch has `name`, `index`, the row within its split, maybe
-    `professional` (B,), and maybe `problem`, "" for pictures that can be used; the others have no row. Rows are in the
-    order of splits and indices. Several processes write their own rows; they are merged at the end. Memory holds a
-    batch, disk for a moment one array twice. All is written into the folder `part` and moved when it is whole, in the
-    place of an earlier one, so that arrays and names belong together.
+    split: str
+    professional: int | None
+    vectors: Mapping[str, NDArray[np.float32]]
 
-    The data module says in `splits` what its loaders are of.
+
+class FeatureWriter(Writer[Described]):
+    """Writes predicted vectors of all images into the folder `vectors` of the run folder.
+
+    - `<vector>.npy`: float32 (N, V), one row per image, for NumPy to load or memory-map.
+    - `names.csv`: `name,split,professional` of the same N rows; `professional`, 0 or 1, is empty if unknown.
+
+    The module predicts vectors (B, V) by name. Batches have `name`, `index` within the split, `split`, a string, maybe
+    `professional` (B,), and maybe `problem`, "" for usable images; the others have no row. Rows follow the order of
+    splits and indices. Memory holds one batch; the disk briefly holds one array twice.
     """
 
     def __init__(self) -> None:
-        self.part = Path()
+        super().__init__([Vectors()])
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the folder and an empty table."""
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]  # untyped there
-        self.splits: list[str] = datamodule.splits
-        self.part = new_part(trainer, [FOLDER])
-        self._rows(trainer.global_rank).write_text("")
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves nothing that is half written."""
-        remove_part(trainer, self.part)
-
-    def _rows(self, rank: int) -> Path:
-        return self.part / FOLDER / f"rows{rank}.csv"
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Appends a batch."""
-        count = len(batch["name"])
-        usable = [i for i, problem in enumerate(batch.get("problem", [""] * count)) if not problem]
+    def images(self, outputs: Any, batch: Batch) -> Iterator[Described]:
+        vectors = {name: values.cpu().numpy().astype(NUMBERS) for name, values in outputs.items()}
         professional = batch.get("professional")
-        with self._rows(trainer.global_rank).open("a", newline="") as file:
-            csv.writer(file).writerows(
-                [dataloader_idx, int(batch["index"][i]), batch["name"][i], self.splits[dataloader_idx],
-                 "" if professional is None else int(professional[i])] for i in usable
-            )  # fmt: skip
-        for name, vectors in outputs.items():
-            with (self.part / FOLDER / f"{name}.{trainer.global_rank}").open("ab") as file:
-                file.write(vectors[usable].cpu().numpy().astype(NUMBERS).tobytes())
+        for i, name in enumerate(batch["name"]):
+            yield Described(
+                name=name,
+                index=int(batch["index"][i]),
+                problem=batch["problem"][i] if "problem" in batch else "",
+                split=batch["split"],
+                professional=None if professional is None else int(professional[i]),
+                vectors={key: values[i] for key, values in vectors.items()},
+            )
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merges what the processes wrote, in the order of the data, and moves it to its place."""
-        trainer.strategy.barrier()
-        if not trainer.is_global_zero:
-            return
-        tables = []
-        for rank in range(trainer.world_size):
-            with self._rows(rank).open(newline="") as file:
-                tables.append(list(csv.reader(file)))
-            self._rows(rank).unlink()
-        rows = [row for table in tables for row in table]
-        order = sorted(range(len(rows)), key=lambda row: (int(rows[row][0]), int(rows[row][1])))
-        places = np.argsort(order)
-        folder = self.part / FOLDER
+
+class Vectors(Format[Described]):
+    """Writes `vectors/<vector>.npy` and `vectors/names.csv`."""
+
+    folders = (FOLDER,)
+
+    def __init__(self) -> None:
+        self._files: dict[str, IO[bytes]] = {}  # the rows of this process, by the name of their vector
+        self._process, self._count = uuid4().hex, 0
+
+    def write(self, image: Described, folder: Path) -> list[Row]:
+        if image.problem:
+            return []
+        for name, vector in image.vectors.items():
+            if name not in self._files:
+                self._files[name] = (folder / FOLDER / f"{name}.{self._process}").open("wb")
+            self._files[name].write(vector.tobytes())
+        self._count += 1
+        professional = "" if image.professional is None else image.professional
+        return [[self._process, self._count - 1, [image.name, image.split, professional]]]
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files, self._count = {}, 0
+
+    def finish(self, rows: Sequence[Row], folder: Path) -> str:
+        folder = folder / FOLDER
+        places: dict[str, list[int]] = {}  # of the rows of each process, in the order in which it wrote them
+        for place, (process, number, _) in sorted(enumerate(rows), key=lambda row: row[1][1]):
+            assert number == len(places.setdefault(process, []))
+            places[process].append(place)
         for name in sorted({path.stem for path in folder.iterdir()}):
-            shares = [folder / f"{name}.{rank}" for rank in range(trainer.world_size)]
-            _merge(shares, [len(table) for table in tables], places, folder / f"{name}.npy")
-        with (folder / "names.csv").open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *(rows[row][2:] for row in order)])
-        rank_zero_info(f"Pictures: {len(rows)}.{place(self.part)}")
-
-
-def _merge(shares: Sequence[Path], counts: Sequence[int], places: NDArray[np.intp], path: Path) -> None:
-    """Puts rows of several files of numbers into one array, each to its place."""
-    merged: NDArray[Any] | None = None
-    first = 0
-    for share, count in zip(shares, counts, strict=True):
-        if count:
-            vectors = np.memmap(share, NUMBERS, mode="r").reshape(count, -1)
-            if merged is None:
-                shape = (len(places), vectors.shape[1])
-                merged = np.lib.format.open_memmap(path, mode="w+", dtype=NUMBERS, shape=shape)
-            merged[places[first : first + count]] = vectors
-            first += count
-        share.unlink(missing_ok=True)
+            merged: NDArray[Any] | None = None
+            for process, mine in places.items():
+                share = folder / f"{name}.{process}"
+                vectors = np.memmap(share, NUMBERS, mode="r").reshape(len(mine), -1)
+                if merged is None:
+                    shape = (len(rows), vectors.shape[1])
+                    merged = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=NUMBERS, shape=shape)
+                merged[mine] = vectors
+                share.unlink()
+        write_table(folder / "names.csv", COLUMNS, [row[2] for row in rows])
+        return ""

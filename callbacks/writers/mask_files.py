@@ -1,4 +1,4 @@
-"""Mask pictures whose rows come a few at a time."""
+"""Writes and resizes masks whose rows come a few at a time."""
 
 import struct
 import zlib
@@ -18,16 +18,16 @@ Mask = NDArray[np.bool_]
 
 @contextmanager
 def mask_file(path: Path, size: tuple[int, int]) -> Iterator[Callable[[Mask], None]]:
-    """Yields a function that appends rows (n, W) to a PNG of 0 and 255; the file has its name once it is whole.
+    """Yields a function that appends rows (n, W) to a PNG of 0 and 255, which appears once it is complete.
 
-    Pillow and OpenCV write whole pictures only. See "Portable Network Graphics Specification", 3rd edition, W3C 2025.
+    Pillow and OpenCV write only whole images. See "Portable Network Graphics Specification", 3rd edition, W3C 2025.
 
     Args:
-        path: Where the PNG will be.
+        path: The PNG file.
         size: Height and width of the mask.
 
     Raises:
-        ValueError: More or fewer rows came than the mask has, or they are not as wide.
+        ValueError: Too many or too few rows, or rows of another width.
     """
     rows, packer = 0, zlib.compressobj()
 
@@ -35,19 +35,21 @@ def mask_file(path: Path, size: tuple[int, int]) -> Iterator[Callable[[Mask], No
         nonlocal rows
         rows += len(band)
         if band.shape[1] != size[1] or rows > size[0]:
-            raise ValueError(f"{rows} rows of {band.shape[1]} pixels for a mask of {size}; give each of its rows once")
-        lines = np.zeros((len(band), 1 + size[1]), np.uint8)  # a line begins with the number of its filter, 0 for none
+            raise ValueError(
+                f"expected a mask of {size}, got {rows} rows of {band.shape[1]} pixels; give each row once"
+            )
+        lines = np.zeros((len(band), 1 + size[1]), np.uint8)  # a line starts with the number of its filter, 0 for none
         np.multiply(band, 255, out=lines[:, 1:], dtype=np.uint8, casting="unsafe")
         if data := packer.compress(lines.data):
             _chunk(file, b"IDAT", data)
 
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(b"\x89PNG\r\n\x1a\n")
-        # 8 bits of grey, deflated, filters line by line, not interlaced
+        # 8 bits of gray, deflated, one filter per line, not interlaced
         _chunk(file, b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8, 0, 0, 0, 0))
         yield append
         if rows != size[0]:
-            raise ValueError(f"{rows} rows for a mask of {size}; give each of its rows once")
+            raise ValueError(f"expected a mask of {size}, got {rows} rows; give each row once")
         _chunk(file, b"IDAT", packer.flush())
         _chunk(file, b"IEND", b"")
 
@@ -57,15 +59,15 @@ def _chunk(file: IO[bytes], kind: bytes, data: bytes) -> None:
 
 
 class ReducedMask:
-    """A mask at another size, each pixel taken from its nearest, as `drawing.pictures.scaled_masks` does it.
+    """Resizes a mask by nearest neighbor, like `drawing.pictures.scaled_masks`, as its rows come.
 
     Args:
         size: Height and width of the mask.
         reduced: Height and width of the result.
 
     Attributes:
-        mask: The result (h, w), whole when all rows have come.
-        present: Whether any pixel of the rows so far is marked, taken or not.
+        mask: The result (h, w), complete after the last row.
+        present: Whether any pixel so far is marked, sampled or not.
     """
 
     def __init__(self, size: tuple[int, int], reduced: tuple[int, int]) -> None:
@@ -82,7 +84,7 @@ class ReducedMask:
 
 
 def _nearest(length: int, reduced: int) -> NDArray[np.int32]:
-    """Which pixels OpenCV takes along a side."""
+    """Returns the pixels that OpenCV samples along a side."""
     side = np.arange(length, dtype=np.int32)[None]
     taken: NDArray[np.int32] = cv2.resize(side, (reduced, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
     return taken

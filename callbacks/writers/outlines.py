@@ -1,31 +1,29 @@
-"""Writes what `predict` found of regions in large pictures: masks, polygons, and the stages on the way to them."""
+"""Writes masks, polygons and intermediate stages of regions in large images."""
 
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from callbacks.writers.base import new_part, place, remove_part
-from callbacks.writers.stitch import Marker
+from callbacks.writers.base import Row
+from callbacks.writers.segmentation import MaskFiles
+from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter
 from drawing.pictures import Picture, color_of, labelled, save_picture, scaled, scaled_masks
+from ops.errors import ArgumentError
 from ops.polygons import Ring, intersection_over_union, polygon_mask, rings, simplified, smoothed
-from tasks.base import Batch
 
-VIEW = 1200  # pixels of the longer side of what is drawn over
-TINT = 0.3  # share of the colour in what is drawn inside a mask
-SMOOTHNESS = 16.0  # pixels of the waves of an outline that are halved where it is smoothed
-FRACTION = 4  # bits of the fractions of pixels that OpenCV is given
+VIEW = 1200  # maximum pixels of the longer side of an overlay
+TINT = 0.3  # share of the class color inside a mask
+SMOOTHNESS = 16.0  # wavelength in pixels that smoothing halves
+FRACTION = 4  # bits of fractions of pixels given to OpenCV
 CONVENTION = (
     "Points are [x, y] in pixels of the full picture, x to the right and y down. Whole numbers are pixel centres: the "
     "picture reaches from -0.5 to width - 0.5 and from -0.5 to height - 0.5. The last point of a ring joins its first. "
@@ -34,119 +32,106 @@ CONVENTION = (
 )
 
 
-class OutlineWriter(Callback):
-    """Writes the mask, the polygon and an overlay of every picture into the run's folder.
+class OutlineWriter(StitchingWriter):
+    """Writes the mask, the polygon and an overlay of every image of a one-class task into the run folder.
 
-    - `masks/<stem>.png`: 0 and 255, as large as the picture.
-    - `polygons.json`: for each picture its size, its polygon, the number of its vertices, and its IoU with the mask.
-    - `overlays/<stem>.jpg`: the picture with the mask tinted and the polygon drawn, 1200 pixels long at most.
-    - `stages/<stem>/<number>_<name>.png`: what led to it, at the level of the pyramid where it was found.
-
-    The task predicts pictures at a level of a pyramid: `probability` (B, 1, h, w) and, where they are kept, `stages`,
-    by name and in order, (B, 1, h, w) or (B, 3, h, w), bool or in [0, 1]. It decides by `marked` what of the enlarged
-    probability is the mask. The batch has `name`, `index`, `size`, `source` and `level`, how often each picture was
-    halved, and maybe `inside`, bool (B, 1, H, W), beyond which nothing is marked. Several processes write their own
-    pictures; the polygons are merged at the end. All is written into the folder `part` and moved when it is whole, in
-    the place of an earlier prediction's.
+    - `masks/<stem>.png`: 0 and 255, as large as the image.
+    - `polygons.json`: for each image its size, its polygon, the number of vertices, and its IoU with the mask.
+    - `overlays/<stem>.jpg`: the image with the mask tinted and the polygon drawn, at most 1200 pixels long.
+    - `stages/<stem>/<number>_<name>.png`: the intermediate maps of the task, at their own size.
 
     Args:
-        keep_stages: Whether the stages are written.
-        tolerance: How far in pixels of the full picture a polygon may be from the outline; 0 keeps every vertex.
-        smooth: Whether outlines are smoothed by splines first, which are then followed four times as closely.
-        least_iou: IoU with its mask that a polygon must have; where it has less, as small and narrow regions may, it is
-            simplified and smoothed half as much, and so on. 0 accepts all.
+        keep_stages: Whether to write the stages.
+        tolerance: Maximum distance in pixels of the full image between polygon and outline; 0 keeps every vertex.
+        smooth: Whether to smooth outlines with splines first; the tolerance is then divided by four.
+        least_iou: Minimum IoU of a polygon with its mask. Below it, as with small or narrow regions, simplification and
+            smoothing are halved until it is reached. 0 accepts every polygon.
 
     Raises:
-        ValueError: The tolerance is not a distance, or the IoU not in [0, 1].
+        ArgumentError: The tolerance is not a distance, or the IoU not in [0, 1].
     """
 
     def __init__(
         self, keep_stages: bool = False, tolerance: float = 1.0, smooth: bool = False, least_iou: float = 0.98
     ) -> None:
         if not (0 <= tolerance < math.inf and 0 <= least_iou <= 1):
-            raise ValueError(
-                f"tolerance is {tolerance} and least_iou {least_iou}; wanted are a distance of 0 pixels or more and an "
-                "IoU in [0, 1]"
+            raise ArgumentError(
+                f"expected a tolerance of 0 pixels or more and a least_iou in [0, 1], got {tolerance} and {least_iou}"
             )
-        self.keep_stages, self.tolerance, self.smooth, self.least_iou = keep_stages, tolerance, smooth, least_iou
-        self.part = Path()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the folders and an empty table."""
-        self.task = cast(Marker, pl_module)
-        self.part = new_part(trainer, ["masks", "overlays", *(["stages"] if self.keep_stages else [])])
-        self._table(trainer.global_rank).write_text("")
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves nothing that is half written."""
-        remove_part(trainer, self.part)
-
-    def _table(self, rank: int) -> Path:
-        return self.part / f"polygons{rank}.jsonl"
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Writes a batch.
-
-        Raises:
-            ValueError: Stages are to be kept and the task has none, or a map has not the size of its level.
-        """
-        for i, name in enumerate(batch["name"]):
-            height, width = batch["size"][i].tolist()
-            probability = outputs["probability"][i : i + 1].float()
-            marked = self.task.marked(enlarged(probability, int(batch["level"][i]), (height, width)))
-            if "inside" in batch:  # enlarged, it reaches beyond the boxes' edges
-                marked &= batch["inside"][i : i + 1]
-            mask = self.task.cleaned(marked[0].cpu().numpy())[0]
-            polygon, iou = fitted_polygon(mask, self.tolerance, self.smooth, self.least_iou)
-            record = {
-                "size": [height, width],
-                "rings": [ring.tolist() for ring in polygon],
-                "vertices": sum(map(len, polygon)),
-                "iou": round(iou, 6),
-            }
-            with self._table(trainer.global_rank).open("a") as file:
-                file.write(json.dumps([int(batch["index"][i]), name, record]) + "\n")
-            stem = Path(name).stem
-            save_picture(mask.view(np.uint8) * np.uint8(255), self.part / "masks" / f"{stem}.png")
-            drawn = labelled(drawn_polygon(batch["source"][i], mask, polygon), self.task.classes, [bool(mask.any())])
-            save_picture(drawn, self.part / "overlays" / f"{stem}.jpg")
-            if self.keep_stages:
-                _save_stages(outputs.get("stages", {}), i, self.part / "stages" / stem)
+        self.keep_stages = keep_stages
+        stages = [Stages()] if keep_stages else []
+        super().__init__([Outlines(tolerance, smooth, least_iou), MaskFiles(by_class=False), *stages])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merges the polygons in the order of the data, and moves all to its place."""
-        trainer.strategy.barrier()
-        if not trainer.is_global_zero:
-            return
-        records = self._merge(trainer.world_size)
-        if not self.keep_stages:
-            shutil.rmtree(self.part.parent / "stages", ignore_errors=True)  # an earlier prediction's
-        rank_zero_info(f"Pictures predicted: {len(records)}.{place(self.part)}\n{_summary(records)}")
+        super().on_predict_end(trainer, pl_module)
+        if trainer.is_global_zero and not self.keep_stages:  # those of an earlier prediction
+            shutil.rmtree(self.part.parent / "stages", ignore_errors=True)
 
-    def _merge(self, world_size: int) -> list[dict[str, Any]]:
-        tables = [self._table(rank) for rank in range(world_size)]
-        rows = [json.loads(line) for table in tables for line in table.read_text().splitlines()]
-        rows.sort(key=lambda row: int(row[0]))
-        pictures = ",\n".join(f"{json.dumps(name)}: {json.dumps(record)}" for _, name, record in rows)
-        text = f'{{"convention": {json.dumps(CONVENTION)},\n"pictures": {{\n{pictures}\n}}}}\n'
-        (self.part / "polygons.json").write_text(text)
-        for table in tables:
-            table.unlink()
-        return [record for *_, record in rows]
+
+class Outlines(StitchedFormat):
+    """Writes `polygons.json` and `overlays/<stem>.jpg` of a task with one class.
+
+    Args:
+        tolerance: See `OutlineWriter`.
+        smooth: See `OutlineWriter`.
+        least_iou: See `OutlineWriter`.
+    """
+
+    folders = ("overlays",)
+
+    def __init__(self, tolerance: float = 1.0, smooth: bool = False, least_iou: float = 0.98) -> None:
+        self.tolerance, self.smooth, self.least_iou = tolerance, smooth, least_iou
+
+    def write(self, image: Stitched, folder: Path) -> list[Row]:
+        if len(image.classes) != 1:
+            raise ArgumentError(f"Outlines are of one class: expected one, got {image.classes}; use SegmentationWriter")
+        mask = image.mask(0)
+        polygon, iou = fitted_polygon(mask, self.tolerance, self.smooth, self.least_iou)
+        drawn = labelled(drawn_polygon(image.source, mask, polygon), image.classes, [bool(mask.any())])
+        save_picture(drawn, folder / "overlays" / f"{Path(image.name).stem}.jpg")
+        record = {
+            "size": list(image.size),
+            "rings": [ring.tolist() for ring in polygon],
+            "vertices": sum(map(len, polygon)),
+            "iou": round(iou, 6),
+        }
+        return [[image.name, record]]
+
+    def finish(self, rows: Sequence[Row], folder: Path) -> str:
+        images = ",\n".join(f"{json.dumps(name)}: {json.dumps(record)}" for name, record in rows)
+        text = f'{{"convention": {json.dumps(CONVENTION)},\n"pictures": {{\n{images}\n}}}}\n'
+        (folder / "polygons.json").write_text(text)
+        records: list[dict[str, Any]] = [record for _, record in rows]
+        found = [record for record in records if record["vertices"] or record["iou"] < 1]
+        if not found:
+            return "\nNo polygons: nothing is marked in any image."
+        ious = [record["iou"] for record in found]
+        vertices = np.mean([record["vertices"] for record in found])
+        return (
+            f"\nPolygons in {len(found)} images: {vertices:.1f} vertices on average; IoU with the mask "
+            f"{np.mean(ious):.4f} on average, at least {min(ious):.4f}."
+        )
+
+
+class Stages(StitchedFormat):
+    """Writes `stages/<stem>/<number>_<name>.png`."""
+
+    folders = ("stages",)
+
+    def write(self, image: Stitched, folder: Path) -> list[Row]:
+        if not image.stages:
+            raise ArgumentError("keep_stages is true, but the task predicts no stages; set keep_stages to false")
+        for number, (name, stage) in enumerate(image.stages.items(), start=1):
+            levels = (stage.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+            drawn = levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
+            save_picture(drawn, folder / "stages" / Path(image.name).stem / f"{number}_{name}.png")
+        return []
 
 
 def fitted_polygon(
     mask: NDArray[np.bool_], tolerance: float = 1.0, smooth: bool = False, least_iou: float = 0.98
 ) -> tuple[list[Ring], float]:
-    """The polygon of a mask (H, W), to hundredths of pixels, and the IoU of the two; see `OutlineWriter`."""
+    """Returns the polygon of a mask (H, W), rounded to 1/100 pixel, and its IoU with the mask; see `OutlineWriter`."""
     traced = rings(mask)
     for factor in (1, 1 / 2, 1 / 4, 1 / 8, 0):  # at 0, the polygon is the mask
         near = smoothed(traced, smoothness=SMOOTHNESS * factor) if smooth and factor else traced
@@ -158,45 +143,60 @@ def fitted_polygon(
     return polygon, iou
 
 
-def enlarged(maps: Tensor, levels: int, size: tuple[int, int]) -> Tensor:
-    """Maps of a level of a pyramid at the size of its picture, where sample k comes to pixel k · 2^levels.
+def geojson(image: Stitched, tolerance: float = 1.0, smooth: bool = False, least_iou: float = 0.98) -> dict[str, Any]:
+    """Returns a GeoJSON FeatureCollection (RFC 7946) with one MultiPolygon per class.
 
-    Bilinear in between; beyond the last sample it is repeated.
+    Coordinates are pixels as in `ops.polygons`: whole numbers are pixel centers, y points down. Properties are `image`,
+    `class`, `vertices` and `iou`, that of the polygon with its mask.
 
     Args:
-        maps: Maps (B, K, ceil(H / 2^levels), ceil(W / 2^levels)).
-        levels: How often the picture was halved, as `ops.pyramids` does by the backend "opencv".
-        size: Height H and width W of the picture.
-
-    Returns:
-        Maps (B, K, H, W).
-
-    Raises:
-        ValueError: The maps have not that size.
+        image: The image.
+        tolerance: See `OutlineWriter`.
+        smooth: See `OutlineWriter`.
+        least_iou: See `OutlineWriter`.
     """
-    step = 2**levels
-    rows, columns = (math.ceil(side / step) for side in size)
-    if maps.shape[-2:] != (rows, columns):
-        raise ValueError(
-            f"maps of {maps.shape[-2]} x {maps.shape[-1]} at level {levels} of a picture of {size[0]} x {size[1]}; "
-            f"wanted are {rows} x {columns}: halve pictures by ops.pyramids with the backend 'opencv'"
-        )
-    # align_corners keeps the k-th sample at pixel k · step; without it all would move by half a step.
-    reached = ((rows - 1) * step + 1, (columns - 1) * step + 1)
-    maps = functional.interpolate(maps, reached, mode="bilinear", align_corners=True)
-    return functional.pad(maps, (0, size[1] - reached[1], 0, size[0] - reached[0]), mode="replicate")
+    features = []
+    for k, label in enumerate(image.classes):
+        polygon, iou = fitted_polygon(image.mask(k), tolerance, smooth, least_iou)
+        properties = {"image": image.name, "class": label, "vertices": sum(map(len, polygon)), "iou": round(iou, 6)}
+        shapes = [[[*ring.tolist(), ring[0].tolist()] for ring in shape] for shape in _nested(polygon)]
+        geometry = {"type": "MultiPolygon", "coordinates": shapes}
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    return {"type": "FeatureCollection", "features": features}
+
+
+def _nested(polygon: Sequence[Ring]) -> list[list[Ring]]:
+    """Groups rings into regions, each followed by its holes, which run the other way round."""
+    areas = [_signed_area(ring) for ring in polygon]
+    regions = [k for k, area in enumerate(areas) if area > 0]
+    found = {k: [polygon[k]] for k in regions}
+    for ring, area in zip(polygon, areas, strict=True):
+        around = [k for k in regions if areas[k] > -area] if area < 0 else []
+        # the smallest region around it; simplified rings may touch, so inside is a matter of distance
+        depth = {k: min(0.0, _depth(ring, polygon[k])) for k in around}
+        if around:
+            found[max(around, key=lambda k: (depth[k], -areas[k]))].append(ring)
+    return list(found.values())
+
+
+def _signed_area(ring: Ring) -> float:
+    x, y = ring.T
+    return float(x @ np.roll(y, -1) - np.roll(x, -1) @ y) / 2
+
+
+def _depth(ring: Ring, around: Ring) -> float:
+    """How far the outermost point of a ring lies inside another, in pixels; negative outside."""
+    contour = around.astype(np.float32)
+    return min(cv2.pointPolygonTest(contour, (float(x), float(y)), True) for x, y in ring)
 
 
 def drawn_polygon(source: Picture, mask: NDArray[np.bool_], polygon: Sequence[Ring]) -> Picture:
-    """A view of a picture with the mask tinted and the polygon drawn as a line.
+    """Returns an image, at most `VIEW` pixels long, with the mask tinted and the polygon drawn as a line.
 
     Args:
-        source: The picture, as large as the mask or smaller, (h, w, 3).
+        source: The image (h, w, 3), as large as the mask or smaller.
         mask: The mask (H, W).
         polygon: Rings in pixels of the mask.
-
-    Returns:
-        The view, its longer side `VIEW` pixels at most.
     """
     side = min(VIEW, max(source.shape[:2]))
     view = scaled(source, side, side)
@@ -205,31 +205,8 @@ def drawn_polygon(source: Picture, mask: NDArray[np.bool_], polygon: Sequence[Ri
     color = np.array(color_of(0), np.float32)
     view[inside] = np.rint((1 - TINT) * view[inside] + TINT * color)
     scale = np.array([width / mask.shape[1], height / mask.shape[0]])
-    # A picture's corner, not the centre of its first pixel, stays where it is.
+    # the corner of the image, not the center of its first pixel, stays in place
     points = [np.rint(((ring + 0.5) * scale - 0.5) * 2**FRACTION).astype(np.int32) for ring in polygon]
     thickness = max(1, round(min(height, width) / 400))
     cv2.polylines(view, points, True, color.tolist(), thickness, cv2.LINE_AA, FRACTION)
     return view
-
-
-def _save_stages(stages: Mapping[str, Tensor], index: int, folder: Path) -> None:
-    """Writes the stages of one picture of a batch."""
-    if not stages:
-        raise ValueError("keep_stages is true and the task predicts no stages; set keep_stages to false")
-    for number, (name, stage) in enumerate(stages.items(), start=1):
-        levels = (stage[index].float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-        picture = levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
-        save_picture(picture, folder / f"{number}_{name}.png")
-
-
-def _summary(records: Sequence[Mapping[str, Any]]) -> str:
-    """How near the polygons are to the masks that are not empty."""
-    found = [record for record in records if record["vertices"] or record["iou"] < 1]
-    if not found:
-        return "No picture has anything marked in it, so that there are no polygons."
-    shares = [record["iou"] for record in found]
-    vertices = np.mean([record["vertices"] for record in found])
-    return (
-        f"Polygons of the {len(found)} pictures with something marked: {vertices:.1f} vertices on average; IoU with "
-        f"the mask {np.mean(shares):.4f} on average, {min(shares):.4f} at least."
-    )

@@ -1,198 +1,163 @@
-"""Writes how good `predict` found pictures: a table, and contact sheets with the best first."""
+"""Writes the scores of judged images as a table and as contact sheets with the best first."""
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
+from uuid import uuid4
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
-
-from callbacks.writers.base import new_part, place, remove_part
-from drawing.pictures import save_picture
+from callbacks.writers.base import Finished, Format, Row, Writer, write_table
+from drawing.pictures import Picture, save_picture
 from drawing.sheet import Shown, drawn_sheet, jpeg_of, write_page
+from ops.errors import ArgumentError
 from tasks.base import Batch
 
-SIDE = 320  # pixels of the longer side of a picture in the page
-LISTED = 10  # pictures left out that are named in the message
-FIGURES = ("probability", "mean", "spread")
-COLUMNS = ("name", *FIGURES, "problem")
+SIDE = 320  # maximum pixels of the longer side of an image on the page
+SCORES = ("probability", "mean", "spread")
+COLUMNS = ("name", *SCORES, "problem")
 
 
-class Row(NamedTuple):
-    """What is known of a picture; a figure that was not predicted is nan.
+@dataclass(frozen=True, kw_only=True)
+class Judged(Finished):
+    """A judged image; scores that were not predicted are nan.
 
     Attributes:
-        number: Its place in the data.
-        name: Its path from the folder.
+        source: The image, or a small copy, (h, w, 3) uint8.
         probability: That it is a professional shot, in [0, 1].
-        mean: Of the votes that are expected.
-        spread: Their standard deviation.
-        problem: Why it could not be used, or "".
-        rank: The process that saw it.
-        start: Where its small JPEG begins among that process's.
-        length: Bytes of the JPEG.
+        mean: Of the predicted votes.
+        spread: Standard deviation of the predicted votes.
     """
 
-    number: int
-    name: str
+    source: Picture
     probability: float
     mean: float
     spread: float
-    problem: str
-    rank: int
-    start: int
-    length: int
 
     @property
-    def order(self) -> tuple[bool, float, float, int]:
-        """The best come first, those with equal figures in the order of the data, those that were not judged last."""
+    def rank(self) -> tuple[bool, float, float]:
+        """Sort key: best first, unusable images last."""
         known = [value if math.isfinite(value) else -math.inf for value in (self.probability, self.mean)]
-        return bool(self.problem), -known[0], -known[1], self.number
-
-    @property
-    def note(self) -> str:
-        """The figures in a few words."""
-        votes = "" if math.isnan(self.mean) else f", votes {self.mean:.2f} ± {self.spread:.2f}"
-        return f"{100 * self.probability:.1f} %{votes}"
+        return bool(self.problem), -known[0], -known[1]
 
 
-class ScoreWriter(Callback):
-    """Writes pictures in the order in which they were judged, into the run's folder.
+class ScoreWriter(Writer[Judged]):
+    """Writes the scores of all images, best first, into the run folder.
 
-    - `scores.csv`: `name,probability,mean,spread,problem`, best first; `mean` and `spread` are empty where the task
-      predicts no votes. Those that could not be used come last, with nothing but their `problem`.
-    - `contact_sheet.html`: small pictures with their scores, professional shots, above one half, and snapshots apart;
-      one file that needs no other, for any browser.
-    - `contact_sheet.png`: the best of them as one picture.
+    - `scores.csv`: `name,probability,mean,spread,problem`; `mean` and `spread` are empty if the task predicts no votes.
+      Unusable images come last, with only their `problem`.
+    - `contact_sheet.html`: small images with their scores, professional shots (above one half) and snapshots apart;
+      a single file for any browser.
+    - `contact_sheet.png`: the best of them as one image.
 
-    The task predicts `probability` (B,), and maybe `mean` and `spread` (B,), or None; the batch has `name`, `index`,
-    `source`, small pictures (h, w, 3), and `problem`, "" for those that can be used. Several processes write their own;
-    they are merged at the end. Pictures wait on the disk, so that memory holds a row of figures for each. All is
-    written into the folder `part` and moved when it is whole, in the place of an earlier prediction's.
+    The task predicts `probability` (B,), and maybe `mean` and `spread` (B,), or None. Batches have `name`, `index`,
+    `source`, small images (h, w, 3), and `problem`, "" for usable ones. Small images wait on the disk, so that memory
+    holds only a row of scores for each.
 
     Args:
-        on_page: How many pictures `contact_sheet.html` has at most, some 10 kB each.
-        on_sheet: How many `contact_sheet.png` has at most.
+        on_page: Maximum number of images in `contact_sheet.html`, about 10 kB each.
+        on_sheet: Maximum number of images in `contact_sheet.png`.
 
     Raises:
-        ValueError: There is to be no picture.
+        ArgumentError: One of them is below 1.
     """
 
     def __init__(self, on_page: int = 2000, on_sheet: int = 120) -> None:
         if on_page < 1 or on_sheet < 1:
-            raise ValueError(f"on_page is {on_page} and on_sheet {on_sheet}; 1 or more were wanted")
-        self.on_page, self.on_sheet = on_page, on_sheet
-        self.part = Path()
+            raise ArgumentError(f"expected on_page and on_sheet of at least 1, got {on_page} and {on_sheet}")
+        super().__init__([ScoreTable(), ContactSheets(on_page, on_sheet)])
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the folder and an empty table."""
-        self.part = new_part(trainer, [""])
-        for path in (self._rows(trainer.global_rank), self._pictures(trainer.global_rank)):
-            path.write_bytes(b"")
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves nothing that is half written."""
-        remove_part(trainer, self.part)
-
-    def _rows(self, rank: int) -> Path:
-        return self.part / f"rows{rank}.csv"
-
-    def _pictures(self, rank: int) -> Path:
-        return self.part / f"pictures{rank}"
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Appends a batch."""
-        given = {name: outputs[name].tolist() for name in FIGURES if outputs.get(name) is not None}
-        rank, rows = trainer.global_rank, []
-        with self._pictures(rank).open("ab") as file:
-            for i, name in enumerate(batch["name"]):
-                problem, jpeg, start = batch["problem"][i], b"", file.tell()
-                figures = [given[figure][i] if figure in given and not problem else math.nan for figure in FIGURES]
-                if not problem:
-                    jpeg = jpeg_of(batch["source"][i], SIDE)
-                    file.write(jpeg)
-                rows.append([int(batch["index"][i]), name, *figures, problem, rank, start, len(jpeg)])
-        with self._rows(rank).open("a", newline="", encoding="utf-8", errors="surrogateescape") as table:
-            csv.writer(table).writerows(rows)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merges what the processes wrote, moves it to its place, and names what was left out."""
-        trainer.strategy.barrier()
-        if not trainer.is_global_zero:
-            return
-        rows = sorted(
-            (row for rank in range(trainer.world_size) for row in self._read(rank)), key=lambda row: row.order
-        )
-        judged = [row for row in rows if not row.problem]
-        left_out = [row.problem for row in rows if row.problem]
-        with (self.part / "scores.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *map(_written, rows)])
-        self._write_sheets(judged, left_out)
-        for rank in range(trainer.world_size):
-            for path in (self._rows(rank), self._pictures(rank)):
-                path.unlink()
-        rank_zero_info(f"Pictures judged: {len(judged)}.{place(self.part)}" + _named(left_out))
-
-    def _read(self, rank: int) -> Iterator[Row]:
-        csv.field_size_limit(1 << 30)
-        with self._rows(rank).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            for number, name, probability, mean, spread, problem, *where in csv.reader(file):
-                figures = float(probability), float(mean), float(spread)
-                yield Row(int(number), name, *figures, problem, *map(int, where))
-
-    def _write_sheets(self, judged: Sequence[Row], left_out: Sequence[str]) -> None:
-        """Writes both contact sheets."""
-        ranked = list(enumerate(judged, start=1))
-        above = [each for each in ranked if each[1].probability > 0.5]
-        parts = {"Professional shots": above, "Snapshots": ranked[len(above) :]}
-        shown = {word: [each for each in part if each[0] <= self.on_page] for word, part in parts.items()}
-        sections = ((f"{word}: {len(parts[word])}", map(self._shown, part)) for word, part in shown.items() if part)
-        notes = []
-        if len(ranked) > self.on_page:
-            notes.append(f"These are the best {self.on_page} of {len(ranked)} pictures; scores.csv has all.")
-        if left_out:
-            notes.append(f"Left out: {len(left_out)}. scores.csv says why.")
-        with (self.part / "contact_sheet.html").open("w", encoding="utf-8", errors="replace") as file:
-            write_page(file, f"Contact sheet: {_counted(len(ranked))}, best first", sections, notes)
-        best = [self._shown(each) for each in ranked[: self.on_sheet]]
-        title = _counted(len(ranked)) if len(best) == len(ranked) else f"the best {len(best)} of {len(ranked)} pictures"
-        save_picture(drawn_sheet(f"Contact sheet: {title}, best first", best), self.part / "contact_sheet.png")
-
-    def _shown(self, ranked: tuple[int, Row]) -> Shown:
-        number, row = ranked
-        with self._pictures(row.rank).open("rb") as file:
-            file.seek(row.start)
-            share = row.probability if math.isfinite(row.probability) else 0.0
-            return Shown(number, row.name, share, row.note, file.read(row.length))
+    def images(self, outputs: Any, batch: Batch) -> Iterator[Judged]:
+        given = {name: outputs[name].tolist() for name in SCORES if outputs.get(name) is not None}
+        for i, name in enumerate(batch["name"]):
+            index, problem = int(batch["index"][i]), batch["problem"][i]
+            scores = {key: given[key][i] if key in given and not problem else math.nan for key in SCORES}
+            yield Judged(name=name, index=index, problem=problem, source=batch["source"][i], **scores)
 
 
-def _written(row: Row) -> list[str]:
-    """A row of `scores.csv`."""
-    figures = ["" if math.isnan(value) else f"{value:.6g}" for value in (row.probability, row.mean, row.spread)]
-    return [row.name, *figures, row.problem]
+class ScoreTable(Format[Judged]):
+    """Writes `scores.csv`."""
 
+    def write(self, image: Judged, folder: Path) -> list[Row]:
+        scores = [
+            "" if math.isnan(value) else f"{value:.6g}" for value in (image.probability, image.mean, image.spread)
+        ]
+        return [[image.rank, [image.name, *scores, image.problem]]]
 
-def _counted(pictures: int) -> str:
-    return "1 picture" if pictures == 1 else f"{pictures} pictures"
-
-
-def _named(problems: Sequence[str]) -> str:
-    """What is said of the pictures that could not be judged, to be appended to a message."""
-    if not problems:
+    def finish(self, rows: Sequence[Row], folder: Path) -> str:
+        ranked = sorted(rows, key=lambda row: row[0])  # stable: ties stay in the order of the data
+        write_table(folder / "scores.csv", COLUMNS, [row[1] for row in ranked])
         return ""
-    more = len(problems) - LISTED
-    lines = [
-        *(f"  - {problem}" for problem in problems[:LISTED]),
-        *([f"  … and {more} more, see scores.csv"] * (more > 0)),
-    ]
-    return "\n".join([f"\nLeft out: {len(problems)}.", *lines])
+
+
+class _Thumbnail(NamedTuple):
+    """A row of the contact sheets: an image, and where its small JPEG lies."""
+
+    rank: list[float]
+    name: str
+    problem: str
+    probability: float
+    note: str
+    file: str = ""
+    start: int = 0
+    length: int = 0
+
+
+class ContactSheets(Format[Judged]):
+    """Writes `contact_sheet.html` and `contact_sheet.png`.
+
+    Args:
+        on_page: See `ScoreWriter`.
+        on_sheet: See `ScoreWriter`.
+    """
+
+    def __init__(self, on_page: int, on_sheet: int) -> None:
+        self.on_page, self.on_sheet = on_page, on_sheet
+        self._jpegs: IO[bytes] | None = None  # all small images of this process, one after the other
+
+    def write(self, image: Judged, folder: Path) -> list[Row]:
+        votes = "" if math.isnan(image.mean) else f", votes {image.mean:.2f} ± {image.spread:.2f}"
+        row = [image.rank, image.name, image.problem, image.probability, f"{100 * image.probability:.1f} %{votes}"]
+        if image.problem:
+            return [row]
+        if self._jpegs is None:
+            self._jpegs = (folder / f"jpegs-{uuid4().hex}").open("wb")
+        jpeg, start = jpeg_of(image.source, SIDE), self._jpegs.tell()
+        self._jpegs.write(jpeg)
+        return [[*row, Path(self._jpegs.name).name, start, len(jpeg)]]
+
+    def close(self) -> None:
+        if self._jpegs is not None:
+            self._jpegs.close()
+        self._jpegs = None
+
+    def finish(self, rows: Sequence[Row], folder: Path) -> str:
+        ranked = sorted((_Thumbnail(*row) for row in rows), key=lambda row: row.rank)
+        usable = [(number, row) for number, row in enumerate(ranked, start=1) if not row.problem]
+        total, problems = len(usable), len(rows) - len(usable)
+
+        def shown(part: Sequence[tuple[int, _Thumbnail]]) -> Iterator[Shown]:
+            for number, row in part:
+                with (folder / row.file).open("rb") as file:
+                    file.seek(row.start)
+                    share = row.probability if math.isfinite(row.probability) else 0.0
+                    yield Shown(number, row.name, share, row.note, file.read(row.length))
+
+        above = [each for each in usable if each[1].probability > 0.5]
+        parts = {"Professional shots": above, "Snapshots": usable[len(above) :]}
+        listed = {title: [each for each in part if each[0] <= self.on_page] for title, part in parts.items()}
+        sections = ((f"{title}: {len(parts[title])}", shown(part)) for title, part in listed.items() if part)
+        notes = []
+        if total > self.on_page:
+            notes.append(f"These are the best {self.on_page} of {total} images; scores.csv has all.")
+        if problems:
+            notes.append(f"Skipped: {problems}. scores.csv says why.")
+        count = "1 image" if total == 1 else f"{total} images"
+        with (folder / "contact_sheet.html").open("w", encoding="utf-8", errors="replace") as page:
+            write_page(page, f"Contact sheet: {count}, best first", sections, notes)
+        best = list(shown(usable[: self.on_sheet]))
+        title = count if len(best) == total else f"the best {len(best)} of {total} images"
+        save_picture(drawn_sheet(f"Contact sheet: {title}, best first", best), folder / "contact_sheet.png")
+        for name in {row.file for _, row in usable}:
+            (folder / name).unlink()
+        return ""

@@ -1,8 +1,9 @@
-"""Pictures to predict: whole ones, or windows of large ones, all at the size that the network is given."""
+"""Makes samples of images to predict: whole images, or windows of large ones, at the input size of the network."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import numpy as np
 import torch
 
 from datamodules.loaders import Samples
-from datamodules.read.pictures import Size, channels_first, picture_size, read_picture, resized, same_stems
+from datamodules.read.pictures import channels_first, fitted, picture_size, read_picture, resized, same_stems
 from datamodules.read.strips import Strip
 from ops.errors import collected, refuse
-from ops.windows import cut, window_grid
+from ops.windows import Size, cut, window_grid
 
-VIEW = 1200  # pixels of the longer side of what is drawn over
+BACKGROUND = 1200  # pixels of the longer side of the background of overlays
 
 
 def predicted(
@@ -25,31 +26,33 @@ def predicted(
     window: Size | None = None,
     overlap: float = 0.0,
 ) -> Samples:
-    """Samples of pictures, `image` uint8 (3, H, W) at `size`, for callbacks that write what a task makes of them.
+    """Returns samples of images with `image` uint8 (3, H, W) at `size`, for callbacks that write predictions.
 
-    Beside `image`, a sample has what its output is put together by: the `size` of the output (2,), the place of the
-    sample in it, `origin` and `window` (2,), `overlap`, the share of a window that its neighbours have too, and, in the
-    last sample of a picture, `source`, the picture (h, w, 3) to draw over: as it is, or with its longer side reduced
-    to 1200 pixels.
+    A sample also has what stitching needs: `size` of the output (2,), `origin` and `window` (2,), its place in the
+    output, and `overlap`, the share of a window that its neighbors also cover. The last sample of an image has
+    `source`, the background of the overlay (h, w, 3): the image, its longer side reduced to at most 1200 pixels.
 
-    Of a picture in windows, memory holds a strip as high as a window; see `datamodules.read.strips`.
+    Of an image in windows, memory holds a strip as high as a window; see `datamodules.read.strips`.
 
     Args:
-        files: The pictures.
-        size: Height and width that the network is given.
-        output_size: Height and width of the output of whole pictures; None is each picture's own.
-        window: Height and width in pixels of the windows that a picture is cut into; None takes pictures whole.
+        files: The image files.
+        size: Height and width of the network's input.
+        output_size: Height and width of the output of whole images; None is the size of each image.
+        window: Height and width in pixels of the windows that images are cut into; None takes images whole.
         overlap: Least share of a window that it has in common with the next one.
 
     Raises:
-        DataError: Two pictures have the same stem, or one cannot be read.
+        DataError: Two images have the same stem, or one cannot be read.
     """
     refuse(same_stems(files), str(files[0].parent))
     if window is None:
         return Samples([file.name for file in files], WholePictures(list(files), size, output_size))
     grids: list[list[Size]] = []
-    checks = [lambda file=file: grids.append(window_grid(picture_size(file), window, overlap)) for file in files]
-    refuse(collected(checks), str(files[0].parent))
+
+    def add(file: Path) -> None:
+        grids.append(window_grid(picture_size(file), window, overlap))
+
+    refuse(collected(partial(add, file) for file in files), str(files[0].parent))
     places = [(picture, *origin) for picture, grid in enumerate(grids) for origin in grid]
     ends = np.cumsum([len(grid) for grid in grids]).tolist()
     groups = [range(end - len(grid), end) for grid, end in zip(grids, ends, strict=True)]
@@ -59,12 +62,12 @@ def predicted(
 
 @dataclass(frozen=True)
 class WholePictures:
-    """Makes the samples of `predicted`, a picture each, resized to what the network is given.
+    """Makes the samples of `predicted`, one per image, resized to the input of the network.
 
     Attributes:
-        files: The pictures.
-        size: Height and width that the network is given.
-        output_size: Height and width of the output; None is each picture's own.
+        files: The image files.
+        size: Height and width of the network's input.
+        output_size: Height and width of the output; None is the size of each image.
     """
 
     files: list[Path]
@@ -72,69 +75,58 @@ class WholePictures:
     output_size: Size | None
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Sample `index`."""
         file = self.files[index]
         own = picture_size(file)
-        view = _view(own)
+        view = fitted(own, BACKGROUND)
         picture = read_picture(file, at_least=(max(view[0], self.size[0]), max(view[1], self.size[1])))
         image, size = channels_first(resized(picture, self.size)), self.output_size or own
         return {"image": image, **_placed(size, (0, 0), size, 0.0), "source": resized(picture, view)}
 
 
-@dataclass(frozen=True)
 class Windows:
-    """Makes the samples of `predicted`, a window each; in their order, a picture is read once.
+    """Makes the samples of `predicted`, one per window; in order, each image is read once.
 
-    Attributes:
-        files: The pictures.
-        places: Picture, top and left of each window.
+    Args:
+        files: The image files.
+        places: Image, top and left of each window.
         window: Height and width of the windows in pixels.
-        size: Height and width that they are resized to for the network.
+        size: Height and width of the network's input, which windows are resized to.
         overlap: Least share of a window that it has in common with the next one.
     """
 
-    files: list[Path]
-    places: list[tuple[int, int, int]]
-    window: Size
-    size: Size
-    overlap: float
+    def __init__(
+        self, files: list[Path], places: list[tuple[int, int, int]], window: Size, size: Size, overlap: float
+    ) -> None:
+        self.files, self.places, self.window, self.size, self.overlap = files, places, window, size, overlap
+        # Process, number of the image, and its strip, kept for the next window. A worker must not use the strip of the
+        # process that it was forked from: both would move the position in one open file.
+        self._kept: tuple[int, int, Strip] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_kept": None}
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Sample `index`.
+        """Returns sample `index`.
 
         Raises:
-            DataError: The picture cannot be read as far as the window reaches.
+            DataError: The image cannot be read as far as the window reaches.
         """
         number, top, left = self.places[index]
-        file, last = self.files[number], self.places[index + 1 : index + 2]
-        strip = _strip(file, self.window[0], top)
+        strip = self._strip(number, top)
         image = channels_first(resized(cut(strip.move(top), (0, left), self.window), self.size))
-        ends = not last or last[0][0] != number
-        if not ends:
-            _KEPT[file, self.window[0], os.getpid()] = strip
+        following = self.places[index + 1 : index + 2]
+        ends = not following or following[0][0] != number
+        self._kept = None if ends else (os.getpid(), number, strip)
         source = strip.view() if ends else None
         return {"image": image, **_placed(strip.size, (top, left), self.window, self.overlap), "source": source}
 
-
-# The strip of the picture at hand. A loader's worker must not go on with that of the process that it was forked from,
-# because both would move the place in one open file.
-_KEPT: dict[tuple[Path, int, int], Strip] = {}
-
-
-def _strip(file: Path, height: int, top: int) -> Strip:
-    """The kept strip of that picture, or a new one where there is none or it has moved below row `top`."""
-    strip = _KEPT.pop((file, height, os.getpid()), None)
-    _KEPT.clear()
-    if strip is not None and strip.top <= top:
-        return strip
-    size = picture_size(file)
-    return Strip(file, size, height, _view(size))
-
-
-def _view(size: Size) -> Size:
-    """Height and width of what is drawn over."""
-    scale = min(1, VIEW / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    def _strip(self, number: int, top: int) -> Strip:
+        """Returns the kept strip of an image, or a new one if there is none or it has moved below row `top`."""
+        kept, self._kept = self._kept, None  # dropped if reading fails
+        if kept is not None and kept[:2] == (os.getpid(), number) and kept[2].top <= top:
+            return kept[2]
+        size = picture_size(self.files[number])
+        return Strip(self.files[number], size, self.window[0], fitted(size, BACKGROUND))
 
 
 def _placed(size: Size, origin: Size, window: Size, overlap: float) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Photographs of different sizes with a mask each, decoded once at a level of their pyramid."""
+"""Decodes images of different sizes with one mask each, once, at a level of their pyramid."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.read.cache import MappedRows, cached_array, fingerprint
+from datamodules.read.boxes import Box, inside
+from datamodules.read.cache import MappedRows, cache_key, cached_array
 from datamodules.read.masks import FolderMasks
-from datamodules.read.pictures import Size, channels_first, picture_size, read_picture
-from datamodules.read.tables import Box, inside
-from ops.errors import DataError, refuse
+from datamodules.read.pictures import channels_first, picture_size, read_picture
+from ops.errors import DataError, collected, refuse
+from ops.windows import Size
+
+Decoder = Callable[[str, FolderMasks, Sequence[str], int, Size], MappedRows]
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """A decoded data set at a level of its pyramid; each size of pictures has arrays of its own.
+    """A decoded dataset at a level of its pyramid, with separate arrays for each size of images.
 
     Attributes:
-        source: Where it comes from.
-        levels: How often the sides of the pictures were halved.
-        sizes: Height and width of each picture before that, by name.
-        rows: Which row of the arrays of its size a picture is, by name.
-        pictures: (n, 3, h, w), by size.
-        masks: (n, h, w), 0 or 1, by size.
+        source: Names, images and masks that it was decoded from.
+        levels: How often the sides of the images were halved.
+        sizes: Height and width of each image before that, by name.
+        rows: Row of each image in the arrays of its size, by name.
+        pictures: Images (n, 3, h, w) by size.
+        masks: Masks (n, h, w), 0 or 1, by size.
     """
 
     source: FolderMasks
@@ -38,16 +42,16 @@ class Scenes:
     masks: dict[Size, MappedRows]
 
     def picture(self, name: str) -> NDArray[np.uint8]:
-        """A picture (3, h, w), read where it is used."""
+        """Returns an image (3, h, w), read on demand."""
         return self.pictures[self.sizes[name]][self.rows[name]]
 
     def mask(self, name: str) -> NDArray[np.uint8]:
-        """A mask (h, w), 0 or 1, read where it is used."""
+        """Returns a mask (h, w), 0 or 1, read on demand."""
         return self.masks[self.sizes[name]][self.rows[name]]
 
 
 def level_size(size: Size, levels: int) -> Size:
-    """Height and width of a picture whose sides were halved `levels` times, each time rounded up."""
+    """Returns the height and width of an image after halving its sides `levels` times, rounding up each time."""
     return -(-size[0] // 2**levels), -(-size[1] // 2**levels)
 
 
@@ -67,43 +71,41 @@ def reduced_mask(mask: NDArray[np.bool_], levels: int) -> NDArray[np.uint8]:
 
 
 def too_small(path: Path, size: Size, levels: int, window: int, trained: bool = False) -> list[str]:
-    """Whether a picture is smaller than a window, maybe of a trained network: what is wrong with it, or nothing."""
+    """Returns the problem of an image that is smaller than a window, possibly of a trained network, or nothing."""
     height, width = level_size(size, levels)
     if min(height, width) >= window:
         return []
     reduction = f", at pyramid level {levels} {height} x {width}" if levels else ""
     fewer = ", fewer --data.pyramid_levels" if levels else ""
-    advice = "Enlarge it, or leave it out." if trained else f"Give a smaller --data.window{fewer}, or remove it."
+    advice = "Enlarge or remove it." if trained else f"Give a smaller --data.window{fewer}, or remove it."
     return [
-        f"{path} is {size[0]} x {size[1]} pixels (height x width){reduction}: less than a window of {window} x "
+        f"{path} is {size[0]} x {size[1]} pixels (height x width){reduction}: smaller than a window of {window} x "
         f"{window}. {advice}"
     ]
 
 
 def readable_sizes(source: FolderMasks) -> tuple[dict[str, Size], list[str]]:
-    """Height and width of the pictures by name, and what is wrong with those that are none."""
+    """Returns the height and width of the images by name, and the problems of unreadable ones."""
     sizes: dict[str, Size] = {}
-    problems = []
-    for name in source.names:
-        try:
-            sizes[name] = picture_size(source.path(name))
-        except DataError as error:
-            problems += error.problems
-    return sizes, problems
+
+    def read(name: str) -> None:
+        sizes[name] = picture_size(source.path(name))
+
+    return sizes, collected(partial(read, name) for name in source.names)
 
 
-def decoded_scenes(word: str, source: FolderMasks, levels: int, window: int) -> Scenes:
-    """A data set at a level of its pyramid, from the cache or decoded into it.
+def decoded_scenes(task: str, source: FolderMasks, levels: int, window: int) -> Scenes:
+    """Returns a dataset at a level of its pyramid, from the cache or decoded into it.
 
     Args:
-        word: The task's word, the beginning of the cached files' names.
-        source: Names, pictures and masks.
-        levels: How often the sides of the pictures are halved.
-        window: Height and width in pixels of the windows that will be drawn from them.
+        task: Task name, which starts the names of the cached files.
+        source: Names, images and masks.
+        levels: How often the sides of the images are halved.
+        window: Height and width in pixels of the windows that will be drawn.
 
     Raises:
-        DataError: Folders, pictures or masks are not as wanted, a mask is all or nothing, or a picture is smaller than
-            a window; the problems of all are listed together.
+        DataError: Folders, images or masks are invalid, a mask is all 0 or all 1, or an image is smaller than a window;
+            all problems are listed.
     """
     sizes, unreadable = readable_sizes(source)
     problems = source.problems + unreadable
@@ -113,28 +115,28 @@ def decoded_scenes(word: str, source: FolderMasks, levels: int, window: int) -> 
         groups.setdefault(size, []).append(name)
     pictures: dict[Size, MappedRows] = {}
     masks: dict[Size, MappedRows] = {}
-    for size, names in groups.items():
-        for arrays, decode in ((pictures, _pictures), (masks, _masks)):
-            try:
-                arrays[size] = decode(word, source, names, levels, size)
-            except DataError as error:
-                problems += error.problems
+
+    def decode(arrays: dict[Size, MappedRows], make: Decoder, size: Size) -> None:
+        arrays[size] = make(task, source, groups[size], levels, size)
+
+    for size in groups:
+        problems += collected([partial(decode, pictures, _pictures, size), partial(decode, masks, _masks, size)])
     refuse(list(dict.fromkeys(problems)), str(source.root))
     rows = {name: row for names in groups.values() for row, name in enumerate(names)}
     return Scenes(source, levels, sizes, rows, pictures, masks)
 
 
-def _pictures(word: str, source: FolderMasks, names: Sequence[str], levels: int, size: Size) -> MappedRows:
+def _pictures(task: str, source: FolderMasks, names: Sequence[str], levels: int, size: Size) -> MappedRows:
     paths = [source.path(name) for name in names]
 
     def make(index: int) -> NDArray[np.uint8]:
         return reduced(read_picture(paths[index]), levels)
 
     shape = (len(names), 3, *level_size(size, levels))
-    return cached_array(f"{word}-scenes", fingerprint(paths, levels), shape, make, f"decoding {source.folder}")
+    return cached_array(f"{task}-scenes", cache_key(paths, levels), shape, make, f"decoding {source.folder}")
 
 
-def _masks(word: str, source: FolderMasks, names: Sequence[str], levels: int, size: Size) -> MappedRows:
+def _masks(task: str, source: FolderMasks, names: Sequence[str], levels: int, size: Size) -> MappedRows:
     files = [source.by_class[0].get(Path(name).stem) for name in names]
 
     def make(index: int) -> NDArray[np.uint8]:
@@ -142,28 +144,28 @@ def _masks(word: str, source: FolderMasks, names: Sequence[str], levels: int, si
         if misfit:
             raise DataError(misfit)
         mask = source.mask(names[index])
-        if files[index] is not None and (mask.all() or not mask.any()):  # that there is none is told already
+        if files[index] is not None and (mask.all() or not mask.any()):  # a missing mask is reported already
             raise DataError(
                 f"{files[index]} marks {'all' if mask.any() else 'none'} of its pixels ({source.least} or brighter); "
-                f"some were wanted. Draw it again, or remove it and its picture {names[index]}."
+                f"expected some. Correct it, or remove it and its image {names[index]}."
             )
         return reduced_mask(mask, levels)
 
     paths = [*filter(None, files), *map(source.path, names)]
     shape = (len(names), *level_size(size, levels))
     what = f"decoding the masks of {source.root}"
-    return cached_array(f"{word}-masks", fingerprint(paths, [levels, source.least]), shape, make, what)
+    return cached_array(f"{task}-masks", cache_key(paths, [levels, source.least]), shape, make, what)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Makes the samples of whole pictures with masks.
+    """Makes samples of whole images with masks.
 
     Attributes:
-        scenes: The decoded data set.
-        names: Of its pictures that are sampled.
-        boxes: Of pictures by name.
-        conditions: Of pictures by name.
+        scenes: Decoded dataset.
+        names: Images to sample.
+        boxes: Boxes by image name.
+        conditions: Conditions by image name.
     """
 
     scenes: Scenes
@@ -172,7 +174,6 @@ class Scene:
     conditions: dict[str, str]
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Sample `index`."""
         name = self.names[index]
         mask = torch.from_numpy(self.scenes.mask(name)[None].copy())
         sample: dict[str, Any] = {"image": torch.from_numpy(self.scenes.picture(name).copy()), "mask": mask}
@@ -183,12 +184,12 @@ class Scene:
 
 @dataclass(frozen=True)
 class PredictedScene:
-    """Makes the samples of images to predict, at full size.
+    """Makes samples of images to predict, at full size.
 
     Attributes:
-        files: The pictures.
+        files: The image files.
         levels: How often their sides are halved.
-        boxes: Of pictures by name.
+        boxes: Boxes by image name.
     """
 
     files: list[Path]
@@ -196,7 +197,6 @@ class PredictedScene:
     boxes: dict[str, list[Box]]
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Sample `index`."""
         picture, name = read_picture(self.files[index]), self.files[index].name
         image = channels_first(picture)  # `AvalanchesDataModule` reduces it on the device
         sample = {"image": image, "size": torch.tensor(picture.shape[:2]), "level": self.levels, "source": picture}

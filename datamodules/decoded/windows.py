@@ -1,4 +1,4 @@
-"""Windows drawn at random from pictures of different sizes that lie in the memory of a device."""
+"""Draws random windows from images of different sizes that are stored on a device."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ Ratio = Literal["natural", "balanced"]
 
 
 class Draws(Samples):
-    """The numbers of the windows of an epoch, which are drawn on the device.
+    """Samples of an epoch that have only an index and a seed; their windows are drawn on the device.
 
     Args:
-        count: How many there are.
-        seed: Of what is random about them.
-        pictures: Names of the pictures that they are drawn from.
+        count: Number of windows.
+        seed: Seed of the draw.
+        pictures: Names of the images that they are drawn from.
     """
 
     def __init__(self, count: int, seed: int, pictures: Sequence[str] = ()) -> None:
@@ -36,19 +36,18 @@ class Draws(Samples):
 
 @dataclass(frozen=True)
 class Store:
-    """Pictures of different sizes in the memory of a device, and the pixels of them that windows can lie around.
+    """Images of different sizes on a device, and the pixels that windows can be centered on.
 
-    These centres are numbered: first those with mask 0, then those with mask 1, each row by row. A run of them, pixels
-    side by side in a row of a picture, is kept as two numbers, so that centres take less memory than their masks
-    unless these are noise.
+    These centers are numbered, first those with mask 0, then those with mask 1, each row by row. A run of adjacent
+    centers in a row of an image is stored as two numbers, which takes less memory than the masks unless they are noise.
 
     Attributes:
-        pixels: uint8 (3, N): pictures one behind the other, each row by row.
-        offsets: Where each picture begins (P,).
-        widths: Of each picture (P,).
-        ends: How many centres there are up to the end of each run (R,), ascending.
-        shifts: What is added to a centre's number to get its pixel, by run (R,).
-        counts: Centres with mask 0 and with mask 1.
+        pixels: Images one after the other, each row by row, uint8 (3, N).
+        offsets: First pixel of each image (P,).
+        widths: Width of each image (P,).
+        ends: Number of centers up to the end of each run (R,), ascending.
+        shifts: Difference between the pixel and the number of a center, by run (R,).
+        counts: Number of centers with mask 0 and with mask 1.
         window: Height and width of the windows in pixels.
     """
 
@@ -61,45 +60,45 @@ class Store:
     window: int
 
     def to(self, device: torch.device) -> "Store":
-        """The same in the memory of another device."""
+        """Returns a copy on another device."""
         names = ("pixels", "offsets", "widths", "ends", "shifts")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     def draw(self, indices: Tensor, seeds: Tensor, ratio: Ratio) -> tuple[Tensor, Tensor]:
-        """A window for each sample, which depends on its index and seed alone.
+        """Draws a window for each sample, which depends on its index and seed only.
 
-        Each window lies inside a picture, with its centre at its row and column w // 2. All centres are equally likely:
+        Each window lies inside an image, with its center at row and column w // 2. All centers are equally likely:
         under `natural` among all, under `balanced` among those with mask 1 for odd indices and 0 for even ones.
 
         Args:
-            indices: Whole numbers (B,).
-            seeds: Whole numbers (B,).
+            indices: Indices of the samples, integers (B,).
+            seeds: Seeds of the samples, integers (B,).
             ratio: One of the two.
 
         Returns:
-            Windows uint8 (B, 3, w, w), and the masks at their centres (B,), 0.0 or 1.0.
+            Windows uint8 (B, 3, w, w), and the masks at their centers (B,), 0.0 or 1.0.
         """
-        # The first mixing decides how windows are flipped. The remainder of 63 bits is as good as even.
+        # The first mix decides how windows are flipped. The remainder of 63 bits is practically uniform.
         numbers = bits_of(bits_of(seeds)) & ((1 << 63) - 1)
         others, marked = self.counts
         if ratio == "balanced":
             label = indices % 2 == 1
-            centres = torch.where(label, others + numbers % max(marked, 1), numbers % max(others, 1))
+            centers = torch.where(label, others + numbers % max(marked, 1), numbers % max(others, 1))
         else:
-            centres = numbers % (others + marked)
-            label = centres >= others
-        places = centres + self.shifts[torch.searchsorted(self.ends, centres, right=True)]
+            centers = numbers % (others + marked)
+            label = centers >= others
+        places = centers + self.shifts[torch.searchsorted(self.ends, centers, right=True)]
         pictures = torch.searchsorted(self.offsets, places, right=True) - 1
         steps = torch.arange(self.window, device=places.device) - self.window // 2
         rows = places[:, None] + self.widths[pictures, None] * steps
         return self.pixels[:, rows[..., None] + steps].transpose(0, 1).contiguous(), label.float()
 
     def windows(self, count: int, block: int = 1000) -> Iterator[Tensor]:
-        """Windows that show what the pictures are like, all centres equally likely; always the same.
+        """Draws a representative sample of windows, all centers equally likely; always the same windows.
 
         Args:
-            count: How many there are of them.
-            block: How many of them come at a time, fewer the last time. Which they are does not depend on it.
+            count: Number of windows.
+            block: Windows per block; the last one may be smaller. It does not change which windows are drawn.
 
         Yields:
             Windows uint8 (B, 3, w, w).
@@ -110,11 +109,11 @@ class Store:
 
 
 def stored(scenes: Scenes, names: Sequence[str], window: int) -> Store:
-    """The pictures with these names, in the memory of the host.
+    """Stores images in the memory of the host.
 
     Args:
-        scenes: Where they come from, none smaller than the window.
-        names: Of at least one picture.
+        scenes: Decoded dataset, with no image smaller than the window.
+        names: Names of one or more of its images.
         window: Height and width of the windows in pixels.
     """
     shapes = np.array([scenes.mask(name).shape for name in names])
@@ -125,9 +124,9 @@ def stored(scenes: Scenes, names: Sequence[str], window: int) -> Store:
     runs: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
     for name, (height, width), first, end in zip(names, shapes.tolist(), offsets, ends, strict=True):
         pixels[:, first:end] = scenes.picture(name).reshape(3, -1)
-        centres = scenes.mask(name)[before : height - after, before : width - after]
+        centers = scenes.mask(name)[before : height - after, before : width - after]
         for value in (0, 1):
-            rows, columns, lengths = _runs(centres == value)
+            rows, columns, lengths = _runs(centers == value)
             runs[value].append(np.stack([first + (rows + before) * width + columns + before, lengths]))
     starts, lengths = np.concatenate(runs[0] + runs[1], axis=1)
     ends_of_runs = lengths.cumsum()
@@ -144,7 +143,7 @@ def stored(scenes: Scenes, names: Sequence[str], window: int) -> Store:
 
 
 def _runs(marked: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
-    """Row, first column and length of all runs of true pixels in the rows of a mask (H, W), row by row."""
+    """Returns row, first column and length of all horizontal runs of true pixels in a mask (H, W), row by row."""
     changes = np.diff(np.pad(marked, ((0, 0), (1, 1))).view(np.int8), axis=1)
     rows, columns = np.nonzero(changes == 1)
     return rows, columns, np.nonzero(changes == -1)[1] - columns

@@ -1,33 +1,148 @@
-"""What `belvedere describe` shows of a dataset."""
+"""What `belvedere describe` shows of a dataset, and what the studies of all tasks share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from datamodules.base import SPLITS
+from datamodules.read.cache import check_pictures
+from datamodules.read.pictures import picture_files
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Panel: TypeAlias = tuple[list[str], list[list[NDArray[np.uint8]]]]
-"""A grid of pictures (H, W, 3): titles of the columns, then the rows."""
+EXAMPLES = 8
+BINS = 20
+
+Image: TypeAlias = NDArray[np.uint8]
+Example: TypeAlias = tuple[str, Image, NDArray[np.bool_]]
+"""Title, image (H, W, 3) and masks (K, H, W)."""
+Panel: TypeAlias = tuple[list[str], list[list[Image]]]
+"""A grid of images (H, W, 3): titles of the columns, then the rows."""
+Chart: TypeAlias = "pd.Series[Any]"
+"""Heights of bars; the index holds their labels or bins, and the names of index and series are those of the axes."""
+Item = TypeVar("Item")
 
 
 @dataclass
 class Study:
-    """What `belvedere describe` shows of a data set.
+    """What `belvedere describe` shows of a dataset.
 
     Attributes:
         tables: Tables by name; the first is the summary.
-        charts: Bar charts by title: index = bins or categories, values = heights, named like their axes.
-        examples: Title, picture uint8 (H, W, 3) and masks bool (K, H, W).
+        charts: Bar charts by title.
+        examples: Images with their masks.
         classes: Names of the K classes.
-        panels: Grids of pictures by name.
+        panels: Grids of images by name.
     """
 
     tables: "dict[str, pd.DataFrame]" = field(default_factory=dict)
-    charts: "dict[str, pd.Series[Any]]" = field(default_factory=dict)
-    examples: list[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]] = field(default_factory=list)
+    charts: dict[str, Chart] = field(default_factory=dict)
+    examples: list[Example] = field(default_factory=list)
     classes: Sequence[str] = ()
     panels: dict[str, Panel] = field(default_factory=dict)
+
+
+class Predicting(Protocol):
+    """A data module that can list the files to predict."""
+
+    def predicted_files(self) -> list[Path]:
+        """Returns the images to predict, or raises a DataError."""
+
+
+def prediction_checks(
+    data: Predicting, folder: Path | None, at_least: tuple[int, int] | None = None
+) -> list[Callable[[], object]]:
+    """Returns checks that raise a DataError unless all images to predict can be opened.
+
+    Args:
+        data: The data module.
+        folder: Folder or file of the images to predict; None checks nothing.
+        at_least: Height and width that suffice; JPEG files are then opened at a lower resolution.
+    """
+    if folder is None:
+        return []
+    return [data.predicted_files, lambda: check_pictures(picture_files(folder), at_least)]
+
+
+def split_column(splits: "dict[str, list[str]]", names: Sequence[str]) -> list[str]:
+    """Returns the split of each image, "" for images in no split."""
+    split_of = {name: split for split, members in splits.items() for name in members}
+    return [split_of.get(name, "") for name in names]
+
+
+def by_split(table: "pd.DataFrame") -> "list[tuple[str, pd.DataFrame]]":
+    """Returns the rows of each split of a table with the column `split`, then all rows as `all`."""
+    return [*((split, table[table["split"] == split]) for split in SPLITS), ("all", table)]
+
+
+def summary(
+    column: str,
+    groups: "Iterable[tuple[str, pd.DataFrame]]",
+    row: "Callable[[pd.DataFrame], dict[str, Any]]",
+    decimals: int,
+) -> "pd.DataFrame":
+    """Returns a table with one row per group, its name in `column`, the rest made by `row` and rounded."""
+    import pandas as pd
+
+    return pd.DataFrame([{column: name, **row(group)} for name, group in groups]).round(decimals)
+
+
+def size_range(table: "pd.DataFrame") -> dict[str, str]:
+    """Returns the smallest and the largest size by area, like `640 x 480`, of a table with `height` and `width`."""
+    areas = (table["height"] * table["width"]).sort_values(kind="stable").index
+    sizes = table["width"].astype(str) + " x " + table["height"].astype(str)
+    return {
+        "smallest_size": sizes[areas[0]] if len(table) else "",
+        "largest_size": sizes[areas[-1]] if len(table) else "",
+    }
+
+
+def bars(heights: ArrayLike, labels: Sequence[Any] | NDArray[Any] | range, axis: str, name: str = "pictures") -> Chart:
+    """Returns a bar chart.
+
+    Args:
+        heights: Heights of the N bars.
+        labels: N labels, or N + 1 bin edges.
+        axis: Name of the horizontal axis.
+        name: Name of the vertical axis.
+    """
+    import pandas as pd
+
+    values = np.asarray(heights)
+    if len(labels) == len(values) + 1:
+        return pd.Series(values, pd.IntervalIndex.from_breaks(np.asarray(labels).round(4), name=axis), name=name)
+    return pd.Series(values, pd.Index(labels, name=axis), name=name)
+
+
+def histogram(values: ArrayLike, edges: NDArray[Any] | tuple[float, float], axis: str, name: str = "pictures") -> Chart:
+    """Returns a bar chart of how many values lie in each bin.
+
+    Args:
+        values: The values.
+        edges: Bin edges, or the ends of 20 equal bins.
+        axis: Name of the horizontal axis.
+        name: Name of the vertical axis.
+    """
+    breaks = np.linspace(*edges, BINS + 1) if isinstance(edges, tuple) else edges
+    return bars(np.histogram(values, breaks)[0], breaks, axis, name)
+
+
+def counts(values: "pd.Series[Any]", empty: str = "") -> Chart:
+    """Returns a bar chart of how often each value occurs, the most frequent first; "" is called `empty`."""
+    return values.replace("", empty).value_counts().rename("pictures")
+
+
+def spread(ordered: Sequence[Item], count: int = EXAMPLES) -> list[Item]:
+    """Returns up to `count` items at equal distances, the first and the last among them."""
+    places = np.linspace(0, len(ordered) - 1, count if ordered else 0).round().astype(int).tolist()
+    return [ordered[place] for place in dict.fromkeys(places)]
+
+
+def without_masks(title: str, image: Image) -> Example:
+    """Returns an example of a task without masks."""
+    return title, image, np.zeros((0, *image.shape[:2]), np.bool_)

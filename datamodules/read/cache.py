@@ -1,11 +1,10 @@
-"""Arrays computed once and kept on disk: decoded pictures and masks, so that later epochs read no file."""
+"""Caches arrays on disk, such as decoded images and masks, so that later epochs open no file."""
 
 import hashlib
 import json
 import math
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,22 +14,23 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from datamodules.read.pictures import read_picture
+from ops.atomic import replacing
 from ops.errors import DataError, refuse
 
 
 def core_count() -> int:
-    """Cores that this process may use: on a cluster the job's, not the machine's."""
+    """Returns the number of cores that this process may use: on a cluster the job's, not the machine's."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cache_folder() -> Path:
-    """Where cached arrays lie: $BELVEDERE_CACHE, or `belvedere` in the user's cache folder."""
+    """Returns the folder of cached arrays: $BELVEDERE_CACHE, or `belvedere` in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("BELVEDERE_CACHE") or Path(home) / "belvedere")
 
 
-def fingerprint(files: Sequence[Path], recipe: object) -> str:
-    """A key that changes when a file's path, size or time, or the recipe, changes."""
+def cache_key(files: Sequence[Path], recipe: object) -> str:
+    """Returns a key that changes with the path, size or time of any file, and with the recipe."""
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode())
     for file in files:
         status = file.stat()
@@ -39,7 +39,7 @@ def fingerprint(files: Sequence[Path], recipe: object) -> str:
 
 
 class MappedRows:
-    """The rows of a .npy file, read where they are used; a copy in another process maps the file again.
+    """Rows of a memory-mapped .npy file; a pickled copy maps the file again.
 
     Args:
         path: The file.
@@ -64,42 +64,37 @@ class MappedRows:
 def cached_array(
     name: str, key: str, shape: tuple[int, ...], make: Callable[[int], NDArray[np.uint8]], what: str
 ) -> MappedRows:
-    """A memory-mapped uint8 array of this shape whose row i is `make(i)`; made once, by all cores.
+    """Returns a memory-mapped uint8 array whose row i is `make(i)`, computed once, on all cores.
 
-    It is written under a temporary name and renamed when it is whole: two processes that start at once both end
-    with a whole file, and a killed one leaves a `.part` at most, which none reads.
+    The file gets its name when it is complete: two processes that start at once both end with a complete file, and a
+    killed one leaves at most a `.part`, which nothing reads.
 
     Args:
-        name: What the file's name begins with, for people who look into the folder.
-        key: What identifies the content (`fingerprint`).
-        shape: Rows first.
-        make: Row i; its DataErrors are collected.
-        what: What is done, for the progress bar and in errors, such as "decoding pictures".
+        name: Start of the file name, for people who look into the folder.
+        key: Identifies the content, see `cache_key`.
+        shape: Shape of the array, rows first.
+        make: Makes row i; its DataErrors are collected.
+        what: Describes the work in the progress bar and in errors, such as "decoding images".
 
     Raises:
-        DataError: Rows could not be made, all of which are named, or the cache's folder cannot hold the array.
+        DataError: Rows could not be made (all are listed), or the array does not fit into the cache folder.
     """
     path = cache_folder() / f"{name}-{'x'.join(map(str, shape))}-{key}.npy"
     if not path.is_file():
         _make_room(path.parent, math.prod(shape), what)
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
-        try:
+        with replacing(path, keep=True) as temporary:
             rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
             refuse(_fill(rows, make, what), what)
             rows.flush()
             del rows
-            if not path.is_file():  # else another process was faster, and may have it open: over NFS that must stay
-                temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
     return MappedRows(path)
 
 
 def _make_room(folder: Path, size: int, what: str) -> None:
-    """Makes the folder and asks for `size` bytes: a map of a file that the disk cannot hold ends in a bus error.
+    """Creates the folder and checks its free space: writing to a map beyond it would end in a bus error.
 
     Raises:
-        DataError: They are not to be had.
+        DataError: There is not enough disk space.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,8 +103,8 @@ def _make_room(folder: Path, size: int, what: str) -> None:
         free = 0
     if free < size:
         raise DataError(
-            f"{what} needs {size / 1e9:.3f} GB in the cache {folder}, where {free / 1e9:.3f} GB can be written. "
-            "Make room, or name another folder in the environment variable BELVEDERE_CACHE."
+            f"{what} needs {size / 1e9:.3f} GB in the cache {folder}, which has {free / 1e9:.3f} GB of writable space. "
+            "Free some, or set the environment variable BELVEDERE_CACHE to another folder."
         )
 
 
@@ -127,15 +122,19 @@ def _fill(rows: NDArray[np.uint8], make: Callable[[int], NDArray[np.uint8]], wha
 
 
 def check_pictures(files: Sequence[Path], at_least: tuple[int, int] | None = None) -> None:
-    """Opens every picture, at a JPEG's lower resolution where `at_least` suffices; those that were whole only once.
+    """Opens every image, unless the cache says that the same files were readable before.
+
+    Args:
+        files: Images of one folder.
+        at_least: Height and width that suffice, which lets JPEGs be decoded at a lower resolution.
 
     Raises:
-        DataError: Some cannot be read.
+        DataError: Some cannot be read; all are listed.
     """
 
     def make(index: int) -> NDArray[np.uint8]:
         read_picture(files[index], at_least)
         return np.ones(1, dtype=np.uint8)
 
-    what = f"opening the pictures of {files[0].parent}"
-    cached_array("opened", fingerprint(files, None), (len(files), 1), make, what)
+    what = f"opening the images of {files[0].parent}"
+    cached_array("opened", cache_key(files, None), (len(files), 1), make, what)

@@ -1,4 +1,4 @@
-"""A digest of a data set: the same for its copies, another one where figures would be of something else."""
+"""Identifies a dataset, so that only metrics measured on the same data are compared."""
 
 import hashlib
 import os
@@ -8,32 +8,32 @@ from pathlib import Path
 
 from datamodules.read.pictures import PICTURE_SUFFIXES
 
-WHOLE = 256 * 2**20  # bytes of a data set that is read whole
-IGNORED = ("thumbs.db", "desktop.ini")  # Windows makes them where somebody looks
-RUNS = "runs"  # where runs are written by default, if that is in the data set's folder
+WHOLE = 256 * 2**20  # bytes up to which every file is read
+IGNORED = ("thumbs.db", "desktop.ini")  # created by Windows
+RUNS = "runs"  # default folder of runs, which may be inside the dataset
 
 
 def fingerprint(root: Path, tested: Iterable[str], truth: Iterable[str | Path] = ()) -> str:
-    """Which data figures are measured on, 16 hexadecimal digits.
+    """Returns 16 hexadecimal digits that identify the data that metrics are measured on.
 
-    It is made of
+    They depend on
 
-    - the path from `root` and the size in bytes of every file below it, but for hidden ones, those of Windows, and the
-      folder `runs`;
-    - the bytes of every file that is no picture: tables, votes, lists. Where all files together have at most 256 MiB,
-      those of the pictures and masks too. In a larger set a picture that was exchanged for one of exactly as many bytes
-      is not noticed: 250,000 pictures are not read again to find that out;
-    - the names of the test pictures. Which of the others a run learns from, by a seed or a setting, is its own affair:
-      its figures compare with those of runs that learn from others;
-    - what else decides about the truth, such as a threshold of votes.
+    - the path from `root` and the size of every file below it, except hidden files, those of Windows, and the folder
+      `runs`;
+    - the content of every file that is not an image: tables, votes, lists. If all files together have at most 256 MiB,
+      the content of images and masks too. In a larger dataset an image replaced by one of equal size goes unnoticed:
+      reading 250,000 images again would take too long;
+    - the names of the test images, but not of the others: runs that train on different images of the same dataset can
+      be compared;
+    - what else decides the ground truth, such as a threshold of votes.
 
-    It does not depend on where the folder lies, in what order a file system lists it, times, or how names with accents
-    are coded (macOS). Sizes that pictures are brought to are not in it.
+    They do not depend on where the folder lies, the order in which the file system lists it, file times, the encoding
+    of accents (macOS), or the sizes that images are resized to.
 
     Args:
-        root: The folder of the data set; links are followed.
-        tested: Names of the test pictures.
-        truth: Settings as text, and files, wherever they lie, which are read.
+        root: Folder of the dataset; links are followed.
+        tested: Names of the test images.
+        truth: Settings as text, and files, which are read wherever they lie.
     """
     files = sorted(_files(root))
     whole = sum(size for _, size, _ in files) <= WHOLE
@@ -48,13 +48,13 @@ def fingerprint(root: Path, tested: Iterable[str], truth: Iterable[str | Path] =
 
 
 def _files(root: Path) -> Iterator[tuple[str, int, Path]]:
-    """Path from the root, size in bytes, and path of every file that counts."""
+    """Yields the path from the root, the size in bytes and the path of every file that counts."""
     seen: set[tuple[int, int]] = set()
     waiting = [root]
     while waiting:
         folder = waiting.pop()
         state = folder.stat()
-        if (state.st_dev, state.st_ino) in seen:  # links that lead in a circle
+        if (state.st_dev, state.st_ino) in seen:  # a link to a folder above
             continue
         seen.add((state.st_dev, state.st_ino))
         with os.scandir(folder) as entries:
@@ -78,7 +78,7 @@ def _bytes_of(path: Path) -> str:
 
 
 def _add(digest: "hashlib._Hash", *parts: str) -> None:
-    """Adds texts so that no others add up to the same."""
+    """Adds texts with their lengths, so that no other texts give the same bytes."""
     for part in _lengths(parts):
         digest.update(part)
 

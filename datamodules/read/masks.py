@@ -1,4 +1,4 @@
-"""Where the masks of a segmentation data set come from: a Kaggle table of run lengths, or a folder a class."""
+"""Reads the masks of segmentation datasets: a Kaggle table of run lengths, or folders of mask images."""
 
 import random
 import re
@@ -12,34 +12,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.read.pictures import picture_files, picture_size, read_mask, resized_mask
-from datamodules.read.tables import read_table
-from ops.errors import DataError
+from datamodules.read.tables import Table
+from ops.errors import DataError, collected
 from ops.rle import decode_to, parse_runs
+from ops.windows import Size
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LAYOUTS = """Either the Kaggle folder as downloaded:
-    {root}/train.csv                  columns Image_Label,EncodedPixels
-    {root}/train_images/*.jpg
-    {root}/test_images/*.jpg          optional
-    {root}/sample_submission.csv      optional
-or a folder of pictures and one of masks a class:
-    {root}/images/<stem>.jpg          any picture format, any size
-    {root}/masks/<class>/<stem>.png   0/255 or 0/1, as large as its picture"""
-LAYOUT = """    {root}/images/<stem>.png   any picture format, any size
-    {root}/masks/<stem>.png    0/255 or 0/1, as large as its picture
+FOLDERS = """    {root}/images/<stem>.jpg          any image format, any size
+    {root}/masks/<class>/<stem>.png   0/255 or 0/1, as large as its image"""
+KAGGLE_OR_FOLDERS = f"""Either the Kaggle folder as downloaded:
+    {{root}}/train.csv                  columns Image_Label,EncodedPixels
+    {{root}}/train_images/*.jpg
+    {{root}}/test_images/*.jpg          optional
+    {{root}}/sample_submission.csv      optional
+or a folder of images and one of masks per class:
+{FOLDERS}"""
+ONE_MASK = """    {root}/images/<stem>.png   any image format, any size
+    {root}/masks/<stem>.png    0/255 or 0/1, as large as its image
     {root}/categories.csv      optional: columns image,category"""
 
 
 class MaskSource(Protocol):
-    """Named pictures and their masks.
+    """Named images and their masks.
 
     Attributes:
-        root: The folder of the data set.
-        names: File names of the pictures that are there, sorted.
-        files: What the masks are made from, for a cache's key; the pictures themselves count too.
-        problems: What is wrong with the table or the folders, a sentence each; no picture was opened for them.
+        root: Folder of the dataset.
+        names: File names of the images that exist, sorted.
+        files: Files that the masks are made from, for the key of a cache; the images count as well.
+        problems: What is wrong with the table or the folders; no image was opened to find out.
     """
 
     root: Path
@@ -48,63 +50,78 @@ class MaskSource(Protocol):
     problems: list[str]
 
     def path(self, name: str) -> Path:
-        """The picture's file."""
+        """Returns the file of an image."""
 
-    def masks(self, name: str, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """The picture's masks (K, H, W) at this height and width."""
+    def masks(self, name: str, size: Size) -> NDArray[np.bool_]:
+        """Returns the masks (K, H, W) of an image, resized to this height and width."""
 
     def misfit(self, name: str) -> str | None:
-        """What is wrong with the size of the picture or of its masks, or None."""
+        """Returns what is wrong with the size of an image or of its masks, or None."""
 
 
 def mask_source(root: Path, classes: Sequence[str]) -> MaskSource:
-    """The data set in `root`, in whichever layout it is; what is wrong with it is in its `problems`.
+    """Returns the dataset in `root`, in the Kaggle layout or in folders; its `problems` say what is wrong with it.
 
     Raises:
-        DataError: There is no data set, or no table that could be read.
+        DataError: There is no dataset, or its table cannot be read.
     """
-    if (root / "train.csv").is_file():
-        return KaggleMasks(root, classes)
-    if (root / "images").is_dir():
-        return FolderMasks(root, [root / "masks" / label for label in classes])
-    raise DataError(f"No data set in {root} ({_found(root)}). Wanted:\n{LAYOUTS.format(root=root)}")
+    return (
+        KaggleMasks(root, classes) if (root / "train.csv").is_file() else class_masks(root, classes, KAGGLE_OR_FOLDERS)
+    )
 
 
-def one_mask_each(root: Path, layout: str = LAYOUT, least: int = 128) -> "FolderMasks":
-    """Pictures in `images`, and the mask of each in `masks`; what is wrong with them is in its `problems`.
+def class_masks(root: Path, classes: Sequence[str], layout: str = FOLDERS) -> "FolderMasks":
+    """Returns the images in `images` and their masks in `masks/<class>`; its `problems` say what is wrong with them.
 
     Args:
-        root: The folder of the data set.
-        layout: What is told where there is none, with `{root}` in it.
-        least: The lowest grey of 0 to 255 that belongs to a mask.
+        root: Folder of the dataset.
+        classes: Names of the classes.
+        layout: Layout to show if there is no dataset, with `{root}` in it.
 
     Raises:
-        DataError: There is no data set.
+        DataError: There is no dataset.
     """
-    if not (root / "images").is_dir():
-        raise DataError(f"No data set in {root} ({_found(root)}). Wanted:\n{layout.format(root=root)}")
+    _check_images(root, layout)
+    return FolderMasks(root, [root / "masks" / label for label in classes])
+
+
+def one_mask_each(root: Path, layout: str = ONE_MASK, least: int = 128) -> "FolderMasks":
+    """Returns the images in `images` and one mask for each in `masks`; its `problems` say what is wrong with them.
+
+    Args:
+        root: Folder of the dataset.
+        layout: Layout to show if there is no dataset, with `{root}` in it.
+        least: Lowest gray, 0 to 255, that belongs to a mask.
+
+    Raises:
+        DataError: There is no dataset.
+    """
+    _check_images(root, layout)
     return FolderMasks(root, [root / "masks"], least)
 
 
-def _found(root: Path) -> str:
-    if not root.exists():
-        return "that folder does not exist"
-    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
-    return "found there: " + (", ".join(names[:10]) or "nothing")
+def _check_images(root: Path, layout: str) -> None:
+    if (root / "images").is_dir():
+        return
+    found = "that folder does not exist"
+    if root.exists():
+        names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+        found = "found there: " + (", ".join(names[:10]) or "nothing")
+    raise DataError(f"No dataset in {root} ({found}). Expected:\n{layout.format(root=root)}")
 
 
 class FolderMasks:
-    """Pictures in `images/` and a folder of masks `<stem>.png` for each class, of any size.
+    """Images in `images/` and a folder of masks `<stem>.png` per class, of any size.
 
-    A picture may lack the file of a class that it does not show, but needs one of at least one class.
+    An image may lack the mask file of a class that it does not show, but needs the file of at least one class.
 
     Args:
-        root: Holds `images`.
-        folders: Of the masks of the K classes.
-        least: The lowest grey of 0 to 255 that belongs to a mask.
+        root: Folder that contains `images`.
+        folders: Folders of the masks of the K classes.
+        least: Lowest gray, 0 to 255, that belongs to a mask.
 
     Raises:
-        DataError: There are no pictures.
+        DataError: There are no images.
     """
 
     def __init__(self, root: Path, folders: Sequence[Path], least: int = 128) -> None:
@@ -115,16 +132,16 @@ class FolderMasks:
         self.by_class = [self._by_stem(self._mask_files(folder)) for folder in folders]
         self.files = [path for by_stem in self.by_class for path in by_stem.values()]
         self.problems += [
-            f"the mask {path} has no picture {path.stem}.* in {self.folder}. Add the picture, or remove the mask."
+            f"the mask {path} has no image {path.stem}.* in {self.folder}. Add the image, or remove the mask."
             for path in self.files
             if path.stem not in pictures
         ]
         masked = {path.stem for path in self.files}
         self.problems += [
-            f"the picture {path} has no mask {stem}.png in {' or '.join(map(str, folders))}. Add one, or remove the "
-            "picture."
+            f"the image {path} has no mask {stem}.png in {' or '.join(map(str, folders))}. Add one, or remove the "
+            "image."
             for stem, path in pictures.items()
-            if stem not in masked and all(self.by_class)  # a folder without masks is told already
+            if stem not in masked and all(self.by_class)  # a folder without masks is reported already
         ]
         self.names = sorted(path.name for path in pictures.values())
 
@@ -133,7 +150,7 @@ class FolderMasks:
         for path in files:
             first = by_stem.setdefault(path.stem, path)
             if first != path:
-                self.problems.append(f"{path} and {first.name} differ in their endings only. Keep one of them.")
+                self.problems.append(f"{path} and {first.name} differ in their suffix only. Keep one of them.")
         return by_stem
 
     def _mask_files(self, folder: Path) -> list[Path]:
@@ -141,25 +158,23 @@ class FolderMasks:
             found = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
             more = ", or give --data.classes" if folder.parent != self.root else ""
             self.problems.append(
-                f"there is no folder {folder}; masks were wanted there. {folder.parent} holds "
+                f"there is no folder {folder}; expected masks in it. {folder.parent} contains "
                 f"{', '.join(found) or 'nothing'}: rename a folder{more}."
             )
             return []
-        try:
-            return picture_files(folder)
-        except DataError as error:
-            self.problems += error.problems
-            return []
+        files: list[Path] = []
+        self.problems += collected([lambda: files.extend(picture_files(folder))])
+        return files
 
     def path(self, name: str) -> Path:
-        """The picture's file."""
+        """Returns the file of an image."""
         return self.folder / name
 
     def _masks_of(self, name: str) -> list[Path | None]:
         return [by_stem.get(Path(name).stem) for by_stem in self.by_class]
 
     def mask(self, name: str) -> NDArray[np.bool_]:
-        """The picture's mask (H, W) of the first class, as large as the picture.
+        """Returns the mask (H, W) of the first class, at the size of the image.
 
         Raises:
             DataError: The mask cannot be read.
@@ -167,8 +182,8 @@ class FolderMasks:
         path = self._masks_of(name)[0]
         return np.zeros(picture_size(self.path(name)), np.bool_) if path is None else read_mask(path, self.least)
 
-    def masks(self, name: str, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """The picture's masks (K, H, W) at this height and width.
+    def masks(self, name: str, size: Size) -> NDArray[np.bool_]:
+        """Returns the masks (K, H, W) of an image, resized to this height and width.
 
         Raises:
             DataError: A mask cannot be read.
@@ -178,18 +193,18 @@ class FolderMasks:
         return np.stack([resized_mask(read_mask(path, self.least), size) if path else empty for path in paths])
 
     def misfit(self, name: str) -> str | None:
-        """What is wrong with the sizes of a picture's masks, or None."""
+        """Returns what is wrong with the sizes of an image's masks, or None."""
         try:
             size = picture_size(self.path(name))
             for path in filter(None, self._masks_of(name)):
                 height, width = picture_size(path)
                 if (height, width) != size:
                     return (
-                        f"{path} is {height} x {width} pixels (height x width); its picture {name} is "
-                        f"{size[0]} x {size[1]}. A mask must be as large as its picture."
+                        f"{path} is {height} x {width} pixels (height x width), but its image {name} is "
+                        f"{size[0]} x {size[1]}. A mask must be as large as its image."
                     )
         except DataError:
-            return None  # told when it is decoded
+            return None  # reported when it is decoded
         return None
 
 
@@ -197,9 +212,9 @@ COLUMNS = ["Image_Label", "EncodedPixels"]
 
 
 def split_labels(labels: "pd.Series[str]", classes: Sequence[str]) -> "pd.DataFrame":
-    """The columns `name` and `label` of cells such as 0011165.jpg_Fish.
+    """Splits cells such as 0011165.jpg_Fish into the columns `name` and `label`.
 
-    What follows the last underscore is the label, or a whole class where the class has underscores of its own.
+    The label follows the last underscore, or is a whole class that contains underscores itself.
     """
     known = "|".join(re.escape(label) for label in classes)
     return labels.str.extract(rf"^(?P<name>.*?)_(?P<label>{known}|[^_]*)$").fillna("")
@@ -209,11 +224,11 @@ class KaggleMasks:
     """The folder of the Kaggle competition "Understanding Clouds from Satellite Images".
 
     Args:
-        root: Holds `train.csv` and `train_images`.
+        root: Folder that contains `train.csv` and `train_images`.
         classes: Names of the K classes.
 
     Raises:
-        DataError: The table cannot be read, or there is no folder of pictures.
+        DataError: The table cannot be read, or there is no folder of images.
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
@@ -221,91 +236,84 @@ class KaggleMasks:
         self.table = root / "train.csv"
         self.folder = root / "train_images"
         self.classes = list(classes)
-        rows = read_table(self.table, COLUMNS)[COLUMNS]
+        table = Table(self.table, COLUMNS)
         if not self.folder.is_dir():
-            raise DataError(
-                f"{self.table} is there, but not its pictures: there is no folder {self.folder}. Unpack them there."
-            )
+            raise DataError(f"{self.table} exists, but the folder of its images {self.folder} does not. Add it.")
         self.names = [path.name for path in picture_files(self.folder)]
         self.files = [self.table]
+        rows = table.rows[COLUMNS]
         rows = rows.join(split_labels(rows["Image_Label"], classes)).rename_axis("row").reset_index()
         rows["known"] = rows["label"].isin(self.classes)
         rows["there"] = rows["name"].isin(self.names)
-        rows["again"] = rows.duplicated(["name", "label"])
-        used = rows["known"] & rows["there"] & ~rows["again"]
+        used = rows["known"] & rows["there"] & ~rows.duplicated(["name", "label"])
         self.runs = {(name, label): (runs, row) for name, label, runs, row in
                      rows.loc[used, ["name", "label", "EncodedPixels", "row"]].itertuples(index=False)}  # fmt: skip
-        self.problems = self._wrong_rows(rows) + self._wrong_runs(rows[~used])
-
-    def _wrong_rows(self, rows: "pd.DataFrame") -> list[str]:
-        """Problems of the rows, in their order, then pictures without any."""
-        count, wanted = len(self.classes), ", ".join(self.classes)
-        unknown, again = rows[~rows["known"]], rows[rows["known"] & rows["again"]]
-        problems = [
-            (row, f"the class {label!r} of {text!r} is unknown; the classes are {wanted} (--data.classes). Mend it.")
-            for row, text, label in unknown[["row", "Image_Label", "label"]].itertuples(index=False)
-        ]
-        misspelt = set(unknown["name"])
-        problems += [
-            (row, f"{text!r} has a row already; one row a picture and class was wanted. Remove one of them.")
-            for row, text in again[["row", "Image_Label"]].itertuples(index=False)
-        ]
-        pictures = rows[rows["known"]].groupby("name").agg({"label": set, "row": "first", "there": "first"})
-        for name, labels, row, there in pictures.itertuples():
-            if not there:
-                problems.append((row, f"there is no picture {name!r} in {self.folder}. Unpack it, or remove its rows."))
-            absent = [label for label in self.classes if label not in labels]
-            if absent and name not in misspelt:
-                text = f"{name!r} has no row for {', '.join(absent)}; {count} rows a picture were wanted"
-                problems.append((row, f"{text}. Add them, with an empty EncodedPixels where a class is absent."))
+        table.unique("Image_Label")
+        self._check_names(table, rows)
+        self._check_unused_runs(table, rows[~used])
         rowless = sorted(set(self.names) - set(rows["name"]))
-        return [f"{self.table}, row {row}: {problem}" for row, problem in sorted(problems)] + [
-            f"{self.folder / name} has no rows in {self.table}; {count} were wanted. Add them, or remove the picture."
+        self.problems = table.problems() + [
+            f"{self.folder / name} has no rows in {self.table}; expected {len(self.classes)}. Add them, or remove the "
+            "image."
             for name in rowless
         ]
 
-    def _wrong_runs(self, rows: "pd.DataFrame") -> list[str]:
-        """Problems of run lengths that no mask will be made from, so that they too are told at once."""
-        problems = []
+    def _check_names(self, table: Table, rows: "pd.DataFrame") -> None:
+        """Adds rows with an unknown class or image, and images that lack the row of a class."""
+        unknown = rows[~rows["known"]]
+        for row, text, label in unknown[["row", "Image_Label", "label"]].itertuples(index=False):
+            table.add(row, f"the class {label!r} of {text!r} is unknown; the classes are {', '.join(self.classes)}. "
+                           "Correct it, or set --data.classes.")  # fmt: skip
+        misspelled = set(unknown["name"])
+        images = rows[rows["known"]].groupby("name").agg({"label": set, "row": "first", "there": "first"})
+        for name, labels, row, there in images.itertuples():
+            if not there:
+                table.add(row, f"there is no image {name!r} in {self.folder}. Add it, or remove its rows.")
+            absent = [label for label in self.classes if label not in labels]
+            if absent and name not in misspelled:
+                table.add(row, f"{name!r} has no row for {', '.join(absent)}; expected {len(self.classes)} rows per "
+                               "image. Add them, with an empty EncodedPixels if a class is absent.")  # fmt: skip
+
+    def _check_unused_runs(self, table: Table, rows: "pd.DataFrame") -> None:
+        """Adds wrong run lengths of rows that no mask is made from, so that they are reported with the others."""
         try:
             frame = self.frame
         except DataError:
-            return []  # told when the pictures are decoded
+            return  # reported when the images are decoded
         for text, runs, row in rows[["Image_Label", "EncodedPixels", "row"]].itertuples(index=False):
             try:
                 parse_runs(runs, frame)
             except ValueError as error:
-                problems.append(f"{self.table}, row {row} ({text}): {error}")
-        return problems
+                table.add(row, f"{text}: {error}")
 
     @cached_property
-    def frame(self) -> tuple[int, int]:
-        """The height and width that run lengths are numbered in: those of most pictures, by a look at a few.
+    def frame(self) -> Size:
+        """Height and width that run lengths are numbered over: the most frequent among nine images.
 
         Raises:
-            DataError: No picture can be read.
+            DataError: No image can be read.
         """
-        sizes: list[tuple[int, int]] = []
+        sizes: list[Size] = []
         for name in random.Random(0).sample(self.names, len(self.names)):
             try:
                 sizes.append(picture_size(self.path(name)))
             except DataError:
-                continue  # told with all others when the pictures are decoded
+                continue  # reported when the images are decoded
             if len(sizes) == 9:
                 break
         if not sizes:
-            raise DataError(f"None of the pictures in {self.folder} can be read, so no run length can be checked.")
+            raise DataError(f"No image in {self.folder} can be read, so run lengths cannot be checked.")
         return Counter(sizes).most_common(1)[0][0]
 
     def path(self, name: str) -> Path:
-        """The picture's file."""
+        """Returns the file of an image."""
         return self.folder / name
 
-    def masks(self, name: str, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """The picture's masks (K, H, W) at this height and width, straight from the run lengths; none without a row.
+    def masks(self, name: str, size: Size) -> NDArray[np.bool_]:
+        """Returns the masks (K, H, W) of an image at this height and width; a class without a row has none.
 
         Raises:
-            DataError: A run length is wrong; the message names the row.
+            DataError: Run lengths are wrong; the message names the row.
         """
         frame, problems, masks = self.frame, [], np.zeros((len(self.classes), *size), dtype=np.bool_)
         for index, label in enumerate(self.classes):
@@ -313,20 +321,20 @@ class KaggleMasks:
             try:
                 masks[index] = decode_to(runs, frame, size)
             except ValueError as error:
-                problems.append(f"{self.table}, row {row} ({name}_{label}): {error}")
+                problems.append(f"{self.table}, row {row}: {name}_{label}: {error}")
         if problems:
             raise DataError("\n".join(problems), problems)
         return masks
 
     def misfit(self, name: str) -> str | None:
-        """What is wrong with a picture's size, or None."""
+        """Returns what is wrong with the size of an image, or None."""
         try:
             height, width = picture_size(self.path(name))
         except DataError:
-            return None  # told when it is decoded
+            return None  # reported when it is decoded
         if (height, width) == self.frame:
             return None
         return (
-            f"{self.path(name)} is {height} x {width} pixels (height x width); the run lengths of {self.table} are "
-            f"numbered over {self.frame[0]} x {self.frame[1]}, the size of the other pictures. Fetch it again."
+            f"{self.path(name)} is {height} x {width} pixels (height x width), but the run lengths of {self.table} are "
+            f"numbered over {self.frame[0]} x {self.frame[1]}, the size of the other images. Download it again."
         )

@@ -1,4 +1,4 @@
-"""Pictures read from the top, a few rows at a time, so that memory holds a strip of them, whatever their height."""
+"""Reads images a few rows at a time, so that memory holds a strip of them, whatever their height."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,30 +11,30 @@ from PIL import Image
 
 from datamodules.read.pictures import opened, orientation, read_picture, refuse_depth, unreadable
 from ops.errors import DataError
+from ops.windows import Size
 
-Size = tuple[int, int]
 Rows = NDArray[np.uint8]  # (n, W, 3)
-BAND = 1 << 19  # pixels that are decoded at once
-# Formats and colour models, by Pillow's names, that libvips decodes to the same values as Pillow.
+BAND = 1 << 19  # pixels decoded at a time
+# Formats and color modes, in Pillow's names, that libvips decodes to the same values as Pillow.
 STREAMED = {"JPEG": {"L", "RGB", "CMYK"}, "MPO": {"RGB"}, "PNG": {"1", "L", "LA", "P", "RGB", "RGBA"},
             "TIFF": {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"}, "WEBP": {"RGB", "RGBA"}}  # fmt: skip
-# What EXIF orientations do to a picture: exchange rows and columns, then turn it upside down, then mirror it.
+# What EXIF orientations do to an image: transpose, then flip upside down, then mirror.
 TURNS = {2: (False, False, True), 3: (False, True, True), 4: (False, True, False), 5: (True, False, False),
          6: (True, False, True), 7: (True, True, True), 8: (True, True, False)}  # fmt: skip
 
 
 class Strip:
-    """A strip of a picture that moves down as the picture is read, and a view of the picture, made on the way.
+    """Strip of rows that moves down an image as it is read, and builds a reduced view of the image on the way.
 
     Args:
-        path: Any picture file that `read_picture` reads; the pixels are the same.
-        size: Height and width of the picture, as it is looked at.
-        height: Rows of the strip; all that the picture has, if it has fewer.
-        view: Height and width of the view, the picture's at most.
+        path: Any image file that `read_picture` reads; the pixels are the same.
+        size: Height and width of the image after EXIF rotation.
+        height: Rows of the strip; all rows of a lower image.
+        view: Height and width of the view, no larger than the image.
 
     Attributes:
-        size: Height and width of the picture.
-        top: Row of the picture in which the strip begins.
+        size: Height and width of the image.
+        top: Row of the image in which the strip begins.
     """
 
     def __init__(self, path: Path, size: Size, height: int, view: Size) -> None:
@@ -42,17 +42,17 @@ class Strip:
         self.reduction = Reduction(size, view)
         self.top = self.filled = 0
         self.strip = np.empty((min(height, size[0]), size[1], 3), np.uint8)
-        self.rest = self.strip[:0]  # rows that were read and do not fit into the strip yet
+        self.rest = self.strip[:0]  # rows read that do not fit into the strip yet
 
     def move(self, top: int) -> Rows:
-        """The strip's rows (n, W, 3) from row `top` on; they hold until the next move.
+        """Returns the rows (n, W, 3) of the strip from row `top` on, valid until the next move.
 
         Raises:
-            ValueError: `top` lies above the strip, so that the picture would have to be read again.
-            DataError: The picture cannot be read that far.
+            ValueError: `top` lies above the strip, so that the image would have to be read again.
+            DataError: The image cannot be read that far.
         """
         if top < self.top:
-            raise ValueError(f"row {top} of a strip that begins in {self.top}; it moves down only: read a new one")
+            raise ValueError(f"row {top} lies above the strip, which begins at row {self.top}; a strip only moves down")
         count = top - self.top
         kept = max(0, self.filled - count)
         for row in range(0, kept, count) if count else ():  # in place: a second strip would double the memory
@@ -69,11 +69,11 @@ class Strip:
         return self.strip
 
     def view(self) -> NDArray[np.uint8]:
-        """The view (h, w, 3) by area means, once the strip has reached the picture's end."""
+        """Returns the view (h, w, 3) by area means, once the strip has reached the end of the image."""
         return self.reduction.result()
 
     def _next(self, most: int) -> Rows:
-        """The next rows of the picture, no more than that."""
+        """Returns the next rows of the image, at most this many."""
         if not len(self.rest):
             self.rest = next(self.bands)
             self.reduction.add(self.rest)
@@ -82,10 +82,10 @@ class Strip:
 
 
 class Reduction:
-    """Reduces a picture by area means while its rows come from the top.
+    """Reduces an image by area means, fed with its rows from the top.
 
     Args:
-        size: Height and width of the picture.
+        size: Height and width of the image.
         reduced: Height and width of the result, no larger.
     """
 
@@ -101,29 +101,28 @@ class Reduction:
         first = int(self.row / self.scale)
         last = min(height, int((self.row + len(rows)) / self.scale) + 1)
         starts, tops = self.row + np.arange(len(rows)), self.scale * np.arange(first, last)[:, None]
-        # How much of each row lies in each row of the result.
+        # Share of each input row in each output row.
         shares = np.minimum(starts + 1, tops + self.scale) - np.maximum(starts, tops)
         weights = shares.clip(0).astype(np.float32)
         self.sums[first:last] += (weights @ narrow.reshape(len(rows), -1)).reshape(-1, width, 3)
         self.row += len(rows)
 
     def result(self) -> NDArray[np.uint8]:
-        """The reduced picture (h, w, 3)."""
+        """Returns the reduced image (h, w, 3)."""
         means: NDArray[np.uint8] = np.rint(self.sums / np.float32(self.scale)).astype(np.uint8)
         return means
 
 
 def picture_bands(path: Path) -> Iterator[Rows]:
-    """The rows of a picture from the top, some (n, W, 3) at a time, with the values that `read_picture` gives.
+    """Yields the rows of an image from the top, some (n, W, 3) at a time, with the same values as `read_picture`.
 
-    libvips decodes them when they are asked for. What its decoders hold beside: of progressive JPEGs all coefficients
-    (3 to 6 bytes a pixel), of interlaced PNGs and of WebP the whole picture. A picture that EXIF turns goes through a
-    file in the system's folder for temporary ones, 3 bytes a pixel. What libvips does not decode like Pillow (BMP, rare
-    colour models) is read whole.
+    libvips decodes them on demand. Its decoders also hold all coefficients of progressive JPEGs (3 to 6 bytes per
+    pixel), and whole images of interlaced PNG and of WebP. An image that EXIF rotates goes through a temporary file, 3
+    bytes per pixel. What libvips does not decode like Pillow (BMP, rare color modes) is read whole.
 
     Raises:
-        DataError: The file is missing, truncated, not a picture, or has more than 8 bits a channel; rows above the
-            place where it is broken may have come.
+        DataError: The file is missing, truncated, not an image, or has more than 8 bits per channel; rows above the
+            broken place may have been yielded before.
     """
     with opened(path) as picture:
         refuse_depth(path, picture)
@@ -140,20 +139,20 @@ def picture_bands(path: Path) -> Iterator[Rows]:
 
 
 def _bands(height: int, width: int) -> Iterator[tuple[int, int]]:
-    """First row and row after the last of each band."""
+    """Yields the first row of each band and the row after its last."""
     count = max(1, BAND // width)
     return ((top, min(top + count, height)) for top in range(0, height, count))
 
 
 def _decoded(path: Path, mode: str) -> Iterator[Rows]:
-    """The rows as they are stored."""
+    """Yields the rows as they are stored."""
     import pyvips
 
-    pyvips.cache_set_max(0)  # libvips would keep the decoders of the last hundred pictures
+    pyvips.cache_set_max(0)  # libvips would keep the decoders of the last hundred images
     try:
-        source = pyvips.Source.new_from_file(str(path))  # a source, for a name may end in what looks like options
+        source = pyvips.Source.new_from_file(str(path))  # not a name, whose end libvips may read as options
         image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error")
-        # A region is computed by the thread that asks; libvips's own threads are missing in a forked loader worker.
+        # A region is computed by the calling thread; the threads of libvips are missing in a forked loader worker.
         region = pyvips.Region.new(image)
         for top, bottom in _bands(image.height, image.width):
             values = np.frombuffer(region.fetch(0, top, image.width, bottom - top), np.uint8)
@@ -163,16 +162,16 @@ def _decoded(path: Path, mode: str) -> Iterator[Rows]:
 
 
 def _rgb(values: NDArray[np.uint8], mode: str) -> Rows:
-    """Values (n, W, C) of a colour model as RGB, without alpha, by Pillow's formulas."""
+    """Converts values (n, W, C) of a color mode to RGB without alpha, by Pillow's formulas."""
     if mode == "CMYK":
         return np.asarray(Image.frombuffer("CMYK", values.shape[1::-1], values).convert("RGB"))
     return values[..., :3] if values.shape[2] >= 3 else values[..., :1].repeat(3, axis=2)
 
 
 def _turned(bands: Iterator[Rows], transposed: bool, upside_down: bool, mirrored: bool) -> Iterator[Rows]:
-    """The rows of a turned picture, which are known when all bands have gone into a file."""
+    """Yields the rows of a rotated image, after all of its bands were written to a file."""
     with TemporaryFile() as file:
-        # Of each band, transposed or not, its height and width, and where it begins in the file.
+        # Height, width and offset in the file of each band, transposed or not.
         blocks: list[tuple[int, int, int]] = []
         for band in bands:
             block = np.ascontiguousarray(band.transpose(1, 0, 2) if transposed else band)
@@ -191,7 +190,7 @@ def _turned(bands: Iterator[Rows], transposed: bool, upside_down: bool, mirrored
                     rows[:, left : left + columns] = part.reshape(-1, columns, 3)
                     left += columns
             else:
-                file.seek(first * width * 3)  # bands lie one after the other, as the picture's rows
+                file.seek(first * width * 3)  # the bands are stored in the order of the rows
                 file.readinto(rows.data)
             rows = rows[::-1] if upside_down else rows
             yield rows[:, ::-1] if mirrored else rows

@@ -1,227 +1,114 @@
-"""Tables that say more of photographs: the boxes of a detector, and the conditions they were taken under."""
+"""Reads CSV tables and plain-text lists, and checks their rows."""
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from datamodules.read.pictures import Size
 from ops.errors import DataError, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CORNERS = ["x0", "y0", "x1", "y1"]
-Box = tuple[float, float, float, float]
-"""x0, y0, x1, y1 in pixels of the picture; of whole ones, x0 to x1 - 1 and y0 to y1 - 1 lie inside."""
+LARGEST = 2**53  # integers up to here are exact as float64
 
 
-def read_boxes(path: Path, sizes: Mapping[str, Size], levels: int) -> dict[str, list[Box]]:
-    """The boxes of pictures by name, from a table `image,x0,y0,x1,y1` with a row a box; none where there is no table.
+class Table:
+    """A CSV table whose checks collect every problem before anything is rejected.
 
     Args:
-        path: The table. Rows of other pictures are passed over.
-        sizes: Height and width of the pictures, by name.
-        levels: How often the sides of the pictures are halved.
+        path: The file.
+        columns: Columns that it must have.
 
     Raises:
-        DataError: A box is not four numbers, reaches outside its picture, or holds no pixel; all are listed.
+        DataError: The file cannot be read or lacks a column.
+
+    Attributes:
+        rows: All cells as text, "" where empty; the index is the line number, 1 for the header.
     """
-    boxes: dict[str, list[Box]] = {}
-    problems = []
-    if not path.is_file():
-        return boxes
-    for row, name, *cells in read_table(path, ["image", *CORNERS])[["image", *CORNERS]].itertuples():
-        if name not in sizes:
-            continue
-        where = f"{path}, row {row}: the box {','.join(cells)} of {name!r}"
-        try:
-            x0, y0, x1, y1 = box = _box(cells)
-        except ValueError:
-            problems.append(f"{where} is not four numbers; x0,y0,x1,y1 in pixels were wanted.")
-            continue
-        height, width = sizes[name]
-        if not (x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height):
-            problems.append(
-                f"{where} reaches outside the picture, {height} x {width} pixels (height x width). Clip it."
-            )
-        elif any(side.start >= side.stop for side in _sides(box, levels)):
-            level = f" at pyramid level {levels}" if levels else ""
-            problems.append(f"{where} is empty{level}; x0 < x1 and y0 < y1 were wanted. Correct or remove it.")
-        else:
-            boxes.setdefault(name, []).append(box)
-    refuse(problems, str(path))
-    return boxes
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self.path = path
+        self.rows = read_table(path, columns)
+        self._problems: list[tuple[int, str]] = []
+
+    def add(self, row: Any, problem: str) -> None:  # pandas types index labels as Hashable
+        """Adds a problem of a row, given by its line number."""
+        self._problems.append((int(row), problem))
+
+    def known(self, column: str, values: Iterable[str], problem: Callable[[str], str]) -> None:
+        """Adds a problem for each cell that is none of these values.
+
+        Args:
+            column: The column to check.
+            values: Values that are allowed.
+            problem: Describes an unknown value.
+        """
+        cells = self.rows[column]
+        for row, value in cells[~cells.isin(set(values))].items():
+            self.add(row, problem(value))
+
+    def unique(self, *columns: str) -> None:
+        """Adds a problem for each row that repeats the cells of an earlier one in these columns."""
+        for row, *cells in self.rows.loc[self.rows.duplicated(list(columns)), list(columns)].itertuples():
+            self.add(row, f"{' '.join(cells)!r} already has a row. Remove one of them.")
+
+    def filled(self, column: str) -> None:
+        """Adds a problem for each empty cell of a column."""
+        for row in self.rows.index[self.rows[column] == ""]:
+            self.add(row, f"the column {column} is empty. Fill it in.")
+
+    def numbers(self, columns: Sequence[str], whole: bool = False) -> NDArray[np.float64]:
+        """Returns the cells of some columns as numbers (rows, columns), NaN where a cell is not one.
+
+        Args:
+            columns: The columns to read.
+            whole: Whether only integers are allowed.
+        """
+        import pandas as pd
+
+        cells = [pd.to_numeric(self.rows[column], errors="coerce").to_numpy(np.float64) for column in columns]
+        values = np.stack(cells, axis=1)
+        good = np.isfinite(values)
+        if whole:
+            good &= (values == np.round(values)) & (np.abs(values) < LARGEST)
+        kind = "an integer" if whole else "a number"
+        for place, column in np.argwhere(~good):
+            name = columns[column]
+            self.add(self.rows.index[place], f"{name} is {self.rows[name].iloc[place]!r}; expected {kind}.")
+        return np.where(good, values, np.nan)
+
+    def problems(self) -> list[str]:
+        """Returns what is wrong with the rows, in their order."""
+        return [f"{self.path}, row {row}: {problem}" for row, problem in sorted(self._problems, key=itemgetter(0))]
+
+    def check(self, more: Collection[str] = ()) -> None:
+        """Rejects the table if any check found a problem.
+
+        Args:
+            more: Further problems, of the table as a whole.
+
+        Raises:
+            DataError: There are problems; all are listed.
+        """
+        refuse([*self.problems(), *more], str(self.path))
 
 
-def read_conditions(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """The conditions of pictures by name, from a table `image,condition`; none where there is no table.
-
-    Args:
-        path: The table.
-        names: Of the pictures that are there.
-
-    Raises:
-        DataError: It names a picture that is not there, or one twice; all are listed.
-    """
-    if not path.is_file():
-        return {}
-    table = read_table(path, ["image", "condition"])
-    again = table["image"][table["image"].duplicated()]
-    problems = [f"{path}, row {row}: {name!r} has a row already. Remove one of them." for row, name in again.items()]
-    refuse(strangers(path, names) + problems, str(path))
-    return dict(zip(table["image"], table["condition"], strict=True))
-
-
-def boxes_beside(pictures: Path) -> Path:
-    """Where the boxes of pictures to predict would lie: in their folder, or beside it where it is called `images`."""
-    folder = pictures if pictures.is_dir() else pictures.parent
-    inner = folder / "boxes.csv"
-    return folder.parent / "boxes.csv" if folder.name == "images" and not inner.is_file() else inner
-
-
-def strangers(path: Path, names: Sequence[str], folder: Path | None = None) -> list[str]:
-    """Which rows of a table with the column `image` are of pictures that are not there, a sentence each.
-
-    Args:
-        path: The table.
-        names: Of the pictures that are there.
-        folder: Where they lie; `images` beside the table by default.
-
-    Raises:
-        DataError: The table cannot be read.
-    """
-    if not path.is_file():
-        return []
-    table, known = read_table(path, ["image"]), set(names)
-    unknown = table["image"][~table["image"].isin(known)]
-    return [f"{path}, row {row}: there is no picture {name!r} in {folder or path.parent / 'images'}. Remove the row."
-            for row, name in unknown.items()]  # fmt: skip
-
-
-def inside(boxes: Sequence[Box], size: Sequence[int], levels: int) -> Tensor:
-    """Which pixels at a level of a picture's pyramid lie inside a box, bool (1, h, w).
-
-    Args:
-        boxes: Of the picture.
-        size: Height and width at the level.
-        levels: How often the sides of the picture were halved: pixel k lies at pixel k · 2^levels of it.
-    """
-    valid = torch.zeros(1, *size, dtype=torch.bool)
-    for box in boxes:
-        rows, columns = _sides(box, levels)
-        valid[:, rows, columns] = True
-    return valid
-
-
-def _box(cells: Sequence[str]) -> Box:
-    x0, y0, x1, y1 = (float(cell) for cell in cells)
-    return x0, y0, x1, y1
-
-
-def _sides(box: Box, levels: int) -> tuple[slice, slice]:
-    """Rows and columns inside a box at a level."""
-    left, top, right, bottom = (math.ceil(corner / 2**levels) for corner in box)
-    return slice(top, bottom), slice(left, right)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a table says of a picture; what it does not say is ""."""
-
-    artist: str = ""
-    title: str = ""
-    year: str = ""
-
-
-def read_works(path: Path, names: Sequence[str]) -> dict[str, Work]:
-    """What a table `image,artist,title,year` says of pictures, by name; nothing where there is no table.
-
-    Args:
-        path: The table. `title` and `year` may be missing, other columns are passed over.
-        names: Of all pictures that are there.
-
-    Raises:
-        DataError: It names a picture that is not there, or one twice; all are listed.
-    """
-    if not path.is_file():
-        return {}
-    table, known = read_table(path, ["image", "artist"]), set(names)
-    for column in ("title", "year"):
-        if column not in table:
-            table[column] = ""
-    again = table["image"][table["image"].duplicated()]
-    unknown = table["image"][~table["image"].isin(known)]
-    refuse(
-        [f"{path}, row {row}: there is no picture {name!r} in {path.parent / 'images'}. Give its path from there, or "
-         "remove the row." for row, name in unknown.items()]
-        + [f"{path}, row {row}: {name!r} has a row already. Remove one of them." for row, name in again.items()],
-        str(path),
-    )  # fmt: skip
-    columns = (table[column] for column in ("artist", "title", "year"))
-    return dict(zip(table["image"], map(Work, *columns), strict=True))
-
-
-def groups(names: Sequence[str], works: Mapping[str, Work]) -> dict[str, str]:
-    """What each picture is split by: its artist, in small letters and with single spaces, or its own name."""
-    artists = {name: " ".join(works.get(name, Work()).artist.split()).casefold() for name in names}
-    return {name: f"artist {artist}" if artist else f"picture {name}" for name, artist in artists.items()}
-
-
-def draw_by_group(group_of: Mapping[str, str], shares: Mapping[str, float], seed: int) -> dict[str, list[str]]:
-    """Names of pictures drawn group by group: none is in two splits.
-
-    Groups are taken in an order that the seed decides, each that does not exceed the number of pictures that is wanted;
-    then the smallest of the others, where that brings the number nearer or there is none yet.
-
-    Args:
-        group_of: The group of each picture.
-        shares: Of all pictures, by split; what they leave is `train`. At least one group is drawn for a share above 0.
-        seed: Of the order.
-
-    Raises:
-        DataError: There are fewer groups than splits.
-    """
-    members: dict[str, list[str]] = {}
-    for name in sorted(group_of):
-        members.setdefault(group_of[name], []).append(name)
-    ordered = sorted(members)
-    waiting = [ordered[index] for index in np.random.default_rng(seed).permutation(len(ordered))]
-    drawn = [split for split, share in shares.items() if share > 0]
-    if len(ordered) <= len(drawn):
-        raise DataError(
-            f"All {len(group_of)} pictures are of {len(ordered)} artists, and splits are made by artist: "
-            f"{len(drawn) + 1} or more were wanted, for train, {', '.join(drawn)}. Give pictures of more artists, or a "
-            "splits.csv with the columns name,split."
-        )
-    splits: dict[str, list[str]] = {split: [] for split in shares}
-    for position, split in enumerate(drawn):
-        part, wanted = splits[split], max(1, round(shares[split] * len(group_of)))
-        others = len(drawn) - position  # groups that the remaining splits need at least
-        for group in list(waiting):
-            if len(members[group]) <= wanted - len(part) and len(waiting) > others:
-                waiting.remove(group)
-                part += members[group]
-        smallest = min(waiting, key=lambda group: len(members[group]))
-        if not part or (len(members[smallest]) < 2 * (wanted - len(part)) and len(waiting) > others):
-            waiting.remove(smallest)
-            part += members[smallest]
-    splits["train"] = [name for group in waiting for name in members[group]]
-    return {split: sorted(part) for split, part in splits.items()}
+def no_image(folder: Path, advice: str = "Remove the row.") -> Callable[[str], str]:
+    """Returns what describes a name that no image of a folder has, for `Table.known`."""
+    return lambda name: f"there is no image {name!r} in {folder}. {advice}"
 
 
 def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
-    """A CSV file as text columns, empty cells as ''; its index is the number of the line, the header's being 1.
+    """Reads a CSV file as text, empty cells as ""; the index is the line number, 1 for the header.
 
     Line ends of any system, blank lines and a byte-order mark are accepted.
 
     Raises:
-        DataError: The file is missing, is no CSV, has rows of more cells than the header, or lacks a column.
+        DataError: The file is missing, is not CSV, has rows with more cells than the header, or lacks a column.
     """
     import pandas as pd
 
@@ -231,14 +118,27 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} could not be read as a CSV file with the columns {wanted}: {error}") from error
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the cells without a header for an index
-        raise DataError(f"{path} has rows of more cells than its header {','.join(table.columns)!r} has. Remove them.")
+        raise DataError(f"{path} cannot be read as a CSV file with the columns {wanted}: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index of cells that have no header
+        raise DataError(f"{path} has rows with more cells than its header {','.join(table.columns)!r}. Remove them.")
     missing = [column for column in wanted if column not in table.columns]
     if missing:
         raise DataError(
-            f"{path} has the columns {list(table.columns)}; {missing[0]!r} is missing. The header {','.join(wanted)!r} "
-            "was wanted."
+            f"{path} has the columns {list(table.columns)}, but {missing[0]!r} is missing; expected the header "
+            f"{','.join(wanted)!r}."
         )
     table.index += 2
     return table[(table != "").any(axis=1)]
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Reads the lines of a text file that are not blank, with their numbers from 1.
+
+    Raises:
+        DataError: The file cannot be read as text.
+    """
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text: {error}") from error
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]

@@ -1,202 +1,124 @@
-"""Paints the pictures of the clouds sample: dark water, four cloud patterns after the real ones, orbit gaps.
+"""Draws the clouds sample: four cloud patterns over dark water, in the layout of Kaggle's clouds competition.
 
-The satellite pictures' patterns are those of Stevens et al., "Sugar, gravel, fish and flowers" (2020).
+The patterns are those of Stevens et al., "Sugar, gravel, fish and flowers" (2020).
 """
 
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import NamedTuple
+from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
+
+from datamodules.samples import draw
+from datamodules.samples.draw import Field, Image, Size
+from ops.rle import encode
 
 CLOUD_CLASSES = ("Fish", "Flower", "Gravel", "Sugar")
-Field = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
+Box = tuple[slice, slice]
 
 
-class Box(NamedTuple):
-    """An axis-aligned rectangle in pixels; `bottom` and `right` lie outside it."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-
-def noise(rng: np.random.Generator, size: tuple[int, int], grain: float) -> Field:
-    """Smooth noise (H, W) of mean 0 and standard deviation 1, in lumps about `grain` pixels wide."""
-    height, width = size
-    rows, columns = max(2, round(height / grain)), max(2, round(width / grain))
-    coarse = rng.standard_normal((rows, columns), dtype=np.float32)
-    field: Field = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    field -= field.mean()
-    field /= field.std()
-    return field
-
-
-def _ramp(field: Field, low: float, high: float) -> Field:
-    """0 up to `low`, 1 from `high` on, a straight line between."""
-    ramped: Field = np.clip((field - low) / (high - low), 0, 1)
-    return ramped
-
-
-def _fluffy(rng: np.random.Generator, density: Field) -> Field:
-    """The densities with ragged outlines (each pixel is fetched from nearby) and a mottled inside."""
-    size = (density.shape[0], density.shape[1])
+def _pattern(rng: np.random.Generator, size: Size, pattern: str) -> Field:
+    """Returns the cloud cover (H, W), in [0, 1], of one pattern over a whole image."""
     unit = size[0] / 100
-    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
-    for grain in (5 * unit, 2 * unit):
-        y, x = (axis + 0.16 * grain * noise(rng, size, grain) for axis in (y, x))
-    ragged = cv2.remap(density, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
-    return _ramp(ragged * (0.88 + 0.1 * noise(rng, size, 1.5 * unit)), 0, 1)
+    y, x = (100 * each for each in draw.grid(size))
+    if pattern == "Fish":  # long bent spines with slanted ribs
+        spine = (y + 4 * draw.noise(rng, size, 25 * unit)) / 30 + rng.uniform()
+        away = 30 * np.abs(spine % 1 - 0.5)
+        ribs = np.sin((x + 0.6 * away) / 1.3 + draw.noise(rng, size, 8 * unit)) * (away < 4 + 8 * rng.uniform())
+        bones: Field = np.maximum(0.95 * draw.step(-away, -3.5, -2), 0.75 * draw.step(ribs, 0.2, 0.7))
+        return bones
+    if pattern == "Flower":  # bright round blobs, wide apart
+        y, x = (each + 3 * draw.noise(rng, size, 12 * unit) for each in (y, x))
+        blobs = np.cos((y + 99 * rng.uniform()) * math.pi / 13) + np.cos((x + 99 * rng.uniform()) * math.pi / 13)
+        return draw.step(blobs + 0.15 * draw.noise(rng, size, 4 * unit), 0.5, 0.9)
+    if pattern == "Gravel":  # medium grains along arcs
+        radius = np.hypot(y + rng.uniform(20, 100), x - rng.uniform(-30, 180))
+        return 0.75 * draw.step(draw.noise(rng, size, 2.5 * unit) + 1.1 * np.cos(radius * math.pi / 5), 0.6, 1.4)
+    dust = draw.noise(rng, size, unit) + 0.3 * draw.noise(rng, size, 10 * unit)  # Sugar: faint puffs
+    return 0.12 + 0.4 * draw.step(dust, 0.2, 2.2)
 
 
-def _blurred(field: Field, sigma: float) -> Field:
-    blurred: Field = cv2.GaussianBlur(field, (0, 0), sigma)
-    return blurred
-
-
-def cells(rng: np.random.Generator, size: tuple[int, int], count: int) -> list[Box]:
-    """The frame cut into `count` boxes, the largest one across its longer side each time."""
-    boxes = [Box(0, 0, *size)]
-    while len(boxes) < count:
-        boxes.sort(key=lambda box: (box.bottom - box.top) * (box.right - box.left))
-        top, left, bottom, right = boxes.pop()
-        share = rng.uniform(0.42, 0.58)
-        if bottom - top > right - left:
-            cut = round(top + share * (bottom - top))
-            boxes += [Box(top, left, cut, right), Box(cut, left, bottom, right)]
-        else:
-            cut = round(left + share * (right - left))
-            boxes += [Box(top, left, bottom, cut), Box(top, cut, bottom, right)]
-    return boxes
-
-
-def _moved(rng: np.random.Generator, box: Box, size: tuple[int, int], inward: float, outward: float) -> Box:
-    """The box with each edge moved by up to `inward` or `outward` times its side, within the frame."""
-    height, width = box.bottom - box.top, box.right - box.left
-    top, left, bottom, right = rng.uniform(-outward, inward, 4) * (height, width, height, width)
-    return Box(
-        max(0, round(box.top + top)),
-        max(0, round(box.left + left)),
-        min(size[0], round(box.bottom - bottom)),
-        min(size[1], round(box.right - right)),
-    )
-
-
-def _region(rng: np.random.Generator, box: Box, size: tuple[int, int]) -> Field:
-    """1 inside the box and 0 outside, with a frayed edge that runs about the box's outline."""
-    unit = size[0] / 100
-    inside = np.zeros(size, np.float32)
-    inside[box.top : box.bottom, box.left : box.right] = 1
-    return _ramp(_blurred(inside, 2.5 * unit) + 0.1 * noise(rng, size, 6 * unit), 0.35, 0.65)
-
-
-def _fish(rng: np.random.Generator, box: Box, size: tuple[int, int]) -> Field:
-    """Skeletons: long bent spines with slanted ribs."""
-    unit = size[0] / 100
-    canvas = np.zeros(size, np.float32)
-    spines = max(1, round((box.bottom - box.top) / (30 * unit)))
-    slope = rng.uniform(-0.15, 0.15)
-    columns = np.arange(box.left, box.right, 2 * unit)
-    for spine in range(spines):
-        middle = box.top + (spine + 0.5) * (box.bottom - box.top) / spines
-        bend = rng.uniform(2, 5) * unit * np.sin(columns / (14 * unit) + rng.uniform(0, 2 * math.pi))
-        points = np.stack([columns, middle + slope * (columns - columns.mean()) + bend], axis=1)
-        cv2.polylines(canvas, [np.int32(points)], False, 1.0, round(4.5 * unit), cv2.LINE_AA)
-        for point, side in product(points[::2], (-1, 1)):
-            tip = point + rng.uniform(5, 16) * unit * np.array([rng.uniform(0.3, 1.1), side])
-            cv2.line(canvas, np.int32(point), np.int32(tip), rng.uniform(0.5, 0.9), round(1.6 * unit), cv2.LINE_AA)
-    bones = 0.95 * _ramp(_blurred(canvas, 0.7 * unit), 0.1, 0.9)
-    return _fluffy(rng, bones) * _region(rng, box, size)
-
-
-def _flower(rng: np.random.Generator, box: Box, size: tuple[int, int]) -> Field:
-    """Bright roundish blobs, wide apart."""
-    unit = size[0] / 100
-    canvas = np.zeros(size, np.float32)
-    height, width = box.bottom - box.top, box.right - box.left
-    rows, columns = max(1, round(height / (25 * unit))), max(1, round(width / (25 * unit)))
-    for row, column in product(range(rows), range(columns)):
-        y, x = np.array([row, column]) + 0.5 + rng.uniform(-0.16, 0.16, 2)
-        centre = round(box.left + x * width / columns), round(box.top + y * height / rows)
-        axes = np.int32(rng.uniform(6, 9.5, 2) * unit)
-        cv2.ellipse(canvas, centre, axes, rng.uniform(0, 180), 0, 360, 1.0, cv2.FILLED, cv2.LINE_AA)
-    return _fluffy(rng, _ramp(_blurred(canvas, 2 * unit) + 0.15 * noise(rng, size, 4 * unit), 0.35, 0.85))
-
-
-def _gravel(rng: np.random.Generator, box: Box, size: tuple[int, int]) -> Field:
-    """Grains of middle size strung along arcs."""
-    unit = size[0] / 100
-    height, width = size
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    centre_y, centre_x = rng.uniform(-1, -0.2) * height, rng.uniform(-0.2, 1.2) * width
-    radius = np.hypot(y - centre_y, x - centre_x) + 1.5 * unit * noise(rng, size, 12 * unit)
-    arcs = np.cos(radius * (2 * math.pi / (10 * unit)))
-    grains = noise(rng, size, 2.5 * unit)
-    return 0.75 * _ramp(grains + 1.1 * arcs, 0.6, 1.4) * _region(rng, box, size)
-
-
-def _sugar(rng: np.random.Generator, box: Box, size: tuple[int, int]) -> Field:
-    """A dust of tiny faint puffs."""
-    unit = size[0] / 100
-    drifts = 0.3 * noise(rng, size, 10 * unit)
-    dust = _ramp(noise(rng, size, unit) + drifts, 0.2, 2.2)
-    return (0.12 + 0.4 * dust) * _region(rng, box, size)
-
-
-PATTERNS = dict(zip(CLOUD_CLASSES, (_fish, _flower, _gravel, _sugar), strict=True))
-
-
-def _ocean(rng: np.random.Generator, size: tuple[int, int]) -> Field:
-    """Dark blue-grey water (H, W, 3) in [0, 1] with a gradient over the picture."""
-    slopes = rng.uniform(-0.03, 0.03, 2)
-    y, x = np.linspace(-1, 1, size[0])[:, None], np.linspace(-1, 1, size[1])
-    light = slopes[0] * y + slopes[1] * x + 0.008 * noise(rng, size, size[0] / 4)
-    water: Field = (np.array([0.08, 0.11, 0.2]) + light[..., None]).astype(np.float32)
-    return water
-
-
-def _gap(rng: np.random.Generator, size: tuple[int, int]) -> Mask:
-    """Where two orbits leave a gap: a slanted stripe (H, W) that widens to one side."""
-    height, width = size
-    y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
-    middle = rng.uniform(0.1, 0.9) + rng.choice([-1, 1]) * rng.uniform(0.05, 0.12) * (y - 0.5)
-    half_width = rng.uniform(0.02, 0.05) + rng.uniform(-0.02, 0.02) * (y - 0.5)
-    stripe: Mask = np.abs(x - middle) < half_width
-    return stripe
+def _moved(rng: np.random.Generator, box: Box, size: Size) -> Box:
+    """Returns the box with each edge moved by up to 6% of its side, within the image."""
+    moved = []
+    for edges, side in zip(box, size, strict=True):
+        start, stop = (edges.start, edges.stop) + rng.uniform(-0.06, 0.06, 2) * (edges.stop - edges.start)
+        moved.append(slice(max(0, round(start)), min(side, round(stop))))
+    return moved[0], moved[1]
 
 
 def cloud_picture(
-    rng: np.random.Generator, size: tuple[int, int], classes: Sequence[str], gap: bool
-) -> tuple[npt.NDArray[np.uint8], dict[str, Mask]]:
-    """Paint a picture of the given patterns and draw a mask around each, as people did.
+    rng: np.random.Generator, size: Size, classes: Sequence[str], gap: bool
+) -> tuple[Image, dict[str, NDArray[np.bool_]]]:
+    """Draws an image of the given patterns, with masks as coarse as those that people drew.
 
     Args:
-        rng: Decides everything that the other arguments leave open.
+        rng: The source of randomness.
         size: Height and width in pixels.
-        classes: Which of `CLOUD_CLASSES` the picture shows, each once.
-        gap: Whether a black orbit gap crosses the picture; masks run on under it.
+        classes: The patterns shown, each once, of `CLOUD_CLASSES`.
+        gap: Whether the black gap between two orbits crosses the image. Masks continue below it.
 
     Returns:
-        The sRGB picture (H, W, 3), and for each of `classes` a mask (H, W), the union of one to three boxes.
+        The sRGB image (H, W, 3), and for each of `classes` a mask (H, W): the union of one to three boxes.
     """
-    density = np.zeros(size, np.float32)
-    masks = {}
-    boxes = cells(rng, size, len(classes) + 1)  # one stays open water
-    for name, index in zip(classes, rng.permutation(len(boxes)), strict=False):
-        box = _moved(rng, boxes[index], size, inward=0.08, outward=0.06)
-        density = np.maximum(density, PATTERNS[name](rng, box, size))
-        masks[name] = np.zeros(size, np.bool_)
-        for _ in range(rng.integers(1, 4)):  # people
-            top, left, bottom, right = _moved(rng, box, size, inward=0.06, outward=0.04)
-            masks[name][top:bottom, left:right] = True
-    water = _ocean(rng, size)
-    picture = water + density[..., None] * (np.array([0.93, 0.93, 0.92], np.float32) - water)
-    picture += 0.012 * rng.standard_normal((*size, 1), dtype=np.float32)
+    y, x = draw.grid(size)
+    rows, columns = (1, 2) if len(classes) == 1 else (2, 2 + len(classes) // 4)  # at least one cell stays open water
+    cells = rng.permutation(rows * columns)[: len(classes)]
+    density, masks = np.zeros(size, np.float32), {}
+    for name, cell in zip(classes, cells, strict=True):
+        places = zip(divmod(int(cell), columns), (rows, columns), size, strict=True)
+        top, left = (slice(place * side // count, (place + 1) * side // count) for place, count, side in places)
+        box = _moved(rng, (top, left), size)
+        region, masks[name] = np.zeros(size, np.float32), np.zeros(size, np.bool_)
+        region[box] = 1
+        region = draw.step(cv2.blur(region, (7, 7)) + 0.1 * draw.noise(rng, size, size[0] / 16), 0.35, 0.65)
+        density = np.maximum(density, _pattern(rng, size, name) * region)
+        for _ in range(rng.integers(1, 4)):
+            masks[name][_moved(rng, box, size)] = True
+    canvas = draw.rgb("#141c33") + 0.02 * draw.noise(rng, size, size[0] / 2)[..., None]
+    draw.lay(canvas, density, draw.rgb("#ededea"))
+    canvas += 0.012 * rng.standard_normal((*size, 1), dtype=np.float32)
     if gap:
-        picture[_gap(rng, size)] = 0
-    return (255 * np.clip(picture, 0, 1)).round().astype(np.uint8), masks
+        middle = (rng.uniform(0.1, 0.9) + rng.uniform(-0.1, 0.1) * (y - 0.5)) * x.max()
+        canvas[np.abs(x - middle) < rng.uniform(0.02, 0.05) * x.max()] = 0
+    return draw.finished(canvas), masks
+
+
+def draw_clouds(root: Path, pictures: int = 48, test_pictures: int = 6, size: Size = (280, 420), seed: int = 0) -> Path:
+    """Draws a sample in the layout of Kaggle's "Understanding Clouds from Satellite Images"; see `draw.draw_once`.
+
+    `train.csv` has four rows for each of the `pictures` in `train_images/`, half of them with a mask;
+    `sample_submission.csv` has four for each of the `test_pictures` in `test_images/`. `size` is the height and width
+    of all images. The black gap between two orbits crosses a third of them.
+    """
+    draw.check_at_least(pictures=(pictures, 1), test_pictures=(test_pictures, 0), size=(min(size), 64))
+
+    def images(rng: np.random.Generator, folder: Path, names: list[str]) -> list[tuple[str, str]]:
+        """Writes the images, and returns the rows of their masks."""
+        folder.mkdir()
+        rows = []
+        counts, gaps = draw.dealt(rng, [2, 1, 3, 2, 1, 4, 2, 1], len(names)), draw.dealt(rng, [1, 0, 0], len(names))
+        turns = np.zeros(len(CLOUD_CLASSES))
+        for name, count, gap in zip(names, counts, gaps, strict=True):
+            chosen = np.argsort(turns + rng.uniform(0, 1, len(turns)))[: int(count)]  # rare classes first
+            turns[chosen] += 1
+            image, masks = cloud_picture(rng, size, [CLOUD_CLASSES[index] for index in chosen], bool(gap))
+            draw.write_picture(folder / name, image)
+            rows += [(f"{name}_{cloud}", encode(masks[cloud]) if cloud in masks else "") for cloud in CLOUD_CLASSES]
+        return rows
+
+    def fill(folder: Path) -> None:
+        rng = np.random.default_rng(seed)
+        names = [f"{name:07x}.jpg" for name in rng.choice(16**7, pictures + test_pictures, replace=False)]
+        train, test, header = sorted(names[:pictures]), sorted(names[pictures:]), ("Image_Label", "EncodedPixels")
+        draw.write_table(folder / "train.csv", header, images(rng, folder / "train_images", train))
+        images(rng, folder / "test_images", test)
+        cells = [(f"{name}_{cloud}", "1 1") for name, cloud in product(test, CLOUD_CLASSES)]
+        draw.write_table(folder / "sample_submission.csv", header, cells)
+
+    return draw.draw_once(
+        root, fill, sample="clouds", pictures=pictures, test_pictures=test_pictures, size=size, seed=seed
+    )

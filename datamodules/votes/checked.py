@@ -1,4 +1,4 @@
-"""A data set of photographs with votes, checked: which of them can be used, what they are, and how they are split."""
+"""Checks a dataset of images with votes: which can be used, which are professional, and how they are split."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,26 +16,26 @@ from datamodules.votes.votes import Statistic, Votes, default_threshold, near, s
 from ops.errors import DataError, collected, refuse
 
 OPENED = 20_000
-"""Pictures that are opened before training, unless asked for otherwise."""
-NAMED = 5  # pictures that a refusal of too many names
-LAYOUT = """    {root}/images/<id>.jpg   the pictures
-    {root}/AVA.txt           15 whole numbers a line: index, id, counts of the votes 1 to 10, two tags, challenge
+"""Datasets with up to so many images are opened before training by default."""
+NAMED = 5  # unusable images that an error shows
+LAYOUT = """    {root}/images/<id>.jpg   the images
+    {root}/AVA.txt           15 integers per line: index, id, counts of the votes 1 to 10, two tags, challenge
 or  {root}/labels.csv        columns image,count_1,…,count_k"""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A data set that was found to be as wanted.
+    """A dataset that passed all checks.
 
     Attributes:
-        votes: On all N pictures.
-        tags: Of all pictures.
+        votes: Votes on all N images.
+        tags: Tags of all images.
         scores: Mean or median votes (N,).
-        threshold: What professional shots are above.
-        professional: Which pictures are professional shots (N,).
-        splits: Rows of the pictures of each split, ascending, δ left aside; those that cannot be used are in none.
-        trained: Those of `train` that δ leaves.
-        problems: What is wrong with pictures that cannot be used, by name.
+        threshold: Professional shots are above it.
+        professional: Which images are professional shots (N,).
+        splits: Rows of the images of each split, ascending, before δ; unusable images are in none.
+        trained: Rows of `train` that remain after δ.
+        problems: Problems of unusable images by name.
     """
 
     votes: Votes
@@ -48,7 +48,7 @@ class Checked:
     problems: dict[str, str]
 
     def names(self, split: str) -> list[str]:
-        """Names of the pictures of a split."""
+        """Returns the names of the images of a split."""
         return [self.votes.names[row] for row in self.splits[split].tolist()]
 
 
@@ -64,22 +64,22 @@ def checked_set(
     side: int,
     unusable: Path | None,
 ) -> Checked:
-    """Reads votes and tags, splits pictures and looks for their files.
+    """Reads votes and tags, splits the images and looks for their files.
 
     Args:
-        root: Of the data set.
+        root: Folder of the dataset.
         labels: File of the votes, or None.
-        statistic: What is compared with the threshold.
-        threshold: It, or None.
-        delta: How near the threshold pictures are left out of training.
-        split: Gives names by split, and what is wrong with names that there are no votes on.
-        missing_share: Largest share of the pictures that may be unusable.
-        open_all: Whether all pictures are opened; None opens up to 20,000.
-        side: Of the squares that they are read as.
-        unusable: Where pictures that cannot be used are listed where they are too many; None lists them nowhere.
+        statistic: Statistic to compare with the threshold.
+        threshold: Threshold of professional shots, or None.
+        delta: Distance from the threshold up to which images are not trained on.
+        split: Returns names by split, and the problems of names without votes.
+        missing_share: Largest share of the images that may be unusable.
+        open_all: Whether to open all images; None opens up to 20,000.
+        side: Side of the squares that images are read as.
+        unusable: File to list unusable images in if there are too many; None lists them nowhere.
 
     Raises:
-        DataError: The data are not as wanted; all problems are listed.
+        DataError: The dataset is invalid; all problems are listed.
     """
     try:
         votes = read_votes(find_labels(root, labels))
@@ -87,7 +87,7 @@ def checked_set(
             raise DataError(f"There is no folder {root / 'images'}.")
     except DataError as error:
         raise DataError(
-            f"No data set in {root}. Wanted:\n{LAYOUT.format(root=root)}\n{error}", error.problems
+            f"No dataset in {root}. Expected:\n{LAYOUT.format(root=root)}\n{error}", error.problems
         ) from error
     limit = default_threshold(votes.bins) if threshold is None else threshold
     tags: list[Tags] = []
@@ -118,35 +118,35 @@ def checked_set(
 
 
 def summary(found: Checked, statistic: Statistic, delta: float) -> str:
-    """What was found, in words: votes, threshold, class ratios and pictures of each split."""
+    """Returns a summary of the votes, the threshold, and the number and class ratio of the images of each split."""
     above, count = found.professional, len(found.votes)
     lines = [
-        f"{found.votes.path}: votes 1 to {found.votes.bins} on {count} pictures; those with a {statistic} vote above "
+        f"{found.votes.path}: votes 1 to {found.votes.bins} on {count} images; those with a {statistic} vote above "
         f"{found.threshold:g} are professional shots: {above.mean():.1%}"
     ]
     for split in SPLITS:
         rows = found.splits[split]
-        line = f"  {split}: {len(rows)} pictures"
+        line = f"  {split}: {len(rows)} images"
         if len(rows):
             line += f", {above[rows].mean():.1%} professional"
         if split == "train" and delta > 0:
-            line += f"; {len(rows) - len(found.trained)} of them within {delta:g} of {found.threshold:g} are left out"
+            line += f"; {len(rows) - len(found.trained)} of them within {delta:g} of {found.threshold:g} are skipped"
         lines.append(line)
     return "\n".join(lines)
 
 
 def refuse_too_many(problems: Mapping[str, str], count: int, share: float, root: Path, path: Path | None) -> None:
-    """Refuses a data set where more than a share of its pictures cannot be used, and lists these first.
+    """Rejects a dataset if more than a share of its images is unusable, and writes a list of them first.
 
     Args:
-        problems: What is wrong with each of them, by name.
-        count: Of all pictures.
-        share: The largest that is no error.
-        root: Of the data set.
-        path: Of the list; None writes none.
+        problems: Problems of unusable images by name.
+        count: Number of all images.
+        share: Largest share that is allowed.
+        root: Folder of the dataset.
+        path: File of the list; None writes none.
 
     Raises:
-        DataError: They are more; the message names the first few and the list.
+        DataError: There are more; the message shows the first few and the path of the list.
     """
     if len(problems) <= share * count:
         return
@@ -157,8 +157,8 @@ def refuse_too_many(problems: Mapping[str, str], count: int, share: float, root:
     first = "".join(f"\n      {problem}" for problem in [*problems.values()][:NAMED])
     refuse(
         [
-            f"{len(problems)} of {count} pictures ({len(problems) / count:.1%}) cannot be used; at most {share:.1%} "
-            f"were wanted. Fetch them, or leave them out by a larger --data.missing_share.{listing} The first:{first}"
+            f"{len(problems)} of {count} images ({len(problems) / count:.1%}) cannot be used; expected at most "
+            f"{share:.1%}. Download them, or skip them with a larger --data.missing_share.{listing} The first:{first}"
         ],
         str(root),
     )
@@ -173,33 +173,38 @@ def _usable(votes: Votes, splits: Mapping[str, list[str]], problems: Mapping[str
 
 
 def _check_threshold(threshold: float, bins: int) -> None:
-    """Refuses a threshold that all or no pictures can be above."""
+    """Rejects a threshold that all images or none are above."""
     if not 1 < threshold < bins:
         raise DataError(
-            f"the threshold is {threshold:g}, and votes are 1 to {bins}; a number between them was wanted. Change "
+            f"the threshold is {threshold:g}, but votes are 1 to {bins}; expected a number between them. Change "
             "--data.threshold."
         )
 
 
 def _check_classes(found: Checked, counts: Mapping[str, int], root: Path, statistic: str, delta: float) -> None:
-    """Refuses to train on one class or on nothing; tells where it is all that is measured on.
+    """Rejects training on one class or nothing, and warns about validation and test images of one class.
 
-    The counts are those of the splits before anything was left out.
+    Args:
+        found: The dataset.
+        counts: Number of images of each split, unusable ones included.
+        root: Folder of the dataset.
+        statistic: Statistic that is compared with the threshold.
+        delta: Distance from the threshold up to which images are not trained on.
     """
     for split in SPLITS:
         rows = found.trained if split == "train" else found.splits[split]
         above = found.professional[rows]
         if len(rows) and above.any() and not above.all():
             continue
-        of = f"{len(rows)} pictures of {split} in {root}"
+        of = f"{len(rows)} images of {split} in {root}"
         if len(rows) == 0 and split != "test":
             reason = f"unusable or within {delta:g} of the threshold" if split == "train" else "unusable"
-            raise DataError(f"None is left of the {counts[split]} pictures of {split} in {root}: all are {reason}.")
+            raise DataError(f"None of the {counts[split]} images of {split} in {root} is left: all are {reason}.")
         if split == "train":
             raise DataError(
                 f"All {of} have a {statistic} vote {'above' if above.all() else 'of at most'} {found.threshold:g}; "
-                "some of either kind were wanted. Change --data.threshold or --data.delta."
+                "expected some of each class. Change --data.threshold or --data.delta."
             )
         if len(rows):
             kind = "professional shots" if above.all() else "snapshots"
-            rank_zero_warn(f"All {of} are {kind}: balanced accuracy and AUC say nothing of them.")
+            rank_zero_warn(f"All {of} are {kind}: balanced accuracy and AUC are undefined.")

@@ -1,4 +1,4 @@
-"""Photographs in squares of one size, decoded no larger than needed, and which of them cannot be used."""
+"""Reads photographs as squares of one size, decoded no larger than needed, and finds the unusable ones."""
 
 import csv
 import os
@@ -7,70 +7,57 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ImageOps
 
-from datamodules.read.cache import cached_array, fingerprint
-from datamodules.read.pictures import channels_first, opened, orientation, read_picture, refuse_depth
+from datamodules.read.cache import cache_key, cached_array
+from datamodules.read.pictures import channels_first, fitted, opened_upright, read_picture, resized
 from datamodules.votes.tags import Tags
 from datamodules.votes.votes import Votes
-from ops.errors import DataError, listed
+from ops.atomic import replacing
+from ops.errors import DataError, collected, listed
 
-VIEW = 320  # pixels of the longer side of what contact sheets show
+THUMBNAIL = 320  # pixels of the longer side of images on contact sheets
 
 
 def squared(picture: NDArray[np.uint8], side: int, squeeze: bool = False) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) as a square (side, side, 3): area means when it shrinks, bilinear when it grows.
+    """Makes a square (side, side, 3) of an image (H, W, 3): area means if it shrinks, bilinear if it grows.
 
     Args:
-        picture: As `datamodules.read.pictures.read_picture` reads it.
-        side: Of the square, in pixels.
-        squeeze: Whether the whole picture is squeezed into the square; otherwise the square in its middle is taken.
+        picture: Image as `datamodules.read.pictures.read_picture` reads it.
+        side: Side of the square in pixels.
+        squeeze: Whether to squeeze the whole image into the square; otherwise its central square is taken.
     """
     height, width = picture.shape[:2]
     if not squeeze:
         shorter = min(height, width)
         top, left = (height - shorter) // 2, (width - shorter) // 2
         picture = picture[top : top + shorter, left : left + shorter]
-    return _resized(picture, (side, side))
-
-
-def _resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    # Not `geometry.resized`: every loader process would import albumentations, which takes seconds and 60 MB.
-    shrinks = size[0] * size[1] < picture.shape[0] * picture.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    result: NDArray[np.uint8] = cv2.resize(picture, size[::-1], interpolation=method)
-    return result
+    return resized(picture, (side, side))
 
 
 def read_square(path: Path, side: int, squeeze: bool = False) -> NDArray[np.uint8]:
-    """The square (side, side, 3) of a picture file, as `squared` makes it of the picture that `read_picture` reads.
+    """Reads an image file as the square (side, side, 3) that `squared` makes of it.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that suffices.
+    JPEGs are decoded at 1/2, 1/4 or 1/8 of their size if that suffices.
 
     Raises:
-        DataError: The file is missing, truncated, not a picture, or has more than 8 bits a channel.
+        DataError: The file is missing, truncated, not an image, or has more than 8 bits per channel.
     """
     if squeeze:
         return squared(read_picture(path, at_least=(side, side)), side, squeeze)
-    with opened(path) as picture:
-        refuse_depth(path, picture)
-        picture.draft("RGB", (side, side))
-        upright = picture if orientation(picture) == 1 else ImageOps.exif_transpose(picture)
-        upright = upright if upright.mode == "RGB" else upright.convert("RGB")
+    with opened_upright(path, at_least=(side, side)) as upright:
         shorter = min(upright.size)
         left, top = (upright.width - shorter) // 2, (upright.height - shorter) // 2
-        # Pillow gives its pixels away slowly: only those of the square are asked for.
-        return _resized(np.asarray(upright.crop((left, top, left + shorter, top + shorter))), (side, side))
+        # Pillow copies pixels slowly: only those of the square are asked for.
+        return resized(np.asarray(upright.crop((left, top, left + shorter, top + shorter))), (side, side))
 
 
 def absent(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """What is wrong with files that are missing, by name.
+    """Returns a problem for each file that is missing, by name.
 
-    Folders are listed and files left alone: to ask for the sizes of 250,000 files takes a cold disk minutes.
+    It lists folders and touches no file: asking for 250,000 files one by one takes minutes on a cold disk.
     """
     there: dict[str, set[str]] = {}
     found = {}
@@ -85,59 +72,55 @@ def absent(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def unreadable(folder: Path, names: Sequence[str], side: int) -> dict[str, str]:
-    """What is wrong with pictures that cannot be read, by name; all are decoded, those that are as they were only once.
+    """Decodes images and returns the problems of unreadable ones by name; unchanged files are decoded only once.
 
     Args:
-        folder: Where they lie.
-        names: Of files that are there.
-        side: Of the squares that they are read as.
+        folder: Folder of the images.
+        names: Names of files that exist.
+        side: Side of the squares that they are read as.
     """
     if not names:
         return {}
     paths = [folder / name for name in names]
-    there = [path for path in paths if path.exists()]  # a link may lead nowhere
+    there = [path for path in paths if path.exists()]  # a link may be broken
 
     def problem(path: Path) -> str:
-        try:
-            read_square(path, side)
-        except DataError as error:
-            return str(error)
-        return ""
+        return "".join(collected([lambda: read_square(path, side)]))
 
     def make(index: int) -> NDArray[np.uint8]:
         return np.full(1, not problem(paths[index]), np.uint8)
 
-    what = f"opening the pictures of {folder}"
-    opened = cached_array("aesthetics-opened", fingerprint(there, [side, list(names)]), (len(paths), 1), make, what)
+    what = f"opening the images of {folder}"
+    opened = cached_array("aesthetics-opened", cache_key(there, [side, list(names)]), (len(paths), 1), make, what)
     rows = [row for row in range(len(paths)) if not opened[row][0]]
-    return {names[row]: problem(paths[row]) or f"{paths[row]} could not be read at first. Remove {opened.path}."
-            for row in rows}  # fmt: skip
+    return {
+        names[row]: problem(paths[row])
+        or f"{paths[row]} could not be read before. Remove {opened.path} to read it again."
+        for row in rows
+    }
 
 
 def write_unusable(path: Path, problems: Mapping[str, str]) -> None:
-    """Lists pictures that cannot be used: `name,problem`, written beside its place and moved there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("w", newline="", errors="surrogateescape") as file:
+    """Writes a table `name,problem` of unusable images."""
+    with replacing(path) as temporary, temporary.open("w", newline="", errors="surrogateescape") as file:
         csv.writer(file, lineterminator="\n").writerows([("name", "problem"), *problems.items()])
-    temporary.replace(path)
 
 
 def readable(batch: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]:
-    """The part of a batch that has no problems.
+    """Returns the part of a batch without problems.
 
     Args:
         batch: Tensors (B, …) and lists.
-        problems: What is wrong with each of the B pictures, "" for nothing.
+        problems: Problem of each of the B images, "" for none.
 
     Raises:
-        DataError: None is left.
+        DataError: Every image has a problem.
     """
     kept = [place for place, problem in enumerate(problems) if not problem]
     if len(kept) == len(problems):
         return batch
     if not kept:
-        raise DataError(f"None of the {len(problems)} pictures of a batch can be read:\n{listed(problems)}", problems)
+        raise DataError(f"None of the {len(problems)} images of a batch can be read:\n{listed(problems)}", problems)
     return {
         key: value[kept] if isinstance(value, torch.Tensor) else [value[place] for place in kept]
         for key, value in batch.items()
@@ -146,19 +129,19 @@ def readable(batch: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ScoredPicture:
-    """Makes samples of pictures with votes.
+    """Makes samples of images with votes.
 
-    These are `image` uint8 (3, side, side), `votes`, their counts as float32 (K,), `professional`, 0.0 or 1.0, `tags`,
-    and `problem`, what is wrong with a picture that cannot be read, which is black then, "" otherwise.
+    A sample has `image` uint8 (3, side, side), black if it cannot be read, `votes`, the counts as float32 (K,),
+    `professional`, 0.0 or 1.0, `tags`, and `problem`, why the image cannot be read or "".
 
     Attributes:
-        folder: Where the pictures lie.
-        votes: On all pictures.
-        tags: Of all pictures.
-        professional: Which of all pictures are professional shots, (N,).
-        rows: Which pictures are made.
-        side: Of the squares, in pixels.
-        squeeze: Whether whole pictures are squeezed into them.
+        folder: Folder of the images.
+        votes: Votes on all images.
+        tags: Tags of all images.
+        professional: Which of all images are professional shots, (N,).
+        rows: Images to sample.
+        side: Side of the squares in pixels.
+        squeeze: Whether whole images are squeezed into the squares.
     """
 
     folder: Path
@@ -170,7 +153,6 @@ class ScoredPicture:
     squeeze: bool
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Sample `index`."""
         row = int(self.rows[index])
         try:
             square, problem = read_square(self.folder / self.votes.names[row], self.side, self.squeeze), ""
@@ -187,16 +169,15 @@ class ScoredPicture:
 
 @dataclass(frozen=True)
 class JudgedPicture:
-    """Makes samples of pictures to predict.
+    """Makes samples of images to predict.
 
-    These are `image` uint8 (3, side, side), `source`, the whole picture (h, w, 3), its longer side reduced to 320
-    pixels, and `problem`, what is wrong with a picture that cannot be read, "" otherwise; its image is black then, its
-    source empty.
+    A sample has `image` uint8 (3, side, side), `source`, the whole image (h, w, 3) with a longer side of at most 320
+    pixels, and `problem`, why the image cannot be read or "". An unreadable image is black, with an empty source.
 
     Attributes:
-        files: The pictures.
-        side: Of the squares, in pixels.
-        squeeze: Whether whole pictures are squeezed into them.
+        files: The image files.
+        side: Side of the squares in pixels.
+        squeeze: Whether whole images are squeezed into the squares.
     """
 
     files: list[Path]
@@ -204,14 +185,11 @@ class JudgedPicture:
     squeeze: bool
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Sample `index`."""
         try:
             picture, problem = read_picture(self.files[index], at_least=(self.side, self.side)), ""
         except DataError as error:
             black, empty = np.zeros((self.side, self.side, 3), np.uint8), np.empty((0, 0, 3), np.uint8)
             return {"image": channels_first(black), "source": empty, "problem": str(error)}
-        scale = min(1, VIEW / max(picture.shape[:2]))
-        size = (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale)))
-        view = picture if scale == 1 else _resized(picture, size)
+        view = resized(picture, fitted((picture.shape[0], picture.shape[1]), THUMBNAIL))
         image = channels_first(squared(picture, self.side, self.squeeze))
         return {"image": image, "source": view, "problem": problem}

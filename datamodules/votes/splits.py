@@ -1,4 +1,4 @@
-"""Which pictures with votes are trained, validated and tested on, where no `splits.csv` says so."""
+"""Splits images with votes into train, val and test, by lists or at random."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,25 +11,25 @@ from datamodules.votes.votes import Votes, by_score, drawn_evenly, mean_votes
 from ops.errors import refuse
 
 PUBLISHED_TEST = Path("aesthetics_image_lists", "generic_test.jpgl")
-"""AVA's standard test set, 19,930 pictures."""
+"""AVA's standard test split, 19,930 images."""
 
 
 def read_lists(
     root: Path, test_list: str | Path | None, train_list: str | Path | None, names: Sequence[str]
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """The pictures that lists give to `test` and `train`, where there are lists.
+    """Reads the lists of images to test and to train on, if there are any.
 
     Args:
-        root: Where the lists are seen from.
-        test_list: A file of names or ids; None is AVA's standard list, where `root` has it.
-        train_list: Another one.
-        names: Of all pictures that there are votes on.
+        root: Folder that the lists are relative to.
+        test_list: A file of names or ids; None is AVA's standard list, if `root` has it.
+        train_list: The same for training.
+        names: Names of all images with votes.
 
     Returns:
-        Names by split, and for each entry that there are no votes on, what is wrong with it.
+        Names by split, and the problem of each entry without votes.
 
     Raises:
-        DataError: A list cannot be read, or a picture is in both; all are named.
+        DataError: A list cannot be read, or an image is in both; all are listed.
     """
     if test_list is None and (root / PUBLISHED_TEST).is_file():
         test_list = PUBLISHED_TEST
@@ -48,17 +48,16 @@ def read_lists(
 def drawn_splits(
     votes: Votes, lists: Mapping[str, Sequence[str]], val_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, list[str]]:
-    """Names of train, val and test; what is drawn has mean votes spread as those of all, see `drawn_evenly`.
+    """Draws train, val and test with the same distribution of mean votes, see `drawn_evenly`.
 
-    Neither the threshold, nor δ, nor the order of the file changes anything.
+    The splits do not depend on the threshold, on δ or on the order of the file.
 
     Args:
-        votes: On all pictures.
-        lists: Names that are given to `test`, which is drawn otherwise, and to `train`, whose part is validated on; all
-            others are where there is no list of them.
-        val_fraction: Share of all pictures that is validated on.
-        test_fraction: Share of all pictures that is drawn to be tested on.
-        seed: Of what is drawn.
+        votes: Votes on all images.
+        lists: Names for `test`, instead of a random draw, and for `train` and val together, instead of all others.
+        val_fraction: Share of all images to validate on.
+        test_fraction: Share of all images to test on.
+        seed: Seed of the draw.
     """
     rng, row_of = np.random.default_rng(seed), {name: row for row, name in enumerate(votes.names)}
     ordered = by_score(mean_votes(votes.counts), votes.names)

@@ -1,4 +1,4 @@
-"""What else is known of pictures with votes: semantic tags and photographic styles, by name."""
+"""Reads semantic tags and photographic styles of images with votes."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.read.tables import read_table
+from datamodules.read.tables import Table, read_lines
 from datamodules.votes.votes import Votes
-from ops.errors import DataError, refuse
+from ops.errors import DataError
 
 STYLES = "style_image_lists"
 
 
 @dataclass(frozen=True)
 class Tags:
-    """Tags of N pictures.
+    """Tags of N images.
 
     Attributes:
-        names: Of all tags that some picture has, sorted.
-        numbers: Places in `names`, those of each picture one behind the other.
-        ends: Where the first picture's begin and each one's end (N + 1,).
+        names: Names of all tags that some image has, sorted.
+        numbers: Indices into `names`, image by image.
+        ends: Bounds of each image's part of `numbers` (N + 1,).
     """
 
     names: tuple[str, ...]
@@ -29,32 +29,33 @@ class Tags:
     ends: NDArray[np.int64]
 
     def of(self, row: int) -> list[str]:
-        """Names of the tags of a picture."""
+        """Returns the names of the tags of an image."""
         return [self.names[number] for number in self.numbers[self.ends[row] : self.ends[row + 1]]]
 
 
 def read_tags(root: Path, votes: Votes) -> Tags:
-    """The tags of pictures: those of `AVA.txt`, and what lies in `root` of these files.
+    """Reads the tags of images: those of `AVA.txt`, and those of the following files in `root`, all optional.
 
-    - `tags.txt`, as published: `<id> <name>` a line; without it, tags are called `tag 15`
+    - `tags.txt`, as published: `<id> <name>` per line; without it, names are like `tag 15`
     - `style_image_lists/`, as published: `styles.txt`, `train.jpgl` with `train.lab`, `test.jpgl` with `test.multilab`
-    - `tags.csv` (`image,tag`) and `styles.csv` (`image,style`): any number of rows a picture
+    - `tags.csv` (`image,tag`) and `styles.csv` (`image,style`): any number of rows per image
 
-    A style is called `style HDR`, because some tags have the same names. Published lists may have pictures that there
-    are no votes on.
+    Names of styles are like `style HDR`, since some tags have the same names. The published lists may contain images
+    without votes.
 
     Raises:
-        DataError: A file is not as wanted, or a table has a picture that there are no votes on.
+        DataError: A file is invalid, or a table has an image without votes.
     """
     row_of = {name: row for row, name in enumerate(votes.names)}
     found = {(row_of[name], style) for name, style in _published_styles(root / STYLES) if name in row_of}
     for column, prefix in (("tag", ""), ("style", "style ")):
         path = root / f"{column}s.csv"
         if path.is_file():
-            table = read_table(path, ["image", column])
-            refuse([f"{path}, row {row}: there are no votes on the picture {name!r} in {votes.path}. Remove the row."
-                    for row, name in table["image"].items() if name not in row_of], str(path))  # fmt: skip
-            found |= {(row_of[name], prefix + tag) for name, tag in zip(table["image"], table[column], strict=True)}
+            table = Table(path, ["image", column])
+            table.known("image", row_of, lambda name: f"{votes.path} has no votes for {name!r}. Remove the row.")
+            table.check()
+            pairs = zip(table.rows["image"], table.rows[column], strict=True)
+            found |= {(row_of[name], prefix + tag) for name, tag in pairs}
     path = root / "tags.txt"
     published = dict(_numbered(path)) if path.is_file() else {}
     semantic = {number: published.get(number, f"tag {number}") for number in np.unique(votes.tags).tolist() if number}
@@ -67,18 +68,18 @@ def packed(
     numbers: NDArray[np.uint8] | None = None,
     name_of: Mapping[int, str] | None = None,
 ) -> Tags:
-    """Tags of so many pictures.
+    """Returns tags in compact arrays.
 
     Args:
-        pairs: Rows and names of tags that they have.
-        count: N, of the pictures.
-        numbers: Tags that they have too, by number, (N, M), 0 for none.
-        name_of: Names of these.
+        pairs: Rows of images and names of their tags.
+        count: Number N of images.
+        numbers: Further tags by number, (N, M), 0 for none.
+        name_of: Names of these numbers.
     """
     pairs, name_of = list(pairs), name_of or {}
     names = sorted({*name_of.values(), *(name for _, name in pairs)})
     place = {name: number for number, name in enumerate(names)}
-    # A pair of a row and a tag is one number: those that come twice are then easily dropped.
+    # Each pair of row and tag becomes one number, so that duplicates are easy to drop.
     known = [np.array([row * len(names) + place[name] for row, name in pairs], np.int64)]
     if numbers is not None:
         lookup = np.array([place[name_of[number]] if number in name_of else 0 for number in range(256)], np.int64)
@@ -95,10 +96,11 @@ def _published_styles(folder: Path) -> Iterator[tuple[str, str]]:
     for ids, labels in (("train.jpgl", "train.lab"), ("test.jpgl", "test.multilab")):
         pictures, rows = _fields(folder / ids), _fields(folder / labels)
         if len(pictures) != len(rows):
-            raise DataError(f"{folder / ids} has {len(pictures)} lines, {folder / labels} {len(rows)}; as many of each "
-                            "were wanted.")  # fmt: skip
+            raise DataError(
+                f"{folder / ids} has {len(pictures)} lines, {folder / labels} {len(rows)}; expected as many of each."
+            )
         for (picture, *_), fields in zip(pictures, rows, strict=True):
-            # Training pictures have the number of their style, test pictures 0 or 1 for every style.
+            # Training images have the number of their style, test images 0 or 1 for every style.
             numbers = fields if labels.endswith(".lab") else [place + 1 for place, each in enumerate(fields) if each]
             for number in numbers:
                 if number not in names:
@@ -107,27 +109,18 @@ def _published_styles(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, str]]:
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         head, _, name = line.strip().partition(" ")
         if not head.isdigit() or not name:
-            raise DataError(f"{path}, line {number}: {line!r}; a number, a space and a name were wanted.")
+            raise DataError(f"{path}, line {number}: {line!r}; expected a number, a space and a name.")
         yield int(head), name.strip()
 
 
 def _fields(path: Path) -> list[list[int]]:
     rows = []
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         fields = line.split()
         if not all(field.isdigit() for field in fields):
-            raise DataError(f"{path}, line {number}: {line!r}; whole numbers were wanted.")
+            raise DataError(f"{path}, line {number}: {line!r}; expected integers.")
         rows.append([int(field) for field in fields])
     return rows
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """The lines of a file that are not blank, with their numbers."""
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-        return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} could not be read as text: {error}") from error

@@ -1,4 +1,4 @@
-"""Votes on pictures, in arrays: a few megabytes for 250,000 pictures, which loader processes share."""
+"""Holds votes on images in arrays: a few megabytes for 250,000 images, shared by loader processes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ Statistic = Literal["mean", "median"]
 
 
 class Names(Sequence[str]):
-    """Names one behind the other in one array.
+    """Immutable list of strings in one array.
 
-    To look at a string of a list writes to it, since Python counts who does, and a process that was forked then copies
-    the memory around it.
+    Reading a string from a Python list updates its reference count, and a forked process then copies the memory around
+    it.
 
     Args:
         names: Any strings.
@@ -32,7 +32,7 @@ class Names(Sequence[str]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that all take."""
+        """Size of all names in bytes."""
         return self._text.nbytes + self._ends.nbytes
 
     @overload
@@ -53,10 +53,10 @@ class Names(Sequence[str]):
 
 
 class Singles(Sequence[range]):
-    """For each of so many samples, itself alone: what `Samples` calls its groups, without a list of them.
+    """Groups of `Samples` in which every sample is alone, without a list of them.
 
     Args:
-        count: How many.
+        count: Number of samples.
     """
 
     def __init__(self, count: int) -> None:
@@ -77,13 +77,13 @@ class Singles(Sequence[range]):
 
 @dataclass(frozen=True)
 class Votes:
-    """Votes from 1 to K on N pictures.
+    """Votes from 1 to K on N images.
 
     Attributes:
         path: The file that they were read from.
-        names: Of the pictures, their paths below `images/`.
-        counts: How often each vote was given, (N, K), of the smallest type that holds them.
-        tags: Semantic tags of the pictures by number, (N, 2), 0 for none; (N, 0) where the file has no tags.
+        names: Paths of the images below `images/`.
+        counts: How often each vote was given, (N, K), of the smallest type that fits.
+        tags: Semantic tags of the images by number, (N, 2), 0 for none; (N, 0) if the file has no tags.
     """
 
     path: Path
@@ -96,19 +96,22 @@ class Votes:
 
     @property
     def bins(self) -> int:
-        """The best vote K."""
+        """The highest vote K."""
         return int(self.counts.shape[1])
 
 
 def mean_votes(counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean of the votes 1 to K, (N,), from their counts (N, K), none of them empty."""
+    """Returns the mean of the votes 1 to K, (N,), from their counts (N, K); each row has votes."""
     votes = counts.astype(np.float64)
     means: NDArray[np.float64] = votes @ np.arange(1, counts.shape[1] + 1) / votes.sum(axis=1)
     return means
 
 
 def median_votes(counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Median of the votes 1 to K, (N,), from their counts (N, K): of an even number, the mean of the middle two."""
+    """Returns the median of the votes 1 to K, (N,), from their counts (N, K).
+
+    For an even number of votes it is the mean of the middle two.
+    """
     upto = np.cumsum(counts, axis=1, dtype=np.int64)
     number = upto[:, -1:]
     lower, upper = ((upto > place).argmax(axis=1) for place in ((number - 1) // 2, number // 2))
@@ -117,7 +120,7 @@ def median_votes(counts: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def vote_spreads(counts: NDArray[Any]) -> NDArray[np.float64]:
-    """Standard deviation of the votes 1 to K, (N,), from their counts (N, K)."""
+    """Returns the standard deviation of the votes 1 to K, (N,), from their counts (N, K)."""
     votes = counts.astype(np.float64)
     squares = np.square(np.arange(1, counts.shape[1] + 1) - mean_votes(counts)[:, None])
     spreads: NDArray[np.float64] = np.sqrt((votes * squares).sum(axis=1) / votes.sum(axis=1))
@@ -125,47 +128,47 @@ def vote_spreads(counts: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def statistics(counts: NDArray[Any], statistic: Statistic) -> NDArray[np.float64]:
-    """The mean or median of the votes, (N,), which is compared with the threshold."""
+    """Returns the mean or median of the votes, (N,), which is compared with the threshold."""
     return mean_votes(counts) if statistic == "mean" else median_votes(counts)
 
 
 def default_threshold(bins: int) -> float:
-    """What professional shots are voted above: 5 of ten votes, as published, otherwise the middle of the scale.
+    """Returns the threshold of professional shots: 5 on the scale to 10, as published, else the middle of the scale.
 
     Args:
-        bins: The best vote K.
+        bins: The highest vote K.
     """
     return 5.0 if bins == 10 else (1 + bins) / 2
 
 
 def near(scores: NDArray[np.float64], threshold: float, delta: float) -> NDArray[np.bool_]:
-    """Which pictures lie so near the threshold that they are left out of training, (N,).
+    """Returns which images are too close to the threshold to train on, (N,).
 
     Args:
         scores: Mean or median votes (N,).
-        threshold: What professional shots are above.
-        delta: The largest distance δ that is near; of 0, no picture is.
+        threshold: Professional shots are above it.
+        delta: Largest distance δ that is too close; 0 excludes no image.
     """
-    # What is printed as a distance of .1 may be .09999 or .10001 in binary.
+    # In binary, a distance of .1 may be .09999 or .10001.
     within: NDArray[np.bool_] = np.abs(scores - threshold) <= delta + 1e-9
     return within if delta > 0 else np.zeros_like(within)
 
 
 def by_score(scores: NDArray[np.float64], names: Sequence[str]) -> NDArray[np.int64]:
-    """Rows in the order of the scores, those with equal ones in the order of their names."""
+    """Returns the rows sorted by score, equal scores by name."""
     encoded = np.array([name.encode("utf-8", "surrogateescape") for name in names])
     return np.lexsort((encoded, scores)).astype(np.int64)
 
 
 def drawn_evenly(ordered: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows drawn so that their scores are spread as those of all: any threshold has the same share above it.
+    """Draws rows with the same distribution of scores as all: any threshold has the same share above it.
 
-    The rows are cut into as many equal blocks as are drawn, and one is drawn from each.
+    The rows are cut into `count` equal blocks, and one row is drawn from each.
 
     Args:
-        ordered: Rows in the order of their scores.
-        count: How many are drawn; all, if there are no more.
-        rng: Draws.
+        ordered: Rows sorted by score.
+        count: How many to draw; all if there are fewer.
+        rng: Random generator.
 
     Returns:
         Rows in ascending order.

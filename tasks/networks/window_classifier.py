@@ -1,6 +1,6 @@
 """Builds networks that classify the central pixel of an image window."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import torch
@@ -137,7 +137,9 @@ def projection(channels: int, components: int, window: int) -> nn.Conv2d:
     return layer
 
 
-def fill_projection(network: nn.Sequential, windows: Iterable[Tensor]) -> float:
+def fill_projection(
+    network: nn.Sequential, windows: Iterable[Tensor], total: Callable[[Tensor], Tensor] | None = None
+) -> float:
     """Fills the projection of a network with the principal components of its input for these windows.
 
     Its outputs then have mean 0 and variance 1 in each component, and no covariance. Components along which the windows
@@ -146,6 +148,7 @@ def fill_projection(network: nn.Sequential, windows: Iterable[Tensor]) -> float:
     Args:
         network: Has a `projection`; changed in place.
         windows: Batches of windows (B, C, w, w), uint8 or in [0, 1].
+        total: Sums a float64 tensor over the processes, if each has some of the windows; each needs at least one.
 
     Returns:
         Share of the variance that the components hold, 0 if all windows are the same.
@@ -162,7 +165,7 @@ def fill_projection(network: nn.Sequential, windows: Iterable[Tensor]) -> float:
             yield before(image if batch.is_floating_point() else image / 255)
 
     with torch.no_grad():
-        mean, axes, variances = principal_components(inputs(), layer.out_channels)
+        mean, axes, variances = principal_components(inputs(), layer.out_channels, total)
         held = variances[: len(axes)]
         scales = torch.where(held > LEAST * variances[0], held.rsqrt(), 0.0)
         kernels = scales[:, None] * axes

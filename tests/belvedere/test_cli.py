@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from PIL import Image
 
 from belvedere.__main__ import HELP
+from belvedere.cli import COMMANDS, mixed_precision, quiet
 from ops.errors import DataError
 from tasks.clouds import CloudsTask
 
 Command = Callable[..., Any]
-COMMANDS = ("fit", "validate", "test", "predict", "features", "describe")
 
 
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def refusal(result: Any) -> str:
-    """The one message of a command that was refused before anything was run or written."""
-    assert result.code == 2
-    assert "Traceback" not in result.err
-    assert result.err.count("belvedere: ") == 1
-    return str(result.err.split("belvedere: ")[1])
 
 
 def test_no_arguments_give_the_overview_without_libraries() -> None:
@@ -45,7 +39,7 @@ def test_no_arguments_give_the_overview_without_libraries() -> None:
     assert all(f"belvedere {command}" in HELP for command in COMMANDS)
 
 
-def test_python_m_tasks_is_the_command_line(tmp_path: Path) -> None:
+def test_python_m_belvedere_is_the_command_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "belvedere", "fti"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert done.returncode == 2
@@ -89,7 +83,7 @@ def test_checkpoints_load_safely_and_hold_their_config(fitted: Path, name: str) 
     assert all(torch.equal(value, checkpoint["state_dict"][key]) for key, value in task.state_dict().items())
 
 
-def test_fit_goes_on_from_a_checkpoint(belvedere: Command, tiny: list[str], fitted: Path) -> None:
+def test_fit_resumes_from_a_checkpoint(belvedere: Command, tiny: list[str], fitted: Path) -> None:
     shutil.copytree(fitted, "run")
     options = ["--trainer.max_epochs", "3", "--ckpt_path", "run/checkpoints/last.ckpt", "--config", "no_dashboard.yaml"]
     Path("no_dashboard.yaml").write_text("trainer: {logger: false}")
@@ -100,7 +94,7 @@ def test_fit_goes_on_from_a_checkpoint(belvedere: Command, tiny: list[str], fitt
 
 def test_a_training_that_fails_is_told_in_a_paragraph(belvedere: Command, tiny: list[str]) -> None:
     result = belvedere("fit", *tiny, "--model.optimizer.lr", "1e30", "--trainer.logger", "false", "--output", "run")
-    message = refusal(result)
+    message = result.refusal
     assert re.match(r"Training stopped in epoch 0, step \d: the training loss is not a finite number", message)
     assert len(message.splitlines()) == 1
 
@@ -133,7 +127,7 @@ def test_predict_writes_masks_of_a_folder(
     assert result.code == 0
     order = [row["Image_Label"] for row in table(clouds_root / "sample_submission.csv")]
     assert [row["Image_Label"] for row in table(Path("masks/submission.csv"))] == order
-    assert f"Pictures predicted: {len(order) // 4}." in caplog.text
+    assert f"Images predicted: {len(order) // 4}." in caplog.text
     assert not Path("masks/metrics.csv").exists()
 
 
@@ -151,19 +145,20 @@ def test_predict_takes_a_picture_or_a_folder_of_any_size(belvedere: Command, fit
 
 def test_a_folder_that_holds_a_run_is_left_alone(belvedere: Command, tiny: list[str], fitted: Path) -> None:
     before = (fitted / "config.yaml").stat().st_mtime_ns
-    message = refusal(belvedere("fit", *tiny, "--output", str(fitted)))
-    assert message.startswith(f"{fitted} holds a run already. Give another --output, or go on with it:")
+    message = belvedere("fit", *tiny, "--output", str(fitted)).refusal
+    assert message.startswith(f"{fitted} already holds a run.")
+    assert "--resume auto" in message
     assert (fitted / "config.yaml").stat().st_mtime_ns == before
 
 
 def test_so_is_one_that_was_stopped_in_its_first_epoch(belvedere: Command, tiny: list[str], fitted: Path) -> None:
     Path("stopped/checkpoints").mkdir(parents=True)
     shutil.copy(fitted / "checkpoints" / "last.ckpt", "stopped/checkpoints/preempted.ckpt")
-    assert "stopped holds a run already." in refusal(belvedere("fit", *tiny, "--output", "stopped"))
+    assert "stopped already holds a run" in belvedere("fit", *tiny, "--output", "stopped").refusal
 
 
 def test_missing_data_are_told_before_anything_is_written(belvedere: Command) -> None:
-    message = refusal(belvedere("fit", "--config", "clouds/demo", "--data.root", "nowhere", "--output", "run"))
+    message = belvedere("fit", "--config", "clouds/demo", "--data.root", "nowhere", "--output", "run").refusal
     assert f"No data set in {Path('nowhere').absolute()} (that folder does not exist). Wanted:" in message
     assert "train.csv" in message
     assert not Path("run").exists()
@@ -178,7 +173,7 @@ def test_missing_weights_are_told_before_any_picture_is_read(
     monkeypatch.setattr("tasks.networks.weights._online", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "hub")
     monkeypatch.setattr("datamodules.clouds.CloudsDataModule.prepare_data", lambda _: pytest.fail("pictures were read"))
-    found = refusal(belvedere("fit", *tiny, "--model.pretrained", weights, "--output", "run"))
+    found = belvedere("fit", *tiny, "--model.pretrained", weights, "--output", "run").refusal
     assert message in found
     assert len(found.splitlines()) == 1
     assert not Path("run/config.yaml").exists()
@@ -188,7 +183,7 @@ def test_describe_lists_all_problems_at_once(belvedere: Command, monkeypatch: py
     problems = ["row 2 is odd.", "picture a.jpg is empty."]
     monkeypatch.setattr("datamodules.describe.clouds.problems", lambda _: problems)
     monkeypatch.setattr("datamodules.describe.clouds.study", lambda _: pytest.fail("it goes on"))
-    message = refusal(belvedere("describe", "--config", "clouds/demo", "--data.root", "here"))
+    message = belvedere("describe", "--config", "clouds/demo", "--data.root", "here").refusal
     assert message.splitlines() == [f"2 problems in {Path('here').absolute()}:", *(f"  - {line}" for line in problems)]
 
 
@@ -207,4 +202,56 @@ def test_a_workers_error_is_told_without_its_traceback(
         raise DataError("Caught DataError in DataLoader worker process 0.\n  File x\nDataError: a.jpg is truncated.")
 
     monkeypatch.setattr("datamodules.clouds.CloudsDataModule.prepare_data", fail)
-    assert refusal(belvedere("fit", *tiny)) == "a.jpg is truncated.\n"
+    assert belvedere("fit", *tiny).refusal == "a.jpg is truncated.\n"
+
+
+@pytest.mark.parametrize(
+    ("asked", "accelerator", "gpu", "bfloat16", "taken"),
+    [
+        ("bf16-mixed", "gpu", True, True, "bf16-mixed"),
+        ("bf16-mixed", "gpu", True, False, "16-mixed"),
+        ("bf16-mixed", "auto", True, False, "16-mixed"),
+        ("bf16-mixed", "cpu", True, False, "bf16-mixed"),
+        ("bf16-mixed", "auto", False, False, "bf16-mixed"),
+        ("32-true", "gpu", True, False, "32-true"),
+        (None, "gpu", True, False, None),
+    ],
+)
+def test_bfloat16_is_taken_where_the_gpu_has_it(
+    asked: str | None,
+    accelerator: str,
+    gpu: bool,
+    bfloat16: bool,
+    taken: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def supported(**options: Any) -> bool:
+        assert options == {"including_emulation": False}  # emulated, it is slower than single precision
+        return bfloat16
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
+    assert mixed_precision(asked, accelerator) == taken
+    said = capsys.readouterr().err
+    assert ("Tesla V100 has no bfloat16" in said) is (taken != asked)
+
+
+@pytest.mark.parametrize("job", [None, "4711"])
+def test_that_srun_was_not_used_is_said_in_a_job_only(
+    job: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("SLURM_JOB_ID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    if job is not None:
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quiet()
+        assert not SLURMEnvironment.detect()
+    said = [str(each.message) for each in caught if "`srun`" in str(each.message)]
+    assert len(said) == (job is not None)

@@ -25,12 +25,6 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def refusal(result: Any) -> str:
-    assert result.code == 2
-    assert "Traceback" not in result.err
-    return str(result.err.split("belvedere: ")[1])
-
-
 def test_a_trained_network_gives_vectors_and_classifiers(belvedere: Command, aesthetics_root: Path) -> None:
     root = ["--data.root", str(aesthetics_root)]
     assert belvedere("fit", *TINY, *root, "--config", "debug", "--output", "run").code == 0
@@ -47,7 +41,7 @@ def test_a_trained_network_gives_vectors_and_classifiers(belvedere: Command, aes
     assert {row["professional"] for row in names} == {"0", "1"}
     scores = table(folder / "classifiers.csv")
     assert [row["vector"] for row in scores] == ["-", *["fc6"] * 5, *["fc7"] * 5, *["pooled"] * 5]
-    assert all(0 <= float(row["auc"]) <= 1 for row in scores)
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in scores)
     assert {name: np.load(folder / f"{name}.npy").shape for name in ("fc6", "fc7", "pooled")} == {
         "fc6": (30, 8), "fc7": (30, 8), "pooled": (30, 256)
     }  # fmt: skip
@@ -84,7 +78,7 @@ def test_descriptors_want_no_network(belvedere: Command, clouds_root: Path) -> N
     ("options", "message"),
     [
         (["--vectors", "[fc7]"], "fc7 would be random: the dense layers are not trained. Give a trained network"),
-        (["--vectors", "[]"], "--vectors is empty; wanted is at least one"),
+        (["--vectors", "[]"], "--vectors is empty; expected at least one"),
         (["--vectors", "[fc8]"], "--vectors: "),
         (["--ckpt_path", "none.ckpt"], "There is no checkpoint file none.ckpt."),
     ],
@@ -93,13 +87,13 @@ def test_what_gives_no_vectors_is_refused(
     options: list[str], message: str, belvedere: Command, aesthetics_root: Path
 ) -> None:
     result = belvedere("features", *TINY, "--data.root", str(aesthetics_root), "--output", "out", *options)
-    assert refusal(result).startswith(message)
+    assert result.refusal.startswith(message)
     assert not Path("out").exists()
 
 
 def test_a_task_without_dense_layers_is_refused(belvedere: Command, clouds_root: Path) -> None:
     result = belvedere("features", "--config", "clouds/demo", "--data.root", str(clouds_root), "--output", "out")
-    assert refusal(result).startswith("CloudsTask has no dense layers to take features of.")
+    assert result.refusal.startswith("CloudsTask has no dense layers")
     assert not Path("out").exists()
 
 
@@ -109,7 +103,7 @@ def test_too_few_pictures_still_have_vectors(belvedere: Command, aesthetics_root
     lines = (root / "labels.csv").read_text().splitlines()
     (root / "labels.csv").write_text("\n".join(lines[:10]) + "\n")
     options = ["--data.root", str(root), "--vectors", "[color_moments]", "--output", "out"]
-    message = refusal(belvedere("features", *TINY, *options))
+    message = belvedere("features", *TINY, *options).refusal
     assert message.startswith("The vectors are written, but no classifiers are fitted: ")
     assert "at least 15" in message
     assert len(np.load("out/vectors/color_moments.npy")) == 9

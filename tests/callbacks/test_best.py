@@ -1,64 +1,15 @@
 import math
-from collections.abc import Sequence
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary
 from callbacks.resuming import LastCheckpoint
 from ops.errors import TrainingError
-
-STEPS = 3  # batches an epoch
-
-
-class Scripted(LightningModule):
-    """Has a weight that is its epoch, and losses and a validation figure as they are written down.
-
-    Args:
-        dices: The figure `val/dice` of each epoch.
-        losses: Training losses by step; 1 where there are no more.
-    """
-
-    def __init__(self, dices: Sequence[float], losses: Sequence[float] = ()) -> None:
-        super().__init__()
-        self.dices, self.losses = dices, losses
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.steps = 0
-
-    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
-        loss = self.losses[self.steps] if self.steps < len(self.losses) else 1.0
-        self.steps += 1
-        self.weight.data.fill_(self.current_epoch)
-        return self.weight.sum() * 0 + loss
-
-    def validation_step(self, batch: Tensor, batch_index: int) -> None:
-        self.log("val/dice", self.dices[self.current_epoch])
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.0)
-
-
-def fit(folder: Path, module: Scripted, *callbacks: Callback, resume: bool = False, **options: Any) -> Trainer:
-    trainer = Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        num_sanity_val_steps=0,
-        callbacks=list(callbacks),
-        **({"max_epochs": len(module.dices)} | options),
-    )
-    batches = DataLoader(torch.zeros(STEPS, 1))  # type: ignore[arg-type]  # a tensor is a data set
-    trainer.fit(module, batches, batches, ckpt_path=folder / "checkpoints" / "last.ckpt" if resume else None)
-    return trainer
+from tests.scripted import STEPS, Scripted, fit
 
 
 def epoch_of(checkpoint: Path) -> tuple[int, float]:
@@ -78,25 +29,50 @@ def test_best_and_last_epoch_are_kept(tmp_path: Path, mode: str, dices: list[flo
     assert epoch_of(tmp_path / "checkpoints" / "last.ckpt") == (last + 1, last)  # epochs are counted when they are over
 
 
-def test_a_resumed_run_goes_on_from_the_last_and_knows_the_best(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_from_the_last_epoch_and_knows_the_best(tmp_path: Path) -> None:
     fit(tmp_path, Scripted([0.1, 0.6, 0.2]), BestCheckpoint("val/dice", "max"), LastCheckpoint())
     module = Scripted([0.0, 0.0, 0.0, 0.3, 0.4])
-    trainer = fit(tmp_path, module, BestCheckpoint("val/dice", "max"), LastCheckpoint(), resume=True)
+    trainer = fit(tmp_path, module, BestCheckpoint("val/dice", "max"), LastCheckpoint(), resume="last.ckpt")
     assert trainer.current_epoch == 5
     assert module.steps == 2 * STEPS
     assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == (1, 1)  # .6 is not beaten
     assert epoch_of(tmp_path / "checkpoints" / "last.ckpt") == (5, 4)
 
 
+def test_best_is_written_beside_its_target_and_replaced_only_when_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(checkpoint: dict[str, Any], path: Path) -> None:
+        if checkpoint["epoch"] == 1:
+            Path(path).write_bytes(b"half")
+            raise OSError("No space left on device")
+        kept(checkpoint, path)
+
+    kept = torch.save
+    monkeypatch.setattr(torch, "save", save)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))  # nothing goes through the temporary folder
+    with pytest.raises(OSError, match="No space left"):
+        fit(tmp_path, Scripted([0.1, 0.5]), BestCheckpoint("val/dice", "max"))
+    assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == (0, 0)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best.ckpt"]
+
+
 def test_a_run_whose_folder_was_moved_still_knows_how_good_the_best_is(tmp_path: Path) -> None:
     fit(tmp_path / "here", Scripted([0.1, 0.6, 0.2]), BestCheckpoint("val/dice", "max"), LastCheckpoint())
     (tmp_path / "here").rename(tmp_path / "there")
     best = BestCheckpoint("val/dice", "max")
-    fit(tmp_path / "there", Scripted([0.0, 0.0, 0.0, 0.3, 0.7, 0.4]), best, LastCheckpoint(), resume=True, max_epochs=4)
+    fit(
+        tmp_path / "there",
+        Scripted([0.0, 0.0, 0.0, 0.3, 0.7, 0.4]),
+        best,
+        LastCheckpoint(),
+        resume="last.ckpt",
+        max_epochs=4,
+    )
     assert epoch_of(tmp_path / "there" / "checkpoints" / "best.ckpt") == (1, 1)
     assert best.best_model_path == str(tmp_path / "there" / "checkpoints" / "best.ckpt")
     best = BestCheckpoint("val/dice", "max")
-    fit(tmp_path / "there", Scripted([0.0, 0.0, 0.0, 0.3, 0.7, 0.4]), best, LastCheckpoint(), resume=True)
+    fit(tmp_path / "there", Scripted([0.0, 0.0, 0.0, 0.3, 0.7, 0.4]), best, LastCheckpoint(), resume="last.ckpt")
     assert epoch_of(tmp_path / "there" / "checkpoints" / "best.ckpt") == (4, 4)
     assert [path.name for path in (tmp_path / "there" / "checkpoints").glob("best*")] == ["best.ckpt"]
 
@@ -118,7 +94,18 @@ def test_training_stops_when_it_gets_no_better(
     assert trainer.current_epoch == epochs
 
 
-def test_epochs_that_are_not_validated_are_passed_over(tmp_path: Path) -> None:
+def test_a_resumed_run_that_had_stopped_trains_no_more(tmp_path: Path) -> None:
+    stopped = fit(tmp_path, Scripted([0.5, 0.4, 0.9]), EarlyStopping("val/dice", "max", 1), LastCheckpoint())
+    module = Scripted([0.5, 0.4, 0.9])
+    resumed = fit(tmp_path, module, EarlyStopping("val/dice", "max", 1), LastCheckpoint(), resume="last.ckpt")
+    assert stopped.current_epoch == resumed.current_epoch == 2
+    assert module.steps == 0
+    module = Scripted([0.5, 0.4, 0.9])
+    fit(tmp_path, module, EarlyStopping("val/dice", "max", 2), LastCheckpoint(), resume="last.ckpt")
+    assert module.steps == STEPS  # a larger patience lets it continue
+
+
+def test_epochs_that_are_not_validated_are_skipped(tmp_path: Path) -> None:
     module = Scripted([0.0, 0.1, 0.0, 0.5, 0.0, 0.4, 0.0, 0.3, 0.0, 0.9])
     watching = BestCheckpoint("val/dice", "max"), EarlyStopping("val/dice", "max", patience=2)
     trainer = fit(tmp_path, module, *watching, check_val_every_n_epoch=2)
@@ -132,13 +119,13 @@ def test_early_stopping_watches_for_the_minimum_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_stops_the_run_and_says_so(tmp_path: Path, value: float) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, value: float) -> None:
     module = Scripted([0.1] * 3, [1.0] * (STEPS + 1) + [value])
     with pytest.raises(TrainingError) as caught:
         fit(tmp_path, module, FiniteOrStop("val/dice"), BestCheckpoint("val/dice", "max"))
     message = str(caught.value)
     assert "\n" not in message
-    assert message.startswith("Training stopped in epoch 1, step 6: the training loss is not a finite number any more.")
+    assert message.startswith("Training stopped in epoch 1, step 6: the training loss is nan or infinite.")
     for cure in ("--model.optimizer.lr", "--trainer.gradient_clip_val 1", "--trainer.precision 32-true"):
         assert cure in message
     assert message.endswith(f"The best epoch so far is kept in {tmp_path / 'checkpoints' / 'best.ckpt'}.")
@@ -146,20 +133,20 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_so(tmp_path: Path, valu
 
 
 @pytest.mark.parametrize(("every", "step"), [(1, 2), (2, 2), (50, 3)])
-def test_the_loss_is_looked_at_now_and_then(tmp_path: Path, every: int, step: int) -> None:
+def test_the_loss_is_checked_at_every_logged_step(tmp_path: Path, every: int, step: int) -> None:
     module = Scripted([0.1] * 3, [1.0, math.nan])  # and finite again after it
-    with pytest.raises(TrainingError, match=f"in epoch 0, step {step}: the training loss"):
+    with pytest.raises(TrainingError, match=f"epoch 0, step {step}: the training loss"):
         fit(tmp_path, module, FiniteOrStop("val/dice"), log_every_n_steps=every)
 
 
-def test_a_monitored_figure_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+def test_a_monitored_metric_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     module = Scripted([0.1, math.nan, 0.2])
-    with pytest.raises(TrainingError, match=r"in epoch 1, step \d: val/dice is not a finite number any more") as caught:
+    with pytest.raises(TrainingError, match=r"epoch 1, step \d: val/dice is nan") as caught:
         fit(tmp_path, module, FiniteOrStop("val/dice"), EarlyStopping("val/dice", "max"))
     assert "kept" not in str(caught.value)  # there is no checkpoint
 
 
-def test_finite_runs_and_other_figures_are_left_alone(tmp_path: Path) -> None:
+def test_finite_runs_and_other_metrics_do_not_stop(tmp_path: Path) -> None:
     assert fit(tmp_path, Scripted([0.1, 0.2]), FiniteOrStop("val/dice")).current_epoch == 2
     assert fit(tmp_path, Scripted([0.1, math.nan]), FiniteOrStop("val/loss")).current_epoch == 2
 
@@ -167,23 +154,21 @@ def test_finite_runs_and_other_figures_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "best"), [("max", "Best epoch 1: val/dice 0.5000."), ("min", "Best epoch 0: val/dice 0.2")]
 )
-def test_summary_says_what_came_out_and_where_it_lies(
+def test_summary_names_the_best_epoch_and_the_files(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: Any, best: str
 ) -> None:
     caplog.set_level("INFO")
     (tmp_path / "curves.png").write_text("")
     fit(tmp_path, Scripted([0.2, 0.5, 0.4]), BestCheckpoint("val/dice", mode), Summary("val/dice", mode))
     said = caplog.messages[-1]
-    assert "epochs 3, steps 9" in said
+    assert "3 epochs, 9 steps" in said
     assert best in said
     named = [line.strip() for line in said.splitlines() if line.startswith("  ")]
     assert named == [str(tmp_path / "checkpoints" / "best.ckpt"), str(tmp_path / "curves.png")]
 
 
-def test_summary_remembers_the_best_of_the_run_that_it_goes_on_with(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_summary_of_a_resumed_run_remembers_the_best_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     fit(tmp_path, Scripted([0.2, 0.5]), LastCheckpoint(), BestCheckpoint("val/dice", "max"), Summary("val/dice", "max"))
-    fit(tmp_path, Scripted([0.0, 0.0, 0.3]), LastCheckpoint(), Summary("val/dice", "max"), resume=True)
+    fit(tmp_path, Scripted([0.0, 0.0, 0.3]), LastCheckpoint(), Summary("val/dice", "max"), resume="last.ckpt")
     assert "Best epoch 1: val/dice 0.5000." in caplog.messages[-1]

@@ -1,3 +1,4 @@
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from torch.utils.data import DataLoader
 
 from callbacks.best import BestCheckpoint
 from callbacks.boosting import BoostedTrees
+from callbacks.handover import Handover
+from callbacks.thresholds import FittedThresholds
+from datamodules.batch import Batch, DataFacts
 from ops.errors import TreesError
 from tasks import boosting
 from tasks.avalanches import AvalanchesTask
@@ -30,6 +34,19 @@ class Windows(LightningDataModule):
     def training_windows(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         for _ in range(0, count, 50):
             yield self.windows(50)
+
+    def facts(self) -> DataFacts:
+        return DataFacts(window=17)
+
+    def unaugmented(self, split: str) -> Iterator[Batch]:
+        assert split == "val"
+        yield from self.val_dataloader()
+
+    def fingerprint(self) -> str:
+        return ""
+
+    def picture_names(self) -> dict[str, list[str]]:
+        return {}
 
     def train_dataloader(self) -> DataLoader[Any]:
         batches = [dict(zip(("image", "label"), self.windows(32), strict=True)) for _ in range(6)]
@@ -52,18 +69,25 @@ def test_trees_lie_beside_the_best_epoch_and_are_read_from_there(on: Any, tmp_pa
     torch.manual_seed(0)
     task = AvalanchesTask("cnn2d", window=17, xgboost_on=on, second_input="none")
     trees = BoostedTrees(windows=400, rounds=20, max_depth=2)
-    trainer = make_trainer(tmp_path, BestCheckpoint("val/dice", "max"), trees)
-    trainer.fit(task, datamodule=Windows())
+    data = Windows()
+    thresholds = FittedThresholds()  # even behind the trees it fits the network's decision
+    trainer = make_trainer(tmp_path, BestCheckpoint("val/dice", "max"), trees, thresholds, Handover(data))
+    trainer.fit(task, datamodule=data)
     best = tmp_path / "checkpoints" / "best.ckpt"
     booster = boosting.load(best.with_suffix(".ubj"))
     assert booster.num_boosted_rounds() == 20
-    data = Windows()
     windows, label = data.windows(200)
     features = boosting.window_features(task.network, on, windows).detach().numpy()
     assert ((booster.inplace_predict(features) > 0.5) == (label.numpy() > 0.5)).mean() > 0.9
     again = AvalanchesTask.load_from_checkpoint(best, map_location="cpu")
     assert torch.equal(again.boosted_decision.thresholds, task.boosted_decision.thresholds)
-    assert (tmp_path / "boosted_thresholds.csv").is_file()
+    kept = torch.load(best, weights_only=True)["state_dict"]
+    for name in ("thresholds", "boosted_thresholds"):
+        with (tmp_path / f"{name}.csv").open(newline="") as file:
+            [row] = csv.DictReader(file)
+        assert float(row["dice_fitted"]) > 0.7
+        key = "decision" if name == "thresholds" else "boosted_decision"
+        assert kept[f"{key}.thresholds"].item() == pytest.approx(float(row["threshold"]))
     data.test_dataloader = data.val_dataloader  # type: ignore[method-assign]
     tester = make_trainer(tmp_path / "test", BoostedTrees())
     tester.test(again, datamodule=data, ckpt_path=best, verbose=False, weights_only=True)
@@ -87,11 +111,11 @@ def test_missing_trees_are_told(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "best.ckpt")
     data = Windows()
     data.test_dataloader = data.val_dataloader  # type: ignore[method-assign]
-    with pytest.raises(TreesError, match=r"best\.ubj is not there"):
+    with pytest.raises(TreesError, match=r"no file .*best\.ubj"):
         trainer.test(task, datamodule=data, ckpt_path=tmp_path / "best.ckpt", weights_only=True)
 
 
 def test_numbers_out_of_range_are_refused() -> None:
     for options in ({"windows": 0}, {"rounds": 0}, {"max_depth": 0}, {"learning_rate": 0}, {"learning_rate": 1.5}):
-        with pytest.raises(ValueError, match="whole numbers from 1 on and a rate in"):
+        with pytest.raises(ValueError, match="expected integers of at least 1 and a rate in"):
             BoostedTrees(**options)

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from callbacks.curves import Curves
+from tests.scripted import quiet_trainer
 
 
 class Tiny(LightningModule):
-    """Logs a figure that is another in every epoch and stage, and notes down which."""
+    """Logs metrics that differ in every epoch and stage, and remembers them."""
 
     def __init__(self, fail_in_epoch: int | None = None, error: BaseException | None = None) -> None:
         super().__init__()
@@ -63,21 +64,13 @@ def fit(
     resume: Path | None = None,
     **options: Any,
 ) -> Trainer:
-    trainer = Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=list(callbacks),
-        **({"max_epochs": 3, "enable_checkpointing": False} | options),
-    )
+    trainer = quiet_trainer(folder, *callbacks, **({"max_epochs": 3} | options))
     loaders = [DataLoader(torch.ones(4, 1), batch_size=2) for _ in range(2)]
     trainer.fit(module, loaders[0], loaders[1], ckpt_path=resume, weights_only=True if resume else None)
     return trainer
 
 
-def test_rows_hold_the_figures_of_their_own_epoch(tmp_path: Path) -> None:
+def test_rows_hold_the_metrics_of_their_own_epoch(tmp_path: Path) -> None:
     module, curves = Tiny(), Curves()
     fit(module, tmp_path, [curves, LogsAtTheLastBatch()])
     assert [row["epoch"] for row in curves.history] == [0, 1, 2]
@@ -97,12 +90,12 @@ def test_an_epoch_without_validation_does_not_repeat_the_last_one(tmp_path: Path
 
 
 @pytest.mark.parametrize("save_on_train_epoch_end", [True, False])
-def test_a_resumed_training_goes_on_with_the_rows_of_the_first(tmp_path: Path, save_on_train_epoch_end: bool) -> None:
+def test_a_resumed_run_continues_the_history(tmp_path: Path, save_on_train_epoch_end: bool) -> None:
     whole = Curves()
     fit(Tiny(), tmp_path, [whole], max_epochs=5)
 
     keep = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=save_on_train_epoch_end)
-    fit(Tiny(), tmp_path, [Curves(), keep], max_epochs=3, enable_checkpointing=True)
+    fit(Tiny(), tmp_path, [Curves(), keep], max_epochs=3)
     state = torch.load(tmp_path / "epoch=1.ckpt", weights_only=True)["callbacks"]["Curves"]
     assert [row["epoch"] for row in state["history"]] == [0, 1]
 
@@ -110,13 +103,13 @@ def test_a_resumed_training_goes_on_with_the_rows_of_the_first(tmp_path: Path, s
     fit(Tiny(), tmp_path, [resumed], resume=tmp_path / "epoch=1.ckpt", max_epochs=5)
     assert [row["epoch"] for row in resumed.history] == [0, 1, 2, 3, 4]
     assert [row["val/loss"] for row in resumed.history] == [row["val/loss"] for row in whole.history]
-    # a checkpoint from after the validation of epoch 1 is from before its training figures are summed up
+    # a checkpoint saved after the validation of epoch 1 does not have its training metrics yet
     start = 0 if save_on_train_epoch_end else 2
     pairs = zip(resumed.history[start:], whole.history[start:], strict=True)
     assert all(row["train/loss"] == same["train/loss"] for row, same in pairs)
 
 
-def test_a_second_training_begins_anew(tmp_path: Path) -> None:
+def test_a_second_training_starts_a_new_history(tmp_path: Path) -> None:
     curves = Curves()
     fit(Tiny(), tmp_path, [curves], max_epochs=3)
     fit(Tiny(), tmp_path, [curves], max_epochs=2)
@@ -125,7 +118,7 @@ def test_a_second_training_begins_anew(tmp_path: Path) -> None:
 
 @pytest.fixture
 def keyboard_interrupt() -> Iterator[None]:
-    """Lightning makes the process deaf to Ctrl-C once it has seen one; later tests shall hear it."""
+    """Restores the handler of Ctrl+C, which Lightning removes after the first."""
     handler = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, handler)
@@ -133,7 +126,7 @@ def keyboard_interrupt() -> Iterator[None]:
 
 @pytest.mark.usefixtures("keyboard_interrupt")
 @pytest.mark.parametrize(("error", "raised"), [(KeyboardInterrupt(), SystemExit), (OSError("disk"), OSError)])
-def test_an_interrupted_training_is_drawn(tmp_path: Path, error: BaseException, raised: type[BaseException]) -> None:
+def test_an_interrupted_run_is_plotted(tmp_path: Path, error: BaseException, raised: type[BaseException]) -> None:
     curves = Curves()
     with pytest.raises(raised):
         fit(Tiny(fail_in_epoch=2, error=error), tmp_path, [curves])
@@ -141,7 +134,7 @@ def test_an_interrupted_training_is_drawn(tmp_path: Path, error: BaseException, 
     assert (tmp_path / "curves.png").stat().st_size > 0
 
 
-def test_what_fails_in_its_first_epoch_is_not_drawn(tmp_path: Path) -> None:
+def test_a_run_that_fails_in_its_first_epoch_is_not_plotted(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk"):
         fit(Tiny(fail_in_epoch=0, error=OSError("disk")), tmp_path, [Curves()])
     assert not (tmp_path / "curves.png").exists()
@@ -156,6 +149,6 @@ def test_validating_alone_adds_nothing(tmp_path: Path) -> None:
     assert curves.history[0]["val/loss"] == before[0]["val/loss"]
 
 
-def test_another_mode_is_refused() -> None:
-    with pytest.raises(ValueError, match="mode='best' was given, 'min' or 'max' was wanted"):
+def test_another_mode_is_rejected() -> None:
+    with pytest.raises(ValueError, match="mode is 'best'"):
         Curves("val/dice", mode="best")

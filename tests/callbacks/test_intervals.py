@@ -8,9 +8,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from callbacks.intervals import SEED, Intervals, bootstrap, by_picture
+from callbacks.handover import Handover
+from callbacks.intervals import SEED, Intervals, bootstrap, by_image, images_of
 from datamodules.aesthetics import AestheticsDataModule
 from datamodules.avalanches import AvalanchesDataModule
 from datamodules.base import ImageDataModule
@@ -25,9 +27,10 @@ from tasks.colorization import ColorizationTask
 from tasks.metrics.colors import ColorScores
 from tasks.metrics.dice import DiceScores, PixelAveragePrecision
 from tasks.metrics.judgements import JudgementScores, VoteScores
-from tasks.metrics.meter import Meter, Step
+from tasks.metrics.meter import Meter, States, Step
 from tasks.metrics.pixels import BoundaryDistance, PixelScores
 from tasks.roads import RoadsTask
+from tests.scripted import quiet_trainer
 
 CLASSES = ("Fish", "Flower")
 DRAWS = 40
@@ -90,7 +93,7 @@ def test_intervals_are_those_of_a_slow_bootstrap(case: str, tiles: int) -> None:
     for step in steps:
         meter.update(step, 1)
     names = [f"picture {index // tiles}" for index in range(len(steps))]
-    pictures = by_picture(list(zip(names, meter.each, strict=True)))
+    pictures = by_image(list(zip(names, meter.each, strict=True)))
     found = bootstrap(meter, pictures, DRAWS)
 
     order = sorted(set(names))
@@ -107,10 +110,10 @@ def test_intervals_are_those_of_a_slow_bootstrap(case: str, tiles: int) -> None:
     for name, limits in wanted.items():
         assert found[name] == pytest.approx(limits, abs=1e-7)
     assert any(low < high for low, high in found.values())
-    assert figures_of(meter) == figures_of(counted(make(), steps))  # what it counts was left alone
+    assert figures_of(meter) == figures_of(counted(make(), steps))  # its own counts are unchanged
 
 
-def test_picture_by_picture_counts_what_a_batch_does() -> None:
+def test_counting_image_by_image_gives_the_same_metrics() -> None:
     steps = judged(9)
     batch = Step(
         torch.tensor(0.5),
@@ -128,7 +131,7 @@ def test_picture_by_picture_counts_what_a_batch_does() -> None:
 
 
 class Guesses(Metric):
-    """The share of right answers."""
+    """Share of correct answers."""
 
     right: Tensor
     all: Tensor
@@ -165,9 +168,7 @@ def test_intervals_of_an_accuracy_cover_it_as_the_normal_approximation_says() ->
 
 def measured(task: ImageTask, data: ImageDataModule, folder: Path, *callbacks: Callback) -> dict[str, float]:
     seed_everything(0)
-    trainer = Trainer(accelerator="cpu", default_root_dir=folder, logger=False, enable_checkpointing=False,
-                      enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks))  # fmt: skip
-    [figures] = trainer.test(task, data, verbose=False)
+    [figures] = quiet_trainer(folder, Handover(data), *callbacks).test(task, data, verbose=False)
     return dict(figures)
 
 
@@ -202,7 +203,7 @@ def aesthetics(root: Path) -> tuple[ImageTask, ImageDataModule]:
 
 
 @pytest.mark.parametrize("make", [clouds, roads, avalanches, colorization, aesthetics], ids=lambda make: make.__name__)
-def test_every_figure_of_a_test_has_its_interval(
+def test_every_test_metric_has_an_interval(
     make: Callable[[Path], tuple[ImageTask, ImageDataModule]], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     root = request.getfixturevalue(f"{make.__name__}_root")
@@ -211,30 +212,31 @@ def test_every_figure_of_a_test_has_its_interval(
     plain = measured(task, data, tmp_path)
     assert not (tmp_path / "intervals.csv").exists()
     figures = measured(task, data, tmp_path, Intervals(50))
-    assert figures == pytest.approx(plain, rel=0, abs=0, nan_ok=True)  # counting picture by picture changes nothing
+    assert figures == pytest.approx(plain, rel=0, abs=0, nan_ok=True)  # keeping states changes no metric
     rows = written(tmp_path)
-    alone = {name for name in figures if "@" in name} - rows.keys()  # conditions of a single picture
-    assert rows.keys() | alone == {name for name in figures if not name.endswith("loss")}
+    # conditions of a single image, and an AUC of one class
+    without = {name for name, value in figures.items() if "@" in name or math.isnan(value)} - rows.keys()
+    assert rows.keys() | without == {name for name in figures if not name.endswith("loss")}
     assert rows["test/" + task.headline if task.headline != "loss" else "test/psnr"]["pictures"] == len(
         data.picture_names()["test"]
     )
-    if make is roads:  # tiles of a picture are drawn together
+    if make is roads:  # tiles of an image are sampled together
         assert len(data.datasets["test"]) > len(data.picture_names()["test"])
     for name, row in rows.items():
         assert row["low"] <= row["high"], name
         assert row["low"] - 0.1 * abs(figures[name]) <= figures[name] <= row["high"] + 0.1 * abs(figures[name]), name
 
 
-def test_none_are_written_where_none_are_wanted_and_old_ones_go(clouds_root: Path, tmp_path: Path) -> None:
+def test_zero_resamples_write_nothing_and_old_intervals_are_removed(clouds_root: Path, tmp_path: Path) -> None:
     (tmp_path / "intervals.csv").write_text("of an earlier test")
     task, data = clouds(clouds_root)
     measured(task, data, tmp_path, Intervals(0))
     assert not (tmp_path / "intervals.csv").exists()
-    with pytest.raises(ValueError, match="resamples is -1; 0 or more"):
+    with pytest.raises(ValueError, match="resamples is -1"):
         Intervals(-1)
 
 
-def test_one_picture_has_no_interval(clouds_root: Path, tmp_path: Path) -> None:
+def test_one_image_has_no_interval(clouds_root: Path, tmp_path: Path) -> None:
     class One(Callback):
         def on_test_batch_start(
             self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
@@ -244,6 +246,63 @@ def test_one_picture_has_no_interval(clouds_root: Path, tmp_path: Path) -> None:
 
     task, data = clouds(clouds_root)
     data.batch_size = 64
-    with pytest.warns(UserWarning, match="two or more test pictures"):
+    with pytest.warns(UserWarning, match="two or more"):
         measured(task, data, tmp_path, One(), Intervals(20))
     assert list(tmp_path.iterdir()) == []
+
+
+TAGS = ("Sea", "Sky")
+# Two professional shots and two snapshots, all judged correctly; only professional shots have the tag Sea.
+JUDGED = ((0.9, 1.0, ("Sea", "Sky")), (0.8, 1.0, ("Sea",)), (0.2, 0.0, ("Sky",)), (0.1, 0.0, ()))
+
+
+def judged_rows(rows: Sequence[tuple[float, float, tuple[str, ...]]]) -> Step:
+    prediction, target = (torch.tensor([row[place] for row in rows]) for place in (0, 1))
+    return Step(torch.tensor(0.0), prediction, target, tags=[row[2] for row in rows])
+
+
+def tagged() -> tuple[Meter, list[list[States]]]:
+    meter = Meter({"judgement": JudgementScores(TAGS)})
+    meter.each = []
+    meter.update(judged_rows(JUDGED), len(JUDGED))
+    return meter, [[states] for states in meter.each]
+
+
+def test_resamples_of_one_class_are_ignored_by_an_auc() -> None:
+    found = bootstrap(*tagged(), 200)
+    assert found["auc"] == found["auc@sky"] == (1, 1)  # about 25 of the 200 resamples have one class
+    assert "auc@sea" not in found  # all of its resamples have one class
+    assert found["accuracy@sea"] == found["balanced_accuracy@sea"] == found["majority@sea"] == (1, 1)
+
+
+def test_images_of_a_tag_are_those_that_have_it() -> None:
+    found = images_of(*tagged())
+    assert {name: found[name] for name in ("accuracy", "auc", "accuracy@sea", "auc@sky", "majority@sky")} == {
+        "accuracy": 4, "auc": 4, "accuracy@sea": 2, "auc@sky": 2, "majority@sky": 2}  # fmt: skip
+
+
+class Known(ImageTask):
+    """Answers as written in JUDGED."""
+
+    def build_metrics(self) -> dict[str, Metric]:
+        return {"judgement": JudgementScores(TAGS)}
+
+    def step(self, batch: Batch) -> Step:
+        return judged_rows([JUDGED[index] for index in batch["index"].tolist()])
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        return {}
+
+
+def test_the_table_counts_the_images_of_each_tag(tmp_path: Path) -> None:
+    data: list[Batch] = [{"name": str(index), "index": index, "image": torch.zeros(1)} for index in range(len(JUDGED))]
+    trainer = quiet_trainer(tmp_path, Intervals(200))
+    task: LightningModule = Known(torch.optim.SGD)
+    trainer.test(task, DataLoader(data, batch_size=3), verbose=False)  # type: ignore[arg-type]  # a list is a dataset
+    found = written(tmp_path)
+    pictures = {name: row["pictures"] for name, row in found.items()}
+    endings = {"": 4, "@sea": 2, "@sky": 2}
+    names = ("accuracy", "balanced_accuracy", "auc", "majority")
+    assert pictures == {f"test/{name}{ending}": count for ending, count in endings.items() for name in names
+                        if name + ending != "auc@sea"}  # fmt: skip
+    assert [found["test/auc"][end] for end in ("low", "high")] == [1, 1]

@@ -1,10 +1,13 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from callbacks.loggers import CSVLogger, WandbLogger, logged_in
+from callbacks.loggers import CSVLogger, ProgressBar, WandbLogger, logged_in
+from tests.scripted import Scripted, fit
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_SILENT", "WANDB_DIR", "NETRC", "WANDB_NAME",
@@ -13,9 +16,9 @@ VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_SILENT", "WANDB_DIR", "NETRC"
 
 @pytest.fixture(autouse=True)
 def stranger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Somebody who has never used wandb."""
+    """A user who has never used wandb."""
     for name in VARIABLES:
-        monkeypatch.setenv(name, "")  # so that what a logger sets is taken back
+        monkeypatch.setenv(name, "")  # restores what a logger sets
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -41,16 +44,17 @@ def test_a_key_in_the_environment_or_the_netrc_counts(monkeypatch: pytest.Monkey
         ({}, True),
         ({"WANDB_API_KEY": "0"}, False),
         ({"WANDB_API_KEY": "0", "WANDB_MODE": "offline"}, True),
-        ({"WANDB_MODE": "disabled"}, False),  # whoever wants nothing gets nothing
+        ({"WANDB_MODE": "disabled"}, False),  # nothing is logged at all
     ],
 )
-def test_who_is_not_logged_in_logs_offline(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], offline: bool
+def test_without_a_login_runs_are_logged_offline(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, environment: dict[str, str], offline: bool
 ) -> None:
+    caplog.set_level("INFO")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     logger = WandbLogger("run", "belvedere-clouds", "first")
-    assert logger._offline is offline
+    assert ("logged offline" in caplog.text) is offline
     assert logger.name == "belvedere-clouds"
     assert os.environ.get("WANDB_MODE") == environment.get("WANDB_MODE")  # until it is used
 
@@ -91,43 +95,59 @@ def test_dashboards_are_added_to_it() -> None:
     assert overlay["trainer"].keys() == {"logger+"}
 
 
-def test_a_training_that_goes_on_keeps_its_rows(tmp_path: Path) -> None:
-    for keep, values in ((False, [1.0, 2.0]), (True, [3.0])):
-        logger = CSVLogger(str(tmp_path), keep=keep)
-        for value in values:
-            logger.log_metrics({"val/dice" if keep else "val/loss": value}, step=int(value))
-        logger.save()
-    rows = (tmp_path / "metrics.csv").read_text().split()
-    assert rows == ["step,val/dice,val/loss", "1,,1.0", "2,,2.0", "3,3.0,"]
-    CSVLogger(str(tmp_path)).log_metrics({"val/loss": 4.0}, step=4)
-    assert not (tmp_path / "metrics.csv").exists()
-    assert [path.name for path in tmp_path.iterdir()] == []
+def log(folder: Path, *rows: tuple[int, dict[str, Any]], keep: bool = False) -> CSVLogger:
+    logger = CSVLogger(str(folder), keep=keep)
+    for step, metrics in rows:
+        logger.log_metrics(metrics, step)
+    return logger
 
 
-def test_rows_from_a_step_on_and_torn_ones_are_cut(tmp_path: Path) -> None:
-    first = CSVLogger(str(tmp_path), keep=True)
+def lines(folder: Path) -> list[str]:
+    return (folder / "metrics.csv").read_text().splitlines()
+
+
+def test_a_resumed_run_keeps_its_rows(tmp_path: Path) -> None:
+    log(tmp_path, (1, {"val/loss": 1.0}), (2, {"val/loss": torch.tensor(2.0)}))
+    log(tmp_path, (3, {"val/dice": 3.0}), keep=True)
+    assert lines(tmp_path) == ["step,val/dice,val/loss", "1,,1.0", "2,,2.0", "3,3.0,"]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_a_new_measurement_replaces_the_rows_of_an_earlier_one(tmp_path: Path) -> None:
+    log(tmp_path, (0, {"val/loss": 1.0}))
+    log(tmp_path)
+    assert lines(tmp_path) == ["step,val/loss", "0,1.0"]  # until something is logged
+    log(tmp_path, (0, {"test/loss": 2.0}))
+    assert lines(tmp_path) == ["step,test/loss", "0,2.0"]
+
+
+def test_rows_from_a_step_on_and_incomplete_ones_are_cut(tmp_path: Path) -> None:
     for step in range(4):
-        first.log_metrics({"val/loss": step / 2, "epoch": step}, step)
-        first.log_metrics({"train/loss": step, "epoch": step}, step)
-        first.save()
-    path = tmp_path / "metrics.csv"
-    with path.open("a") as file:
+        log(tmp_path, (step, {"val/loss": step / 2, "epoch": step}), (step, {"train/loss": step, "epoch": step}),
+            keep=True)  # fmt: skip
+    with (tmp_path / "metrics.csv").open("a") as file:
         file.write("9")  # killed while it wrote
-    second = CSVLogger(str(tmp_path), keep=True)
-    second.experiment.cut(2)
-    second.log_metrics({"train/loss": 7.0, "lr": 0.5, "epoch": 2}, 2)
-    second.save()
-    header, *rows = path.read_text().splitlines()
+    logger = CSVLogger(str(tmp_path), keep=True)
+    logger.cut(2)
+    logger.log_metrics({"train/loss": 7.0, "lr": 0.5, "epoch": 2}, 2)
+    header, *rows = lines(tmp_path)
     assert header == "epoch,lr,step,train/loss,val/loss"
     assert rows == ["0,,0,,0.0", "0,,0,0,", "1,,1,,0.5", "1,,1,1,", "2,0.5,2,7.0,"]
-    second.experiment.cut(0)
-    assert path.read_text().splitlines() == ["epoch,lr,step,train/loss,val/loss"]
+    logger.cut(0)
+    assert lines(tmp_path) == ["epoch,lr,step,train/loss,val/loss"]
+    CSVLogger(str(tmp_path / "new"), keep=True).cut(0)
+    assert not (tmp_path / "new").exists()
 
 
-def test_a_measurement_replaces_the_rows_of_the_one_before(tmp_path: Path) -> None:
-    for value in (1.0, 2.0):
-        logger = CSVLogger(str(tmp_path))
-        logger.log_metrics({"test/loss": value}, 0)
-        logger.save()
-    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["step,test/loss", "0,2.0"]
-    CSVLogger(str(tmp_path / "new"), keep=True).experiment.cut(0)  # where there is nothing
+def test_without_a_terminal_each_epoch_has_a_line_with_its_own_metrics(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    module = Scripted([{"loss": float(epoch), "dice": 0.5} for epoch in range(4)])
+    fit(tmp_path, module, ProgressBar(), enable_progress_bar=True, check_val_every_n_epoch=2)
+    assert [each for each in caplog.messages if each.startswith("Epoch ")] == [
+        "Epoch 0 of 4: ",
+        "Epoch 1 of 4: val/loss 1.0000, val/dice 0.5000",
+        "Epoch 2 of 4: ",
+        "Epoch 3 of 4: val/loss 3.0000, val/dice 0.5000",
+    ]

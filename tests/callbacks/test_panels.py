@@ -16,7 +16,9 @@ from torchmetrics import Metric
 from callbacks.panels import Panels
 from drawing import pictures as drawing
 from tasks.base import Batch, ImageTask
+from tasks.decision import Decision
 from tasks.metrics.meter import Step
+from tasks.segmentation import SegmentationTask
 
 
 class Tiny(ImageTask):
@@ -114,7 +116,7 @@ def test_a_panel_an_epoch_of_the_first_samples_of_the_first_batch(tmp_path: Path
         assert torch.equal(task.seen[1]["batch"][key], batches()[0][key][:2])
 
 
-def test_the_panel_shows_picture_truth_prediction_and_legend(tmp_path: Path) -> None:
+def test_the_panel_shows_image_truth_prediction_and_legend(tmp_path: Path) -> None:
     task = Tiny()
     data = batches(1, 1)
     data[0]["mask"] = torch.zeros(1, 2, 24, 36)
@@ -125,10 +127,33 @@ def test_the_panel_shows_picture_truth_prediction_and_legend(tmp_path: Path) -> 
     truth = drawing.overlay(image, drawing.scaled_masks(data[0]["mask"][0].numpy() > 0, 480, 320))
     predicted = task.seen[0]["mask"][0].numpy()
     prediction = drawing.overlay(image, drawing.scaled_masks(predicted, 480, 320))
-    grid = drawing.panel([[image, truth, prediction]], ["picture", "truth", "prediction"], ["0_0.jpg"])
+    grid = drawing.panel([[image, truth, prediction]], ["image", "truth", "prediction"], ["0_0.jpg"])
     present = [bool(predicted[0].any()), True]
     legend = drawing.legend(task.classes, grid.shape[1], present, drawing.letter_size(480))
     assert (panel == np.vstack([grid, legend])).all()
+
+
+class Everything(SegmentationTask):
+    """Marks every pixel, whatever its probability."""
+
+    classes = ("Fish", "Flower")
+
+    def build_network(self) -> nn.Module:
+        return nn.Conv2d(3, 2, 1)
+
+    def build_decision(self) -> Decision:
+        return Decision(2, threshold=0)
+
+
+def test_the_decision_of_a_segmentation_task_makes_the_masks(tmp_path: Path) -> None:
+    data = batches(1, 1)
+    data[0]["mask"][:] = 1
+    fit(Everything(pretrained=False), tmp_path, Panels(), data, max_epochs=1)
+    panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_0000.png"))
+    image = drawing.scaled((data[0]["image"][0] * 255).round().byte().permute(1, 2, 0).numpy(), 480, 480)
+    marked = drawing.overlay(image, np.ones((2, 320, 480), bool))
+    grid = drawing.panel([[image, marked, marked]], ["image", "truth", "prediction"], ["0_0.jpg"])
+    assert (panel[: len(grid)] == grid).all()
 
 
 @pytest.mark.parametrize(("every", "drawn"), [(2, ["epoch_0001.png", "epoch_0003.png"]), (9, [])])
@@ -166,12 +191,12 @@ def test_training_is_the_same_with_and_without_panels(tmp_path: Path) -> None:
     assert [m.training for m in plain.modules()] == [m.training for m in drawn.modules()]
 
 
-def test_a_predicted_picture_is_drawn_between_grey_and_truth(tmp_path: Path) -> None:
+def test_a_predicted_image_is_drawn_between_grey_and_truth(tmp_path: Path) -> None:
     data = batches(1, 1, masks=False)
     data[0]["image"][:] = torch.tensor([1.0, 0.0, 0.5]).view(3, 1, 1)
     fit(Tiny("image"), tmp_path, Panels(), data, max_epochs=1)
     panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_0000.png"))
-    level = 131  # whose L is 54.76; that of the colour is 54.89
+    level = 131  # whose L is 54.76; that of the color is 54.89
     columns = []
     for color in ((level, level, level), (0, 255, 128), (255, 0, 128)):
         found = (panel == color).all(axis=-1)
@@ -180,7 +205,7 @@ def test_a_predicted_picture_is_drawn_between_grey_and_truth(tmp_path: Path) -> 
     assert columns == sorted(columns)
 
 
-def test_padding_of_a_predicted_picture_is_white(tmp_path: Path) -> None:
+def test_padding_of_a_predicted_image_is_white(tmp_path: Path) -> None:
     data = batches(1, 1, masks=False)
     data[0]["image"][:] = torch.tensor([1.0, 0.0, 0.5]).view(3, 1, 1)
     data[0]["valid"] = torch.zeros(1, 1, 24, 36, dtype=torch.bool)
@@ -205,7 +230,7 @@ def test_what_is_missing_or_empty_stops_no_training(tmp_path: Path, answer: str,
     assert len(names(tmp_path)) == drawn
 
 
-def test_loggers_that_can_show_pictures_are_given_the_panel(tmp_path: Path) -> None:
+def test_loggers_that_can_show_images_are_given_the_panel(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     wandb = create_autospec(WandbLogger, instance=True, save_dir=None, name="n", version="v")
@@ -221,8 +246,8 @@ def test_loggers_that_can_show_pictures_are_given_the_panel(tmp_path: Path) -> N
     ]
 
 
-def test_wrong_arguments_and_modules_are_refused() -> None:
-    with pytest.raises(ValueError, match="pictures=0 and every_n_epochs=1 were given, both must be at least 1"):
+def test_wrong_arguments_and_modules_are_rejected() -> None:
+    with pytest.raises(ValueError, match="at least 1, got 0 and 1"):
         Panels(pictures=0)
-    with pytest.raises(TypeError, match="given a LightningModule, an ImageTask was wanted"):
+    with pytest.raises(TypeError, match="expected an ImageTask, got LightningModule"):
         Panels().setup(create_autospec(Trainer), LightningModule(), "fit")

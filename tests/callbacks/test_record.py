@@ -1,127 +1,132 @@
 import json
-import os
 import subprocess
 import sys
-import time
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 
 from callbacks import record
 from callbacks.best import EarlyStopping, Summary
 from callbacks.record import Record, git_commit, versions
 from callbacks.resuming import LastCheckpoint
 from tasks.colorization import ColorizationTask
+from tests.scripted import STEPS, Scripted, fit
 
-PAUSE = 0.05  # seconds of every training step
-STEPS = 3
-
-
-class Slow(LightningModule):
-    """Waits in each step, and has a validation figure as it is written down."""
-
-    def __init__(self, *dices: float) -> None:
-        super().__init__()
-        self.dices = dices
-        self.trained, self.frozen = nn.Linear(3, 2), nn.Linear(4, 1).requires_grad_(False)
-
-    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
-        time.sleep(PAUSE)
-        loss: Tensor = self.trained(batch.expand(1, 3)).sum()
-        return loss
-
-    def validation_step(self, batch: Tensor, batch_index: int) -> None:
-        self.log("val/dice", self.dices[self.current_epoch])
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.0)
+STEP = 5.0  # seconds of every training step
 
 
-class Killed(Callback):
-    """Fails in the middle of an epoch."""
+class Clock(Callback):
+    """Time passes in training steps, before and after training only, and a run may be killed within an epoch."""
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self, killed_in: int | None = None) -> None:
+        self.now, self.killed_in = 0.0, killed_in
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.now += 1000
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (trainer.current_epoch, batch_idx) == (self.epoch, 1):
+        self.now += STEP
+        if (trainer.current_epoch, batch_idx) == (self.killed_in, 1):
             raise RuntimeError("killed")
 
-
-class AtTheEnd(Callback):
-    """Takes a while after training, and looks whether there is a record."""
-
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        time.sleep(1)
-        self.found = (Path(trainer.default_root_dir) / "record.json").exists()
+        self.now += 1000
+        assert not (Path(trainer.default_root_dir) / "record.json").exists()  # others may still fit something
 
 
-def fit(folder: Path, module: Slow, *callbacks: Callback, resume: bool = False) -> dict[str, Any]:
-    trainer = Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        max_epochs=len(module.dices),
-        callbacks=[Summary("val/dice", "max"), LastCheckpoint(), Record(), *callbacks],
-    )
-    batches = DataLoader(torch.zeros(STEPS, 1))  # type: ignore[arg-type]  # a tensor is a data set
-    trainer.fit(module, batches, batches, ckpt_path=folder / "checkpoints" / "last.ckpt" if resume else None)
-    found: dict[str, Any] = json.loads((folder / "record.json").read_text())
-    return found
+class Images:
+    def fingerprint(self) -> str:
+        return "digest"
+
+    def picture_names(self) -> dict[str, list[str]]:
+        return {"train": ["a", "b"], "val": ["c"]}
 
 
-def test_a_run_is_recorded(tmp_path: Path) -> None:
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Trains epochs with these metrics under a clock and returns the record."""
+
+    def run(*dices: float, clock: Clock | None = None, data: Any = None, **options: Any) -> dict[str, Any]:
+        clock = clock or Clock()
+        monkeypatch.setattr(record, "time", SimpleNamespace(monotonic=clock.monotonic))
+        module = Scripted(dices)
+        module.layers = nn.ModuleList([nn.Linear(3, 2), nn.Linear(4, 1).requires_grad_(False)])
+        watch = Record()
+        watch.data = data  # as Handover does
+        fit(tmp_path, module, clock, Summary("val/dice", "max"), LastCheckpoint(), watch,
+            EarlyStopping("val/dice", "max", patience=2), **options)  # fmt: skip
+        found: dict[str, Any] = json.loads((tmp_path / "record.json").read_text())
+        return found
+
+    return run
+
+
+def test_a_run_is_recorded(recorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "record.json").write_text("of an earlier run")
-    last = AtTheEnd()
-    found = fit(tmp_path, Slow(0.1, 0.5, 0.3), last)
-    assert not last.found  # it is there when all is over
-    assert (found["best_epoch"], found["epochs"], found["processes"]) == (1, 3, 1)
-    assert 3 * STEPS * PAUSE <= found["seconds"] < 3 * STEPS * PAUSE + 1  # without the second after training
-    assert found["parameters"] == 3 * 2 + 2 + 4 * 1 + 1
+    (tmp_path / "status").write_text("Name:\tpython\nVmPeak:\t  90 kB\nVmHWM:\t  70 kB\n")
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Abacus\nmodel name\t: Other\n")
+    monkeypatch.setattr(record, "SYSTEM_FILES", {name: tmp_path / name for name in ("status", "cpuinfo")})
+    assert recorded(0.1, 0.5, 0.3, data=Images()) == {
+        "best_epoch": 1,
+        "epochs": 3,
+        "seconds": 3 * STEPS * STEP,
+        "peak_bytes": 70 * 1024,
+        "device": "Abacus",
+        "processes": 1,
+        "parameters": 1 + (3 * 2 + 2) + (4 * 1 + 1),
+        "versions": versions(),
+        "data_fingerprint": "digest",
+        "pictures": {"train": 2, "val": 1},
+    }
+
+
+def test_what_the_system_does_not_report_is_null(
+    recorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "SYSTEM_FILES", {name: tmp_path / "none" for name in ("status", "cpuinfo")})
+    found = recorded(0.1)
+    assert found["peak_bytes"] is None
     assert found["device"]
-    assert found["versions"] == versions()
-    assert found["data_fingerprint"] is None  # there is no data module
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints", "record.json"]
+    assert (found["data_fingerprint"], found["pictures"]) == (None, {})
 
 
-def test_epochs_are_those_that_were_trained(tmp_path: Path) -> None:
-    found = fit(tmp_path, Slow(0.5, 0.4, 0.3, 0.2, 0.1), EarlyStopping("val/dice", "max", patience=2))
+def test_only_trained_epochs_count(recorded: Any) -> None:
+    found = recorded(0.5, 0.4, 0.3, 0.2, 0.1)
     assert (found["best_epoch"], found["epochs"]) == (0, 3)
 
 
-def test_a_killed_run_counts_up_to_its_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_part_counts_up_to_its_checkpoint(
+    recorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = tmp_path / "status"
+    monkeypatch.setattr(record, "SYSTEM_FILES", record.SYSTEM_FILES | {"status": status})
+    status.write_text("VmHWM: 70 kB")
     with pytest.raises(RuntimeError, match="killed"):
-        fit(tmp_path, Slow(0.1, 0.5, 0.3, 0.2), Killed(2))
+        recorded(0.1, 0.5, 0.3, 0.4, clock=Clock(killed_in=2))
     assert not (tmp_path / "record.json").exists()
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Record"]
-    assert state["seconds"] >= 2 * STEPS * PAUSE
-    began = time.monotonic()
-    found = fit(tmp_path, Slow(0.1, 0.5, 0.3, 0.2), resume=True)
+    assert state == {"seconds": 2 * STEPS * STEP, "peak": 70 * 1024}
+    status.write_text("VmHWM: 50 kB")
+    found = recorded(0.1, 0.5, 0.3, 0.4, resume="last.ckpt")
     assert (found["best_epoch"], found["epochs"]) == (1, 4)
-    assert state["seconds"] + 2 * STEPS * PAUSE <= found["seconds"] <= state["seconds"] + time.monotonic() - began
-    assert found["peak_bytes"] >= state["peak"]
+    assert found["seconds"] == 4 * STEPS * STEP
+    assert found["peak_bytes"] == 70 * 1024  # the larger of the parts
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system does not say how much memory was used")
-def test_memory_is_that_of_the_process_and_not_of_its_parent(tmp_path: Path) -> None:
-    ballast = bytearray(os.urandom(1)) * (400 << 20)  # ru_maxrss of a child that is forked would have it
-    code = "from callbacks.record import _peak; import torch; print(_peak(torch.device('cpu')))"
-    command = [sys.executable, "-c", f"{code}; kept = bytearray(b'x') * (200 << 20); print(_peak(torch.device('cpu')))"]
-    environment = os.environ | {"PYTHONPATH": str(record.SOURCE)}
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
-    before, after = map(int, said)
-    assert after - before == pytest.approx(200 << 20, rel=0.25)
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
+def test_memory_is_read_from_the_system() -> None:
+    ballast = bytearray(b"x") * (64 << 20)
     assert record._peak(torch.device("cpu")) > len(ballast)
 
 

@@ -1,21 +1,26 @@
 import os
+import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
-from callbacks import signals
-from callbacks.resuming import CODE, LastCheckpoint, Preemption, requeued
+from callbacks import resuming, signals
+from callbacks.resuming import EXIT_CODE, LastCheckpoint, Preemption, requeue_job
 from tasks.base import Batch, ImageTask
 from tasks.metrics.dice import DiceScores
 from tasks.metrics.meter import Step
+from tests.scripted import Scripted, quiet_trainer
+from tests.scripted import fit as fit_scripted
 
-STEPS = 4  # batches an epoch
+STEPS = 4  # batches per epoch
 
 
 class Small(ImageTask):
@@ -52,9 +57,7 @@ class Watch(Callback):
 
 
 def fit(folder: Path, *callbacks: Callback, resume: str | None = None, **options: Any) -> Small:
-    trainer = Trainer(default_root_dir=folder, accelerator="cpu", logger=False, enable_progress_bar=False,
-                      enable_model_summary=False, num_sanity_val_steps=0, callbacks=list(callbacks),
-                      **({"max_epochs": 2} | options))  # fmt: skip
+    trainer = quiet_trainer(folder, *callbacks, **({"max_epochs": 2} | options))
     images = torch.linspace(0, 1, STEPS * 6).reshape(STEPS, 1, 1, 2, 3)
     batches = DataLoader([{"image": image} for image in images], batch_size=None)  # type: ignore[arg-type]  # a list
     task = Small()
@@ -63,7 +66,7 @@ def fit(folder: Path, *callbacks: Callback, resume: str | None = None, **options
     return task
 
 
-def test_the_newest_state_is_kept_between_epochs_and_when_training_ends(tmp_path: Path) -> None:
+def test_the_state_is_saved_between_epochs_and_when_training_ends(tmp_path: Path) -> None:
     watch = Watch()
     fit(tmp_path, watch, LastCheckpoint())
     assert watch.written == [STEPS, 2 * STEPS]
@@ -79,7 +82,7 @@ def test_the_newest_state_is_kept_between_epochs_and_when_training_ends(tmp_path
         (LastCheckpoint(minutes=None), [4, 8]),
     ],
 )
-def test_it_is_written_within_an_epoch_by_steps_and_by_the_clock(
+def test_it_is_saved_within_an_epoch_by_steps_and_by_the_clock(
     tmp_path: Path, last: LastCheckpoint, written: list[int]
 ) -> None:
     watch = Watch()
@@ -91,7 +94,7 @@ def test_it_is_written_within_an_epoch_by_steps_and_by_the_clock(
     ("options", "written"),
     [({"accumulate_grad_batches": 2}, [1, 2, 3, 4]), ({"val_check_interval": 0.5}, [4, 8])],
 )
-def test_it_is_not_written_where_going_on_would_not_be_exact(
+def test_it_is_not_saved_where_resuming_would_not_be_exact(
     tmp_path: Path, options: dict[str, Any], written: list[int]
 ) -> None:
     watch = Watch()
@@ -100,29 +103,45 @@ def test_it_is_not_written_where_going_on_would_not_be_exact(
 
 
 @pytest.mark.parametrize("options", [{"minutes": 0}, {"steps": 0}, {"steps": -1}])
-def test_senseless_intervals_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="null or a number above 0 was wanted"):
+def test_intervals_that_are_not_positive_are_rejected(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="positive number or null"):
         LastCheckpoint(**options)
 
 
-def test_a_file_that_could_not_be_written_leaves_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(trainer: Trainer, path: Path, **options: Any) -> None:
-        if trainer.global_step == 2:
+def test_a_failed_write_keeps_the_previous_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(checkpoint: dict[str, Any], path: Path) -> None:
+        if checkpoint["global_step"] == 2:
             Path(path).write_bytes(b"half")
             raise KeyboardInterrupt
-        write(trainer, path, **options)
+        kept(checkpoint, path)
 
-    write = Trainer.save_checkpoint
-    monkeypatch.setattr(Trainer, "save_checkpoint", broken)
+    kept = torch.save
+    monkeypatch.setattr(torch, "save", save)
     with pytest.raises(SystemExit):
         fit(tmp_path, LastCheckpoint(steps=1))
-    kept = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert kept["global_step"] == 1
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 1
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
-def test_what_an_epoch_has_counted_is_kept_within_it_only(tmp_path: Path) -> None:
+def test_a_new_start_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+    for folder in ("", "checkpoints", "panels"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / ".part-01234567-file").touch()
+    fit(tmp_path, LastCheckpoint())
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["last.ckpt"]
+
+
+def test_a_plugin_of_the_user_writes_the_checkpoints(tmp_path: Path) -> None:
+    class Plugin(TorchCheckpointIO):
+        pass
+
+    trainer = quiet_trainer(tmp_path, LastCheckpoint(), plugins=[Plugin()], max_epochs=1)
+    trainer.fit(Scripted([0.5]), DataLoader(torch.zeros(1, 1)))  # type: ignore[arg-type]  # a tensor is a dataset
+    assert type(trainer.strategy.checkpoint_io) is Plugin
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_counts_of_the_metrics_are_saved_within_an_epoch_only(tmp_path: Path) -> None:
     fit(tmp_path, LastCheckpoint(steps=3), max_steps=3, max_epochs=-1)
     path = tmp_path / "checkpoints" / "last.ckpt"
     assert "counted" not in torch.load(path, weights_only=True)
@@ -142,20 +161,20 @@ def test_what_an_epoch_has_counted_is_kept_within_it_only(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("each", signals.SIGNALS)
 @pytest.mark.parametrize(("after", "step"), [(0, 1), (2, 3), (3, 4), (7, 8)])
-def test_a_signal_ends_training_where_it_can_be_gone_on_with(
+def test_a_signal_ends_training_where_it_can_resume_exactly(
     each: Any, after: int, step: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     whole = fit(tmp_path / "whole", LastCheckpoint())
     with signals.noted(), pytest.raises(SystemExit) as leaving:
         fit(tmp_path, Watch(after, lambda: os.kill(os.getpid(), each)), Preemption(), LastCheckpoint())
-    assert leaving.value.code == CODE
+    assert leaving.value.code == EXIT_CODE
     said = capsys.readouterr().err
-    assert f"asked to end ({each.name}). The state of epoch {step // STEPS}, step {step} is kept in" in said
-    assert "queued" not in said
+    assert f"Received {each.name}: saved the state of epoch {step // STEPS}, step {step} to {tmp_path}" in said
+    assert "requeued" not in said
     kept = torch.load(tmp_path / "checkpoints" / "preempted.ckpt", weights_only=True)
     assert kept["global_step"] == step
-    if step >= STEPS:  # the loader of this test cannot go on in the middle of an epoch
+    if step >= STEPS:  # this test's loader cannot resume within an epoch
         resumed = fit(tmp_path, LastCheckpoint(), resume="preempted.ckpt")
         assert torch.equal(resumed.weight, whole.weight)
 
@@ -163,19 +182,19 @@ def test_a_signal_ends_training_where_it_can_be_gone_on_with(
 @pytest.mark.parametrize(
     ("asked", "state", "ids", "said", "commands"),
     [
-        ("SIGUSR1", "echo RUNNING None", {}, "Job 7 is queued again.", "scontrol requeue 7\n"),
-        ("SIGUSR1", "echo COMPLETING TimeLimit", {}, "Job 7 is queued again.", "scontrol requeue 7\n"),
-        ("SIGUSR1", "echo COMPLETING None", {}, "Job 7 is not queued again: it was cancelled", ""),
-        ("SIGUSR1", "true", {}, "Job 7 is not queued again: it was cancelled", ""),
-        ("SIGUSR1", "false", {}, "Job 7 is queued again.", "scontrol requeue 7\n"),  # nobody knows
-        ("SIGTERM", "false", {}, "Job 7 is not queued again: it was cancelled", ""),
-        ("SIGTERM", "echo RUNNING None", {}, "Job 7 is queued again.", "scontrol requeue 7\n"),
-        ("SIGTERM", "echo CANCELLED None", {}, "Job 7 is not queued again: it was cancelled", ""),
+        ("SIGUSR1", "echo RUNNING None", {}, "Job 7 was requeued.", "scontrol requeue 7\n"),
+        ("SIGUSR1", "echo COMPLETING TimeLimit", {}, "Job 7 was requeued.", "scontrol requeue 7\n"),
+        ("SIGUSR1", "echo COMPLETING None", {}, "Job 7 was canceled", ""),
+        ("SIGUSR1", "true", {}, "Job 7 was canceled", ""),
+        ("SIGUSR1", "false", {}, "Job 7 was requeued.", "scontrol requeue 7\n"),  # its state is unknown
+        ("SIGTERM", "false", {}, "Job 7 was canceled", ""),
+        ("SIGTERM", "echo RUNNING None", {}, "Job 7 was requeued.", "scontrol requeue 7\n"),
+        ("SIGTERM", "echo CANCELLED None", {}, "Job 7 was canceled", ""),
         ("SIGUSR1", "echo RUNNING None", {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"},
-         "Job 5_3 is queued again.", "scontrol requeue 5_3\n"),
+         "Job 5_3 was requeued.", "scontrol requeue 5_3\n"),
     ],
 )  # fmt: skip
-def test_a_job_is_queued_again(
+def test_a_job_is_requeued_unless_it_was_canceled(
     asked: str, state: str, ids: dict[str, str], said: str, commands: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     log = tmp_path / "log"
@@ -184,17 +203,99 @@ def test_a_job_is_queued_again(
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert requeued(signals.signal.SIGUSR1) == ""
+    assert requeue_job(signals.signal.SIGUSR1) == ""
     for name, value in {"SLURM_JOB_ID": "7", **ids}.items():
         monkeypatch.setenv(name, value)
-    assert said in requeued(signals.signal.Signals[asked])
+    assert said in requeue_job(signals.signal.Signals[asked])
     assert (log.read_text() if log.is_file() else "") == commands
 
 
-def test_a_job_that_cannot_be_queued_again_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_cannot_be_requeued_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert "Job 7 could not be queued again: " in requeued(signals.signal.SIGUSR1)
+    assert "Job 7 could not be requeued: " in requeue_job(signals.signal.SIGUSR1)
     (tmp_path / "scontrol").write_text("#!/bin/sh\necho Batch job submission disabled >&2\n")
     (tmp_path / "scontrol").chmod(0o755)
-    assert requeued(signals.signal.SIGUSR1) == " Job 7 could not be queued again: Batch job submission disabled."
+    assert requeue_job(signals.signal.SIGUSR1) == " Job 7 could not be requeued: Batch job submission disabled."
+
+
+# What callbacks/resuming.py needs of Lightning's internals. Where one of these fails after an update of Lightning, the
+# function that it names has to be adapted.
+
+
+def changed(function: Any) -> str:
+    return f"Lightning has changed: adapt callbacks/resuming.py, {function.__name__}"
+
+
+def test_lightning_counts_epochs_as_expected(tmp_path: Path) -> None:
+    seen: dict[str, bool] = {}
+
+    class Look(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            seen["before"] = resuming.is_between_epochs(trainer)
+
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+            seen["within"] = resuming.is_between_epochs(trainer)
+
+    trainer = fit_scripted(tmp_path, Scripted([0.5]), Look())
+    assert seen == {"before": True, "within": False}, changed(resuming.is_between_epochs)
+    assert resuming.is_between_epochs(trainer), changed(resuming.is_between_epochs)
+
+
+def test_lightning_marks_resumed_loops_as_restarting(tmp_path: Path) -> None:
+    loop = quiet_trainer(tmp_path, max_steps=3).fit_loop
+    loop.restarting = False
+    assert loop.restarting, changed(resuming.count_epoch_as_whole)  # else the setter would do
+    assert loop.epoch_loop.restarting, changed(resuming.begin_with_new_epoch)
+    resuming.begin_with_new_epoch(loop.trainer)
+    assert (loop.epoch_loop.restarting, loop.restarting) == (False, True), changed(resuming.begin_with_new_epoch)
+    resuming.count_epoch_as_whole(loop.trainer)
+    assert not loop.restarting, changed(resuming.count_epoch_as_whole)
+
+
+def test_lightning_saves_counters_as_expected(tmp_path: Path) -> None:
+    states: list[tuple[bool, int]] = []
+
+    class Look(Callback):
+        def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+            between = resuming.mark_between_epochs(checkpoint)
+            states.append((between, checkpoint["loops"]["fit_loop"]["epoch_progress"]["total"]["ready"]))
+
+    fit(tmp_path, Look(), LastCheckpoint(steps=3))
+    assert states == [(False, 1), (True, 1), (False, 2), (True, 2)], changed(resuming.mark_between_epochs)
+
+
+def test_lightning_makes_validation_loaders_of_a_run_that_had_ended(tmp_path: Path) -> None:
+    found: list[tuple[bool, int]] = []
+
+    class Look(Callback):
+        def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            known = bool(trainer.num_val_batches)
+            found.append((known, resuming.validation_batches(trainer)))
+
+    fit_scripted(tmp_path, Scripted([0.5]), Look(), LastCheckpoint(), limit_val_batches=2)
+    fit_scripted(tmp_path, Scripted([0.5]), Look(), LastCheckpoint(), limit_val_batches=2, resume="last.ckpt")
+    assert found == [(True, 2), (False, 2)], changed(resuming.validation_batches)
+
+
+INTERNALS = re.compile(r"(?:trainer|loop|logger|connector|super\(\))\._[a-z]|\b(?:fit|epoch|val)_loop\b")
+
+
+def test_no_other_callback_reaches_into_lightning() -> None:
+    assert INTERNALS.search("self.trainer._signal_connector")
+    assert INTERNALS.search("trainer.fit_loop.max_epochs")
+    assert not INTERNALS.search("super().__init__()")
+    folder = Path(resuming.__file__).parent
+    found = [path.relative_to(folder).as_posix() for path in folder.rglob("*.py") if INTERNALS.search(path.read_text())]
+    assert found == ["resuming.py"]
+
+
+def test_lightning_leaves_signals_alone_only_if_it_is_made_to(tmp_path: Path) -> None:
+    handlers: list[Any] = []
+    look = Watch(0, lambda: handlers.append(signal.getsignal(signal.SIGTERM)))
+    with signals.noted():
+        own = signal.getsignal(signal.SIGTERM)
+        fit(tmp_path, look, Preemption())
+        fit(tmp_path, look)
+    assert handlers[0] is own, changed(resuming.disable_lightning_signals)
+    assert handlers[1] is not own, changed(resuming.disable_lightning_signals)  # else it is no longer needed

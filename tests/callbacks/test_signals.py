@@ -22,7 +22,7 @@ def test_a_signal_is_noted_instead_of_ending_the_process(each: signal.Signals) -
     assert [signal.getsignal(number) for number in signals.SIGNALS] == before
 
 
-def test_an_earlier_signal_is_forgotten_and_none_is_noted_outside() -> None:
+def test_earlier_signals_are_forgotten_and_none_is_noted_outside() -> None:
     with signals.noted():
         os.kill(os.getpid(), signal.SIGUSR1)
     with signals.noted():
@@ -31,7 +31,7 @@ def test_an_earlier_signal_is_forgotten_and_none_is_noted_outside() -> None:
     assert not signals.are_noted()
 
 
-def test_processes_that_are_forked_note_nothing() -> None:
+def test_forked_processes_note_nothing() -> None:
     with signals.noted():
         child = os.fork()
         if child == 0:
@@ -41,7 +41,7 @@ def test_processes_that_are_forked_note_nothing() -> None:
         assert signals.received() is None
 
 
-def test_a_process_that_leaves_hears_no_more() -> None:
+def test_a_process_that_leaves_ignores_signals() -> None:
     with signals.noted():
         signals.leave()
         os.kill(os.getpid(), signal.SIGUSR1)  # would end this process

@@ -1,5 +1,5 @@
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from callbacks.best import BestCheckpoint
+from callbacks.handover import Handover
 from callbacks.resuming import LastCheckpoint
 from callbacks.thresholds import FittedThresholds
-from tasks.base import Batch
+from datamodules.batch import Batch, DataFacts
 from tasks.clouds import CloudsTask
 
 CLASSES = ["Red", "Green"]
@@ -49,16 +50,26 @@ class Pictures(LightningDataModule):
         mask = image[:, :2] > torch.tensor([0.3, 0.7]).view(2, 1, 1)
         image[:, 1, ::8, ::8] = 1.0
         self.batches = [{"image": image[k : k + 2], "mask": mask[k : k + 2].float()} for k in (0, 2, 4)]
-        self.training_seen: list[bool] = []
+        self.splits: list[str] = []
 
     def loader(self) -> DataLoader[Any]:
         return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
 
     train_dataloader = val_dataloader = test_dataloader = loader
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_index: int) -> Batch:
-        self.training_seen.append(self.trainer.training)
-        return batch
+    def facts(self) -> DataFacts:
+        return DataFacts()
+
+    def unaugmented(self, split: str) -> Iterator[Batch]:
+        for batch in self.batches:
+            self.splits.append(split)
+            yield batch
+
+    def fingerprint(self) -> str:
+        return ""
+
+    def picture_names(self) -> dict[str, list[str]]:
+        return {}
 
 
 def make_task(classes: Sequence[str] = CLASSES) -> CloudsTask:
@@ -67,8 +78,8 @@ def make_task(classes: Sequence[str] = CLASSES) -> CloudsTask:
     return task
 
 
-def make_trainer(folder: Path, **options: Any) -> Trainer:
-    watchers = [BestCheckpoint("val/dice", "max"), LastCheckpoint(), FittedThresholds(), Halved()]
+def make_trainer(folder: Path, data: Pictures, **options: Any) -> Trainer:
+    watchers = [Handover(data), BestCheckpoint("val/dice", "max"), LastCheckpoint(), FittedThresholds(), Halved()]
     return Trainer(
         default_root_dir=folder,
         accelerator="cpu",
@@ -92,7 +103,8 @@ class Run:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A training of three epochs; tests leave it as it is."""
     folder = tmp_path_factory.mktemp("run")
-    found = Run(folder, make_task(), Pictures(), make_trainer(folder))
+    data = Pictures()
+    found = Run(folder, make_task(), data, make_trainer(folder, data))
     found.trainer.fit(found.task, found.data)
     return found
 
@@ -149,8 +161,15 @@ def test_the_table_names_the_classes(run: Run) -> None:
 @pytest.mark.parametrize(("limit", "batches"), [(None, 3), (1, 1)])
 def test_pictures_are_those_of_validation_and_not_augmented(tmp_path: Path, limit: int | None, batches: int) -> None:
     data = Pictures()
-    make_trainer(tmp_path, max_epochs=1, limit_val_batches=limit).fit(make_task(), data)
-    assert data.training_seen == [True] * 3 + [False] * batches + [False] * batches
+    make_trainer(tmp_path, data, max_epochs=1, limit_val_batches=limit).fit(make_task(), data)
+    assert data.splits == ["val"] * batches
+
+
+def test_without_data_it_says_what_to_add(tmp_path: Path) -> None:
+    data, best = Pictures(), BestCheckpoint("val/dice", "max")
+    trainer = make_trainer(tmp_path, data, max_epochs=1, callbacks=[best, FittedThresholds()])
+    with pytest.raises(RuntimeError, match=r"FittedThresholds has no data; add .*Handover"):
+        trainer.fit(make_task(), data)
 
 
 def test_one_class_is_fitted_too(tmp_path: Path) -> None:
@@ -158,14 +177,15 @@ def test_one_class_is_fitted_too(tmp_path: Path) -> None:
     for batch in data.batches:
         batch["mask"] = batch["mask"][:, :1]
     task = make_task(["Red"])
-    make_trainer(tmp_path, max_epochs=1).fit(task, data)
+    make_trainer(tmp_path, data, max_epochs=1).fit(task, data)
     assert task.decision.thresholds.tolist() == pytest.approx([0.3])
 
 
 def test_without_a_best_epoch_nothing_is_fitted(tmp_path: Path) -> None:
     task = make_task()
-    make_trainer(tmp_path, max_epochs=1, callbacks=[FittedThresholds()], enable_checkpointing=False).fit(
-        task, Pictures()
+    data = Pictures()
+    make_trainer(tmp_path, data, max_epochs=1, callbacks=[FittedThresholds()], enable_checkpointing=False).fit(
+        task, data
     )
     assert not (tmp_path / "thresholds.csv").exists()
     assert task.decision.thresholds.tolist() == [0.5, 0.5]

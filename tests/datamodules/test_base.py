@@ -11,6 +11,7 @@ from datamodules.describe.study import Study
 from datamodules.loaders import Samples, sample_seed
 from ops.augment import flip_by_seed
 from ops.errors import DataError
+from tests.datamodules.helpers import assert_problems, problems_of
 
 NAMES = [f"{number:03}.jpg" for number in range(50)]
 NOISE = torch.randint(0, 256, (50, 3, 6, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -84,8 +85,7 @@ def test_shares_that_are_asked_for_have_a_picture(
 
 @pytest.mark.parametrize(("count", "val", "empty"), [(2, 0.2, "train"), (1, 0.0, "train"), (20, 0.0, "val")])
 def test_a_split_that_is_needed_and_empty_is_refused(count: int, val: float, empty: str, tmp_path: Path) -> None:
-    message = rf"The split '{empty}' of .* is empty \({count} pictures in all\)\. Give more pictures, another val_fra"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=rf"split '{empty}' of .* is empty \({count} images"):
         NoiseDataModule(tmp_path, val_fraction=val).split(NAMES[:count])
 
 
@@ -101,21 +101,20 @@ def test_the_users_splits_win(tmp_path: Path) -> None:
     assert splits == {"train": [NAMES[1], NAMES[2], NAMES[5]], "val": [NAMES[0], NAMES[4]], "test": [NAMES[3]]}
 
 
-def test_wrong_rows_of_the_users_splits_are_all_told(tmp_path: Path) -> None:
+def test_all_wrong_rows_of_the_users_splits_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "splits.csv"
     path.write_text("name,split\n000.jpg,train\n000,train\n001.jpg,valid\n\n002.jpg,\n")
-    with pytest.raises(DataError) as caught:
-        NoiseDataModule(tmp_path).split(NAMES)
-    assert caught.value.problems == [
-        f"{path}, row 3: there is no picture '000' in {tmp_path}.",
-        f"{path}, row 4: the split 'valid' is not one of train, val, test.",
-        f"{path}, row 6: the split '' is not one of train, val, test.",
-    ]
+    assert_problems(
+        problems_of(lambda: NoiseDataModule(tmp_path).split(NAMES)),
+        (f"{path}, row 3: ", f"no image '000' in {tmp_path}"),
+        (f"{path}, row 4: ", "'valid'", "train, val, test"),
+        (f"{path}, row 6: ", "''", "train, val, test"),
+    )
 
 
 def test_users_splits_without_a_column_are_refused(tmp_path: Path) -> None:
     (tmp_path / "splits.csv").write_text("name,part\n000.jpg,train\n")
-    with pytest.raises(DataError, match=r"splits\.csv has the columns \['name', 'part'\]; 'split' is missing"):
+    with pytest.raises(DataError, match=r"splits\.csv .*'split' is missing"):
         NoiseDataModule(tmp_path).split(NAMES)
 
 
@@ -126,11 +125,12 @@ def test_users_splits_that_overlap_or_leave_pictures_out_warn(tmp_path: Path) ->
         splits = NoiseDataModule(tmp_path).split(NAMES)
     assert splits == {"train": ["000.jpg"], "val": ["000.jpg", "001.jpg"], "test": ["001.jpg"]}
     told = [str(warning.message) for warning in caught]
-    assert [text.split(":")[0] for text in told[:2]] == [
-        f"{path} has pictures in both train and val (1, such as '000.jpg')",
-        f"{path} has pictures in both val and test (1, such as '001.jpg')",
-    ]
-    assert told[2] == f"{path} does not name 48 of the 50 pictures; they are left out."
+    assert_problems(
+        told,
+        (f"{path} has images in both train and val (1, such as '000.jpg')",),
+        (f"{path} has images in both val and test (1, such as '001.jpg')",),
+        (f"{path} does not list 48 of the 50 images",),
+    )
 
 
 def test_flips_follow_from_seed_epoch_and_index_alone(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_last_training_batch_of_one_is_left_out(batch: int, batches: list[int]
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 8")
 def test_workers_follow_the_number_of_pictures_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datamodules.base.core_count", lambda: 32)
+    monkeypatch.setattr("datamodules.loaders.core_count", lambda: 32)
     data = module(tmp_path, num_workers=None)
     assert data.train_dataloader().num_workers == 0
     data.datasets["train"] = Samples([str(number) for number in range(64)], data.sample)

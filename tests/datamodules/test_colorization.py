@@ -1,28 +1,20 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from PIL import Image
 
 from datamodules.colorization import ColorizationDataModule
 from datamodules.describe.colorization import problems
 from ops.errors import DataError
-from ops.pictures import valid_pixels
+from ops.pictures import letterboxed, valid_pixels
+from tests.datamodules.helpers import Keeping, assert_problems, noise, problems_of, truncate, write
 
 NAMES = [f"{artist}/{index}.png" for artist in "abcdef" for index in range(2)]
-
-
-def write(path: Path, values: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
-    return path
-
-
-def truncated(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1000])
 
 
 @pytest.fixture
@@ -37,33 +29,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-class Keeping(LightningModule):
-    """Keeps the batches that reach a task, by stage."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.seen: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
-
-    def training_step(self, batch: dict[str, Any]) -> torch.Tensor:
-        self.seen["train"].append(batch)
-        return self.weight.sum()
-
-    def validation_step(self, batch: dict[str, Any]) -> None:
-        self.seen["val"].append(batch)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.0)
-
-
 @pytest.fixture
-def trainer(tmp_path: Path) -> Trainer:
-    return Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, num_sanity_val_steps=0,
-                  enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
-                  use_distributed_sampler=False)  # fmt: skip
+def trainer(make_trainer: Callable[..., Trainer]) -> Trainer:
+    return make_trainer(max_epochs=2, use_distributed_sampler=False)
 
 
-def letterboxed(root: Path, name: str) -> torch.Tensor:
+def in_square(root: Path, name: str) -> torch.Tensor:
     """A picture of the fixture in a square of 48, in [0, 1]: it is large enough already."""
     values = np.asarray(Image.open(root / "images" / name)).transpose(2, 0, 1)
     square = torch.ones(3, 48, 48)
@@ -86,7 +57,7 @@ def test_what_is_measured_on_is_as_it_is(root: Path, trainer: Trainer) -> None:
         assert batch.keys() == {"name", "index", "seed", "image", "valid"}
         assert batch["valid"].shape == (3, 1, 48, 48)
         for row, name in enumerate(batch["name"]):
-            torch.testing.assert_close(batch["image"][row], letterboxed(root, name))
+            torch.testing.assert_close(batch["image"][row], in_square(root, name))
             place = [0, 8, 48, 32] if name.endswith("0.png") else [8, 0, 32, 48]
             assert torch.equal(batch["valid"][row : row + 1], valid_pixels(torch.tensor([place]), 48))
 
@@ -102,7 +73,7 @@ def test_training_pictures_are_altered_anew_in_each_epoch(root: Path, trainer: T
     assert len(seen) == 8
     for name, (first, second) in seen.items():
         assert not torch.equal(first[0], second[0])
-        original = letterboxed(root, name)
+        original = in_square(root, name)
         for image, valid in (first, second):
             assert (image - original).abs().mean() > 0.01
             assert 0.2 < valid.float().mean() < 1
@@ -116,7 +87,7 @@ def test_nothing_is_altered_where_that_is_wanted(root: Path, trainer: Trainer) -
     trainer.fit(task, datamodule=data)
     for batch in task.seen["train"]:
         for row, name in enumerate(batch["name"]):
-            torch.testing.assert_close(batch["image"][row], letterboxed(root, name))
+            torch.testing.assert_close(batch["image"][row], in_square(root, name))
 
 
 def test_flips_are_left_to_right_only(root: Path, trainer: Trainer) -> None:
@@ -126,7 +97,7 @@ def test_flips_are_left_to_right_only(root: Path, trainer: Trainer) -> None:
     for batch in task.seen["train"]:
         for row, name in enumerate(batch["name"]):
             distances = [(batch["image"][row] - each).abs().max()
-                         for each in (letterboxed(root, name), letterboxed(root, name).flip(2))]  # fmt: skip
+                         for each in (in_square(root, name), in_square(root, name).flip(2))]  # fmt: skip
             assert min(distances) < 1e-3
             flipped.append(distances[1] < distances[0])
     assert 0 < sum(flipped) < len(flipped)
@@ -158,25 +129,20 @@ def test_splits_of_the_users_win(root: Path) -> None:
 def test_pictures_of_unknown_artists_are_told(root: Path) -> None:
     rows = (root / "metadata.csv").read_text().splitlines()
     (root / "metadata.csv").write_text("\n".join(rows[:-3]))
-    with pytest.warns(
-        UserWarning, match=r"metadata\.csv names no artist of 3 of the 12 pictures; they are split as if"
-    ):
+    with pytest.warns(UserWarning, match=r"metadata\.csv has no artist for 3 of the 12 images"):
         names = splits(ColorizationDataModule(root, size=32))
     assert sorted(name for part in names.values() for name in part) == NAMES
 
 
 def test_unusable_pictures_are_refused_by_name_or_skipped(root: Path) -> None:
     for name in ("a/0.png", "c/1.png"):
-        truncated(root / "images" / name)
+        truncate(root / "images" / name)
     before = splits(ColorizationDataModule(root, size=32, unreadable="skip"))
-    with pytest.raises(DataError, match="2 problems in") as caught:
-        splits(ColorizationDataModule(root, size=32))
-    assert [problem.split(" is truncated")[0] for problem in caught.value.problems] == [
-        str(root / "images" / name) for name in ("a/0.png", "c/1.png")
-    ]
-    assert problems(ColorizationDataModule(root, size=32)) == caught.value.problems
+    found = problems_of(lambda: splits(ColorizationDataModule(root, size=32)))
+    assert_problems(found, *((f"{root}/images/{name} is truncated",) for name in ("a/0.png", "c/1.png")))
+    assert problems(ColorizationDataModule(root, size=32)) == found
     assert problems(ColorizationDataModule(root, size=32, unreadable="skip")) == []
-    with pytest.warns(UserWarning, match=r"2 pictures of .* are left out:\n  - .*a/0\.png is truncated"):
+    with pytest.warns(UserWarning, match=r"2 images of .* are skipped:\n  - .*a/0\.png is truncated"):
         names = splits(ColorizationDataModule(root, size=32, unreadable="skip"))
     assert names == before
     assert sorted(name for part in names.values() for name in part) == [
@@ -186,10 +152,9 @@ def test_unusable_pictures_are_refused_by_name_or_skipped(root: Path) -> None:
 
 def test_a_split_without_a_usable_picture_is_told(root: Path) -> None:
     (root / "splits.csv").write_text("name,split\na/0.png,train\nb/0.png,val\n")
-    truncated(root / "images" / "b/0.png")
+    truncate(root / "images" / "b/0.png")
     data = ColorizationDataModule(root, size=32, unreadable="skip")
-    assert len(problems(data)) == 1
-    assert problems(data)[0].startswith("None of the 1 pictures of the split 'val' can be used: ")
+    assert_problems(problems(data), ("None of the 1 images of the split 'val' can be used",))
 
 
 def test_a_missing_data_set_is_shown_how_it_should_be(tmp_path: Path) -> None:
@@ -202,17 +167,84 @@ def test_a_missing_data_set_is_shown_how_it_should_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 31}, "size is 31; 32 pixels or more were wanted"),
-        ({"shear": 1.0}, r"shear is 1\.0; a share in \[0, 1\) was wanted"),
-        ({"zoom": -0.1}, r"zoom is -0\.1; a share in"),
-        ({"rotation": 181}, r"rotation is 181; degrees in \[0, 180\] were wanted"),
-        ({"unreadable": "ignore"}, "unreadable is 'ignore'; refuse, skip or null was wanted"),
+        ({"size": 31}, "size is 31; expected 32"),
+        ({"shear": 1.0}, r"shear is 1\.0; expected a share"),
+        ({"zoom": -0.1}, r"zoom is -0\.1; expected a share"),
+        ({"rotation": 181}, r"rotation is 181; expected degrees"),
+        ({"unreadable": "ignore"}, "unreadable is 'ignore'; expected refuse, skip or null"),
         ({"batch_size": 0}, "batch_size is 0"),
     ],
 )
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ColorizationDataModule(**options)
+
+
+FILES = ["1901/1.png", "1901/2.png", "1902/1.png", "3.png"]
+BOXES = [[0, 8, 48, 32], [8, 0, 32, 48], [0, 8, 48, 32], [8, 0, 32, 48]]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Four pictures of 96 x 64 and 64 x 96, two of one name; one cannot be read."""
+    for index, name in enumerate(FILES):
+        path = write(tmp_path / "pictures" / name, noise(*((64, 96) if index % 2 else (96, 64)), seed=index))
+    truncate(path)
+    return tmp_path / "pictures"
+
+
+def test_pictures_come_one_by_one_and_whole(pictures: Path) -> None:
+    data = ColorizationDataModule("nowhere", size=48, pictures=pictures)
+    data.setup("predict")
+    loaded = list(data.predict_dataloader())
+    assert [batch["name"] for batch in loaded] == [[name] for name in FILES]
+    assert [batch["index"].tolist() for batch in loaded] == [[0], [1], [2], [3]]
+    for batch, place in zip([data.on_after_batch_transfer(batch, 0) for batch in loaded[:3]], BOXES, strict=False):
+        assert batch["problem"] == [""]
+        source = np.asarray(Image.open(pictures / batch["name"][0]))
+        np.testing.assert_array_equal(batch["source"][0], source)
+        image = torch.from_numpy(letterboxed(source, 48).transpose(2, 0, 1)) / 255
+        torch.testing.assert_close(batch["image"][0], image)
+        assert batch["box"].tolist() == [place]
+        assert torch.equal(batch["valid"], valid_pixels(torch.tensor([place]), 48))
+        assert batch["valid"].sum() == 48 * 32
+
+
+def test_one_that_cannot_be_read_says_so_and_counts_nowhere(pictures: Path) -> None:
+    data = ColorizationDataModule(size=48, pictures=pictures)
+    data.setup("predict")
+    batch = data.on_after_batch_transfer(list(data.predict_dataloader())[3], 0)
+    assert_problems(batch["problem"], (f"{pictures / '3.png'} is truncated",))
+    assert batch["image"].shape == (1, 3, 48, 48)
+    assert not batch["valid"].any()
+    assert batch["source"][0].size == 0
+
+
+def test_it_is_refused_where_that_is_wanted(pictures: Path) -> None:
+    data = ColorizationDataModule(pictures=pictures, unreadable="refuse")
+    with pytest.raises(DataError, match=r"1 problem in .*\n  - .*3\.png is truncated"):
+        data.setup("predict")
+
+
+def test_one_file_is_named_by_its_name(pictures: Path) -> None:
+    data = ColorizationDataModule(pictures=pictures / "1901" / "2.png")
+    data.setup("predict")
+    assert data.datasets["predict"].names == ["2.png"]
+
+
+def test_workers_bring_the_same(pictures: Path) -> None:
+    data = ColorizationDataModule(size=48, pictures=pictures, num_workers=1)
+    data.setup("predict")
+    for batch, name in zip(data.predict_dataloader(), FILES, strict=True):
+        assert batch["name"] == [name]
+        assert batch["source"][0].shape == (
+            (0, 0, 3) if name == "3.png" else (*Image.open(pictures / name).size[::-1], 3)
+        )
+
+
+def test_pictures_are_asked_for() -> None:
+    with pytest.raises(DataError, match=r"--data\.pictures"):
+        ColorizationDataModule().setup("predict")
 
 
 @pytest.mark.real

@@ -168,5 +168,5 @@ def test_another_epoch_is_not_gone_on_with(other: Callable[[], EpochLoader], pro
     state = first.state_dict()
     other().load_state_dict(state)  # nothing was given yet: there is nothing to go on with
     next(iter(first))
-    with pytest.raises(DataError, match=f"middle of epoch 3, which cannot be gone on with: {problem}"):
+    with pytest.raises(DataError, match=f"middle of epoch 3, which cannot be resumed: {problem}"):
         other().load_state_dict(first.state_dict())

@@ -68,7 +68,7 @@ def test_curves_are_readable(epochs: int, metrics: int, tmp_path: Path, figures:
 
 def test_what_no_training_changes_has_no_curve(tmp_path: Path, figures: list[Figure]) -> None:
     history = [{"epoch": epoch, "val/accuracy": 0.5 + epoch / 10, "val/majority": 0.6} for epoch in range(3)]
-    charts.draw_curves(history, "val/accuracy", tmp_path / "curves.png", "max")
+    charts.draw_curves(history, "val/accuracy", tmp_path / "curves.png", "max", ["majority"])
     assert [axes.get_title("left") for axes in figures[0].axes] == ["accuracy"]
 
 
@@ -109,18 +109,18 @@ def test_curves_span_what_was_not_measured(tmp_path: Path, figures: list[Figure]
     assert len(figures[0].axes[0].lines) == 2, "a best epoch of a figure that was never measured"
 
 
-def test_curves_refuse_a_history_without_values(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no values, some like `val/loss` were wanted"):
+def test_curves_reject_a_history_without_values(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected values like `val/loss`"):
         charts.draw_curves([{"epoch": 0}], "val/loss", tmp_path / "curves.png")
 
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_study_draws_the_heights_and_is_readable(count: int, tmp_path: Path, figures: list[Figure]) -> None:
-    bins = pd.IntervalIndex.from_breaks(np.linspace(0, 1, 21), name="share of the picture")
+    bins = pd.IntervalIndex.from_breaks(np.linspace(0, 1, 21), name="share of the image")
     bars_of = {
-        "Pictures of a class": pd.Series([4, 1, 3, 2], pd.Index(CLASSES, name="class"), name="pictures"),
+        "Images of a class": pd.Series([4, 1, 3, 2], pd.Index(CLASSES, name="class"), name="images"),
         "Mask size": pd.Series(range(20), bins, name="masks"),
-        "Black": pd.Series([0.5, 0.25], pd.Index(["a rather long label"] * 2, name="share"), name="pictures"),
+        "Black": pd.Series([0.5, 0.25], pd.Index(["a rather long label"] * 2, name="share"), name="images"),
         "Many": pd.Series(range(40), pd.Index(np.linspace(0, 3, 40), name="ratio"), name="masks"),
     }
     example = ("a_very_long_file_name_" * 9 + ".jpeg", GREY, np.ones((4, 40, 60), bool))
@@ -134,8 +134,8 @@ def test_study_draws_the_heights_and_is_readable(count: int, tmp_path: Path, fig
     assert [label.get_text() for label in bars[1].get_xticklabels()] == [f"{k / 10:.3g}" for k in range(11)]
     assert bars[1].get_xticks().tolist() == [2 * k - 0.5 for k in range(11)]
     assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in bars[:2]] == [
-        ("class", "pictures"),
-        ("share of the picture", "masks"),
+        ("class", "images"),
+        ("share of the image", "masks"),
     ]
     assert len(examples) == count
     assert all(axes.get_title().startswith("a_very_long") for axes in examples)

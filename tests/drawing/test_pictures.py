@@ -18,8 +18,8 @@ def masks_of(*boxes: tuple[int, int, int, int]) -> np.ndarray:
     return masks
 
 
-def holds(picture: np.ndarray, color: tuple[int, int, int]) -> bool:
-    return bool((picture == color).all(axis=-1).any())
+def holds(image: np.ndarray, color: tuple[int, int, int]) -> bool:
+    return bool((image == color).all(axis=-1).any())
 
 
 def test_overlay_changes_nothing_outside_the_masks() -> None:
@@ -49,7 +49,7 @@ def test_overlay_outlines_a_box_on_its_inner_border() -> None:
     assert (line == expected).all()
 
 
-def test_outlines_that_coincide_show_both_classes_even_along_the_edge_of_the_picture() -> None:
+def test_outlines_that_coincide_show_both_classes_even_along_the_edge_of_the_image() -> None:
     drawn = drawing.overlay(GREY, np.ones((2, 40, 60), bool))
     for edge in (drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]):
         assert holds(edge, drawing.PALETTE[0])
@@ -57,12 +57,12 @@ def test_outlines_that_coincide_show_both_classes_even_along_the_edge_of_the_pic
 
 
 @pytest.mark.parametrize("count", [0, 1, 9])
-def test_empty_masks_leave_the_picture_as_it_is(count: int) -> None:
+def test_empty_masks_leave_the_image_as_it_is(count: int) -> None:
     assert (drawing.overlay(GREY, np.zeros((count, 40, 60), bool)) == GREY).all()
 
 
-def test_overlay_refuses_masks_of_another_size() -> None:
-    with pytest.raises(ValueError, match=r"\(1, 60, 40\).*\(K, 40, 60\) was wanted; resize"):
+def test_overlay_rejects_masks_of_another_size() -> None:
+    with pytest.raises(ValueError, match=r"\(K, 40, 60\), got \(1, 60, 40\)"):
         drawing.overlay(GREY, np.zeros((1, 60, 40), bool))
 
 
@@ -104,7 +104,7 @@ def test_labelled_puts_the_legend_below() -> None:
     assert (drawn[40:] == drawing.legend(CLASSES, 60)).all()
 
 
-def test_panel_cells_are_equal_and_hold_the_pictures_in_order() -> None:
+def test_panel_cells_are_equal_and_hold_the_images_in_order() -> None:
     colors = np.array([[[200, 0, 0], [0, 200, 0]], [[0, 0, 200], [200, 200, 0]]], np.uint8)
     rows = [[np.tile(color, (60, 90, 1)) for color in line] for line in colors]
     rows[1][0] = rows[1][0][:30, :45]
@@ -116,8 +116,8 @@ def test_panel_cells_are_equal_and_hold_the_pictures_in_order() -> None:
     assert tops[0][0][1] == tops[1][0][1] < tops[0][1][1] == tops[1][1][1]
 
 
-def test_panel_refuses_a_row_of_another_length() -> None:
-    with pytest.raises(ValueError, match="row 1 has 1 pictures, 2 were wanted"):
+def test_panel_rejects_a_row_of_another_length() -> None:
+    with pytest.raises(ValueError, match="expected 2 images in row 1"):
         drawing.panel([[GREY, GREY], [GREY]], ["truth", "prediction"])
 
 
@@ -130,15 +130,15 @@ def test_panel_text_stays_inside_the_grid(width: int) -> None:
 
 
 def test_png_comes_back_the_same_and_nothing_else_is_left(tmp_path: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    drawing.save_picture(picture, tmp_path / "new" / "a.png")
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    drawing.save_picture(image, tmp_path / "new" / "a.png")
     drawing.save_picture(GREY, tmp_path / "new" / "a.JPG")
-    assert (np.asarray(Image.open(tmp_path / "new" / "a.png")) == picture).all()
+    assert (np.asarray(Image.open(tmp_path / "new" / "a.png")) == image).all()
     assert Image.open(tmp_path / "new" / "a.JPG").format == "JPEG"
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.JPG", "a.png"]
 
 
-def test_a_failed_write_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawing.save_picture(GREY, tmp_path / "a.png")
 
     def half_written(image: Image.Image, path: Path, **options: object) -> None:
@@ -152,6 +152,6 @@ def test_a_failed_write_leaves_the_old_picture(tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_save_picture_refuses_other_formats(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'\.tif', \.png, \.jpg or \.jpeg was wanted"):
+def test_save_picture_rejects_other_formats(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\.png, \.jpg or \.jpeg, got .*a\.tif"):
         drawing.save_picture(GREY, tmp_path / "a.tif")

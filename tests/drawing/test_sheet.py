@@ -12,16 +12,16 @@ from drawing.sheet import CAPTION, CELL, Shown, drawn_sheet, jpeg_of, write_page
 RED, GREEN, BLUE = (200, 30, 30), (30, 160, 60), (20, 60, 200)
 
 
-def picture(color: tuple[int, int, int], size: tuple[int, int] = (60, 90)) -> np.ndarray:
+def image(color: tuple[int, int, int], size: tuple[int, int] = (60, 90)) -> np.ndarray:
     return np.full((*size, 3), color, np.uint8)
 
 
 def shown(rank: int, color: tuple[int, int, int], name: str = "a.jpg", share: float = 0.5) -> Shown:
-    return Shown(rank, name, share, f"note {rank}", jpeg_of(picture(color), 320))
+    return Shown(rank, name, share, f"note {rank}", jpeg_of(image(color), 320))
 
 
 class Page(HTMLParser):
-    """What a browser would find: pictures, texts, and every attribute that asks for a file."""
+    """What a browser would find: images, texts, and every attribute that asks for a file."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def page(*args: object) -> str:
     return file.getvalue()
 
 
-def test_pictures_are_in_the_page_and_nothing_else_is_asked_for() -> None:
+def test_images_are_in_the_page_and_nothing_else_is_asked_for() -> None:
     text = page("Sheet", [("Good: 2", [shown(1, RED), shown(2, GREEN)]), ("Bad: 1", [shown(3, BLUE)])], ["The end."])
     found = Page(text)
     assert len(found.links) == 3
@@ -85,7 +85,7 @@ def test_bars_are_as_long_as_the_share() -> None:
     assert found.meters == [1.0, 0.25]
 
 
-def test_pictures_stand_in_rows_best_first() -> None:
+def test_images_stand_in_rows_best_first() -> None:
     sheet = drawn_sheet("Sheet", [shown(1, RED), shown(2, GREEN), shown(3, BLUE)], columns=2)
     flat = sheet.reshape(-1, 3).astype(int)
     places = []
@@ -98,7 +98,7 @@ def test_pictures_stand_in_rows_best_first() -> None:
     assert red[0] == pytest.approx(green[0], abs=1)
     assert green[1] - red[1] == pytest.approx(CELL, abs=20)
     assert blue[1] == pytest.approx(red[1], abs=1)
-    assert blue[0] - red[0] == pytest.approx(CELL * 60 / 90 + CAPTION, abs=1)  # no higher than its pictures
+    assert blue[0] - red[0] == pytest.approx(CELL * 60 / 90 + CAPTION, abs=1)  # no higher than its images
 
 
 def test_bars_of_the_sheet_are_as_long_as_the_share() -> None:
@@ -110,8 +110,8 @@ def test_bars_of_the_sheet_are_as_long_as_the_share() -> None:
         assert (lengths > 0).sum() in ((0,) if share == 0 else (4,))
 
 
-def test_tall_and_wide_pictures_keep_their_aspect() -> None:
-    tall = Shown(1, "tall", 0.5, "", jpeg_of(picture(RED, (400, 100)), 320))
+def test_tall_and_wide_images_keep_their_aspect() -> None:
+    tall = Shown(1, "tall", 0.5, "", jpeg_of(image(RED, (400, 100)), 320))
     assert Image.open(io.BytesIO(tall.jpeg)).size == (80, 320)
     sheet = drawn_sheet("Sheet", [tall]).astype(int)
     rows, columns = np.nonzero(np.abs(sheet - RED).max(axis=2) < 12)
@@ -119,6 +119,6 @@ def test_tall_and_wide_pictures_keep_their_aspect() -> None:
     assert np.ptp(columns) + 1 == CELL // 4
 
 
-def test_no_picture_is_no_error() -> None:
+def test_no_image_is_no_error() -> None:
     assert drawn_sheet("Nothing here", []).shape[2] == 3
     assert "figure" not in Page(page("Nothing here", [])).tags

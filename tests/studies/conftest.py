@@ -1,20 +1,22 @@
-"""Studies whose runs are files of made-up figures: what comes out of a study needs no training to be looked at."""
+"""Studies whose runs are files with made-up metrics, and a stand-in for the command line: no test here trains."""
 
 import csv
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
 
+from studies import running
+from studies.notes import Note, write_note
 from studies.plan import Run, Study, read_study
 
-# Two axes of two, one cell of the four impossible, two seeds: six runs.
+# Two axes of two labels, one of the four cells impossible, two seeds: six runs.
 FILE = """
 question: Is it A & B, or <C>?
 axes:
@@ -29,7 +31,7 @@ impossible:
   because: it <does> not fit.
 seeds: [0, 1]
 columns:
-- {figure: test/dice, title: dice, better: max, definition: "Twice what is shared, over < the sum."}
+- {figure: test/dice, title: dice, better: max, definition: "Twice the overlap, over < the sum."}
 - {figure: test/loss, title: loss, better: min, definition: The mean loss.}
 - {figure: best_epoch, title: best epoch, better: null, definition: The best one.}
 - {figure: parameters, title: parameters, better: null, definition: Of the network.}
@@ -48,50 +50,47 @@ DATA = {"class_path": "datamodules.clouds.CloudsDataModule",
 
 @dataclass
 class Made:
-    """A study, its folder, and how far its runs are said to be.
-
-    Attributes:
-        study: As it was read.
-        folder: The study's.
-        states: By folder of the run; a run that is not here is `finished` if it has figures of a test, else `waiting`.
-    """
+    """A study and its folder; a run is `waiting` until its metrics or its failure are written."""
 
     study: Study
     folder: Path
-    states: dict[Path, str] = field(default_factory=dict)
 
     def run(self, cell: str, seed: int) -> Run:
-        """The run of that cell and seed."""
         return next(run for run in self.study.runs if (run.cell, run.seed) == (cell, seed))
+
+    def fail(self, cell: str, seed: int) -> None:
+        failed = {"step": "fit", "code": 2, "last": ["belvedere: <no> images."]}
+        write_note(Note([], failed=failed), self.folder / self.run(cell, seed).folder)
 
     def write(
         self,
         cell: str,
         seed: int,
-        figures: Mapping[str, float] | None = None,
+        metrics: Mapping[str, float] | None = None,
         intervals: Mapping[str, tuple[float, float]] | None = None,
         curve: Mapping[str, list[float]] | None = None,
         data: Mapping[str, Any] | None = None,
         **record: Any,
     ) -> Path:
-        """Writes what a run of these figures leaves in its folder.
+        """Writes the files of a run.
 
         Args:
-            cell: The run's.
-            seed: The run's.
-            figures: Of its test; without any it was not tested.
-            intervals: Lower and upper ends, of figures of the test.
-            curve: Values of the study's curve, an epoch each, by `train` and `val`.
-            data: What the data module was given in place of `DATA`.
-            record: What `record.json` says in place of `RECORD`.
+            cell: Cell of the run.
+            seed: Seed of the run.
+            metrics: Metrics of the test; None if the run was not tested.
+            intervals: Lower and upper ends of the intervals of metrics.
+            curve: Values of the study's curve by epoch, for `train` and `val`.
+            data: Options of the data module, on top of `DATA`.
+            record: Values of `record.json`, on top of `RECORD`.
         """
         folder = self.folder / self.run(cell, seed).folder
         folder.mkdir(parents=True, exist_ok=True)
         arguments = DATA | {"init_args": {**DATA["init_args"], **(data or {})}}  # type: ignore[dict-item]
         (folder / "config.yaml").write_text(yaml.safe_dump({"data": arguments}))
         (folder / "record.json").write_text(json.dumps(RECORD | record))
-        if figures is not None:
-            write_rows(folder / "test" / "metrics.csv", [{"epoch": 1, "step": 8, **figures}])
+        if metrics is not None:
+            write_rows(folder / "test" / "metrics.csv", [{"epoch": 1, "step": 8, **metrics}])
+            write_note(Note([], seconds={"fit": 1.0, "test": 1.0}), folder)
         if intervals is not None:
             rows = [{"figure": name, "low": low, "high": high} for name, (low, high) in intervals.items()]
             write_rows(folder / "test" / "intervals.csv", rows)
@@ -113,37 +112,65 @@ def write_rows(path: Path, rows: list[dict[str, Any]], heads: list[str] | None =
 
 @pytest.fixture
 def study_file(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a study's file: `FILE`, with these keys in place of its own; None takes a key out."""
+    """Writes a study file: `FILE` with some keys replaced; None removes a key."""
 
     def write(**changes: Any) -> Path:
-        said = yaml.safe_load(FILE) | changes
+        values = {key: value for key, value in (yaml.safe_load(FILE) | changes).items() if value is not None}
         path = tmp_path / "tiny.yaml"
-        path.write_text(
-            yaml.safe_dump({key: value for key, value in said.items() if value is not None}, sort_keys=False)
-        )
+        path.write_text(yaml.safe_dump(values, sort_keys=False))
         return path
 
     return write
 
 
 @pytest.fixture
-def make(study_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Made]:
-    """Makes an empty folder for the study of `FILE`, with changes, as `study_file` makes them."""
+def make(study_file: Callable[..., Path], tmp_path: Path) -> Callable[..., Made]:
+    """Makes an empty folder for the study of `FILE`, with changes as in `study_file`."""
 
     def made(**changes: Any) -> Made:
-        result = Made(read_study(study_file(**changes)), tmp_path / "study")
-        result.folder.mkdir(exist_ok=True)
-
-        def state(run: Run, folder: Path) -> str:
-            tested = (folder / run.folder / "test" / "metrics.csv").is_file()
-            return result.states.get(run.folder, "finished" if tested else "waiting")
-
-        def failure(run: Run, folder: Path) -> str:
-            return f"{run.cell}: <why> it failed" if state(run, folder) == "failed" else ""
-
-        running = ModuleType("studies.running")
-        running.state, running.failure = state, failure  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "studies.running", running)
-        return result
+        folder = tmp_path / "study"
+        folder.mkdir(exist_ok=True)
+        return Made(read_study(study_file(**changes)), folder)
 
     return made
+
+
+# Two networks, of which the first does ACT (see fake_command.py), and two seeds.
+ACTING = """
+question: Does it run?
+options: {config: any}
+axes: {network: {One: {model.act: ACT}, Two: {model.act: good}}}
+seeds: [0, 1]
+columns: [{figure: test/dice, title: dice, better: max, definition: Dice.}]
+curve: val/dice
+"""
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_command.py")))
+
+
+@pytest.fixture
+def acting_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the file of a study whose runs are executed by the fake command."""
+
+    def write(act: str = "good", name: str = "quokka") -> Path:
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(ACTING.replace("ACT", act))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[list[str]]]:
+    """Replaces the real command line by the fake, and returns its calls since the last time."""
+    file = tmp_path / "calls"
+    monkeypatch.setattr(running, "PROGRAM", FAKE)
+    monkeypatch.setenv("CALLS", str(file))
+    monkeypatch.setenv("MENDED", str(tmp_path / "mended"))
+    monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)
+
+    def since() -> list[list[str]]:
+        lines = file.read_text().splitlines() if file.exists() else []
+        file.write_text("")
+        return [shlex.split(line) for line in lines]
+
+    return since

@@ -1,8 +1,8 @@
-"""Stands in for `python -m belvedere` where a study's processes are tested: leaves what a run leaves, in a moment.
+"""Stands in for `python -m belvedere` in tests of studies: leaves the files of a run at once.
 
-`--model.act` says what it does: `fails` and `fails_test` end with an error, `slow` keeps training until it is ended,
-after its first checkpoint if $CHECKPOINT is set, `gives_way` ends as a training that was asked to; none of these once
-the file $MENDED is there. Each call is a line of the file $CALLS.
+`--model.act` selects what it does: `fails` and `fails_test` exit with an error; `slow` trains until it is killed, after
+its first checkpoint if $CHECKPOINT is set; `gives_way` exits like a preempted training. Once the file $MENDED exists,
+all of them succeed. Each call adds a line to the file $CALLS.
 """
 
 import os
@@ -24,8 +24,8 @@ if command == "fit":
 act = (run / "act").read_text()
 mended = "MENDED" in os.environ and Path(os.environ["MENDED"]).exists()
 if act == {"fit": "fails", "test": "fails_test"}.get(command) and not mended:
-    print("reading pictures:  10%|#   |\rreading pictures: 100%|####|")
-    print("\nbelvedere: there are no pictures.", file=sys.stderr)
+    print("reading images:  10%|#   |\rreading images: 100%|####|")
+    print("\nbelvedere: found no images.", file=sys.stderr)
     sys.exit(2)
 
 if command == "fit":

@@ -28,7 +28,7 @@ def texts_of(axes: Any) -> list[str]:
     return [text.get_text().strip() for text in axes.texts]
 
 
-def add_picture(folder: Path, name: str, color: tuple[int, int, int]) -> None:
+def add_image(folder: Path, name: str, color: tuple[int, int, int]) -> None:
     path = folder / "predict-photos" / "overlays" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (60, 40), color).save(path, quality=100)
@@ -55,7 +55,7 @@ def test_curves_are_means_with_bands_and_dots(make: Make) -> None:
     ]  # fmt: skip
     (train, train_rest, short, val, val_rest, short_val, *dots) = lines_of(first)
     assert train == ([0, 1], pytest.approx([0.4, 0.6]))
-    assert train_rest == ([1, 2], [0.5, 0.7])  # the longer seed goes on
+    assert train_rest == ([1, 2], [0.5, 0.7])  # the longer seed continues
     assert val == ([0, 1], pytest.approx([0.3, 0.7]))
     assert val_rest == ([1, 2], [0.6, 0.4])
     assert (len(short[0]), len(short_val[0])) == (1, 1)
@@ -70,13 +70,13 @@ def test_curves_are_means_with_bands_and_dots(make: Make) -> None:
 @pytest.mark.parametrize(
     ("axes", "rows", "columns"),
     [
-        ({"a": {"x": {}, "y": {}}, "b": {"1": {}, "2": {}, "3": {}}}, 2, 3),  # a column a label of the last axis
+        ({"a": {"x": {}, "y": {}}, "b": {"1": {}, "2": {}, "3": {}}}, 2, 3),  # a column per label of the last axis
         ({"a": {str(k): {} for k in range(6)}}, 2, 4),
         ({"a": {"x": {}, "y": {}, "z": {}}, "b": {"1": {}}}, 1, 3),
         ({"a": {"x": {}}, "b": {str(k): {} for k in range(7)}}, 2, 4),
     ],
 )
-def test_plots_stand_as_the_grid_does(make: Make, axes: Any, rows: int, columns: int) -> None:
+def test_plots_follow_the_grid(make: Make, axes: Any, rows: int, columns: int) -> None:
     made = make(axes=axes, impossible=None, seeds=[0])
     for run in made.study.runs:
         made.write(run.cell, 0, curve=CURVE)
@@ -84,13 +84,13 @@ def test_plots_stand_as_the_grid_does(make: Make, axes: Any, rows: int, columns:
     assert figure is not None
     grid = figure.axes[0].get_gridspec()
     assert grid.get_geometry() == (rows, columns)
-    # each column says below what is counted
+    # the lowest plot of each column has an axis label
     labelled = [axes for axes in figure.axes if axes.get_xlabel() == "epoch"]
     assert sorted(axes.get_subplotspec().colspan.start for axes in labelled) == list(range(columns))
     assert all(label.get_visible() for axes in labelled for label in axes.get_xticklabels())
 
 
-def test_labels_that_are_shortened_stay_apart() -> None:
+def test_shortened_labels_stay_distinct() -> None:
     long = "a network whose name says everything about it"
     names = [named((long, f"{k} pixels"), 19, 320) for k in (17, 33)]
     assert [name.endswith(f"… · {k} pixels") for name, k in zip(names, (17, 33), strict=True)] == [True, True]
@@ -98,7 +98,7 @@ def test_labels_that_are_shortened_stay_apart() -> None:
     assert named(("U-Net", "ResNet-34"), 19, 320) == "U-Net · ResNet-34"
 
 
-def test_a_first_loss_far_beyond_the_others_does_not_flatten_them(make: Make) -> None:
+def test_outliers_do_not_flatten_the_curves(make: Make) -> None:
     made = make(axes={"network": {"A": {}}}, impossible=None)
     losses = [1e6, *np.linspace(1, 2, 99)]
     made.write("a", 0, curve={"train": [], "val": losses})
@@ -125,28 +125,29 @@ def test_bars_are_the_means_of_the_table(make: Make) -> None:
     left, right = figure.axes
     assert [bar.get_width() for bar in left.patches] == pytest.approx([0.45, 0.3])
     assert [bar.get_width() for bar in right.patches] == [3.5, 7]
-    assert lines_of(left)[1:] == [([0.4, 0.5], [0, 0]), ([0.2, 0.45], [2, 2])]  # the first is the one at 0
+    assert lines_of(left)[1:] == [([0.4, 0.5], [0, 0]), ([0.2, 0.45], [2, 2])]  # the first line marks 0
     assert [text.get_text() for text in left.get_yticklabels()] == [
         "U-Net · ResNet-34", "U-Net · Wide | odd", "FPN · ResNet-34", "FPN · Wide | odd",
     ]  # fmt: skip
-    assert texts_of(left) == ["0.450", "not measured yet", "0.300", "impossible"]
-    assert texts_of(right) == ["3.5", "not measured yet", "7", "impossible"]
+    assert texts_of(left) == ["0.450", "not tested yet", "0.300", "impossible"]
+    assert texts_of(right) == ["3.5", "not tested yet", "7", "impossible"]
     colors = {tuple(bar.get_facecolor()) for bar in left.patches}
-    assert len(colors) == 2  # one a network
+    assert len(colors) == 2  # one per network
 
 
 def test_a_cell_whose_runs_all_failed_is_drawn_as_failed(make: Make) -> None:
     made = make()
     made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, curve=CURVE)
-    made.states |= {made.run(cell, seed).folder: "failed" for cell, seed in FAILED}
+    for cell, seed in FAILED:
+        made.fail(cell, seed)
     bars, curves = drawn_bars(made.study, rows_of(made), made.folder), drawn_curves(made.study, made.folder)
     assert bars is not None
     assert curves is not None
-    assert texts_of(bars.axes[0]) == ["0.400", "failed", "not measured yet", "impossible"]
+    assert texts_of(bars.axes[0]) == ["0.400", "failed", "not tested yet", "impossible"]
     assert [text for axes in curves.axes for text in texts_of(axes)] == ["failed", "no epoch yet", "impossible"]
 
 
-def test_bars_say_which_were_not_measured_alike(make: Make) -> None:
+def test_incomparable_bars_are_marked(make: Make) -> None:
     made = make()
     made.write("u-net--resnet-34", 0, {"test/dice": 0.4})
     made.write("u-net--resnet-34", 1, {"test/dice": 0.5}, data_fingerprint="decaf")
@@ -157,10 +158,10 @@ def test_bars_say_which_were_not_measured_alike(make: Make) -> None:
         "U-Net · ResNet-34 (A)", "U-Net · ResNet-34 (B)",
     ]  # fmt: skip
     (drawn,) = write_figures(made.study, rows, made.folder)
-    assert "were not measured alike" in drawn.caption
+    assert "not comparable" in drawn.caption
 
 
-def test_letters_stand_behind_names_of_any_length(make: Make) -> None:
+def test_letters_follow_names_of_any_length(make: Make) -> None:
     long = "a network whose name says everything about it and then goes on for a while "
     made = make(axes={"network": {long + "1": {}, long + "2": {}}}, impossible=None, seeds=[0])
     made.write(made.study.runs[0].cell, 0, {"test/dice": 0.4})
@@ -176,13 +177,13 @@ def test_letters_stand_behind_names_of_any_length(make: Make) -> None:
     assert figure.axes[0].get_window_extent(renderer).width > figure.bbox.width / 4
 
 
-def test_the_panel_shows_the_pictures_that_all_have(make: Make) -> None:
+def test_the_panel_shows_common_images(make: Make) -> None:
     made = make()
     red, green = made.write("u-net--resnet-34", 0), made.write("fpn--resnet-34", 1)
     for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "only.jpg"):
-        add_picture(red, name, (255, 0, 0))
+        add_image(red, name, (255, 0, 0))
     for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg"):
-        add_picture(green, name, (0, 255, 0))
+        add_image(green, name, (0, 255, 0))
     figure = drawn_panel(made.study, made.folder)
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == ["a", "c", "d", "", "", ""]
@@ -191,26 +192,26 @@ def test_the_panel_shows_the_pictures_that_all_have(make: Make) -> None:
     assert np.allclose(shown, [[255, 0, 0]] * 3 + [[0, 255, 0]] * 3, atol=3)
 
 
-def test_a_panel_of_one_picture_is_large(make: Make) -> None:
+def test_a_panel_of_one_image_is_large(make: Make) -> None:
     made = make()
-    add_picture(made.write("u-net--resnet-34", 0), "sheet.jpg", (9, 9, 9))
+    add_image(made.write("u-net--resnet-34", 0), "sheet.jpg", (9, 9, 9))
     figure = drawn_panel(made.study, made.folder)
     assert figure is not None
-    assert np.asarray(figure.axes[0].images[0].get_array()).shape == (417, 625, 3)  # 5 inches of 125 pixels
+    assert np.asarray(figure.axes[0].images[0].get_array()).shape == (417, 625, 3)  # 5 inches at 125 pixels
 
 
-def test_without_common_pictures_there_is_no_panel(make: Make) -> None:
+def test_without_common_images_there_is_no_panel(make: Make) -> None:
     made = make()
-    add_picture(made.write("u-net--resnet-34", 0), "a.jpg", (1, 1, 1))
-    add_picture(made.write("fpn--resnet-34", 1), "b.jpg", (1, 1, 1))
+    add_image(made.write("u-net--resnet-34", 0), "a.jpg", (1, 1, 1))
+    add_image(made.write("fpn--resnet-34", 1), "b.jpg", (1, 1, 1))
     assert drawn_panel(made.study, made.folder) is None
     assert drawn_panel(make(panel=None).study, made.folder) is None
 
 
-def test_figures_are_written_as_png_and_svg_and_the_same_at_any_time(make: Make) -> None:
+def test_figures_are_reproducible_png_and_svg(make: Make) -> None:
     made = make()
     folder = made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, curve=CURVE)
-    add_picture(folder, "a.jpg", (200, 100, 0))
+    add_image(folder, "a.jpg", (200, 100, 0))
     drawn = write_figures(made.study, rows_of(made), made.folder)
     assert [each.path.name for each in drawn] == ["curves.png", "bars.png", "panel.png"]
     files = sorted(path.name for path in (made.folder / "figures").iterdir())
@@ -220,7 +221,7 @@ def test_figures_are_written_as_png_and_svg_and_the_same_at_any_time(make: Make)
     assert {name: (made.folder / "figures" / name).read_bytes() for name in files} == before
 
 
-def test_figures_that_are_out_of_date_are_removed(make: Make) -> None:
+def test_outdated_figures_are_removed(make: Make) -> None:
     made = make()
     made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, curve=CURVE)
     write_figures(made.study, rows_of(made), made.folder)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from studies.figures import write_figures
+from studies.notes import read_states
 from studies.plan import Run
 from studies.report import repeating, write_report
-from studies.results import read_results, read_states
+from studies.results import read_results
 from studies.tables import table
 
 Make = Callable[..., Any]
@@ -17,12 +18,13 @@ EMPTY = {"meta", "img", "br", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
-    """What a browser would see: elements that are closed in order, texts by element, and addresses.
+    """Parses a page; fails if an element is not closed in order.
 
     Attributes:
-        rows: The texts of the cells of each table's lines.
-        texts: All texts but those of the style.
-        addresses: Values of attributes that name something to load or to go to.
+        rows: Texts of the cells of all table rows.
+        texts: All texts except the style.
+        tags: Names of all elements.
+        addresses: Values of attributes that load something or link to it.
     """
 
     def __init__(self, text: str) -> None:
@@ -67,7 +69,7 @@ def report(made: Any, figures: bool = False) -> str:
 
 @pytest.fixture
 def filled(make: Make) -> Any:
-    """Two seeds of one cell, one of another, whose other one failed, one that waits, and one that is impossible."""
+    """A study with a finished cell, a cell with a failed seed, a waiting cell and an impossible one."""
     made = make()
     curve = {"train": [0.3, 0.5, 0.7], "val": [0.2, 0.6, 0.4]}
     for seed, dice in enumerate((0.4, 0.5)):
@@ -75,11 +77,11 @@ def filled(make: Make) -> Any:
         (folder / "features" / "vectors").mkdir(parents=True)
         (folder / "features" / "vectors" / "classifiers.csv").write_text(f"vector,accuracy\n<fc6>,{dice}\n")
     made.write("u-net--wide-odd", 0, {"test/dice": 0.3}, {"test/dice": (0.2, 0.45)}, curve, seconds=7384)
-    made.states[made.run("u-net--wide-odd", 1).folder] = "failed"
+    made.fail("u-net--wide-odd", 1)
     return made
 
 
-def test_the_page_is_whole_and_loads_nothing(filled: Any) -> None:
+def test_the_page_is_complete_and_loads_nothing(filled: Any) -> None:
     text = report(filled, figures=True)
     page = Page(text)
     assert text.startswith("<!doctype html>")
@@ -92,21 +94,23 @@ def test_the_page_is_whole_and_loads_nothing(filled: Any) -> None:
     assert "@media print" in text
 
 
-def test_figures_of_the_page_are_those_of_the_table(filled: Any) -> None:
+def test_the_page_shows_the_table(filled: Any) -> None:
     rows, states = read_results(filled.study, filled.folder), read_states(filled.study, filled.folder)
     lines = table(filled.study, rows, states)
-    shown = Page(report(filled)).rows
+    text = report(filled)
+    shown = Page(text).rows
+    assert text.count('<td class="again">U-Net</td>') == 1 + 3  # in the results and in the list of runs
     assert shown[0] == lines[0]
     assert [line for line in lines if "±" in line[3]] == [shown[1]]
     assert shown[1][3] == "0.450 ± 0.071"
     assert shown[2] == lines[2]
     assert shown[2][2:4] + shown[2][-1:] == ["1", "0.300 [0.200, 0.450]", "1 of 2 failed"]
-    # lines without figures say why in their place
+    # in rows without metrics, the remark takes their place
     assert shown[3] == [*lines[3][:3], "waiting"]
     assert shown[4] == ["FPN", "Wide | odd", "-", "impossible: it <does> not fit."]
 
 
-def test_what_is_best_is_bold(make: Make) -> None:
+def test_the_best_value_is_bold(make: Make) -> None:
     made = make(seeds=[0])
     for cell, dice in (("u-net--resnet-34", 0.2), ("u-net--wide-odd", 0.9), ("fpn--resnet-34", 0.3)):
         made.write(cell, 0, {"test/dice": dice}, {"test/dice": (dice - 0.04, dice + 0.04)})
@@ -116,13 +120,13 @@ def test_what_is_best_is_bold(make: Make) -> None:
     assert "**" not in text
 
 
-def test_the_state_is_counted(filled: Any) -> None:
+def test_states_are_counted(filled: Any) -> None:
     text = " ".join(Page(report(filled)).texts)
     assert "3 of 6 runs finished, 1 failed, 2 waiting." in text
     assert "3 cells, 2 seeds each (0, 1); 1 more is impossible." in text
 
 
-def test_every_run_is_told(filled: Any) -> None:
+def test_every_run_is_listed(filled: Any) -> None:
     page = Page(report(filled))
     start = next(place for place, row in enumerate(page.rows) if row[-1] == "folder")
     lines = page.rows[start : start + 7]
@@ -135,11 +139,11 @@ def test_every_run_is_told(filled: Any) -> None:
     assert [line[3] for line in lines[1:]] == ["finished"] * 3 + ["failed"] + ["waiting"] * 2
 
 
-def test_every_metric_has_its_definition_split_and_pictures(filled: Any) -> None:
+def test_every_metric_has_a_definition(filled: Any) -> None:
     rows = Page(report(filled)).rows
-    assert ["dice", "test/dice", "Twice what is shared, over < the sum.", "test split, 5 pictures",
-            "large values are better"] in rows  # fmt: skip
-    assert ["loss", "test/loss", "The mean loss.", "test split, 5 pictures", "small values are better"] in rows
+    assert ["dice", "test/dice", "Twice the overlap, over < the sum.", "test split, 5 images",
+            "larger is better"] in rows  # fmt: skip
+    assert ["loss", "test/loss", "The mean loss.", "test split, 5 images", "smaller is better"] in rows
     assert ["best epoch", "best_epoch", "The best one.", "-", "-"] in rows
     assert ["A", "3", "size [224, 224], output_size [350, 525]", "-",
             "split_seed 0, val_fraction 0.2, test_fraction 0.1", "5", "c0ffee", "0.1.0"] in rows  # fmt: skip
@@ -154,42 +158,42 @@ def test_everything_is_escaped(filled: Any) -> None:
     assert "impossible: it &lt;does&gt; not fit." in text
     assert "over &lt; the sum." in text
     assert "&lt;fc6&gt;" in text
-    assert "<pre>u-net--wide-odd: &lt;why&gt; it failed</pre>" in text
-    assert not {"does", "c", "fc6", "why"} & Page(text).tags
+    assert "    belvedere: &lt;no&gt; images.</pre>" in text
+    assert not {"does", "c", "fc6", "no"} & Page(text).tags
 
 
-def test_what_was_not_measured_alike_is_said_at_every_table(filled: Any) -> None:
-    assert "measured alike" not in report(filled).replace("row that was measured alike", "")
+def test_incomparable_runs_are_marked_at_every_table(filled: Any) -> None:
+    assert "are comparable" not in report(filled)
     filled.write("u-net--wide-odd", 0, data_fingerprint="decaf", pictures={"test": 9}, versions={"torch": "2.11"})
     page = Page(report(filled))
-    texts = [text for text in page.texts if "were not all measured alike" in text]
+    texts = [text for text in page.texts if "Not all of these runs are comparable" in text]
     assert len(texts) == 2
-    assert any("fingerprint of the data differs: c0ffee in A; decaf in B." in text for text in page.texts)
-    assert ["loss", "test/loss", "The mean loss.", "test split, 5 pictures in A, 9 pictures in B",
-            "small values are better"] in page.rows  # fmt: skip
+    assert any("data fingerprint differs: c0ffee in A; decaf in B." in text for text in page.texts)
+    assert ["loss", "test/loss", "The mean loss.", "test split, 5 images in A, 9 images in B",
+            "smaller is better"] in page.rows  # fmt: skip
     assert ["torch", "2.11", "cells/u-net--wide-odd/seed-0"] in page.rows
-    assert page.rows[0][2] == "measured as"
+    assert page.rows[0][2] == "group"
 
 
-def test_times_of_different_machines_are_told_from_each_other(filled: Any) -> None:
+def test_times_of_different_machines_are_marked(filled: Any) -> None:
     assert "different machines" not in report(filled)
     filled.write("u-net--wide-odd", 0, device="a laptop")
     page = Page(report(filled))
-    # at the runs; the table has no column of times
-    assert sum("are of different machines; compare only those of one." in text for text in page.texts) == 1
+    # at the list of runs; the results have no column of times
+    assert sum("come from different machines" in text for text in page.texts) == 1
     assert ["device", "a laptop", "cells/u-net--wide-odd/seed-0"] in page.rows
 
 
-def test_a_study_that_has_not_begun_has_a_report(make: Make) -> None:
+def test_a_study_without_runs_has_a_report(make: Make) -> None:
     made = make()
     texts = Page(report(made, figures=True)).texts
     assert any("0 of 6 runs finished, 6 waiting." in text for text in texts)
-    assert "None yet: no run has come so far." in texts
-    assert "No run has written it yet." in texts
+    assert any(text.startswith("None yet") for text in texts)
+    assert "No run has written this table yet." in texts
     assert [path.name for path in made.folder.iterdir()] == ["report.html"]
 
 
-def test_photographs_are_held_as_jpeg(filled: Any) -> None:
+def test_photographs_are_embedded_as_jpeg(filled: Any) -> None:
     from PIL import Image
 
     path = filled.folder / filled.run("u-net--wide-odd", 0).folder / "predict-x" / "overlays" / "a.jpg"
@@ -199,7 +203,7 @@ def test_photographs_are_held_as_jpeg(filled: Any) -> None:
     assert kinds == ["data:image/svg+xml", "data:image/svg+xml", "data:image/jpeg"]
 
 
-def test_a_run_is_repeated_by_what_is_told(filled: Any) -> None:
+def test_the_commands_repeat_a_run(filled: Any) -> None:
     run = filled.run("u-net--wide-odd", 1)
     folder = "repeated/u-net--wide-odd/seed-1"
     assert list(repeating(filled.study, run)) == [
@@ -213,7 +217,7 @@ def test_a_run_is_repeated_by_what_is_told(filled: Any) -> None:
     assert next(repeating(filled.study, odd)).startswith("belvedere fit --data.root 'my pictures' --seed")
 
 
-def test_the_page_is_replaced_at_once(filled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_is_replaced_atomically(filled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = report(filled)
     monkeypatch.setattr(Path, "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):

@@ -14,7 +14,7 @@ from studies.slurm import DEFAULT, array_script
 
 Write = Callable[..., Path]
 
-# What stands for the cluster: srun runs a command here, which writes down what it was told.
+# Stand-ins for the commands of SLURM: srun runs the command here; each logs its arguments.
 SRUN = """#!/bin/bash
 echo "srun $*" >> {log}
 echo $$ > {log}.process
@@ -40,19 +40,19 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def script(study_file: Write, tmp_path: Path) -> Callable[..., str]:
-    """The script of the study of six runs, whose command is `COMMAND`, with an overlay of this text."""
+    """Returns the script of a study of six runs, whose command is `COMMAND`, with an overlay of this text."""
 
     def write(overlay: str = "", command: list[str] | None = None) -> str:
         (tmp_path / "overlay.yaml").write_text(overlay)
-        typed = command or [str(tmp_path / "command"), "study", "tiny", "--output", str(tmp_path / "my study")]
-        return array_script(read_study(study_file()), typed, tmp_path / "overlay.yaml")
+        command = command or [str(tmp_path / "command"), "study", "tiny", "--output", str(tmp_path / "my study")]
+        return array_script(read_study(study_file()), command, tmp_path / "overlay.yaml")
 
     return write
 
 
 @pytest.fixture
 def submit(script: Callable[..., str], tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Starts the script as SLURM would, task 3 of job 77."""
+    """Starts the script as SLURM does, as task 3 of job 77."""
     log, binaries = tmp_path / "log", tmp_path / "bin"
     binaries.mkdir()
     started: list[subprocess.Popen[bytes]] = []
@@ -76,15 +76,15 @@ def submit(script: Callable[..., str], tmp_path: Path) -> Iterator[Callable[...,
         process.wait()
 
 
-def said(tmp_path: Path, word: str, seconds: float = 20) -> list[str]:
-    """The lines of the log, once there is one that begins with this word."""
+def logged(tmp_path: Path, word: str, seconds: float = 20) -> list[str]:
+    """Waits for a line of the log that starts with this word, and returns all lines."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         lines = (tmp_path / "log").read_text().splitlines() if (tmp_path / "log").is_file() else []
         if any(line.startswith(word) for line in lines):
             return lines
         time.sleep(0.02)
-    raise AssertionError(f"nothing was said of {word!r}")
+    raise AssertionError(f"nothing was logged of {word!r}")
 
 
 def directives(text: str) -> dict[str, str]:
@@ -92,7 +92,7 @@ def directives(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
 
-def test_a_task_a_run_is_asked_for(script: Callable[..., str], tmp_path: Path) -> None:
+def test_the_array_has_a_task_per_run(script: Callable[..., str], tmp_path: Path) -> None:
     text = script()
     assert directives(text) == {
         "job-name": "belvedere-tiny", "array": "0-5", "time": "08:00:00", "nodes": "1", "ntasks-per-node": "1",
@@ -100,7 +100,7 @@ def test_a_task_a_run_is_asked_for(script: Callable[..., str], tmp_path: Path) -
         "output": f"'{tmp_path}/my study/slurm/%a.log'", "open-mode": "append", "signal": "B:USR1@120", "requeue": "",
     }  # fmt: skip
     assert text.startswith("#!/bin/bash\n#SBATCH ")
-    assert (tmp_path / "my study" / "slurm").is_dir()  # SLURM opens the logs before anything of ours runs
+    assert (tmp_path / "my study" / "slurm").is_dir()  # SLURM opens the logs before it runs the script
     assert "# 6 runs of the study tiny." in text
 
 
@@ -114,54 +114,54 @@ def test_an_overlay_wins(script: Callable[..., str]) -> None:
     assert found["array"] == "0-5%2"
     assert "mem" not in found
     assert "gres" not in directives(script("gpus: 0"))
-    assert directives(script("time: 12:00:00"))["time"] == "12:00:00"  # YAML 1.1 reads a number
+    assert directives(script("time: 12:00:00"))["time"] == "12:00:00"  # a number in YAML 1.1
 
 
 @pytest.mark.parametrize(
     ("overlay", "message"),
     [
-        ("partion: gpu", "there is no key 'partion'. Did you mean partition?"),
-        ("gpus: 4", "gpus is '4'; 1, a100:1 for a kind, or 0"),
-        ("time: null", "time is 'null'; hours:minutes:seconds"),
-        ("time: soon", "time is 'soon'; hours:minutes:seconds"),
-        ("time: 1:99:99", "time is '1:99:99'; hours:minutes:seconds"),
-        ("partition: -x", "partition is '-x'; a name or null was wanted"),
-        ("memory: 32 GB", "memory is '32 GB'; a number of megabytes"),
-        ("partition: a b", "partition is 'a b'; a name or null was wanted"),
-        ("cpus: [1]", "cpus is ['1']; a whole number from 1 on was wanted"),
-        ("setup: {a: b}", "setup is {'a': 'b'}; a list of lines of shell was wanted"),
-        ("setup: [[a]]", "setup is [['a']]; a list of lines of shell was wanted"),
-        ("- a", "is ['a']; keys with values were wanted"),
-        ("a: [", "overlay.yaml cannot be read"),
+        ("partion: gpu", "'partion'. Did you mean partition?"),
+        ("gpus: 4", "gpus is '4'; expected 0, 1"),
+        ("time: null", "time is 'null'; expected hours"),
+        ("time: soon", "time is 'soon'"),
+        ("time: 1:99:99", "time is '1:99:99'"),
+        ("partition: -x", "partition is '-x'; expected a name"),
+        ("memory: 32 GB", "memory is '32 GB'; expected a number"),
+        ("partition: a b", "partition is 'a b'"),
+        ("cpus: [1]", "cpus is ['1']; expected a positive integer"),
+        ("setup: {a: b}", "setup is {'a': 'b'}; expected a list"),
+        ("setup: [[a]]", "setup is [['a']]"),
+        ("- a", "is ['a']; expected keys"),
+        ("a: [", "Cannot read"),
     ],
 )
-def test_an_overlay_that_cannot_be_used_is_refused(script: Callable[..., str], overlay: str, message: str) -> None:
+def test_invalid_overlays_are_rejected(script: Callable[..., str], overlay: str, message: str) -> None:
     with pytest.raises(StudyError) as error:
         script(overlay)
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("typed", "folder"),
+    ("command", "folder"),
     [
         (["belvedere", "study", "tiny"], "runs/studies/tiny"),
         (["belvedere", "study", "tiny", "--output=a%b"], "a%b"),
         (["belvedere", "study", "tiny", "--output", "x"], "x"),
     ],
 )
-def test_logs_lie_in_the_folder_of_the_study(
-    script: Callable[..., str], tmp_path: Path, typed: list[str], folder: str
+def test_logs_are_in_the_folder_of_the_study(
+    script: Callable[..., str], tmp_path: Path, command: list[str], folder: str
 ) -> None:
-    found = directives(script(command=typed))
+    found = directives(script(command=command))
     assert (tmp_path / folder / "slurm").is_dir()
     assert found["output"].strip("'") == f"{tmp_path}/{folder}/slurm/%a.log".replace("a%b", "a%%b")
 
 
 @pytest.mark.parametrize(
-    "typed", [["belvedere", "study", "tiny"], ["belvedere", "study", "it's", "--data.root", "a b;c"]]
+    "command", [["belvedere", "study", "tiny"], ["belvedere", "study", "it's", "--data.root", "a b;c"]]
 )
-def test_bash_understands_the_script(script: Callable[..., str], tmp_path: Path, typed: list[str]) -> None:
-    (tmp_path / "job.sh").write_text(script("setup: ['source venv/bin/activate']", typed))
+def test_bash_understands_the_script(script: Callable[..., str], tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "job.sh").write_text(script("setup: ['source venv/bin/activate']", command))
     assert subprocess.run(["bash", "-n", "job.sh"]).returncode == 0
 
 
@@ -169,40 +169,40 @@ def test_bash_understands_the_script(script: Callable[..., str], tmp_path: Path,
 def test_a_task_ends_as_its_run_does(submit: Callable[..., Any], tmp_path: Path, code: int) -> None:
     assert submit(naps=1, code=code).wait(20) == code
     command = f"{tmp_path}/command study tiny --output {tmp_path}/my study --run 3"
-    assert said(tmp_path, "begun") == [f"srun --cpus-per-task=8 {command}", f"begun {command.split(' ', 1)[1]}"]
+    assert logged(tmp_path, "begun") == [f"srun --cpus-per-task=8 {command}", f"begun {command.split(' ', 1)[1]}"]
 
 
 def test_setup_and_offline_dashboard_come_before_the_run(submit: Callable[..., Any], tmp_path: Path) -> None:
     overlay = f'setup: ["echo first $WANDB_MODE >> {tmp_path}/log", "export SECOND=2"]'
     assert submit(overlay, naps=1).wait(20) == 0
-    assert said(tmp_path, "begun")[0] == "first offline"
+    assert logged(tmp_path, "begun")[0] == "first offline"
 
 
-def test_a_warned_task_stops_its_run_and_goes_into_the_queue_again(submit: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_signaled_task_stops_its_run_and_is_requeued(submit: Callable[..., Any], tmp_path: Path) -> None:
     job = submit(slow=0.3)
-    said(tmp_path, "begun")
+    logged(tmp_path, "begun")
     job.send_signal(signal.SIGUSR1)
     assert job.wait(20) == 9
-    # only when the run has ended, which may write a last checkpoint
-    assert said(tmp_path, "scontrol")[2:] == ["scancel --signal=TERM 77_3", "stopped", "scontrol requeue 77_3"]
+    # only after the run has ended: it may be writing its last checkpoint
+    assert logged(tmp_path, "scontrol")[2:] == ["scancel --signal=TERM 77_3", "stopped", "scontrol requeue 77_3"]
 
 
-def test_a_task_is_not_put_into_the_queue_for_ever(submit: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_task_is_not_requeued_forever(submit: Callable[..., Any], tmp_path: Path) -> None:
     job = submit("requeues: 2", SLURM_RESTART_COUNT="2")
-    said(tmp_path, "begun")
+    logged(tmp_path, "begun")
     job.send_signal(signal.SIGUSR1)
     assert job.wait(20) == 9
-    assert said(tmp_path, "stopped")[-1] == "stopped"
+    assert logged(tmp_path, "stopped")[-1] == "stopped"
 
 
-def test_a_warning_in_the_setup_keeps_the_run_from_beginning(submit: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_signal_during_setup_prevents_the_run(submit: Callable[..., Any], tmp_path: Path) -> None:
     job = submit(f'setup: ["echo setup >> {tmp_path}/log", "sleep 1"]')
-    said(tmp_path, "setup")
+    logged(tmp_path, "setup")
     job.send_signal(signal.SIGUSR1)
     assert job.wait(20) == 1
-    assert said(tmp_path, "scontrol") == ["setup", "scontrol requeue 77_3"]
+    assert logged(tmp_path, "scontrol") == ["setup", "scontrol requeue 77_3"]
 
 
-def test_the_default_says_everything(study_file: Write) -> None:
+def test_the_default_is_complete(study_file: Write) -> None:
     assert DEFAULT.is_file()
     assert "#SBATCH --array=0-5\n" in array_script(read_study(study_file()), ["belvedere", "study", "tiny"], None)

@@ -1,22 +1,40 @@
 import math
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from scipy import stats
 
-from studies.plan import Column
-from studies.results import read_results, read_states
-from studies.tables import Estimate, best_of, decimals_of, estimate, markdown, number_text, table, table_text
+from studies.notes import read_states
+from studies.results import read_results
+from studies.tables import (
+    MEANS,
+    SINGLE,
+    Estimate,
+    best_of,
+    decimals_of,
+    estimate,
+    joined_table,
+    markdown,
+    number_text,
+    table,
+    table_text,
+)
 
 Make = Callable[..., Any]
 CELLS = ("u-net--resnet-34", "u-net--wide-odd", "fpn--resnet-34")
+NAME = "features/vectors/classifiers.csv"
 
 
 def lines_of(made: Any) -> list[list[str]]:
     return table(made.study, read_results(made.study, made.folder), read_states(made.study, made.folder))
+
+
+def text_of(made: Any) -> str:
+    return table_text(made.study, read_results(made.study, made.folder), read_states(made.study, made.folder))
 
 
 def between(low: float, high: float, seeds: int = 1) -> Estimate:
@@ -34,7 +52,7 @@ def test_several_seeds_have_students_interval_of_the_mean() -> None:
     assert statistics.stdev(values) == pytest.approx(math.sqrt((0.05**2 + 0.01**2 + 0.02**2 + 0.06**2) / 3))
 
 
-def test_seeds_that_agree_are_no_surer_than_their_test_pictures() -> None:
+def test_seeds_that_agree_are_no_more_certain_than_their_test_images() -> None:
     columns = {"test/dice": [0.60, 0.60], "test/dice_low": [0.40, 0.44], "test/dice_high": [0.70, 0.76]}
     sure, unsure = (estimate(pd.DataFrame(rows), "test/dice") for rows in ({"test/dice": [0.59, 0.59]}, columns))
     assert sure is not None
@@ -42,12 +60,12 @@ def test_seeds_that_agree_are_no_surer_than_their_test_pictures() -> None:
     assert unsure is not None
     assert (unsure.low, unsure.high) == pytest.approx((0.42, 0.73))
     assert best_of([sure, unsure], "max") is None
-    wide = estimate(pd.DataFrame(columns | {"test/dice": [0.30, 0.90]}), "test/dice")  # Student's is the wider one
+    wide = estimate(pd.DataFrame(columns | {"test/dice": [0.30, 0.90]}), "test/dice")  # Student's is wider
     assert wide is not None
     assert (wide.low, wide.high) == pytest.approx(stats.t.interval(0.95, 1, loc=0.6, scale=0.3))
 
 
-def test_one_seed_has_the_interval_of_its_pictures() -> None:
+def test_one_seed_has_the_interval_over_test_images() -> None:
     rows = pd.DataFrame({"test/dice": [0.4], "test/dice_low": [0.3], "test/dice_high": [0.45], "seconds": [3]})
     found = estimate(rows, "test/dice")
     assert found is not None
@@ -80,12 +98,12 @@ def test_the_best_stands_apart(estimates: list[Estimate | None], better: str | N
     assert best_of(estimates, better) == best
 
 
-def test_a_line_a_cell_says_what_is_known(make: Make) -> None:
+def test_the_table_has_a_row_per_cell(make: Make) -> None:
     made = make()
     made.write("u-net--resnet-34", 0, {"test/dice": 0.4, "test/loss": 0.5}, best_epoch=2)
     made.write("u-net--resnet-34", 1, {"test/dice": 0.5, "test/loss": 0.7}, best_epoch=5)
     made.write("u-net--wide-odd", 0, {"test/dice": 0.45}, {"test/dice": (0.4, 0.5)}, best_epoch=0)
-    made.states[made.run("u-net--wide-odd", 1).folder] = "failed"
+    made.fail("u-net--wide-odd", 1)
     assert lines_of(made) == [
         ["network", "encoder", "seeds", "dice", "loss", "best epoch", "parameters", "remark"],
         ["U-Net", "ResNet-34", "2", "0.450 ± 0.071", "0.600 ± 0.141", "3.5 ± 2.1", "24,436,369", ""],
@@ -95,7 +113,7 @@ def test_a_line_a_cell_says_what_is_known(make: Make) -> None:
     ]
 
 
-def test_what_is_measured_otherwise_has_a_line_of_its_own_and_is_not_compared(make: Make) -> None:
+def test_only_comparable_rows_are_compared(make: Make) -> None:
     made = make(seeds=[0])
     for cell, dice in zip(CELLS, (0.2, 0.4, 0.9), strict=True):
         made.write(cell, 0, {"test/dice": dice}, {"test/dice": (dice - 0.05, dice + 0.05)})
@@ -104,13 +122,13 @@ def test_what_is_measured_otherwise_has_a_line_of_its_own_and_is_not_compared(ma
     ]  # fmt: skip
     made.write("fpn--resnet-34", 0, data={"size": [8, 8]})
     heads, *lines = lines_of(made)
-    assert heads[2] == "measured as"
+    assert heads[2] == "group"
     assert [(line[2], line[4]) for line in lines] == [
         ("A", "0.200 [0.150, 0.250]"), ("A", "**0.400** [0.350, 0.450]"), ("B", "0.900 [0.850, 0.950]"), ("-", "-"),
     ]  # fmt: skip
 
 
-def test_seeds_that_were_measured_differently_are_not_averaged(make: Make) -> None:
+def test_incomparable_seeds_are_not_averaged(make: Make) -> None:
     made = make()
     made.write("fpn--resnet-34", 0, {"test/dice": 0.25})
     made.write("fpn--resnet-34", 1, {"test/dice": 0.75}, data_fingerprint="decaf")
@@ -118,7 +136,7 @@ def test_seeds_that_were_measured_differently_are_not_averaged(make: Make) -> No
     assert [line[2:5] for line in lines] == [["A", "1", "0.250"], ["B", "1", "0.750"]]
 
 
-def test_a_study_without_figures_has_a_table(make: Make) -> None:
+def test_a_study_without_metrics_has_a_table(make: Make) -> None:
     made = make()
     assert [line[-1] for line in lines_of(made)[1:3]] == ["waiting", "waiting"]
 
@@ -130,30 +148,30 @@ def test_a_finished_study_has_no_remarks(make: Make) -> None:
     assert lines_of(made)[0][-1] == "parameters"
 
 
-def test_the_text_has_warnings_above_and_the_rule_below(make: Make) -> None:
+def test_the_text_has_warnings_above_and_an_explanation_below(make: Make) -> None:
     made = make()
     made.write("u-net--wide-odd", 0, {"test/dice": 0.5})
     made.write("fpn--resnet-34", 0, {"test/dice": 0.6}, data_fingerprint="decaf")
-    text = table_text(made.study, read_results(made.study, made.folder), read_states(made.study, made.folder))
+    text = text_of(made)
     lines = text.splitlines()
-    assert lines[0].startswith("> These figures were not all measured alike")
-    assert lines[1] == "> The fingerprint of the data differs: c0ffee in A; decaf in B."
+    assert lines[0].startswith("> Not all of these runs are comparable")
+    assert lines[1] == "> The data fingerprint differs: c0ffee in A; decaf in B."
     assert lines[2] == ""
     assert "| Wide \\| odd | A " in text
     assert lines[-1].startswith("Several seeds: mean ± standard deviation")
 
 
-def test_times_of_different_machines_are_told_from_each_other(make: Make) -> None:
-    columns = [{"figure": "test/dice", "title": "dice", "better": "max", "definition": "Of pictures."},
+def test_times_of_different_machines_are_marked(make: Make) -> None:
+    columns = [{"figure": "test/dice", "title": "dice", "better": "max", "definition": "Of images."},
                {"figure": "seconds", "title": "seconds", "better": None, "definition": "By the clock."}]  # fmt: skip
     made = make(columns=columns)
     made.write("u-net--wide-odd", 0, {"test/dice": 0.5})
     made.write("fpn--resnet-34", 0, {"test/dice": 0.6}, device="a laptop")
-    text = table_text(made.study, read_results(made.study, made.folder), read_states(made.study, made.folder))
-    assert text.startswith("> Times and memory are of different machines;")
+    text = text_of(made)
+    assert text.startswith("> Times and memory come from different machines;")
 
 
-def test_markdown_is_a_table_of_aligned_columns() -> None:
+def test_markdown_columns_are_aligned() -> None:
     lines = [["network", "dice", "remark"], ["A|B", "0.5\n1", "so"]]
     assert markdown(lines, 1).splitlines() == [
         "| network | dice  | remark |",
@@ -169,7 +187,81 @@ def test_decimals_follow_the_size(size: float, decimals: int) -> None:
     assert decimals_of(size) == decimals
 
 
-def test_memory_is_told_in_gibibytes() -> None:
-    column = Column("peak_bytes", "memory", None, "At most.")
-    assert number_text(3 * 2**29, column, 0) == "1.50 GiB"
-    assert number_text(12345.67, Column("seconds", "seconds", None, "All."), 1) == "12,345.7"
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((3 * 2**29, 0, "peak_bytes"), "1.50 GiB"),
+        ((12345.67, 1), "12,345.7"),
+        ((0.12345,), "0.123"),
+        ((None,), "-"),
+        ((math.nan, 3), "-"),
+    ],
+)
+def test_numbers_are_formatted(arguments: tuple[Any, ...], text: str) -> None:
+    assert number_text(*arguments) == text
+
+
+def add(folder: Path, *lines: str) -> None:
+    path = folder / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines))
+
+
+def joined(made: Any) -> tuple[list[list[str]], str]:
+    return joined_table(made.study, read_results(made.study, made.folder), made.folder, NAME)
+
+
+def test_rows_of_several_seeds_are_averaged(make: Make) -> None:
+    made = make()
+    heads = "vector,length,classifier,accuracy,auc"
+    add(made.write(CELLS[0], 0, {"test/dice": 0.4}), heads, "fc6,500,svm,0.5,nan", "fc6,500,forest,0.625,0.75")
+    add(made.write(CELLS[0], 1, {"test/dice": 0.4}), heads, "fc6,500,svm,0.75,0.5", "fc6,500,forest,0.625,0.25")
+    add(made.write("fpn--resnet-34", 1, {"test/dice": 0.4}), heads, "fc6,500,svm,1,0.125")
+    lines, sentence = joined(made)
+    assert sentence == MEANS
+    # deviations by hand: |.75 - .5| / √2 = .177, and .5 / √2 = .354
+    assert lines == [
+        ["network", "encoder", "vector", "classifier", "seeds", "length", "accuracy", "auc"],
+        ["U-Net", "ResNet-34", "fc6", "svm", "2", "500", "0.625 ± 0.177", "0.500"],
+        ["U-Net", "ResNet-34", "fc6", "forest", "2", "500", "0.625 ± 0.000", "0.500 ± 0.354"],
+        ["FPN", "ResNet-34", "fc6", "svm", "1", "500", "1.000", "0.125"],
+    ]
+
+
+def test_rows_that_cannot_be_matched_are_listed_by_seed(make: Make) -> None:
+    made = make()
+    add(made.write(CELLS[0], 0, {"test/dice": 0.4}), "k,accuracy", "1,0.5", "2,0.6")
+    add(made.write(CELLS[0], 1, {"test/dice": 0.4}), "k,accuracy", "1,0.7", "2,0.8")
+    lines, sentence = joined(made)
+    assert sentence == SINGLE
+    assert lines == [
+        ["network", "encoder", "seed", "k", "accuracy"],
+        ["U-Net", "ResNet-34", "0", "1", "0.500"], ["U-Net", "ResNet-34", "0", "2", "0.600"],
+        ["U-Net", "ResNet-34", "1", "1", "0.700"], ["U-Net", "ResNet-34", "1", "2", "0.800"],
+    ]  # fmt: skip
+
+
+def test_incomparable_rows_are_not_averaged(make: Make) -> None:
+    made = make()
+    add(made.write(CELLS[0], 0, {"test/dice": 0.4}), "vector,accuracy", "fc6,0.5")
+    add(made.write(CELLS[0], 1, {"test/dice": 0.4}, data_fingerprint="decaf"), "vector,accuracy", "fc6,0.75")
+    assert joined(made)[0] == [
+        ["network", "encoder", "group", "vector", "seeds", "accuracy"],
+        ["U-Net", "ResNet-34", "A", "fc6", "1", "0.500"],
+        ["U-Net", "ResNet-34", "B", "fc6", "1", "0.750"],
+    ]
+
+
+def test_integers_have_decimals_only_as_means(make: Make) -> None:
+    made = make()
+    for seed, lines in enumerate((["a,3,7", "b,4,7"], ["a,4,7", "b,4,7"])):
+        add(made.write(CELLS[0], seed, {"test/dice": 0.4}), "vector,found,of", *lines)
+    lines, _ = joined(made)
+    assert [line[3:] for line in lines[1:]] == [["2", "3.5 ± 0.7", "7"], ["2", "4", "7"]]
+
+
+def test_without_a_table_there_are_no_rows(make: Make) -> None:
+    made = make()
+    assert joined(made) == ([], "")
+    add(made.write(CELLS[0], 0, {"test/dice": 0.4}), "vector,accuracy")
+    assert joined(made) == ([], "")

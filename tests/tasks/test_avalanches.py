@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ops.errors import WeightsError
+from datamodules.batch import Batch, DataFacts
+from ops.errors import TrainingError, WeightsError
 from tasks import boosting
 from tasks.avalanches import AvalanchesTask
-from tasks.base import Batch
 
 WINDOWS = {"loss", "accuracy", "balanced_accuracy", "auprc"}
 PICTURES = WINDOWS | {"dice", "dice_positive", "iou", "hausdorff95"}
@@ -97,7 +97,7 @@ def test_nothing_is_seen_outside_boxes(simple: AvalanchesTask, picture: Batch) -
     boxed = picture | {"valid": valid}
     inside = {key: value[..., 10:20, 20:30] for key, value in picture.items() if key != "name"}
     assert simple.step(boxed).loss.item() == pytest.approx(simple.step(inside).loss.item(), rel=1e-5)
-    for masks in (simple.step(boxed).prediction, simple.predict(boxed)["mask"]):
+    for masks in (simple.step(boxed).prediction, simple.masks(simple.predict(boxed)["probability"])):
         assert not masks[~valid].any()
         assert masks[valid].any()
 
@@ -109,7 +109,7 @@ def test_the_second_pass_sees_the_edges_of_the_first_mask(second: Any, simple: A
     stages = found["stages"]
     assert list(stages) == ["first_probability", "first_mask", "first_edges", "second_input", "second_probability",
                             "second_mask", "last_edges"]  # fmt: skip
-    mask = simple.marked(stages["first_probability"])[0, 0].numpy()
+    mask = simple.masks(stages["first_probability"])[0, 0].numpy()
     edges = cv2.Canny(mask.astype(np.uint8) * 255, 100, 200) > 0
     np.testing.assert_array_equal(stages["first_edges"][0, 0], edges)
     expected = np.repeat(edges[None], 3, axis=0) if second == "edges" else picture["image"][0].numpy().copy()
@@ -117,7 +117,7 @@ def test_the_second_pass_sees_the_edges_of_the_first_mask(second: Any, simple: A
     np.testing.assert_array_equal(stages["second_input"][0], expected)
     again = simple.step(picture | {"image": stages["second_input"]}).probability
     assert torch.equal(found["probability"], again)
-    assert torch.equal(found["mask"], simple.marked(found["probability"]))
+    assert torch.equal(stages["second_mask"], simple.masks(found["probability"]))
 
 
 @pytest.mark.parametrize("on", ["predictions", "features"])
@@ -134,9 +134,14 @@ def test_trees_see_what_they_were_fitted_on(on: Any, windows: Batch, picture: Ba
         of_windows = boosting.window_features(task.network, on, torch.cat(windows_at)).numpy()
     expected = torch.from_numpy(task.trees.inplace_predict(of_windows))
     torch.testing.assert_close(both[0, 1, [20, 9], [30, 50]].sigmoid(), expected, atol=1e-4, rtol=1e-4)
-    assert torch.equal(task.predict(picture)["mask"], task.boosted_step(picture).prediction)
+    with torch.no_grad():
+        assert torch.equal(task.predict(picture)["probability"], task.probability(picture))
+        torch.testing.assert_close(task.probability(picture), both[:, 1:].sigmoid())
+        torch.testing.assert_close(task.step(picture).probability, alone.sigmoid())
     task.boosted_decision.thresholds.fill_(0.9)
-    assert torch.equal(task.marked(torch.tensor([[[[0.8, 0.95]]]])), torch.tensor([[[[False, True]]]]))
+    assert torch.equal(task.masks(torch.tensor([[[[0.8, 0.95]]]])), torch.tensor([[[[False, True]]]]))
+    task.trees = None
+    assert torch.equal(task.masks(torch.tensor([[[[0.8, 0.95]]]])), torch.tensor([[[[True, True]]]]))
 
 
 def test_trees_decide_in_both_passes(make_trainer: Trainers, simple: AvalanchesTask, picture: Batch) -> None:
@@ -155,7 +160,8 @@ def test_trees_decide_in_both_passes(make_trainer: Trainers, simple: AvalanchesT
     trainer = make_trainer()
     trainer.test(simple, loader(picture), verbose=False)
     figures = trainer.callback_metrics
-    dice = 2 * (found["mask"] * picture["mask"]).sum() / (found["mask"].sum() + picture["mask"].sum())
+    mask = simple.masks(found["probability"])
+    dice = 2 * (mask * picture["mask"]).sum() / (mask.sum() + picture["mask"].sum())
     assert figures["test/second_dice"].item() == pytest.approx(dice.item())
     assert figures["test/boosted_dice"] != figures["test/dice"]
 
@@ -173,9 +179,9 @@ def test_kornia_finds_the_edges_of_the_euclidean_gradient(simple: AvalanchesTask
 
 def test_numbers_out_of_range_are_refused() -> None:
     for options in ({"tile": 0}, {"edge_thresholds": (-1, 200)}, {"edge_thresholds": (0, float("inf"))}):
-        with pytest.raises(ValueError, match=r"1 pixel or more and numbers from 0 on were wanted"):
+        with pytest.raises(ValueError, match="expected 1 pixel or more"):
             AvalanchesTask(window=17, **options)
-    with pytest.raises(WeightsError, match="There are no weights for cnn2d to start from"):
+    with pytest.raises(WeightsError, match="cnn2d has no pretrained weights"):
         AvalanchesTask("cnn2d", window=17, pretrained=True).load_pretrained()
 
 
@@ -187,16 +193,11 @@ def test_truth_outside_boxes_is_not_missed(simple: AvalanchesTask, picture: Batc
 
 
 def test_conditions_have_figures_of_their_own(make_trainer: Trainers, simple: AvalanchesTask, picture: Batch) -> None:
-    class Photographs(LightningDataModule):
-        conditions = ("shady", "sunny")
-
-        def test_dataloader(self) -> DataLoader[Any]:
-            dark = picture | {"image": picture["image"] * 0, "condition": ["shady"]}
-            batches = [picture | {"condition": ["sunny"]}, dark, picture | {"condition": [""]}]
-            return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
-
+    dark = picture | {"image": picture["image"] * 0, "condition": ["shady"]}
+    batches = [picture | {"condition": ["sunny"]}, dark, picture | {"condition": [""]}]
+    simple.receive(DataFacts(conditions=("shady", "sunny")))
     trainer = make_trainer()
-    trainer.test(simple, datamodule=Photographs(), verbose=False)
+    trainer.test(simple, DataLoader(batches, batch_size=None), verbose=False)  # type: ignore[arg-type]
     found = {name: value.item() for name, value in trainer.callback_metrics.items()}
     assert found["test/dice@shady"] == 0
     assert found["test/dice"] == pytest.approx(2 / 3 * found["test/dice@sunny"])
@@ -239,7 +240,37 @@ def test_checkpoint_gives_the_same_task_from_the_file_alone(
 
 def test_large_networks_start_from_weights_that_have_to_be_there(tmp_path: Path) -> None:
     task = AvalanchesTask("vgg16", window=33, pretrained=str(tmp_path / "gone.safetensors"))
-    with pytest.raises(WeightsError, match=r"There is no weights file .*gone\.safetensors"):
+    with pytest.raises(WeightsError, match=r"weights file .*gone\.safetensors"):
         task.load_pretrained()
     with pytest.raises(ValueError, match="windows of 17 pixels are too small for vgg16"):
         AvalanchesTask("vgg16", window=17)
+
+
+def test_principal_components_are_fitted_once_on_the_windows_of_all_processes(
+    windows: Batch, picture: Batch, make_trainer: Trainers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = AvalanchesTask("cnn1d", window=17, components=4)
+    with pytest.raises(TrainingError, match="Handover"):
+        make_trainer(max_epochs=1).fit(task, loader(windows), loader(picture))
+    parts = [{"image": windows["image"][part]} for part in (slice(0, 40), slice(40, 64))]
+    whole = AvalanchesTask("cnn1d", window=17, components=4)
+    whole.prepare(iter(parts))
+    assert whole.network[1].weight.any()
+    before = whole.network[1].weight.clone()
+    whole.prepare(pytest.fail(each) for each in parts)  # a checkpoint's components stay
+    assert torch.equal(whole.network[1].weight, before)
+    # two processes: what the other one sums is played back
+    sums: list[list[torch.Tensor]] = [[], []]
+    for _ in range(4):  # each turn knows one more sum of the other process
+        for rank in (0, 1):
+            other = list(sums[1 - rank])
+            sums[rank] = []
+
+            def summed(values: torch.Tensor, rank: int = rank, other: list[torch.Tensor] = other) -> torch.Tensor:
+                sums[rank].append(values.clone())
+                return values + other.pop(0) if other else values
+
+            again = AvalanchesTask("cnn1d", window=17, components=4)
+            monkeypatch.setattr(again, "summed", summed)
+            again.prepare(iter([parts[rank]]))
+    torch.testing.assert_close(again.network[1].weight, before, rtol=1e-4, atol=1e-5)

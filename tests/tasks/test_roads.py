@@ -82,6 +82,13 @@ def test_a_training_step_moves_every_parameter(network: Any, tiles: Batch) -> No
     assert {name for name, value in task.named_parameters() if torch.equal(value, before[name])} == set()
 
 
+def test_a_probability_equal_to_the_threshold_is_road(simple: RoadsTask, tiles: Batch) -> None:
+    task = RoadsTask(threshold=0.5).eval()
+    task.network = simple.network
+    task.network.weight.data.zero_()
+    assert task.step(tiles).prediction.all()
+
+
 def test_step_and_predict_decide_at_the_threshold(simple: RoadsTask, tiles: Batch) -> None:
     probability = 1 / (1 + np.exp(-4 * tiles["image"][:, :1].numpy()))
     step, found = simple.step(tiles), simple.predict(tiles)
@@ -89,17 +96,22 @@ def test_step_and_predict_decide_at_the_threshold(simple: RoadsTask, tiles: Batc
     np.testing.assert_allclose(step.probability, probability, atol=1e-6)
     np.testing.assert_allclose(found["probability"], probability, atol=1e-6)
     sure = np.abs(probability - 0.7) > 1e-5
-    for masks in (step.prediction, found["mask"]):
+    assert found.keys() == {"probability"}
+    for masks in (step.prediction, simple.masks(found["probability"])):
         np.testing.assert_array_equal(masks.numpy()[sure], (probability >= 0.7)[sure])
     truth = tiles["mask"].numpy()
     entropy = -(truth * np.log(probability) + (1 - truth) * np.log(1 - probability)).mean()
     assert step.loss.item() == pytest.approx(entropy, rel=1e-5)
 
 
-def test_small_regions_are_told_by_their_pixels() -> None:
-    assert RoadsTask(minimum_area=9).least_areas((8, 16)) == [9 / 128]
-    assert RoadsTask().least_areas((8, 16)) == [0]
-    assert RoadsTask(minimum_area=10_000).least_areas((8, 16)) == [1]
+def test_the_minimum_area_is_in_pixels_of_whole_images_and_no_metric_sees_it(tiles: Batch) -> None:
+    assert RoadsTask(minimum_area=9).decision.least_areas((8, 16)) == [9 / 128]
+    assert RoadsTask().decision.least_areas((8, 16)) == [0]
+    task = RoadsTask(minimum_area=10_000).eval()
+    assert task.decision.least_areas((8, 16)) == [1]
+    task.decision.thresholds.fill_(0)
+    assert task.step(tiles).prediction.all()
+    assert not task.decision.cleaned(np.arange(4096).reshape(1, 64, 64) > 0).any()
 
 
 def test_checkpoint_gives_the_same_task_from_the_file_alone(
@@ -110,8 +122,26 @@ def test_checkpoint_gives_the_same_task_from_the_file_alone(
     trainer.fit(task, loader(tiles))
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     again = RoadsTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
-    assert again.threshold == 0.4
+    assert again.decision.thresholds.tolist() == pytest.approx([0.4])
     assert torch.equal(again.predict(tiles)["probability"], task.eval().predict(tiles)["probability"])
+
+
+def test_fitted_thresholds_come_with_the_checkpoint_unless_another_is_given(
+    make_trainer: Trainers, tmp_path: Path
+) -> None:
+    task, trainer = RoadsTask(threshold=0.4), make_trainer()
+    task.decision.thresholds.fill_(0.7)  # as FittedThresholds does
+    trainer.strategy.connect(task)
+    trainer.save_checkpoint(tmp_path / "new.ckpt")
+    old = torch.load(tmp_path / "new.ckpt", weights_only=True)
+    for key in RoadsTask.optional_keys:  # as commit 66ad3a8 wrote them
+        del old["state_dict"][key]
+    del old["threshold"]
+    torch.save(old, tmp_path / "old.ckpt")
+    for name, options, expected in (("new", {}, 0.7), ("new", {"threshold": 0.9}, 0.9), ("old", {}, 0.4),
+                                    ("old", {"threshold": 0.9}, 0.9)):  # fmt: skip
+        again = RoadsTask.load_from_checkpoint(tmp_path / f"{name}.ckpt", map_location="cpu", **options)
+        assert again.decision.thresholds.item() == pytest.approx(expected)
 
 
 @pytest.mark.real
@@ -130,16 +160,16 @@ def test_vgg16_starts_from_a_weights_file(real_data: Path) -> None:
 
 def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
     task = RoadsTask("vgg16", pretrained=str(tmp_path / "gone.safetensors"))
-    with pytest.raises(WeightsError, match=r"There is no weights file .*gone\.safetensors"):
+    with pytest.raises(WeightsError, match=r"weights file .*gone\.safetensors"):
         task.load_pretrained()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"network": "vgg10", "pretrained": True}, "network 'vgg10', which has no pretrained weights"),
+        ({"network": "vgg10", "pretrained": True}, "'vgg10' has no pretrained weights"),
         ({"network": "vgg11"}, "vgg10, vgg12"),
-        ({"threshold": 1.5}, r"threshold is 1\.5 and minimum_area 0; wanted are a probability"),
+        ({"threshold": 1.5}, r"threshold is 1\.5 .*probability"),
         ({"minimum_area": -1}, "minimum_area -1"),
     ],
 )

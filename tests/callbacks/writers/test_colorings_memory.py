@@ -1,4 +1,4 @@
-"""Memory of colouring a picture of 12 megapixels; run as a script, it is the process that is measured."""
+"""Memory needed to colorize an image of 12 megapixels; run as a script, it is the process measured."""
 
 import os
 import subprocess
@@ -17,19 +17,19 @@ from ops.color import luminance_and_chroma
 
 ROOT = Path(__file__).parents[3]
 SIZE = (3000, 4000)
-MOST = 32  # bytes a pixel; Lab and RGB of the whole picture in float32 would be 24 beside the picture's and result's 6
+MOST = 32  # bytes per pixel; Lab and RGB of the whole image in float32 would be 24 beside the image's and result's 6
 
 
-class OwnColours(LightningModule):
+class OwnColors(LightningModule):
     def predict_step(self, batch: dict[str, Any], index: int) -> dict[str, Any]:
         return {"chroma": luminance_and_chroma(batch["image"])[1]}
 
 
-def predict(pictures: Path, folder: Path) -> None:
-    data = ColorizationDataModule(pictures=pictures, num_workers=0)
+def predict(images: Path, folder: Path) -> None:
+    data = ColorizationDataModule(pictures=images, num_workers=0)
     trainer = Trainer(accelerator="cpu", default_root_dir=folder, logger=False, enable_progress_bar=False,
                       callbacks=[ColoringWriter()])  # fmt: skip
-    trainer.predict(OwnColours(), data, return_predictions=False)
+    trainer.predict(OwnColors(), data, return_predictions=False)
 
 
 def peak() -> float:
@@ -40,11 +40,11 @@ def peak() -> float:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory a process had")
-def test_a_large_picture_is_coloured_in_little_memory(tmp_path: Path) -> None:
+def test_a_large_image_is_colored_in_little_memory(tmp_path: Path) -> None:
     y, x = np.ogrid[: SIZE[0], : SIZE[1]]
-    picture = np.stack(np.broadcast_arrays(y * 255 // SIZE[0], x * 255 // SIZE[1], (x + y) // 8 % 256), axis=2)
-    Image.fromarray(picture[:64, :64].astype(np.uint8)).save(tmp_path / "small.png")
-    Image.fromarray(picture.astype(np.uint8)).save(tmp_path / "large.png", compress_level=1)
+    image = np.stack(np.broadcast_arrays(y * 255 // SIZE[0], x * 255 // SIZE[1], (x + y) // 8 % 256), axis=2)
+    Image.fromarray(image[:64, :64].astype(np.uint8)).save(tmp_path / "small.png")
+    Image.fromarray(image.astype(np.uint8)).save(tmp_path / "large.png", compress_level=1)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, __file__, str(tmp_path)], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -16,22 +16,22 @@ def mask() -> np.ndarray:
 
 
 @pytest.mark.parametrize("height", [1, 10, 97])
-def test_any_bands_make_the_same_picture(height: int, mask: np.ndarray, tmp_path: Path) -> None:
+def test_any_bands_make_the_same_image(height: int, mask: np.ndarray, tmp_path: Path) -> None:
     with mask_file(tmp_path / "mask.png", SIZE) as append:
         for top in range(0, SIZE[0], height):
             append(mask[top : top + height])
-    with Image.open(tmp_path / "mask.png") as picture:
-        picture.verify()
-    with Image.open(tmp_path / "mask.png") as picture:
-        assert picture.mode == "L"
-        np.testing.assert_array_equal(np.asarray(picture), 255 * mask)
+    with Image.open(tmp_path / "mask.png") as image:
+        image.verify()
+    with Image.open(tmp_path / "mask.png") as image:
+        assert image.mode == "L"
+        np.testing.assert_array_equal(np.asarray(image), 255 * mask)
     assert [path.name for path in tmp_path.iterdir()] == ["mask.png"]
 
 
 def test_what_is_not_whole_has_no_name(mask: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="96 rows for a mask of"), mask_file(tmp_path / "a.png", SIZE) as append:
+    with pytest.raises(ValueError, match="got 96 rows;"), mask_file(tmp_path / "a.png", SIZE) as append:
         append(mask[:96])
-    with pytest.raises(ValueError, match="98 rows of 61 pixels"), mask_file(tmp_path / "b.png", SIZE) as append:
+    with pytest.raises(ValueError, match="got 98 rows of 61 pixels"), mask_file(tmp_path / "b.png", SIZE) as append:
         append(np.concatenate([mask, mask[:1]]))
     with pytest.raises(ValueError, match="97 rows of 60 pixels"), mask_file(tmp_path / "c.png", SIZE) as append:
         append(mask[:, 1:])

@@ -1,17 +1,17 @@
 import csv
 from pathlib import Path
 from typing import Any
-from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from PIL import Image
-from torch.utils.data import DataLoader
 
+from callbacks.writers.memory import Collector
 from callbacks.writers.scores import ScoreWriter
 from tasks.base import Batch
+from tests.callbacks.writers.shared import Batches, contents, predict, predict_in_processes
 
 NAMES = ["b.jpg", "one/same.png", "two/same.png", "broken.jpg", "best & last.jpg", "a.jpg"]
 PROBABILITIES = [0.25, 0.75, 0.5, 0.99, 0.875, 0.25]
@@ -38,14 +38,11 @@ class Judge(LightningModule):
         return {"probability": torch.tensor(PROBABILITIES)[rows], **(votes if self.votes else {"mean": None})}
 
 
-class Album(LightningDataModule):
-    """Six pictures in three batches, in an order of their own; the fourth cannot be read."""
+class Album(Batches):
+    """Six images in three batches, not sorted; the fourth cannot be read."""
 
-    def __init__(self, broken: bool = False) -> None:
-        super().__init__()
-        self.batches = [self.batch(rows) for rows in ([4, 0], [1, 3, 2], [5])]
-        if broken:
-            self.batches[1]["source"] = []
+    def __init__(self) -> None:
+        super().__init__([self.batch(rows) for rows in ([4, 0], [1, 3, 2], [5])])
 
     def batch(self, rows: list[int]) -> Batch:
         bad = [NAMES[row].startswith("broken") for row in rows]
@@ -59,14 +56,9 @@ class Album(LightningDataModule):
             "problem": ["broken.jpg is truncated." if b else "" for b in bad],
         }
 
-    def predict_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.batches, batch_size=None, collate_fn=lambda batch: batch)  # type: ignore[arg-type]  # a list is a data set
 
-
-def predict(folder: Path, data: LightningDataModule, votes: bool = True, **options: int) -> None:
-    trainer = Trainer(default_root_dir=folder, accelerator="cpu", logger=False, enable_progress_bar=False,
-                      callbacks=[ScoreWriter(**options)])  # fmt: skip
-    trainer.predict(Judge(votes), data, return_predictions=False)
+def run(folder: Path, data: Album, votes: bool = True, **options: int) -> None:
+    predict(folder, Judge(votes), data, ScoreWriter(**options))
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -77,7 +69,7 @@ def table(folder: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written") / "run"
-    predict(folder, Album())
+    run(folder, Album())
     return folder
 
 
@@ -95,7 +87,7 @@ def test_the_table_has_the_best_first(written: Path) -> None:
 
 
 def test_without_votes_equal_probabilities_keep_the_order_of_the_data(tmp_path: Path) -> None:
-    predict(tmp_path, Album(), votes=False)
+    run(tmp_path, Album(), votes=False)
     rows = table(tmp_path)
     assert [row["name"] for row in rows][3:5] == ["b.jpg", "a.jpg"]
     assert {row["mean"] + row["spread"] for row in rows} == {""}
@@ -104,16 +96,16 @@ def test_without_votes_equal_probabilities_keep_the_order_of_the_data(tmp_path: 
 
 def test_the_page_has_professional_shots_and_snapshots_in_order(written: Path) -> None:
     text = (written / "contact_sheet.html").read_text()
-    parts = ["5 pictures, best first", "Professional shots: 2", 'alt="best &amp; last.jpg"', "87.5 %, votes 8.00 ±",
+    parts = ["5 images, best first", "Professional shots: 2", 'alt="best &amp; last.jpg"', "87.5 %, votes 8.00 ±",
              'alt="one/same.png"', "Snapshots: 3", 'alt="two/same.png"', "50.0 %", 'alt="a.jpg"', 'alt="b.jpg"',
-             "Left out: 1."]  # fmt: skip
+             "Skipped: 1."]  # fmt: skip
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
     assert text.count("data:image/jpeg") == 5
     assert "broken.jpg" not in text
 
 
-def test_the_sheet_shows_each_pictures_own_pixels(written: Path) -> None:
+def test_the_sheet_shows_each_images_own_pixels(written: Path) -> None:
     sheet = np.asarray(Image.open(written / "contact_sheet.png").convert("RGB")).astype(int)
     middle = sheet[44 + 100]  # across the first row of cells, none of which is as wide as high
     assert [int(middle[12 + 212 * column + 100].mean()) for column in range(5)] == pytest.approx(
@@ -122,83 +114,61 @@ def test_the_sheet_shows_each_pictures_own_pixels(written: Path) -> None:
 
 
 def test_of_many_the_best_are_shown_and_all_are_in_the_table(tmp_path: Path) -> None:
-    predict(tmp_path, Album(), on_page=3, on_sheet=1)
+    run(tmp_path, Album(), on_page=3, on_sheet=1)
     text = (tmp_path / "contact_sheet.html").read_text()
     assert text.count("<figure>") == 3
     assert "Snapshots: 3" in text
-    assert "the best 3 of 5 pictures" in text
+    assert "the best 3 of 5 images" in text
     assert len(table(tmp_path)) == 6
     # a cell and the margins, and as much as the title wants
     assert Image.open(tmp_path / "contact_sheet.png").height < 320
 
 
-def test_pictures_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    predict(tmp_path, Album())
-    assert caplog.messages[-1].startswith("Pictures judged: 5.\n")
-    assert caplog.messages[-1].endswith("\nLeft out: 1.\n  - broken.jpg is truncated.")
+    run(tmp_path, Album())
+    assert caplog.messages[-1].startswith("Images predicted: 5.\n")
+    assert caplog.messages[-1].endswith("\nSkipped: 1.\n  - broken.jpg is truncated.")
 
 
-def test_of_many_that_cannot_be_used_ten_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_usable_images_the_page_is_empty(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     data = Album()
-    data.batches = [data.batch([3] * 13)]
-    predict(tmp_path, data)
-    lines = caplog.messages[-1].splitlines()
-    assert lines[0] == "Pictures judged: 0."
-    assert lines[-12:] == ["Left out: 13.", *["  - broken.jpg is truncated."] * 10, "  … and 3 more, see scores.csv"]
+    data.loaders = [[data.batch([3] * 13)]]
+    run(tmp_path, data)
+    assert caplog.messages[-1].startswith("Images predicted: 0.\n")
     assert "<figure>" not in (tmp_path / "contact_sheet.html").read_text()
 
 
 def test_a_judgement_that_is_no_number_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "PROBABILITIES", [0.25, float("nan"), 0.5, 0.99, 0.875, 0.1])
-    predict(tmp_path, Album(), votes=False)
+    run(tmp_path, Album(), votes=False)
     assert [row["name"] for row in table(tmp_path)][-2:] == ["one/same.png", "broken.jpg"]
 
 
 def test_names_of_any_bytes_are_written(tmp_path: Path) -> None:
     data, name = Album(), b"caf\xe9, \xe2\x98\x95.jpg".decode(errors="surrogateescape")
-    data.batches[2]["name"] = [name]
-    predict(tmp_path, data)
+    data.loaders[0][2]["name"] = [name]
+    run(tmp_path, data)
     assert b'"caf\xe9, \xe2\x98\x95.jpg"' in (tmp_path / "scores.csv").read_bytes()
     assert "caf?, ☕.jpg" in (tmp_path / "contact_sheet.html").read_text(encoding="utf-8")
 
 
-def test_nothing_but_whole_files_is_left(tmp_path: Path) -> None:
-    with pytest.raises(IndexError):
-        predict(tmp_path / "run", Album(broken=True))
-    assert not (tmp_path / "run").exists()
-    predict(tmp_path / "run", Album())
-    predict(tmp_path / "run", Album())
-    whole = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert sorted(path.name for path in whole) == ["contact_sheet.html", "contact_sheet.png", "scores.csv"]
-    with pytest.raises(IndexError):
-        predict(tmp_path / "run", Album(broken=True))
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == whole, "the earlier one stays"
-
-
 def test_two_processes_write_what_one_does(tmp_path: Path, written: Path) -> None:
-    data, task = Album(), Judge()
-    trainer = create_autospec(Trainer, instance=True, default_root_dir=str(tmp_path), world_size=2)
-    trainer.strategy.broadcast.side_effect = lambda value: value
-    writers = [ScoreWriter(), ScoreWriter()]
-    for rank, writer in enumerate(writers):
-        trainer.global_rank, trainer.is_global_zero = rank, rank == 0
-        writer.on_predict_start(trainer, task)
-    for number, batch in enumerate(data.batches):
-        trainer.global_rank = number % 2
-        writers[number % 2].on_predict_batch_end(trainer, task, task.predict_step(batch, number), batch, number)
-    trainer.is_global_zero = False
-    writers[1].on_predict_end(trainer, task)
-    assert not (tmp_path / "scores.csv").exists()
-    trainer.is_global_zero = True
-    writers[0].on_predict_end(trainer, task)
-    for name in ("scores.csv", "contact_sheet.html", "contact_sheet.png"):
-        assert (tmp_path / name).read_bytes() == (written / name).read_bytes()
-    assert len(list(tmp_path.iterdir())) == 3
+    predict_in_processes(tmp_path, Judge(), Album(), ScoreWriter)
+    assert contents(tmp_path) == contents(written)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["contact_sheet.html", "contact_sheet.png", "scores.csv"]
+
+
+def test_in_memory_are_the_scores_in_the_order_of_the_data(tmp_path: Path) -> None:
+    collector = Collector(ScoreWriter())
+    predict(tmp_path, Judge(), Album(), collector)
+    assert [image.name for image in collector.images] == NAMES
+    assert [image.mean for image in collector.images if not image.problem] == [*MEANS[:3], *MEANS[4:]]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("wrong", [{"on_page": 0}, {"on_sheet": 0}])
-def test_sheets_without_pictures_are_refused(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="1 or more were wanted"):
+def test_sheets_without_images_are_rejected(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
         ScoreWriter(**wrong)

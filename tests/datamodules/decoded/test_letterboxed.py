@@ -18,21 +18,11 @@ from datamodules.decoded.letterboxed import (
     tree_names,
 )
 from ops.errors import DataError
-
-
-def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-
-
-def write(path: Path, values: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
-    return path
+from tests.datamodules.helpers import assert_problems, exif, noise, problems_of, truncate, write
 
 
 def truncated(path: Path) -> Path:
-    path.write_bytes(write(path, noise(80, 60)).read_bytes()[:-1000])
-    return path
+    return truncate(write(path, noise(80, 60)), 0.8)
 
 
 def test_pictures_anywhere_below_are_named_by_their_paths(tmp_path: Path) -> None:
@@ -53,7 +43,7 @@ def test_links_are_followed_and_rings_left(tmp_path: Path) -> None:
 
 def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"No pictures anywhere below .*; files ending in \.jpg .* were looked for"):
+    with pytest.raises(DataError, match=r"no images anywhere below .* \.jpg "):
         tree_names(tmp_path)
     with pytest.raises(DataError, match="There is no folder"):
         tree_names(tmp_path / "gone")
@@ -64,17 +54,17 @@ def test_equal_stems_may_lie_in_different_folders_only(tmp_path: Path) -> None:
         write(tmp_path / name, noise(2, 2))
     assert predicted_names(tmp_path) == (tmp_path, ["a/1.png", "b/1.png"])
     write(tmp_path / "b" / "1.jpg", noise(2, 2))
-    with pytest.raises(DataError, match=r"What is written of b/1\.jpg and of b/1\.png would have one name\. Rename"):
+    with pytest.raises(DataError, match=r"b/1\.jpg and b/1\.png would have the same name"):
         predicted_names(tmp_path)
     assert predicted_names(tmp_path / "b" / "1.jpg") == (tmp_path / "b", ["1.jpg"])
 
 
 def test_too_small_and_too_large_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checked_size(write(tmp_path / "1.png", noise(32, 40))) == (32, 40)
-    with pytest.raises(DataError, match=r"2\.png is 31 x 40 pixels \(height x width\); 32 a side or more were wanted"):
+    with pytest.raises(DataError, match=r"2\.png is 31 x 40 pixels \(height x width\); expected sides of 32"):
         checked_size(write(tmp_path / "2.png", noise(31, 40)))
     monkeypatch.setattr(picture_tree, "MOST_PIXELS", 32 * 40 - 1)
-    with pytest.raises(DataError, match=r"1\.png is 32 x 40 pixels .*, which memory may not hold; 1,279 in all"):
+    with pytest.raises(DataError, match=r"1\.png is 32 x 40 pixels .* at most 1,279 pixels"):
         checked_size(tmp_path / "1.png")
 
 
@@ -85,12 +75,13 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -
     ]
     (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
     problem = PredictedPicture([tmp_path / "1.png"], 32)(0)["problem"]
-    assert "1.png is 20000 x 20000 pixels (height x width), which memory may not hold; 268,435,456 in all" in problem
+    assert "1.png is 20000 x 20000 pixels" in problem
+    assert "268,435,456" in problem
 
 
 def test_pictures_are_letterboxed_with_white(tmp_path: Path) -> None:
     names = ["wide.png", "tall.png", "square.png"]
-    pictures = [noise(64, 128, 1), noise(128, 32, 2), noise(64, 64, 3)]
+    pictures = [noise(64, 128, seed=1), noise(128, 32, seed=2), noise(64, 64, seed=3)]
     for name, picture in zip(names, pictures, strict=True):
         write(tmp_path / name, picture)
     data = letterboxed_tree("test", tmp_path, names, 64, skip=False)
@@ -115,19 +106,15 @@ def test_unusable_pictures_are_all_named(tmp_path: Path) -> None:
     write(tmp_path / "fine.png", noise(40, 40))
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     write(tmp_path / "small.png", noise(8, 40))
-    with pytest.raises(DataError) as caught:
-        letterboxed_tree("test", tmp_path, names, 32, skip=False)
-    wanted = ("is truncated or not a picture", "more than 8 bits", "There is no file", "8 x 40 pixels")
-    assert len(caught.value.problems) == 4
-    for problem, part in zip(caught.value.problems, wanted, strict=True):
-        assert part in problem
+    found = problems_of(lambda: letterboxed_tree("test", tmp_path, names, 32, skip=False))
+    assert_problems(found, ("is truncated",), ("more than 8 bits",), ("There is no file",), ("8 x 40 pixels",))
     for _ in range(2):  # the second time from the cache
         data = letterboxed_tree("test", tmp_path, names, 32, skip=True)
-        assert [problem for problems in data.problems.values() for problem in problems] == caught.value.problems
+        assert [problem for problems in data.problems.values() for problem in problems] == found
         assert list(data.problems) == [name for name in names if name != "fine.png"]
         assert data.size(2) == (40, 40)
     files = [tmp_path / name for name in names]
-    assert sorted(picture_problems(files)) == sorted(caught.value.problems)
+    assert sorted(picture_problems(files)) == sorted(found)
 
 
 def test_a_predicted_picture_is_as_in_training_and_whole(tmp_path: Path) -> None:
@@ -145,10 +132,7 @@ def test_a_predicted_picture_is_as_in_training_and_whole(tmp_path: Path) -> None
 def test_all_kinds_of_pictures_come_as_rgb(tmp_path: Path, mode: str) -> None:
     rgb = Image.new("RGB", (60, 40), (204, 51, 51))  # which the web's palette has
     path = tmp_path / ("1.jpg" if mode in ("CMYK", "turned") else "1.png")
-    exif = Image.Exif()
-    if mode == "turned":
-        exif[0x0112] = 6
-    (rgb if mode == "turned" else rgb.convert(mode)).save(path, exif=exif)
+    write(path, rgb if mode == "turned" else rgb.convert(mode), exif=exif(6 if mode == "turned" else 1))
     source = PredictedPicture([path], 32)(0)["source"]
     assert source.shape == ((60, 40, 3) if mode == "turned" else (40, 60, 3))
     wanted = rgb.convert("L").convert("RGB") if mode == "L" else rgb
@@ -157,7 +141,7 @@ def test_all_kinds_of_pictures_come_as_rgb(tmp_path: Path, mode: str) -> None:
 
 def test_a_predicted_picture_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     sample = PredictedPicture([truncated(tmp_path / "1.jpg")], 32)(0)
-    assert "1.jpg is truncated or not a picture" in sample["problem"]
+    assert "1.jpg is truncated or not an image" in sample["problem"]
     assert sample["image"].shape == (3, 32, 32)
     assert (sample["image"] == 255).all()
     assert sample["box"].tolist() == [0, 0, 0, 0]

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datamodules.decoded.predicted import VIEW, predicted
+from datamodules.decoded.predicted import BACKGROUND, predicted
 from datamodules.loaders import EpochSampler, Samples
 from ops.errors import DataError
 
@@ -59,10 +59,10 @@ def test_what_is_drawn_over_comes_with_the_last_window(files: list[Path]) -> Non
 
 
 def test_what_is_drawn_over_is_no_larger_than_a_screen(tmp_path: Path) -> None:
-    Image.new("RGB", (3 * VIEW, VIEW)).save(tmp_path / "wide.png")
+    Image.new("RGB", (3 * BACKGROUND, BACKGROUND)).save(tmp_path / "wide.png")
     for window in (None, (512, 512)):
         samples = predicted([tmp_path / "wide.png"], (32, 32), window=window)
-        assert samples[0, len(samples) - 1]["source"].shape == (VIEW // 3, VIEW, 3)
+        assert samples[0, len(samples) - 1]["source"].shape == (BACKGROUND // 3, BACKGROUND, 3)
 
 
 def test_windows_in_any_order_are_the_same(files: list[Path]) -> None:
@@ -91,7 +91,7 @@ def test_a_broken_picture_is_told_each_time(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:12000])
     samples = windows([tmp_path / "a.png"])
     for _ in range(2):
-        with pytest.raises(DataError, match=r"a\.png is truncated or not a picture"):
+        with pytest.raises(DataError, match=r"a\.png is truncated or not an image"):
             samples[0, len(samples) - 1]
 
 
@@ -122,5 +122,5 @@ def test_all_that_are_no_pictures_are_told(files: list[Path]) -> None:
 def test_pictures_of_one_stem_are_refused(files: list[Path]) -> None:
     twin = files[0].with_suffix(".jpg")
     Image.open(files[0]).save(twin)
-    with pytest.raises(DataError, match=r"2 pictures are called a\.\*; their masks would overwrite each other"):
+    with pytest.raises(DataError, match=r"2 images are named a\.\*"):
         windows([*files, twin])

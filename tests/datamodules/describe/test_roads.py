@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +9,12 @@ from datamodules.describe.roads import study
 from datamodules.describe.study import Study
 from datamodules.roads import RoadsDataModule
 
-
-def write(path: Path, values: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
+Write = Callable[[Path, np.ndarray], None]
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Study:
-    """Of four pictures of 16 x 16 with 0, 1, 2 and 3 quarters road, and one of 16 x 32 without."""
+def made(tmp_path: Path, write: Write) -> Study:
+    """The study of four 16 x 16 images with 0, 1, 2 and 3 quarters road, and one 16 x 32 image without any."""
     rng = np.random.default_rng(0)
     for quarters in range(4):
         write(tmp_path / "images" / f"{quarters}.png", rng.integers(0, 256, (16, 16, 3), np.uint8))
@@ -45,7 +43,7 @@ def test_the_summary_is_that_by_hand(made: Study) -> None:
     }
 
 
-def test_every_picture_has_a_row(made: Study) -> None:
+def test_every_image_has_a_row(made: Study) -> None:
     table = made.tables["pictures"]
     assert table["name"].tolist() == ["0.png", "1.png", "2.png", "3.png", "wide.png"]
     assert table["split"].tolist() == ["train", "train", "val", "test", "test"]
@@ -53,7 +51,7 @@ def test_every_picture_has_a_row(made: Study) -> None:
     assert table["tiles"].tolist() == [1, 1, 1, 1, 2]
 
 
-def test_charts_count_all_pictures(made: Study) -> None:
+def test_charts_count_all_images(made: Study) -> None:
     sums = {title: int(series.sum()) for title, series in made.charts.items()}
     assert sums == {
         "Pictures of each category": 5,
@@ -83,7 +81,7 @@ def test_the_copies_are_those_of_pillow(made: Study) -> None:
         np.testing.assert_array_equal(rows[1][column], rows[1][0])
 
 
-def test_a_data_set_without_roads_is_described(tmp_path: Path) -> None:
+def test_a_dataset_without_roads_is_described(tmp_path: Path, write: Write) -> None:
     for stem in "abcde":
         write(tmp_path / "images" / f"{stem}.png", np.zeros((16, 16, 3), np.uint8))
         write(tmp_path / "masks" / f"{stem}.png", np.zeros((16, 16), np.uint8))

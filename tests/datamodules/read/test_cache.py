@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.read.cache import cache_folder, cached_array, fingerprint
+from datamodules.read.cache import cache_folder, cache_key, cached_array
 from ops.errors import DataError
 
 ROOT = Path(__file__).parents[3]
@@ -90,37 +90,37 @@ def test_an_error_of_ours_leaves_nothing_either(folder: Path) -> None:
     assert names(folder) == []
 
 
-def test_a_fingerprint_changes_with_files_and_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_changes_with_files_and_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = [tmp_path / "a", tmp_path / "b"]
     for file in files:
         file.write_text("same")
         os.utime(file, ns=(0, 10**18))
-    key = fingerprint(files, {"size": (8, 8)})
+    key = cache_key(files, {"size": (8, 8)})
     assert re.fullmatch(r"[0-9a-f]{16}", key)
-    assert fingerprint(files, {"size": (8, 8)}) == key
+    assert cache_key(files, {"size": (8, 8)}) == key
     monkeypatch.chdir(tmp_path)
-    assert fingerprint([Path("a"), Path("b")], {"size": (8, 8)}) == key
-    others = [fingerprint(files, {"size": (8, 9)}), fingerprint(files[:1], {"size": (8, 8)}),
-              fingerprint(files[::-1], {"size": (8, 8)})]  # fmt: skip
+    assert cache_key([Path("a"), Path("b")], {"size": (8, 8)}) == key
+    others = [cache_key(files, {"size": (8, 9)}), cache_key(files[:1], {"size": (8, 8)}),
+              cache_key(files[::-1], {"size": (8, 8)})]  # fmt: skip
     os.utime(files[1], ns=(0, 10**18 + 1))
-    others.append(fingerprint(files, {"size": (8, 8)}))
+    others.append(cache_key(files, {"size": (8, 8)}))
     files[1].write_text("longer")
     os.utime(files[1], ns=(0, 10**18))
-    others.append(fingerprint(files, {"size": (8, 8)}))
+    others.append(cache_key(files, {"size": (8, 8)}))
     assert len({key, *others}) == 6
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(folder: Path) -> None:
     shape = (10**9, 10**6)
-    with pytest.raises(DataError, match=r"^decoding all needs 1000000\.000 GB in the cache .*/cache, where ") as caught:
+    with pytest.raises(DataError, match=r"^decoding all needs 1000000\.000 GB in the cache .*/cache") as caught:
         cached_array("rows", "k", shape, ROWS.__getitem__, "decoding all")
-    assert str(caught.value).endswith("or name another folder in the environment variable BELVEDERE_CACHE.")
+    assert "BELVEDERE_CACHE" in str(caught.value)
     assert names(folder) == []
 
 
 def test_a_cache_that_cannot_be_made_is_told(folder: Path) -> None:
     folder.write_text("a file")
-    with pytest.raises(DataError, match=r"in the cache .*/cache, where 0\.000 GB can be written"):
+    with pytest.raises(DataError, match=r"in the cache .*/cache, which has 0\.000 GB"):
         cached_array("rows", "k", ROWS.shape, ROWS.__getitem__, "decoding")
 
 
@@ -138,7 +138,7 @@ def test_a_killed_process_leaves_no_array(folder: Path) -> None:
     process.kill()
     process.communicate()
     (part,) = names(folder)
-    assert part.endswith(".part")
+    assert part.startswith(".part-")
     array = cached_array("slow", "key", (60, 8), lambda index: np.full(8, index, np.uint8), "making")
     np.testing.assert_array_equal(array[:, 0], np.arange(60))
 

@@ -2,21 +2,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from datamodules.clouds import CloudsDataModule
 from datamodules.describe.clouds import problems as described_problems
-from datamodules.read.masks import FolderMasks, mask_source
+from datamodules.read.masks import FolderMasks, KaggleMasks, class_masks, mask_source, split_labels
 from ops.errors import DataError
+from tests.datamodules.helpers import assert_problems, exif, problems_of, write
 
 SKY = np.random.default_rng(0).random((10, 12)) < 0.4
-
-
-def write(path: Path, values: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values).save(path)
-    return path
 
 
 def picture(size: tuple[int, int]) -> np.ndarray:
@@ -63,82 +59,68 @@ def test_classes_are_in_the_order_asked_for(root: Path) -> None:
     np.testing.assert_array_equal(source.masks("a.jpg", (10, 12)), [~SKY, SKY])
 
 
-def test_pictures_and_masks_without_each_other_are_all_told(root: Path) -> None:
+def test_images_and_masks_without_each_other_are_all_listed(root: Path) -> None:
     write(root / "images" / "d.jpg", picture((4, 4)))
     lost = [write(root / "masks" / "cloud" / f"{stem}.png", np.zeros((4, 4), np.uint8)) for stem in ("e", "f")]
-    folders = f"{root}/masks/cloud or {root}/masks/open_sea"
-    assert problems(root) == [
-        *(f"the mask {path} has no picture {path.stem}.* in {root}/images. Add the picture, or remove the mask."
-          for path in lost),
-        f"the picture {root}/images/d.jpg has no mask d.png in {folders}. Add one, or remove the picture.",
-    ]  # fmt: skip
-
-
-def test_a_missing_folder_of_a_class_is_told_with_those_that_are_there(root: Path) -> None:
-    assert problems(root, ["cloud", "land"]) == [
-        f"there is no folder {root}/masks/land; masks were wanted there. {root}/masks holds cloud, open_sea: rename a "
-        "folder, or give --data.classes."
-    ]
-
-
-def test_no_masks_at_all_are_told(tmp_path: Path) -> None:
-    write(tmp_path / "images" / "a.jpg", picture((4, 4)))
-    assert problems(tmp_path, ["cloud"]) == [
-        f"there is no folder {tmp_path}/masks/cloud; masks were wanted there. {tmp_path}/masks holds nothing: rename a "
-        "folder, or give --data.classes."
-    ]
-    (tmp_path / "masks" / "cloud").mkdir(parents=True)
-    assert problems(tmp_path, ["cloud"])[0].startswith(f"{tmp_path}/masks/cloud holds no pictures; files ending in ")
-
-
-def test_one_stem_twice_is_told(root: Path) -> None:
-    write(root / "images" / "a.png", picture((10, 12)))
-    assert problems(root) == [
-        f"{root}/images/a.png and a.jpg differ in their endings only. Keep one of them.",
-    ]
-
-
-def test_a_mask_of_another_size_is_told(root: Path) -> None:
-    path = write(root / "masks" / "open_sea" / "a.png", np.zeros((12, 10), np.uint8))
-    source = mask_source(root, ["cloud", "open_sea"])
-    assert source.misfit("b.png") is None
-    assert source.misfit("a.jpg") == (
-        f"{path} is 12 x 10 pixels (height x width); its picture a.jpg is 10 x 12. "
-        "A mask must be as large as its picture."
+    assert_problems(
+        problems(root),
+        *((f"mask {path} has no image {path.stem}.* in {root}/images",) for path in lost),
+        (f"image {root}/images/d.jpg has no mask d.png", f"{root}/masks/cloud or {root}/masks/open_sea"),
     )
 
 
+def test_missing_folder_of_a_class_is_listed_with_those_that_exist(root: Path) -> None:
+    found = problems(root, ["cloud", "land"])
+    assert_problems(found, (f"no folder {root}/masks/land", "contains cloud, open_sea", "--data.classes"))
+
+
+def test_no_masks_at_all_are_reported(tmp_path: Path) -> None:
+    write(tmp_path / "images" / "a.jpg", picture((4, 4)))
+    assert_problems(problems(tmp_path, ["cloud"]), (f"no folder {tmp_path}/masks/cloud", "contains nothing"))
+    (tmp_path / "masks" / "cloud").mkdir(parents=True)
+    assert problems(tmp_path, ["cloud"])[0].startswith(f"{tmp_path}/masks/cloud contains no images")
+
+
+def test_stem_that_comes_twice_is_reported(root: Path) -> None:
+    write(root / "images" / "a.png", picture((10, 12)))
+    assert_problems(problems(root), (f"{root}/images/a.png and a.jpg differ in their suffix",))
+
+
+def test_mask_of_another_size_is_reported(root: Path) -> None:
+    path = write(root / "masks" / "open_sea" / "a.png", np.zeros((12, 10), np.uint8))
+    source = mask_source(root, ["cloud", "open_sea"])
+    assert source.misfit("b.png") is None
+    assert_problems([source.misfit("a.jpg") or ""], (f"{path} is 12 x 10", "image a.jpg is 10 x 12"))
+
+
 def test_a_turned_picture_fits_the_mask_of_what_is_seen(root: Path) -> None:
-    tags = Image.Exif()
-    tags[0x0112] = 6
-    Image.fromarray(picture((12, 10))).save(root / "images" / "a.jpg", exif=tags)
+    write(root / "images" / "a.jpg", picture((12, 10)), exif=exif(6))
     assert mask_source(root, ["cloud", "open_sea"]).misfit("a.jpg") is None
 
 
-def test_setup_and_problems_tell_everything_at_once(root: Path) -> None:
+def test_setup_and_describe_list_all_problems(root: Path) -> None:
     (root / "masks" / "cloud" / "a.png").write_bytes(b"")
     write(root / "masks" / "open_sea" / "b.png", np.zeros((3, 3), np.uint8))
     (root / "images" / "c.tif").write_text("no picture")
     write(root / "masks" / "cloud" / "z.png", np.zeros((3, 3), np.uint8))
     data = CloudsDataModule(root, ["cloud", "open_sea"], size=(8, 8), val_fraction=0.4, test_fraction=0)
-    told = [
-        f"the mask {root}/masks/cloud/z.png has no picture z.*",
-        f"{root}/masks/open_sea/b.png is 3 x 3 pixels (height x width); its picture b.png is 9 x 7.",
-        f"{root}/images/c.tif is truncated or not a picture",
-        f"{root}/masks/cloud/a.png is empty (0 bytes); a picture was wanted.",
-    ]
     with pytest.raises(DataError) as caught:
         data.setup("fit")
     for found in (caught.value.problems, described_problems(data)):
-        assert len(found) == len(told)
-        assert all(problem.startswith(start) for problem, start in zip(found, told, strict=True))
+        assert_problems(
+            found,
+            (f"mask {root}/masks/cloud/z.png has no image",),
+            (f"{root}/masks/open_sea/b.png is 3 x 3", "b.png is 9 x 7"),
+            (f"{root}/images/c.tif is truncated or not an image",),
+            (f"{root}/masks/cloud/a.png is empty",),
+        )
 
 
-def test_no_data_set_is_told_with_both_layouts(tmp_path: Path) -> None:
+def test_missing_dataset_is_rejected_with_both_layouts(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         mask_source(tmp_path / "gone", ["cloud"])
     text = str(caught.value)
-    assert text.startswith(f"No data set in {tmp_path}/gone (that folder does not exist). Wanted:\n")
+    assert text.startswith(f"No dataset in {tmp_path}/gone (that folder does not exist). Expected:\n")
     assert f"{tmp_path}/gone/train.csv " in text
     assert f"{tmp_path}/gone/masks/<class>/<stem>.png" in text
     with pytest.raises(DataError, match=r"\(found there: nothing\)"):
@@ -148,7 +130,138 @@ def test_no_data_set_is_told_with_both_layouts(tmp_path: Path) -> None:
         mask_source(tmp_path, ["cloud"])
 
 
-def test_a_folder_without_pictures_is_told(tmp_path: Path) -> None:
+def test_folders_alone_are_another_dataset_than_kaggles(root: Path, clouds_root: Path) -> None:
+    assert class_masks(root, ["cloud"]).names == mask_source(root, ["cloud"]).names
+    with pytest.raises(DataError, match=r"Expected:\n.*/images/<stem>") as caught:
+        class_masks(clouds_root, ["Fish"])
+    assert "EncodedPixels" not in str(caught.value)
+
+
+def test_folder_without_images_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match=r"/images holds no pictures; files ending in"):
+    with pytest.raises(DataError, match="/images contains no images"):
         mask_source(tmp_path, ["cloud"])
+
+
+KINDS = ["Fish", "Flower", "Gravel", "Sugar"]
+
+
+def slow_mask(runs: str, height: int, width: int) -> np.ndarray:
+    """The mask of run lengths, pixel by pixel: numbered from 1, down each column first."""
+    mask = np.zeros((height, width), bool)
+    numbers = [int(number) for number in runs.split()]
+    for start, length in zip(numbers[::2], numbers[1::2], strict=True):
+        for pixel in range(start - 1, start - 1 + length):
+            mask[pixel % height, pixel // height] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "known"),
+    [
+        ("0011165.jpg_Fish", "0011165.jpg", "Fish"),
+        ("Aqua_-61--40_10-24.jpeg_Sugar", "Aqua_-61--40_10-24.jpeg", "Sugar"),
+        ("a.jpg_open_sea", "a.jpg", "open_sea"),
+        ("a_b.jpg_sea", "a_b.jpg", "sea"),
+        ("a.jpg_Fsh", "a.jpg", "Fsh"),
+        ("a.jpg_Fish ", "a.jpg", "Fish "),
+        ("a.jpg_", "a.jpg", ""),
+        ("a.jpg", "", ""),
+    ],
+)
+def test_labels_are_split_at_the_class(label: str, name: str, known: str) -> None:
+    split = split_labels(pd.Series([label]), [*KINDS, "sea", "open_sea"])
+    assert split.to_dict("list") == {"name": [name], "label": [known]}
+
+
+def test_masks_are_those_of_a_slow_loop(clouds_root: Path) -> None:
+    source = KaggleMasks(clouds_root, KINDS)
+    assert source.problems == []
+    assert source.frame == (140, 210)
+    rows = pd.read_csv(clouds_root / "train.csv", keep_default_na=False).set_index("Image_Label")["EncodedPixels"]
+    assert source.names == sorted({label.rpartition("_")[0] for label in rows.index})
+    for name in source.names[:6]:
+        slow = np.stack([slow_mask(rows[f"{name}_{label}"], 140, 210) for label in KINDS])
+        np.testing.assert_array_equal(source.masks(name, (140, 210)), slow)
+        shares = slow.reshape(4, 70, 2, 70, 3).mean(axis=(2, 4))
+        np.testing.assert_array_equal(source.masks(name, (70, 70)), shares >= 0.5)
+        assert source.misfit(name) is None
+
+
+def test_rows_may_be_in_any_order(clouds_copy: Path) -> None:
+    expected = KaggleMasks(clouds_copy, KINDS)
+    header, *rows = (clouds_copy / "train.csv").read_text().splitlines()
+    shuffled = np.random.default_rng(0).permutation(rows).tolist()
+    (clouds_copy / "train.csv").write_text("\n".join([header, *shuffled]))
+    source = KaggleMasks(clouds_copy, KINDS)
+    assert source.names == expected.names
+    for name in source.names:
+        np.testing.assert_array_equal(source.masks(name, (35, 30)), expected.masks(name, (35, 30)))
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["no mark", "byte-order mark"])
+@pytest.mark.parametrize("end", [b"\r\n", b"\r", b"\n\n"], ids=["windows", "mac", "blank lines"])
+def test_line_ends_and_a_byte_order_mark_are_accepted(clouds_copy: Path, mark: bytes, end: bytes) -> None:
+    expected = KaggleMasks(clouds_copy, KINDS)
+    table = clouds_copy / "train.csv"
+    table.write_bytes(mark + table.read_bytes().replace(b"\n", end))
+    source = KaggleMasks(clouds_copy, KINDS)
+    assert source.problems == []
+    assert source.names == expected.names
+    for name in source.names:
+        np.testing.assert_array_equal(source.masks(name, (70, 105)), expected.masks(name, (70, 105)))
+
+
+def test_rows_are_the_lines_of_the_file_after_blank_lines_too(clouds_copy: Path) -> None:
+    table = clouds_copy / "train.csv"
+    lines = table.read_text().splitlines()
+    lines[5] = lines[5].split(",")[0] + ",1 2 3"
+    table.write_text("\n".join([*lines[:3], "", "", *lines[3:]]))
+    name = lines[5].split("_")[0]
+    with pytest.raises(DataError, match=rf"train\.csv, row 8: {name}_Fish: 3 numbers"):
+        KaggleMasks(clouds_copy, KINDS).masks(name, (140, 210))
+
+
+def test_the_frame_is_the_size_of_most_pictures(clouds_copy: Path) -> None:
+    names = KaggleMasks(clouds_copy, KINDS).names
+    for name in names[:3]:
+        Image.new("RGB", (105, 70)).save(clouds_copy / "train_images" / name)
+    (clouds_copy / "train_images" / names[3]).write_bytes(b"")
+    source = KaggleMasks(clouds_copy, KINDS)
+    assert source.frame == (140, 210)
+    assert [name for name in names if source.misfit(name)] == names[:3]
+
+
+def test_unreadable_images_are_reported_once(clouds_copy: Path) -> None:
+    for path in (clouds_copy / "train_images").iterdir():
+        path.write_bytes(b"")
+    source = KaggleMasks(clouds_copy, KINDS)
+    found = problems_of(lambda: source.masks(source.names[0], (8, 8)))
+    assert_problems(found, (f"No image in {clouds_copy}/train_images can be read",))
+
+
+def test_table_without_its_images_is_rejected(clouds_copy: Path) -> None:
+    (clouds_copy / "train_images").rename(clouds_copy / "images_of_train")
+    with pytest.raises(DataError, match=r"train\.csv exists, .*train_images does not"):
+        mask_source(clouds_copy, KINDS)
+
+
+def test_other_columns_are_no_matter(clouds_copy: Path) -> None:
+    table = pd.read_csv(clouds_copy / "train.csv", keep_default_na=False)
+    table.assign(name="x", row=1).to_csv(clouds_copy / "train.csv", index=False)
+    assert KaggleMasks(clouds_copy, KINDS).problems == []
+
+
+@pytest.mark.real
+def test_masks_of_real_pictures_are_those_kept_as_pictures(real_data: Path, tmp_path: Path) -> None:
+    folder = real_data / "clouds" / "modis"
+    (tmp_path / "train_images").symlink_to(folder / "images")
+    (tmp_path / "train.csv").symlink_to(folder / "train.csv")
+    source = KaggleMasks(tmp_path, KINDS)
+    assert source.problems == []
+    assert source.frame == (1400, 2100)
+    for picture in source.names:
+        for label, mask in zip(KINDS, source.masks(picture, source.frame), strict=True):
+            kept = folder / "masks" / f"{Path(picture).stem}_{label}.png"
+            expected = np.asarray(Image.open(kept)) > 127 if kept.exists() else np.zeros(source.frame, bool)
+            np.testing.assert_array_equal(mask, expected)

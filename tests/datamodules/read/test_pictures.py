@@ -1,5 +1,3 @@
-import pickle
-import re
 from pathlib import Path
 
 import cv2
@@ -7,38 +5,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.read.pictures import picture_files, picture_size, read_mask, read_picture
-from datamodules.read.tables import read_table
-from ops.errors import SHOWN, DataError, refuse
+from datamodules.read.pictures import (
+    fitted,
+    picture_files,
+    picture_size,
+    read_mask,
+    read_picture,
+    resized,
+    resized_mask,
+)
+from ops.errors import DataError
+from tests.datamodules.helpers import exif, write
 
 RAMP = np.arange(20 * 30 * 3, dtype=np.uint32).reshape(20, 30, 3).astype(np.uint8)
 GREY = RAMP[..., 0]
-
-
-def saved(path: Path, image: Image.Image | np.ndarray, **options: object) -> Path:
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path, **options)
-    return path
-
-
-def exif(orientation: int) -> Image.Exif:
-    tags = Image.Exif()
-    tags[0x0112] = orientation
-    return tags
-
-
-def test_problems_are_listed_the_first_few_and_kept_all() -> None:
-    problems = [f"problem {number}." for number in range(SHOWN + 3)]
-    refuse([], "nothing")
-    with pytest.raises(DataError) as caught:
-        refuse(problems, "the folder")
-    text = str(caught.value)
-    assert text.startswith(f"{SHOWN + 3} problems in the folder:\n  - problem 0.\n")
-    assert text.endswith("problem 19.\n  … and 3 more; `belvedere describe` lists all of them")
-    assert caught.value.problems == problems
-    assert pickle.loads(pickle.dumps(caught.value)).problems == problems
-    with pytest.raises(DataError, match=re.escape("1 problem in here:\n  - It is odd.")):
-        refuse(["It is odd."], "here")
-    assert DataError("Alone.").problems == ["Alone."]
 
 
 def test_pictures_of_a_folder_are_sorted_and_nothing_else(tmp_path: Path) -> None:
@@ -49,9 +29,9 @@ def test_pictures_of_a_folder_are_sorted_and_nothing_else(tmp_path: Path) -> Non
 
 
 def test_no_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"There is no folder or file .*/gone\. Give the path of pictures \(\.jpg "):
+    with pytest.raises(DataError, match=r"There is no folder or file .*/gone\. Give the path of images \(\.jpg "):
         picture_files(tmp_path / "gone")
-    with pytest.raises(DataError, match=r"holds no pictures; files ending in \.jpg .* were looked for"):
+    with pytest.raises(DataError, match=r"no images; expected files ending in \.jpg"):
         picture_files(tmp_path)
 
 
@@ -67,7 +47,7 @@ def test_no_pictures_are_refused(tmp_path: Path) -> None:
     ids=["rgb", "grey", "rgba", "palette", "black and white"],
 )
 def test_any_picture_becomes_rgb(image: Image.Image, expected: np.ndarray, tmp_path: Path) -> None:
-    picture = read_picture(saved(tmp_path / "a.png", image))
+    picture = read_picture(write(tmp_path / "a.png", image))
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture, expected)
 
@@ -78,7 +58,7 @@ def test_any_picture_becomes_rgb(image: Image.Image, expected: np.ndarray, tmp_p
 )
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_pictures_are_turned_as_exif_says(orientation: int, upright: np.ndarray, suffix: str, tmp_path: Path) -> None:
-    path = saved(tmp_path / f"a{suffix}", RAMP, exif=exif(orientation))
+    path = write(tmp_path / f"a{suffix}", RAMP, exif=exif(orientation))
     np.testing.assert_array_equal(read_picture(path), upright)
     assert picture_size(path) == upright.shape[:2]
 
@@ -87,7 +67,7 @@ def test_pictures_are_turned_as_exif_says(orientation: int, upright: np.ndarray,
 @pytest.mark.parametrize("at_least", [(1, 1), (30, 40), (31, 40), (60, 79), (61, 80), (100, 700), (100, 750)])
 def test_a_picture_is_never_smaller_than_asked(orientation: int, at_least: tuple[int, int], tmp_path: Path) -> None:
     picture = np.zeros((1400, 2100, 3) if at_least[1] > 100 else (240, 320, 3), np.uint8)
-    path = saved(tmp_path / "a.jpg", picture, exif=exif(orientation))
+    path = write(tmp_path / "a.jpg", picture, exif=exif(orientation))
     height, width = read_picture(path, at_least).shape[:2]
     full_height, full_width = picture_size(path)
     assert height >= min(at_least[0], full_height)
@@ -97,15 +77,15 @@ def test_a_picture_is_never_smaller_than_asked(orientation: int, at_least: tuple
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
 def test_more_than_eight_bits_are_refused(mode: str, tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.tif", Image.new(mode, (4, 4)))
-    with pytest.raises(DataError, match=rf"a\.tif has the mode '{mode}.*8-bit pictures were wanted. Scale it"):
+    path = write(tmp_path / "a.tif", Image.new(mode, (4, 4)))
+    with pytest.raises(DataError, match=rf"a\.tif has the mode '{mode}.* 8 bits per channel"):
         read_picture(path)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_colours_of_sixteen_bits_are_refused(suffix: str, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / f"a{suffix}"), np.full((4, 4, 3), 4000, np.uint16))  # Pillow would make 15 of it
-    with pytest.raises(DataError, match=rf"a{suffix} has the mode 'RGB', more than 8 bits a channel"):
+    with pytest.raises(DataError, match=rf"a{suffix} has the mode 'RGB' with more than 8 bits per channel"):
         read_picture(tmp_path / f"a{suffix}")
 
 
@@ -115,69 +95,124 @@ def test_files_that_are_no_pictures_are_refused(reader: object, tmp_path: Path) 
     with pytest.raises(DataError, match=r"There is no file .*/a\.png\."):
         reader(path)
     path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"a\.png is empty \(0 bytes\); a picture was wanted\. Fetch it again"):
+    with pytest.raises(DataError, match=r"a\.png is empty \(0 bytes\); expected an image"):
         reader(path)
     path.write_text("<html>404</html>")
-    with pytest.raises(DataError, match=r"a\.png is truncated or not a picture \(.*\)\. Fetch it again or remove it"):
+    with pytest.raises(DataError, match=r"a\.png is truncated or not an image \(.*\)\. Download it again or remove it"):
         reader(path)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
 def test_truncated_pictures_are_refused(suffix: str, tmp_path: Path) -> None:
-    path = saved(tmp_path / f"a{suffix}", RAMP)
+    path = write(tmp_path / f"a{suffix}", RAMP)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     for read in (read_picture, read_mask):
-        with pytest.raises(DataError, match=rf"a{suffix} is truncated or not a picture"):
+        with pytest.raises(DataError, match=rf"a{suffix} is truncated or not an image"):
             read(path)
     with pytest.raises(DataError, match="is truncated"):
         read_picture(path, at_least=(5, 5))
 
 
 def test_a_header_of_a_giant_is_refused(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.bmp", RAMP)
+    path = write(tmp_path / "a.bmp", RAMP)
     data = bytearray(path.read_bytes())
     data[18:26] = (60000).to_bytes(4, "little") * 2  # width and height
     path.write_bytes(data)
     for read in (read_picture, picture_size, read_mask):
-        with pytest.raises(DataError, match=r"a\.bmp is truncated or not a picture \(Image size \(3600000000 pixels\)"):
+        with pytest.raises(DataError, match=r"a\.bmp is truncated or not an image \(Image size \(3600000000 pixels\)"):
             read(path)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"name,split\na.jpg,train\n\nb.jpg,\n",
-        b"\xef\xbb\xbfname,split\r\na.jpg,train\r\n\r\nb.jpg,\r\n\r\n",
-        b"name,split\ra.jpg,train\r\rb.jpg\r",
-        b'name,split,why\n"a.jpg",train,x\n,,\nb.jpg,,',
-    ],
-    ids=["unix", "windows", "mac", "quoted"],
-)
-def test_tables_are_text_with_line_numbers(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "splits.csv"
-    path.write_bytes(content)
-    table = read_table(path, ["name", "split"])
-    assert table[["name", "split"]].to_dict("index") == {
-        2: {"name": "a.jpg", "split": "train"},
-        4: {"name": "b.jpg", "split": ""},
-    }
+HALF = np.arange(600).reshape(20, 30) < 250
+
+
+def palette(indices: np.ndarray, colours: list[int]) -> Image.Image:
+    image = Image.fromarray(indices.astype(np.uint8), "P")
+    image.putpalette(colours)
+    return image
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "image",
     [
-        (None, r"There is no file .*/t\.csv\."),
-        (b"", r"t\.csv could not be read as a CSV file with the columns \['name', 'split'\]"),
-        (b"\xff\xd8\xff\xe0", r"t\.csv could not be read as a CSV file with the columns"),
-        (b"name,split\na,train,b\nc,d,e,f\n", r"t\.csv could not be read as a CSV file"),
-        (b"name,split\na,train,b\n", r"t\.csv has rows of more cells than its header 'name,split' has"),
-        (b"name;split\na;train\n", r"has the columns \['name;split'\]; 'name' is missing. The header 'name,split' was"),
+        Image.fromarray(HALF),
+        Image.fromarray(HALF.astype(np.uint8)),
+        Image.fromarray(HALF * np.uint8(255)),
+        Image.fromarray(np.where(HALF, 128, 127).astype(np.uint8)),
+        Image.fromarray(HALF * np.uint16(65535)),
+        Image.fromarray(np.repeat(HALF[..., None] * np.uint8(255), 3, axis=2)),
+        Image.fromarray(HALF.astype(np.uint8)).convert("P"),
+        palette(~HALF, [255, 255, 255, 0, 0, 0]),
+        Image.fromarray(HALF * np.uint8(255)).quantize(2),
+        Image.fromarray(HALF * np.uint8(100)),
+        Image.fromarray(HALF[..., None] * np.array([255, 0, 0], np.uint8)),
     ],
-    ids=["missing", "empty", "picture", "ragged", "wide", "semicolons"],
+    ids=[
+        "one bit",
+        "0 and 1",
+        "0 and 255",
+        "grey",
+        "16 bits",
+        "rgb",
+        "palette",
+        "white first",
+        "quantized",
+        "0 and 100",
+        "red",
+    ],
 )
-def test_files_that_are_no_such_tables_are_refused(content: bytes | None, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        read_table(path, ["name", "split"])
+def test_masks_are_what_is_above_half(image: Image.Image, tmp_path: Path) -> None:
+    mask = read_mask(write(tmp_path / "a.png", image))
+    assert mask.dtype == np.bool_
+    np.testing.assert_array_equal(mask, HALF)
+
+
+def test_empty_masks_are_empty(tmp_path: Path) -> None:
+    assert not read_mask(write(tmp_path / "a.png", np.zeros((4, 5), np.uint8))).any()
+
+
+CLASSES = np.arange(600).reshape(20, 30) // 150
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (CLASSES, "has 4 values from 0 to 3; expected 0 and 255"),
+        (CLASSES * 60, "has 4 values from 0 to 180"),
+        (np.stack([CLASSES == 1, CLASSES == 2, CLASSES == 9], axis=2) * 255, "has several colors"),
+        (np.dstack([np.zeros((20, 30, 3)), HALF * 255]), "has one color .* transparency only"),
+    ],
+)
+def test_masks_that_are_no_masks_are_refused(values: np.ndarray, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png", values.astype(np.uint8))
+    with pytest.raises(DataError, match=rf"a\.png {message}"):
+        read_mask(path)
+
+
+def test_rims_of_greys_are_no_classes(tmp_path: Path) -> None:
+    thin = np.asarray(Image.fromarray(HALF * np.uint8(255)).rotate(30, Image.Resampling.BICUBIC).resize((12, 8)))
+    assert len(np.unique(thin)) > 10
+    np.testing.assert_array_equal(read_mask(write(tmp_path / "a.png", thin)), thin > 127)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_resized_by_opencv_and_keep_their_channels(channels: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (30, 40, channels), np.uint8)
+    assert resized(picture, (30, 40)) is picture
+    means = picture.reshape(15, 2, 20, 2, channels).mean(axis=(1, 3))
+    np.testing.assert_allclose(resized(picture, (15, 20)), means, atol=0.51)
+    for size, method in {(17, 23): cv2.INTER_AREA, (45, 52): cv2.INTER_LINEAR}.items():
+        expected = cv2.resize(picture, size[::-1], interpolation=method).reshape(*size, channels)
+        np.testing.assert_array_equal(resized(picture, size), expected)
+
+
+def test_masks_are_resized_to_what_covers_half_of_a_pixel() -> None:
+    mask = np.zeros((4, 4), np.bool_)
+    mask[0, :2], mask[2, 2] = True, True
+    np.testing.assert_array_equal(resized_mask(mask, (2, 2)), [[True, False], [False, False]])
+
+
+def test_images_are_fitted_by_their_longer_side() -> None:
+    assert fitted((300, 900), 300) == (100, 300)
+    assert fitted((30, 90), 300) == (30, 90)
+    assert fitted((1, 9000), 300) == (1, 300)

@@ -122,7 +122,7 @@ def test_a_strip_moves_down_over_the_picture(photograph: Image.Image, tmp_path: 
         np.testing.assert_array_equal(strip.move(top), whole[top : top + 20])
     expected = cv2.resize(whole, (20, 31), interpolation=cv2.INTER_AREA)
     assert np.abs(strip.view().astype(int) - expected).max() <= 1
-    with pytest.raises(ValueError, match="row 76 of a strip that begins in 77; it moves down only"):
+    with pytest.raises(ValueError, match=r"row 76 .* row 77; .* only moves down"):
         strip.move(76)
 
 
@@ -138,13 +138,13 @@ def test_truncated_pictures_are_told(name: str, photograph: Image.Image, tmp_pat
     photograph.save(tmp_path / name)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) * 2 // 3])
-    with pytest.raises(DataError, match=rf"{name} is truncated or not a picture"):
+    with pytest.raises(DataError, match=rf"{name} is truncated or not an image"):
         list(picture_bands(tmp_path / name))
 
 
 def test_pictures_of_16_bits_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(DataError, match="more than 8 bits a channel"):
+    with pytest.raises(DataError, match="more than 8 bits per channel"):
         list(picture_bands(tmp_path / "deep.png"))
 
 

@@ -3,67 +3,94 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.read.tables import inside, read_boxes, read_conditions, strangers
+from datamodules.read.tables import Table, read_lines, read_table
 from ops.errors import DataError
+from tests.datamodules.helpers import assert_problems, problems_of, table
 
 
-def table(folder: Path, header: str, *rows: str) -> Path:
-    path = folder / "table.csv"
-    path.write_text("\n".join([header, *rows]))
-    return path
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"name,split\na.jpg,train\n\nb.jpg,\n",
+        b"\xef\xbb\xbfname,split\r\na.jpg,train\r\n\r\nb.jpg,\r\n\r\n",
+        b"name,split\ra.jpg,train\r\rb.jpg\r",
+        b'name,split,why\n"a.jpg",train,x\n,,\nb.jpg,,',
+    ],
+    ids=["unix", "windows", "mac", "quoted"],
+)
+def test_tables_are_text_with_line_numbers(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_bytes(content)
+    table = read_table(path, ["name", "split"])
+    assert table[["name", "split"]].to_dict("index") == {
+        2: {"name": "a.jpg", "split": "train"},
+        4: {"name": "b.jpg", "split": ""},
+    }
 
 
-@pytest.mark.parametrize("levels", [0, 1, 2])
-def test_a_pixel_of_a_level_is_inside_where_the_pictures_pixel_is(levels: int, tmp_path: Path) -> None:
-    rows = ["a,3,2,17,9", "a,16,6,40,21", "a,0.5,10.25,4.5,14"]
-    boxes = read_boxes(table(tmp_path, "image,x0,y0,x1,y1", *rows), {"a": (21, 40)}, levels)
-    y, x = np.mgrid[:21, :40]
-    full = ((x >= 3) & (x < 17) & (y >= 2) & (y < 9)) | ((x >= 16) & (y >= 6))
-    full |= (x >= 0.5) & (x < 4.5) & (y >= 10.25) & (y < 14)
-    expected = full[:: 2**levels, :: 2**levels]
-    np.testing.assert_array_equal(inside(boxes["a"], expected.shape, levels)[0], expected)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"There is no file .*/t\.csv\."),
+        (b"", r"t\.csv cannot be read as a CSV file with the columns \['name', 'split'\]"),
+        (b"\xff\xd8\xff\xe0", r"t\.csv cannot be read as a CSV file with the columns"),
+        (b"name,split\na,train,b\nc,d,e,f\n", r"t\.csv cannot be read as a CSV file"),
+        (b"name,split\na,train,b\n", r"t\.csv has rows with more cells than its header 'name,split'"),
+        (b"name;split\na;train\n", r"has the columns \['name;split'\], but 'name' is missing; .* 'name,split'"),
+    ],
+    ids=["missing", "empty", "picture", "ragged", "wide", "semicolons"],
+)
+def test_files_that_are_no_such_tables_are_rejected(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_table(path, ["name", "split"])
 
 
-def test_boxes_of_other_pictures_are_passed_over_and_no_table_has_none(tmp_path: Path) -> None:
-    path = table(tmp_path, "image,x0,y0,x1,y1", "a,0,0,9,9", "other,x,0,-9,9")
-    assert read_boxes(path, {"a": (9, 9), "b": (9, 9)}, 0) == {"a": [(0, 0, 9, 9)]}
-    assert read_boxes(tmp_path / "none.csv", {"a": (9, 9)}, 0) == {}
+def test_all_problems_are_listed_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    path = table(tmp_path / "t.csv", "name,kind,count", "a,x,1", "b,y,2", "", "a,,x", "c,x,")
+    checked = Table(path, ["name", "kind", "count"])
+    checked.unique("name")
+    checked.known("name", ["a", "b"], lambda name: f"unknown {name}")
+    checked.filled("kind")
+    values = checked.numbers(["count"])
+    np.testing.assert_array_equal(values, [[1], [2], [np.nan], [np.nan]])
+    assert_problems(
+        problems_of(lambda: checked.check(["the table is odd."])),
+        (f"{path}, row 5: ", "'a' already has a row"),
+        (f"{path}, row 5: ", "kind is empty"),
+        (f"{path}, row 5: ", "count is 'x'", "a number"),
+        (f"{path}, row 6: ", "unknown c"),
+        (f"{path}, row 6: ", "count is ''"),
+        ("the table is odd.",),
+    )
 
 
-def test_wrong_boxes_are_all_told(tmp_path: Path) -> None:
-    rows = ["a,0,0,9,x", "a,0,0,21,10", "a,-1,0,5,5", "a,5,3,5,8", "a,nan,0,5,5", "a,1,1,2,2"]
-    path = table(tmp_path, "image,x0,y0,x1,y1", *rows)
-    with pytest.raises(DataError) as caught:
-        read_boxes(path, {"a": (10, 20)}, 1)
-    outside = "reaches outside the picture, 10 x 20 pixels (height x width). Clip it."
-    empty = "is empty at pyramid level 1; x0 < x1 and y0 < y1 were wanted. Correct or remove it."
-    assert caught.value.problems == [
-        f"{path}, row 2: the box 0,0,9,x of 'a' is not four numbers; x0,y0,x1,y1 in pixels were wanted.",
-        f"{path}, row 3: the box 0,0,21,10 of 'a' {outside}",
-        f"{path}, row 4: the box -1,0,5,5 of 'a' {outside}",
-        f"{path}, row 5: the box 5,3,5,8 of 'a' {empty}",
-        f"{path}, row 6: the box nan,0,5,5 of 'a' {outside}",
-        f"{path}, row 7: the box 1,1,2,2 of 'a' {empty}",
-    ]
+def test_a_table_without_problems_passes(tmp_path: Path) -> None:
+    checked = Table(table(tmp_path / "t.csv", "name,count", "a,1"), ["name"])
+    checked.unique("name", "count")
+    np.testing.assert_array_equal(checked.numbers(["count"], whole=True), [[1]])
+    checked.check()
 
 
-def test_conditions_are_read(tmp_path: Path) -> None:
-    path = table(tmp_path, "image,condition", "a,sunny", "b,", "c,deep shade")
-    assert read_conditions(path, ["a", "b", "c", "d"]) == {"a": "sunny", "b": "", "c": "deep shade"}
-    assert read_conditions(tmp_path / "none.csv", ["a"]) == {}
+@pytest.mark.parametrize("cell", ["1.5", "inf", "nan", "9007199254740993", "one", ""])
+def test_whole_numbers_are_finite_integers_that_floats_hold(cell: str, tmp_path: Path) -> None:
+    checked = Table(table(tmp_path / "t.csv", "name,count", f"a,{cell}"), ["name"])
+    assert np.isnan(checked.numbers(["count"], whole=True)).all()
+    assert_problems(checked.problems(), ("row 2: ", f"count is {cell!r}", "an integer"))
 
 
-def test_wrong_conditions_are_all_told(tmp_path: Path) -> None:
-    path = table(tmp_path, "image,condition", "a,sunny", "gone,shady", "a,shady")
-    with pytest.raises(DataError) as caught:
-        read_conditions(path, ["a"])
-    assert caught.value.problems == [
-        f"{path}, row 3: there is no picture 'gone' in {tmp_path}/images. Remove the row.",
-        f"{path}, row 4: 'a' has a row already. Remove one of them.",
-    ]
+def test_rows_are_unique_in_all_columns_together(tmp_path: Path) -> None:
+    checked = Table(table(tmp_path / "t.csv", "a,b", "1,1", "1,2", "1,1"), ["a", "b"])
+    checked.unique("a", "b")
+    assert_problems(checked.problems(), ("row 4: ", "'1 1'"))
 
 
-def test_a_table_that_is_not_there_has_no_strangers(tmp_path: Path) -> None:
-    assert strangers(tmp_path / "none.csv", []) == []
-    with pytest.raises(DataError, match="'image' is missing"):
-        strangers(table(tmp_path, "name,x0", "a,1"), ["a"])
+def test_lines_keep_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\n\r\n  \r\ntwo ")
+    assert read_lines(path) == [(1, "one"), (4, "two ")]
+    path.write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(DataError, match=r"t\.txt cannot be read as text"):
+        read_lines(path)

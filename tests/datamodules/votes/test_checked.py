@@ -12,7 +12,7 @@ def test_too_many_are_listed_in_a_file_and_the_first_are_named(tmp_path: Path) -
     path = tmp_path / "run" / "unusable.csv"
     refuse_too_many(problems, 300, 0.1, Path("stars"), path)  # as many as may be missing
     assert not path.exists()
-    with pytest.raises(DataError, match=r"^1 problem in stars:\n  - 30 of 299 pictures \(10\.0%\) cannot") as caught:
+    with pytest.raises(DataError, match=r"^1 problem in stars:\n  - 30 of 299 images \(10\.0%\) cannot") as caught:
         refuse_too_many(problems, 299, 0.1, Path("stars"), path)
     assert f"{path} lists all of them. The first:" in str(caught.value)
     assert [line for line in problems.values() if line in str(caught.value)] == [*problems.values()][:5]
@@ -21,5 +21,5 @@ def test_too_many_are_listed_in_a_file_and_the_first_are_named(tmp_path: Path) -
 
 
 def test_nothing_is_written_where_there_is_no_place_for_it() -> None:
-    with pytest.raises(DataError, match=r"by a larger --data\.missing_share\. The first:\n      gone"):
+    with pytest.raises(DataError, match=r"--data\.missing_share\. The first:\n      gone"):
         refuse_too_many({"a.jpg": "gone"}, 1, 0.0, Path("stars"), None)

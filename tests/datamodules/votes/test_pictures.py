@@ -88,7 +88,7 @@ def test_a_square_is_turned_as_exif_says(tmp_path: Path, turn: int) -> None:
 
 def test_deep_pictures_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((40, 40), np.uint16)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="more than 8 bits a channel"):
+    with pytest.raises(DataError, match="more than 8 bits per channel"):
         read_square(tmp_path / "a.png", 20)
 
 
@@ -118,7 +118,7 @@ def test_unreadable_pictures_are_found_and_remembered(tmp_path: Path, monkeypatc
     monkeypatch.setattr("datamodules.votes.pictures.read_square", lambda path, side: opened.append(path.name))
     again = unreadable(tmp_path, names, 32)
     assert sorted(opened) == ["1.jpg", "2.jpg", "3.jpg"]
-    assert "could not be read at first. Remove " in again["1.jpg"]
+    assert "could not be read before. Remove " in again["1.jpg"]
     assert unreadable(tmp_path, [], 32) == {}
 
 
@@ -139,7 +139,7 @@ def test_a_batch_is_rid_of_what_could_not_be_read() -> None:
     assert kept["tags"] == [["a"], ["b"]]
     assert kept["name"] == ["w", "y"]
     assert readable(batch, [""] * 4) is batch
-    with pytest.raises(DataError, match="None of the 4 pictures of a batch can be read:\n  - one\n  - two"):
+    with pytest.raises(DataError, match="None of the 4 images of a batch can be read:\n  - one\n  - two"):
         readable(batch, ["one", "two", "three", "four"])
 
 
@@ -180,4 +180,4 @@ def test_a_picture_to_predict_comes_small_and_whole_too(tmp_path: Path) -> None:
     assert large["problem"] == small["problem"] == ""
     assert broken["source"].shape == (0, 0, 3)
     assert not broken["image"].any()
-    assert "b.jpg is truncated or not a picture" in broken["problem"]
+    assert "b.jpg is truncated or not an image" in broken["problem"]

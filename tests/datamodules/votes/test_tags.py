@@ -69,17 +69,17 @@ def test_many_tags_are_found_where_they_belong() -> None:
 @pytest.mark.parametrize(
     ("folder", "files", "message"),
     [
-        (".", {"tags_txt": "one Abstract\n"}, r"tags\.txt, line 1: 'one Abstract'; a number, a space and a name"),
-        (".", {"tags_txt": "\n1\n"}, r"tags\.txt, line 2: '1'; a number"),
-        (".", {"tags_csv": "image,tag\n4.jpg,Family\n"}, r"tags\.csv, row 2: there are no votes on .*'4\.jpg'"),
+        (".", {"tags_txt": "one Abstract\n"}, r"tags\.txt, line 1: 'one Abstract'; expected a number"),
+        (".", {"tags_txt": "\n1\n"}, r"tags\.txt, line 2: '1'; expected a number"),
+        (".", {"tags_csv": "image,tag\n4.jpg,Family\n"}, r"tags\.csv, row 2: AVA\.txt has no votes for '4\.jpg'"),
         (".", {"styles_csv": "image,tag\n1.jpg,Family\n"}, "'style' is missing"),
-        ("style_image_lists", {"styles_txt": "1 HDR\n"}, r"train\.jpgl could not be read as text"),
+        ("style_image_lists", {"styles_txt": "1 HDR\n"}, r"train\.jpgl cannot be read as text"),
         ("style_image_lists", {"styles_txt": "1 HDR\n", "train_jpgl": "1\n2\n", "train_lab": "1\n"},
-         r"train\.jpgl has 2 lines, .*train\.lab 1; as many"),
+         r"train\.jpgl has 2 lines, .*train\.lab 1; expected as many"),
         ("style_image_lists", {"styles_txt": "1 HDR\n", "train_jpgl": "1\n", "train_lab": "2\n"},
          r"train\.lab has the style 2, which .*styles\.txt lacks"),
         ("style_image_lists", {"styles_txt": "1 HDR\n", "train_jpgl": "x\n", "train_lab": "1\n"},
-         r"train\.jpgl, line 1: 'x'; whole numbers were wanted"),
+         r"train\.jpgl, line 1: 'x'; expected integers"),
     ],
 )  # fmt: skip
 def test_files_that_are_not_as_wanted_are_refused(

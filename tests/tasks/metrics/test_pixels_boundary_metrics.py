@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -5,7 +6,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from tasks.metrics.pixels import BoundaryDistance, hausdorff95
+from tasks.metrics.pixels import BoundaryDistance, _distances, hausdorff95
 
 Mask = NDArray[np.bool_]
 DTYPES = [torch.bool, torch.uint8, torch.float32, torch.bfloat16]
@@ -30,6 +31,18 @@ def test_distance_is_that_of_all_pairs() -> None:
         assert hausdorff95(prediction, truth) == pytest.approx(brute_force(prediction, truth), rel=1e-6)
         assert hausdorff95(prediction, truth) == hausdorff95(truth, prediction) > 0
         assert hausdorff95(truth, truth) == 0
+
+
+def test_distances_are_exact_wherever_the_mask_lies_in_memory() -> None:
+    used = cv2.ipp.useIPP()
+    outline = random_masks(1, (100, 110))[1][0]
+    expected = ndimage.distance_transform_edt(~outline).astype(np.float32)
+    memory = np.zeros(outline.size + 64, dtype=bool)
+    for offset in range(64):
+        placed = memory[offset : offset + outline.size].reshape(outline.shape)
+        placed[:] = outline
+        assert np.array_equal(_distances(placed), expected)
+    assert cv2.ipp.useIPP() == used
 
 
 def test_masks_that_fill_little_of_a_picture() -> None:
@@ -109,7 +122,7 @@ def test_metric_without_pictures_and_after_reset() -> None:
 
 
 def test_shapes_that_do_not_belong_together_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shapes \(3, 4\) and \(4, 3\); wanted is one shape \(H, W\)"):
+    with pytest.raises(ValueError, match=r"shapes \(3, 4\) and \(4, 3\); expected one shape \(H, W\)"):
         hausdorff95(np.zeros((3, 4), dtype=bool), np.zeros((4, 3), dtype=bool))
-    with pytest.raises(ValueError, match=r"prediction is \(2, 2, 3, 4\) .*wanted is one shape \(B, 1, H, W\)"):
+    with pytest.raises(ValueError, match=r"prediction is \(2, 2, 3, 4\) .*expected one shape \(B, 1, H, W\)"):
         BoundaryDistance().update(torch.zeros(2, 2, 3, 4), torch.zeros(2, 2, 3, 4))

@@ -1,0 +1,64 @@
+"""The tasks, the shipped configs, and what a config may call a class: its bare name, or a path of earlier versions."""
+
+import pkgutil
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+SHIPPED = Path(__file__).parents[1] / "configs"
+TASKS = {
+    "clouds": "cloud patterns in satellite images",
+    "roads": "roads in aerial images",
+    "avalanches": "avalanches in mountain photographs",
+    "colorization": "colors for gray images",
+    "aesthetics": "professional shot or snapshot",
+}
+"""Name and subject of each task. A name is that of the files in `tasks`, `datamodules` and `configs`; a task's classes
+are called `<Name>Task` and `<Name>DataModule`. This is the only place where a task is registered."""
+
+MOVED = {
+    "callbacks.predictions.SegmentationWriter": "SegmentationWriter",
+    "callbacks.outlines.OutlineWriter": "OutlineWriter",
+    "callbacks.colorings.ColoringWriter": "ColoringWriter",
+    "callbacks.scores.ScoreWriter": "ScoreWriter",
+    "callbacks.color_words.ColorWords": "ColorBaselines",
+    "callbacks.judgement_words.JudgementWords": "JudgementBaseline",
+}
+"""Class paths in configs and checkpoints of earlier versions, and the bare names that are valid today."""
+
+
+def class_modules() -> dict[str, str]:
+    """Returns the module of each task's two classes, by class name."""
+    return {f"{task.title()}{kind}": f"{package}.{task}" for task in TASKS
+            for kind, package in (("Task", "tasks"), ("DataModule", "datamodules"))}  # fmt: skip
+
+
+def import_classes() -> None:
+    """Imports every task, data module and callback: the parser finds imported classes by their bare names."""
+    import callbacks
+
+    modules = [*class_modules().values()]
+    modules += [module.name for module in pkgutil.walk_packages(callbacks.__path__, "callbacks.") if not module.ispkg]
+    for name in modules:
+        import_module(name)
+
+
+def renamed(config: Any) -> Any:
+    """Returns a parsed config with every moved class path replaced; see `MOVED`."""
+    if isinstance(config, dict):
+        return {key: renamed(value) for key, value in config.items()}
+    if isinstance(config, list):
+        return [renamed(value) for value in config]
+    return MOVED.get(config, config) if isinstance(config, str) else config
+
+
+def configs() -> str:
+    """Lists the shipped configs with the first comment line of each: experiments, overlays, studies."""
+    lines: dict[str, list[str]] = {"experiments": [], "overlays": [], "studies": []}
+    for path in sorted(SHIPPED.rglob("*.yaml")):
+        text = path.read_text(encoding="utf-8")
+        name = path.relative_to(SHIPPED).with_suffix("").as_posix()
+        kind = "experiments" if "\nmodel:" in text else "overlays"
+        kind, name = ("studies", name.removeprefix("studies/")) if name.startswith("studies/") else (kind, name)
+        lines[kind].append(f"  {name:32}{text.splitlines()[0].lstrip('# ')}")
+    return "\n\n".join("\n".join([f"{kind}:", *rows]) for kind, rows in lines.items())

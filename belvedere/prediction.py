@@ -1,0 +1,277 @@
+"""The Python API: opens a checkpoint and applies it to images, along the same path as `belvedere predict`."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from lightning.pytorch import Callback, Trainer
+from numpy.typing import NDArray
+from PIL import Image
+
+from belvedere.arguments import Parser, nearest, shortened
+from belvedere.checkpoints import run_config
+from belvedere.names import import_classes
+from callbacks.handover import Handover
+from callbacks.writers.base import Finished, Format, Writer
+from callbacks.writers.colorings import Colorized, Scores
+from callbacks.writers.memory import Collector
+from callbacks.writers.outlines import Outlines, geojson
+from callbacks.writers.scores import Judged, ScoreTable
+from callbacks.writers.segmentation import Submission
+from callbacks.writers.stitch import Stitched
+from datamodules.base import ImageDataModule
+from ops.errors import ArgumentError, ParserError
+from tasks.base import ImageTask
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Picture: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]
+TABLES: dict[type[Format[Any]], str] = {Submission: "submission.csv", ScoreTable: "scores.csv", Scores: "figures.csv"}
+KEPT = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # modes of Pillow that a PNG can hold
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a task predicts for one image. Fields that the task does not predict are empty.
+
+    Attributes:
+        name: Name of the image's file, or its number in a list.
+        masks: By class, bool (H, W) at the image's size, or at the data module's `output_size`.
+        probability: By class, float32 (K, H, W), of segmentation; a number, that of a professional shot, of aesthetics.
+        scores: Numbers by name: `probability`, `mean` and `spread` of the votes, or color metrics; NaN if unknown.
+        image: The image in color, uint8 (H, W, 3), of colorization.
+        problem: Why the image could not be used; "" if it could.
+    """
+
+    name: str
+    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    probability: NDArray[np.float32] | float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    image: NDArray[np.uint8] | None = None
+    problem: str = ""
+    _outlined: Callable[[], dict[str, Any]] | None = field(default=None, repr=False)
+
+    @cached_property
+    def polygons(self) -> dict[str, Any] | None:
+        """The masks as a GeoJSON FeatureCollection, a MultiPolygon per class in pixels; None without masks.
+
+        x points to the right and y down; whole numbers are pixel centers. They are fitted at the first use.
+        """
+        return None if self._outlined is None else self._outlined()
+
+
+class Predictions(list[Prediction]):
+    """Predictions in the order of the images.
+
+    Attributes:
+        table: The rows that `belvedere predict` writes for all images: those of `submission.csv` (run lengths),
+            `scores.csv` (best first) or `figures.csv`; None if the task writes no table.
+    """
+
+    def __init__(self, predictions: Sequence[Prediction] = (), table: "pd.DataFrame | None" = None) -> None:
+        super().__init__(predictions)
+        self.table = table
+
+
+def load(checkpoint: str | Path, **settings: Any) -> ImageTask:
+    """Opens a checkpoint.
+
+    Boosted trees beside the checkpoint are loaded too, and a frozen extractor's weights are checked.
+
+    Args:
+        checkpoint: Path of the file.
+        settings: Arguments of the task's class that differ from those of training, such as `stride=1`.
+
+    Returns:
+        The task with its weights, in eval mode on the CPU.
+
+    Raises:
+        ArgumentError: The file is missing or is not a checkpoint, or there is no such setting.
+        WeightsError: The extractor's weights are not available, or are not those of training.
+        TreesError: The trees are missing or broken.
+    """
+    import_classes()
+    path = Path(checkpoint)
+    config = run_config(path)
+    kind = _class(config["model"]["class_path"])
+    _check_names(kind, settings)
+    task = kind.load_from_checkpoint(path, map_location="cpu", weights_only=True, **settings)
+    if getattr(task, "xgboost_on", "none") != "none":
+        from tasks import boosting
+
+        task.trees = boosting.load(path.with_suffix(".ubj"))
+    vars(task)["run_config"] = config  # `predict` needs the data's settings too
+    task.eval()
+    assert isinstance(task, ImageTask)
+    return task
+
+
+def predict(
+    checkpoint: str | Path | ImageTask,
+    images: Picture | Sequence[Picture],
+    *,
+    accelerator: str = "auto",
+    **options: Any,
+) -> Predictions:
+    """Applies a trained task to images: the same windows and decisions as `belvedere predict`, in memory.
+
+    Args:
+        checkpoint: Path of a checkpoint, or a task that `load` returned.
+        images: A folder, an image file, a Pillow image, an array uint8 (H, W, 3) or (H, W), or a list of the last four.
+        accelerator: Where to compute: `auto`, `cpu` or `gpu`.
+        options: Arguments of the data module's class, such as `overlap=0.5`, `batch_size=8` or `output_size=None`.
+
+    Returns:
+        A prediction for each image, in the order of the list, or of the names in a folder.
+
+    Raises:
+        ArgumentError: There is no such option, or the task does not come from `load`.
+        DataError: An image cannot be used.
+    """
+    task = checkpoint if isinstance(checkpoint, ImageTask) else load(checkpoint)
+    config = vars(task).get("run_config")
+    if config is None:
+        raise ArgumentError(f"This {type(task).__name__} has no settings for its data. Open it with belvedere.load.")
+    _check_names(_class(config["data"]["class_path"]), options)
+    with TemporaryDirectory(prefix="belvedere-") as folder:
+        source, given = _staged(images, Path(folder))
+        data, writer = _configured(config, {"pictures": str(source), **options})
+        return _collected(task, data, writer, given, accelerator)
+
+
+def _class(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _check_names(kind: type, settings: Mapping[str, Any]) -> None:
+    known = list(inspect.signature(kind).parameters)
+    for name in settings:
+        if name not in known:
+            raise ArgumentError(f"{kind.__name__} has no setting {name!r}.{nearest(name, known)}")
+
+
+def _staged(images: Picture | Sequence[Picture], folder: Path) -> tuple[Path, dict[str, str]]:
+    """Puts images into a folder, unless they are one already.
+
+    Returns:
+        The folder or file to read, and the name of each image by the name of its file in the folder.
+    """
+    if isinstance(images, str | Path):
+        return Path(images).expanduser(), {}
+    several = [images] if isinstance(images, Image.Image | np.ndarray) else list(images)
+    given: dict[str, str] = {}
+    for number, image in enumerate(several):
+        if isinstance(image, str | Path):
+            path = Path(image).expanduser().absolute()
+            if not path.is_file():
+                raise ArgumentError(f"There is no image file {path}.")
+            staged = folder / f"{number:08}{path.suffix}"
+            staged.symlink_to(path)
+            given[staged.name] = path.name
+        else:
+            staged = folder / f"{number:08}.png"
+            _pillow(image, number).save(staged, compress_level=1)
+            given[staged.name] = str(number)
+    return folder, given
+
+
+def _pillow(image: Any, number: int) -> Image.Image:
+    """Returns an image that a PNG can hold without loss."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+            raise ArgumentError(
+                f"Image {number} is an array {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3) or (H, W)."
+            )
+        return Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise ArgumentError(f"Image {number} is a {type(image).__name__}; expected a path, a Pillow image or an array.")
+    return image if image.mode in KEPT else image.convert("RGB")
+
+
+def _configured(config: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[ImageDataModule, Writer[Any]]:
+    """Makes a run's data module, with other options, and the writer among its callbacks."""
+    parser = Parser()
+    parser.add_subclass_arguments(ImageDataModule, "data")
+    parser.add_argument("--callbacks", type=list[Callback] | None)
+    data = {**config["data"], "init_args": {**config["data"].get("init_args", {}), **options}}
+    try:
+        parsed = parser.parse_object({"data": data, "callbacks": config["trainer"]["callbacks"]})
+        made = parser.instantiate_classes(parsed)
+    except ParserError as error:
+        raise ArgumentError(shortened(error)) from error
+    for callback in made.callbacks or []:
+        if isinstance(callback, Writer):
+            return made.data, callback
+    raise ArgumentError(
+        "The callbacks of the run have no writer, such as SegmentationWriter, to collect predictions from."
+    )
+
+
+def _collected(
+    task: ImageTask, data: ImageDataModule, writer: Writer[Any], given: Mapping[str, str], accelerator: str
+) -> Predictions:
+    """Predicts as the command does, but keeps the writer's images in memory.
+
+    Args:
+        task: The task.
+        data: Has the images.
+        writer: Would write them.
+        given: What the caller calls an image, by the name of its file.
+        accelerator: Where to compute.
+    """
+    collector: Collector[Any] = Collector(writer)
+    with TemporaryDirectory(prefix="belvedere-") as folder:
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            default_root_dir=folder,
+            callbacks=[Handover(data), collector],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        trainer.predict(task, data, return_predictions=False)
+    images = [replace(image, name=given.get(image.name, image.name)) for image in collector.images]
+    return Predictions([_prediction(image, writer) for image in images], _table(images, writer))
+
+
+def _prediction(image: Finished, writer: Writer[Any]) -> Prediction:
+    """Returns a writer's image as a prediction."""
+    if isinstance(image, Stitched):
+        masks = {label: image.mask(k) for k, label in enumerate(image.classes)}
+        outlines = next((each for each in writer.formats if isinstance(each, Outlines)), Outlines())
+        settings = (outlines.tolerance, outlines.smooth, outlines.least_iou)
+        return Prediction(image.name, masks, image.probability, _outlined=partial(geojson, image, *settings))
+    if isinstance(image, Colorized):
+        return Prediction(
+            image.name, scores=image.scores, image=None if image.problem else image.image, problem=image.problem
+        )
+    assert isinstance(image, Judged)
+    scores = {"probability": image.probability, "mean": image.mean, "spread": image.spread}
+    return Prediction(image.name, probability=image.probability, scores=scores, problem=image.problem)
+
+
+def _table(images: Sequence[Finished], writer: Writer[Any]) -> "pd.DataFrame | None":
+    """Returns the table that the writer would write, by its own format."""
+    import pandas as pd
+
+    for table in writer.formats:
+        name = TABLES.get(type(table))
+        if name is not None:
+            with TemporaryDirectory(prefix="belvedere-") as folder:
+                table.finish([row for image in images for row in table.write(image, Path(folder))], Path(folder))
+                # the run lengths of an empty mask are an empty text
+                return pd.read_csv(
+                    Path(folder) / name, keep_default_na=name != "submission.csv", dtype={"problem": str}
+                )
+    return None

@@ -1,0 +1,64 @@
+"""The contract between data modules and tasks: batches, and facts about the data."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+Batch: TypeAlias = dict[str, Any]
+"""One batch of B samples.
+
+Every batch has `image` (B, 3, H, W), float32 sRGB in [0, 1]; `name`, a list of B image names; and `index` (B,), the
+sample's number. What a task learns from is one of
+
+- `mask` (B, K, h, w), float 0 or 1, of K classes; h and w may differ from the image's,
+- `label` (B,), 0.0 or 1.0, of windows,
+- `votes` (B, V), counts of the votes 1 to V, with `professional` (B,), 0.0 or 1.0, and `tags`, a list per image.
+
+`valid` (B, 1, H, W), bool, marks the pixels that count; all count where it is missing. `altered` is present where
+augmentation changed the images.
+
+Batches to predict also tell how to stitch images: `size` (B, 2), height and width of the whole output; `origin` and
+`window` (B, 2), top left corner and size of the sample in it; `overlap`, the share that neighboring windows have in
+common; and in an image's last sample `source`, the image (H, W, 3) uint8, the background of its overlay.
+"""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a task may know about its data besides the batches.
+
+    `size`, `classes`, `window` and the given part of `vote_scale` follow from a data module's arguments and are right
+    before any file is read; `tags`, `conditions` and the rest of `vote_scale` are right after `setup`.
+
+    Attributes:
+        size: Height and width of the images that the network gets; None where images keep their own size.
+        classes: Names of the classes that the masks mark, in order; empty where the task names them.
+        window: Side in pixels of the windows that a window classifier is trained on.
+        tags: Tags and styles that some test image has.
+        conditions: Conditions, such as the weather, that some test image was taken under.
+        vote_scale: The highest vote and the threshold above which an image is a professional shot; each None while
+            unknown.
+    """
+
+    size: tuple[int, int] | None = None
+    classes: Sequence[str] = ()
+    window: int | None = None
+    tags: Sequence[str] = ()
+    conditions: Sequence[str] = ()
+    vote_scale: tuple[int | None, float | None] = (None, None)
+
+
+class DataSource(Protocol):
+    """The part of a data module that tasks and callbacks may use, besides the batches that the trainer passes on."""
+
+    def facts(self) -> DataFacts:
+        """Returns the facts about the data."""
+
+    def unaugmented(self, split: str) -> Iterator[Batch]:
+        """Yields this process's batches of a split on its device: each image once, in order, without augmentation."""
+
+    def fingerprint(self) -> str:
+        """Returns a digest of the data that metrics are measured on."""
+
+    def picture_names(self) -> Mapping[str, Sequence[str]]:
+        """Returns the image names of each split."""

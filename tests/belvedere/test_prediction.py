@@ -1,0 +1,193 @@
+"""`belvedere.predict` returns what `belvedere predict` writes."""
+
+import doctest
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import belvedere as api
+from belvedere.prediction import Predictions
+from ops.errors import ArgumentError, DataError, TreesError, WeightsError
+from tasks.clouds import CloudsTask
+
+ROOT = Path(__file__).parents[2]
+FIXTURE = ROOT / "tests" / "fixtures" / "run_66ad3a8"
+BEST = "run/checkpoints/best.ckpt"
+Command = Callable[..., Any]
+
+SMALL = {
+    "roads": ["roads/unet", "--model.network", "pspnet", "--model.pretrained", "false", "--data.size", "[32,32]",
+              "--data.samples_per_category", "3"],
+    "avalanches": ["avalanches/cnn2d", "--data.window", "17"],
+    "colorization": ["colorization/pooled", "--model.extractor", "null", "--data.size", "32", "--data.batch_size", "4"],
+    "aesthetics": ["aesthetics/distribution", "--model.dense_width", "8", "--model.pretrained", "false",
+                   "--model.freeze_convolutions", "false", "--data.size", "63", "--data.load_size", "63"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def trained(belvedere: Command, request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """Trains a tiny network of a task for two steps and gives its best checkpoint."""
+
+    def train(task: str, *options: str) -> Path:
+        if task == "clouds":
+            fitted: Path = request.getfixturevalue("fitted")
+            return fitted / "checkpoints" / "best.ckpt"
+        root = str(request.getfixturevalue(f"{task}_root"))
+        arguments = ["--config", *SMALL[task], "--config", "debug", "--data.root", root, "--output", "run", *options]
+        assert belvedere("fit", *arguments).code == 0
+        return Path(BEST).absolute()
+
+    return train
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Three images of different sizes, one of them gray, and a file that is none."""
+    folder, rng = tmp_path / "album", np.random.default_rng(0)
+    folder.mkdir()
+    for name, shape in {"a.png": (70, 90, 3), "b_c.png": (64, 64, 3), "gray.png": (80, 66)}.items():
+        Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(folder / name)
+    return folder
+
+
+def pixels(path: Path) -> Any:
+    return np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize("task", list(api.TASKS))
+def test_all_tasks_predict_what_the_command_writes(
+    task: str, trained: Callable[[str], Path], belvedere: Command, album: Path
+) -> None:
+    checkpoint = trained(task)
+    options = ["--data.overlap", "0.5"] if task == "roads" else []
+    if task in ("colorization", "aesthetics"):
+        (album / "broken.jpg").write_bytes(b"no image")
+    arguments = ["--ckpt_path", str(checkpoint), "--data.pictures", str(album), "--output", "out"]
+    assert belvedere("predict", *arguments, *options).code == 0
+    found = api.predict(checkpoint, album, **({"overlap": 0.5} if options else {}))
+    assert [each.name for each in found] == sorted(path.name for path in album.iterdir())
+    assert_equal(found, Path("out"), task)
+    if task in ("colorization", "aesthetics"):
+        [broken] = [each for each in found if each.problem]
+        assert "broken.jpg" in broken.problem
+        assert broken.image is None
+
+
+def assert_equal(found: Predictions, folder: Path, task: str) -> None:
+    tables = [path for name in ("submission", "scores", "figures") if (path := folder / f"{name}.csv").is_file()]
+    if tables:
+        assert found.table is not None
+        expected = pd.read_csv(tables[0], keep_default_na=task != "clouds", dtype={"problem": str})
+        pd.testing.assert_frame_equal(found.table, expected)
+    else:
+        assert found.table is None
+    files = sorted(folder.glob("masks/**/*.png")) + sorted(folder.glob("colored/*.png"))
+    predicted = {f"{label}/{Path(each.name).stem}": mask for each in found for label, mask in each.masks.items()}
+    predicted |= {f"colored/{Path(each.name).stem}": each.image for each in found if each.image is not None}
+    assert len(predicted) == len(files)
+    for path in files:
+        parent = path.parent.name if path.parent.name != "masks" else {"roads": "road"}.get(task, "avalanche")
+        values = predicted[f"{parent}/{path.stem}"]
+        np.testing.assert_array_equal(values * np.uint8(255) if values.dtype == bool else values, pixels(path))
+    if task == "avalanches":
+        polygons = json.loads((folder / "polygons.json").read_text())["pictures"]
+        for each in found:
+            assert each.polygons is not None
+            [feature] = json.loads(json.dumps(each.polygons))["features"]
+            loops = [ring[:-1] for polygon in feature["geometry"]["coordinates"] for ring in polygon]
+            assert sorted(loops) == sorted(polygons[each.name]["rings"])
+            assert feature["properties"]["iou"] == polygons[each.name]["iou"]
+    if task in ("clouds", "roads", "avalanches"):
+        for each in found:
+            assert isinstance(each.probability, np.ndarray)
+            assert each.probability.dtype == np.float32
+            assert each.probability.shape == (len(each.masks), *next(iter(each.masks.values())).shape)
+    if task == "aesthetics":
+        assert found.table is not None
+        rows = found.table.set_index("name")
+        for each in found:
+            for name in ("probability", "mean", "spread"):
+                np.testing.assert_allclose(each.scores[name], rows.loc[each.name, name], rtol=1e-5)
+            assert each.probability is each.scores["probability"]
+
+
+def test_images_may_be_arrays_pillow_images_and_paths(fitted: Path, album: Path) -> None:
+    task = api.load(fitted / "checkpoints" / "best.ckpt")
+    expected = {each.name: each for each in api.predict(task, album, output_size=None)}
+    given = [album / "gray.png", Image.open(album / "a.png"), pixels(album / "b_c.png"), str(album / "a.png")]
+    found = api.predict(task, given, output_size=None)
+    assert [each.name for each in found] == ["gray.png", "1", "2", "a.png"]
+    for each, name in zip(found, ("gray.png", "a.png", "b_c.png", "a.png"), strict=True):
+        for label, mask in expected[name].masks.items():
+            assert mask.shape == pixels(album / name).shape[:2]
+            np.testing.assert_array_equal(each.masks[label], mask)
+    assert found.table is not None
+    assert found.table["Image_Label"].tolist() == [f"{each.name}_{label}" for each in found for label in task.classes]
+    [one] = api.predict(task, pixels(album / "a.png"), output_size=None)
+    [same] = api.predict(task, album / "a.png", output_size=None)
+    assert (one.name, same.name) == ("0", "a.png")
+    assert all(np.array_equal(one.masks[label], same.masks[label]) for label in task.classes)
+
+
+def test_a_loaded_task_has_its_weights_and_can_be_changed(fitted: Path) -> None:
+    checkpoint = fitted / "checkpoints" / "best.ckpt"
+    task = api.load(checkpoint)
+    assert isinstance(task, CloudsTask)
+    assert not task.training
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert all(torch.equal(value, weights[name]) for name, value in task.state_dict().items())
+    assert api.load(checkpoint, freeze_encoder=True).hparams["freeze_encoder"]
+
+
+def test_boosted_trees_are_loaded_too(trained: Callable[..., Path], belvedere: Command, album: Path) -> None:
+    checkpoint = trained("avalanches", "--model.xgboost_on", "predictions")
+    arguments = ["--ckpt_path", str(checkpoint), "--data.pictures", str(album), "--output", "out"]
+    assert belvedere("predict", *arguments).code == 0
+    assert_equal(api.predict(checkpoint, album), Path("out"), "avalanches")
+    checkpoint.with_suffix(".ubj").unlink()
+    with pytest.raises(TreesError, match=r"best\.ubj"):
+        api.load(checkpoint)
+
+
+def test_another_extractor_is_rejected(trained: Callable[..., Path]) -> None:
+    with pytest.raises(WeightsError, match="extractor"):
+        api.load(trained("colorization"), extractor="mobilenetv3_small_050", extractor_weights=False)
+
+
+def test_wrong_arguments_are_rejected(fitted: Path, album: Path) -> None:
+    checkpoint = fitted / "checkpoints" / "best.ckpt"
+    task = api.load(checkpoint)
+    cases: list[tuple[Callable[[], object], str]] = [
+        (lambda: api.load("nowhere.ckpt"), "no checkpoint file nowhere.ckpt"),
+        (lambda: api.load(checkpoint, architectur="fpn"), "Did you mean architecture"),
+        (lambda: api.predict(task, album, overlapp=0.5), "Did you mean overlap"),
+        (lambda: api.predict(task, [np.zeros((3, 4, 4), np.uint8)]), r"shape \(3, 4, 4\); expected uint8"),
+        (lambda: api.predict(task, [np.zeros((4, 4, 3))]), "float64"),
+        (lambda: api.predict(task, [album / "none.png"]), "no image file"),
+        (lambda: api.predict(task, [3]), "Image 0 is a int"),  # type: ignore[list-item]
+        (lambda: api.predict(CloudsTask("fpn", "mobilenet_v2", False), album), r"belvedere\.load"),
+    ]
+    for call, message in cases:
+        with pytest.raises(ArgumentError, match=message):
+            call()
+    with pytest.raises(DataError):
+        api.predict(task, album / "none")
+
+
+@pytest.mark.parametrize("source", ["readme", "docstring"])
+def test_examples_run(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(FIXTURE, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    readme = str(ROOT / "README.md")
+    done = doctest.testfile(readme, module_relative=False) if source == "readme" else doctest.testmod(api)
+    assert done.attempted > 2
+    assert done.failed == 0

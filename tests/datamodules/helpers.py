@@ -1,0 +1,89 @@
+"""Files and a small task that the tests of datasets share."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from PIL import Image
+
+from ops.errors import DataError
+
+
+def write(path: Path, values: np.ndarray | Image.Image, **options: Any) -> Path:
+    """Saves an image, and its folder where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (values if isinstance(values, Image.Image) else Image.fromarray(values)).save(path, **options)
+    return path
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    """Random bytes, by default those of an image (height, width, 3)."""
+    return np.random.default_rng(seed).integers(0, 256, shape if len(shape) > 2 else (*shape, 3), np.uint8)
+
+
+def truncate(path: Path, kept: float = 0.5) -> Path:
+    """Keeps the first part of a file."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * kept)])
+    return path
+
+
+def exif(orientation: int) -> Image.Exif:
+    """EXIF data with this orientation."""
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def table(path: Path, *rows: str) -> Path:
+    """Writes a CSV table; the first row is its header."""
+    path.write_text("\n".join(rows))
+    return path
+
+
+def problems_of(call: Callable[[], object]) -> list[str]:
+    """The problems of the DataError that a call raises."""
+    with pytest.raises(DataError) as caught:
+        call()
+    return caught.value.problems
+
+
+def assert_problems(found: Iterable[str], *expected: Sequence[object]) -> None:
+    """Asserts that there is a problem for each sequence of key words, in that order, and no other."""
+    found = list(found)
+    assert len(found) == len(expected), found
+    for problem, parts in zip(found, expected, strict=True):
+        for part in parts:
+            assert str(part) in problem
+
+
+class Keeping(LightningModule):
+    """Keeps the batches that reach a task, by stage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: dict[str, list[dict[str, Any]]] = {split: [] for split in ("train", "val", "test", "predict")}
+
+    def names(self, split: str) -> list[str]:
+        return [name for batch in self.seen[split] for name in batch["name"]]
+
+    def training_step(self, batch: dict[str, Any]) -> torch.Tensor:
+        self.seen["train"].append(batch)
+        return self.weight.sum()
+
+    def validation_step(self, batch: dict[str, Any]) -> None:
+        self.seen["val"].append(batch)
+
+    def test_step(self, batch: dict[str, Any]) -> None:
+        self.seen["test"].append(batch)
+
+    def predict_step(self, batch: dict[str, Any]) -> None:
+        self.seen["predict"].append(batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)

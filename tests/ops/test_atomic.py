@@ -1,0 +1,88 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ops.atomic import remove_leftovers, replacing, write_text
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_file_appears_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "table.csv"
+    with replacing(path) as temporary:
+        temporary.write_text("one")
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".csv"
+        assert not path.exists()
+    assert path.read_text() == "one"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_error_keeps_the_previous_file(tmp_path: Path, sync: bool) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("one")
+
+    def fail() -> None:
+        with replacing(path, sync=sync) as temporary:
+            temporary.write_text("tw")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_text() == "one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sync_flushes_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "table.csv", []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(path.exists()))
+    for sync in (False, True):
+        path.unlink(missing_ok=True)
+        with replacing(path, sync=sync) as temporary:
+            temporary.write_text("one")
+    assert synced == [False]
+
+
+def test_keep_leaves_a_file_that_another_process_wrote(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+    for keep, expected in ((True, "other"), (False, "mine")):
+        with replacing(path, keep=keep) as temporary:
+            temporary.write_text("mine")
+            path.write_text("other")
+        assert path.read_text() == expected
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_do_not_share_a_temporary_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    with replacing(path) as one, replacing(path) as two:
+        one.write_text("one")
+        two.write_text("two")
+    assert path.read_text() == "one"  # the outer block ends last
+
+
+def test_text_is_utf8(tmp_path: Path) -> None:
+    write_text(tmp_path / "note.txt", "Dürer\n")
+    assert (tmp_path / "note.txt").read_bytes() == "Dürer\n".encode()
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    code = (
+        "import os, signal\nfrom pathlib import Path\nfrom ops.atomic import replacing\n"
+        "with replacing(Path('run/panels/a.png')) as temporary:\n"
+        "    temporary.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    kept = [tmp_path / "run" / name for name in (".hidden", "part-a", "panels/b.png")]
+    for path in kept:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "run" / "panels").iterdir())) == 2
+    remove_leftovers(tmp_path / "run", tmp_path / "run" / "panels", tmp_path / "missing")
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
