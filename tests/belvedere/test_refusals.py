@@ -69,7 +69,7 @@ AESTHETICS = ["--config", "aesthetics/alexnet_torchvision", "--config", "debug",
     [
         (["--model.network", "alexnet_torchvison"], "alexnet_torchvision"),
         (["--model.network", "mobilenetv3_small_05"], "mobilenetv3_small_050"),
-        (["--model.dense_width", "0"], "dense_width is 0"),
+        (["--model.dense_width", "0"], "dense_width"),
         (["--model.head", "both"], "['binary', 'distribution']"),
         (["--model.freeze_convolutions", "true"], "--model.pretrained"),
         (["--model.network", "alexnet", "--model.pretrained", "true"], "single-column"),
