@@ -1,9 +1,7 @@
 """The commands: a LightningCLI whose subclasses of task and data module are chosen in the config."""
 
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +16,7 @@ from belvedere.checkpoints import check_fit, output_folder, resumed_from, states
 from belvedere.describe import describe
 from belvedere.features import features
 from belvedere.names import SHIPPED, import_classes
+from belvedere.quiet import quiet
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, mode_of
 from callbacks.curves import Curves
 from callbacks.handover import Handover
@@ -31,9 +30,9 @@ from datamodules.batch import DataFacts
 from ops.errors import ArgumentError, ParserError, UserError
 from tasks.base import ImageTask
 
-LIGHTNINGS = ("fit", "validate", "test", "predict")
-OWN = {"features": features, "describe": describe}
-COMMANDS = (*LIGHTNINGS, *OWN)
+TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
+OWN_COMMANDS = {"features": features, "describe": describe}
+COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
 # Callbacks with options of their own, by prefix. `intervals` acts in tests, the others in training.
 OWN_CALLBACKS = {"early_stopping": EarlyStopping, "panels": Panels, "last_checkpoint": LastCheckpoint,
                  "preemption": Preemption, "intervals": Intervals}  # fmt: skip
@@ -77,9 +76,10 @@ class BelvedereCLI(LightningCLI):
     def __init__(self, command: str, arguments: list[str]) -> None:
         self.command = command
         import_classes()
-        lightnings = command in LIGHTNINGS
+        subcommands = command in TRAINER_COMMANDS
         settings = {"default_config_files": [str(SHIPPED / "defaults.yaml")], "allow_abbrev": False}
-        subcommands = {"allow_abbrev": False, "prog": "belvedere", **dict.fromkeys(LIGHTNINGS, settings)}
+        main: dict[str, Any] = {"prog": "belvedere", "allow_abbrev": False}
+        main |= {name: dict(settings) for name in TRAINER_COMMANDS}
         super().__init__(
             ImageTask,
             ImageDataModule,
@@ -89,13 +89,13 @@ class BelvedereCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=Parser,
-            parser_kwargs=subcommands if lightnings else {"prog": f"belvedere {command}", **settings},
-            run=lightnings,
-            args=[command, *arguments] if lightnings else arguments,
+            parser_kwargs=main if subcommands else {"prog": f"belvedere {command}", **settings},
+            run=subcommands,
+            args=[command, *arguments] if subcommands else arguments,
         )
-        if not lightnings:
+        if not subcommands:
             given = {name: self.config_init[name] for name in self.own_options}
-            OWN[command](self.model, self.datamodule, self.trainer, self.folder, **given)
+            OWN_COMMANDS[command](self.model, self.datamodule, self.trainer, self.folder, **given)
 
     @property
     def settings(self) -> Any:
@@ -116,9 +116,9 @@ class BelvedereCLI(LightningCLI):
         # options exist for every command, so that one config serves all; callbacks act only where they belong
         acting = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals"}}.get(self.command, set())
         parser.callback_keys[:] = [name for name in OWN_CALLBACKS if name in acting]
-        if self.command in OWN:
+        if self.command in OWN_COMMANDS:
             skip: set[str | int] = {"task", "data", "trainer", "folder"}
-            self.own_options = parser.add_function_arguments(OWN[self.command], skip=skip)
+            self.own_options = parser.add_function_arguments(OWN_COMMANDS[self.command], skip=skip)
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing. Lightning would let the checkpoint's settings win over those typed; there is no public switch.
@@ -137,7 +137,7 @@ class BelvedereCLI(LightningCLI):
         config.trainer.precision = mixed_precision(config.trainer.precision, config.trainer.accelerator)
         if self.command == "predict":
             config.return_predictions = False  # the callbacks write them, so memory use stays constant
-        if self.command in OWN:
+        if self.command in OWN_COMMANDS:
             config.trainer.callbacks = None  # the run's callbacks expect the task's predictions
 
     def _choose_folder(self) -> None:
@@ -182,6 +182,8 @@ class BelvedereCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
+        except UserError:
+            raise
         except (TypeError, ValueError) as error:
             raise ParserError(str(error)) from error
 
@@ -190,7 +192,7 @@ class BelvedereCLI(LightningCLI):
         monitor = self.settings.monitor
         watched = monitor, mode_of(monitor)
         callbacks: list[Callback] = [ProgressBar()]
-        if self.command in LIGHTNINGS:
+        if self.command in TRAINER_COMMANDS:
             callbacks.append(Handover(self.datamodule, self.model))
         if self.command == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
@@ -283,28 +285,6 @@ def check_started(plugins: Any) -> None:
             "--config slurm is for processes that srun starts in a SLURM job, and srun did not start this one. See "
             "docs/jobs for job files. On this machine alone: --config ddp."
         )
-
-
-def quiet() -> None:
-    """Silences warnings about intended behavior."""
-    for message in (
-        r".*does not have many workers.*",  # the data modules decide
-        r".*sync_dist=True.*",  # metrics are synchronized when they are computed
-        r".*compute.*method of metric .* was called before the .*update.*",  # a process without a test image
-        r".*Experiment logs directory .* exists and is not empty.*",
-        r".*The number of training batches .* is smaller than the logging interval.*",
-        r".*Checkpoint directory .* exists and is not empty.*",
-        r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own
-        r".*callbacks used to create the checkpoint need to be provided.*",  # those of training, at test
-        r".*LightningCLI's args parameter is intended to run from within Python.*",
-    ):
-        warnings.filterwarnings("ignore", message)
-    if "SLURM_JOB_ID" not in os.environ:  # outside of a job srun is not needed; in one it was forgotten
-        warnings.filterwarnings("ignore", r"The `srun` command is available.*")
-    chatter = ("💡", "TPU available", "GPU available: False")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not record.getMessage().startswith(chatter)
-    )
 
 
 def mixed_precision(asked: str | None, accelerator: str) -> str | None:

@@ -1,10 +1,9 @@
-"""How long the four filters take, and an epoch of filtered tiles: `python -m benchmarks.filters` prints Markdown.
+"""Measures the four filters, and an epoch of filtered tiles: `python -m benchmarks.filters` prints Markdown.
 
-First the filters alone, on a batch of 16 tiles of 256 x 256 (real ones where $BELVEDERE_DATA names them, else noise):
-ours, Pillow in a loop from arrays to arrays as a loader would, and four separate convolutions. Then an epoch of 64
-tiles with three filtered copies each, that a small network is trained on: the copies made on the device, or made by
-Pillow in two loader workers. On the CPU with one thread and, unless OMP_NUM_THREADS is 1, two; and on a GPU where
-there is one.
+First the filters alone, on a batch of 16 tiles of 256 x 256 (real ones if $BELVEDERE_DATA names them, else noise): both
+backends, and Pillow in a loop from arrays to arrays as a loader would. Then an epoch of 64 tiles with three filtered
+copies each, on which a small network trains: copies made on the device, or by Pillow in two loader workers. On the CPU
+with one thread and, unless OMP_NUM_THREADS is 1, two; and on a GPU if there is one.
 """
 
 import os
@@ -13,16 +12,17 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.read.pictures import picture_files, read_picture
+from ops.backends import Backend
 from ops.filters import FILTERS, filtered
 
 KERNELS = {
@@ -35,7 +35,7 @@ Pictures = Sequence[NDArray[np.uint8]]
 
 
 def tiles(count: int) -> Tensor:
-    """Tiles (count, 3, 256, 256), uint8."""
+    """Returns tiles (count, 3, 256, 256), uint8."""
     folder = Path(os.environ.get("BELVEDERE_DATA", "/nowhere")) / "roads" / "images"
     if not folder.is_dir():
         return torch.randint(0, 256, (count, 3, 256, 256), dtype=torch.uint8)
@@ -44,23 +44,12 @@ def tiles(count: int) -> Tensor:
 
 
 def by_pillow(pictures: Pictures, filters: Sequence[str]) -> list[NDArray[np.uint8]]:
-    """Pictures (H, W, 3), all of them filtered in the first way, then in the second, …."""
+    """Filters images (H, W, 3), all in the first way, then all in the second, …."""
     return [np.asarray(Image.fromarray(each).filter(KERNELS[name])) for name in filters for each in pictures]
 
 
-def by_convolutions(image: Tensor, filters: Sequence[str]) -> Tensor:
-    """Four separate convolutions in float32, which decide some ties of detail otherwise than Pillow."""
-    result = image.unsqueeze(0).repeat(len(filters), 1, 1, 1, 1)
-    for made, name in zip(result, filters, strict=True):
-        _, scale, offset, weights = KERNELS[name].filterargs
-        kernel = (torch.tensor(weights, device=image.device) / scale).view(1, 1, 3, 3).repeat(3, 1, 1, 1)
-        values = functional.conv2d(image.float(), kernel, groups=3) + offset
-        made[..., 1:-1, 1:-1] = (values + 0.5).clamp(0, 255)
-    return result
-
-
 def milliseconds(routes: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median time of each route; the routes take turns, so that a busy machine disturbs all alike."""
+    """Returns the median time of each route. They take turns, so that other load slows all alike."""
     times: dict[str, list[float]] = {name: [] for name in routes}
     for _ in range(repeats + 1):
         for name, route in routes.items():
@@ -73,7 +62,7 @@ def milliseconds(routes: dict[str, Callable[[], object]], repeats: int) -> dict[
 
 
 class Copies(Dataset[Tensor]):
-    """Tiles, each a sample (1 + the number of filters, 3, H, W) with its copies by Pillow."""
+    """Dataset of tiles, each a sample (1 + number of filters, 3, H, W) with its copies by Pillow."""
 
     def __init__(self, image: Tensor, filters: Sequence[str]) -> None:
         self.pictures = image.permute(0, 2, 3, 1).numpy()
@@ -90,7 +79,7 @@ class Copies(Dataset[Tensor]):
 def epoch_seconds(
     image: Tensor, filters: Sequence[str], device: str, batch_size: int = 4, num_workers: int = 2, repeats: int = 3
 ) -> dict[str, float]:
-    """Median time of an epoch, its copies made on the device or by Pillow in the loader's workers, in seconds.
+    """Returns the median seconds of an epoch, with copies made on the device or by Pillow in the loader's workers.
 
     Args:
         image: Tiles (N, 3, H, W), uint8, held in memory.
@@ -131,7 +120,7 @@ def epoch_seconds(
 
 
 def print_table(title: str, unit: str, times: dict[str, float]) -> None:
-    """Times, and how many times as long as the first each is."""
+    """Prints times and their ratios to the first."""
     first = next(iter(times.values()))
     print(f"\n| {title} | {unit} | ratio |\n|---|---|---|")
     for name, value in times.items():
@@ -142,9 +131,9 @@ def compare(image: Tensor, where: str) -> None:
     """Prints the table of the filters alone."""
     pictures = list(image.cpu().permute(0, 2, 3, 1).numpy())
     routes: dict[str, Callable[[], object]] = {
-        "ours": partial(filtered, image, FILTERS),
+        "exact": partial(filtered, image, FILTERS),
         "Pillow in a loop": partial(by_pillow, pictures, FILTERS),
-        "four convolutions": partial(by_convolutions, image, FILTERS),
+        "kornia": partial(filtered, image, FILTERS, "kornia"),
     }
     print_table(f"{len(image)} tiles, four filters, {where}", "ms, median of 15", milliseconds(routes, 15))
 
@@ -153,8 +142,9 @@ def main() -> None:
     """Prints the tables."""
     image, many, copied = tiles(16), tiles(64), FILTERS[:3]
     made = torch.from_numpy(np.stack(by_pillow(list(image.permute(0, 2, 3, 1).numpy()), FILTERS))).permute(0, 3, 1, 2)
-    for name, result in {"ours": filtered(image, FILTERS), "convolutions": by_convolutions(image, FILTERS)}.items():
-        print(f"- {name}: {(result.flatten(0, 1) != made).sum()} of {made.numel()} values differ from Pillow's")
+    for backend in get_args(Backend):
+        result = filtered(image, FILTERS, backend)
+        print(f"- {backend}: {(result.flatten(0, 1) != made).sum()} of {made.numel()} values differ from Pillow's")
     title = f"an epoch of {len(many)} tiles, 4 a batch, which become 16"
     unit = "seconds, median of 3"
     for threads in sorted({1, min(2, torch.get_num_threads())}):

@@ -88,9 +88,9 @@ class Intervals(Callback):
             meter.each = None
             shares = gathered(self._counted[prefix, suffix], trainer.world_size)
             if trainer.is_global_zero:
-                images = by_picture([each for share in shares for each in share])
+                images = by_image([each for share in shares for each in share])
                 found = bootstrap(meter, images, self.resamples) if len(images) > 1 else {}
-                owned = pictures_of(meter, images) if any("@" in name for name in found) else {}
+                owned = images_of(meter, images) if any("@" in name for name in found) else {}
                 rows += [[f"test/{prefix}{name}{suffix}", low, high, owned.get(name, len(images))]
                          for name, (low, high) in found.items()]  # fmt: skip
         self._meters, self._counted = {}, {}
@@ -103,7 +103,7 @@ class Intervals(Callback):
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
 
 
-def by_picture(counted: Sequence[tuple[str, States]]) -> list[list[States]]:
+def by_image(counted: Sequence[tuple[str, States]]) -> list[list[States]]:
     """Returns the states of each image, one or, for tiles, several, sorted by the image's name."""
     images: dict[str, list[States]] = {}
     for name, states in counted:
@@ -111,19 +111,19 @@ def by_picture(counted: Sequence[tuple[str, States]]) -> list[list[States]]:
     return [images[name] for name in sorted(images)]
 
 
-def bootstrap(meter: Meter, pictures: Sequence[list[States]], resamples: int) -> dict[str, tuple[float, float]]:
+def bootstrap(meter: Meter, images: Sequence[list[States]], resamples: int) -> dict[str, tuple[float, float]]:
     """Returns the 95 % interval of every metric of a meter, by name, without the loss.
 
     Args:
         meter: Computes the metrics; its own counts are neither used nor changed.
-        pictures: States of each image.
+        images: States of each image.
         resamples: Number of resamples.
     """
-    count = len(pictures)
+    count = len(images)
     times = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=resamples)
     values: dict[str, list[float]] = {}
     for name, metric in _copies(meter).items():
-        for result in resampled(name, metric, pictures, times):
+        for result in resampled(name, metric, images, times):
             for key, value in result.items():
                 values.setdefault(key, []).append(float(value))
     finite = {key: np.array(each)[np.isfinite(each)] for key, each in values.items()}
@@ -134,14 +134,14 @@ def bootstrap(meter: Meter, pictures: Sequence[list[States]], resamples: int) ->
     }
 
 
-def pictures_of(meter: Meter, pictures: Sequence[list[States]]) -> dict[str, int]:
+def images_of(meter: Meter, images: Sequence[list[States]]) -> dict[str, int]:
     """Returns how many images each metric of a meter covers: those that have it by themselves."""
     once = np.ones((1, 1), np.int64)
     return Counter(
         key
         for name, metric in _copies(meter).items()
-        for picture in pictures
-        for result in resampled(name, metric, [picture], once)
+        for image in images
+        for result in resampled(name, metric, [image], once)
         for key in result
     )
 
@@ -152,17 +152,17 @@ def _copies(meter: Meter) -> dict[str, Metric]:
 
 
 def resampled(
-    name: str, metric: Metric, pictures: Sequence[list[States]], times: NDArray[np.int64]
+    name: str, metric: Metric, images: Sequence[list[States]], times: NDArray[np.int64]
 ) -> Iterator[dict[str, Tensor]]:
     """Yields the results of a metric, one per resample.
 
     Args:
         name: Of the metric, as in the keys of the states.
         metric: A copy, whose states are overwritten.
-        pictures: States of each of the N images.
+        images: States of each of the N images.
         times: How often each image is sampled, (resamples, N).
     """
-    states = {state: [[each[name, state] for each in picture] for picture in pictures] for state in metric.metric_state}
+    states = {state: [[each[name, state] for each in image] for image in images] for state in metric.metric_state}
     lists = {state: _Joined(states[state]) for state, value in metric.metric_state.items() if isinstance(value, list)}
     sums = {state: _summed(states[state]) for state in states if state not in lists}
     step = max(1, CHUNK // max([values.shape[1] for values in sums.values()], default=CHUNK))
@@ -183,9 +183,9 @@ def resampled(
 class _Joined:
     """The list states of all images, concatenated; `of` selects those of some images."""
 
-    def __init__(self, pictures: Sequence[list[Tensor]]) -> None:
-        self.whole = torch.cat([each for picture in pictures for each in picture])
-        self.lengths = np.array([sum(len(each) for each in picture) for picture in pictures])
+    def __init__(self, images: Sequence[list[Tensor]]) -> None:
+        self.whole = torch.cat([each for image in images for each in image])
+        self.lengths = np.array([sum(len(each) for each in image) for image in images])
         self.starts = np.cumsum(self.lengths) - self.lengths
 
     def of(self, order: NDArray[np.int64]) -> Tensor:
@@ -195,9 +195,9 @@ class _Joined:
         return self.whole[torch.from_numpy(places)]
 
 
-def _summed(pictures: Sequence[list[Tensor]]) -> NDArray[Any]:
+def _summed(images: Sequence[list[Tensor]]) -> NDArray[Any]:
     """Returns the sum of each image's states, (N, numbers)."""
-    totals = torch.stack([picture[0] if len(picture) == 1 else _total(picture) for picture in pictures])
+    totals = torch.stack([image[0] if len(image) == 1 else _total(image) for image in images])
     return totals.reshape(len(totals), -1).numpy()
 
 

@@ -43,6 +43,11 @@ class Augmentations:
 
         built = [_built(each) for each in transforms]
         for each in _leaves(built):
+            if each.invalid_args:  # albumentations only warns about these
+                raise ArgumentError(
+                    f"data.augmentations: albumentations.{type(each).__name__} has no argument "
+                    f"{', '.join(each.invalid_args)}."
+                )
             if not moving and isinstance(each, albumentations.DualTransform):
                 raise ArgumentError(
                     f"data.augmentations: {type(each).__name__} moves pixels, but a label belongs to the central pixel "
@@ -94,13 +99,16 @@ class Augmentations:
 
 
 def _built(spec: Any) -> Any:
-    """Returns the transform that a config describes.
+    """Returns the transform that a config describes, or the transform itself.
 
     Raises:
         ArgumentError: It is unknown or rejects its arguments.
     """
     import albumentations
 
+    kinds = albumentations.BasicTransform | albumentations.BaseCompose
+    if isinstance(spec, kinds):  # jsonargparse builds nested ones itself
+        return spec
     if not isinstance(spec, Mapping) or not {"class_path"} <= spec.keys() <= {"class_path", "init_args"}:
         raise ArgumentError(f"data.augmentations has {spec!r}; expected class_path and init_args, such as {EXAMPLE}.")
     path = str(spec["class_path"])
@@ -109,16 +117,16 @@ def _built(spec: Any) -> Any:
         kind = getattr(import_module(module), name, None)
     except (ImportError, ValueError):
         kind = None
-    if not (isinstance(kind, type) and issubclass(kind, albumentations.BasicTransform | albumentations.BaseCompose)):
+    if not (isinstance(kind, type) and issubclass(kind, kinds)):
         near = get_close_matches(name, dir(albumentations), 1)
         hint = f" Did you mean albumentations.{near[0]}?" if near else ""
         raise ArgumentError(f"data.augmentations: there is no transform {path!r}.{hint}")
     arguments = {key: _nested(value) for key, value in (spec.get("init_args") or {}).items()}
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("error", message=r"Argument\(s\)")  # otherwise it ignores unknown arguments
+            warnings.filterwarnings("ignore", message=r"Argument\(s\)")  # rejected later, nested ones too
             return kind(**arguments)
-    except (TypeError, ValueError, UserWarning) as error:
+    except (TypeError, ValueError) as error:
         raise ArgumentError(f"data.augmentations: {path} rejects its arguments: {error}") from error
 
 

@@ -93,9 +93,7 @@ class AvalanchesDataModule(ImageDataModule):
         augmentations: list[dict[str, Any]] | None = None,
         backend: Backend = "exact",
     ) -> None:
-        super().__init__(
-            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
-        )
+        super().__init__(root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips)
         check(window >= 1, f"window is {window}; expected 1 pixel or more")
         check(pyramid_levels >= 0, f"pyramid_levels is {pyramid_levels}; expected 0 or more")
         check(ratio in ("natural", "balanced"), f"ratio is {ratio!r}; expected natural or balanced")
@@ -106,13 +104,11 @@ class AvalanchesDataModule(ImageDataModule):
         check_backend(backend)
         self.backend = backend
         self.conditions: list[str] = []  # of the test images
+        self.window_augmentations = Augmentations(augmentations, moving=False) if augmentations else None
         self._store: Store | None = None
 
     def facts(self) -> DataFacts:
         return DataFacts(window=self.window, conditions=self.conditions)
-
-    def transforms(self, augmentations: Sequence[dict[str, Any]]) -> Augmentations:
-        return Augmentations(augmentations, moving=False)
 
     def prepare_data(self) -> None:
         if not self.predicting:
@@ -234,8 +230,8 @@ class AvalanchesDataModule(ImageDataModule):
             assert self._store is not None  # setup("fit") comes first
             self._store = self._store.to(batch["seed"].device)  # which moves it once
             batch["image"], batch["label"] = self._store.draw(batch["index"], batch["seed"], self.ratio)
-            if self.augmentations is not None and self.augmenting:
-                batch["image"] = self.augmentations.images(batch["image"], batch["seed"])
+            if self.window_augmentations is not None and self.augmenting:
+                batch["image"] = self.window_augmentations.images(batch["image"], batch["seed"])
         return super().on_after_batch_transfer(batch, dataloader_index)
 
     def training_windows(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

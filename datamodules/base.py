@@ -75,14 +75,10 @@ class ImageDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.val_fraction, self.test_fraction, self.split_seed = val_fraction, test_fraction, split_seed
         self.flips = flips
-        self.augmentations = self.transforms(augmentations) if augmentations else None
+        self.augmentations = Augmentations(augmentations) if augmentations else None
         self.datasets: dict[str, Samples] = {}
         self._unaugmented = False
         self.folder: Path | None = None  # for lists, if there is no trainer
-
-    def transforms(self, augmentations: Sequence[dict[str, Any]]) -> Augmentations:
-        """Returns the transforms of training samples that a config describes."""
-        return Augmentations(augmentations)
 
     @property
     def task(self) -> str:

@@ -30,6 +30,8 @@ WINDOW, DEVIATION = 11, 1.5
 LUMINANCE_CONSTANT, CONTRAST_CONSTANT = 0.01**2, 0.03**2  # the paper's C₁ and C₂, for values in [0, 1]
 PIXELS_AT_ONCE, DEVICE_PIXELS_AT_ONCE = 1 << 18, 1 << 22
 
+Differences = dict[str, Callable[[Tensor, Tensor], Tensor]]
+
 
 def picture_scores(
     prediction: Tensor, target: Tensor, valid: Tensor | None = None, names: Sequence[str] = SCORES
@@ -62,9 +64,9 @@ def picture_scores(
         scores["psnr"] = psnr(prediction, target, valid)
     if "ssim" in names:
         scores["ssim"] = ssim(prediction, target, valid)
-    differences: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"delta_e76": delta_e76, "delta_e2000": delta_e2000}
-    if wanted := {name: function for name, function in differences.items() if name in names}:
-        scores |= _mean_differences(wanted, prediction, target, valid)
+    differences: Differences = {"delta_e76": delta_e76, "delta_e2000": delta_e2000}
+    if chosen := {name: function for name, function in differences.items() if name in names}:
+        scores |= _mean_differences(chosen, prediction, target, valid)
     if any(name.startswith("colorfulness") for name in names):
         found, true = colorfulness(prediction, valid), colorfulness(target, valid)
         scores |= {"colorfulness": found, "colorfulness_true": true, "colorfulness_difference": found - true}
@@ -311,9 +313,7 @@ def _window_means(maps: Tensor) -> Tensor:
     return maps
 
 
-def _mean_differences(
-    differences: dict[str, Callable[[Tensor, Tensor], Tensor]], prediction: Tensor, target: Tensor, valid: Tensor
-) -> dict[str, Tensor]:
+def _mean_differences(differences: Differences, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
     def sums(predicted: Tensor, true: Tensor, counted: Tensor) -> Tensor:
         lab, other = rgb_to_lab(_levels(predicted)), rgb_to_lab(_levels(true))
         return torch.stack([_picture_sums(each(lab, other)[:, None], counted) for each in differences.values()])

@@ -24,7 +24,7 @@ HELP = """belvedere study: trains and compares a grid of settings with several s
                                                 interruption, repeat the command
   ... --status       prints the table so far and the state of each run
   ... --report       writes results.csv, table.md, figures/ and report.html from the runs so far
-  ... --run N        executes only run N, from 0, without a report; several processes may share a study
+  ... --run N        executes only run N, counted from 0, without a report; several processes may share a study
   ... --slurm [FILE] prints a SLURM job array, one task per run; FILE is a copy of configs/studies/slurm/default.yaml
 
 NAME is a study file of yours or one of the shipped studies:

@@ -1,9 +1,9 @@
 """Aesthetics: is a photograph a professional shot or a snapshot?
 
 After F. Rubio, M. J. Flores and J. M. Puerta, "Optimización de las técnicas de Transfer Learning para la clasificación
-de la calidad estética en fotografía", 2018: AlexNet and VGG16 that know ImageNet, with narrow dense layers trained
-anew; and, what they propose next, the distribution of the votes (H. Talebi and P. Milanfar, "NIMA: neural image
-assessment", IEEE Transactions on Image Processing, 2018).
+de la calidad estética en fotografía", 2018: AlexNet and VGG16 pretrained on ImageNet, with new, narrow
+dense layers; and, as they propose for future work, the distribution of the votes (H. Talebi and P. Milanfar, "NIMA:
+neural image assessment", IEEE Transactions on Image Processing, 2018).
 """
 
 import math
@@ -27,29 +27,29 @@ from tasks.remembered import Remembered
 
 
 class AestheticsTask(ImageTask):
-    """Professional shots and snapshots, or how people would vote.
+    """Tells professional shots from snapshots, or predicts how people would vote.
 
     Headline metric: `val/balanced_accuracy`.
 
     Args:
         network: `alexnet`, `alexnet_torchvision`, `vgg16`, or any network of timm.
-        dense_width: Nodes of the two dense layers; 4096 as published, fewer in the paper.
+        dense_width: Width of the two dense layers; 4096 as published, fewer in the paper.
         head: `binary`, snapshot or professional shot by cross-entropy; or `distribution`, the shares of the votes by
-            the earth mover's distance, from which the rest follows.
-        bins: How many votes there are to choose from, for the distribution.
+            earth mover's distance.
+        bins: The highest vote, for the distribution.
         threshold: Mean vote above which the distribution says professional shot; null is 5 for ten votes, otherwise
-            (1 + bins) / 2. It follows the data's.
-        dropout: Share of the dense nodes that a training step leaves out.
-        pretrained: `true` for the library's ImageNet weights, the path of a weights file, or `false` for random ones.
-        freeze_convolutions: Whether the convolutions stay as they are.
-        remember: GiB of memory for what frozen convolutions say of pictures that are not altered: they are computed in
-            the first epoch only, as far as it goes.
+            (1 + bins) / 2. Follows the data's.
+        dropout: Dropout rate of the dense layers.
+        pretrained: `true` for the library's ImageNet weights, the path of a weights file, or `false` for none.
+        freeze_convolutions: Whether to train the dense layers only.
+        remember: GiB of memory to cache the outputs of frozen convolutions for images that are not augmented; what fits
+            is computed in the first epoch only.
         keep_dense_weights: Whether dense layers of 4096 nodes start from published weights too.
-        optimizer: Makes the optimiser; SGD at 1e-3 in the paper.
-        scheduler: Makes the learning-rate schedule; none in the paper.
+        optimizer: Builds the optimizer; SGD at 1e-3 in the paper.
+        scheduler: Builds the learning-rate schedule; none in the paper.
 
     Raises:
-        ValueError: There is no such network or head, or a number is out of its range.
+        ValueError: The network or head is unknown, or a number is out of range.
     """
 
     headline = "balanced_accuracy"
@@ -73,7 +73,7 @@ class AestheticsTask(ImageTask):
         limit = (5.0 if bins == 10 else (1 + bins) / 2) if threshold is None else threshold
         if head not in ("binary", "distribution") or (head == "distribution" and not 1 < limit < bins):
             raise ValueError(
-                f"head is {head!r}, bins {bins} and threshold {limit:g}; wanted are binary or distribution, 2 or more, "
+                f"head is {head!r}, bins {bins} and threshold {limit:g}; expected binary or distribution, 2 or more, "
                 "and a number between the lowest and the highest vote"
             )
         self.head, self.bins, self.threshold = head, bins, limit
@@ -92,10 +92,10 @@ class AestheticsTask(ImageTask):
         return {"judgement": JudgementScores(tags), **votes}
 
     def load_pretrained(self) -> None:
-        """Fills the convolutions, and the dense layers where they are kept.
+        """Fills the convolutions, and the dense layers with `keep_dense_weights`.
 
         Raises:
-            WeightsError: The weights cannot be had, do not fit, or random convolutions would be frozen.
+            WeightsError: The weights are missing or do not fit, or random convolutions would be frozen.
         """
         if self.freeze_convolutions and self.pretrained is False:
             raise WeightsError(

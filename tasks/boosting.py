@@ -1,4 +1,4 @@
-"""Gradient-boosted trees that classify pixels by what a network says of them.
+"""Gradient-boosted trees that classify pixels by the outputs of a network.
 
 Alharbi et al. fit them on the predictions of a window classifier ("Predicting avalanche field in images using
 convolutional neural networks and edge detection", 2020). The trees are XGBoost's (T. Chen, C. Guestrin, "XGBoost: A
@@ -26,42 +26,42 @@ if TYPE_CHECKING:
 On = Literal["none", "predictions", "features"]
 OBJECTIVE = "binary:logistic"
 SUFFIXES = (".ubj", ".json")
-LEAST = 2.0**-24  # what float32 values lack of 1 that come next to it
+LEAST = 2.0**-24  # 1 minus the largest float32 below 1 is about this
 
 
 def fit_boosted(
     features: NDArray[np.float32], labels: NDArray[Any], seed: int, rounds: int = 100, **parameters: Any
 ) -> "Booster":
-    """Trees that give the probability of label 1, fitted by gradient boosting of the binary cross-entropy.
+    """Fits trees that predict the probability of label 1, by gradient boosting of the binary cross-entropy.
 
-    Trees are grown on histograms. The same arguments give the same trees, to the last bit.
+    Trees are grown on histograms. The same arguments give the same trees, bit for bit.
 
     Args:
         features: Features of N samples, (N, F): a network's prediction alone, or the values before its last layer.
         labels: 0 or 1, (N,).
-        seed: Of what is random, where `subsample` or `colsample_bytree` is below 1.
+        seed: Random seed, used if `subsample` or `colsample_bytree` is below 1.
         rounds: Number of trees.
         **parameters: XGBoost's own, such as `max_depth` and `learning_rate`.
 
     Raises:
         ValueError: The features are not finite numbers (N, F), the labels are not (N,) of which some are 0 and some 1,
-            or a parameter is unknown to XGBoost, refused by it, or not to be chosen.
+            or XGBoost rejects a parameter, does not know it, or it cannot be changed.
     """
     import xgboost
 
     if features.ndim != 2 or labels.shape != features.shape[:1] or not np.isfinite(features).all():
         raise ValueError(
             f"features of shape {features.shape}, {np.count_nonzero(~np.isfinite(features))} numbers of them not "
-            f"finite, and labels of shape {labels.shape}; wanted are finite numbers (N, F) and a label a row, (N,)"
+            f"finite, and labels of shape {labels.shape}; expected finite numbers (N, F) and one label per row, (N,)"
         )
     if not np.array_equal(np.unique(labels), [0, 1]):
         raise ValueError(
-            f"labels with the values {np.unique(labels)[:5].tolist()}; wanted are 0 and 1, both: sample windows of "
+            f"labels with the values {np.unique(labels)[:5].tolist()}; expected both 0 and 1: sample windows of "
             "either class"
         )
     if parameters.get("objective", OBJECTIVE) != OBJECTIVE or rounds < 1:
         raise ValueError(
-            f"objective is {parameters.get('objective', OBJECTIVE)!r} and rounds {rounds}; wanted are {OBJECTIVE!r}, "
+            f"objective is {parameters.get('objective', OBJECTIVE)!r} and rounds {rounds}; expected {OBJECTIVE!r}, "
             "which makes probabilities, and 1 or more"
         )
     threads = torch.get_num_threads()
@@ -71,76 +71,75 @@ def fit_boosted(
         warnings.simplefilter("always")
         booster = xgboost.train(chosen, data, rounds)
     for warning in caught:
-        if "are not used" in str(warning.message):  # all that XGBoost says of a parameter that it does not know
+        if "are not used" in str(warning.message):  # XGBoost's only sign that it does not know a parameter
             raise ValueError(
-                f"parameters {', '.join(parameters)}, of which XGBoost does not know, or has no use for, these: "
-                f"{str(warning.message).partition('{')[2].partition('}')[0].strip()}; correct their names or leave "
-                "them out"
+                f"parameters {', '.join(parameters)}: XGBoost does not know, or does not use, "
+                f"{str(warning.message).partition('{')[2].partition('}')[0].strip()}; correct or remove these"
             )
         warnings.warn(warning.message, stacklevel=2)
     return booster
 
 
 def save(booster: "Booster", path: Path) -> None:
-    """Writes trees in XGBoost's own format; a file of that name is whole at any moment.
+    """Writes trees in XGBoost's own format, atomically.
 
     Args:
-        booster: What `fit_boosted` gives.
-        path: A name that ends in `.ubj`, which is binary and small, or `.json`.
+        booster: The trees of `fit_boosted`.
+        path: Ends in `.ubj`, which is binary and small, or `.json`.
 
     Raises:
-        ValueError: The name ends otherwise.
+        ValueError: The path has another ending.
     """
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path} ends in {path.suffix!r}, {' or '.join(SUFFIXES)} was wanted; change the ending")
+        raise ValueError(f"{path} ends in {path.suffix!r}; expected {' or '.join(SUFFIXES)}")
     with replacing(path) as temporary:
         booster.save_model(temporary)
 
 
 def load(path: Path) -> "Booster":
-    """Reads trees that `save` wrote; they give the same probabilities, to the last bit.
+    """Reads trees that `save` wrote; they predict the same probabilities, bit for bit.
 
     Raises:
-        TreesError: There is no such file, it is not whole, or it holds another kind of model.
+        TreesError: The file is missing or incomplete, or holds another kind of model.
     """
     import xgboost
 
     if not path.is_file():
-        raise TreesError(f"{path} is not there; wanted is a file of boosted trees: fit them, or correct the path")
+        raise TreesError(f"There is no file {path}; expected boosted trees: fit them, or correct the path")
     try:
         booster = xgboost.Booster({"nthread": torch.get_num_threads()}, model_file=path)
         objective = json.loads(booster.save_config())["learner"]["objective"]["name"]
-    except ValueError as error:  # XGBoost's own error is one, and so is that of bytes that are no text
+    except ValueError as error:  # XGBoost's own error and that of undecodable text are ValueErrors
         raise TreesError(
-            f"{path} cannot be read; wanted is a whole .ubj or .json file that XGBoost wrote: fit the trees again, or "
+            f"{path} cannot be read; expected a complete .ubj or .json file of XGBoost: fit the trees again, or "
             "correct the path"
         ) from error
     if objective != OBJECTIVE:
         raise TreesError(
-            f"{path} holds a model for {objective}; wanted is one for {OBJECTIVE}, which makes probabilities: fit the "
+            f"{path} holds a model for {objective}; expected {OBJECTIVE}, which predicts probabilities: fit the "
             "trees with fit_boosted"
         )
     return booster
 
 
 def probabilities(booster: "Booster", maps: Tensor, block: int = 1 << 24) -> Tensor:
-    """Probabilities of all pixels of a picture.
+    """Returns the probabilities of all pixels of an image.
 
     Args:
-        booster: What `fit_boosted` or `load` gives.
+        booster: The trees of `fit_boosted` or `load`.
         maps: Features of each pixel, (F, H, W), on any device.
-        block: How many numbers of the maps are copied and classified at a time; a row of pixels at least. The result
-            does not depend on it.
+        block: Numbers of the maps to copy and classify at a time, at least a row of pixels. The result does not
+            depend on it.
 
     Returns:
         Probabilities in [0, 1], float32 (H, W), on the device of the maps.
 
     Raises:
-        ValueError: The maps are not as many as the features that the trees were fitted on.
+        ValueError: The trees were fitted on another number of features.
     """
     if maps.ndim != 3 or len(maps) != booster.num_features():
         raise ValueError(
-            f"maps of shape {tuple(maps.shape)}; wanted is ({booster.num_features()}, H, W), a map for each feature "
+            f"maps of shape {tuple(maps.shape)}; expected ({booster.num_features()}, H, W), a map for each feature "
             "that the trees were fitted on: fit them on this network's features"
         )
     features, height, width = maps.shape
@@ -154,11 +153,11 @@ def probabilities(booster: "Booster", maps: Tensor, block: int = 1 << 24) -> Ten
 
 
 def window_features(network: nn.Sequential, on: On, windows: Tensor) -> Tensor:
-    """What trees are given of windows: the network's probabilities, or the values before its last layer.
+    """Returns the trees' input for windows: the network's probabilities, or the values before its last layer.
 
     Args:
         network: Maps windows to logits (B, 1), the last layer a linear one.
-        on: One of the two.
+        on: `predictions` or `features`.
         windows: (B, 3, w, w) in [0, 1].
 
     Returns:
@@ -168,16 +167,16 @@ def window_features(network: nn.Sequential, on: On, windows: Tensor) -> Tensor:
 
 
 def with_trees(network: nn.Sequential, trees: "Booster", on: On) -> tuple[nn.Sequential, Callable[[Tensor], Tensor]]:
-    """A window classifier that trees decide for, in the two parts that `classify_picture` takes.
+    """Splits a window classifier with trees into the two parts that `classify_picture` takes.
 
     Args:
         network: Maps windows to logits (B, 1), the last layer a linear one.
         trees: Fitted on its `window_features`.
-        on: What they were fitted on.
+        on: What the trees were fitted on.
 
     Returns:
-        The part of the network that classifies windows, and what makes the logits (2, h, w) of network and trees of its
-        maps (C, h, w).
+        The part of the network that is applied to windows, and a function from its maps (C, h, w) to the logits
+        (2, h, w) of network and trees.
     """
     last: nn.Linear = network[-1]  # type: ignore[assignment]  # a module, as far as nn.Sequential knows
 

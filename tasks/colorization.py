@@ -1,8 +1,8 @@
-"""Colorization: which colours does a grey picture have?
+"""Colorization: which colors does a gray image have?
 
 After a student report of the Indian Institute of Technology Guwahati (DA526, group 20), which follows F. Baldassarre,
 D. González Morín and L. Rodés-Guirao, "Deep Koalarization: image colorization using CNNs and Inception-ResNet-v2",
-arXiv:1712.03400: from the luminance, a small network and what a large one sees, to the chroma in L*a*b*.
+arXiv:1712.03400: from the luminance, and a large classifier's view of the image, to the chroma in L*a*b*.
 """
 
 from collections.abc import Iterable
@@ -27,33 +27,33 @@ from tasks.networks.extractor import Extractor
 from tasks.remembered import Remembered
 
 VECTORS = 4.0
-"""GiB of the extractor's vectors that a process remembers: a million pictures."""
+"""GiB of extractor vectors that a process caches: a million images."""
 
 
 class ColorizationTask(ImageTask):
-    """Colours for grey pictures.
+    """Colors gray images.
 
-    Headline figure: `val/loss`. The loss is the paper's C, half the squared error of the scaled chroma (`regression`),
+    Headline metric: `val/loss`. The loss is the paper's C, half the squared error of the scaled chroma (`regression`),
     or the rebalanced cross-entropy of R. Zhang, P. Isola and A. A. Efros, "Colorful Image Colorization", ECCV 2016
-    (`classes`): where several colours are plausible, the first gives their mean, which is brownish, and the second can
-    choose. Beside every figure stand those of three floors that do not look at the picture, `grey_…`, `mean_…` and
-    `mean_by_luminance_…`; they are fitted on the training pictures at the start and kept in the checkpoint.
+    (`classes`): where several colors are plausible, the first predicts their mean, which is brownish; the second can
+    choose. Three trivial baselines are reported beside every metric, `grey_…`, `mean_…` and `mean_by_luminance_…`; they
+    are fitted on the training images at the start and kept in the checkpoint.
 
     Args:
         encoder: `pooled`, the report's Table 1, or `strided`, its text.
-        extractor: The frozen classifier whose view of the picture is fused in, by any name of timm, or `resnet50_v1`;
-            null for none. It is not part of the checkpoint, which keeps a digest of its weights.
-        extractor_weights: Its weights: `true` for the library's ImageNet weights, the path of a weights file, or
-            `false` for random ones.
-        extractor_vector: What is taken of it: `logits`, the values before the softmax, 1000 of ImageNet; or `features`,
-            what its classifier looks at, which files without a classifier have too.
+        extractor: The frozen classifier whose features are fused in, by any name of timm, or `resnet50_v1`; null for
+            none. The checkpoint stores only a hash of its weights, so keep the weights file.
+        extractor_weights: `true` for the library's ImageNet weights, the path of a weights file, or `false` for random
+            weights.
+        extractor_vector: Its output to use: `logits`, the 1000 values before the softmax; or `features`, the input of
+            its last layer, which weights files without a classifier have too.
         objective: `regression` or `classes`.
-        temperature: Of the annealed mean of the classes: 1 is their mean, towards 0 the most likely one.
-        optimizer: Makes the optimiser; Adam at 1e-3 in the report.
-        scheduler: Makes the learning-rate schedule; the report's notebook halves the rate after 3 flat epochs.
+        temperature: Temperature of the annealed mean of the classes: 1 is their mean, near 0 the most likely class.
+        optimizer: Builds the optimizer; Adam at 1e-3 in the report.
+        scheduler: Builds the learning-rate schedule; the report's notebook halves the rate after 3 flat epochs.
 
     Raises:
-        ValueError: There is no such encoder or extractor, or a number is out of its range.
+        ValueError: The encoder or extractor is unknown, or a number is out of range.
     """
 
     baselines = FLOORS
@@ -71,7 +71,7 @@ class ColorizationTask(ImageTask):
     ) -> None:
         if objective not in ("regression", "classes") or not 0 < temperature <= 1:
             raise ValueError(
-                f"objective is {objective!r} and temperature {temperature}; wanted are regression or classes, and a "
+                f"objective is {objective!r} and temperature {temperature}; expected regression or classes, and a "
                 "number in (0, 1]"
             )
         super().__init__(optimizer, scheduler)
@@ -85,33 +85,33 @@ class ColorizationTask(ImageTask):
         self._vectors = Remembered(VECTORS)
 
     def build_metrics(self) -> dict[str, Metric]:
-        """Scores of the coloured pictures, and of the floors."""
+        """Returns scores of the colored images, and of the baselines."""
         return {"colors": ColorScores(), "floors": FloorScores(self.floor_pictures)}
 
     def build_training_metrics(self) -> dict[str, Metric]:
-        """The scores that take little time."""
+        """Returns the scores that are fast to compute."""
         return {"colors": ColorScores(["psnr", "delta_e76"])}
 
     def floor_pictures(self, image: Tensor) -> dict[str, Tensor]:
-        """Pictures (B, 3, H, W) in [0, 1] in the colours of each floor, by its name."""
+        """Returns images (B, 3, H, W) in [0, 1] in the colors of each baseline, by name."""
         return self.floors.colored(image)
 
     def load_pretrained(self) -> None:
         """Loads the extractor.
 
         Raises:
-            WeightsError: Its weights cannot be had or do not fit.
+            WeightsError: Its weights are missing or do not fit.
         """
         if self.extractor is not None:
             self.extractor.load()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps which extractor the network learned with."""
+        """Stores which extractor the network was trained with."""
         if self.extractor is not None:
             checkpoint["extractor"] = self.extractor.digest
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Checks that the extractor is the one that the network learned with.
+        """Checks that the network was trained with this extractor.
 
         Raises:
             WeightsError: Its weights differ or are missing, or only one of the two has an extractor.
@@ -121,13 +121,13 @@ class ColorizationTask(ImageTask):
         if self.extractor is None:
             if digest is not None:
                 raise WeightsError(
-                    f"The network was trained with an extractor (digest {digest}), and is opened without one. Open it "
-                    "as it was trained: leave --model.extractor out."
+                    f"The network was trained with an extractor (digest {digest}) and is opened without one. Open it "
+                    "as it was trained: remove --model.extractor."
                 )
         elif digest is None:
             raise WeightsError(
-                f"The network was trained without an extractor, and is opened with {self.extractor.name}, which it "
-                "does not know. Open it as it was trained: --model.extractor null."
+                f"The network was trained without an extractor and is opened with {self.extractor.name}. Open it as it "
+                "was trained: --model.extractor null."
             )
         else:
             self.extractor.check(digest)
@@ -151,7 +151,7 @@ class ColorizationTask(ImageTask):
             )
 
     def forward(self, luminance: Tensor, vector: Tensor | None = None) -> Tensor:
-        """Scaled luminance (B, 1, H, W) and the extractor's vectors (B, V) to the network's maps.
+        """Maps scaled luminance (B, 1, H, W) and the extractor's vectors (B, V) to the network's output.
 
         Returns:
             Scaled chroma (B, 2, H, W), or logits of the classes at half the size, (B, Q, ceil(H / 2), ceil(W / 2)).
@@ -208,7 +208,7 @@ class ColorizationTask(ImageTask):
         return {"chroma": chroma, "image": to_rgb(luminance, chroma)}
 
     def _vector(self, luminance: Tensor, batch: Batch) -> Tensor | None:
-        """What the extractor sees in the grey pictures; that of unaltered ones is remembered in training."""
+        """Returns the extractor's vectors; training caches those of images that are not augmented."""
         if self.extractor is None:
             return None
         names = batch.get("name", [])
@@ -218,7 +218,7 @@ class ColorizationTask(ImageTask):
         return self._seen(luminance)
 
     def _seen(self, luminance: Tensor) -> Tensor:
-        """What the extractor sees in scaled luminance (B, 1, H, W)."""
+        """Returns the extractor's vectors for scaled luminance (B, 1, H, W)."""
         assert self.extractor is not None
         grey = to_rgb(luminance, luminance.new_zeros(len(luminance), 2, *luminance.shape[2:]))[:, :1]
         vector: Tensor = self.extractor(grey)

@@ -1,4 +1,4 @@
-"""Losses: of segmentation, one sigmoid map a class, classes may overlap; of colours, values or classes; of votes."""
+"""Losses for segmentation (one sigmoid map per class), for colors (values or classes), and for votes."""
 
 import math
 
@@ -8,25 +8,25 @@ from torch import Tensor
 
 
 def squared_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None, smooth: float = 1.0) -> Tensor:
-    """One minus the dice coefficient with squared sums, averaged over (image, class) pairs.
+    """Returns one minus the dice coefficient with squared sums, averaged over (image, class) pairs.
 
     dice = (2 Σ y ŷ + smooth) / (Σ ŷ² + Σ y² + smooth), sums over the pixels of one pair: equation 5.2 of
     H. Nagarkar, "Evaluating Machine Learning Models for Semantic Segmentation over Cloud Images for
     Classification" (honors thesis, University of Mississippi, 2020), with `smooth` added, so that false
-    positives cost something where the truth is empty.
+    positives have a cost where the truth is empty.
 
     Args:
         logits: Network output before the sigmoid, (B, K, H, W).
         target: Truth in [0, 1], (B, K, H, W).
-        valid: 1 where a pixel counts and 0 where it is left out, (B, 1, H, W). All pixels count by default.
-            A picture with no valid pixel has a loss of 0 and is part of the mean.
+        valid: 1 where a pixel counts, otherwise 0, (B, 1, H, W). All pixels count by default.
+            An image without valid pixels has a loss of 0 and is part of the mean.
         smooth: Pixels added above and below the fraction. Must be positive where a pair can be empty.
 
     Returns:
         A float32 scalar in [0, 1], whatever the precision of the logits.
 
     Raises:
-        ValueError: The shapes do not belong together.
+        ValueError: The shapes do not match.
     """
     _check_shapes(logits, target, valid)
     with torch.autocast(logits.device.type, enabled=False):
@@ -40,20 +40,20 @@ def squared_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = Non
 
 
 def bce_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy: the mean over the valid pixels and classes of a picture, then over pictures.
+    """Returns the binary cross-entropy: the mean over an image's valid pixels and classes, then over the images.
 
-    Every picture weighs the same, so the loss of a set does not depend on how it is cut into batches.
+    Every image has the same weight, so the loss of a dataset does not depend on the batch size.
 
     Args:
         logits: Network output before the sigmoid, (B, K, H, W).
         target: Truth in [0, 1], (B, K, H, W).
-        valid: 1 where a pixel counts and 0 where it is left out, (B, 1, H, W). All pixels count by default.
+        valid: 1 where a pixel counts, otherwise 0, (B, 1, H, W). All pixels count by default.
 
     Returns:
         A float32 scalar, at least 0, whatever the precision of the logits.
 
     Raises:
-        ValueError: The shapes do not belong together.
+        ValueError: The shapes do not match.
     """
     _check_shapes(logits, target, valid)
     with torch.autocast(logits.device.type, enabled=False):
@@ -65,49 +65,49 @@ def bce_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Ten
 
 
 def bce_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """`bce_loss` plus `squared_dice_loss`.
+    """Returns `bce_loss` plus `squared_dice_loss`.
 
     Args:
         logits: Network output before the sigmoid, (B, K, H, W).
         target: Truth in [0, 1], (B, K, H, W).
-        valid: 1 where a pixel counts and 0 where it is left out, (B, 1, H, W). All pixels count by default.
+        valid: 1 where a pixel counts, otherwise 0, (B, 1, H, W). All pixels count by default.
 
     Returns:
         A float32 scalar, at least 0, whatever the precision of the logits.
 
     Raises:
-        ValueError: The shapes do not belong together.
+        ValueError: The shapes do not match.
     """
     return bce_loss(logits, target, valid) + squared_dice_loss(logits, target, valid)
 
 
 def chroma_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Half the squared error of both chroma values, summed over a picture's pixels over 2 H W, then the mean.
+    """Returns half the squared error of both chroma values: the mean over an image's pixels, then over the images.
 
-    C = 1 / (2 H W) Σ (x - x̂)² over a and b, with H W the picture's own pixels, the valid ones: equation 1 of
+    C = 1 / (2 H W) Σ (x - x̂)² over a and b, where H W counts the valid pixels: equation 1 of
     F. Baldassarre, D. González Morín and L. Rodés-Guirao, "Deep Koalarization: image colorization using CNNs and
     Inception-ResNet-v2", arXiv:1712.03400.
 
     Args:
         prediction: Scaled chroma (B, 2, H, W).
         target: True chroma, likewise.
-        valid: 1 where a pixel counts and 0 where it is left out, (B, 1, H, W). All pixels count by default. A picture
-            with no valid pixel has a loss of 0 and is part of the mean.
+        valid: 1 where a pixel counts, otherwise 0, (B, 1, H, W). All pixels count by default. An image
+            without valid pixels has a loss of 0 and is part of the mean.
 
     Returns:
         A float32 scalar, at least 0, whatever the precision of the prediction.
 
     Raises:
-        ValueError: The shapes do not belong together.
+        ValueError: The shapes do not match.
     """
     if prediction.ndim != 4 or prediction.shape[1] != 2 or target.shape != prediction.shape:
         raise ValueError(
-            f"prediction is {tuple(prediction.shape)} and target is {tuple(target.shape)}; wanted is one shape "
-            "(B, 2, H, W) for both: a and b, at the size of the pictures"
+            f"prediction is {tuple(prediction.shape)} and target is {tuple(target.shape)}; expected one shape "
+            "(B, 2, H, W) for both: a and b, at the size of the images"
         )
     with torch.autocast(prediction.device.type, enabled=False):
         errors = (prediction.float() - target.float()).square().sum(dim=1, keepdim=True) / 2
-        return _mean_of_pictures(errors, valid)
+        return _mean_of_images(errors, valid)
 
 
 def bins_loss(
@@ -117,52 +117,52 @@ def bins_loss(
     class_weights: Tensor | None = None,
     valid: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy with a soft label of few bins, each pixel weighted by its nearest bin: the mean of pictures' means.
+    """Returns the cross-entropy with soft labels of few bins, each pixel weighted by its nearest bin.
 
     - v Σ w log softmax(z), sums over the K bins of a pixel's label: equations 2 to 4 of R. Zhang, P. Isola and
-    A. A. Efros, "Colorful image colorization", ECCV 2016, but the mean over a picture's valid pixels instead of their
-    sum. `ops.color_bins` makes labels and weights.
+    A. A. Efros, "Colorful image colorization", ECCV 2016, but with the mean over an image's valid pixels, then
+    over the images, instead of the sum. `ops.color_bins` makes labels and weights.
 
     Args:
         logits: Network output before the softmax, (B, Q, H, W).
-        indices: Numbers of the K bins of each pixel's label, int64 (B, K, H, W).
-        weights: What they share of it, (B, K, H, W), 1 in sum. The bin with the largest share is the nearest.
+        indices: The K bins of each pixel's label, int64 (B, K, H, W).
+        weights: Their shares of the label, (B, K, H, W), summing to 1. The largest share marks the nearest bin.
         class_weights: Weight v of each bin, (Q,); 1 by default.
-        valid: 1 where a pixel counts and 0 where it is left out, (B, 1, H, W). All pixels count by default. A picture
-            with no valid pixel has a loss of 0 and is part of the mean.
+        valid: 1 where a pixel counts, otherwise 0, (B, 1, H, W). All pixels count by default. An image
+            without valid pixels has a loss of 0 and is part of the mean.
 
     Returns:
         A float32 scalar, at least 0, whatever the precision of the logits.
 
     Raises:
-        ValueError: The shapes do not belong together.
+        ValueError: The shapes do not match.
     """
     pixels = (len(logits), *logits.shape[2:])
     if logits.ndim != 4 or indices.shape != weights.shape or (len(indices), *indices.shape[2:]) != pixels:
         raise ValueError(
             f"logits are {tuple(logits.shape)}, indices {tuple(indices.shape)} and weights {tuple(weights.shape)}; "
-            "wanted are (B, Q, H, W) and twice (B, K, H, W): encode chroma of the size that the network predicts"
+            "expected (B, Q, H, W) and twice (B, K, H, W): encode chroma of the size that the network predicts"
         )
     if class_weights is not None and class_weights.shape != logits.shape[1:2]:
         raise ValueError(
-            f"class_weights are {tuple(class_weights.shape)} for {logits.shape[1]} bins; wanted is one for each"
+            f"class_weights are {tuple(class_weights.shape)} for {logits.shape[1]} bins; expected one for each"
         )
     with torch.autocast(logits.device.type, enabled=False):
-        # Not log_softmax: it is as large as the logits, and only K of its Q values are wanted.
+        # log_softmax would be as large as the logits, of which only K of Q values are needed
         likelihoods = logits.gather(1, indices).float() - logits.float().logsumexp(dim=1, keepdim=True)
         entropy = -(weights.float() * likelihoods).sum(dim=1, keepdim=True)
         if class_weights is not None:
             nearest = indices.gather(1, weights.argmax(dim=1, keepdim=True))
             entropy = entropy * class_weights.float()[nearest]
-        return _mean_of_pictures(entropy, valid)
+        return _mean_of_images(entropy, valid)
 
 
 def emd_loss(probability: Tensor, votes: Tensor, r: float = 2.0) -> Tensor:
-    """Mean over the pictures of `earth_movers_distance`: how far predicted shares of the votes are from the true ones.
+    """Returns the mean over the images of `earth_movers_distance`.
 
     Args:
-        probability: Predicted shares of the votes 1 to K, (B, K), 1 in sum: the softmax of a network's outputs.
-        votes: Counts or shares of the true ones, (B, K), at least one vote a picture.
+        probability: Predicted shares of the votes 1 to K, (B, K), summing to 1: the softmax of a network's outputs.
+        votes: True counts or shares, (B, K), at least one vote per image.
         r: 2 to train, 1 to report.
 
     Returns:
@@ -175,39 +175,39 @@ def emd_loss(probability: Tensor, votes: Tensor, r: float = 2.0) -> Tensor:
 
 
 def earth_movers_distance(probability: Tensor, votes: Tensor, r: float = 2.0) -> Tensor:
-    """(1 / K Σ |CDF - CDF̂|ʳ)^(1 / r) of each picture's votes, over the K cumulative shares.
+    """Returns (1 / K Σ |CDF - CDF̂|ʳ)^(1 / r) of each image's votes, over the K cumulative shares.
 
     Equation 1 of H. Talebi and P. Milanfar, "NIMA: neural image assessment", IEEE Transactions on Image Processing 27
-    (2018). Votes that are mistaken for their neighbours cost less than those that are mistaken for others.
+    (2018). Predicting a neighboring vote costs less than predicting a distant one.
 
     Args:
-        probability: Predicted shares of the votes 1 to K, (B, K), 1 in sum.
-        votes: Counts or shares of the true ones, (B, K), at least one vote a picture.
-        r: 2 where distances are trained, 1 where they are reported.
+        probability: Predicted shares of the votes 1 to K, (B, K), summing to 1.
+        votes: True counts or shares, (B, K), at least one vote per image.
+        r: 2 to train, 1 to report.
 
     Returns:
-        Float32 (B,) in [0, 1]. Its gradient is 0 where the prediction is the truth.
+        Float32 (B,) in [0, 1]. The gradient is 0 where the prediction equals the truth.
 
     Raises:
         ValueError: The shapes are not one (B, K), or r is below 1.
     """
     if probability.ndim != 2 or votes.shape != probability.shape:
         raise ValueError(
-            f"probability is {tuple(probability.shape)} and votes are {tuple(votes.shape)}; wanted is one shape (B, K) "
+            f"probability is {tuple(probability.shape)} and votes are {tuple(votes.shape)}; expected one shape (B, K) "
             "for both: give the network as many outputs as there are votes to choose from"
         )
     if not 1 <= r < math.inf:
-        raise ValueError(f"r is {r}; wanted is a number from 1 on: 2 to train, 1 to report")
+        raise ValueError(f"r is {r}; expected a number of at least 1: 2 to train, 1 to report")
     with torch.autocast(probability.device.type, enabled=False):
         shares = votes.float() / votes.float().sum(dim=1, keepdim=True)
         differences = (probability.float() - shares).cumsum(dim=1)
-        # Not the root of a sum of powers, which has no gradient at 0.
+        # a root of a sum of powers would have no gradient at 0
         distance: Tensor = torch.linalg.vector_norm(differences, r, dim=1) / differences.shape[1] ** (1 / r)
         return distance
 
 
-def _mean_of_pictures(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Mean over the valid pixels of each picture (B, 1, H, W), then over the pictures."""
+def _mean_of_images(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Returns the mean over the valid pixels of each image (B, 1, H, W), then over the images."""
     if valid is None:
         return values.mean()
     _check_valid(values, valid)
@@ -218,8 +218,8 @@ def _mean_of_pictures(values: Tensor, valid: Tensor | None) -> Tensor:
 def _check_shapes(logits: Tensor, target: Tensor, valid: Tensor | None) -> None:
     if logits.ndim != 4 or target.shape != logits.shape:
         raise ValueError(
-            f"logits are {tuple(logits.shape)} and target is {tuple(target.shape)}; wanted is one shape "
-            "(B, K, H, W) for both: give the network one output a class, and masks of the size it predicts"
+            f"logits are {tuple(logits.shape)} and target is {tuple(target.shape)}; expected one shape "
+            "(B, K, H, W) for both: give the network one output per class, and masks of the size it predicts"
         )
     if valid is not None:
         _check_valid(logits, valid)
@@ -228,5 +228,5 @@ def _check_shapes(logits: Tensor, target: Tensor, valid: Tensor | None) -> None:
 def _check_valid(maps: Tensor, valid: Tensor) -> None:
     if valid.shape != (wanted := (maps.shape[0], 1, *maps.shape[2:])):
         raise ValueError(
-            f"valid is {tuple(valid.shape)}; wanted is {wanted}: give one map a picture, for all its classes"
+            f"valid is {tuple(valid.shape)}; expected {wanted}: give one map per image, for all its classes"
         )

@@ -1,4 +1,4 @@
-"""What frozen layers say of pictures that do not change, computed once."""
+"""Caches the outputs of frozen layers for images that do not change."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class Remembered:
-    """Values of pictures by name, kept on the host.
+    """Caches values of images by name, on the host.
 
     Args:
-        gibibytes: How much may be kept; what comes later is computed every time.
+        gibibytes: Size of the cache; once it is full, further values are computed every time.
 
     Raises:
         ValueError: It is negative.
@@ -18,7 +18,7 @@ class Remembered:
 
     def __init__(self, gibibytes: float) -> None:
         if gibibytes < 0:
-            raise ValueError(f"{gibibytes} GiB are to be remembered; 0, for none, or more were wanted")
+            raise ValueError(f"{gibibytes} GiB of cache; expected 0, for none, or more")
         self._left = self._limit = round(gibibytes * 2**30)
         self._values: dict[str, Tensor] = {}
 
@@ -26,17 +26,17 @@ class Remembered:
         return len(self._values)
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Empties the cache."""
         self._values.clear()
         self._left = self._limit
 
     def __call__(self, names: Sequence[str], image: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Values of pictures, of which only the new ones are computed.
+        """Returns values of images; only those of new images are computed.
 
         Args:
-            names: A name for each picture.
+            names: A name for each image.
             image: (B, …).
-            compute: Gives the values (N, …) of any N pictures (N, …), each independent of the others.
+            compute: Returns the values (N, …) of any N images (N, …), each independent of the others.
 
         Returns:
             (B, …), without a gradient.

@@ -1,4 +1,4 @@
-"""Scores of coloured pictures and of the floors they must beat, exact under several processes."""
+"""Scores of colored images, and the trivial baselines ("floors") that they must beat."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,22 +11,22 @@ from ops.color import SCALE, luminance_and_chroma, to_rgb
 from ops.color_bins import SIDE, bins, rebalancing, smoothed, soft_encoding
 from ops.color_quality import SCORES, picture_scores
 
-SCORE_UNITS = 2**20  # scores are summed in whole units of 2⁻²⁰: in any order the sum is the same
+SCORE_UNITS = 2**20  # scores are summed in integer units of 2⁻²⁰: the order does not matter
 
 
 class ColorScores(Metric):
-    """Means over the pictures of `ops.color_quality.picture_scores`; padding counts nowhere.
+    """Means over the images of `ops.color_quality.picture_scores`; padding does not count.
 
-    - `psnr`: peak signal-to-noise ratio of the RGB values in decibels, each picture's at most 60
-    - `ssim`: structural similarity; without pictures that have no 11 x 11 valid pixels in one place
-    - `delta_e76`, `delta_e2000`: mean colour difference of a picture's pixels
+    - `psnr`: peak signal-to-noise ratio of the RGB values in decibels, at most 60 per image
+    - `ssim`: structural similarity; skips images without a block of 11 x 11 valid pixels
+    - `delta_e76`, `delta_e2000`: mean color difference of an image's pixels
     - `colorfulness`, `colorfulness_true`, `colorfulness_difference`: of Hasler and Süsstrunk, of prediction and truth,
-      and how much more the prediction has; below 0 where it is paler than the truth
+      and the difference; below 0 if the prediction is paler
 
-    0 while there is no picture.
+    0 without images.
 
     Args:
-        names: Which of the scores.
+        names: The scores to report.
     """
 
     is_differentiable = False
@@ -41,32 +41,31 @@ class ColorScores(Metric):
             self.add_state(state, torch.zeros(len(self.names), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> None:
-        """Add a batch.
+        """Adds a batch.
 
         Args:
-            prediction: sRGB pictures in [0, 1], (B, 3, H, W). NaN counts as 0.
-            target: True pictures, likewise.
+            prediction: sRGB images in [0, 1], (B, 3, H, W). NaN counts as 0.
+            target: True images, likewise.
             valid: True where a pixel counts, (B, 1, H, W). All count by default.
 
         Raises:
-            ValueError: The shapes do not belong together.
+            ValueError: The shapes do not match.
         """
         sums, pictures = _sums(picture_scores(prediction, target, valid, self.names))
         self.sums += sums
         self.pictures += pictures
 
     def compute(self) -> dict[str, Tensor]:
-        """Scores by name, each a scalar."""
+        """Returns scores by name, each a scalar."""
         return dict(zip(self.names, _means(self.sums, self.pictures), strict=True))
 
 
 class FloorScores(Metric):
-    """`ColorScores` of pictures in the colours of each floor: `<floor>_<score>`, such as `mean_delta_e76`.
+    """`ColorScores` of images in the colors of each baseline: `<baseline>_<score>`, such as `mean_delta_e76`.
 
     Args:
-        colored: Gives the pictures (B, 3, H, W) in the colours of each of `FLOORS`, by its name:
-            `tasks.metrics.colors.Floors.colored`.
-        names: Which of the scores.
+        colored: Returns images (B, 3, H, W) in the colors of each of `FLOORS`, by name: `Floors.colored`.
+        names: The scores to report.
     """
 
     is_differentiable = False
@@ -86,14 +85,14 @@ class FloorScores(Metric):
             self.add_state(state, torch.zeros(len(FLOORS), len(names), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, target: Tensor, valid: Tensor | None = None) -> None:
-        """Add a batch.
+        """Adds a batch.
 
         Args:
-            target: True sRGB pictures in [0, 1], (B, 3, H, W).
+            target: True sRGB images in [0, 1], (B, 3, H, W).
             valid: True where a pixel counts, (B, 1, H, W). All count by default.
 
         Raises:
-            ValueError: The shapes do not belong together.
+            ValueError: The shapes do not match.
         """
         pictures = self.colored(target)
         for row, floor in enumerate(FLOORS):
@@ -102,13 +101,13 @@ class FloorScores(Metric):
             self.pictures[row] += counts
 
     def compute(self) -> dict[str, Tensor]:
-        """Scores by name, each a scalar."""
+        """Returns scores by name, each a scalar."""
         keys = [f"{floor}_{name}" for floor in FLOORS for name in self.names]
         return dict(zip(keys, _means(self.sums.flatten(), self.pictures.flatten()), strict=True))
 
 
 def _sums(scores: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Sum of each score over the pictures that have it, in `SCORE_UNITS`, and their number."""
+    """Returns the sum of each score over the images that have it, in `SCORE_UNITS`, and their number."""
     values = torch.stack(list(scores.values()))  # (scores, B)
     found = ~values.isnan()
     units = (values.nan_to_num(0) * SCORE_UNITS).round().long()
@@ -116,7 +115,7 @@ def _sums(scores: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _means(sums: Tensor, pictures: Tensor) -> list[Tensor]:
-    # Python divides whole numbers of any size with one rounding; a tensor would round them to float32 first.
+    # Python divides integers of any size with one rounding; a tensor would round them to float32 first
     pairs = zip(sums.tolist(), pictures.tolist(), strict=True)
     return [
         torch.tensor(total / SCORE_UNITS / max(1, count), dtype=torch.float32, device=sums.device)
@@ -125,31 +124,31 @@ def _means(sums: Tensor, pictures: Tensor) -> list[Tensor]:
 
 
 FLOORS = ("grey", "mean", "mean_by_luminance")
-"""The three answers, see `Floors`."""
+"""The trivial baselines, see `Floors`."""
 STEPS = 101  # of L, from 0 to 100
-CHROMA_UNITS = 2**15  # chroma is summed in whole units of 2⁻¹⁵: in any order, on any device, the sum is the same
-REACH = 13  # no colour of sRGB has an a or b beyond 13 bins from 0
+CHROMA_UNITS = 2**15  # chroma is summed in integer units of 2⁻¹⁵: order and device do not matter
+REACH = 13  # no sRGB color has an a or b beyond 13 bins from 0
 ColorBatch = tuple[Tensor, Tensor, Tensor | None]
 """Scaled luminance (B, 1, H, W) and chroma (B, 2, H, W), and True where a pixel counts, (B, 1, H, W)."""
 
 
 class Floors(nn.Module):
-    """Colours that are the same for every picture, and how often colours occur, both of the training pictures.
+    """Trivial baselines that color without looking at the image, and how often colors occur, from the training images.
 
-    - `grey`: no colour at all
+    - `grey`: no color
     - `mean`: the mean chroma of all pixels
-    - `mean_by_luminance`: the mean chroma of the pixels of the same L, rounded; of the nearest L that occurred
+    - `mean_by_luminance`: the mean chroma of the pixels with the same rounded L, or the nearest L that occurred
 
-    They minimise the squared error of chroma, over all training pixels, of what knows nothing, and of what knows one
-    pixel's luminance. Before `fit` all three are grey. The checkpoint keeps them.
+    The last two minimize the squared error of chroma over all training pixels for a model that knows nothing, and for
+    one that knows a pixel's luminance. Before `fit` all three are gray. The checkpoint keeps them.
 
     Attributes:
         mean: Scaled chroma (2,).
         by_luminance: Scaled chroma for each whole L from 0 to 100, (101, 2).
-        prior: Pixels in each of the colour bins of `ops.color_bins.bins`, int64 (Q,); 0 before `fit`.
-        centres: Centres of these bins in CIE units, (Q, 2); not in the checkpoint.
-        weights: What the bins count in a loss, so that rare colours count as much as frequent ones, (Q,); 1 before
-            `fit`. Not in the checkpoint, whose prior they follow from.
+        prior: Pixels in each of the color bins of `ops.color_bins.bins`, int64 (Q,); 0 before `fit`.
+        centres: Centers of these bins in CIE units, (Q, 2); not in the checkpoint.
+        weights: Loss weights of the bins, so that rare colors count as much as frequent ones, (Q,); 1 before `fit`. Not
+            in the checkpoint, because they follow from the prior.
     """
 
     mean: Tensor
@@ -173,19 +172,19 @@ class Floors(nn.Module):
 
     @property
     def fitted(self) -> bool:
-        """Whether training pictures have been counted."""
+        """Whether training images have been counted."""
         return bool(self.prior.any())
 
     @torch.no_grad()
     def fit(self, batches: Iterable[ColorBatch], total: Callable[[Tensor], Tensor] = lambda counts: counts) -> None:
-        """Counts the training pictures, once, anew.
+        """Counts the training images once, from zero.
 
         Args:
             batches: Scaled luminance, scaled chroma, and the pixels that count (None: all), on any device.
-            total: Sums an int64 tensor over the processes, where each has a part of the pictures.
+            total: Sums an int64 tensor over the processes, if each has a part of the images.
 
         Raises:
-            ValueError: There is no pixel that counts.
+            ValueError: No pixel counts.
         """
         device = self.mean.device
         sums = torch.zeros(STEPS, 2, dtype=torch.int64, device=device)
@@ -200,9 +199,7 @@ class Floors(nn.Module):
             prior += torch.bincount(self._bins(colors), minlength=len(prior))
         sums, pixels, prior = total(sums), total(pixels), total(prior)
         if not pixels.any():
-            raise ValueError(
-                "no pixel that counts in the pictures; wanted is one at least: check `valid` and the split"
-            )
+            raise ValueError("no pixel of the images counts; expected at least one: check `valid` and the split")
         self.mean.copy_(sums.sum(dim=0) / CHROMA_UNITS / pixels.sum())
         found = pixels.nonzero().flatten()
         means = sums[found] / CHROMA_UNITS / pixels[found, None]
@@ -212,11 +209,11 @@ class Floors(nn.Module):
         self._weigh()
 
     def _weigh(self) -> None:
-        """Takes the weights from the prior; once, because to look into the prior makes the host wait for the device."""
+        """Derives the weights from the prior; once, because reading the prior makes the host wait."""
         self.weights.copy_(rebalancing(smoothed(self.prior, self.centres)) if self.fitted else torch.ones(()))
 
     def chroma(self, luminance: Tensor) -> dict[str, Tensor]:
-        """The colours of each floor, scaled chroma (B, 2, H, W) by its name, for scaled luminance (B, 1, H, W)."""
+        """Returns each baseline's scaled chroma (B, 2, H, W) by name, for scaled luminance (B, 1, H, W)."""
         size = (len(luminance), 2, *luminance.shape[2:])
         by_luminance = self.by_luminance[_steps(luminance)[:, 0]].movedim(3, 1)
         mean = self.mean.view(1, 2, 1, 1).expand(size)
@@ -224,23 +221,23 @@ class Floors(nn.Module):
 
     @torch.no_grad()
     def colored(self, rgb: Tensor) -> dict[str, Tensor]:
-        """Pictures (B, 3, H, W), sRGB in [0, 1], with the same luminance and each floor's colours, by its name."""
+        """Returns images (B, 3, H, W), sRGB in [0, 1], with the same luminance and each baseline's colors, by name."""
         luminance, _ = luminance_and_chroma(rgb)
         return {name: to_rgb(luminance, chroma) for name, chroma in self.chroma(luminance).items()}
 
     def _bins(self, colors: Tensor) -> Tensor:
-        """Numbers of the bins that scaled chroma (N, 2) lies in."""
+        """Returns the bin of each scaled chroma (N, 2)."""
         row, column = ((colors * (SCALE / SIDE)).round().long().clamp(-REACH, REACH) + REACH).unbind(1)
         return self.places[row, column]
 
 
 def _steps(luminance: Tensor) -> Tensor:
-    """Whole L from 0 to 100 of scaled luminance."""
+    """Returns integer L from 0 to 100 for scaled luminance."""
     return ((luminance.float() + 1) * 50).round().long().clamp(0, STEPS - 1)
 
 
 def _places(centres: Tensor) -> Tensor:
-    """Number of the bin of each square of the ab plane, and of the nearest bin where a square has none."""
+    """Returns the bin of each square of the ab plane, or the nearest bin for a square without one."""
     steps = SIDE * torch.arange(-REACH, REACH + 1)
     squares = torch.stack(torch.meshgrid(steps, steps, indexing="ij"))
     indices, _ = soft_encoding(squares[None], centres, neighbours=1)

@@ -1,7 +1,7 @@
-"""Scores of judgements and of predicted votes over a whole set, exact under several processes.
+"""Scores of judgements and of predicted votes over a whole dataset.
 
-The area under the curve and the correlations need all pictures at once, so that a few numbers a picture are kept: some
-megabytes for 250,000. They are float32, whatever the precision of the training.
+The area under the curve and the correlations need all images at once, so a few float32 numbers per image are kept: some
+megabytes for 250,000 images.
 """
 
 import math
@@ -16,18 +16,18 @@ from tasks.losses import earth_movers_distance
 
 
 class JudgementScores(Metric):
-    """Scores of probabilities that a picture is a professional shot; those above one half say that it is.
+    """Scores of the probability that an image is a professional shot; above one half it is judged to be one.
 
-    - `accuracy`: share of the pictures that are judged rightly
-    - `balanced_accuracy`: the mean of the shares among the professional shots and among the snapshots; where the set
-      has only the one or the other, the share among these
-    - `auc`: area under the receiver operating characteristic, that is, the probability that a professional shot is
-      given more than a snapshot, where ties count one half; nan where the set lacks either
-    - `majority`: the accuracy of always answering what more of these pictures are, which accuracy alone must beat
-    - `<score>@<tag in lower case>`: each of them among the pictures of a tag or style, with `_` for spaces. Tags that
-      no picture has are left out.
+    - `accuracy`: share of the images that are judged correctly
+    - `balanced_accuracy`: the mean of the accuracies among professional shots and among snapshots; if one kind is
+      missing, the accuracy among the other
+    - `auc`: area under the receiver operating characteristic, that is, the probability that a professional shot
+      ranks above a snapshot, where ties count one half; nan if either kind is missing
+    - `majority`: the baseline for `accuracy`: that of always answering the more frequent kind
+    - `<score>@<tag in lower case>`: each of them among the images of a tag or style, with `_` for spaces. Tags without
+      images are skipped.
 
-    The others are 0 while there is no picture.
+    The others are 0 without images.
 
     Args:
         tags: Names of tags, the same and in the same order in all processes.
@@ -49,41 +49,39 @@ class JudgementScores(Metric):
         self.endings = ["@" + "_".join(tag.lower().split()) for tag in tags]
         if len(set(self.endings)) < len(tags):
             raise ValueError(
-                f"two of the tags {', '.join(map(repr, tags))} differ at most in case and spaces; wanted is a name of "
-                "its own for every tag: rename one, or write both in the same way"
+                f"two of the tags {', '.join(map(repr, tags))} differ at most in case and spaces; expected a "
+                "different name for every tag: rename one, or spell both alike"
             )
         for state in ("probabilities", "truths", "members"):
             self.add_state(state, [], dist_reduce_fx="cat")
 
     def update(self, prediction: Tensor, target: Tensor, tags: Sequence[Sequence[str]] | None = None) -> None:
-        """Add a batch.
+        """Adds a batch.
 
         Args:
             prediction: Probabilities in [0, 1], (B,). NaN counts as 0.
             target: 1 for professional shots and 0 for snapshots, (B,).
-            tags: Names of the tags of each picture, none by default. Those that the metric does not know count nowhere.
+            tags: Names of each image's tags, none by default. Unknown tags are ignored.
 
         Raises:
-            ValueError: The shapes are not one (B,), or there are not tags for every picture.
+            ValueError: The shapes are not one (B,), or tags are missing for some images.
         """
         if prediction.ndim != 1 or prediction.shape != target.shape:
             raise ValueError(
-                f"prediction is {tuple(prediction.shape)} and target is {tuple(target.shape)}; wanted is one shape "
-                "(B,) for both: the probability that each picture is a professional shot, and whether it is"
+                f"prediction is {tuple(prediction.shape)} and target is {tuple(target.shape)}; expected one shape "
+                "(B,) for both: the probability that each image is a professional shot, and whether it is"
             )
         tags = [()] * len(prediction) if tags is None else tags
         if len(tags) != len(prediction):
-            raise ValueError(
-                f"tags are of {len(tags)} pictures, there are {len(prediction)}; wanted is a list for each"
-            )
+            raise ValueError(f"tags are of {len(tags)} images, there are {len(prediction)}; expected a list for each")
         members = [tag in found for found in tags for tag in self.tags]
         self.probabilities.append(prediction.detach().float().nan_to_num(0))
         self.truths.append(target.float())
-        # Flat: torchmetrics gathers lists of one dimension where a process has had no picture.
+        # flat: torchmetrics gathers one-dimensional lists if a process had no image
         self.members.append(torch.tensor(members, dtype=torch.float32, device=prediction.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """Scores in [0, 1] by name, each a scalar; an area may be nan."""
+        """Returns scores in [0, 1] by name, each a scalar; `auc` may be nan."""
         probabilities, truths = _whole(self.probabilities), _whole(self.truths) > 0.5
         members = _whole(self.members).view(len(truths), len(self.tags)) > 0.5
         scores = _judgement_scores(probabilities, truths)
@@ -97,13 +95,13 @@ class VoteScores(Metric):
     """Scores of predicted shares of the votes.
 
     - `srcc`: Spearman's rank correlation of the mean votes, ties with their mean rank
-    - `plcc`: Pearson's linear correlation of them
-    - `emd`: mean earth mover's distance with r = 1, in which results are published: the mean difference of the
-      cumulative shares over the K votes, so that 1 is far worse than anything and ten votes' 0.05 is good
-    - `emd2`: that with r = 2, which is trained
+    - `plcc`: Pearson's linear correlation of the mean votes
+    - `emd`: mean earth mover's distance with r = 1, as published: the mean difference of the cumulative shares over the
+      K votes; for ten votes 0.05 is good
+    - `emd2`: the same with r = 2, the training loss
 
-    A correlation is 0 where all pictures have the same mean vote, or all are given the same; all are while there is no
-    picture. `emd` and `emd2` are better the lower they are.
+    A correlation is 0 if all true or all predicted mean votes are equal. All scores are 0 without images. Lower values
+    of `emd` and `emd2` are better.
     """
 
     is_differentiable = False
@@ -119,11 +117,11 @@ class VoteScores(Metric):
             self.add_state(state, [], dist_reduce_fx="cat")
 
     def update(self, probability: Tensor, votes: Tensor) -> None:
-        """Add a batch.
+        """Adds a batch.
 
         Args:
-            probability: Predicted shares of the votes 1 to K, (B, K), 1 in sum.
-            votes: Counts or shares of the true ones, (B, K), at least one vote a picture.
+            probability: Predicted shares of the votes 1 to K, (B, K), summing to 1.
+            votes: True counts or shares, (B, K), at least one vote per image.
 
         Raises:
             ValueError: The shapes are not one (B, K).
@@ -135,7 +133,7 @@ class VoteScores(Metric):
         self.true.append(mean_vote(votes))
 
     def compute(self) -> dict[str, Tensor]:
-        """Scores by name, each a scalar: correlations in [-1, 1], distances in [0, 1]."""
+        """Returns scores by name, each a scalar: correlations in [-1, 1], distances in [0, 1]."""
         predicted, true = _whole(self.predicted).double(), _whole(self.true).double()
         scores = {"srcc": _correlation(_ranks(predicted), _ranks(true)), "plcc": _correlation(predicted, true)}
         for name, distances in {"emd": self.distances, "emd2": self.squared_distances}.items():
@@ -145,33 +143,34 @@ class VoteScores(Metric):
 
 
 def mean_vote(votes: Tensor) -> Tensor:
-    """Mean of the votes 1 to K, float32 (B,), from their counts or shares (B, K)."""
-    # Summed before the division: pictures with the same mean are ties, however many voted.
+    """Returns the mean of the votes 1 to K, float32 (B,), from their counts or shares (B, K)."""
+    # summed before the division, so that equal means are ties however many people voted
     return (votes.float() * _scale(votes)).sum(dim=1) / votes.float().sum(dim=1)
 
 
 def vote_spread(votes: Tensor) -> Tensor:
-    """Standard deviation of the votes 1 to K, float32 (B,), from their counts or shares (B, K)."""
+    """Returns the standard deviation of the votes 1 to K, float32 (B,), from their counts or shares (B, K)."""
     squares = (_scale(votes) - mean_vote(votes).unsqueeze(1)).square()
     return ((votes.float() * squares).sum(dim=1) / votes.float().sum(dim=1)).sqrt()
 
 
 def judgement_of_mean(mean: Tensor, threshold: float, bins: int) -> Tensor:
-    """What takes the place of a probability where votes are predicted: 1/2 at the threshold, 0 and 1 at the ends.
+    """Maps mean votes to [0, 1] in the place of a probability: 1/2 at the threshold, 0 and 1 at the ends.
 
-    Linear between, so that pictures are in the order of their mean votes, and above one half where these are above the
-    threshold.
+    Linear between, so that the order of the images stays, and values above one half mean votes above the threshold.
 
     Args:
         mean: Mean votes in [1, K], (B,).
-        threshold: Above it a picture is a professional shot.
-        bins: How many votes K there are to choose from.
+        threshold: Above it an image is a professional shot.
+        bins: The highest vote K.
 
     Raises:
         ValueError: The threshold is not between 1 and K.
     """
     if not 1 < threshold < bins:
-        raise ValueError(f"threshold is {threshold}; wanted is a number between 1 and {bins}, the lowest and best vote")
+        raise ValueError(
+            f"threshold is {threshold}; expected a number between 1 and {bins}, the lowest and the highest vote"
+        )
     above = mean - threshold
     return (0.5 + above / 2 / torch.where(above > 0, bins - threshold, threshold - 1)).clamp(0, 1)
 
@@ -193,10 +192,7 @@ def _judgement_scores(probability: Tensor, professional: Tensor, ending: str = "
 
 
 def _area(probability: Tensor, professional: Tensor) -> float:
-    """Area under the receiver operating characteristic: Mann and Whitney's U over the number of pairs, in integers.
-
-    nan where there is no pair.
-    """
+    """Returns the area under the ROC curve: Mann and Whitney's U over the pairs, in integers; nan without pairs."""
     levels, places = torch.unique(probability, return_inverse=True)
     above, below = (torch.bincount(places[chosen], minlength=len(levels)) for chosen in (professional, ~professional))
     pairs = int(above.sum() * below.sum())
@@ -205,14 +201,14 @@ def _area(probability: Tensor, professional: Tensor) -> float:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Ranks from 1 on, equal values with their mean rank."""
+    """Returns ranks from 1, equal values with their mean rank."""
     _, places, counts = torch.unique(values, return_inverse=True, return_counts=True)
     ranks: Tensor = counts.cumsum(0).double() - (counts.double() - 1) / 2
     return ranks[places]
 
 
 def _correlation(first: Tensor, second: Tensor) -> float:
-    """Pearson's correlation; 0 where either does not vary."""
+    """Returns Pearson's correlation; 0 if either is constant."""
     if len(first) == 0 or (first == first[0]).all() or (second == second[0]).all():
         return 0.0
     first, second = first - first.mean(), second - second.mean()
@@ -220,7 +216,7 @@ def _correlation(first: Tensor, second: Tensor) -> float:
 
 
 def _whole(state: list[Tensor] | Tensor) -> Tensor:
-    """A state of lists as one tensor, on the CPU: not every device has float64."""
+    """Returns a list state as one tensor on the CPU, because not every device has float64."""
     return dim_zero_cat(state).cpu() if len(state) else torch.zeros(0)
 
 

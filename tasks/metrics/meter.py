@@ -13,21 +13,21 @@ from torchmetrics.utilities import dim_zero_cat
 from tasks.metrics.dice import MeanLoss
 
 States: TypeAlias = dict[tuple[str, str], Tensor]
-"""States of metrics by the name of the metric and that of the state."""
+"""States of metrics by the names of metric and state."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one batch gives, the same in training, validation and test.
+    """The result of one batch, the same in training, validation and test.
 
     Attributes:
         loss: Mean over the batch, a scalar with a gradient.
         prediction: The decision, in the form that the task's metrics take.
-        target: The truth, in the same form.
-        probability: What the decision was made from, in [0, 1], where a metric needs it.
-        valid: True where a pixel counts, (B, 1, H, W), where metrics are to leave some out.
-        votes: Counts of the votes 1 to K (B, K), where metrics need them.
-        tags: Names of the tags of each picture, where metrics are also of tags.
+        target: The truth, in the same form as the prediction.
+        probability: The probability in [0, 1] behind the decision, if a metric needs it.
+        valid: True where a pixel counts, (B, 1, H, W), if metrics skip some.
+        votes: Counts of the votes 1 to K (B, K), if metrics need them.
+        tags: Names of each image's tags, if metrics are also per tag.
     """
 
     loss: Tensor
@@ -40,14 +40,14 @@ class Step:
 
 
 class Meter(nn.Module):
-    """The loss and the metrics of one stage, counted over an epoch.
+    """Accumulates the loss and the metrics of one stage over an epoch.
 
     Args:
-        metrics: By any name; each `compute` returns a dict of named figures.
+        metrics: By any name; each `compute` returns values by name.
 
     Attributes:
-        each: What every single picture added to the metrics since this list was put here; None, as at first, to count
-            whole batches at once. The figures are the same, because all states add up or are put together.
+        each: What every single image added to the metrics since this list was set; None, the default, counts whole
+            batches at once. The metrics are the same, because all states are sums or concatenations.
     """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
@@ -58,7 +58,7 @@ class Meter(nn.Module):
 
     @torch.no_grad()
     def update(self, step: Step, size: int) -> None:
-        """Counts a batch of `size` pictures."""
+        """Counts a batch of `size` images."""
         self.loss.update(step.loss.detach(), size)
         fields = {"prediction": step.prediction, "target": step.target, "probability": step.probability,
                   "valid": step.valid, "votes": step.votes, "tags": step.tags}  # fmt: skip
@@ -77,19 +77,19 @@ class Meter(nn.Module):
                 yield (name, state), value
 
     def result(self) -> dict[str, Tensor]:
-        """The figures since the last call, over all processes."""
+        """Returns the metrics since the last call, over all processes, and starts again."""
         values: dict[str, Tensor] = {"loss": self.loss.compute(), **self.scores.compute()}
-        with torch.inference_mode(False):  # what is reset in inference mode could not be counted up in training
+        with torch.inference_mode(False):  # tensors reset in inference mode could not be updated in training
             self.loss.reset()
             self.scores.reset()
         return values
 
     def counted(self) -> dict[str, dict[str, Any]]:
-        """What this process has counted since the last result, by metric and state."""
+        """Returns what this process has counted since the last result, by metric and state."""
         return {name: metric.metric_state for name, metric in self._metrics().items()}
 
     def add(self, counted: Mapping[str, dict[str, Any]]) -> None:
-        """Counts on from what was `counted`."""
+        """Continues from what `counted` returned."""
         for name, metric in self._metrics().items():
             metric.merge_state(apply_to_collection(counted[name], Tensor, Tensor.to, metric.device))
 
@@ -98,6 +98,6 @@ class Meter(nn.Module):
 
 
 def _added(state: Any, before: Any) -> Tensor:
-    """What came to a state that was a copy of `before`, or a list of that length."""
+    """Returns the change of a state since it equaled `before`, or since its list had that length."""
     added: Tensor = dim_zero_cat(state[before:]) if isinstance(state, list) else state - before
     return added

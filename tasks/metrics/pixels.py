@@ -1,4 +1,4 @@
-"""Scores of one class's masks over all pixels of a set, as change detection and road extraction report them."""
+"""Scores of one class's masks over all pixels of a dataset, as in change detection and road extraction."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from tasks.metrics.dice import as_bool, check_shapes, pixel_counts
 
 
 class PixelScores(Metric):
-    """Scores of binary masks from TP, FP, TN and FN, each summed over all pixels of all pictures first.
+    """Scores of binary masks from TP, FP, TN and FN, each first summed over all pixels of all images.
 
     As in Wang et al., "CDnet 2014: an expanded change detection benchmark dataset", CVPR workshops 2014, and `iou`.
     A score whose denominator is 0 is 0.
@@ -25,12 +25,12 @@ class PixelScores(Metric):
     - `specificity`: TN / (TN + FP)
     - `accuracy`: (TP + TN) / (TP + FP + TN + FN)
     - `iou`: TP / (TP + FP + FN)
-    - `balanced_accuracy`: the mean of recall and specificity; only where it is asked for.
+    - `balanced_accuracy`: the mean of recall and specificity; only on request.
 
-    Pixels are counted in integers, exact in any number of them and under several processes.
+    Pixels are counted in integers, exact for any number of pixels and processes.
 
     Args:
-        names: Which of the scores, in this order.
+        names: The scores to report, in this order.
     """
 
     is_differentiable = False
@@ -50,10 +50,10 @@ class PixelScores(Metric):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add a batch.
+        """Adds a batch.
 
         Args:
-            prediction: Predicted masks, (B, 1, H, W): bool, or numbers of which those above one half are 1.
+            prediction: Predicted masks, (B, 1, H, W): bool, or numbers, where values above one half count as 1.
             target: True masks, likewise.
 
         Raises:
@@ -70,8 +70,8 @@ class PixelScores(Metric):
         self.true_negatives += true.numel() - predicted_pixels - true_pixels + overlap
 
     def compute(self) -> dict[str, Tensor]:
-        """Scores in [0, 1] by name, each a scalar."""
-        # Python divides whole numbers of any size with one rounding; a tensor would round them to float32 first.
+        """Returns scores in [0, 1] by name, each a scalar."""
+        # Python divides integers of any size with one rounding; a tensor would round them to float32 first
         tp, fp = int(self.true_positives), int(self.false_positives)
         fn, tn = int(self.false_negatives), int(self.true_negatives)
         fractions = {
@@ -88,36 +88,36 @@ class PixelScores(Metric):
         return {name: torch.tensor(found[name], dtype=torch.float32, device=device) for name in self.names}
 
 
-DISTANCE_UNITS = 2**20  # distances are summed in whole units of 2⁻²⁰ pixels: in any order the sum is the same
+DISTANCE_UNITS = 2**20  # distances are summed in integer units of 2⁻²⁰ pixels: the order does not matter
 
 
 def hausdorff95(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """The symmetric 95 % Hausdorff distance between the outlines of two masks, in pixels.
+    """Returns the symmetric 95 % Hausdorff distance between the outlines of two masks, in pixels.
 
-    The outline is all mask pixels with one of their four neighbours outside, and outside is also what lies beyond the
-    picture's edge. Of the distances from every pixel of the one outline to the nearest of the other the 95th percentile
-    is taken, interpolated linearly, and likewise the other way round; the larger of the two is the result. This is what
-    medical segmentation reports (MONAI's `compute_hausdorff_distance` with `percentile=95`).
+    An outline is all mask pixels with one of their four neighbors outside the mask or the image. The result is the
+    larger of the two 95th percentiles, interpolated linearly, of the distances from each pixel of one outline to the
+    nearest pixel of the other, as in medical segmentation (MONAI's `compute_hausdorff_distance` with
+    `percentile=95`).
 
     Args:
         mask: Mask of shape (H, W).
         other: Mask of the same shape.
 
     Returns:
-        The distance; the length of the picture's diagonal if just one mask is empty, and 0 if both are.
+        The distance; the length of the image's diagonal if one mask is empty, and 0 if both are.
 
     Raises:
         ValueError: A mask is not of shape (H, W), or the two differ in shape.
     """
     if mask.ndim != 2 or mask.shape != other.shape:
         raise ValueError(
-            f"masks of shapes {mask.shape} and {other.shape}; wanted is one shape (H, W): give one mask of each at a "
+            f"masks of shapes {mask.shape} and {other.shape}; expected one shape (H, W): give one mask of each at a "
             "time, resized to one size"
         )
     if not (mask.any() and other.any()):
         return float(np.hypot(*mask.shape)) if mask.any() or other.any() else 0.0
     left, top, width, height = cv2.boundingRect((mask | other).view(np.uint8))
-    window = np.s_[top : top + height, left : left + width]  # no distance reaches out of it
+    window = np.s_[top : top + height, left : left + width]  # no distance leaves it
     outline, other_outline = _outline(mask[window]), _outline(other[window])
     there = _distances(other_outline)[outline]
     back = _distances(outline)[other_outline]
@@ -125,10 +125,10 @@ def hausdorff95(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 
 class BoundaryDistance(Metric):
-    """The mean over pictures of the distance `hausdorff95` between predicted and true outline, in pixels.
+    """The mean over images of `hausdorff95` between predicted and true outline, in pixels.
 
-    - `hausdorff95`: the mean; 0 without pictures. A picture of which only the prediction or only the truth is empty
-      counts its diagonal.
+    - `hausdorff95`: the mean; 0 without images. An image where only the prediction or only the truth is empty counts
+      with its diagonal.
     """
 
     is_differentiable = False
@@ -143,10 +143,10 @@ class BoundaryDistance(Metric):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Add a batch.
+        """Adds a batch.
 
         Args:
-            prediction: Predicted masks, (B, 1, H, W): bool, or numbers of which those above one half are 1.
+            prediction: Predicted masks, (B, 1, H, W): bool, or numbers, where values above one half count as 1.
             target: True masks, likewise.
 
         Raises:
@@ -159,14 +159,14 @@ class BoundaryDistance(Metric):
         self.pictures += len(target)
 
     def compute(self) -> dict[str, Tensor]:
-        """The distance in pixels by its name, a scalar."""
-        # Python divides whole numbers of any size with one rounding; a tensor would round them to float32 first.
+        """Returns the distance in pixels by its name, a scalar."""
+        # Python divides integers of any size with one rounding; a tensor would round them to float32 first
         mean = int(self.distance_sum) / DISTANCE_UNITS / max(1, int(self.pictures))
         return {"hausdorff95": torch.tensor(mean, dtype=torch.float32, device=self.distance_sum.device)}
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask pixels with one of their four neighbours outside the mask or the array."""
+    """Returns the mask pixels with one of their four neighbors outside the mask or the array."""
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     pixels = np.ascontiguousarray(mask).view(np.uint8)
     inner: NDArray[np.uint8] = cv2.erode(pixels, cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
@@ -174,7 +174,7 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _distances(outline: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The Euclidean distance from every pixel to the nearest one of an outline that has pixels."""
+    """Returns the Euclidean distance from every pixel to the nearest pixel of a non-empty outline."""
     # Intel IPP computes small masks with errors in the last bit that depend on memory alignment, so two runs differ;
     # OpenCV's own code is exact.
     used = cv2.ipp.useIPP()

@@ -67,7 +67,7 @@ def test_trees_decide_where_they_lie_beside_the_checkpoint(on: str, belvedere: C
     trees.unlink()
     result = belvedere("test", "--ckpt_path", str(best), "--config", "debug")
     assert result.code == 2
-    assert "best.ubj is not there; wanted is a file of boosted trees" in result.err
+    assert "best.ubj; expected boosted trees" in result.err
 
 
 def test_a_network_that_sees_components_only_is_trained_and_read_again(

@@ -39,14 +39,16 @@ def test_a_large_picture_is_predicted_as_its_windows_are(belvedere: Command, tra
         assert drawn.size[0] == picture.shape[1]
     task = RoadsTask.load_from_checkpoint(trained, map_location="cpu").eval()
     corner = torch.from_numpy(picture[:32, :32].transpose(2, 0, 1).copy())[None].float() / 255
-    np.testing.assert_array_equal(mask[:32, :32], task.predict({"image": corner})["mask"][0, 0])
+    np.testing.assert_array_equal(mask[:32, :32], task.masks(task.predict({"image": corner})["probability"])[0, 0])
+    options = ["--data.pictures", str(town), "--model.threshold", "0", "--output", "all"]
+    assert belvedere("predict", "--ckpt_path", str(trained), *options).code == 0
+    assert read_mask(Path("all/masks/town.png")).all(), "a threshold that is typed wins over the checkpoint's"
 
 
 def test_predict_asks_for_pictures(belvedere: Command, trained: Path) -> None:
     result = belvedere("predict", "--ckpt_path", str(trained))
     assert result.code == 2
-    assert result.err.strip().endswith("Roads are predicted in pictures of your own: --data.pictures and a folder or a "
-                                       "file.")  # fmt: skip
+    assert "--data.pictures" in result.err
 
 
 def test_what_was_drawn_with_the_runs_seed_is_drawn_again(belvedere: Command, trained: Path) -> None:

@@ -1,11 +1,20 @@
+import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-import belvedere
+import belvedere as api
+import datamodules
+import tasks
 from belvedere.__main__ import HELP, main
 from belvedere.names import MOVED, SHIPPED, TASKS, configs, import_classes, renamed
 from tasks.base import ImageTask
@@ -19,10 +28,10 @@ def test_the_python_names_are_imported_when_they_are_used() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\ntasks.roads datamodules.roads\n"
-    assert belvedere.CloudsTask is CloudsTask
-    assert {"load", "predict", "AestheticsDataModule", "ColorizationTask"} <= set(dir(belvedere))
+    assert api.CloudsTask is CloudsTask
+    assert {"load", "predict", "AestheticsDataModule", "ColorizationTask"} <= set(dir(api))
     with pytest.raises(AttributeError, match="no attribute 'CloudTask'"):
-        belvedere.CloudTask  # noqa: B018
+        api.CloudTask  # noqa: B018
 
 
 def test_each_task_is_in_the_help_with_its_configs() -> None:
@@ -46,7 +55,7 @@ def test_configs_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str])
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"belvedere {belvedere.__version__}\n"
+    assert capsys.readouterr().out == f"belvedere {api.__version__}\n"
 
 
 def test_moved_classes_have_their_new_names() -> None:
@@ -72,3 +81,30 @@ def test_every_name_that_a_config_gives_a_class_is_one_class() -> None:
 def test_shipped_configs_name_no_moved_class(path: Path) -> None:
     config = yaml.safe_load(path.read_text())
     assert renamed(config) == config
+
+
+def test_the_sixth_task_of_contributing_needs_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, belvedere: Callable[..., Any]
+) -> None:
+    pytest.importorskip("datamodules.segmentation")
+    text = (SHIPPED.parent / "CONTRIBUTING.md").read_text()
+    files = dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`.*?\n```\w+\n(.*?)```", text, flags=re.S | re.M))
+    [subject] = re.findall(r'^    ("glaciers": .*),$', text, flags=re.M)
+    monkeypatch.setattr("belvedere.names.TASKS", TASKS | json.loads(f"{{{subject}}}"))
+    for name in ("tasks/glaciers.py", "datamodules/glaciers.py", "configs/glaciers/fpn.yaml"):
+        assert len(files[name].splitlines()) < 15
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(files[name])
+    for package in (tasks, datamodules):
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / package.__name__)])
+    rng = np.random.default_rng(0)
+    for number, folder in product(range(10), ("images", "masks/glacier")):
+        (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 2, (40, 60), np.uint8) * np.uint8(255)
+        Image.fromarray(pixels).save(tmp_path / "data" / folder / f"{number}.png")
+    typed = ["--config", "glaciers/fpn", "--config", "debug", "--data.root", "data", "--data.size", "[32,32]"]
+    assert belvedere("describe", *typed, "--output", "study").code == 0
+    assert belvedere("fit", *typed, "--model.pretrained", "false", "--output", "run").code == 0
+    assert belvedere("test", "--ckpt_path", "run/checkpoints/best.ckpt").code == 0
+    assert belvedere("predict", "--ckpt_path", "run/checkpoints/best.ckpt", "--data.pictures", "data/images").code == 0
+    assert len(list(Path("run/predict-images/masks").glob("*.png"))) > 1

@@ -62,7 +62,9 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(record, "time", SimpleNamespace(monotonic=clock.monotonic))
         module = Scripted(dices)
         module.layers = nn.ModuleList([nn.Linear(3, 2), nn.Linear(4, 1).requires_grad_(False)])
-        fit(tmp_path, module, clock, Summary("val/dice", "max"), LastCheckpoint(), Record(data),
+        watch = Record()
+        watch.data = data  # as Handover does
+        fit(tmp_path, module, clock, Summary("val/dice", "max"), LastCheckpoint(), watch,
             EarlyStopping("val/dice", "max", patience=2), **options)  # fmt: skip
         found: dict[str, Any] = json.loads((tmp_path / "record.json").read_text())
         return found

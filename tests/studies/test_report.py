@@ -97,7 +97,9 @@ def test_the_page_is_complete_and_loads_nothing(filled: Any) -> None:
 def test_the_page_shows_the_table(filled: Any) -> None:
     rows, states = read_results(filled.study, filled.folder), read_states(filled.study, filled.folder)
     lines = table(filled.study, rows, states)
-    shown = Page(report(filled)).rows
+    text = report(filled)
+    shown = Page(text).rows
+    assert text.count('<td class="again">U-Net</td>') == 1 + 3  # in the results and in the list of runs
     assert shown[0] == lines[0]
     assert [line for line in lines if "±" in line[3]] == [shown[1]]
     assert shown[1][3] == "0.450 ± 0.071"

@@ -104,6 +104,8 @@ def test_a_preempted_run_stops_the_study_and_has_not_failed(planned: Plan, calls
         run_all(study, folder)
     assert states(study, folder) == ["started", "waiting", "waiting", "waiting"]
     assert [call[0] for call in calls()] == ["fit"]
+    with pytest.raises(StudyError, match="other options"):  # half a training
+        check_folder(planned("gives_way", ["--data.root", "there"]), folder)
     (tmp_path / "mended").touch()
     assert run_all(study, folder)[0] == "[1/4] One, seed 0: fit, test from the last checkpoint"
 

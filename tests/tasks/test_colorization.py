@@ -176,18 +176,14 @@ def test_a_network_is_not_opened_with_an_extractor_more_or_less_than_it_learned_
         trainer.save_checkpoint(tmp_path / f"{file}.ckpt")
     again = ColorizationTask.load_from_checkpoint(tmp_path / "seeing.ckpt", map_location="cpu").eval()
     assert torch.equal(again.predict(batch)["chroma"], task.eval().predict(batch)["chroma"])
-    with pytest.raises(
-        WeightsError, match=rf"without an extractor, and is opened with {name}, .*--model\.extractor null"
-    ):
+    with pytest.raises(WeightsError, match=rf"without an extractor and is opened with {name}.*--model\.extractor null"):
         ColorizationTask.load_from_checkpoint(tmp_path / "blind.ckpt", map_location="cpu", **seeing)
-    with pytest.raises(
-        WeightsError, match=r"with an extractor \(digest [0-9a-f]{16}\), and is opened without one\. Open"
-    ):
+    with pytest.raises(WeightsError, match=r"with an extractor \(digest [0-9a-f]{16}\) and is opened without one"):
         ColorizationTask.load_from_checkpoint(tmp_path / "seeing.ckpt", map_location="cpu", extractor=None)
 
 
 def test_what_cannot_be_built_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"objective is 'lab' and temperature 0.38; wanted are regression or classes"):
+    with pytest.raises(ValueError, match=r"objective is 'lab' and temperature 0.38"):
         ColorizationTask(extractor=None, objective="lab")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"temperature 0;"):
         ColorizationTask(extractor=None, temperature=0)

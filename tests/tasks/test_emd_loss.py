@@ -95,5 +95,5 @@ def test_shapes_and_powers_that_do_not_fit_are_refused() -> None:
     ):
         emd_loss(torch.ones(3, 2), torch.ones(3, 10))
     for r in (0.5, math.inf):
-        with pytest.raises(ValueError, match=f"r is {r}; wanted is a number from 1 on"):
+        with pytest.raises(ValueError, match=f"r is {r}; expected a number of at least 1"):
             emd_loss(torch.ones(3, 10), torch.ones(3, 10), r)

@@ -48,5 +48,5 @@ def test_memory_ends_where_it_was_said_to() -> None:
 
 
 def test_less_than_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"-1 GiB are to be remembered; 0, for none, or more were wanted"):
+    with pytest.raises(ValueError, match=r"-1 GiB of cache"):
         Remembered(-1)

@@ -194,7 +194,7 @@ def test_training_in_bfloat16_leaves_the_metrics_exact() -> None:
     [((2, 4, 8, 8), (2, 4, 8, 9)), ((2, 1, 8, 8), (2, 1, 8, 8)), ((4, 8, 8), (4, 8, 8))],
 )
 def test_shapes_that_do_not_belong_together_are_refused(prediction: list[int], target: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"prediction is \(.*\) and target is \(.*wanted is one shape \(B, 4, H, W\)"):
+    with pytest.raises(ValueError, match=r"prediction is \(.*\) and target is \(.*expected one shape \(B, 4, H, W\)"):
         DiceScores(CLASSES).update(torch.zeros(prediction), torch.zeros(target))
     with pytest.raises(ValueError, match=r"probability is \(.*\) and target is \("):
         PixelAveragePrecision(CLASSES).update(torch.zeros(prediction), torch.zeros(target))

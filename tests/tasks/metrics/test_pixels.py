@@ -147,9 +147,9 @@ def test_a_task_has_dice_and_pixel_scores_side_by_side_and_none_twice() -> None:
 
 @pytest.mark.parametrize("target", [(2, 2, 8, 8), (2, 8, 8), (2, 1, 8, 9)])
 def test_shapes_that_do_not_belong_together_are_refused(target: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"prediction is \(.*\) and target is \(.*wanted is one shape \(B, 1, H, W\)"):
+    with pytest.raises(ValueError, match=r"prediction is \(.*\) and target is \(.*expected one shape \(B, 1, H, W\)"):
         PixelScores().update(torch.zeros(2, 1, 8, 8), torch.zeros(target))
-    with pytest.raises(ValueError, match=r"wanted is one shape \(B, 1, H, W\)"):
+    with pytest.raises(ValueError, match=r"expected one shape \(B, 1, H, W\)"):
         PixelScores().update(torch.zeros(2, 2, 8, 8), torch.zeros(2, 2, 8, 8))
 
 

@@ -122,7 +122,7 @@ def test_metric_without_pictures_and_after_reset() -> None:
 
 
 def test_shapes_that_do_not_belong_together_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shapes \(3, 4\) and \(4, 3\); wanted is one shape \(H, W\)"):
+    with pytest.raises(ValueError, match=r"shapes \(3, 4\) and \(4, 3\); expected one shape \(H, W\)"):
         hausdorff95(np.zeros((3, 4), dtype=bool), np.zeros((4, 3), dtype=bool))
-    with pytest.raises(ValueError, match=r"prediction is \(2, 2, 3, 4\) .*wanted is one shape \(B, 1, H, W\)"):
+    with pytest.raises(ValueError, match=r"prediction is \(2, 2, 3, 4\) .*expected one shape \(B, 1, H, W\)"):
         BoundaryDistance().update(torch.zeros(2, 2, 3, 4), torch.zeros(2, 2, 3, 4))
