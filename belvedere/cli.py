@@ -1,9 +1,7 @@
 """The commands: a LightningCLI whose subclasses of task and data module are chosen in the config."""
 
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +16,7 @@ from belvedere.checkpoints import check_fit, output_folder, resumed_from, states
 from belvedere.describe import describe
 from belvedere.features import features
 from belvedere.names import SHIPPED, import_classes
+from belvedere.quiet import quiet
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, mode_of
 from callbacks.curves import Curves
 from callbacks.handover import Handover
@@ -183,6 +182,8 @@ class BelvedereCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
+        except UserError:
+            raise
         except (TypeError, ValueError) as error:
             raise ParserError(str(error)) from error
 
@@ -284,28 +285,6 @@ def check_started(plugins: Any) -> None:
             "--config slurm is for processes that srun starts in a SLURM job, and srun did not start this one. See "
             "docs/jobs for job files. On this machine alone: --config ddp."
         )
-
-
-def quiet() -> None:
-    """Silences warnings about intended behavior."""
-    for message in (
-        r".*does not have many workers.*",  # the data modules decide
-        r".*sync_dist=True.*",  # metrics are synchronized when they are computed
-        r".*compute.*method of metric .* was called before the .*update.*",  # a process without a test image
-        r".*Experiment logs directory .* exists and is not empty.*",
-        r".*The number of training batches .* is smaller than the logging interval.*",
-        r".*Checkpoint directory .* exists and is not empty.*",
-        r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own
-        r".*callbacks used to create the checkpoint need to be provided.*",  # those of training, at test
-        r".*LightningCLI's args parameter is intended to run from within Python.*",
-    ):
-        warnings.filterwarnings("ignore", message)
-    if "SLURM_JOB_ID" not in os.environ:  # outside of a job srun is not needed; in one it was forgotten
-        warnings.filterwarnings("ignore", r"The `srun` command is available.*")
-    chatter = ("💡", "TPU available", "GPU available: False")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not record.getMessage().startswith(chatter)
-    )
 
 
 def mixed_precision(asked: str | None, accelerator: str) -> str | None:

@@ -17,6 +17,7 @@ from PIL import Image
 from belvedere.arguments import Parser, nearest, shortened
 from belvedere.checkpoints import run_config
 from belvedere.names import import_classes
+from belvedere.quiet import quiet
 from callbacks.handover import Handover
 from callbacks.writers.base import Finished, Format, Writer
 from callbacks.writers.colorings import Colorized, Scores
@@ -97,6 +98,7 @@ def load(checkpoint: str | Path, **settings: Any) -> ImageTask:
         WeightsError: The extractor's weights are not available, or are not those of training.
         TreesError: The trees are missing or broken.
     """
+    quiet()
     import_classes()
     path = Path(checkpoint)
     config = run_config(path)

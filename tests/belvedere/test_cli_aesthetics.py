@@ -75,7 +75,7 @@ def test_an_album_is_put_in_order(belvedere: Command, run: Path, checkpoint: lis
     assert sorted(path.name for path in folder.iterdir()) == ["contact_sheet.html", "contact_sheet.png", "scores.csv"]
     *rows, last = table(folder / "scores.csv")
     assert last["name"] == "May/broken.jpg"
-    assert "broken.jpg is truncated or not a picture" in last["problem"]
+    assert "broken.jpg is truncated" in last["problem"]
     assert not last["probability"]
     scores = [(float(row["probability"]), float(row["mean"])) for row in rows]
     assert scores == sorted(scores, reverse=True)
@@ -149,7 +149,7 @@ def test_what_the_network_is_not_for_is_refused(
     if command == "test":
         message = belvedere(command, *checkpoint, *pictures, "--data.root", str(aesthetics_root / "stars"),
                                     "--data.threshold", "null").refusal  # fmt: skip
-        assert message.endswith("Train one for them: --model.bins 5.\n")
+        assert "--model.bins 5" in message
 
 
 @pytest.mark.slow

@@ -1,0 +1,29 @@
+"""Silences messages of Lightning about intended behavior."""
+
+import logging
+import os
+import warnings
+
+
+def quiet() -> None:
+    """Silences warnings about intended behavior."""
+    for message in (
+        r".*does not have many workers.*",  # the data modules decide
+        r".*sync_dist=True.*",  # metrics are synchronized when they are computed
+        r".*compute.*method of metric .* was called before the .*update.*",  # a process without a test image
+        r".*Experiment logs directory .* exists and is not empty.*",
+        r".*The number of training batches .* is smaller than the logging interval.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own
+        r".*callbacks used to create the checkpoint need to be provided.*",  # those of training, at test
+        r".*LightningCLI's args parameter is intended to run from within Python.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+    if "SLURM_JOB_ID" not in os.environ:  # outside of a job srun is not needed; in one it was forgotten
+        warnings.filterwarnings("ignore", r"The `srun` command is available.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a message of Lightning is no advertisement, and says more than that there is no accelerator."""
+    return not record.getMessage().startswith(("💡", "TPU available", "GPU available: False"))
