@@ -1,10 +1,9 @@
-"""What colours cost, and which enlarging is nearest the truth: `python -m benchmarks.color`, with $BELVEDERE_DATA set.
+"""Measures color operations and compares enlargements: `python -m benchmarks.color`, with $BELVEDERE_DATA set.
 
-Needs scikit-image (`pip install scikit-image`). With `--lab` only what concerns Lab is measured, in half a minute.
-Times are those of the processor, on one thread; on a GPU, where there is one, of the clock. Memory is what a process of
-its own holds at its peak beyond input and output, of a picture of 4000 x 3000 pixels (Linux). The last table reduces
-paintings and photographs to 224 pixels, smooths their chroma as a network's is smooth, enlarges it, and says how far in
-a and b it is from the picture's own.
+Needs scikit-image (`pip install scikit-image`). `--lab` measures Lab only, in half a minute. Times are CPU times of one
+thread, or wall times on a GPU if there is one. Memory is the peak of a process of its own beyond input and output, for
+an image of 4000 x 3000 pixels (Linux). The last table reduces paintings and photos to 224 pixels, smooths their chroma
+like a network's, enlarges it, and reports its distance in a and b from the original.
 """
 
 import argparse
@@ -34,10 +33,10 @@ from ops.pictures import box, cropped, letterboxed
 REPEATS = 5
 SIDE = 224
 PICTURES = 20
-"""A batch of the paper's."""
+"""The paper's batch size."""
 FULL = (3000, 4000)
 SMOOTHED = (0, 1, 2, 4)
-"""Standard deviations, in pixels of the small picture, by which its chroma is smoothed."""
+"""Standard deviations of the chroma's smoothing, in pixels of the small image."""
 RADII, EPSILONS = (1, 2, 4), (0.003, 0.01, 0.03)
 MEBIBYTE = 2**20
 
@@ -45,7 +44,7 @@ Routes = dict[str, Callable[[], object]]
 
 
 def milliseconds(route: Callable[[], object], device: str = "cpu") -> float:
-    """Median time: of the processor, or of the clock where a GPU computes."""
+    """Returns the median CPU time, or wall time where a GPU computes."""
     clock, wait = (process_time, lambda: None) if device == "cpu" else (perf_counter, torch.cuda.synchronize)
     times = []
     for _ in range(1 + REPEATS):
@@ -58,12 +57,12 @@ def milliseconds(route: Callable[[], object], device: str = "cpu") -> float:
 
 
 def noise(*shape: int) -> Tensor:
-    """Random numbers in [0, 1), the same every time."""
+    """Returns random numbers in [0, 1), always the same."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
 def lab_routes(device: str) -> Routes:
-    """Lab of a batch and back."""
+    """Ways to convert a batch to Lab and back."""
     rgb = noise(PICTURES, 3, SIDE, SIDE)
     lab = rgb_to_lab(rgb)
     there, back = ([each.permute(1, 2, 0).contiguous().numpy() for each in pictures] for pictures in (rgb, lab))
@@ -85,7 +84,7 @@ def lab_routes(device: str) -> Routes:
 
 
 def batch_routes(device: str) -> Routes:
-    """What else a training step does with a batch."""
+    """Other operations of a training step."""
     lab, centres = rgb_to_lab(noise(PICTURES, 3, SIDE, SIDE).to(device)), bins().to(device)
     wild = lab * torch.tensor([1.0, 3, 3], device=device).view(1, 3, 1, 1)
     logits = noise(2, len(centres), SIDE, SIDE).to(device)
@@ -99,7 +98,7 @@ def batch_routes(device: str) -> Routes:
 
 
 def differences(device: str) -> dict[str, float]:
-    """Largest difference in L, a or b from scikit-image's Lab in double precision, of random colours."""
+    """Returns the largest difference in L, a or b from scikit-image's Lab in float64, for random colors."""
     rgb = noise(1, 3, SIDE, SIDE)
     picture = rgb[0].permute(1, 2, 0).contiguous().numpy()
     expected = torch.from_numpy(skimage.color.rgb2lab(picture.astype(np.float64)))
@@ -115,7 +114,7 @@ def differences(device: str) -> dict[str, float]:
 
 
 def full_routes() -> Routes:
-    """What writing one large coloured picture does."""
+    """Operations that write one large colored image."""
     generator = torch.Generator().manual_seed(0)
     small = torch.rand(1, 3, 168, SIDE, generator=generator) * 2 - 1
     luminance = torch.rand(1, 1, *FULL, generator=generator) * 2 - 1
@@ -130,10 +129,10 @@ def full_routes() -> Routes:
 
 
 def memory_growth(name: str) -> float:
-    """MiB beyond what there is before and the output, of a process that has not run the route before."""
+    """Returns the MiB that a route adds beside its output, in a process that has not run it before."""
     torch.set_num_threads(1)
     route = full_routes()[name]
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = peak()
     output = route()
     assert isinstance(output, Tensor)
@@ -141,13 +140,13 @@ def memory_growth(name: str) -> float:
 
 
 def peak() -> int:
-    """Bytes of memory that this process has held at most."""
+    """Returns this process's peak memory in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def smooth(chroma: Tensor, deviation: float) -> Tensor:
-    """Chroma of one picture blurred by a Gaussian."""
+    """Blurs the chroma of one image by a Gaussian."""
     if not deviation:
         return chroma
     planes = [cv2.GaussianBlur(plane.numpy(), (0, 0), deviation, borderType=cv2.BORDER_REFLECT) for plane in chroma[0]]
@@ -155,7 +154,7 @@ def smooth(chroma: Tensor, deviation: float) -> Tensor:
 
 
 def of_the_paper(chroma: Tensor, small: Tensor, luminance: Tensor, radius: int, epsilon: float) -> Tensor:
-    """The fast guided filter as He and Sun have it: slope · luminance + offset, both averaged over windows."""
+    """He and Sun's own fast guided filter: slope · luminance + offset, both averaged over windows."""
 
     def averaged(maps: Tensor) -> Tensor:
         return functional.avg_pool2d(maps, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
@@ -173,7 +172,7 @@ def interpolated(chroma: Tensor, small: Tensor, luminance: Tensor, method: str) 
 
 
 def enlargers() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
-    """Ways from chroma, small and full luminance to full chroma."""
+    """Ways to enlarge chroma, given small and full luminance."""
     ways: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
         "bilinear": partial(interpolated, method="bilinear"),
         "bicubic": partial(interpolated, method="bicubic"),
@@ -186,13 +185,13 @@ def enlargers() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
 
 
 def edges(picture: np.ndarray) -> Tensor:
-    """Pixels at most two away from an edge of the full picture."""
+    """Returns the pixels at most two away from an edge of the full image."""
     found = cv2.Canny(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 150, 300)
     return torch.from_numpy(cv2.dilate(found, np.ones((5, 5), np.uint8)) > 0)
 
 
 def distances(paths: list[Path]) -> dict[str, list[str]]:
-    """Mean distance in a and b of each way, for each smoothing, over the pictures: of all pixels, and at edges."""
+    """Returns each way's mean distance in a and b per smoothing, over all pixels and at edges."""
     ways = enlargers()
     found: dict[tuple[str, float], list[tuple[float, float]]] = {key: [] for key in product(ways, SMOOTHED)}
     for path in paths:
@@ -214,7 +213,7 @@ def distances(paths: list[Path]) -> dict[str, list[str]]:
 
 
 def print_batches(device: str, all_of_it: bool) -> None:
-    """Prints what batches cost on a device, and how exact Lab is there."""
+    """Prints the cost of batches on a device, and how exact Lab is there."""
     where = "" if device == "cpu" else f" on {torch.cuda.get_device_name()}"
     print(f"| {PICTURES} x {SIDE} x {SIDE}{where} | ms, median |\n|---|---|")
     for name, route in (lab_routes(device) | (batch_routes(device) if all_of_it else {})).items():
@@ -239,7 +238,7 @@ def main() -> None:
 
 
 def print_full() -> None:
-    """Prints what a large picture costs, and which enlarging is nearest the truth."""
+    """Prints the cost of a large image, and which enlargement is nearest the truth."""
     print("| 4000 x 3000 | ms, median | MiB beyond input and output |\n|---|---|---|")
     for name, route in full_routes().items():
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:

@@ -1,9 +1,9 @@
-"""What colouring 12 megapixels takes: `python -m benchmarks.coloring`, with $BELVEDERE_DATA set.
+"""Measures coloring 12 megapixels: `python -m benchmarks.coloring`, with $BELVEDERE_DATA set.
 
-A painting enlarged to 3000 x 4000, and its grey, are read, letterboxed to 224, coloured at full size and written, with
-panel and figures. The task gives the small picture's own chroma back: what is measured is all but the network. Each
-case is a process of its own, which predicts a picture of 64 x 64 first; memory is what the large one adds to the most
-that the process ever held (VmHWM, so Linux only).
+A painting enlarged to 3000 x 4000, and its gray version, are read, letterboxed to 224, colored at full size and
+written, with panel and metrics. The task returns the small image's own chroma, so everything but the network is
+measured. Each case is a process of its own, which predicts an image of 64 x 64 first; memory is what the large one adds
+to the process's peak (VmHWM, so Linux only).
 """
 
 import os

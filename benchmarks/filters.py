@@ -35,7 +35,7 @@ Pictures = Sequence[NDArray[np.uint8]]
 
 
 def tiles(count: int) -> Tensor:
-    """Tiles (count, 3, 256, 256), uint8."""
+    """Returns tiles (count, 3, 256, 256), uint8."""
     folder = Path(os.environ.get("BELVEDERE_DATA", "/nowhere")) / "roads" / "images"
     if not folder.is_dir():
         return torch.randint(0, 256, (count, 3, 256, 256), dtype=torch.uint8)
@@ -44,12 +44,12 @@ def tiles(count: int) -> Tensor:
 
 
 def by_pillow(pictures: Pictures, filters: Sequence[str]) -> list[NDArray[np.uint8]]:
-    """Pictures (H, W, 3), all of them filtered in the first way, then in the second, …."""
+    """Filters images (H, W, 3), all in the first way, then all in the second, …."""
     return [np.asarray(Image.fromarray(each).filter(KERNELS[name])) for name in filters for each in pictures]
 
 
 def milliseconds(routes: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median time of each route; the routes take turns, so that a busy machine disturbs all alike."""
+    """Returns the median time of each route. They take turns, so that other load slows all alike."""
     times: dict[str, list[float]] = {name: [] for name in routes}
     for _ in range(repeats + 1):
         for name, route in routes.items():
@@ -62,7 +62,7 @@ def milliseconds(routes: dict[str, Callable[[], object]], repeats: int) -> dict[
 
 
 class Copies(Dataset[Tensor]):
-    """Tiles, each a sample (1 + the number of filters, 3, H, W) with its copies by Pillow."""
+    """Dataset of tiles, each a sample (1 + number of filters, 3, H, W) with its copies by Pillow."""
 
     def __init__(self, image: Tensor, filters: Sequence[str]) -> None:
         self.pictures = image.permute(0, 2, 3, 1).numpy()
@@ -79,7 +79,7 @@ class Copies(Dataset[Tensor]):
 def epoch_seconds(
     image: Tensor, filters: Sequence[str], device: str, batch_size: int = 4, num_workers: int = 2, repeats: int = 3
 ) -> dict[str, float]:
-    """Median time of an epoch, its copies made on the device or by Pillow in the loader's workers, in seconds.
+    """Returns the median seconds of an epoch, with copies made on the device or by Pillow in the loader's workers.
 
     Args:
         image: Tiles (N, 3, H, W), uint8, held in memory.
@@ -120,7 +120,7 @@ def epoch_seconds(
 
 
 def print_table(title: str, unit: str, times: dict[str, float]) -> None:
-    """Times, and how many times as long as the first each is."""
+    """Prints times and their ratios to the first."""
     first = next(iter(times.values()))
     print(f"\n| {title} | {unit} | ratio |\n|---|---|---|")
     for name, value in times.items():

@@ -1,8 +1,8 @@
-"""Image operations on a GPU: `python -m benchmarks.gpu_operations`; real pictures where $BELVEDERE_DATA names them.
+"""Measures image operations on a GPU: `python -m benchmarks.gpu_operations`; real images if $BELVEDERE_DATA names them.
 
-Each operation by this project on the GPU, by kornia on the same GPU, and by the usual library on one core of the host,
-picture after picture, as a loader's worker would. Prints Markdown: milliseconds, medians of repeats that take turns,
-the GPU waited for after each; and how far the results of the GPU are from what they should be.
+Runs each operation by this project on the GPU, by kornia on the same GPU, and by the usual library on one host core,
+image by image, like a loader's worker. Prints Markdown: medians in milliseconds of repeats that take turns, with the
+GPU synchronized after each; and the errors of the GPU's results.
 """
 
 from collections.abc import Callable
@@ -26,13 +26,13 @@ from ops.pyramids import pyramid_down
 
 REPEATS = 7
 LONG = 3.0
-"""Seconds after which a route is not run again."""
+"""Seconds after which a route is not repeated."""
 
 Routes = dict[str, Callable[[], Any]]
 
 
 def milliseconds(routes: Routes) -> dict[str, float]:
-    """Median time of each route; each is run once before it counts."""
+    """Returns the median time of each route, after one warm-up run."""
     times: dict[str, list[float]] = {name: [] for name in routes}
     for _ in range(REPEATS + 1):
         for name, route in routes.items():
@@ -47,7 +47,7 @@ def milliseconds(routes: Routes) -> dict[str, float]:
 
 
 def routes(image: Tensor) -> dict[str, Routes]:
-    """What is measured, of pictures (B, 3, H, W) uint8 on the host."""
+    """Returns the measured routes for uint8 images (B, 3, H, W) on the host."""
     device, last = image.cuda(), list(image.permute(0, 2, 3, 1).contiguous().numpy())
     rgb = device.float() / 255
     floats = [each.astype(np.float32) / 255 for each in last]
@@ -69,6 +69,7 @@ def routes(image: Tensor) -> dict[str, Routes]:
         "into sRGB's gamut": {"ours": partial(in_gamut, wild)},
         "four filters": {
             "ours": partial(filtered, device, FILTERS),
+            "kornia": partial(filtered, device, FILTERS, "kornia"),
             "Pillow, a core": partial(by_pillow, last, FILTERS),
         },
         "Canny 100/200": {
@@ -85,7 +86,7 @@ def routes(image: Tensor) -> dict[str, Routes]:
 
 
 def differences(image: Tensor) -> dict[str, str]:
-    """What the GPU gives less what it should give."""
+    """Returns how far the GPU's results are from the exact ones."""
     rgb = image.cuda().float() / 255
     exact = kornia.color.rgb_to_lab(rgb.cpu().double())
 
@@ -109,6 +110,8 @@ def differences(image: Tensor) -> dict[str, str]:
     ours = canny(levels.cuda(), 100, 200)[:, 0].cpu().numpy() > 0
     found["Canny, pixels that differ from OpenCV's"] = f"{(edges != ours).sum()} of {edges.size}"
     made = torch.from_numpy(np.stack(by_pillow(list(image.permute(0, 2, 3, 1).numpy()), FILTERS))).permute(0, 3, 1, 2)
+    halves = pyramid_down(image.cuda()).cpu() != pyramid_down(image)
+    found["pyramid, uint8 values that differ from OpenCV's"] = f"{int(halves.sum())} of {halves.numel()}"
     odd = int((filtered(image.cuda(), FILTERS).flatten(0, 1).cpu() != made).sum())
     found["filters, values that differ from Pillow's"] = f"{odd} of {made.numel()}"
     return found
@@ -121,12 +124,12 @@ def main() -> None:
         SystemExit: There is no GPU.
     """
     if not torch.cuda.is_available():
-        raise SystemExit("There is no CUDA device; this is about one. On the CPU: benchmarks.color, .edges, .filters.")
+        raise SystemExit("There is no CUDA device. For the CPU, run benchmarks.color, .edges, .filters.")
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     image = tiles(64)
     versions = f"torch {torch.__version__}, kornia {kornia.__version__}"
-    print(f"{torch.cuda.get_device_name()}, {versions}; {len(image)} pictures of {image.shape[2]} x {image.shape[3]}\n")
+    print(f"{torch.cuda.get_device_name()}, {versions}; {len(image)} images of {image.shape[2]} x {image.shape[3]}\n")
     print("| operation | route | ms | ratio |\n|---|---|---|---|")
     for title, each in routes(image).items():
         times = milliseconds(each)

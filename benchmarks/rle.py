@@ -1,4 +1,4 @@
-"""How long run-length code takes to become a mask, at its own size and at the sizes of training and scoring.
+"""Measures decoding run-length encoding to masks, at their own size and at the sizes of training and scoring.
 
 `python -m benchmarks.rle` prints a Markdown table, with pycocotools in it where that is installed.
 """
@@ -21,7 +21,7 @@ REPEATS = 51
 
 
 def draw_boxes() -> NDArray[np.bool_]:
-    """A union of boxes, as the clouds masks are, with 1100 runs, as the median real one has."""
+    """Returns a union of boxes with 1100 runs, like the median real clouds mask."""
     mask = np.zeros(SIZE, dtype=np.bool_)
     mask[50:550, 100:550] = True
     mask[300:750, 350:800] = True
@@ -30,7 +30,7 @@ def draw_boxes() -> NDArray[np.bool_]:
 
 
 def draw_blobs() -> NDArray[np.bool_]:
-    """Smooth random regions, as a network predicts them."""
+    """Returns smooth random regions, as a network predicts them."""
     noise = np.random.default_rng(0).standard_normal(SIZE)
     return np.asarray(cv2.GaussianBlur(noise, (0, 0), 60) > 0)
 
@@ -53,7 +53,7 @@ def encode_pixels(mask: NDArray[np.bool_]) -> str:
 
 
 def decode_by_coco(text: str) -> NDArray[np.bool_]:
-    """The mask through pycocotools, whose counts alternate between background and mask."""
+    """Decodes by pycocotools, whose counts alternate between background and mask."""
     coco = import_module("pycocotools.mask")
     starts, ends = parse_runs(text, SIZE)
     borders = np.concatenate([[0], np.stack([starts, ends], axis=1).ravel(), [SIZE[0] * SIZE[1]]])
@@ -63,13 +63,13 @@ def decode_by_coco(text: str) -> NDArray[np.bool_]:
 
 
 def decode_and_resize(decoder: Callable[[], NDArray[np.bool_]], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The decoded mask, resized by area."""
+    """Decodes the mask and resizes it by area."""
     pixels = decoder().view(np.uint8) * 255
     return np.asarray(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_AREA) >= 128)
 
 
 def routes(mask: NDArray[np.bool_]) -> dict[str, Callable[[], object]]:
-    """What is measured, by name."""
+    """Returns the measured routes by name."""
     text = encode(mask)
     measured: dict[str, Callable[[], object]] = {
         "parse and check: `parse_runs`": partial(parse_runs, text, SIZE),
@@ -92,7 +92,7 @@ def routes(mask: NDArray[np.bool_]) -> dict[str, Callable[[], object]]:
 
 
 def milliseconds(measured: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median time of each route; the routes take turns, so that a busy machine disturbs all alike."""
+    """Returns the median time of each route. They take turns, so that other load slows all alike."""
     times: dict[str, list[float]] = {name: [] for name in measured}
     for _ in range(REPEATS):
         for name, route in measured.items():
@@ -103,7 +103,7 @@ def milliseconds(measured: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Prints the table."""
     cv2.setNumThreads(1)  # as in a data-loader worker
     masks = {"boxes": draw_boxes(), "blobs": draw_blobs()}
     columns = {

@@ -18,13 +18,16 @@ def check_backend(backend: str) -> None:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Computes float32 convolutions and matrix products in float32, whatever training allows.
+    """Computes kornia's float32 convolutions and conversions in float32, whatever training allows.
 
-    Switches off autocast, TF32 (cuDNN's default) and what `torch.set_float32_matmul_precision` permits: they would
-    round kornia's filters to about three digits. Restores all three afterwards.
+    Switches off autocast, TF32 (cuDNN's default) and what `torch.set_float32_matmul_precision` permits on the host:
+    they would round results to about three digits. Restores all three afterwards. Matrix products on CUDA are left
+    alone: PyTorch rejects them where its old and its new settings of TF32 disagree, and kornia converts colors by
+    convolutions there.
     """
-    switches = (torch.backends.cudnn.conv, torch.backends.cuda.matmul,  # type: ignore[attr-defined]  # set at run time
-                torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]  # fmt: skip
+    # torch sets these attributes at run time
+    mkldnn, cudnn = torch.backends.mkldnn, torch.backends.cudnn
+    switches = cudnn.conv, mkldnn.conv, mkldnn.matmul  # type: ignore[attr-defined]
     before = [switch.fp32_precision for switch in switches]
     try:
         for switch in switches:

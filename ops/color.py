@@ -4,7 +4,7 @@ Lab follows IEC 61966-2-1 (sRGB) and CIE 15 with D65 and the 2° observer, with 
 kornia: L in [0, 100], a and b of sRGB colors in [-87, 99] and [-108, 95]. Networks take it scaled: luminance
 L / 50 - 1 and chroma (a, b) / 128, in [-1, 1].
 
-Kornia converts, in full precision: reduced-precision products would be off by up to 3 units. Half precision is
+Kornia converts, in full precision: autocast and TF32 would be off by up to 3 units. Half precision is
 computed and returned in float32; float64 stays float64.
 """
 

@@ -179,7 +179,7 @@ def test_fewer_pictures_than_processes_are_refused(checkpoint: Path, root: Path,
     options = ["--ckpt_path", str(checkpoint), "--data.pictures", str(picture), "--output", str(tmp_path), *TWO]
     code, errors = run_python("-m", "belvedere", "predict", *options, check=False)
     assert code == 2
-    assert "predict has fewer pictures than there are processes: 1 for 2" in errors
+    assert "predict has 1 images for 2 processes" in errors
     assert "Traceback" not in errors
 
 

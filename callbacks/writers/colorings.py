@@ -63,7 +63,7 @@ class ColoringWriter(Writer[Colorized]):
         if suffix not in ("png", "jpg"):
             raise ArgumentError(f"expected the suffix png or jpg, got {suffix!r}")
         self.guided = guided
-        super().__init__([ColoredFiles(suffix), Panels(), Scores()])
+        super().__init__([ColoredFiles(suffix), ColoringPanels(), Scores()])
 
     def images(self, outputs: Any, batch: Batch) -> Iterator[Colorized]:
         for i, name in enumerate(batch["name"]):
@@ -97,7 +97,7 @@ class ColoredFiles(Format[Colorized]):
         return []
 
 
-class Panels(Format[Colorized]):
+class ColoringPanels(Format[Colorized]):
     """Writes `panels/<path and stem>.jpg`."""
 
     folders = ("panels",)

@@ -180,7 +180,8 @@ class Stitched(Finished):
 
     def in_memory(self) -> "Stitched":
         """Returns a copy that stays valid, its masks and probability whole in memory."""
-        return replace(self, content=Whole(self.masks, self.probability))
+        stages = {name: stage.cpu() for name, stage in self.stages.items()}
+        return replace(self, content=Whole(self.masks, self.probability), stages=stages)
 
 
 class StitchedFormat(Format[Stitched]):
@@ -191,7 +192,7 @@ class StitchingWriter(Writer[Stitched]):
     """Puts the predictions of a segmentation task together and hands finished images to output formats.
 
     The task has `classes` and a `decision`, and predicts `probability` (B, K, h, w) and maybe `stages`. Batches come
-    in one of two kinds, both with `name`, `index`, `size` and `source`:
+    in one of two kinds, both with `name`, `index`, `size`, `source` and maybe `georeference`:
 
     - windows, with `origin`, `window` and `overlap`: blended strip by strip, so that memory does not grow with the
       height of an image;

@@ -67,7 +67,7 @@ def cached_array(
     """Returns a memory-mapped uint8 array whose row i is `make(i)`, computed once, on all cores.
 
     The file gets its name when it is complete: two processes that start at once both end with a complete file, and a
-    killed one leaves at most a `.part`, which nothing reads.
+    killed one leaves at most a `.part-…`, which nothing reads.
 
     Args:
         name: Start of the file name, for people who look into the folder.

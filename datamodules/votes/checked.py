@@ -16,7 +16,7 @@ from datamodules.votes.votes import Statistic, Votes, default_threshold, near, s
 from ops.errors import DataError, collected, refuse
 
 OPENED = 20_000
-"""Datasets with up to so many images are opened before training by default."""
+"""Datasets with up to this many images are opened before training by default."""
 NAMED = 5  # unusable images that an error shows
 LAYOUT = """    {root}/images/<id>.jpg   the images
     {root}/AVA.txt           15 integers per line: index, id, counts of the votes 1 to 10, two tags, challenge

@@ -160,7 +160,7 @@ def test_so_is_one_that_was_stopped_in_its_first_epoch(belvedere: Command, tiny:
 
 def test_missing_data_are_told_before_anything_is_written(belvedere: Command) -> None:
     message = belvedere("fit", "--config", "clouds/demo", "--data.root", "nowhere", "--output", "run").refusal
-    assert f"No data set in {Path('nowhere').absolute()} (that folder does not exist). Wanted:" in message
+    assert f"No dataset in {Path('nowhere').absolute()} (that folder does not exist)" in message
     assert "train.csv" in message
     assert not Path("run").exists()
 

@@ -361,7 +361,7 @@ def test_a_whole_sample_has_no_problem(sample: Sample) -> None:
 @pytest.mark.parametrize(
     ("runs", "wrong"),
     [
-        ("1 2 3", "3 numbers, which is odd"),
+        ("1 2 3", "odd"),
         ("0 5", "'0 5'"),
         ("7 3 29400 2", "29401"),
         ("1 5 3 2", "'3 2'"),
@@ -447,7 +447,7 @@ def test_all_problems_are_listed_at_once(sample: Sample) -> None:
         f"{sample.folder / names[3]} is empty (0 bytes)",
         f"{sample.folder / names[4]} is 30 x 20 pixels",
         f"{sample.folder}/new.jpg is truncated or not an image",
-        f"{sample.table}, row 2: {names[0]}_Fish: 3 numbers",
+        f"{sample.table}, row 2: {names[0]}_Fish: ",
     ]
     with pytest.raises(DataError, match=f"^9 problems in {sample.root}:") as caught:
         sample.data().setup("fit")

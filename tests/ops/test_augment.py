@@ -86,7 +86,7 @@ def test_masks_follow_their_images() -> None:
     torch.testing.assert_close(quarter.sum((1, 2, 3)), small.sum((1, 2, 3)))
 
 
-def test_wrong_seeds_are_refused() -> None:
+def test_wrong_seeds_are_rejected() -> None:
     images = torch.zeros(4, 3, 2, 2)
     with pytest.raises(ValueError, match=r"expected seeds of torch.int64, got torch.float32"):
         flip_by_seed([images], torch.zeros(4))
@@ -96,13 +96,13 @@ def test_wrong_seeds_are_refused() -> None:
         flip_by_seed([images[0]], torch.arange(3))
 
 
-def test_every_bit_of_neighbouring_seeds_is_fair() -> None:
+def test_every_bit_of_neighboring_seeds_is_fair() -> None:
     bits = bits_of(torch.arange(4096))
     for place in range(63):
         assert abs((bits >> place & 1).float().mean() - 0.5) < 0.04  # five standard deviations
 
 
-def test_other_numbers_than_whole_ones_are_refused() -> None:
+def test_other_numbers_than_whole_ones_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"got torch\.float32: convert them with \.long\(\)"):
         bits_of(torch.rand(3))
 
@@ -151,7 +151,7 @@ def test_a_sample_depends_on_its_seed_alone() -> None:
 
 
 @pytest.mark.parametrize("size", [(24, 24), (20, 31)])
-def test_pictures_move_as_in_opencv(size: tuple[int, int]) -> None:
+def test_images_move_as_in_opencv(size: tuple[int, int]) -> None:
     height, width = size
     image, valid = some(6, height, width)
     warps = random_warps(torch.arange(6), 0.2, 0.2, 30, True)
@@ -181,7 +181,7 @@ def test_white_comes_in_and_is_mixed_into_nothing_valid() -> None:
     moved, kept = warped(image, valid, random_warps(torch.arange(20), 0.2, 0.2, 20, True))
     assert (moved[:, :, 0, 0] == 1).all()
     assert (moved[kept.expand(-1, 3, -1, -1)] - 0.25).abs().max() < 1e-3
-    # what is pure is valid, but for the rims at the picture's sides
+    # what is pure is valid, but for the rims at the image's sides
     pure = (moved[:, :1] < 0.2501).float().mean(dim=(1, 2, 3))
     assert ((pure - kept.float().mean(dim=(1, 2, 3))).abs() < 0.03).all()
     assert (kept.float().mean(dim=(1, 2, 3)) > 0.3).all()
@@ -197,7 +197,7 @@ def test_half_precision_moves_as_single_does() -> None:
     assert torch.equal(kept, kept_half)
 
 
-def test_shapes_that_do_not_fit_are_refused() -> None:
+def test_shapes_that_do_not_fit_are_rejected() -> None:
     image, valid = some(2, 4, 4)
     with pytest.raises(ValueError, match=r"warps \(B, 2, 2\), got .* and \(1, 2, 2\)"):
         warped(image, valid, torch.eye(2)[None])
@@ -214,7 +214,7 @@ SEEDS = torch.arange(600)
 
 
 def pixels(count: int, height: int, width: int) -> Tensor:
-    """Pictures (count, 2, H, W) whose channels hold the row and the column of each pixel."""
+    """Images (count, 2, H, W) whose channels hold the row and the column of each pixel."""
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([rows, columns]).to(torch.uint8).expand(count, -1, -1, -1)
 
@@ -224,7 +224,7 @@ def test_the_middle_is_taken() -> None:
     assert torch.equal(central_crops(pixels(2, 3, 3), 3), pixels(2, 3, 3))
 
 
-def test_crops_are_windows_of_their_pictures_flipped_or_not() -> None:
+def test_crops_are_windows_of_their_images_flipped_or_not() -> None:
     image = torch.randint(0, 256, (600, 3, 6, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     crops = crops_by_seed(image, 4, SEEDS, flips=True)
     flipped = 0
@@ -261,7 +261,7 @@ def test_a_crop_depends_on_its_own_seed_alone() -> None:
     assert not torch.equal(crops_by_seed(image[7:9], 5, SEEDS[8:10], flips=True), whole[7:9])
 
 
-def test_whole_pictures_are_only_flipped() -> None:
+def test_whole_images_are_only_flipped() -> None:
     image = torch.rand(600, 1, 5, 5)
     crops = crops_by_seed(image, 5, SEEDS, flips=True)
     straight = (crops == image).flatten(1).all(dim=1)
@@ -272,7 +272,7 @@ def test_whole_pictures_are_only_flipped() -> None:
     assert torch.equal(crops_by_seed(image, 5, SEEDS), image)
 
 
-def test_other_shapes_are_refused() -> None:
+def test_other_shapes_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"1 to min\(H, W\) pixels, got \(2, 2, 5, 7\) and 6"):
         central_crops(pixels(2, 5, 7), 6)
     with pytest.raises(ValueError, match="and 0"):
@@ -303,12 +303,12 @@ def by_pillow(image: Tensor, way: int, turn: int) -> np.ndarray:
     return np.asarray(picture.rotate(90 * turn, expand=True)).transpose(2, 0, 1)
 
 
-def test_few_are_the_pictures_alone(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+def test_few_are_the_images_alone(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     image, mask, seeds = batch
     assert copies(image, mask, "few", FILTERS, seeds) == (image, mask)
 
 
-def test_rotations_turn_pictures_and_masks_alike(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+def test_rotations_turn_images_and_masks_alike(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     image, mask, seeds = batch
     images, masks = copies(image, mask, "rotations", FILTERS, seeds)
     assert images.shape == (12, 3, 16, 16)
@@ -333,7 +333,7 @@ def test_as_many_filters_as_asked_for(batch: tuple[Tensor, Tensor, Tensor]) -> N
     assert len(images) == len(masks) == 6
 
 
-def test_both_turn_and_filter_each_picture_four_ways(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+def test_both_turn_and_filter_each_image_four_ways(batch: tuple[Tensor, Tensor, Tensor]) -> None:
     image, mask, _ = batch
     seen = set()
     for epoch in range(12):
@@ -357,7 +357,7 @@ def test_both_depend_on_the_seed_of_the_sample_alone(batch: tuple[Tensor, Tensor
 
 
 @pytest.mark.parametrize("strategy", ["rotations", "both"])
-def test_oblong_pictures_are_not_turned(strategy: Strategy) -> None:
+def test_oblong_images_are_not_turned(strategy: Strategy) -> None:
     image = torch.zeros(1, 3, 4, 6, dtype=torch.uint8)
     with pytest.raises(ValueError, match="expected square images to rotate by 90 degrees, got 4 x 6"):
         copies(image, image[:, :1], strategy, FILTERS, torch.tensor([0]))

@@ -15,7 +15,7 @@ def test_products_are_not_rounded_and_settings_come_back() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             with full_precision(HOST):
                 assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"  # type: ignore[attr-defined]
-                assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+                assert torch.backends.cudnn.conv.fp32_precision == "ieee"  # type: ignore[attr-defined]
                 assert torch.equal(one @ other, expected)
             assert (one @ other).dtype == torch.bfloat16
         assert torch.get_float32_matmul_precision() == "medium"

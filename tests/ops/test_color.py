@@ -39,11 +39,11 @@ SCIKIT_IMAGE = {
     (0.95, 0.85, 0.8): (88.34256, 6.77843, 9.49579),
     (0.6, 0.1, 0.9): (43.02431, 77.09976, -75.30012),
 }
-"""L, a and b of sRGB colours: `skimage.color.rgb2lab` of version 0.26.0, in double precision."""
+"""L, a and b of sRGB colors: `skimage.color.rgb2lab` of version 0.26.0, in double precision."""
 
 
 def lab_of(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What scikit-image computes of colours (N, 3), step by step in double precision."""
+    """What scikit-image computes of colors (N, 3), step by step in double precision."""
     linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
     matrix = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
     ratios = linear @ matrix.T / [0.95047, 1, 1.08883]
@@ -81,7 +81,7 @@ def test_lab_is_that_of_scikit_image_under_autocast_too(autocast: bool, precisio
         assert (plain - lab).abs().max() > 1  # what would go wrong
 
 
-def test_lab_of_known_colours() -> None:
+def test_lab_of_known_colors() -> None:
     rgb = torch.tensor(list(SCIKIT_IMAGE), dtype=torch.float32)
     found = rgb_to_lab(rgb.T.reshape(1, 3, 4, 4))[0].flatten(1).T
     torch.testing.assert_close(found, torch.tensor(list(SCIKIT_IMAGE.values())), atol=1e-3, rtol=0)
@@ -153,12 +153,12 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rgb_to_lab(torch.zeros(2, 3, 0, 4)).shape == (2, 3, 0, 4)
 
 
-def test_colours_of_srgb_stay_as_they_are() -> None:
+def test_colors_of_srgb_stay_as_they_are() -> None:
     lab = rgb_to_lab(torch.cat([noise(1, 3, 200, 200), noise(1, 3, 200, 200).round()]))
     assert in_gamut(lab).equal(lab)
 
 
-def test_wild_colours_keep_lightness_and_hue() -> None:
+def test_wild_colors_keep_lightness_and_hue() -> None:
     lab = wild()
     found = in_gamut(lab)
     assert found[:, 0].equal(lab[:, 0])
@@ -187,13 +187,13 @@ def test_chroma_is_reduced_no_more_than_needed() -> None:
     torch.testing.assert_close(share, expected, atol=0.002, rtol=0)
 
 
-def test_black_and_white_have_no_colour() -> None:
+def test_black_and_white_have_no_color() -> None:
     lab = torch.tensor([[0.0, 100], [60, 60], [-40, 40]]).view(1, 3, 1, 2)
     found = lab_to_rgb(in_gamut(lab))
     torch.testing.assert_close(codes(found)[0, :, 0], torch.tensor([[0.0, 1], [0, 1], [0, 1]]), atol=0, rtol=0)
 
 
-def test_what_is_no_picture_is_refused() -> None:
+def test_what_is_no_image_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"expected rgb \(B, 3, H, W\)"):
         rgb_to_lab(torch.zeros(3, 4, 4))
     with pytest.raises(ValueError, match=r"got torch.uint8 .* divide 8-bit levels by 255"):
@@ -205,7 +205,7 @@ def test_what_is_no_picture_is_refused() -> None:
 
 
 @pytest.mark.real
-def test_real_pictures_with_wild_colours_keep_their_luminance(real_data: Path) -> None:
+def test_real_images_with_wild_colors_keep_their_luminance(real_data: Path) -> None:
     paths = sorted((real_data / "colorization" / "images").iterdir())[::30]
     assert paths
     for path in paths:

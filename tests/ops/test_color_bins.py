@@ -9,11 +9,11 @@ from ops.color_bins import annealed_mean, bins, rebalancing, smoothed, soft_enco
 
 
 def colours(side: int = 60) -> Tensor:
-    """a and b of random sRGB colours, (2, 2, side, side)."""
+    """a and b of random sRGB colors, (2, 2, side, side)."""
     return rgb_to_lab(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)))[:, 1:]
 
 
-def test_every_colour_of_srgb_has_its_bin() -> None:
+def test_every_color_of_srgb_has_its_bin() -> None:
     centres = bins()
     assert centres.shape == (261, 2)
     assert (centres % 10 == 0).all()
@@ -24,7 +24,7 @@ def test_every_colour_of_srgb_has_its_bin() -> None:
     assert sorted(known) == list(map(tuple, centres.tolist()))
 
 
-def test_outermost_bins_are_those_of_the_pure_colours() -> None:
+def test_outermost_bins_are_those_of_the_pure_colors() -> None:
     # The extremes of a and b: green -86.2, magenta 98.2, blue -107.9, yellow 94.5.
     assert bins().amin(dim=0).tolist() == [-90, -110]
     assert bins().amax(dim=0).tolist() == [100, 90]
@@ -50,14 +50,14 @@ def test_soft_labels_equal_a_sorted_list(neighbours: int, sigma: float, monkeypa
         np.testing.assert_allclose(weights[picture, :, row, column], gaussians / gaussians.sum(), atol=1e-5)
 
 
-def test_the_nearest_bin_holds_the_colour() -> None:
+def test_the_nearest_bin_holds_the_color() -> None:
     chroma, centres = colours(), bins()
     indices, _ = soft_encoding(chroma, centres, neighbours=1)
     nearest = centres[indices[:, 0]].movedim(3, 1)
     assert (nearest - chroma).abs().max() <= 5 + 1e-4
 
 
-def test_a_colour_far_from_all_bins_has_weights() -> None:
+def test_a_color_far_from_all_bins_has_weights() -> None:
     _, weights = soft_encoding(torch.full((1, 2, 1, 1), 1000.0), bins())
     torch.testing.assert_close(weights.sum(dim=1), torch.ones(1, 1, 1))
 
@@ -71,7 +71,7 @@ def test_a_smoothed_prior_keeps_its_sum_and_spreads() -> None:
     assert smoothed(counts, bins()).sum().item() == pytest.approx(1, abs=1e-5)
 
 
-def test_rare_colours_weigh_more() -> None:
+def test_rare_colors_weigh_more() -> None:
     # Shares .75 and .25, mixed with .5 each: .625 and .375; their inverses have the mean 1.2 + 2/3 under the prior.
     found = rebalancing(torch.tensor([30, 10]))
     np.testing.assert_allclose(found, np.array([1 / 0.625, 1 / 0.375]) / (1.2 + 2 / 3), rtol=1e-6)
@@ -106,7 +106,7 @@ def test_the_annealed_mean_is_exact_under_autocast_and_of_half_precision() -> No
     torch.testing.assert_close(half, annealed_mean(logits.bfloat16().float(), centres), atol=1e-4, rtol=0)
 
 
-def test_soft_labels_give_the_colour_back() -> None:
+def test_soft_labels_give_the_color_back() -> None:
     chroma, centres = colours(20), bins()
     indices, weights = soft_encoding(chroma, centres)
     shares = torch.zeros(2, 261, 20, 20).scatter(1, indices, weights)
@@ -114,7 +114,7 @@ def test_soft_labels_give_the_colour_back() -> None:
     assert (found - chroma).norm(dim=1).mean() < 3  # bins lie 10 apart
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_what_does_not_fit_is_rejected() -> None:
     centres = bins()
     with pytest.raises(ValueError, match=r"expected chroma .* got \(1, 3, 4, 4\)"):
         soft_encoding(torch.zeros(1, 3, 4, 4), centres)

@@ -17,7 +17,7 @@ from ops.color_quality import PSNR_LIMIT, SCORES, colorfulness, delta_e76, delta
 
 
 def random_pair(height: int = 40, width: int = 50, pictures: int = 3) -> tuple[Tensor, Tensor]:
-    """Smooth pictures, uint8, and noisy ones of them."""
+    """Smooth images, uint8, and noisy ones of them."""
     generator = np.random.default_rng(0)
     shape = (pictures, 3, height, width)
     smooth = gaussian_filter(generator.normal(size=shape), (0, 0, 3, 3)) * 400 + 128
@@ -56,7 +56,7 @@ def test_psnr_is_that_of_opencv() -> None:
     assert psnr(prediction / 255, target / 255).tolist() == pytest.approx(expected, abs=1e-3)
 
 
-def test_psnr_of_equal_pictures_is_the_limit() -> None:
+def test_psnr_of_equal_images_is_the_limit() -> None:
     image = torch.rand(2, 3, 8, 8)
     assert psnr(image, image).tolist() == pytest.approx([PSNR_LIMIT] * 2)
     rounded = (image * 255).round() / 255
@@ -94,7 +94,7 @@ def test_bands_and_padding_change_nothing(
     torch.testing.assert_close(score(wrong, white, valid.float()), whole, atol=1e-4, rtol=0)
 
 
-def test_pictures_without_anything_to_count_have_no_score() -> None:
+def test_images_without_anything_to_count_have_no_score() -> None:
     image, valid = torch.rand(2, 3, 20, 20), torch.ones(2, 1, 20, 20, dtype=torch.bool)
     valid[1] = False
     assert psnr(image, image, valid).isnan().tolist() == [False, True]
@@ -121,7 +121,7 @@ def test_autocast_and_half_precision_are_left_behind(score: Callable[..., Tensor
 
 
 @pytest.mark.parametrize("score", [psnr, ssim])
-def test_shapes_that_do_not_belong_together_are_refused(score: Callable[..., Tensor]) -> None:
+def test_shapes_that_do_not_belong_together_are_rejected(score: Callable[..., Tensor]) -> None:
     image = torch.rand(2, 3, 12, 12)
     with pytest.raises(ValueError, match=r"one shape \(B, C, H, W\), got \(2, 3, 12, 12\) and \(2, 3, 12, 11\)"):
         score(image, image[..., 1:])
@@ -247,7 +247,7 @@ def test_colorfulness_by_hand() -> None:
     assert colorfulness(torch.full((1, 3, 4, 4), 0.7)).item() == pytest.approx(0, abs=1e-4)
 
 
-def test_scores_of_a_picture_are_those_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_of_an_image_are_those_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(3, 3, 30, 20, generator=generator)
     prediction = (target + 0.1 * torch.randn(target.shape, generator=generator)).clamp(0, 1)
@@ -279,7 +279,7 @@ def test_padding_counts_nowhere() -> None:
     torch.testing.assert_close(picture_scores(padded, white, valid), expected, atol=1e-4, rtol=1e-5)
 
 
-def test_unknown_scores_and_wrong_shapes_are_refused() -> None:
+def test_unknown_scores_and_wrong_shapes_are_rejected() -> None:
     image = torch.rand(1, 3, 16, 16)
     with pytest.raises(ValueError, match=r"expected scores out of psnr, ssim.* got \['lpips'\]"):
         picture_scores(image, image, names=["lpips"])

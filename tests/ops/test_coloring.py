@@ -34,14 +34,14 @@ def make_picture(height: int = 60, width: int = 90, seed: int = 0) -> Picture:
 
 
 def small(picture: Picture, side: int) -> tuple[Tensor, Tensor]:
-    """Chroma and luminance of a picture in a square, without the padding."""
+    """Chroma and luminance of an image in a square, without the padding."""
     luminance, chroma = luminance_and_chroma(pixels(letterboxed(picture, side), HOST))
     place = box((picture.shape[0], picture.shape[1]), side)
     return cropped(chroma, place)[0], cropped(luminance, place)[0]
 
 
 @pytest.mark.parametrize("guided", [True, False])
-def test_a_picture_in_its_own_colours_comes_back(guided: bool) -> None:
+def test_an_image_in_its_own_colors_comes_back(guided: bool) -> None:
     picture = make_picture()
     luminance, chroma = luminance_and_chroma(pixels(picture, HOST))
     found = colored(picture, chroma[0], luminance[0], guided)
@@ -49,7 +49,7 @@ def test_a_picture_in_its_own_colours_comes_back(guided: bool) -> None:
     assert np.abs(found.astype(int) - picture).max() <= 1  # a bicubic of nothing to do is exact to rounding
 
 
-def test_wild_colours_leave_the_luminance_as_it_was() -> None:
+def test_wild_colors_leave_the_luminance_as_it_was() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     chroma = 3 * torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
     found = colored(picture, chroma, torch.zeros(1, 5, 7))
@@ -57,7 +57,7 @@ def test_wild_colours_leave_the_luminance_as_it_was() -> None:
     assert np.abs(found.astype(int) - picture).max() > 50
 
 
-def test_without_guidance_colours_are_enlarged_as_torch_does_it() -> None:
+def test_without_guidance_colors_are_enlarged_as_torch_does_it() -> None:
     picture = np.repeat(np.arange(40, 215, dtype=np.uint8).reshape(25, 7, 1), 3, axis=2)
     chroma = 0.05 * torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1))
     enlarged = functional.interpolate(chroma[None], (25, 7), mode="bicubic", align_corners=False)
@@ -67,7 +67,7 @@ def test_without_guidance_colours_are_enlarged_as_torch_does_it() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 7, 60])
-def test_a_picture_in_bands_is_the_same(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_in_bands_is_the_same(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = make_picture()
     chroma, luminance = small(picture, 20)
     whole = colored(picture, chroma, luminance)
@@ -78,7 +78,7 @@ def test_a_picture_in_bands_is_the_same(rows: int, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.real
-def test_guided_colours_are_nearer_to_the_truth(real_data: Path) -> None:
+def test_guided_colors_are_nearer_to_the_truth(real_data: Path) -> None:
     path = real_data / "colorization" / "images" / "vincent_van_gogh__the_bedroom.jpg"
     picture = np.asarray(Image.open(path).convert("RGB"))[100:400, 200:600]
     chroma, luminance = small(picture, 128)
@@ -91,7 +91,7 @@ def test_guided_colours_are_nearer_to_the_truth(real_data: Path) -> None:
     assert errors[0] < 0.95 * errors[1]
 
 
-def test_grey_keeps_the_luminance_alone() -> None:
+def test_gray_keeps_the_luminance_alone() -> None:
     picture = make_picture()
     found = grey(picture)
     assert np.ptp(found, axis=2).max() <= 1  # the sums of sRGB's matrix are not quite the white of D65
@@ -104,14 +104,14 @@ def test_grey_keeps_the_luminance_alone() -> None:
     ("red", "blue", "spot", "wanted"),
     [(0, 0, 0, False), (16, 0, 0, False), (8, -9, 0, True), (0, 0, 11, True), (0, 0, 10, False), (30, -20, 0, True)],
 )
-def test_one_pixel_in_a_thousand_makes_a_picture_coloured(red: int, blue: int, spot: int, wanted: bool) -> None:
+def test_one_pixel_in_a_thousand_makes_an_image_colored(red: int, blue: int, spot: int, wanted: bool) -> None:
     levels = np.random.default_rng(0).integers(40, 200, (100, 100, 1))
     picture = (levels + np.array([red, 0, blue])).astype(np.uint8)
     picture[3, :spot] = (255, 0, 0)
     assert has_colors(picture) is wanted
 
 
-def test_chroma_of_another_picture_is_refused() -> None:
+def test_chroma_of_another_image_is_rejected() -> None:
     with pytest.raises(ValueError, match="crop both to the image's box"):
         colored(make_picture(), torch.zeros(2, 5, 7), torch.zeros(1, 7, 5))
 
@@ -125,7 +125,7 @@ def pictures(size: tuple[int, int] = (70, 90)) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def slow_slopes(chroma: Tensor, luminance: Tensor, radius: int, epsilon: float) -> np.ndarray:
-    """The slopes of one picture, window by window, in double precision."""
+    """The slopes of one image, window by window, in double precision."""
     colours, light = chroma.double().numpy(), luminance[0].double().numpy()
     height, width = light.shape
     windows = {
@@ -155,7 +155,7 @@ def test_slopes_equal_a_slow_loop(radius: int, epsilon: float) -> None:
 
 
 @pytest.mark.parametrize("size", [(70, 90), (14, 11), (9, 300), (1, 1)])
-def test_a_full_picture_is_the_sum_of_enlarged_maps(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_image_is_the_sum_of_enlarged_maps(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     chroma, small, full = pictures(size)
     maps = functional.interpolate(guide(chroma, small), size, mode="bicubic", align_corners=False)
     expected = maps[:, :2] + maps[:, 2:4] * (full - maps[:, 4:])
@@ -166,29 +166,29 @@ def test_a_full_picture_is_the_sum_of_enlarged_maps(size: tuple[int, int], monke
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_rows_are_those_of_the_full_picture() -> None:
+def test_rows_are_those_of_the_full_image() -> None:
     chroma, small, full = pictures()
     whole = guided_upsample(chroma, small, full)
     found = guided_rows(guide(chroma, small), full[:, :, 31:52], 31, 70)
     torch.testing.assert_close(found, whole[:, :, 31:52], atol=1e-6, rtol=0)
 
 
-def test_colours_stop_at_an_edge_of_the_luminance() -> None:
+def test_colors_stop_at_an_edge_of_the_luminance() -> None:
     full = torch.full((1, 1, 160, 160), -0.5)
     full[..., 75:] = 0.5
     truth = torch.cat([0.4 * full, -0.2 * full], dim=1)
-    small, chroma = (functional.avg_pool2d(each, 10) for each in (full, truth))  # a column of both colours between
+    small, chroma = (functional.avg_pool2d(each, 10) for each in (full, truth))  # a column of both colors between
     assert (guided_upsample(chroma, small, full, epsilon=1e-4) - truth).abs().max() < 0.01
     assert (functional.interpolate(chroma, (160, 160), mode="bicubic") - truth).abs().max() > 0.1
 
 
-def test_one_colour_stays_one_colour_whatever_the_luminance() -> None:
+def test_one_color_stays_one_color_whatever_the_luminance() -> None:
     _, small, full = pictures()
     chroma = torch.tensor([0.3, -0.6]).view(1, 2, 1, 1).expand(2, 2, 14, 11)
     torch.testing.assert_close(guided_upsample(chroma, small, full), chroma[..., :1, :1].expand(2, 2, 70, 90))
 
 
-def test_flat_luminance_leaves_bicubic_colours() -> None:
+def test_flat_luminance_leaves_bicubic_colors() -> None:
     chroma, _, _ = pictures()
     found = guided_upsample(chroma, torch.zeros(2, 1, 14, 11), torch.zeros(2, 1, 40, 50))
     expected = functional.interpolate(chroma, (40, 50), mode="bicubic", align_corners=False)
@@ -205,7 +205,7 @@ def test_half_precision_and_autocast_give_single_precision() -> None:
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_what_does_not_fit_is_rejected() -> None:
     chroma, small, full = pictures()
     with pytest.raises(ValueError, match=r"got .*\(2, 1, 70, 90\): crop both"):
         guided_upsample(chroma, full, full)
@@ -220,7 +220,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 @pytest.mark.real
-def test_guided_colours_are_nearer_to_paintings_than_plain_ones(real_data: Path) -> None:
+def test_guided_colors_are_nearer_to_paintings_than_plain_ones(real_data: Path) -> None:
     guided, bicubic = [], []
     for path in sorted((real_data / "colorization" / "images").iterdir())[::12]:
         picture = np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])

@@ -100,6 +100,6 @@ def test_the_axes_alone_stay_in_memory() -> None:
         ),
     ],
 )
-def test_what_has_no_components_is_refused(blocks: list[torch.Tensor], axes: int, message: str) -> None:
+def test_what_has_no_components_is_rejected(blocks: list[torch.Tensor], axes: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         principal_components(blocks, axes)

@@ -13,7 +13,7 @@ from ops.descriptors import color_moments, gradient_histograms
 
 
 def drawn(height: int, width: int) -> NDArray[np.float64]:
-    """A picture of waves, another one a channel."""
+    """An image of waves, another one a channel."""
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(0.31 * x + 0.17 * y), np.cos(0.11 * x * y / 9), np.sin(0.05 * x * x - 0.23 * y)]
     return np.stack(waves, axis=-1) / 2 + 0.5
@@ -80,7 +80,7 @@ def test_the_length_does_not_depend_on_the_size() -> None:
         assert color_moments(batch(drawn(*size))).shape == (1, 81)
 
 
-def test_a_picture_of_one_colour_has_a_mean_only() -> None:
+def test_an_image_of_one_color_has_a_mean_only() -> None:
     image = torch.tensor([0.8, 0.3, 0.1]).view(1, 3, 1, 1).expand(2, 3, 20, 31)
     assert gradient_histograms(image).abs().max() == 0
     mean, deviation, skewness = color_moments(image, grid=2).view(2, 4, 3, 3).unbind(2)
@@ -118,7 +118,7 @@ def test_autocast_changes_nothing() -> None:
         ((1, 3, 16, 16), {"cells": 1}, "at least 2 cells"),
     ],
 )
-def test_histograms_of_other_shapes_are_refused(shape: tuple[int, ...], options: Any, message: str) -> None:
+def test_histograms_of_other_shapes_are_rejected(shape: tuple[int, ...], options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         gradient_histograms(torch.zeros(shape), **options)
 
@@ -131,6 +131,6 @@ def test_histograms_of_other_shapes_are_refused(shape: tuple[int, ...], options:
         ((1, 1, 16, 16), 3, "expected rgb"),
     ],
 )
-def test_moments_of_other_shapes_are_refused(shape: tuple[int, ...], grid: int, message: str) -> None:
+def test_moments_of_other_shapes_are_rejected(shape: tuple[int, ...], grid: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         color_moments(torch.zeros(shape), grid)

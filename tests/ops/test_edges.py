@@ -17,7 +17,7 @@ SIZES = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 3), (1, 7), (7, 1), (5, 300), (97, 
 
 
 def noise(size: tuple[int, int], kind: str) -> Tensor:
-    """Three grey pictures: of all levels, of two, or smooth."""
+    """Three gray images: of all levels, of two, or smooth."""
     levels = np.random.default_rng(0).integers(0, 256, (3, *size)).astype(np.uint8)
     if kind == "binary":
         levels = (levels // 128) * 255
@@ -131,7 +131,7 @@ def test_components_take_few_rounds(graph: str, shuffled: bool, monkeypatch: pyt
     assert labels.tolist() == [smallest[component] for component in expected]
 
 
-def test_pictures_of_a_batch_do_not_touch() -> None:
+def test_images_of_a_batch_do_not_touch() -> None:
     image = noise((40, 50), "smooth")
     alone = torch.cat([canny_on_device(each[None], 20, 200, False) for each in image])
     assert torch.equal(canny_on_device(image, 20, 200, False), alone)
@@ -145,7 +145,7 @@ def test_layout_does_not_matter() -> None:
     assert torch.equal(canny_on_device(image.mT, 50, 150, False), expected)
 
 
-def test_grey_equals_opencvs_for_every_colour_of_a_fine_grid() -> None:
+def test_gray_equals_opencvs_for_every_color_of_a_fine_grid() -> None:
     levels = np.unique([*range(0, 256, 3), 1, 127, 128, 254, 255]).astype(np.uint8)
     colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(1, len(levels), -1, 3)
     expected = cv2.cvtColor(colours[0], cv2.COLOR_RGB2GRAY)
@@ -164,7 +164,7 @@ def test_kornia_finds_the_same_pixels_with_the_euclidean_gradient() -> None:
     assert 2 * both / (found.sum() + expected.sum()) > 0.999
 
 
-def test_wrong_pictures_and_thresholds_are_refused() -> None:
+def test_wrong_images_and_thresholds_are_rejected() -> None:
     image = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"expected uint8 images \(B, 1, H, W\), got torch.float32"):
         canny(image.float(), 1, 2)
@@ -184,7 +184,7 @@ def test_wrong_pictures_and_thresholds_are_refused() -> None:
 
 
 @pytest.mark.real
-def test_photographs_equal_opencvs(real_data: Path) -> None:
+def test_photos_equal_opencvs(real_data: Path) -> None:
     image = photographs(real_data)
     flat = grey(image)
     np.testing.assert_array_equal(

@@ -14,7 +14,7 @@ KERNELS = {"contour": ImageFilter.CONTOUR, "detail": ImageFilter.DETAIL, "edge_e
 
 
 def by_pillow(image: Tensor, filters: Sequence[str] = FILTERS) -> Tensor:
-    """The same by Pillow, picture by picture; one channel is a grey picture."""
+    """The same by Pillow, image by image; one channel is a gray image."""
     made = []
     for name in filters:
         for picture in image:
@@ -43,7 +43,7 @@ def test_noise_is_filtered_as_by_pillow(shape: tuple[int, ...]) -> None:
 
 
 def test_every_tie_of_detail_is_rounded_as_by_pillow() -> None:
-    # a centre of any level with four neighbours that sum to any remainder of 6
+    # a center of any level with four neighbors that sum to any remainder of 6
     levels, remainders = torch.meshgrid(torch.arange(256), torch.arange(6), indexing="ij")
     image = torch.zeros(256 * 6, 1, 3, 3, dtype=torch.uint8)
     image[:, 0, 1, 1], image[:, 0, 0, 1] = levels.flatten().byte(), (remainders.flatten() + 30).byte()
@@ -118,7 +118,7 @@ def test_black_and_white_floats_have_finite_gradients() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_a_picture_is_filtered_the_same_in_any_batch(dtype: torch.dtype) -> None:
+def test_an_image_is_filtered_the_same_in_any_batch(dtype: torch.dtype) -> None:
     image = noise(5, 3, 200, 300).to(dtype)  # more than is worked on at once
     image = image if dtype == torch.uint8 else image / 255
     alone = torch.cat([filtered(picture[None], FILTERS) for picture in image], dim=1)
@@ -167,7 +167,7 @@ def test_a_gpu_gives_the_same_bits() -> None:
         assert torch.equal(filtered(image.cuda(), FILTERS).cpu(), filtered(image, FILTERS))
 
 
-def test_unknown_filters_and_other_pictures_are_refused() -> None:
+def test_unknown_filters_and_other_images_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"'contours' is unknown; .* Did you mean contour\?"):
         filtered(noise(1, 3, 4, 4), ["contours"])
     for image in (noise(3, 4, 4), noise(1, 3, 4, 4).int()):

@@ -29,7 +29,7 @@ def picture(height: int, width: int) -> NDArray[np.uint8]:
         ((2240, 2234), (0, 0, 224, 223)),
     ],
 )
-def test_a_picture_is_as_large_as_fits_and_in_the_middle(size: tuple[int, int], expected: tuple[int, ...]) -> None:
+def test_an_image_is_as_large_as_fits_and_in_the_middle(size: tuple[int, int], expected: tuple[int, ...]) -> None:
     assert box(size, 224) == expected
 
 
@@ -45,7 +45,7 @@ def test_boxes_of_all_sizes_keep_the_aspect() -> None:
             assert 0 <= 31 - wide - 2 * left <= 1
 
 
-def test_a_smaller_picture_holds_means_with_white_around() -> None:
+def test_a_smaller_image_holds_means_with_white_around() -> None:
     image = picture(40, 80)
     found = letterboxed(image, 20)
     expected = image.reshape(10, 4, 20, 4, 3).mean(axis=(1, 3))
@@ -55,13 +55,13 @@ def test_a_smaller_picture_holds_means_with_white_around() -> None:
     assert found.dtype == np.uint8
 
 
-def test_a_larger_picture_is_interpolated() -> None:
+def test_a_larger_image_is_interpolated() -> None:
     image = np.zeros((1, 2, 3), np.uint8)
     image[:, 1] = 200
     assert letterboxed(image, 4)[1:3, :, 0].tolist() == [[0, 50, 150, 200]] * 2
 
 
-def test_a_picture_that_fits_is_left_as_it_is() -> None:
+def test_an_image_that_fits_is_left_as_it_is() -> None:
     image = picture(32, 20)
     found = letterboxed(image, 32)
     assert (found[:, 6:26] == image).all()
@@ -69,7 +69,7 @@ def test_a_picture_that_fits_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("size", [(7, 100), (100, 7), (1, 500), (33, 32), (5, 5), (20, 19)])
-def test_valid_pixels_and_crops_are_the_picture(size: tuple[int, int]) -> None:
+def test_valid_pixels_and_crops_are_the_image(size: tuple[int, int]) -> None:
     square = torch.from_numpy(letterboxed(picture(*size), 24)).permute(2, 0, 1)
     place = box(size, 24)
     valid = valid_pixels(torch.tensor([place, (0, 0, 24, 24)]), 24)
@@ -83,7 +83,7 @@ def test_valid_pixels_and_crops_are_the_picture(size: tuple[int, int]) -> None:
     assert cropped(valid[:1], place).all()
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_what_does_not_fit_is_rejected() -> None:
     with pytest.raises(ValueError, match="image of 0 x 5 in a square of 24"):
         box((0, 5), 24)
     with pytest.raises(ValueError, match=r"expected an image \(H, W, 3\) .* got uint8 of shape \(4, 4\)"):
@@ -101,7 +101,7 @@ CLOUDS = Path(os.environ.get("BELVEDERE_DATA", "")) / "clouds"
 
 
 def slow_gaps(black: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    """Every square of the given width that meets the picture, one by one."""
+    """Every square of the given width that meets the image, one by one."""
     height, breadth = black.shape
     gaps = np.zeros_like(black)
     for top in range(1 - width, height):
@@ -153,12 +153,12 @@ def test_lone_dark_pixels_stay_seen_and_stripes_at_the_edge_do_not() -> None:
     torch.testing.assert_close(seen(image), expected)
 
 
-def test_pictures_of_a_batch_do_not_meet() -> None:
+def test_images_of_a_batch_do_not_meet() -> None:
     images = torch.rand(4, 3, 9, 9, generator=torch.Generator().manual_seed(0)) * 0.07
     torch.testing.assert_close(seen(images), torch.cat([seen(image[None]) for image in images]))
 
 
-def test_wrong_arguments_are_refused() -> None:
+def test_wrong_arguments_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"floating point in \[0, 1\], got torch.uint8"):
         seen(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(ValueError, match="gap width of 1 pixel or more, got 0"):
@@ -175,7 +175,7 @@ def test_share_of_black_agrees_with_unwidened_gaps() -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("size", [(224, 224), (240, 336)])
-def test_real_gaps_lie_where_the_full_picture_is_black(size: tuple[int, int]) -> None:
+def test_real_gaps_lie_where_the_full_image_is_black(size: tuple[int, int]) -> None:
     for name, picture in real_pictures("modis/images/*.jpeg").items():
         gap = ~seen(resized(picture, size))[0, 0].numpy()
         black = (picture.max(axis=2) <= 12).astype(np.float32)
@@ -188,7 +188,7 @@ def test_real_gaps_lie_where_the_full_picture_is_black(size: tuple[int, int]) ->
 
 @pytest.mark.real
 @pytest.mark.parametrize("pattern", ["examples_one_class/Gravel.jpeg", "hyta/images/*"])
-def test_real_pictures_without_gaps_are_seen_whole(pattern: str) -> None:
+def test_real_images_without_gaps_are_seen_whole(pattern: str) -> None:
     for name, picture in real_pictures(pattern).items():
         for size in [(224, 224), (240, 336)]:
             assert seen(resized(picture, size)).all(), name

@@ -19,7 +19,7 @@ def mask_of(*rows: str) -> Mask:
 
 
 def blobs(height: int = 480, width: int = 320, deviation: float = 14, seed: int = 0) -> Mask:
-    """Smooth regions with holes, some of them cut by the picture's edges."""
+    """Smooth regions with holes, some of them cut by the image's edges."""
     noise = np.random.default_rng(seed).standard_normal((height, width))
     return cv2.GaussianBlur(noise, (0, 0), deviation) > -0.15 / deviation
 
@@ -117,7 +117,7 @@ def test_painting_is_even_odd_like_matplotlib() -> None:
         assert not mask.all()
 
 
-def test_centres_on_a_ring_belong_to_its_left_and_top() -> None:
+def test_centers_on_a_ring_belong_to_its_left_and_top() -> None:
     square = np.array([[1.0, 1], [3, 1], [3, 3], [1, 3]])
     assert np.argwhere(polygon_mask([square], (5, 5))).tolist() == [[1, 1], [1, 2], [2, 1], [2, 2]]
     diamond = np.array([[2.0, 0], [4, 2], [2, 4], [0, 2]])
@@ -206,7 +206,7 @@ def test_intersection_over_union_by_hand() -> None:
     assert intersection_over_union(mask_of("...."), mask_of("....")) == 1
 
 
-def test_wrong_arguments_are_refused() -> None:
+def test_wrong_arguments_are_rejected() -> None:
     mask, ring = mask_of("##"), np.zeros((3, 2))
     with pytest.raises(ValueError, match=r"expected one mask \(H, W\), got shape \(1, 1, 2\)"):
         rings(mask[np.newaxis])

@@ -80,7 +80,7 @@ def test_full_and_empty_masks() -> None:
 
 
 @pytest.mark.parametrize("minimum_areas", [[0.1] * 3, [0.1, 0.1, 0.1, 1.5], [0.1, 0.1, 0.1, -0.1]])
-def test_wrong_minimum_areas_are_refused(masks: NDArray[np.bool_], minimum_areas: list[float]) -> None:
+def test_wrong_minimum_areas_are_rejected(masks: NDArray[np.bool_], minimum_areas: list[float]) -> None:
     message = f"got {minimum_areas} for masks of shape (4, 24, 31)"
     with pytest.raises(ValueError, match=re.escape(message)):
         without_small_regions(masks, minimum_areas)

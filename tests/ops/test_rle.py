@@ -90,7 +90,7 @@ def test_touching_runs_tabs_and_line_ends_are_accepted() -> None:
         ("7 2 1 3", "run 2 of 2, '1 3', starts at or before pixel 8"),
     ],
 )
-def test_invalid_text_is_refused(text: str, message: str) -> None:
+def test_invalid_text_is_rejected(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         parse_runs(text, (3, 4))
 

@@ -50,7 +50,7 @@ def test_windows_are_the_fewest_that_cover_and_overlap_enough(size: Size, window
             assert steps.max() <= fewest[1], "no pair shares less than the overlap"
 
 
-def test_windows_of_a_small_picture_by_hand() -> None:
+def test_windows_of_a_small_image_by_hand() -> None:
     # Tops: 6 pixels of room in steps of at most 2. Lefts: 3 pixels of room in two steps.
     assert window_grid((10, 7), (4, 4), 0.5) == [(top, left) for top in (0, 2, 4, 6) for left in (0, 2, 3)]
     assert window_grid((8, 8), (4, 4)) == [(0, 0), (0, 4), (4, 0), (4, 4)]
@@ -66,7 +66,7 @@ def test_an_overlap_that_binary_fractions_miss_costs_no_window(overlap: float, c
 
 @pytest.mark.parametrize(("height", "side", "overlap"),
                          [(0, 4, 0.0), (5, 0, 0.0), (5, 4, 1.0), (5, 4, -0.1), (5, 4, math.nan)])  # fmt: skip
-def test_a_grid_that_cannot_be_laid_is_refused(height: int, side: int, overlap: float) -> None:
+def test_a_grid_that_cannot_be_laid_is_rejected(height: int, side: int, overlap: float) -> None:
     size, window = (height, 5), (4, side)
     message = r"1 pixel or more and an overlap in \[0, 1\), got an image of \(\d, 5\)"
     with pytest.raises(ValueError, match=message):
@@ -78,7 +78,7 @@ def test_a_grid_that_cannot_be_laid_is_refused(height: int, side: int, overlap: 
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.bool_])
 @pytest.mark.parametrize("size", [(20, 31), (5, 31), (20, 4), (1, 1)])
-def test_pixels_are_those_of_the_padded_picture(size: Size, dtype: type, channels: tuple[int, ...]) -> None:
+def test_pixels_are_those_of_the_padded_image(size: Size, dtype: type, channels: tuple[int, ...]) -> None:
     picture: NDArray[np.generic] = np.random.default_rng(0).integers(0, 256, (*size, *channels)).astype(dtype)
     padded = np.pad(picture, [(0, 9), (0, 9)] + [(0, 0)] * len(channels), mode="edge")
     for top, left in [(0, 0), *window_grid(size, (8, 9), 0.5), (size[0] - 1, size[1] - 1)]:
@@ -93,7 +93,7 @@ def test_a_window_inside_is_no_copy() -> None:
 
 
 @pytest.mark.parametrize("origin", [(-1, 0), (0, -1), (20, 0), (0, 30)])
-def test_a_window_that_begins_outside_is_refused(origin: Size) -> None:
+def test_a_window_that_begins_outside_is_rejected(origin: Size) -> None:
     with pytest.raises(ValueError, match=r"inside an image of \(20, 30\), got .* use window_grid"):
         cut(np.zeros((20, 30, 3), np.uint8), origin, (8, 8))
 
@@ -107,7 +107,7 @@ def blended(windows: list[Tensor], size: Size, window: Size, overlap: float) -> 
 
 
 def weight(position: int, start: int, side: int, length: int, overlap: float) -> float:
-    """Weight of a pixel of a side by the distance of its centre to the side's ends inside the picture."""
+    """Weight of a pixel of a side by the distance of its center to the side's ends inside the image."""
     shared = min(math.ceil(Fraction(str(overlap)) * side), side - 1)
     if not shared:
         return 1.0
@@ -176,7 +176,7 @@ def box() -> nn.Module:
 
 
 def tiled_and_whole(network: nn.Module, size: Size, side: int) -> tuple[Tensor, Tensor]:
-    """What a network says of windows, blended, and of the whole picture.
+    """What a network says of windows, blended, and of the whole image.
 
     Where the picture is smaller than a window, `cut` enlarges the whole as it does the window: beyond the picture both
     have its repeated edge, and only then the zeros of the padding.
@@ -232,7 +232,7 @@ def test_half_precision_and_gradients_end_here() -> None:
     assert torch.equal(found, torch.full((1, 4, 6), 0.75))
 
 
-def test_windows_that_do_not_fit_in_are_refused() -> None:
+def test_windows_that_do_not_fit_in_are_rejected() -> None:
     blend = Blend((8, 12), (8, 8), 0.5, 2)
     window = torch.zeros(2, 8, 8)
     with pytest.raises(ValueError, match=r"\(2, 8, 8\) at \(0, 0\), got \(2, 8, 8\) at \(0, 4\): .* in order"):

@@ -169,7 +169,7 @@ def test_trees_decide_in_both_passes(make_trainer: Trainers, simple: AvalanchesT
 def test_kornia_finds_the_edges_of_the_euclidean_gradient(simple: AvalanchesTask, picture: Batch) -> None:
     simple.backend = "kornia"
     stages = simple.predict(picture)["stages"]
-    mask = simple.marked(stages["first_probability"])[0, 0].numpy()
+    mask = simple.masks(stages["first_probability"])[0, 0].numpy()
     expected = cv2.Canny(mask.astype(np.uint8) * 255, 100, 200, L2gradient=True) > 0
     found = stages["first_edges"][0, 0].numpy()
     assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.99

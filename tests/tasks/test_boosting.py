@@ -132,7 +132,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         boosting.fit_boosted(points, np.ones_like(labels), 0)
     with pytest.raises(ValueError, match=r"labels with the values \[0.0, 255.0\]"):
         boosting.fit_boosted(points, labels * 255, 0)
-    with pytest.raises(ValueError, match=r"parameters max_dept, eta, of which .* these: \"max_dept\"; correct"):
+    with pytest.raises(ValueError, match=r"parameters max_dept, eta: .* \"max_dept\"; correct"):
         boosting.fit_boosted(points, labels, 0, max_dept=3, eta=0.1)
     with pytest.raises(ValueError, match=r"value -1 for Parameter max_depth"):
         boosting.fit_boosted(points, labels, 0, max_depth=-1)

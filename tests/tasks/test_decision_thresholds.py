@@ -131,7 +131,7 @@ def test_reset_and_merged_states_start_over_and_add_up() -> None:
 def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match=r"thresholds are \[0\.3\].* expected 0\.5 .* add them"):
         ThresholdSearch(["sky"], thresholds=(0.3,))
-    with pytest.raises(ValueError, match=r"minimum_areas \[0\.1\].* 0 among the second"):
+    with pytest.raises(ValueError, match=r"minimum_areas \[0\.1\].* 0 among the areas"):
         ThresholdSearch(["sky"], minimum_areas=(0.1,))
     with pytest.raises(ValueError, match=r"probability is \(1, 2, 4, 4\).* expected one shape \(B, 1, H, W\)"):
         ThresholdSearch(["sky"]).update(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4))

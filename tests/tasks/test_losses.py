@@ -141,7 +141,7 @@ def test_autocast_changes_nothing(loss: Loss) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_shapes_that_do_not_belong_together_are_refused(loss: Loss) -> None:
     logits, target = random_batch()
-    with pytest.raises(ValueError, match=r"logits are \(3, 2, 6, 8\) and target is \(3, 1, 6, 8\).*one output a"):
+    with pytest.raises(ValueError, match=r"logits are \(3, 2, 6, 8\) and target is \(3, 1, 6, 8\).*one output per"):
         loss(logits, target[:, :1])
     with pytest.raises(ValueError, match=r"valid is \(3, 6, 8\); expected \(3, 1, 6, 8\)"):
         loss(logits, target, torch.ones(3, 6, 8))

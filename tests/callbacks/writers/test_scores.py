@@ -124,13 +124,6 @@ def test_of_many_the_best_are_shown_and_all_are_in_the_table(tmp_path: Path) -> 
     assert Image.open(tmp_path / "contact_sheet.png").height < 320
 
 
-def test_images_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    run(tmp_path, Album())
-    assert caplog.messages[-1].startswith("Images predicted: 5.\n")
-    assert caplog.messages[-1].endswith("\nSkipped: 1.\n  - broken.jpg is truncated.")
-
-
 def test_without_usable_images_the_page_is_empty(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     data = Album()

@@ -141,7 +141,7 @@ def test_a_network_of_timm_is_timms_pooled_vector_and_dense_layers(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_the_smallest_picture_leaves_a_pixel(name: str) -> None:
+def test_the_smallest_image_leaves_a_pixel(name: str) -> None:
     smallest = MAPS[name][2]
     with torch.device("meta"):
         network = judge(name, 8)
@@ -164,7 +164,7 @@ def test_a_network_for_one_size_says_so() -> None:
             network(torch.zeros(1, 3, 224, 240))
 
 
-def test_unknown_networks_and_numbers_out_of_range_are_refused() -> None:
+def test_unknown_networks_and_numbers_out_of_range_are_rejected() -> None:
     with pytest.raises(
         ValueError, match=r"'rresnet18' is none of alexnet, .*vgg16; of timm's, .*did you mean resnet18"
     ):
@@ -265,7 +265,7 @@ def test_dense_weights_that_nobody_has_are_not_kept(name: str, width: int, pretr
         load_judge(network, name, pretrained, keep_dense_weights=True)
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     path = saved(tmp_path / "features.safetensors", built("alexnet").convolutions[-1].state_dict())
     with pytest.raises(WeightsError, match=r"does not fit the encoder alexnet_torchvision: 'features.0.weight' has"):
         load_judge(built("alexnet_torchvision"), "alexnet_torchvision", path)
@@ -291,7 +291,7 @@ def test_weights_that_the_hub_does_not_give_are_said_to_be_trained_if_random(mon
         load_judge(built(SMALL), SMALL, pretrained=True)
 
 
-def test_what_is_neither_true_nor_false_nor_a_path_is_refused() -> None:
+def test_what_is_neither_true_nor_false_nor_a_path_is_rejected() -> None:
     with pytest.raises(WeightsError, match=r"model\.pretrained .* got None"):
         load_judge(built("alexnet"), "alexnet", pretrained=None)  # type: ignore[arg-type]
 
@@ -320,7 +320,7 @@ def test_weights_come_from_torchs_cache_or_the_error_says_what_to_do(
 @pytest.mark.real
 @pytest.mark.parametrize(("name", "file"), [("alexnet_torchvision", "alexnet_features.safetensors"),
                                             ("vgg16", "vgg16_features_fp16.safetensors")])  # fmt: skip
-def test_real_weights_see_in_a_photograph_what_torchvisions_network_sees(real_data: Path, name: str, file: str) -> None:
+def test_real_weights_see_in_a_photo_what_torchvisions_network_sees(real_data: Path, name: str, file: str) -> None:
     path = real_data.parent / "weights" / file
     if not path.is_file():
         pytest.skip(f"there are no real weights at {path}")

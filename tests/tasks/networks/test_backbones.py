@@ -83,7 +83,7 @@ def test_padding_changes_only_what_lies_near_the_edge() -> None:
     assert (whole[..., :63] - cut).abs().mean() < 0.1 * whole.std()
 
 
-def test_normalisation_is_the_encoders_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalization_is_the_encoders_own(monkeypatch: pytest.MonkeyPatch) -> None:
     cards = []
 
     def noted(*card: tuple[float, ...]) -> nn.Module:
@@ -97,7 +97,7 @@ def test_normalisation_is_the_encoders_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert cards == [imagenet, imagenet, ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
 
 
-def test_normalisation_is_the_first_layer() -> None:
+def test_normalization_is_the_first_layer() -> None:
     first = segmentation_network("pspnet", "mobilenet_v2", 1)[0]
     white = first(torch.ones(1, 3, 2, 2))[0, :, 0, 0]
     torch.testing.assert_close(white, torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]))
@@ -112,7 +112,7 @@ def test_normalisation_is_the_first_layer() -> None:
         ("fnp", "resnet34", "'fnp' is unknown; expected one of unet, pspnet, fpn"),
     ],
 )
-def test_unknown_names_are_refused(architecture: str, encoder: str, message: str) -> None:
+def test_unknown_names_are_rejected(architecture: str, encoder: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         segmentation_network(architecture, encoder, 1)
 
@@ -130,7 +130,7 @@ def test_real_weights_load_every_tensor(weights: Path, architecture: str, tensor
 
 
 @pytest.mark.real
-def test_real_weights_of_another_encoder_are_refused(weights: Path) -> None:
+def test_real_weights_of_another_encoder_are_rejected(weights: Path) -> None:
     with pytest.raises(WeightsError, match=r"mobilenet_v2\.safetensors does not fit the encoder resnet18: \d+ of its "):
         load_encoder(segmentation_network("unet", "resnet18", 1), "resnet18", weights)
 
@@ -161,7 +161,7 @@ def test_weights_files_of_every_kind(tmp_path: Path, suffix: str) -> None:
     assert loaded["conv1.weight"].dtype == torch.float32
 
 
-def test_misshapen_weights_are_refused_and_nothing_is_loaded(tmp_path: Path) -> None:
+def test_misshapen_weights_are_rejected_and_nothing_is_loaded(tmp_path: Path) -> None:
     network = segmentation_network("pspnet", "resnet18", 1)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     save_file(encoder_weights(network) | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "grey.safetensors")
@@ -177,7 +177,7 @@ def test_false_loads_nothing() -> None:
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_what_is_neither_true_nor_false_nor_a_path_is_refused() -> None:
+def test_what_is_neither_true_nor_false_nor_a_path_is_rejected() -> None:
     with pytest.raises(WeightsError, match=r"model\.pretrained .* got None"):
         load_encoder(segmentation_network("pspnet", "resnet18", 1), "resnet18", None)  # type: ignore[arg-type]
 

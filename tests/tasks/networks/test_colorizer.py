@@ -158,8 +158,8 @@ def test_weights_start_as_in_keras(encoder: str) -> None:
         assert not layer.bias.any()
 
 
-def test_two_pictures_are_learnt_with_their_vectors() -> None:
-    # The luminance of both is the same: what tells their colours apart is the vector.
+def test_two_images_are_learnt_with_their_vectors() -> None:
+    # The luminance of both is the same: what tells their colors apart is the vector.
     torch.manual_seed(0)
     network = Colorizer("pooled", 2)
     luminance, vector = torch.rand(1, 1, 16, 16).expand(2, -1, -1, -1), torch.eye(2)
@@ -172,7 +172,7 @@ def test_two_pictures_are_learnt_with_their_vectors() -> None:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.3 * losses[0]  # the mean of the two colours leaves 0.9
+    assert losses[-1] < 0.3 * losses[0]  # the mean of the two colors leaves 0.9
 
 
 @pytest.mark.parametrize(
@@ -183,12 +183,12 @@ def test_two_pictures_are_learnt_with_their_vectors() -> None:
         (1000, 1536, "expected a fused vector of 1000 values, got 1536"),
     ],
 )
-def test_a_vector_of_another_length_is_refused(length: int, given: int | None, message: str) -> None:
+def test_a_vector_of_another_length_is_rejected(length: int, given: int | None, message: str) -> None:
     vector = None if given is None else torch.zeros(1, given, device="meta")
     with pytest.raises(ValueError, match=message):
         on_meta("pooled", length)(torch.zeros(1, 1, 32, 32, device="meta"), vector)
 
 
-def test_unknown_encoders_are_refused() -> None:
+def test_unknown_encoders_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"encoder 'deep' is unknown; expected one of pooled, strided"):
         Colorizer("deep")

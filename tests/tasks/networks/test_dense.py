@@ -31,7 +31,7 @@ MAPS: dict[str, Layers] = {
 
 
 def classifier(layers: list[nn.Module], window: int) -> nn.Sequential:
-    """The layers with dense layers behind, in double precision, far from how batch normalisation starts."""
+    """The layers with dense layers behind, in double precision, far from how batch normalization starts."""
     torch.manual_seed(0)
     convolutions = nn.Sequential(*layers)
     values = convolutions.eval()(torch.zeros(1, 3, window, window)).flatten(1).shape[1]
@@ -86,7 +86,7 @@ def test_our_own_networks_have_dense_forms(name: str, window: int, channels: int
     torch.testing.assert_close(single, expected.float(), rtol=0, atol=1e-6)
 
 
-def test_each_picture_of_a_batch_has_its_own_logits() -> None:
+def test_each_image_of_a_batch_has_its_own_logits() -> None:
     dense = DenseForm(classifier(MAPS["two poolings"](20), 20), 20)
     images = torch.rand(3, 3, 24, 22, dtype=torch.float64)
     torch.testing.assert_close(dense(images), torch.cat([dense(image[None]) for image in images]))
@@ -164,14 +164,14 @@ PADS = "so none equals it. Classify windows one by one, at a stride of 2 or 4"
         (nn.Conv2d(3, 4, 3), "ends in maps of 15 x 15"),
     ],
 )
-def test_what_has_no_dense_form_is_refused_with_the_reason(layer: nn.Module, message: str) -> None:
+def test_what_has_no_dense_form_is_rejected_with_the_reason(layer: nn.Module, message: str) -> None:
     with pytest.raises(NoDenseFormError, match=message):
         DenseForm(nn.Sequential(layer), 17)
 
 
 @pytest.mark.parametrize(("name", "layer"), [("vgg16", "0.features.features.0"), ("resnet50", "0.features.conv1"),
                                              ("inception_resnet_v2", "0.features.conv2d_2b.conv")])  # fmt: skip
-def test_padded_classifiers_are_refused(name: str, layer: str) -> None:
+def test_padded_classifiers_are_rejected(name: str, layer: str) -> None:
     with torch.device("meta"):
         network = window_classifier(name, 76)
     with pytest.raises(NoDenseFormError, match=rf"layer {layer}, Conv2d\(.*padding=.*\), pads"):
@@ -179,12 +179,12 @@ def test_padded_classifiers_are_refused(name: str, layer: str) -> None:
 
 
 @pytest.mark.parametrize("window", [5, 13, 20])
-def test_windows_of_another_size_are_refused(window: int) -> None:
+def test_windows_of_another_size_are_rejected(window: int) -> None:
     with pytest.raises(ValueError, match=rf"does not fit windows of {window} x {window} pixels; use the size"):
         DenseForm(classifier(MAPS["two poolings"](17), 17), window)
 
 
-def test_pictures_smaller_than_the_window_are_refused() -> None:
+def test_images_smaller_than_the_window_are_rejected() -> None:
     dense = DenseForm(classifier(MAPS["strides"](17), 17), 17)
     with pytest.raises(ValueError, match="at least 17 x 17, the window, got 16 x 40"):
         dense(torch.rand(1, 3, 16, 40, dtype=torch.float64))

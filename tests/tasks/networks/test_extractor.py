@@ -65,7 +65,7 @@ def test_a_vector_is_the_mean_of_the_maps_and_what_the_last_layer_says_of_it(
 
 
 @pytest.mark.usefixtures("small")
-def test_grey_is_stacked_and_pictures_are_resized() -> None:
+def test_gray_is_stacked_and_images_are_resized() -> None:
     seen = Extractor("resnet50", False)
     grey = torch.rand(2, 1, 97, 130)
     torch.testing.assert_close(seen(grey), seen(grey.repeat(1, 3, 1, 1)))
@@ -176,14 +176,14 @@ def test_features_need_no_classifier_and_logits_one_of_any_name(tmp_path: Path, 
 
 
 @pytest.mark.usefixtures("small")
-def test_a_classifier_of_other_classes_is_refused(tmp_path: Path) -> None:
+def test_a_classifier_of_other_classes_is_rejected(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.safetensors", drawn(classes=10))
     with pytest.raises(WeightsError, match=r"a classifier of shape \(10, 2048\), expected \(1000, 2048\)\. Use"):
         Extractor("resnet50", path).load()
 
 
 @pytest.mark.usefixtures("small")
-def test_weights_that_do_not_fit_or_are_not_there_are_refused(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_or_are_not_there_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"no weights file .*absent\.pt\. Set model\.extractor_weights to"):
         Extractor("resnet50", tmp_path / "absent.pt").load()
     path = saved(tmp_path / "w.safetensors", drawn("inception_resnet_v2"))
@@ -235,7 +235,7 @@ def test_there_are_no_library_weights_of_the_published_resnet50() -> None:
         ("resnet50", "softmax", "expected the vector 'logits' or 'features', .* got 'softmax'"),
     ],
 )
-def test_what_there_is_not_is_refused(name: str, vector: str, message: str) -> None:
+def test_what_there_is_not_is_rejected(name: str, vector: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Extractor(name, False, vector)
 
@@ -259,7 +259,7 @@ def timm_weights(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("vector", ["logits", "features"])
 @pytest.mark.parametrize("name", SMALL_ONES)
-def test_a_vector_is_timms_of_the_resized_normalised_picture(tmp_path: Path, name: str, vector: Any) -> None:
+def test_a_vector_is_timms_of_the_resized_normalized_image(tmp_path: Path, name: str, vector: Any) -> None:
     torch.manual_seed(0)
     model = timm.create_model(name).eval()
     card = timm.data.resolve_model_data_config(model)
@@ -366,7 +366,7 @@ def test_files_of_other_classifiers_or_none_have_features(tmp_path: Path, timm_w
         Extractor(SMALL, tmp_path / "ten.safetensors").load()
 
 
-def test_files_of_other_networks_are_refused(tmp_path: Path, timm_weights: Path) -> None:
+def test_files_of_other_networks_are_rejected(tmp_path: Path, timm_weights: Path) -> None:
     with pytest.raises(
         WeightsError,
         match=r"does not fit the encoder test_resnet: \d+ .*first 'conv1\..*of test_resnet with timm's keys",
@@ -414,7 +414,7 @@ def test_where_the_library_has_no_weights_a_file_is_asked_for() -> None:
         ("?", "vgg16 or resnet50 or resnet50_v1 or inception_resnet_v2"),
     ],
 )
-def test_unknown_names_are_refused_with_the_nearest(name: str, nearest: str) -> None:
+def test_unknown_names_are_rejected_with_the_nearest(name: str, nearest: str) -> None:
     with pytest.raises(ValueError, match=rf"^extractor '{re.escape(name)}' is unknown; did you mean {nearest}\?$"):
         Extractor(name, False)
 
@@ -489,7 +489,7 @@ def test_real_weights_say_the_same_by_either_name(real_data: Path) -> None:
 
 
 @pytest.mark.slow
-def test_inception_resnet_v2_says_what_timms_says_of_normalised_pictures(tmp_path: Path) -> None:
+def test_inception_resnet_v2_says_what_timms_says_of_normalized_images(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model("inception_resnet_v2").eval()
     nn.init.normal_(model.classif.bias)

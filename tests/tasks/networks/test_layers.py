@@ -57,7 +57,7 @@ def test_any_size_comes_back(size: tuple[int, int]) -> None:
     assert (height, width) == (-(-size[0] // 32) * 32, -(-size[1] // 32) * 32)  # and no further
 
 
-def test_the_picture_stays_at_the_top_left_and_its_edge_is_repeated() -> None:
+def test_the_image_stays_at_the_top_left_and_its_edge_is_repeated() -> None:
     network = Strided(3)
     image = torch.rand(1, 3, 9, 10)
     output = AnySize(network, 8)(image)

@@ -88,7 +88,7 @@ def test_between_strides_logits_are_interpolated(stride: int, size: tuple[int, i
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
 @pytest.mark.parametrize("window", [5, 6])
-def test_logits_lie_at_the_centre_of_the_window_at_every_stride(window: int, stride: int) -> None:
+def test_logits_lie_at_the_center_of_the_window_at_every_stride(window: int, stride: int) -> None:
     ramp = torch.arange(29).view(1, -1, 1) / 100 + torch.arange(33).view(1, 1, -1) / 200
     logits = classify_picture(Centre().eval(), ramp, window, stride=stride)
     torch.testing.assert_close(logits[:1], ramp)  # bilinear interpolation keeps a ramp, any shift would not
@@ -182,7 +182,7 @@ def test_windows_are_classified_one_by_one_at_a_stride() -> None:
     torch.testing.assert_close(classify_windows(unpadded(12), image, 12, stride=3), every[:, ::3, ::3])
 
 
-def test_what_cannot_be_classified_is_refused() -> None:
+def test_what_cannot_be_classified_is_rejected() -> None:
     with pytest.raises(ValueError, match="at least 12 x 12, the window, got 11 x 40"):
         classify_picture(padded(), torch.rand(3, 11, 40), 12)
     with pytest.raises(ValueError, match=r"in training mode; call network\.eval\(\) first"):
@@ -194,7 +194,7 @@ def test_what_cannot_be_classified_is_refused() -> None:
 
 
 @pytest.mark.gpu
-def test_a_picture_on_the_host_is_classified_on_the_networks_device() -> None:
+def test_an_image_on_the_host_is_classified_on_the_networks_device() -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     picture = torch.rand(3, 40, 40)

@@ -25,7 +25,7 @@ CHANNELS = {
         *(256, 256, 256, 128, 128, 128, 64, 64, 64, 32, 32, 16, 16, 1),
     ],
 }
-SIDES = {  # of the picture that each convolution gives, in sixteenths or, for VGG16, thirty-seconds
+SIDES = {  # of the image that each convolution gives, in sixteenths or, for VGG16, thirty-seconds
     "vgg10": [16, 8, 4, 2, 1, 2, 4, 8, 16],
     "vgg12": [16, 8, 4, 4, 2, 2, 1, 2, 2, 2, 4, 8, 16],
     "vgg16": [32, 32, 16, 16, 8, 8, 8, 4, 4, 4, 2, 2, 2, 2, 2, 2, 4, 4, 4, 8, 8, 8, 16, 16, 32, 32, 32],
@@ -139,12 +139,12 @@ def test_what_moves_by_sixteen_pixels_moves_in_the_map(networks: dict[str, nn.Mo
         assert (interior(8) - still).abs().max() > 0.1 * still.std()  # the poolings' grid does not move by eight
 
 
-def test_unknown_names_are_refused() -> None:
+def test_unknown_names_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"network 'vgg11' is unknown; expected one of vgg10, vgg12, vgg16"):
         vgg_autoencoder("vgg11")
 
 
-def test_pictures_are_normalised_as_the_encoder_wants_them(networks: dict[str, nn.Module]) -> None:
+def test_images_are_normalized_as_the_encoder_wants_them(networks: dict[str, nn.Module]) -> None:
     image = torch.rand(1, 3, 4, 4)
     for name in ("vgg10", "vgg12"):
         torch.testing.assert_close(networks[name][0](image), 2 * image - 1)
@@ -186,7 +186,7 @@ def test_library_weights_fill_the_encoder_alone(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.real
-def test_real_weights_give_torchvisions_features_of_a_picture(real_data: Path, real_weights: Path) -> None:
+def test_real_weights_give_torchvisions_features_of_an_image(real_data: Path, real_weights: Path) -> None:
     picture = Image.open(min((real_data / "roads" / "images").iterdir())).convert("RGB")
     image = to_tensor(picture)[None, :, :64, :64]
     network = vgg_autoencoder("vgg16").eval()
@@ -195,7 +195,7 @@ def test_real_weights_give_torchvisions_features_of_a_picture(real_data: Path, r
     with torch.no_grad():
         expected = features(normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
         torch.testing.assert_close(encoder_of(network)(network[0](image)), expected)
-    assert (expected > 0).float().mean() > 0.01  # a picture's features, not a network that has died
+    assert (expected > 0).float().mean() > 0.01  # an image's features, not a network that has died
 
 
 @pytest.mark.real

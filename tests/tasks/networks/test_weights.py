@@ -35,7 +35,7 @@ def test_a_module_is_filled_from_half_precision_with_its_own_tensors_only() -> N
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_and_nothing_is_filled(wrong: dict[str, torch.Tensor], message: str) -> None:
+def test_what_does_not_fit_is_rejected_and_nothing_is_filled(wrong: dict[str, torch.Tensor], message: str) -> None:
     module = nn.Linear(3, 4)
     before = module.bias.clone()
     with pytest.raises(WeightsError, match=message):
@@ -52,7 +52,7 @@ def test_heads_are_read_where_they_are_wanted(tmp_path: Path, heads: bool) -> No
     assert all(torch.equal(value, saved[key]) for key, value in found.items())
 
 
-def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
+def test_files_that_hold_no_weights_are_rejected(tmp_path: Path) -> None:
     for name in ("text.safetensors", "text.pt"):
         (tmp_path / name).write_text("no weights")
         with pytest.raises(WeightsError, match=rf"{name} could not be read as a weights file"):

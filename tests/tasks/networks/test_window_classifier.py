@@ -29,7 +29,7 @@ def on_meta(name: str, window: int, channels: int = 3) -> nn.Sequential:
 
 
 def settle(network: nn.Sequential) -> nn.Sequential:
-    """In evaluation mode, with batch normalisation far from how it starts."""
+    """In evaluation mode, with batch normalization far from how it starts."""
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.weight.data.uniform_(0.5, 1)
@@ -120,7 +120,7 @@ def test_a_network_of_one_channel_averages_the_batchs_three(name: str) -> None:
 
 
 def torchvisions_features(name: str, weights: dict[str, Tensor]) -> nn.Module:
-    """What torchvision makes of a normalised picture with these weights: the last map, or its mean for ResNet-50."""
+    """What torchvision makes of a normalized image with these weights: the last map, or its mean for ResNet-50."""
     if name == "vgg16":
         with torch.device("meta"):  # its dense layers nowhere in memory
             model = vgg16()
@@ -162,7 +162,7 @@ def test_inception_resnet_v2_is_timms_with_the_keys_of_the_encoder_whose_weights
 
 
 @pytest.mark.parametrize("name", EXTRACTORS)
-def test_windows_are_normalised_as_the_weights_want_them(name: str) -> None:
+def test_windows_are_normalized_as_the_weights_want_them(name: str) -> None:
     card = timm.get_pretrained_cfg(name)
     image = torch.rand(1, 3, 4, 4)
     normalized = feature_extractor(name).normalize(image)
@@ -190,7 +190,7 @@ def test_random_vgg16_lets_its_signal_through() -> None:
         ("inception_resnet_v2", 33, 3, r"windows of 33 pixels are too small for inception_resnet_v2, which needs 75"),
     ],
 )
-def test_what_there_is_not_is_refused(name: str, window: int, channels: int, message: str) -> None:
+def test_what_there_is_not_is_rejected(name: str, window: int, channels: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         window_classifier(name, window, channels)
 
@@ -213,7 +213,7 @@ def test_cnn1d_takes_as_many_components_as_a_window_has_values(window: int, chan
             window_classifier("cnn1d", window, channels, components=components)
 
 
-def test_unknown_extractors_are_refused() -> None:
+def test_unknown_extractors_are_rejected() -> None:
     with pytest.raises(ValueError, match="feature extractor 'vgg17' is unknown; expected one of vgg16, resnet50"):
         feature_extractor("vgg17")
 
@@ -346,7 +346,7 @@ def test_a_checkpoint_holds_the_projection() -> None:
     assert torch.equal(other(image), network(image))
 
 
-def test_bytes_and_pictures_in_0_to_1_fill_it_alike_and_again() -> None:
+def test_bytes_and_images_in_0_to_1_fill_it_alike_and_again() -> None:
     windows = drawn(300, 11)
     first, second, third = (filled(11, 3, 6, each) for each in (windows, windows.float() / 255, windows))
     for left, right, again in zip(*(each.state_dict().values() for each in (first, second, third)), strict=True):

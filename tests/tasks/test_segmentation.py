@@ -1,0 +1,77 @@
+"""A task of a few lines, as a newcomer writes it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datamodules.batch import Batch
+from tasks.segmentation import SegmentationTask
+
+
+class GlaciersTask(SegmentationTask):
+    """Masks of glaciers in satellite images."""
+
+    classes = ("glacier",)
+
+
+@pytest.fixture(scope="module")
+def images() -> Batch:
+    """Two images whose bright half is glacier."""
+    mask = torch.zeros(2, 1, 32, 48)
+    mask[0, :, :16], mask[1, :, :, 24:] = 1, 1
+    noise = 0.1 * torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    return {"image": 0.3 + 0.5 * mask + noise, "mask": mask, "name": ["a.png", "b.png"]}
+
+
+def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
+    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
+
+
+def test_a_class_name_makes_a_task(make_trainer: Callable[..., Trainer], images: Batch, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    task = GlaciersTask("pspnet", pretrained=False, optimizer=lambda p: torch.optim.NAdam(p, lr=3e-3))
+    trainer = make_trainer(max_epochs=4)
+    trainer.fit(task, loader(images, 20), loader(images))
+    names = ("loss", "dice", "dice_positive", "dice_global", "auprc")
+    assert trainer.callback_metrics.keys() == {f"{stage}/{name}" for stage in ("train", "val") for name in names}
+    assert trainer.callback_metrics["val/dice"] > 0.9
+    assert task.headline in names
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    loaded = GlaciersTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
+    assert loaded.hparams == {"architecture": "pspnet", "encoder": "mobilenet_v2", "pretrained": False,
+                              "freeze_encoder": False}  # fmt: skip
+    found = loaded.predict(images)["probability"]
+    assert torch.equal(found, task.eval().predict(images)["probability"])
+    assert (loaded.masks(found) == (images["mask"] > 0.5)).float().mean() > 0.9
+
+
+def test_step_predict_and_threshold_search_share_one_path(images: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = GlaciersTask("pspnet", pretrained=False).eval()
+    monkeypatch.setattr(task, "activate", lambda outputs, batch: torch.full_like(batch["mask"], 0.7))
+    for found in (task.step(images).probability, task.predict(images)["probability"], task.probability(images)):
+        assert found is not None
+        assert torch.equal(found, torch.full((2, 1, 32, 48), 0.7))
+
+
+def test_a_class_that_is_not_valid_counts_as_its_task_says(images: Batch) -> None:
+    class Kept(GlaciersTask):
+        def target(self, batch: Batch) -> Tensor:
+            return super().target(batch) * batch["valid"]
+
+    batch = images | {"valid": torch.zeros(2, 1, 32, 48, dtype=torch.bool)}
+    missed, skipped = (task("pspnet", pretrained=False).eval().step(batch) for task in (GlaciersTask, Kept))
+    assert torch.equal(missed.target, images["mask"])
+    assert not skipped.target.any()
+    assert not missed.prediction.any()
+    assert missed.loss == skipped.loss
+
+
+def test_a_task_without_classes_is_rejected() -> None:
+    with pytest.raises(ValueError, match="one or more different names"):
+        SegmentationTask()
