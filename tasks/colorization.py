@@ -86,15 +86,12 @@ class ColorizationTask(ImageTask):
 
     def build_metrics(self) -> dict[str, Metric]:
         """Returns scores of the colored images, and of the baselines."""
-        return {"colors": ColorScores(), "floors": FloorScores(self.floor_pictures)}
+        # not a bound method: a copy of the metric would copy the task and its trainer with it
+        return {"colors": ColorScores(), "floors": FloorScores(lambda image: self.floors.colored(image))}
 
     def build_training_metrics(self) -> dict[str, Metric]:
         """Returns the scores that are fast to compute."""
         return {"colors": ColorScores(["psnr", "delta_e76"])}
-
-    def floor_pictures(self, image: Tensor) -> dict[str, Tensor]:
-        """Returns images (B, 3, H, W) in [0, 1] in the colors of each baseline, by name."""
-        return self.floors.colored(image)
 
     def load_pretrained(self) -> None:
         """Loads the extractor.

@@ -190,3 +190,9 @@ def test_what_cannot_be_built_is_refused(tmp_path: Path) -> None:
     task = ColorizationTask(extractor="resnet50", extractor_weights=str(tmp_path / "gone.safetensors"))
     with pytest.raises(WeightsError, match=r"There is no weights file .*gone\.safetensors"):
         task.load_pretrained()
+
+
+def test_copies_of_metrics_do_not_copy_the_task() -> None:
+    task = ColorizationTask(extractor=None)
+    metric = task.build_metrics()["floors"].clone()
+    assert metric.colored.__closure__[0].cell_contents is task
