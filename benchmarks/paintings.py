@@ -122,7 +122,7 @@ def squared_error(task: ColorizationTask, batches: list[dict[str, Tensor]]) -> f
 
 def floor_figures(task: ColorizationTask, batches: list[dict[str, Tensor]]) -> dict[str, dict[str, float]]:
     """All figures of each floor, its squared error among them, by its name."""
-    scores, truth = FloorScores(task.floor_pictures, SCORES), ColorScores(["colorfulness_true"])
+    scores, truth = FloorScores(task.floors.colored, SCORES), ColorScores(["colorfulness_true"])
     losses: dict[str, list[Tensor]] = {floor: [] for floor in FLOORS}
     for batch in batches:
         luminance, chroma = luminance_and_chroma(batch["image"])
