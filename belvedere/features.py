@@ -101,7 +101,7 @@ class Features(LightningModule):
         if not self.asks_network:
             return
         if checkpoint is not None:
-            check_fit(Path(checkpoint), self.task.state_dict())
+            check_fit(Path(checkpoint), self.task.state_dict(), self.task.optional_keys)
             self.task.load_state_dict(read_checkpoint(Path(checkpoint))["state_dict"])
         elif any(name in DENSE for name in self.vectors) and not self.task.hparams.get("keep_dense_weights"):
             raise ArgumentError(
