@@ -15,7 +15,7 @@ from ops.errors import ArgumentError
 def write_run(folder: Path, config: dict[str, Any] | None) -> Path:
     checkpoint = folder / "checkpoints" / "best.ckpt"
     checkpoint.parent.mkdir(parents=True)
-    torch.save({"state_dict": {}, "config": yaml.safe_dump({"model": "inside", "data": {}})}, checkpoint)
+    torch.save({"state_dict": {}, "config": yaml.safe_dump({"model": "CloudsTask", "data": None})}, checkpoint)
     if config is not None:
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return checkpoint
@@ -23,17 +23,17 @@ def write_run(folder: Path, config: dict[str, Any] | None) -> Path:
 
 def test_a_run_is_remembered_by_seed_model_data_monitor_and_callbacks(tmp_path: Path) -> None:
     config = {
-        "model": {"class_path": "M"},
-        "data": {"class_path": "D"},
+        "model": {"class_path": "CloudsTask"},
+        "data": {"class_path": "CloudsDataModule"},
         "monitor": "val/dice",
         "output": "elsewhere",
         "seed_everything": 3,
         "ckpt_path": None,
-        "trainer": {"devices": 8, "callbacks": [{"class_path": "W"}]},
+        "trainer": {"devices": 8, "callbacks": [{"class_path": "FittedThresholds"}]},
     }
     checkpoint = write_run(tmp_path / "run", config)
     wanted = {key: config[key] for key in ("seed_everything", "model", "data", "monitor")} | {
-        "trainer": {"callbacks": [{"class_path": "W"}]}
+        "trainer": {"callbacks": [{"class_path": "FittedThresholds"}]}
     }
     assert run_config(checkpoint) == wanted
     command, flag, text, *rest = expanded(["test", "--ckpt_path", str(checkpoint), "--data.batch_size", "2"])
@@ -45,10 +45,10 @@ def test_a_run_is_remembered_by_seed_model_data_monitor_and_callbacks(tmp_path: 
 def test_a_lonely_checkpoint_remembers_by_itself(tmp_path: Path) -> None:
     checkpoint = write_run(tmp_path / "run", None)
     assert run_folder(checkpoint) == tmp_path / "run"
-    assert run_config(checkpoint)["model"] == "inside"
+    assert run_config(checkpoint)["model"] == "CloudsTask"
     moved = checkpoint.rename(tmp_path / "moved.ckpt")
     assert run_folder(moved) == tmp_path
-    assert run_config(moved)["model"] == "inside"
+    assert run_config(moved)["model"] == "CloudsTask"
 
 
 def test_missing_checkpoints_are_refused_with_those_found(tmp_path: Path) -> None:
