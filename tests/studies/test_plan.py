@@ -230,3 +230,11 @@ def test_fit_parses_the_arguments_of_a_run(
     printed = capsys.readouterr().out
     assert "encoder: mobilenet_v2" in printed
     assert "- 32\n" in printed
+
+
+def test_folders_of_long_labels_can_be_made(study_file: Write) -> None:
+    study = read_study(study_file(**axis({"x" * 300: {}, "x" * 301: {}, "con": {}})))
+    first, second, third = (run.cell for run in study.runs if run.seed == 0)
+    assert first != second
+    assert len(first) == len(second) == 240
+    assert third.startswith("_con-")
