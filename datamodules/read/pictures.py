@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ops.errors import DataError
+from ops.imagefiles import opened
 from ops.windows import Size
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -161,16 +162,6 @@ def orientation(picture: Image.Image) -> int:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """Opens an image file; errors while reading it become a DataError that names it."""
-    try:
-        with Image.open(path) as picture:
-            yield picture
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # broken PNG chunks raise SyntaxError
-        raise DataError(unreadable(path, error)) from error
-
-
-@contextmanager
 def opened_upright(path: Path, at_least: Size | None = None) -> Iterator[Image.Image]:
     """Opens an image file as RGB of 8 bits, rotated as its EXIF orientation says; see `read_picture`."""
     with opened(path) as picture:
@@ -179,15 +170,6 @@ def opened_upright(path: Path, at_least: Size | None = None) -> Iterator[Image.I
             picture.draft("RGB", at_least if orientation(picture) in TURNED else (at_least[1], at_least[0]))
         upright = picture if orientation(picture) == 1 else ImageOps.exif_transpose(picture)
         yield upright if upright.mode == "RGB" else upright.convert("RGB")
-
-
-def unreadable(path: Path, error: Exception) -> str:
-    """Returns what is wrong with a file that could not be read as an image."""
-    if not path.exists():
-        return f"There is no file {path}."
-    if path.stat().st_size == 0:
-        return f"{path} is empty (0 bytes); expected an image. Download it again or remove it."
-    return f"{path} is truncated or not an image ({error}). Download it again or remove it."
 
 
 def channels_first(picture: NDArray[np.uint8]) -> Tensor:
