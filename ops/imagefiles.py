@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from ops.errors import DataError
+from ops.errors import DataError, UserError
 
 # Pillow's names of what is read. Pillow knows more, and some start programs: it has Ghostscript draw EPS.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
+# Bytes of all texts and profiles in a PNG, unpacked. Pillow allows 1 MB each, which editing histories exceed.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 1 << 26
 
 
 @contextmanager
@@ -23,7 +25,9 @@ def opened(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path, formats=FORMATS) as picture:
             yield picture
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # broken PNG chunks raise SyntaxError
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # broken files make decoders raise anything
         raise DataError(unreadable(path, error)) from error
 
 
