@@ -151,11 +151,18 @@ class BelvedereCLI(LightningCLI):
             config.trainer.callbacks = None  # the run's callbacks expect the task's predictions
 
     def _choose_folder(self) -> None:
-        """Sets the folder that the command writes to."""
+        """Sets the folder that the command writes to, and makes paths absolute: other commands start elsewhere."""
         config = self.settings
-        root = config.data.init_args.get("root")
-        if root is not None:
-            config.data.init_args.root = str(Path(root).expanduser().absolute())
+        for values, names in ((config, ("output",)), (config.data.init_args, ("root", "pictures"))):
+            for name in names:
+                if values.get(name) is not None:
+                    values[name] = str(Path(values[name]).expanduser().absolute())
+        # these may also be words
+        for values, names in ((config, ("ckpt_path",)), (config.model.init_args, ("pretrained", "extractor_weights"))):
+            for name in names:
+                path = values.get(name)
+                if isinstance(path, str | Path) and (found := Path(path).expanduser()).exists():
+                    values[name] = str(found.absolute())
         self.task_name = config.data.class_path.split(".")[-2]
         self.folder = output_folder(self.command, self.task_name, config)
         if self.folder.exists() and not self.folder.is_dir():
