@@ -74,7 +74,8 @@ def at_home(argument: str) -> str:
 def expanded(arguments: list[str]) -> list[str]:
     """Returns the arguments with each `--config` as a file's path and, for a checkpoint, its run's config first.
 
-    Paths that begin with `~/` become full paths. What comes later wins, so everything typed wins over what the checkpoint remembers.
+    Paths that begin with `~/` become full paths. What comes later wins, so everything typed wins over what the
+    checkpoint remembers.
 
     Args:
         arguments: The command and what follows it.
