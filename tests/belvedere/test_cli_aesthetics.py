@@ -72,7 +72,8 @@ def test_an_album_is_put_in_order(belvedere: Command, run: Path, checkpoint: lis
     assert belvedere("predict", *checkpoint, "--config", "debug", "--data.pictures", str(album),
                      "--trainer.limit_predict_batches", "null").code == 0  # fmt: skip
     folder = run / "predict-album"
-    assert sorted(path.name for path in folder.iterdir()) == ["contact_sheet.html", "contact_sheet.png", "scores.csv"]
+    names = ["contact_sheet.html", "contact_sheet.png", "scores.csv", "source.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     *rows, last = table(folder / "scores.csv")
     assert last["name"] == "May/broken.jpg"
     assert "broken.jpg is truncated" in last["problem"]

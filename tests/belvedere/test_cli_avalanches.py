@@ -39,7 +39,7 @@ def test_photographs_become_masks_and_polygons(belvedere: Command, trained: Path
     ]
     assert belvedere("predict", "--ckpt_path", str(trained), *options).code == 0
     folder = trained.parents[1] / "predict-images"
-    assert sorted(path.name for path in folder.iterdir()) == ["masks", "overlays", "polygons.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["masks", "overlays", "polygons.json", "source.txt"]
     pictures = json.loads((folder / "polygons.json").read_text())["pictures"]
     assert list(pictures) == sorted(path.name for path in photographs.iterdir())[:3]
     for name, record in pictures.items():

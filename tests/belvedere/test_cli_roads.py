@@ -32,7 +32,7 @@ def test_a_large_picture_is_predicted_as_its_windows_are(belvedere: Command, tra
         belvedere("predict", "--ckpt_path", str(trained), "--data.pictures", str(town), "--data.overlap", "0").code == 0
     )
     folder = trained.parents[1] / "predict-town"
-    assert sorted(path.name for path in folder.iterdir()) == ["masks", "overlays"]
+    assert sorted(path.name for path in folder.iterdir()) == ["masks", "overlays", "source.txt"]
     mask, picture = read_mask(folder / "masks" / "town.png"), read_picture(town)
     assert mask.shape == picture.shape[:2]
     with Image.open(folder / "overlays" / "town.jpg") as drawn:
