@@ -27,11 +27,11 @@ def test_means_medians_and_spreads_are_those_of_the_single_votes() -> None:
     np.testing.assert_allclose(mean_votes(COUNTS), [reference.mean(votes) for votes in VOTES])
     np.testing.assert_array_equal(median_votes(COUNTS), [reference.median(votes) for votes in VOTES])
     np.testing.assert_allclose(vote_spreads(COUNTS), [reference.pstdev(votes) for votes in VOTES], atol=1e-12)
-
-
-def test_many_votes_fit_into_small_numbers() -> None:
-    counts = np.full((1, 10), 250, np.uint8)  # their sum does not
+    assert statistics(COUNTS, "mean").tolist() == mean_votes(COUNTS).tolist()
+    assert statistics(COUNTS, "median").tolist() == median_votes(COUNTS).tolist()
+    counts = np.full((1, 10), 250, np.uint8)  # whose sum is no byte
     assert mean_votes(counts).tolist() == median_votes(counts).tolist() == [5.5]
+    assert vote_spreads(counts).tolist() == pytest.approx([np.std(range(10))])
 
 
 def test_means_at_the_threshold_are_not_above_it() -> None:
@@ -42,11 +42,6 @@ def test_means_at_the_threshold_are_not_above_it() -> None:
     assert not (mean_votes(counts) > default_threshold(10)).any()
     counts[:, 9] = 1
     assert (mean_votes(counts) > default_threshold(10)).all()
-
-
-def test_the_statistic_is_chosen_by_name() -> None:
-    assert statistics(COUNTS, "mean").tolist() == mean_votes(COUNTS).tolist()
-    assert statistics(COUNTS, "median").tolist() == median_votes(COUNTS).tolist()
 
 
 def test_ten_votes_have_the_published_threshold_and_others_their_middle() -> None:
