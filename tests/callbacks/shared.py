@@ -1,8 +1,6 @@
-"""What tests of callbacks share: a dataset of given batches, and a reader of tables."""
+"""What tests of callbacks share: a dataset of given batches."""
 
-import csv
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -40,9 +38,3 @@ class Given(LightningDataModule):
 
     def picture_names(self) -> dict[str, list[str]]:
         return {}
-
-
-def csv_rows(path: Path) -> list[dict[str, str]]:
-    """Returns the rows of a table by the names of their columns."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))

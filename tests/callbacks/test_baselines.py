@@ -58,7 +58,7 @@ def colors(stage: str = "val", **changes: float) -> list[str]:
     return ColorBaselines().sentences(metrics, stage)
 
 
-def test_nothing_is_said_of_a_model_that_beats_all_baselines() -> None:
+def test_a_model_that_beats_all_baselines_gets_no_warning() -> None:
     assert colors() == []
     assert colors(colorfulness=15, colorfulness_true=45) == []  # a third is not sepia
     assert colors("test", delta_e76=99) == []  # the metrics are of another stage

@@ -14,7 +14,8 @@ from datamodules.batch import Batch, DataFacts
 from ops.errors import TreesError
 from tasks import boosting
 from tasks.avalanches import AvalanchesTask
-from tests.callbacks.shared import Given, csv_rows
+from tests.callbacks.shared import Given
+from tests.datamodules.helpers import csv_rows
 from tests.scripted import quiet_trainer
 
 GENERATOR = torch.Generator().manual_seed(0)

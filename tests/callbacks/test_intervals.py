@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from callbacks.handover import Handover
-from callbacks.intervals import SEED, Intervals, bootstrap, by_image, images_of
+from callbacks.intervals import SEED, Intervals, bootstrap, by_image
 from datamodules.aesthetics import AestheticsDataModule
 from datamodules.avalanches import AvalanchesDataModule
 from datamodules.base import ImageDataModule
@@ -29,7 +29,7 @@ from tasks.metrics.judgements import JudgementScores, VoteScores
 from tasks.metrics.meter import Meter, States, Step
 from tasks.metrics.pixels import BoundaryDistance, PixelScores
 from tasks.roads import RoadsTask
-from tests.callbacks.shared import csv_rows
+from tests.datamodules.helpers import csv_rows
 from tests.scripted import quiet_trainer
 
 CLASSES = ("Fish", "Flower")
@@ -270,12 +270,6 @@ def test_resamples_of_one_class_are_ignored_by_an_auc() -> None:
     assert found["auc"] == found["auc@sky"] == (1, 1)  # about 25 of the 200 resamples have one class
     assert "auc@sea" not in found  # all of its resamples have one class
     assert found["accuracy@sea"] == found["balanced_accuracy@sea"] == found["majority@sea"] == (1, 1)
-
-
-def test_images_of_a_tag_are_those_that_have_it() -> None:
-    found = images_of(*tagged())
-    assert {name: found[name] for name in ("accuracy", "auc", "accuracy@sea", "auc@sky", "majority@sky")} == {
-        "accuracy": 4, "auc": 4, "accuracy@sea": 2, "auc@sky": 2, "majority@sky": 2}  # fmt: skip
 
 
 class Known(ImageTask):

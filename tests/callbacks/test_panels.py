@@ -208,7 +208,7 @@ def test_a_predicted_image_is_drawn_between_gray_and_truth(tmp_path: Path) -> No
         ("score", batches(1, 2), 0),
     ],
 )
-def test_what_is_missing_or_empty_stops_no_training(
+def test_missing_masks_and_empty_batches_stop_no_training(
     tmp_path: Path, answer: str, data: list[Batch], panels: int
 ) -> None:
     fit(Tiny(answer), tmp_path, Panels(), data)

@@ -108,7 +108,7 @@ def test_a_failed_write_keeps_the_previous_state(tmp_path: Path, monkeypatch: py
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
-def test_a_new_start_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+def test_a_new_start_removes_partial_files(tmp_path: Path) -> None:
     for folder in ("", "checkpoints", "panels"):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / ".part-01234567-file").touch()

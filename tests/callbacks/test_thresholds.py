@@ -14,7 +14,8 @@ from callbacks.resuming import LastCheckpoint
 from callbacks.thresholds import FittedThresholds
 from datamodules.batch import Batch
 from tasks.clouds import CloudsTask
-from tests.callbacks.shared import Given, csv_rows
+from tests.callbacks.shared import Given
+from tests.datamodules.helpers import csv_rows
 from tests.scripted import quiet_trainer
 
 CLASSES = ["Red", "Green"]
@@ -98,7 +99,7 @@ def test_thresholds_and_areas_are_found_on_the_best_epoch(run: Run) -> None:
     assert run.trainer.callback_metrics["val/dice"] < 0.7  # the last epoch's
 
 
-def test_dice_improves_and_is_what_validation_then_gives(run: Run) -> None:
+def test_dice_improves_and_agrees_with_validation(run: Run) -> None:
     half, fitted = run.column("dice_at_half"), run.column("dice_fitted")
     assert all(after >= before for before, after in zip(half, fitted, strict=True))
     assert sum(fitted) / 2 > sum(half) / 2 + 0.1

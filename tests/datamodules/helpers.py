@@ -1,5 +1,6 @@
 """Files and a small task that the tests of datasets share."""
 
+import csv
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,17 @@ def assert_problems_in_any_order(found: Collection[str], *expected: Sequence[obj
     assert len(found) == len(expected), found
     for parts in expected:
         assert any(all(str(part) in problem for part in parts) for problem in found), parts
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV table by the names of their columns."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder by their path from it."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class Keeping(LightningModule):

@@ -9,7 +9,6 @@ import torch
 
 from datamodules.aesthetics import AestheticsDataModule
 from datamodules.describe.aesthetics import problems
-from datamodules.read.tables import read_table
 from datamodules.votes.files import read_votes
 from datamodules.votes.pictures import read_square
 from datamodules.votes.votes import mean_votes, median_votes
@@ -18,6 +17,7 @@ from tests.datamodules.helpers import (
     Keeping,
     assert_problems,
     assert_problems_in_any_order,
+    csv_rows,
     noise,
     problems_of,
     sizes,
@@ -204,19 +204,6 @@ def test_threshold_and_class_ratios_are_logged(root: Path, caplog: pytest.LogCap
         assert part in caplog.text
 
 
-def test_two_workers_make_the_same_samples_in_the_same_order(root: Path) -> None:
-    batches = []
-    for workers in (0, 2):
-        data = module(root, num_workers=workers, batch_size=16)
-        data.setup("fit")
-        batches.append(list(data.train_dataloader()))
-    for one, other in zip(*batches, strict=True):
-        assert one["name"] == other["name"]
-        assert torch.equal(one["image"], other["image"])
-        assert torch.equal(one["votes"], other["votes"])
-        assert one["tags"] == other["tags"]
-
-
 @pytest.fixture
 def stars(tmp_path: Path) -> Path:
     """40 images, every other one a professional shot, and a table of votes from 1 to 3."""
@@ -238,8 +225,7 @@ def spoil(root: Path, *names: str) -> None:
 
 
 def unusable(folder: Path) -> dict[str, str]:
-    rows = read_table(folder / "unusable.csv", ["name", "problem"])
-    return dict(zip(rows["name"], rows["problem"], strict=True))
+    return {row["name"]: row["problem"] for row in csv_rows(folder / "unusable.csv")}
 
 
 def test_missing_and_unreadable_images_are_listed_and_skipped(
@@ -297,7 +283,7 @@ def test_missing_share_limits_the_unusable_images(stars: Path, tmp_path: Path, k
     assert problems(starred(stars, missing_share=0.1)) == []
 
 
-def test_unreadable_pictures_count_with_the_missing_ones(stars: Path) -> None:
+def test_unreadable_and_missing_images_are_counted_together(stars: Path) -> None:
     (stars / "images" / "03.png").unlink()
     spoil(stars, "10.png", "11.png")
     with pytest.raises(DataError, match="3 of 40 images"):

@@ -175,7 +175,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_boxes_among_pictures_to_predict_are_theirs(pictures: Path) -> None:
+def test_boxes_beside_images_to_predict_are_read(pictures: Path) -> None:
     table(pictures / "snow" / "boxes.csv", HEADER, "5.png,0,0,5,5")  # of another image of that name
     data = AvalanchesDataModule(pictures / "snow", window=9, pyramid_levels=1, pictures=pictures)
     data.setup("predict")

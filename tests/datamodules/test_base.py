@@ -133,7 +133,7 @@ def test_flips_follow_from_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     assert any(not torch.equal(image, epochs[1][name]) for name, image in epochs[0].items())
 
 
-def test_flips_are_those_of_the_samples_seed_in_picture_and_mask(tmp_path: Path) -> None:
+def test_flips_follow_the_seed_in_image_and_mask(tmp_path: Path) -> None:
     data = module(tmp_path)
     (batch, *_) = epoch_of(data, 2)
     seeds = torch.tensor([sample_seed(11, 2, index) for index in batch["index"].tolist()])
@@ -147,7 +147,7 @@ def test_flips_are_those_of_the_samples_seed_in_picture_and_mask(tmp_path: Path)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_evaluation_sees_the_same_pictures_every_time(split: str, tmp_path: Path) -> None:
+def test_evaluation_sees_the_same_images_every_time(split: str, tmp_path: Path) -> None:
     data = module(tmp_path, training=False)
     loader = getattr(data, f"{split}_dataloader")()
     first, second = ([data.on_after_batch_transfer(batch, 0) for batch in loader] for _ in range(2))
@@ -157,12 +157,6 @@ def test_evaluation_sees_the_same_pictures_every_time(split: str, tmp_path: Path
         assert torch.equal(left["image"], NOISE[[NAMES.index(name) for name in left["name"]]] / 255)
 
 
-def test_processes_evaluate_every_picture_once(tmp_path: Path) -> None:
-    loaders = [module(tmp_path, training=False, world=3, rank=rank).val_dataloader() for rank in range(3)]
-    names = [name for loader in loaders for batch in loader for name in batch["name"]]
-    assert sorted(names) == module(tmp_path).datasets["val"].names
-
-
 @pytest.mark.parametrize(("batch", "batches"), [(34, [34]), (17, [17, 17]), (33, [33, 2]), (35, [35]), (40, [35])])
 def test_a_last_training_batch_of_one_is_dropped(batch: int, batches: list[int], tmp_path: Path) -> None:
     loader = module(tmp_path, batch_size=batch).train_dataloader()
@@ -170,7 +164,7 @@ def test_a_last_training_batch_of_one_is_dropped(batch: int, batches: list[int],
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 8")
-def test_workers_follow_the_number_of_pictures_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_follow_the_number_of_images_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datamodules.loaders.core_count", lambda: 32)
     data = module(tmp_path, num_workers=None)
     assert data.train_dataloader().num_workers == 0

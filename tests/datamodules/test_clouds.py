@@ -63,7 +63,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return paths
 
 
-def test_samples_are_the_pictures_and_masks_of_the_folder(clouds_root: Path) -> None:
+def test_samples_are_the_images_and_masks_of_the_folder(clouds_root: Path) -> None:
     data = ready(clouds_root)
     truth = true_masks(clouds_root, SIZE)
     assert {split: len(samples) for split, samples in data.datasets.items()} == {"train": 17, "val": 5, "test": 2}
@@ -102,7 +102,7 @@ def test_classes_keep_the_order_asked_for(classes: list[str], clouds_root: Path,
         np.testing.assert_array_equal(mask, truth[name][[CLASSES.index(label) for label in classes]])
 
 
-def test_a_second_setup_and_epoch_read_no_picture(clouds_copy: Path, reads: list[Path]) -> None:
+def test_a_second_setup_and_epoch_read_no_image(clouds_copy: Path, reads: list[Path]) -> None:
     first = ready(clouds_copy)
     assert len(reads) == 24
     second = ready(clouds_copy)
@@ -116,14 +116,14 @@ def test_a_second_setup_and_epoch_read_no_picture(clouds_copy: Path, reads: list
     assert len(reads) == 48
 
 
-def test_a_changed_picture_is_read_again(clouds_copy: Path, reads: list[Path]) -> None:
+def test_a_changed_image_is_read_again(clouds_copy: Path, reads: list[Path]) -> None:
     ready(clouds_copy)
     os.utime(sorted((clouds_copy / "train_images").iterdir())[3], (1, 1))
     ready(clouds_copy)
     assert len(reads) == 48
 
 
-def test_a_changed_table_is_decoded_again_and_no_picture(clouds_copy: Path, reads: list[Path]) -> None:
+def test_a_changed_table_is_decoded_again_without_reading_images(clouds_copy: Path, reads: list[Path]) -> None:
     ready(clouds_copy)
     path = clouds_copy / "train.csv"
     header, *rows = path.read_text().splitlines()
@@ -140,7 +140,7 @@ def test_masks_follow_the_size_of_the_images(clouds_copy: Path) -> None:
     assert any((after[name] != before[name]).any() for name in before), "run lengths count other pixels now"
 
 
-def test_setup_of_another_stage_keeps_what_is_there(clouds_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setup_of_another_stage_keeps_the_datasets(clouds_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = ready(clouds_root)
     before = dict(data.datasets)
     monkeypatch.setattr(data, "decoded", lambda: pytest.fail("decoded again"))
@@ -172,7 +172,7 @@ def test_small_masks_are_dropped_from_training_only(clouds_root: Path, kept: Clo
             np.testing.assert_array_equal(masks_of(dropped, split)[name], mask)
 
 
-def test_pictures_with_small_masks_are_dropped_from_training_only(clouds_root: Path, kept: CloudsDataModule) -> None:
+def test_images_with_small_masks_are_dropped_from_training_only(clouds_root: Path, kept: CloudsDataModule) -> None:
     dropped = ready(clouds_root, small_masks="drop_picture", small_mask_area=0.25)
     stay = [name for name, of_classes in small(kept, 0.25).items() if not of_classes.any()]
     assert 2 < len(stay) < 15
@@ -269,7 +269,7 @@ def test_nothing_to_predict_is_rejected(tmp_path: Path) -> None:
             predicted(tmp_path, **options)
 
 
-def test_a_turned_picture_is_predicted_upright(tmp_path: Path) -> None:
+def test_a_turned_image_is_predicted_upright(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", Image.fromarray(RAMP), exif=exif(6))
     sample = predicted(tmp_path, pictures=path, size=(60, 40))[0, 0]
     assert sample["size"].tolist() == [60, 40]

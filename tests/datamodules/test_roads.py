@@ -44,7 +44,7 @@ def test_the_papers_protocol(
 
 
 @pytest.mark.parametrize("backend", ["exact", "kornia"])
-def test_copies_stand_behind_their_pictures_with_names_and_masks(
+def test_copies_follow_their_images_with_names_and_masks(
     backend: Any, keep: Callable[..., Keeping], tmp_path: Path
 ) -> None:
     root = write_tiles(tmp_path / "tiles", roads=12, others=0)
@@ -104,7 +104,7 @@ def test_too_few_images_of_a_category_are_rejected(tmp_path: Path) -> None:
     assert_problems(found, ("'no_road' has 3 images", "expected 5"))
 
 
-def test_splits_of_the_users_win(tmp_path: Path) -> None:
+def test_a_table_of_splits_takes_precedence(tmp_path: Path) -> None:
     root = write_tiles(tmp_path, roads=3, others=0)
     table(root / "splits.csv", "name,split", "r0000.png,val", "r0001.png,train", "r0002.png,test")
     with pytest.warns(UserWarning, match=r"splits\.csv decides .* samples_per_category has no effect"):
@@ -112,7 +112,7 @@ def test_splits_of_the_users_win(tmp_path: Path) -> None:
     assert names == {"train": ["r0001.png"], "val": ["r0000.png"], "test": ["r0002.png"]}
 
 
-def test_categories_of_the_users_win(tmp_path: Path) -> None:
+def test_a_table_of_categories_takes_precedence(tmp_path: Path) -> None:
     root = write_tiles(tmp_path, roads=8, others=0)
     rows = [f"r{index:04d}.png,{'city' if index < 4 else 'land'}" for index in range(8)]
     table(root / "categories.csv", "image,category", *rows)

@@ -57,8 +57,3 @@ def test_the_command_line_knows_all_options_of_a_task(root: Path) -> None:
 def test_predict_needs_images(root: Path) -> None:
     with pytest.raises(DataError, match=r"--data\.pictures"):
         GlaciersDataModule(root).setup("predict")
-
-
-def test_kaggle_tables_are_for_clouds_alone(clouds_root: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)No dataset in .*masks/<class>"):
-        GlaciersDataModule(clouds_root).setup("fit")

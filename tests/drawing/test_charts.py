@@ -95,7 +95,7 @@ def test_curves_mark_the_best_epoch_in_every_plot(
     assert label in [text.get_text() for text in figures[0].legends[0].get_texts()]
 
 
-def test_curves_span_what_was_not_measured(tmp_path: Path, figures: list[Figure]) -> None:
+def test_curves_span_missing_epochs(tmp_path: Path, figures: list[Figure]) -> None:
     history = [{"epoch": e, "train/loss": e + 1.0} | ({"val/loss": 2.0 * e} if e % 2 else {}) for e in range(4)]
     charts.draw_curves(history, "val/dice", tmp_path / "curves.png")
     assert points(figures[0].axes[0], "training") == [[0, 1], [1, 2], [2, 3], [3, 4]]

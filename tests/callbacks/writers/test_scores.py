@@ -10,8 +10,8 @@ from PIL import Image
 from callbacks.writers.memory import Collector
 from callbacks.writers.scores import ScoreWriter
 from tasks.base import Batch
-from tests.callbacks.shared import csv_rows
-from tests.callbacks.writers.shared import Batches, contents, predict, predict_in_processes
+from tests.callbacks.writers.shared import Batches, predict, predict_in_processes
+from tests.datamodules.helpers import contents, csv_rows
 
 NAMES = ["b.jpg", "one/same.png", "two/same.png", "broken.jpg", "best & last.jpg", "a.jpg"]
 PROBABILITIES = [0.25, 0.75, 0.5, 0.99, 0.875, 0.25]
@@ -141,7 +141,7 @@ def test_names_of_any_bytes_are_written(tmp_path: Path) -> None:
     assert "caf?, ☕.jpg" in (tmp_path / "contact_sheet.html").read_text(encoding="utf-8")
 
 
-def test_two_processes_write_what_one_does(tmp_path: Path, written: Path) -> None:
+def test_two_processes_write_the_same_files(tmp_path: Path, written: Path) -> None:
     predict_in_processes(tmp_path, Judge(), Album(), ScoreWriter)
     assert contents(tmp_path) == contents(written)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["contact_sheet.html", "contact_sheet.png", "scores.csv"]

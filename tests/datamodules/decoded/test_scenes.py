@@ -32,7 +32,7 @@ def decoded(root: Path, levels: int = 0, window: int = 5) -> Scenes:
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2, 3])
-def test_pictures_and_masks_are_opencvs_pyramid(root: Path, levels: int) -> None:
+def test_images_and_masks_equal_opencvs_pyramid(root: Path, levels: int) -> None:
     scenes = decoded(root, levels, window=2)
     for name, size in SIZES.items():
         picture = np.asarray(Image.open(root / "images" / name))

@@ -93,12 +93,12 @@ def test_a_window_depends_on_its_own_index_and_seed_alone(scenes: Scenes) -> Non
     assert not torch.equal(others, store.draw(torch.arange(64), seeds(64), "natural")[0])
 
 
-def test_pictures_that_are_not_named_are_not_drawn_from(scenes: Scenes) -> None:
+def test_windows_come_from_the_named_images_only(scenes: Scenes) -> None:
     windows, _ = stored(scenes, ["3.png", "1.png"], 5).draw(torch.arange(500), seeds(500), "natural")
     assert windows[:, 2].unique().tolist() == [1, 3]
 
 
-def test_windows_to_look_at_are_always_the_same_and_of_all_pictures(scenes: Scenes) -> None:
+def test_the_sample_of_windows_is_fixed_and_covers_all_images(scenes: Scenes) -> None:
     store = stored(scenes, scenes.source.names, 5)
     blocks = list(store.windows(900, block=400))
     assert [(block.shape, block.dtype) for block in blocks] == [

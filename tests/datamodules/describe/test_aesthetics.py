@@ -84,7 +84,7 @@ def test_examples_go_from_the_lowest_to_the_highest_vote(root: Path, made: Study
         assert masks.shape == (0, *own.shape[:2])
 
 
-def test_the_panel_shows_what_is_loaded_and_what_training_sees(made: Study) -> None:
+def test_the_panel_shows_loaded_images_and_crops(made: Study) -> None:
     titles, rows = made.panels["training"]
     assert len(titles) == 6
     assert len(rows) == 3
@@ -98,7 +98,7 @@ def test_the_panel_shows_what_is_loaded_and_what_training_sees(made: Study) -> N
 
 
 @pytest.mark.parametrize(("crop", "flips", "seen"), [("center", True, 2), ("center", False, 1), ("random", True, 50)])
-def test_what_is_shown_is_what_training_is_given(root: Path, crop: str, flips: bool, seen: int) -> None:
+def test_the_panel_shows_training_inputs(root: Path, crop: str, flips: bool, seen: int) -> None:
     data = AestheticsDataModule(root, size=28, load_size=32, crop=crop, flips=flips)  # type: ignore[arg-type]
     image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     image, seeds = image.expand(400, -1, -1, -1), torch.arange(400)
@@ -214,7 +214,7 @@ def test_tags_are_counted_once_per_image(by_hand: dict[str, pd.DataFrame]) -> No
     assert "tags" not in tables_of(checked(tags=packed(set(), 6)))
 
 
-def test_what_cannot_be_used_is_listed_and_counts_nowhere(by_hand: dict[str, pd.DataFrame]) -> None:
+def test_unusable_images_are_listed_and_not_counted(by_hand: dict[str, pd.DataFrame]) -> None:
     usable = {"train": np.array([0, 3]), "val": np.array([2]), "test": np.array([4])}
     found = tables_of(checked(problems={"b.jpg": "There is no file b.jpg."}, splits=usable))
     assert found["unusable"].to_numpy().tolist() == [["b.jpg", "There is no file b.jpg."]]
@@ -281,12 +281,12 @@ def test_sizes_are_those_that_were_counted() -> None:
     assert table.loc["alexnet_torchvision", "printed_mb"].isna().all()
 
 
-def test_the_networks_themselves_are_as_large() -> None:
+def test_sizes_agree_with_the_networks() -> None:
     for network, width, outputs in [*((*key, 2) for key in COUNTED), ("vgg16", 77, 10), ("alexnet", 3, 5)]:
         assert aesthetics.parameter_count(network, width, outputs) == parameter_count(network, width, outputs)
 
 
-def test_what_the_paper_prints_follows_from_them() -> None:
+def test_sizes_agree_with_the_paper() -> None:
     for network, rows in PRINTED.items():
         for width, (millions, megabytes) in rows.items():
             parameters = parameter_count(network, width)

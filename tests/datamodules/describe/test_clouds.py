@@ -82,7 +82,7 @@ def test_every_image_has_a_row(made: Study) -> None:
     }
 
 
-def test_charts_count_what_the_thesis_counts(made: Study) -> None:
+def test_charts_count_masks_regions_and_black_pixels(made: Study) -> None:
     def heights(title: str) -> dict[object, int]:
         series = made.charts[title]
         return {str(label): int(height) for label, height in series.items() if height}

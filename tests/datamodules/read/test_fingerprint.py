@@ -117,6 +117,12 @@ def test_test_images_and_settings_count(root: Path, tmp_path: Path) -> None:
     assert fingerprint(root, ["a.jpg"], ["mean above 5", votes]) != before
 
 
+def test_links_in_a_circle_are_not_followed(root: Path) -> None:
+    before = fingerprint(root, [])
+    (root / "images" / "again").symlink_to(root)
+    assert fingerprint(root, []) == before
+
+
 def of_clouds(root: Path, **options: object) -> str:
     data = CloudsDataModule(root, size=(32, 48), num_workers=0, **options)  # type: ignore[arg-type]
     data.setup("test")
@@ -153,7 +159,7 @@ def test_sampled_training_images_do_not_count(roads_root: Path, monkeypatch: pyt
     assert len(trained) > 1
 
 
-def test_aesthetics_differ_by_what_is_called_professional(aesthetics_root: Path) -> None:
+def test_aesthetics_differ_by_their_classes(aesthetics_root: Path) -> None:
     def of(**options: object) -> str:
         data = AestheticsDataModule(aesthetics_root, size=32, num_workers=0, **options)  # type: ignore[arg-type]
         data.setup("test")

@@ -203,7 +203,7 @@ def test_rows_are_the_lines_of_the_file_after_blank_lines_too(clouds_copy: Path)
         KaggleMasks(clouds_copy, KINDS).masks(name, (140, 210))
 
 
-def test_the_frame_is_the_size_of_most_pictures(clouds_copy: Path) -> None:
+def test_the_frame_is_the_size_of_most_images(clouds_copy: Path) -> None:
     names = KaggleMasks(clouds_copy, KINDS).names
     for name in names[:3]:
         Image.new("RGB", (105, 70)).save(clouds_copy / "train_images" / name)
@@ -222,7 +222,7 @@ def test_unreadable_images_are_reported_once(clouds_copy: Path) -> None:
 
 
 @pytest.mark.real
-def test_masks_of_real_pictures_are_those_kept_as_pictures(real_data: Path, tmp_path: Path) -> None:
+def test_real_run_lengths_equal_the_mask_files(real_data: Path, tmp_path: Path) -> None:
     folder = real_data / "clouds" / "modis"
     (tmp_path / "train_images").symlink_to(folder / "images")
     (tmp_path / "train.csv").symlink_to(folder / "train.csv")

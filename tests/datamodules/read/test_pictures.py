@@ -184,7 +184,7 @@ def test_images_are_resized_by_opencv_and_keep_their_channels(channels: int) -> 
         np.testing.assert_array_equal(resized(picture, size), expected)
 
 
-def test_masks_are_resized_to_what_covers_half_of_a_pixel() -> None:
+def test_resized_masks_cover_half_of_a_pixel() -> None:
     mask = np.zeros((4, 4), np.bool_)
     mask[0, :2], mask[2, 2] = True, True
     np.testing.assert_array_equal(resized_mask(mask, (2, 2)), [[True, False], [False, False]])

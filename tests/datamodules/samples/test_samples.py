@@ -1,6 +1,5 @@
 import re
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from itertools import product
 from pathlib import Path
@@ -24,8 +23,8 @@ from datamodules.samples.colorization import NAMES, SUBJECTS
 from datamodules.samples.roads import road_tile
 from ops.errors import ArgumentError
 from ops.rle import decode
+from tests.datamodules.helpers import contents, csv_rows
 
-Table = Callable[[Path], list[dict[str, str]]]
 SMALL: dict[str, dict[str, Any]] = {
     "clouds": {"pictures": 8, "test_pictures": 2, "size": (64, 96)},
     "roads": {"tiles": 8, "size": 64},
@@ -66,12 +65,10 @@ def test_the_data_modules_read_them(roots: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("task", SMALL)
-def test_the_same_seed_gives_the_same_bytes(
-    task: str, roots: dict[str, Path], tmp_path: Path, bytes_of: Callable[[Path], dict[str, bytes]]
-) -> None:
-    draw, first = samples.SAMPLES[task], bytes_of(roots[task])
-    assert bytes_of(draw(tmp_path / "again", **SMALL[task])) == first
-    other = bytes_of(draw(tmp_path / "other", **SMALL[task], seed=1))
+def test_the_same_seed_gives_the_same_bytes(task: str, roots: dict[str, Path], tmp_path: Path) -> None:
+    draw, first = samples.SAMPLES[task], contents(roots[task])
+    assert contents(draw(tmp_path / "again", **SMALL[task])) == first
+    other = contents(draw(tmp_path / "other", **SMALL[task], seed=1))
     images = [name for name in first if name.endswith((".jpg", ".png")) and "masks" not in name]
     assert len(images) >= 9
     assert all(first[name] != other.get(name) for name in images)
@@ -117,13 +114,13 @@ def test_the_command_line_draws_and_lists_a_sample(
     assert calls == [((tmp_path,), {"seed": 0})]
 
 
-def test_clouds_have_kaggles_layout(roots: dict[str, Path], table: Table) -> None:
+def test_clouds_have_kaggles_layout(roots: dict[str, Path]) -> None:
     root = roots["clouds"]
     for name, folder, count in (("train", "train_images", 8), ("sample_submission", "test_images", 2)):
         images = sorted(path.name for path in (root / folder).iterdir())
         assert len(images) == count
         assert all(re.fullmatch(r"[0-9a-f]{7}\.jpg", image) for image in images)
-        labels = [row["Image_Label"] for row in table(root / f"{name}.csv")]
+        labels = [row["Image_Label"] for row in csv_rows(root / f"{name}.csv")]
         assert labels == [f"{image}_{cloud}" for image in images for cloud in CLOUD_CLASSES]
 
 
@@ -146,9 +143,9 @@ def test_no_threshold_solves_roads_or_avalanches() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_half_of_the_cloud_masks_are_empty(tmp_path: Path, seed: int, table: Table) -> None:
+def test_half_of_the_cloud_masks_are_empty(tmp_path: Path, seed: int) -> None:
     root = samples.draw_clouds(tmp_path / "clouds", test_pictures=0, size=(64, 96), seed=seed)
-    codes = [row["EncodedPixels"] for row in table(root / "train.csv")]
+    codes = [row["EncodedPixels"] for row in csv_rows(root / "train.csv")]
     filled = np.array([bool(code) for code in codes]).reshape(-1, 4)
     assert 0.35 < filled.mean() < 0.65
     assert set(filled.sum(axis=1)) == {1, 2, 3, 4}
@@ -171,11 +168,9 @@ def test_clouds_lie_inside_masks_that_are_a_few_boxes() -> None:
     assert 0.01 < (image == 0).all(axis=2).mean() < 0.12
 
 
-def test_roads_are_gray_lines_of_one_width_and_half_of_the_tiles_have_some(
-    roots: dict[str, Path], table: Table
-) -> None:
+def test_roads_are_gray_lines_of_one_width_and_half_of_the_tiles_have_some(roots: dict[str, Path]) -> None:
     root = roots["roads"]
-    rows = table(root / "categories.csv")
+    rows = csv_rows(root / "categories.csv")
     assert sorted(row["category"] for row in rows) == ["no_road"] * 4 + ["road"] * 4
     for row in rows:
         mask = read(root / "masks" / row["image"])
@@ -193,13 +188,13 @@ def test_roads_are_gray_lines_of_one_width_and_half_of_the_tiles_have_some(
         assert np.median(saturation[mask == 255]) < 0.7 * np.median(saturation[mask == 0])
 
 
-def test_avalanches_have_boxes_conditions_and_references(roots: dict[str, Path], table: Table) -> None:
+def test_avalanches_have_boxes_conditions_and_references(roots: dict[str, Path]) -> None:
     root = roots["avalanches"]
     names = [f"avalanche_{index:03d}.jpg" for index in range(8)]
-    conditions = table(root / "conditions.csv")
+    conditions = csv_rows(root / "conditions.csv")
     assert [row["image"] for row in conditions] == names
     assert sorted(row["condition"] for row in conditions) == ["shady"] * 4 + ["sunny"] * 4
-    boxes = table(root / "boxes.csv")
+    boxes = csv_rows(root / "boxes.csv")
     assert [row["image"] for row in boxes] == names[1::2]
     for row in boxes:
         x0, y0, x1, y1 = (int(row[corner]) for corner in ("x0", "y0", "x1", "y1"))
@@ -213,10 +208,10 @@ def test_avalanches_have_boxes_conditions_and_references(roots: dict[str, Path],
     assert not changed[~rim].any()
 
 
-def test_paintings_have_artists_of_all_shapes(roots: dict[str, Path], table: Table) -> None:
+def test_paintings_have_artists_of_all_shapes(roots: dict[str, Path]) -> None:
     root = roots["colorization"]
     files = sorted((root / "images").rglob("*.*"))
-    rows = table(root / "metadata.csv")
+    rows = csv_rows(root / "metadata.csv")
     assert [row["image"] for row in rows] == [path.relative_to(root / "images").as_posix() for path in files]
     assert {row["artist"] for row in rows} == set(NAMES[:3])
     assert all(row["image"].startswith(row["artist"].lower()) for row in rows)
@@ -243,7 +238,7 @@ def mean(votes: list[int]) -> float:
     return sum(vote * count for vote, count in enumerate(votes, start=1)) / sum(votes)
 
 
-def test_votes_have_avas_layout_and_its_shares(roots: dict[str, Path], table: Table) -> None:
+def test_votes_have_avas_layout_and_its_shares(roots: dict[str, Path]) -> None:
     root, rows = roots["aesthetics"], votes_of(roots["aesthetics"])
     assert {path.name for path in (root / "images").iterdir()} == {f"{name}.jpg" for name in rows}
     assert {len(row) for row in rows.values()} == {13}
@@ -255,7 +250,7 @@ def test_votes_have_avas_layout_and_its_shares(roots: dict[str, Path], table: Ta
     means = np.array([mean(row[:10]) for row in rows.values()])
     assert 0.6 <= (means > 5).mean() <= 0.8
     assert (abs(means - 5) < 0.5).sum() >= 4
-    stars = table(root / "stars" / "labels.csv")
+    stars = csv_rows(root / "stars" / "labels.csv")
     assert list(stars[0]) == ["image", "count_1", "count_2", "count_3", "count_4", "count_5"]
     assert sorted(path.name for path in (root / "stars" / "images").iterdir()) == [row["image"] for row in stars]
     album = sorted(path.relative_to(root / "album").as_posix() for path in (root / "album").rglob("*.jpg"))
