@@ -20,10 +20,6 @@ from ops.errors import DataError
 from tests.datamodules.helpers import assert_problems, noise, problems_of, truncate, write
 
 
-def truncated(path: Path) -> Path:
-    return truncate(write(path, noise(80, 60)), 0.8)
-
-
 def test_images_anywhere_below_are_named_by_their_paths(tmp_path: Path) -> None:
     for name in ("b.JPG", "a/c.png", "a/b/c.webp", "a/.trash/c.png", "a/._c.png", "a/notes.txt", ".c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +96,7 @@ def test_images_are_letterboxed_with_white(tmp_path: Path) -> None:
 
 def test_all_unusable_images_are_reported(tmp_path: Path) -> None:
     names = ["broken.jpg", "deep.png", "fine.png", "gone.png", "small.png"]
-    truncated(tmp_path / "broken.jpg")
+    truncate(write(tmp_path / "broken.jpg", noise(80, 60)), 0.8)
     write(tmp_path / "deep.png", np.zeros((40, 40), np.uint16))
     write(tmp_path / "fine.png", noise(40, 40))
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
@@ -114,6 +110,12 @@ def test_all_unusable_images_are_reported(tmp_path: Path) -> None:
         assert data.size(2) == (40, 40)
     files = [tmp_path / name for name in names]
     assert sorted(picture_problems(files)) == sorted(found)
+    sample = PredictedPicture(files, 32)(0)
+    assert "broken.jpg is truncated" in sample["problem"]
+    assert sample["image"].shape == (3, 32, 32)
+    assert (sample["image"] == 255).all()
+    assert sample["box"].tolist() == [0, 0, 0, 0]
+    assert sample["source"].shape == (0, 0, 3)
 
 
 def test_an_image_to_predict_is_as_in_training_and_whole(tmp_path: Path) -> None:
@@ -125,12 +127,3 @@ def test_an_image_to_predict_is_as_in_training_and_whole(tmp_path: Path) -> None
     assert torch.equal(sample["box"], trained["box"])
     np.testing.assert_array_equal(sample["source"], picture)
     assert sample["problem"] == ""
-
-
-def test_an_unusable_image_to_predict_reports_why(tmp_path: Path) -> None:
-    sample = PredictedPicture([truncated(tmp_path / "1.jpg")], 32)(0)
-    assert "1.jpg is truncated or not an image" in sample["problem"]
-    assert sample["image"].shape == (3, 32, 32)
-    assert (sample["image"] == 255).all()
-    assert sample["box"].tolist() == [0, 0, 0, 0]
-    assert sample["source"].shape == (0, 0, 3)

@@ -62,16 +62,6 @@ def test_all_tables_are_made(made: Study) -> None:
     assert {"Architecture", "Seascapes"} <= set(made.tables["tags"]["tag"])
 
 
-def test_delta_thins_training_as_the_table_says(root: Path, made: Study) -> None:
-    table = made.tables["deltas"].set_index("delta")
-    for delta in (0.0, 0.2, 0.4, 0.5):
-        found = AestheticsDataModule(root, size=28, load_size=32, delta=delta).checked()
-        assert table.loc[delta, "train_left"] == len(found.trained)
-        assert table.loc[delta, "train_professional"] == pytest.approx(
-            found.professional[found.trained].mean(), abs=1e-4
-        )
-
-
 def test_examples_go_from_the_lowest_to_the_highest_vote(root: Path, made: Study) -> None:
     means = [float(re.match(r"(\d\.\d\d) ± \d\.\d\d: \d+\.jpg", title)[1]) for title, *_ in made.examples]  # type: ignore[index]
     every = made.tables["pictures"]["mean"].round(2)

@@ -16,7 +16,7 @@ from datamodules.clouds import CloudsDataModule
 from datamodules.colorization import ColorizationDataModule
 from datamodules.roads import RoadsDataModule
 from datamodules.samples import __main__ as samples
-from datamodules.samples.aesthetics import TAG_NAMES, TAGS, votes_on
+from datamodules.samples.aesthetics import TAG_NAMES, TAGS
 from datamodules.samples.avalanches import mountain, outlined
 from datamodules.samples.clouds import CLOUD_CLASSES, cloud_picture
 from datamodules.samples.colorization import NAMES, SUBJECTS
@@ -255,14 +255,6 @@ def test_votes_have_avas_layout_and_its_shares(roots: dict[str, Path]) -> None:
     assert sorted(path.name for path in (root / "stars" / "images").iterdir()) == [row["image"] for row in stars]
     album = sorted(path.relative_to(root / "album").as_posix() for path in (root / "album").rglob("*.jpg"))
     assert album == [f"{day}/IMG_{number:04d}.jpg" for day in ("birthday", "journey") for number in range(1, 7)]
-
-
-def test_votes_follow_the_rank() -> None:
-    for bins, middle in ((10, 5.0), (5, 3.0), (7, 4.0)):
-        means = [mean(votes_on(default_rng(0), place, bins, 4000)) for place in (0.0, 0.3, 1.0)]
-        assert means[0] < means[1] < means[2]
-        assert means[1] == pytest.approx(middle, abs=0.1)
-        assert sum(votes_on(default_rng(0), 0.5, bins, 123)) == 123
 
 
 def measures(image: np.ndarray) -> list[float]:
