@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from datamodules.decoded.scenes import Scenes, decoded_scenes
 from datamodules.decoded.windows import Draws, Store, stored
 from datamodules.read.masks import one_mask_each
+from tests.datamodules.helpers import write
 
 SIZES = [(12, 20), (30, 9), (12, 20), (15, 15)]
 
@@ -21,9 +21,8 @@ def scenes(tmp_path: Path) -> Scenes:
         own, names = np.split(names, [height * width])
         picture = np.stack([own // 256, own % 256, np.full_like(own, index)], axis=-1).reshape(height, width, 3)
         mask = np.where(rng.random((height, width)) < 0.3, 255, 0)
-        for folder, values in (("images", picture), ("masks", mask)):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            Image.fromarray(values.astype(np.uint8)).save(tmp_path / folder / f"{index}.png")
+        write(tmp_path / "images" / f"{index}.png", picture)
+        write(tmp_path / "masks" / f"{index}.png", mask)
     return decoded_scenes("drawn", one_mask_each(tmp_path), 0, 5)
 
 
@@ -94,12 +93,12 @@ def test_a_window_depends_on_its_own_index_and_seed_alone(scenes: Scenes) -> Non
     assert not torch.equal(others, store.draw(torch.arange(64), seeds(64), "natural")[0])
 
 
-def test_pictures_that_are_not_named_are_not_drawn_from(scenes: Scenes) -> None:
+def test_windows_come_from_the_named_images_only(scenes: Scenes) -> None:
     windows, _ = stored(scenes, ["3.png", "1.png"], 5).draw(torch.arange(500), seeds(500), "natural")
     assert windows[:, 2].unique().tolist() == [1, 3]
 
 
-def test_windows_to_look_at_are_always_the_same_and_of_all_pictures(scenes: Scenes) -> None:
+def test_the_sample_of_windows_is_fixed_and_covers_all_images(scenes: Scenes) -> None:
     store = stored(scenes, scenes.source.names, 5)
     blocks = list(store.windows(900, block=400))
     assert [(block.shape, block.dtype) for block in blocks] == [
@@ -116,14 +115,12 @@ def test_windows_to_look_at_are_always_the_same_and_of_all_pictures(scenes: Scen
     np.testing.assert_allclose(shares, centres / centres.sum(), atol=0.05)
 
 
-def test_the_store_holds_the_pictures_bytes_and_little_more(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "masks").mkdir()
+def test_the_store_holds_the_images_bytes_and_little_more(tmp_path: Path) -> None:
+    y, x = np.mgrid[:300, :400]
+    mask = np.where(np.hypot(y - 150, x - 200) < 90, 255, 0)
     for stem in "ab":
-        y, x = np.mgrid[:300, :400]
-        mask = np.where(np.hypot(y - 150, x - 200) < 90, 255, 0).astype(np.uint8)
-        Image.fromarray(np.stack([mask] * 3, axis=-1)).save(tmp_path / "images" / f"{stem}.png")
-        Image.fromarray(mask).save(tmp_path / "masks" / f"{stem}.png")
+        write(tmp_path / "images" / f"{stem}.png", np.stack([mask] * 3, axis=-1))
+        write(tmp_path / "masks" / f"{stem}.png", mask)
     store = stored(decoded_scenes("drawn", one_mask_each(tmp_path), 0, 33), ["a.png", "b.png"], 33)
     held = {name: getattr(store, name) for name in ("pixels", "offsets", "widths", "ends", "shifts")}
     assert held["pixels"].nbytes == 2 * 3 * 300 * 400
