@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ops.pictures import BLACK, box, cropped, letterboxed, seen, share_of_black, valid_pixels
+from tests.checks import rejects
 
 
 def picture(height: int, width: int) -> NDArray[np.uint8]:
@@ -29,7 +30,7 @@ def picture(height: int, width: int) -> NDArray[np.uint8]:
         ((2240, 2234), (0, 0, 224, 223)),
     ],
 )
-def test_an_image_is_as_large_as_fits_and_in_the_middle(size: tuple[int, int], expected: tuple[int, ...]) -> None:
+def test_boxes_are_centered_and_as_large_as_fits(size: tuple[int, int], expected: tuple[int, ...]) -> None:
     assert box(size, 224) == expected
 
 
@@ -61,7 +62,7 @@ def test_a_larger_image_is_interpolated() -> None:
     assert letterboxed(image, 4)[1:3, :, 0].tolist() == [[0, 50, 150, 200]] * 2
 
 
-def test_an_image_that_fits_is_left_as_it_is() -> None:
+def test_an_image_that_fits_is_unchanged() -> None:
     image = picture(32, 20)
     found = letterboxed(image, 32)
     assert (found[:, 6:26] == image).all()
@@ -83,18 +84,15 @@ def test_valid_pixels_and_crops_are_the_image(size: tuple[int, int]) -> None:
     assert cropped(valid[:1], place).all()
 
 
-def test_what_does_not_fit_is_rejected() -> None:
-    with pytest.raises(ValueError, match="image of 0 x 5 in a square of 24"):
-        box((0, 5), 24)
-    with pytest.raises(ValueError, match=r"expected an image \(H, W, 3\) .* got uint8 of shape \(4, 4\)"):
-        letterboxed(np.zeros((4, 4), np.uint8), 8)
-    with pytest.raises(ValueError, match="got float64"):
-        letterboxed(np.zeros((4, 4, 3)), 8)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"expected boxes \(B, 4\) .* got shape \(4,\)"):
-        valid_pixels(torch.tensor([0, 0, 2, 2]), 8)
+def test_rejects_wrong_arguments() -> None:
+    rejects(r"got torch.uint8", seen, torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    rejects("1 pixel or more, got 0", seen, torch.zeros(1, 3, 8, 8), width=0)
+    rejects("image of 0 x 5 in a square of 24", box, (0, 5), 24)
+    rejects(r"\(H, W, 3\) .* got uint8 .*\(4, 4\)", letterboxed, np.zeros((4, 4), np.uint8), 8)
+    rejects("got float64", letterboxed, np.zeros((4, 4, 3)), 8)
+    rejects(r"expected boxes \(B, 4\) .* got shape \(4,\)", valid_pixels, torch.tensor([0, 0, 2, 2]), 8)
     for wrong in [(0, 0, 9, 2), (-1, 0, 2, 2), (0, 7, 2, 2), (0, 0, 0, 2)]:
-        with pytest.raises(ValueError, match="expected a box inside maps"):
-            cropped(torch.zeros(1, 8, 8), wrong)
+        rejects("expected a box inside maps", cropped, torch.zeros(1, 8, 8), wrong)
 
 
 CLOUDS = Path(os.environ.get("BELVEDERE_DATA", "")) / "clouds"
@@ -142,7 +140,7 @@ def test_one_light_channel_is_enough_to_be_seen() -> None:
     torch.testing.assert_close(seen(image), expected)
 
 
-def test_lone_dark_pixels_stay_seen_and_stripes_at_the_edge_do_not() -> None:
+def test_lone_dark_pixels_are_seen_and_edge_stripes_are_gaps() -> None:
     image = torch.full((1, 3, 12, 12), 0.5)
     image[:, :, 5, 5] = 0
     image[:, :, 8:10, 7:9] = 0
@@ -151,18 +149,6 @@ def test_lone_dark_pixels_stay_seen_and_stripes_at_the_edge_do_not() -> None:
     expected = torch.ones(1, 1, 12, 12, dtype=torch.bool)
     expected[..., 11] = False
     torch.testing.assert_close(seen(image), expected)
-
-
-def test_images_of_a_batch_do_not_meet() -> None:
-    images = torch.rand(4, 3, 9, 9, generator=torch.Generator().manual_seed(0)) * 0.07
-    torch.testing.assert_close(seen(images), torch.cat([seen(image[None]) for image in images]))
-
-
-def test_wrong_arguments_are_rejected() -> None:
-    with pytest.raises(ValueError, match=r"floating point in \[0, 1\], got torch.uint8"):
-        seen(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="gap width of 1 pixel or more, got 0"):
-        seen(torch.zeros(1, 3, 8, 8), width=0)
 
 
 def test_share_of_black_agrees_with_unwidened_gaps() -> None:

@@ -9,6 +9,7 @@ from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
 from ops.polygons import intersection_over_union, polygon_mask, rings, simplified, smoothed
+from tests.checks import rejects
 
 Mask = NDArray[np.bool_]
 Ring = NDArray[np.float64]
@@ -206,20 +207,14 @@ def test_intersection_over_union_by_hand() -> None:
     assert intersection_over_union(mask_of("...."), mask_of("....")) == 1
 
 
-def test_wrong_arguments_are_rejected() -> None:
+def test_rejects_wrong_arguments() -> None:
     mask, ring = mask_of("##"), np.zeros((3, 2))
-    with pytest.raises(ValueError, match=r"expected one mask \(H, W\), got shape \(1, 1, 2\)"):
-        rings(mask[np.newaxis])
-    with pytest.raises(ValueError, match="tolerance of 0 pixels or more, got -1"):
-        simplified([ring], -1)
-    with pytest.raises(ValueError, match=r"expected a step above 0 .* got 0 and 1"):
-        smoothed([ring], 0, 1)
-    with pytest.raises(ValueError, match=r"expected rings \(N, 2\).* ring 1 of 2 with shape \(2, 3\)"):
-        polygon_mask([ring, ring.T], (4, 4))
-    with pytest.raises(ValueError, match=r"ring 0 of 1 .* 6 values that are not finite"):
-        polygon_mask([ring + np.nan], (4, 4))
-    with pytest.raises(ValueError, match=r"masks of one shape, got \(1, 2\) and \(2, 1\)"):
-        intersection_over_union(mask, mask.T)
+    rejects(r"one mask .*\(1, 1, 2\)", rings, mask[np.newaxis])
+    rejects("tolerance of 0 pixels or more, got -1", simplified, [ring], -1)
+    rejects(r"expected a step above 0 .* got 0 and 1", smoothed, [ring], 0, 1)
+    rejects(r"ring 1 of 2 with shape \(2, 3\)", polygon_mask, [ring, ring.T], (4, 4))
+    rejects(r"ring 0 of 1 .* 6 values that are not finite", polygon_mask, [ring + np.nan], (4, 4))
+    rejects(r"masks of one shape, got \(1, 2\) and \(2, 1\)", intersection_over_union, mask, mask.T)
 
 
 @pytest.mark.real

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ops.rle import decode, decode_coverage, decode_to, encode, parse_runs
+from tests.checks import rejects
 
 CLOUDS = Path(os.environ.get("BELVEDERE_DATA", "")) / "clouds"
 SIZE = (1400, 2100)
@@ -90,9 +91,8 @@ def test_touching_runs_tabs_and_line_ends_are_accepted() -> None:
         ("7 2 1 3", "run 2 of 2, '1 3', starts at or before pixel 8"),
     ],
 )
-def test_invalid_text_is_rejected(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        parse_runs(text, (3, 4))
+def test_rejects_invalid_text(text: str, message: str) -> None:
+    rejects(re.escape(message), parse_runs, text, (3, 4))
 
 
 def test_runs_may_end_at_the_last_pixel() -> None:

@@ -14,6 +14,7 @@ from datamodules.aesthetics import AestheticsDataModule
 from ops.errors import ArgumentError
 from tasks.aesthetics import AestheticsTask
 from tasks.networks.aesthetics import Judge
+from tests.checks import rejects
 
 NORMALISED = "mobilenetv3_small_050"  # by batch statistics
 
@@ -28,7 +29,7 @@ def made(head: Any = "binary", **options: Any) -> AestheticsTask:
 
 
 def with_data(trainer: Trainer, data: AestheticsDataModule) -> Trainer:
-    trainer.callbacks.append(Handover(data))  # type: ignore[attr-defined]  # untyped there
+    trainer.callbacks.append(Handover(data))
     return trainer
 
 
@@ -94,7 +95,7 @@ def test_moving_convolutions_are_not_remembered(make_trainer: Trainers, aestheti
 
 def test_scores_are_also_of_tags(make_trainer: Trainers, aesthetics_root: Path) -> None:
     task, data, trainer = made("distribution"), data_of(aesthetics_root, batch_size=4), make_trainer()
-    torch.nn.init.normal_(task.network.dense.get_submodule("output").weight, std=20)  # type: ignore[arg-type]
+    torch.nn.init.normal_(task.network.dense.get_submodule("output").weight, std=20)
     with_data(trainer, data).test(task, data)
     found = {key: value.item() for key, value in trainer.callback_metrics.items()}
     batches = [data.on_after_batch_transfer(batch, 0) for batch in data.test_dataloader()]
@@ -129,8 +130,7 @@ def test_data_that_the_network_is_not_for_are_refused(
 ) -> None:
     task, data = made(**options), data_of(aesthetics_root / "stars", **data_options)
     for command in (with_data(make_trainer(max_epochs=1), data).fit, with_data(make_trainer(), data).test):
-        with pytest.raises(ArgumentError, match=message):
-            command(task, data)
+        rejects(message, command, task, data, error=ArgumentError)
 
 
 def test_the_binary_head_takes_votes_on_any_scale(

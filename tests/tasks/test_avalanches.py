@@ -11,9 +11,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch, DataFacts
-from ops.errors import TrainingError, WeightsError
+from ops.errors import TrainingError
 from tasks import boosting
 from tasks.avalanches import AvalanchesTask
+from tests.checks import rejects, rejects_weights
 
 WINDOWS = {"loss", "accuracy", "balanced_accuracy", "auprc"}
 PICTURES = WINDOWS | {"dice", "dice_positive", "iou", "hausdorff95"}
@@ -57,7 +58,7 @@ def simple() -> AvalanchesTask:
 
 
 def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
-    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+    return DataLoader([batch] * times, batch_size=None)
 
 
 def test_learns_windows_and_finds_them_in_a_picture(make_trainer: Trainers, windows: Batch, picture: Batch) -> None:
@@ -173,16 +174,13 @@ def test_kornia_finds_the_edges_of_the_euclidean_gradient(simple: AvalanchesTask
     expected = cv2.Canny(mask.astype(np.uint8) * 255, 100, 200, L2gradient=True) > 0
     found = stages["first_edges"][0, 0].numpy()
     assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.99
-    with pytest.raises(ValueError, match="'kornia' needs edge thresholds above 0"):
-        AvalanchesTask(window=17, backend="kornia", edge_thresholds=(0, 200))
+    rejects("kornia.*above 0", AvalanchesTask, window=17, backend="kornia", edge_thresholds=(0, 200))
 
 
 def test_numbers_out_of_range_are_refused() -> None:
     for options in ({"tile": 0}, {"edge_thresholds": (-1, 200)}, {"edge_thresholds": (0, float("inf"))}):
-        with pytest.raises(ValueError, match="expected 1 pixel or more"):
-            AvalanchesTask(window=17, **options)
-    with pytest.raises(WeightsError, match="cnn2d has no pretrained weights"):
-        AvalanchesTask("cnn2d", window=17, pretrained=True).load_pretrained()
+        rejects("expected 1 pixel or more", AvalanchesTask, window=17, **options)
+    rejects_weights("cnn2d has no", AvalanchesTask("cnn2d", window=17, pretrained=True).load_pretrained)
 
 
 def test_truth_outside_boxes_is_not_missed(simple: AvalanchesTask, picture: Batch) -> None:
@@ -197,7 +195,7 @@ def test_conditions_have_figures_of_their_own(make_trainer: Trainers, simple: Av
     batches = [picture | {"condition": ["sunny"]}, dark, picture | {"condition": [""]}]
     simple.receive(DataFacts(conditions=("shady", "sunny")))
     trainer = make_trainer()
-    trainer.test(simple, DataLoader(batches, batch_size=None), verbose=False)  # type: ignore[arg-type]
+    trainer.test(simple, DataLoader(batches, batch_size=None), verbose=False)
     found = {name: value.item() for name, value in trainer.callback_metrics.items()}
     assert found["test/dice@shady"] == 0
     assert found["test/dice"] == pytest.approx(2 / 3 * found["test/dice@sunny"])
@@ -240,18 +238,15 @@ def test_checkpoint_gives_the_same_task_from_the_file_alone(
 
 def test_large_networks_start_from_weights_that_have_to_be_there(tmp_path: Path) -> None:
     task = AvalanchesTask("vgg16", window=33, pretrained=str(tmp_path / "gone.safetensors"))
-    with pytest.raises(WeightsError, match=r"weights file .*gone\.safetensors"):
-        task.load_pretrained()
-    with pytest.raises(ValueError, match="windows of 17 pixels are too small for vgg16"):
-        AvalanchesTask("vgg16", window=17)
+    rejects_weights(r"weights file .*gone\.safetensors", task.load_pretrained)
+    rejects("windows of 17 pixels are too small for vgg16", AvalanchesTask, "vgg16", window=17)
 
 
 def test_principal_components_are_fitted_once_on_the_windows_of_all_processes(
     windows: Batch, picture: Batch, make_trainer: Trainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = AvalanchesTask("cnn1d", window=17, components=4)
-    with pytest.raises(TrainingError, match="Handover"):
-        make_trainer(max_epochs=1).fit(task, loader(windows), loader(picture))
+    rejects("Handover", make_trainer(max_epochs=1).fit, task, loader(windows), loader(picture), error=TrainingError)
     parts = [{"image": windows["image"][part]} for part in (slice(0, 40), slice(40, 64))]
     whole = AvalanchesTask("cnn1d", window=17, components=4)
     whole.prepare(iter(parts))

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from tasks.base import Batch, ImageTask
 from tasks.metrics.meter import Step
+from tests.checks import rejects
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -60,7 +61,7 @@ def batches(*sizes: int) -> list[Batch]:
 
 
 def loader(*sizes: int) -> DataLoader[Any]:
-    return DataLoader(batches(*sizes), batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+    return DataLoader(batches(*sizes), batch_size=None)
 
 
 Trainers = Callable[..., Trainer]
@@ -144,5 +145,4 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch(make_trainer: Trainers, m
 
 
 def test_a_task_has_to_say_what_it_does() -> None:
-    with pytest.raises(TypeError, match=r"abstract.*build_metrics.*predict.*step"):
-        ImageTask(sgd)
+    rejects(r"abstract.*build_metrics.*predict.*step", ImageTask, sgd, error=TypeError)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datamodules.samples.clouds import CLOUD_CLASSES, cloud_picture
-from ops.errors import WeightsError
 from tasks.base import Batch
 from tasks.clouds import CloudsTask
 from tasks.networks.backbones import encoder_of
+from tests.checks import rejects_weights
 
 SCORES = ("dice", "dice_positive", "dice_global", "auprc")
 NAMES = {"loss", *SCORES} | {f"{score}_{name.lower()}" for score in ("dice", "auprc") for name in CLOUD_CLASSES}
@@ -42,7 +42,7 @@ def simple() -> CloudsTask:
 
 
 def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
-    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+    return DataLoader([batch] * times, batch_size=None)
 
 
 def nadam(parameters: Any) -> torch.optim.Optimizer:
@@ -197,8 +197,10 @@ def test_a_frozen_encoder_stays_as_it_was(make_trainer: Trainers, pictures: Batc
 
 
 def test_freezing_noise_is_refused() -> None:
-    with pytest.raises(WeightsError, match=r"freeze_encoder is true and pretrained is false.*--model\.freeze_encoder"):
-        CloudsTask("pspnet", pretrained=False, freeze_encoder=True).load_pretrained()
+    rejects_weights(
+        r"freeze_encoder is true.*--model\.freeze_encoder",
+        CloudsTask("pspnet", pretrained=False, freeze_encoder=True).load_pretrained,
+    )
 
 
 def test_pretrained_fills_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,12 @@ from torch.utils.data import DataLoader
 
 from ops.color import luminance_and_chroma, to_rgb
 from ops.color_bins import annealed_mean, rebalancing, smoothed
-from ops.errors import TrainingError, WeightsError
+from ops.errors import TrainingError
 from tasks.base import Batch
 from tasks.colorization import ColorizationTask
 from tasks.metrics.colors import FLOORS
 from tasks.networks.extractor import Extractor
+from tests.checks import rejects, rejects_weights
 
 SCORES = ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness", "colorfulness_true", "colorfulness_difference")
 FLOOR_SCORES = [f"{floor}_{name}" for floor in FLOORS for name in ("psnr", "delta_e76", "delta_e2000")]
@@ -38,7 +39,7 @@ def batch() -> Batch:
 
 
 def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
-    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+    return DataLoader([batch] * times, batch_size=None)
 
 
 class Constant(nn.Module):
@@ -60,8 +61,7 @@ def test_learns_which_colours_luminance_has(objective: Any, steps: int, make_tra
     torch.manual_seed(0)
     task = ColorizationTask(extractor=None, objective=objective, optimizer=lambda p: torch.optim.Adam(p, lr=3e-4))
     trainer = make_trainer(max_epochs=2)
-    with pytest.raises(TrainingError, match="Handover"):
-        make_trainer(max_epochs=1).fit(task, loader(batch))
+    rejects("Handover", make_trainer(max_epochs=1).fit, task, loader(batch), error=TrainingError)
     task.prepare([batch])
     trainer.fit(task, loader(batch, steps), loader(batch, steps))
     found = {key: value.item() for key, value in trainer.callback_metrics.items()}
@@ -160,8 +160,7 @@ def test_the_extractor_is_neither_trained_nor_kept_but_known(
     assert torch.equal(again.predict(batch)["chroma"], task.eval().predict(batch)["chroma"])
     checkpoint["extractor"] = "0123456789abcdef"
     torch.save(checkpoint, tmp_path / "other.ckpt")
-    with pytest.raises(WeightsError, match="are not those that the network was trained with"):
-        ColorizationTask.load_from_checkpoint(tmp_path / "other.ckpt", map_location="cpu")
+    rejects_weights("are not those", ColorizationTask.load_from_checkpoint, tmp_path / "other.ckpt", map_location="cpu")
 
 
 def test_a_network_is_not_opened_with_an_extractor_more_or_less_than_it_learned_with(
@@ -170,26 +169,32 @@ def test_a_network_is_not_opened_with_an_extractor_more_or_less_than_it_learned_
     name = "mobilenetv3_small_050"
     seeing = {"extractor": name, "extractor_weights": False, "extractor_vector": "features"}
     for file, settings in {"blind": {"extractor": None}, "seeing": seeing}.items():
-        task = ColorizationTask(**settings)  # type: ignore[arg-type]  # these are its types
+        task = ColorizationTask(**settings)
         trainer = make_trainer()
         trainer.strategy.connect(task)
         trainer.save_checkpoint(tmp_path / f"{file}.ckpt")
     again = ColorizationTask.load_from_checkpoint(tmp_path / "seeing.ckpt", map_location="cpu").eval()
     assert torch.equal(again.predict(batch)["chroma"], task.eval().predict(batch)["chroma"])
-    with pytest.raises(WeightsError, match=rf"without an extractor and is opened with {name}.*--model\.extractor null"):
-        ColorizationTask.load_from_checkpoint(tmp_path / "blind.ckpt", map_location="cpu", **seeing)
-    with pytest.raises(WeightsError, match=r"with an extractor \(digest [0-9a-f]{16}\) and is opened without one"):
-        ColorizationTask.load_from_checkpoint(tmp_path / "seeing.ckpt", map_location="cpu", extractor=None)
+    rejects_weights(
+        rf"without an extractor .*{name}",
+        ColorizationTask.load_from_checkpoint,
+        tmp_path / "blind.ckpt",
+        map_location="cpu" ** seeing,
+    )
+    rejects_weights(
+        r"\(digest [0-9a-f]{16}\).* without one",
+        ColorizationTask.load_from_checkpoint,
+        tmp_path / "seeing.ckpt",
+        map_location="cpu",
+        extractor=None,
+    )
 
 
 def test_what_cannot_be_built_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"objective is 'lab' and temperature 0.38"):
-        ColorizationTask(extractor=None, objective="lab")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"temperature 0;"):
-        ColorizationTask(extractor=None, temperature=0)
+    rejects(r"objective is 'lab' and temperature 0.38", ColorizationTask, extractor=None, objective="lab")
+    rejects(r"temperature 0;", ColorizationTask, extractor=None, temperature=0)
     task = ColorizationTask(extractor="resnet50", extractor_weights=str(tmp_path / "gone.safetensors"))
-    with pytest.raises(WeightsError, match=r"There is no weights file .*gone\.safetensors"):
-        task.load_pretrained()
+    rejects_weights(r"There is no weights file .*gone\.safetensors", task.load_pretrained)
 
 
 def test_copies_of_metrics_do_not_copy_the_task() -> None:

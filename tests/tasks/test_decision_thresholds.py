@@ -12,6 +12,7 @@ from torch import Tensor
 from ops.regions import without_small_regions
 from tasks.decision import MINIMUM_AREAS, THRESHOLDS, ThresholdSearch
 from tasks.metrics.dice import DiceScores
+from tests.checks import rejects
 
 
 def blobs(images: int, classes: int, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -96,8 +97,7 @@ def test_a_small_false_region_is_dropped_by_area() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probability", "expected"),
-    [(0.0, (0.5, 0.0)), (0.5, (0.5, 0.0)), (0.44, (0.4, 0.0)), (0.01, (0.5, 0.0))],
+    ("probability", "expected"), [(0.0, (0.5, 0.0)), (0.5, (0.5, 0.0)), (0.44, (0.4, 0.0)), (0.01, (0.5, 0.0))]
 )
 def test_ties_go_to_the_least_surprising_cell(probability: float, expected: tuple[float, float]) -> None:
     search = ThresholdSearch(["sky"])
@@ -129,12 +129,14 @@ def test_reset_and_merged_states_start_over_and_add_up() -> None:
 
 
 def test_arguments_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"thresholds are \[0\.3\].* expected 0\.5 .* add them"):
-        ThresholdSearch(["sky"], thresholds=(0.3,))
-    with pytest.raises(ValueError, match=r"minimum_areas \[0\.1\].* 0 among the areas"):
-        ThresholdSearch(["sky"], minimum_areas=(0.1,))
-    with pytest.raises(ValueError, match=r"probability is \(1, 2, 4, 4\).* expected one shape \(B, 1, H, W\)"):
-        ThresholdSearch(["sky"]).update(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4))
+    rejects(r"\[0\.3\].* expected 0\.5", ThresholdSearch, ["sky"], thresholds=(0.3,))
+    rejects(r"minimum_areas \[0\.1\].* 0 among the areas", ThresholdSearch, ["sky"], minimum_areas=(0.1,))
+    rejects(
+        r"\(1, 2, 4, 4\).*\(B, 1, H, W\)",
+        ThresholdSearch(["sky"]).update,
+        torch.zeros(1, 2, 4, 4),
+        torch.zeros(1, 2, 4, 4),
+    )
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
-import pytest
 import torch
 from torch import Tensor
 
 from tasks.remembered import Remembered
+from tests.checks import rejects
 
 
 class Doubled:
@@ -48,5 +48,4 @@ def test_memory_ends_where_it_was_said_to() -> None:
 
 
 def test_less_than_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"-1 GiB of cache"):
-        Remembered(-1)
+    rejects(r"-1 GiB of cache", Remembered, -1)

@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from datamodules.samples.roads import road_tile
-from ops.errors import WeightsError
 from tasks.base import Batch
 from tasks.roads import RoadsTask
+from tests.checks import rejects, rejects_weights
 
 SCORES = ("dice", "dice_positive", "f_measure", "precision", "recall", "specificity", "accuracy", "iou")
 NAMES = {"loss", *SCORES}
@@ -40,7 +40,7 @@ def simple() -> RoadsTask:
 
 
 def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
-    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+    return DataLoader([batch] * times, batch_size=None)
 
 
 def test_overfits_two_tiles_and_logs_its_names(make_trainer: Trainers, tiles: Batch) -> None:
@@ -160,8 +160,7 @@ def test_vgg16_starts_from_a_weights_file(real_data: Path) -> None:
 
 def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
     task = RoadsTask("vgg16", pretrained=str(tmp_path / "gone.safetensors"))
-    with pytest.raises(WeightsError, match=r"weights file .*gone\.safetensors"):
-        task.load_pretrained()
+    rejects_weights(r"weights file .*gone\.safetensors", task.load_pretrained)
 
 
 @pytest.mark.parametrize(
@@ -174,5 +173,4 @@ def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
     ],
 )
 def test_arguments_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        RoadsTask(**options)
+    rejects(message, RoadsTask, **options)

@@ -9,6 +9,7 @@ from torchmetrics import MetricCollection
 from ops.color import luminance_and_chroma
 from ops.color_quality import SCORES, picture_scores
 from tasks.metrics.colors import FLOORS, ColorScores, Floors, FloorScores
+from tests.checks import rejects
 
 
 def random_pictures(pictures: int = 7) -> dict[str, Tensor]:
@@ -137,10 +138,8 @@ def test_training_in_bfloat16_leaves_the_scores_exact() -> None:
 
 def test_pictures_of_other_shapes_are_refused() -> None:
     image = torch.rand(2, 3, 12, 12)
-    with pytest.raises(ValueError, match=r"\(2, 3, 12, 12\) and .*\(2, 3, 12, 11\)"):
-        ColorScores().update(image, image[..., 1:])
-    with pytest.raises(ValueError, match=r"\(2, 1, 12, 12\).*got \(2, 12, 12\)"):
-        FloorScores(Floors().colored).update(image, torch.ones(2, 12, 12))
+    rejects(r"\(2, 3, 12, 12\) and .*\(2, 3, 12, 11\)", ColorScores().update, image, image[..., 1:])
+    rejects(r"\(2, 1, 12, 12\).*got \(2, 12, 12\)", FloorScores(Floors().colored).update, image, torch.ones(2, 12, 12))
 
 
 def collected(batches: list[slice]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MultilabelAveragePrecision
 
 from tasks.metrics.dice import DiceScores, MeanLoss, PixelAveragePrecision, scattered
+from tests.checks import rejects
 
 CLASSES = ["Fish", "Flower", "Gravel", "Sugar"]
 DTYPES = [torch.bool, torch.uint8, torch.float32, torch.float16, torch.bfloat16]
@@ -190,20 +191,16 @@ def test_training_in_bfloat16_leaves_the_metrics_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prediction", "target"),
-    [((2, 4, 8, 8), (2, 4, 8, 9)), ((2, 1, 8, 8), (2, 1, 8, 8)), ((4, 8, 8), (4, 8, 8))],
+    ("prediction", "target"), [((2, 4, 8, 8), (2, 4, 8, 9)), ((2, 1, 8, 8), (2, 1, 8, 8)), ((4, 8, 8), (4, 8, 8))]
 )
 def test_shapes_that_do_not_belong_together_are_refused(prediction: list[int], target: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"prediction is \(.*\) and target is \(.*expected one shape \(B, 4, H, W\)"):
-        DiceScores(CLASSES).update(torch.zeros(prediction), torch.zeros(target))
-    with pytest.raises(ValueError, match=r"probability is \(.*\) and target is \("):
-        PixelAveragePrecision(CLASSES).update(torch.zeros(prediction), torch.zeros(target))
+    rejects(r"prediction is .*\(B, 4, H, W\)", DiceScores(CLASSES).update, torch.zeros(prediction), torch.zeros(target))
+    rejects(r"probability is \(", PixelAveragePrecision(CLASSES).update, torch.zeros(prediction), torch.zeros(target))
 
 
 @pytest.mark.parametrize("classes", [["positive", "negative"], ["Snow", "snow"]])
 def test_classes_that_share_a_name_are_refused(classes: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"more than one score called dice_(positive|snow); .* rename the classes"):
-        DiceScores(classes)
+    rejects(r"score called dice_(positive|snow)", DiceScores, classes)
 
 
 def collected(batches: list[slice]) -> dict[str, Tensor]:

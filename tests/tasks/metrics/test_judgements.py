@@ -11,6 +11,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.functional.classification import binary_auroc
 
 from tasks.metrics.judgements import JudgementScores, VoteScores, judgement_of_mean, mean_vote, vote_spread
+from tests.checks import rejects
 
 TAGS = ("Nature", "Black and White", "Macro")
 
@@ -185,8 +186,7 @@ def test_a_judgement_orders_as_the_mean_does_and_turns_at_the_threshold() -> Non
     assert (found > 0.5).tolist() == (mean > 5).tolist() == [False, False, False, True, True, True]
     assert (found.diff() > 0).all()
     for threshold in (1, 10, 11.5):
-        with pytest.raises(ValueError, match=rf"threshold is {threshold}; expected a number between 1 and 10"):
-            judgement_of_mean(mean, threshold, bins=10)
+        rejects(rf"threshold is {threshold}", judgement_of_mean, mean, threshold, bins=10)
 
 
 def test_half_precision_does_not_round_what_is_kept() -> None:
@@ -199,14 +199,10 @@ def test_half_precision_does_not_round_what_is_kept() -> None:
 
 
 def test_shapes_and_names_that_do_not_belong_together_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"prediction is \(4, 2\) and target is \(4,\); expected one shape \(B,\)"):
-        JudgementScores().update(torch.zeros(4, 2), torch.zeros(4))
-    with pytest.raises(ValueError, match=r"tags are of 1 images, there are 4; expected a list for each"):
-        JudgementScores(TAGS).update(torch.zeros(4), torch.zeros(4), [["Nature"]])
-    with pytest.raises(ValueError, match=r"two of the tags 'Long Exposure', 'long  exposure' differ at most in case"):
-        JudgementScores(["Long Exposure", "long  exposure"])
-    with pytest.raises(ValueError, match=r"probability is \(4, 5\) and votes are \(4, 10\); expected one shape"):
-        VoteScores().update(torch.zeros(4, 5), torch.ones(4, 10))
+    rejects(r"prediction is \(4, 2\)", JudgementScores().update, torch.zeros(4, 2), torch.zeros(4))
+    rejects(r"tags are of 1 images", JudgementScores(TAGS).update, torch.zeros(4), torch.zeros(4), [["Nature"]])
+    rejects(r"'Long Exposure', 'long  exposure'", JudgementScores, ["Long Exposure", "long  exposure"])
+    rejects(r"votes are \(4, 10\)", VoteScores().update, torch.zeros(4, 5), torch.ones(4, 10))
 
 
 def collected(batches: list[slice]) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torchmetrics.functional.classification import (
 
 from tasks.metrics.dice import DiceScores
 from tasks.metrics.pixels import PixelScores
+from tests.checks import rejects
 
 NAMES = ("f_measure", "precision", "recall", "specificity", "accuracy", "iou")
 LIBRARY = dict(zip(NAMES, (binary_f1_score, binary_precision, binary_recall, binary_specificity, binary_accuracy,
@@ -147,10 +148,8 @@ def test_a_task_has_dice_and_pixel_scores_side_by_side_and_none_twice() -> None:
 
 @pytest.mark.parametrize("target", [(2, 2, 8, 8), (2, 8, 8), (2, 1, 8, 9)])
 def test_shapes_that_do_not_belong_together_are_refused(target: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"prediction is \(.*\) and target is \(.*expected one shape \(B, 1, H, W\)"):
-        PixelScores().update(torch.zeros(2, 1, 8, 8), torch.zeros(target))
-    with pytest.raises(ValueError, match=r"expected one shape \(B, 1, H, W\)"):
-        PixelScores().update(torch.zeros(2, 2, 8, 8), torch.zeros(2, 2, 8, 8))
+    rejects(r"prediction is .*\(B, 1, H, W\)", PixelScores().update, torch.zeros(2, 1, 8, 8), torch.zeros(target))
+    rejects(r"one shape \(B, 1, H, W\)", PixelScores().update, torch.zeros(2, 2, 8, 8), torch.zeros(2, 2, 8, 8))
 
 
 def test_only_the_scores_asked_for() -> None:

@@ -7,6 +7,7 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from tasks.metrics.pixels import BoundaryDistance, _distances, hausdorff95
+from tests.checks import rejects
 
 Mask = NDArray[np.bool_]
 DTYPES = [torch.bool, torch.uint8, torch.float32, torch.bfloat16]
@@ -122,7 +123,7 @@ def test_metric_without_pictures_and_after_reset() -> None:
 
 
 def test_shapes_that_do_not_belong_together_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shapes \(3, 4\) and \(4, 3\); expected one shape \(H, W\)"):
-        hausdorff95(np.zeros((3, 4), dtype=bool), np.zeros((4, 3), dtype=bool))
-    with pytest.raises(ValueError, match=r"prediction is \(2, 2, 3, 4\) .*expected one shape \(B, 1, H, W\)"):
-        BoundaryDistance().update(torch.zeros(2, 2, 3, 4), torch.zeros(2, 2, 3, 4))
+    rejects(r"\(3, 4\) and \(4, 3\)", hausdorff95, np.zeros((3, 4), dtype=bool), np.zeros((4, 3), dtype=bool))
+    rejects(
+        r"\(2, 2, 3, 4\) .*\(B, 1, H, W\)", BoundaryDistance().update, torch.zeros(2, 2, 3, 4), torch.zeros(2, 2, 3, 4)
+    )

@@ -16,6 +16,7 @@ from torchvision.transforms.functional import normalize, to_tensor
 from ops.errors import WeightsError
 from tasks.networks import aesthetics
 from tasks.networks.aesthetics import MAPS, Judge, judge, load_judge, mebibytes, parameter_count
+from tests.checks import rejects, rejects_weights
 
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SMALL = "mobilenetv3_small_050"
@@ -148,30 +149,21 @@ def test_the_smallest_image_leaves_a_pixel(name: str) -> None:
         maps = network.convolutions(torch.zeros(1, 3, smallest, smallest))
         assert maps.shape == (1, MAPS[name][0], 1, 1)
         assert network(torch.zeros(1, 3, smallest, 3 * smallest)).shape == (1, 2)
-        with pytest.raises(
-            ValueError, match=rf"images of {smallest} to inf pixels a side, got \({smallest - 1}, 300\)"
-        ):
-            network(torch.zeros(1, 3, smallest - 1, 300))
-        with pytest.raises(RuntimeError, match=r"(?i)size"):  # no smaller one would do
-            network.convolutions(torch.zeros(1, 3, smallest - 1, smallest - 1))
+        rejects(rf"{smallest} to inf .*\({smallest - 1}, 300\)", network, torch.zeros(1, 3, smallest - 1, 300))
+        rejects(r"(?i)size", network.convolutions, torch.zeros(1, 3, smallest - 1, smallest - 1), error=RuntimeError)
 
 
 def test_a_network_for_one_size_says_so() -> None:
     with torch.device("meta"):
         network = judge("vit_tiny_patch16_224", 8)
         assert network(torch.zeros(1, 3, 224, 224)).shape == (1, 2)
-        with pytest.raises(ValueError, match=r"images of 224 to 224 pixels a side, got \(224, 240\)"):
-            network(torch.zeros(1, 3, 224, 240))
+        rejects(r"224 to 224 .* got \(224, 240\)", network, torch.zeros(1, 3, 224, 240))
 
 
 def test_unknown_networks_and_numbers_out_of_range_are_rejected() -> None:
-    with pytest.raises(
-        ValueError, match=r"'rresnet18' is none of alexnet, .*vgg16; of timm's, .*did you mean resnet18"
-    ):
-        judge("rresnet18")
+    rejects(r"'rresnet18'.*did you mean resnet18", judge, "rresnet18")
     for numbers in ({"dense_width": 0}, {"outputs": 1}, {"dropout": 1.0}):
-        with pytest.raises(ValueError, match="expected dense_width of at least 1"):
-            judge("alexnet", **numbers)
+        rejects("expected dense_width of at least 1", judge, "alexnet", **numbers)
 
 
 def convolutions(name: str) -> nn.Sequential:
@@ -249,11 +241,9 @@ def test_dense_layers_can_be_kept_where_they_are_as_wide_as_published(
         fc7 = model.classifier[:-1](model.features(normalize(image, *IMAGENET)).flatten(1))
         torch.testing.assert_close(network.forward_features(image)["fc7"], fc7)
     saved(path, {key: value for key, value in model.state_dict().items() if key.startswith("features.")})
-    with pytest.raises(WeightsError, match=r"has nothing under classifier\.1; expected .*--model.keep_dense_weights"):
-        load_judge(network, name, path, keep_dense_weights=True)
+    rejects_weights(r"nothing under classifier\.1", load_judge, network, name, path, keep_dense_weights=True)
     saved(path, model.state_dict() | {"classifier.4.weight": torch.zeros(8, 9)})
-    with pytest.raises(WeightsError, match=r"has \{'weight': \(8, 9\), 'bias': \(8,\)\} under classifier\.4"):
-        load_judge(network, name, path, keep_dense_weights=True)
+    rejects_weights(r"\(8, 9\).*under classifier\.4", load_judge, network, name, path, keep_dense_weights=True)
 
 
 @pytest.mark.parametrize(("name", "width", "pretrained"), [("vgg16", 250, True), (SMALL, 4096, True),
@@ -261,23 +251,28 @@ def test_dense_layers_can_be_kept_where_they_are_as_wide_as_published(
 def test_dense_weights_that_nobody_has_are_not_kept(name: str, width: int, pretrained: bool) -> None:
     with torch.device("meta"):
         network = judge(name, width)
-    with pytest.raises(WeightsError, match=f"got {name}, {width} units and pretrained {pretrained}"):
-        load_judge(network, name, pretrained, keep_dense_weights=True)
+    rejects_weights(
+        f"{name}, {width} units.*{pretrained}", load_judge, network, name, pretrained, keep_dense_weights=True
+    )
 
 
 def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     path = saved(tmp_path / "features.safetensors", built("alexnet").convolutions[-1].state_dict())
-    with pytest.raises(WeightsError, match=r"does not fit the encoder alexnet_torchvision: 'features.0.weight' has"):
-        load_judge(built("alexnet_torchvision"), "alexnet_torchvision", path)
-    with pytest.raises(WeightsError, match=f"does not fit the encoder {SMALL}.*with timm's keys"):
-        load_judge(built(SMALL), SMALL, path)
+    rejects_weights(
+        r"does not fit.*features\.0\.weight", load_judge, built("alexnet_torchvision"), "alexnet_torchvision", path
+    )
+    rejects_weights(f"does not fit.*{SMALL}.*timm's keys", load_judge, built(SMALL), SMALL, path)
 
 
 def test_weights_that_nobody_publishes_are_said_to_be_none() -> None:
-    with pytest.raises(WeightsError, match=r"Nobody publishes .* alexnet\. Use alexnet_torchvision, .*freeze_conv"):
-        load_judge(built("alexnet"), "alexnet", pretrained=True)
-    with pytest.raises(WeightsError, match=r"timm has no weights of convnext_atto_rms\. Set model.*freeze_conv"):
-        load_judge(built("convnext_atto_rms"), "convnext_atto_rms", pretrained=True)
+    rejects_weights(r"Nobody publishes .*alexnet_torchvision", load_judge, built("alexnet"), "alexnet", pretrained=True)
+    rejects_weights(
+        r"no weights of convnext_atto_rms.*freeze_conv",
+        load_judge,
+        built("convnext_atto_rms"),
+        "convnext_atto_rms",
+        pretrained=True,
+    )
 
 
 def test_weights_that_the_hub_does_not_give_are_said_to_be_trained_if_random(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,15 +280,11 @@ def test_weights_that_the_hub_does_not_give_are_said_to_be_trained_if_random(mon
         raise WeightsError(f"{name} is not to be had. To start from random ones: --model.pretrained false.")
 
     monkeypatch.setattr(aesthetics, "hub_weights", refuse)
-    with pytest.raises(
-        WeightsError, match=r"pretrained false\. .* random weights: --model\.freeze_convolutions false\.$"
-    ):
-        load_judge(built(SMALL), SMALL, pretrained=True)
+    rejects_weights(r"--model\.freeze_convolutions false\.$", load_judge, built(SMALL), SMALL, pretrained=True)
 
 
 def test_what_is_neither_true_nor_false_nor_a_path_is_rejected() -> None:
-    with pytest.raises(WeightsError, match=r"model\.pretrained .* got None"):
-        load_judge(built("alexnet"), "alexnet", pretrained=None)  # type: ignore[arg-type]
+    rejects_weights(r"model\.pretrained .* got None", load_judge, built("alexnet"), "alexnet", pretrained=None)
 
 
 def test_weights_come_from_torchs_cache_or_the_error_says_what_to_do(
@@ -307,9 +298,14 @@ def test_weights_come_from_torchs_cache_or_the_error_says_what_to_do(
     name = "alexnet_torchvision"
     given, network = built(name), built(name, seed=1)
     path = tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth"
-    with pytest.raises(WeightsError, match=rf"not at {path} and cannot be fetched .*no way.*--model.pretrained path"
-                       r".*--model\.pretrained false --model\.freeze_convolutions false\.$"):  # fmt: skip
-        load_judge(network, name, pretrained=True)
+    rejects_weights(
+        rf"not at {path} and cannot be fetched .*no way.*--model.pretrained path"
+        r".*--model\.pretrained false --model\.freeze_convolutions false\.$",
+        load_judge,
+        network,
+        name,
+        pretrained=True,
+    )
     path.parent.mkdir()
     torch.save(given.convolutions[-1].state_dict(), path)
     load_judge(network, name, pretrained=True)

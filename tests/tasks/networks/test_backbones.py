@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ops.errors import WeightsError
 from tasks.networks import backbones
 from tasks.networks.backbones import encoder_of, load_encoder, segmentation_network
+from tests.checks import rejects, rejects_weights
 
 # architectures.md, section 5: counted without the encoder layers that PSPNet never uses
 COUNTS = {
@@ -113,8 +114,7 @@ def test_normalization_is_the_first_layer() -> None:
     ],
 )
 def test_unknown_names_are_rejected(architecture: str, encoder: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        segmentation_network(architecture, encoder, 1)
+    rejects(message, segmentation_network, architecture, encoder, 1)
 
 
 @pytest.mark.real
@@ -131,8 +131,13 @@ def test_real_weights_load_every_tensor(weights: Path, architecture: str, tensor
 
 @pytest.mark.real
 def test_real_weights_of_another_encoder_are_rejected(weights: Path) -> None:
-    with pytest.raises(WeightsError, match=r"mobilenet_v2\.safetensors does not fit the encoder resnet18: \d+ of its "):
-        load_encoder(segmentation_network("unet", "resnet18", 1), "resnet18", weights)
+    rejects_weights(
+        r"mobilenet_v2\.safetensors does not fit.*resnet18",
+        load_encoder,
+        segmentation_network("unet", "resnet18", 1),
+        "resnet18",
+        weights,
+    )
 
 
 def encoder_weights(network: nn.Module) -> dict[str, Tensor]:
@@ -165,8 +170,9 @@ def test_misshapen_weights_are_rejected_and_nothing_is_loaded(tmp_path: Path) ->
     network = segmentation_network("pspnet", "resnet18", 1)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     save_file(encoder_weights(network) | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "grey.safetensors")
-    with pytest.raises(WeightsError, match=r"'conv1.weight' has the shape \(64, 1, 7, 7\), expected \(64, 3,"):
-        load_encoder(network, "resnet18", tmp_path / "grey.safetensors")
+    rejects_weights(
+        r"conv1.*\(64, 1, 7, 7\), expected \(64, 3,", load_encoder, network, "resnet18", tmp_path / "grey.safetensors"
+    )
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
@@ -178,8 +184,9 @@ def test_false_loads_nothing() -> None:
 
 
 def test_what_is_neither_true_nor_false_nor_a_path_is_rejected() -> None:
-    with pytest.raises(WeightsError, match=r"model\.pretrained .* got None"):
-        load_encoder(segmentation_network("pspnet", "resnet18", 1), "resnet18", None)  # type: ignore[arg-type]
+    rejects_weights(
+        r"model\.pretrained .* got None", load_encoder, segmentation_network("pspnet", "resnet18", 1), "resnet18", None
+    )
 
 
 def test_any_module_takes_weights_of_its_own_keys(tmp_path: Path) -> None:
@@ -225,5 +232,10 @@ def test_a_failing_download_is_told_in_a_paragraph(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr("tasks.networks.weights._online", lambda: True)
-    with pytest.raises(WeightsError, match=r"cannot be fetched \(TimeoutError while fetching them\)\. Either run"):
-        load_encoder(segmentation_network("pspnet", "resnet18", 1), "resnet18", True)
+    rejects_weights(
+        r"cannot be fetched \(TimeoutError",
+        load_encoder,
+        segmentation_network("pspnet", "resnet18", 1),
+        "resnet18",
+        True,
+    )

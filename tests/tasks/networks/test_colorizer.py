@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.networks.colorizer import Colorizer
+from tests.checks import rejects
 
 # architectures.md, section 2: the first three columns of Keras's summary in the report's notebook
 POOLED = [1_280, 262_272, 147_584, 524_544, 590_080, 1_048_832, 590_080, 590_080]
@@ -185,10 +186,8 @@ def test_two_images_are_learnt_with_their_vectors() -> None:
 )
 def test_a_vector_of_another_length_is_rejected(length: int, given: int | None, message: str) -> None:
     vector = None if given is None else torch.zeros(1, given, device="meta")
-    with pytest.raises(ValueError, match=message):
-        on_meta("pooled", length)(torch.zeros(1, 1, 32, 32, device="meta"), vector)
+    rejects(message, on_meta("pooled", length), torch.zeros(1, 1, 32, 32, device="meta"), vector)
 
 
 def test_unknown_encoders_are_rejected() -> None:
-    with pytest.raises(ValueError, match=r"encoder 'deep' is unknown; expected one of pooled, strided"):
-        Colorizer("deep")
+    rejects(r"'deep' is unknown", Colorizer, "deep")

@@ -9,6 +9,7 @@ from ops.errors import NoDenseFormError
 from tasks.networks.dense import DenseForm
 from tasks.networks.layers import Normalize
 from tasks.networks.window_classifier import window_classifier
+from tests.checks import rejects
 
 Layers = Callable[[int], list[nn.Module]]
 
@@ -165,8 +166,7 @@ PADS = "so none equals it. Classify windows one by one, at a stride of 2 or 4"
     ],
 )
 def test_what_has_no_dense_form_is_rejected_with_the_reason(layer: nn.Module, message: str) -> None:
-    with pytest.raises(NoDenseFormError, match=message):
-        DenseForm(nn.Sequential(layer), 17)
+    rejects(message, DenseForm, nn.Sequential(layer), 17, error=NoDenseFormError)
 
 
 @pytest.mark.parametrize(("name", "layer"), [("vgg16", "0.features.features.0"), ("resnet50", "0.features.conv1"),
@@ -174,17 +174,14 @@ def test_what_has_no_dense_form_is_rejected_with_the_reason(layer: nn.Module, me
 def test_padded_classifiers_are_rejected(name: str, layer: str) -> None:
     with torch.device("meta"):
         network = window_classifier(name, 76)
-    with pytest.raises(NoDenseFormError, match=rf"layer {layer}, Conv2d\(.*padding=.*\), pads"):
-        DenseForm(network, 76)
+    rejects(rf"layer {layer}, Conv2d\(.*padding=.*\), pads", DenseForm, network, 76, error=NoDenseFormError)
 
 
 @pytest.mark.parametrize("window", [5, 13, 20])
 def test_windows_of_another_size_are_rejected(window: int) -> None:
-    with pytest.raises(ValueError, match=rf"does not fit windows of {window} x {window} pixels; use the size"):
-        DenseForm(classifier(MAPS["two poolings"](17), 17), window)
+    rejects(rf"windows of {window} x {window}", DenseForm, classifier(MAPS["two poolings"](17), 17), window)
 
 
 def test_images_smaller_than_the_window_are_rejected() -> None:
     dense = DenseForm(classifier(MAPS["strides"](17), 17), 17)
-    with pytest.raises(ValueError, match="at least 17 x 17, the window, got 16 x 40"):
-        dense(torch.rand(1, 3, 16, 40, dtype=torch.float64))
+    rejects("at least 17 x 17, the window, got 16 x 40", dense, torch.rand(1, 3, 16, 40, dtype=torch.float64))

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, resnet50, vgg16
 from torchvision.transforms.functional import normalize, resize, to_tensor
 
-from ops.errors import WeightsError
 from tasks.networks import extractor
 from tasks.networks.backbones import EXTRACTORS, load_features, timm_classifier
 from tasks.networks.extractor import REPOSITORIES, SIDES, Extractor
+from tests.checks import rejects, rejects_weights
 
 
 @pytest.fixture
@@ -143,11 +143,7 @@ def test_a_digest_tells_weights_apart_and_not_files(tmp_path: Path) -> None:
     half.check(whole.digest)
     weights["fc.bias"][7] += 1e-3
     other = Extractor("resnet50", saved(tmp_path / "other.safetensors", weights))
-    with pytest.raises(
-        WeightsError,
-        match=rf"other\.safetensors of the extractor resnet50 .*expected the digest {whole.digest}",
-    ):
-        other.check(whole.digest)
+    rejects_weights(rf"other\.safetensors .*{whole.digest}", other.check, whole.digest)
 
 
 @pytest.mark.usefixtures("small")
@@ -169,26 +165,20 @@ def test_features_need_no_classifier_and_logits_one_of_any_name(tmp_path: Path, 
     if head is not None:
         assert Extractor("resnet50", path)(torch.ones(1, 1, 8, 8)).shape == (1, 1000)
         return
-    with pytest.raises(
-        WeightsError, match=r"w\.safetensors.* contain no classifier, so .*: --model\.extractor_vector fea"
-    ):
-        Extractor("resnet50", path).load()
+    rejects_weights(r"no classifier.* --model\.extractor_vector", Extractor("resnet50", path).load)
 
 
 @pytest.mark.usefixtures("small")
 def test_a_classifier_of_other_classes_is_rejected(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.safetensors", drawn(classes=10))
-    with pytest.raises(WeightsError, match=r"a classifier of shape \(10, 2048\), expected \(1000, 2048\)\. Use"):
-        Extractor("resnet50", path).load()
+    rejects_weights(r"\(10, 2048\), expected \(1000, 2048\)", Extractor("resnet50", path).load)
 
 
 @pytest.mark.usefixtures("small")
 def test_weights_that_do_not_fit_or_are_not_there_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no weights file .*absent\.pt\. Set model\.extractor_weights to"):
-        Extractor("resnet50", tmp_path / "absent.pt").load()
+    rejects_weights(r"absent\.pt.* model\.extractor_weights", Extractor("resnet50", tmp_path / "absent.pt").load)
     path = saved(tmp_path / "w.safetensors", drawn("inception_resnet_v2"))
-    with pytest.raises(WeightsError, match=r"w\.safetensors does not fit the encoder resnet50: 'weight' has the shape"):
-        Extractor("resnet50", path).load()
+    rejects_weights(r"w\.safetensors does not fit .* 'weight' has", Extractor("resnet50", path).load)
 
 
 @pytest.mark.usefixtures("small")
@@ -214,17 +204,12 @@ def test_library_weights_without_network_are_told_with_their_option(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("tasks.networks.weights._online", lambda: False)
-    with pytest.raises(
-        WeightsError, match=r"weights of inception_resnet_v2 .*\(no network\).*--model\.extractor_weights "
-    ):
-        Extractor().load()
+    rejects_weights(r"no network.*--model\.extractor_weights ", Extractor().load)
 
 
 def test_there_are_no_library_weights_of_the_published_resnet50() -> None:
-    with pytest.raises(WeightsError, match=r"no weights of resnet50_v1\. Give a file: --model\.extractor_weights path"):
-        Extractor("resnet50_v1", True).load()
-    with pytest.raises(WeightsError, match=r"weights belong to resnet50, which halves elsewhere"):
-        load_features(nn.Sequential(), "resnet50_v1", True)
+    rejects_weights(r"no weights of resnet50_v1", Extractor("resnet50_v1", True).load)
+    rejects_weights(r"belong to resnet50", load_features, nn.Sequential(), "resnet50_v1", True)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +221,7 @@ def test_there_are_no_library_weights_of_the_published_resnet50() -> None:
     ],
 )
 def test_what_there_is_not_is_rejected(name: str, vector: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Extractor(name, False, vector)
+    rejects(message, Extractor, name, False, vector)
 
 
 SMALL = "mobilenetv3_small_050"
@@ -296,8 +280,7 @@ def test_lengths_are_those_of_vectors_and_of_timm(name: str, logits: int, featur
 def test_a_network_without_a_classifier_has_features_only() -> None:
     with torch.device("meta"):
         assert Extractor("vit_small_patch14_dinov2", False, "features").length == 384
-    with pytest.raises(ValueError, match=r"_dinov2 has no classifier, so there are no logits\. Use its .*tor features"):
-        Extractor("vit_small_patch14_dinov2", False)
+    rejects(r"_dinov2 has no classifier.*features", Extractor, "vit_small_patch14_dinov2", False)
 
 
 def test_it_is_built_once(monkeypatch: pytest.MonkeyPatch, timm_weights: Path) -> None:
@@ -340,10 +323,7 @@ def test_a_file_is_loaded_whole_and_told_by_its_digest(tmp_path: Path, timm_weig
     assert not any(parameter.requires_grad for parameter in seen._loaded().parameters())
     torch.save({"state_dict": file}, tmp_path / "small.pth")
     Extractor(SMALL, tmp_path / "small.pth").check(seen.digest)
-    with pytest.raises(
-        WeightsError, match=rf"weights False of the extractor {SMALL} are not those .*expected the digest {seen.digest}"
-    ):
-        Extractor(SMALL, False).check(seen.digest)
+    rejects_weights(rf"False .* not those .*{seen.digest}", Extractor(SMALL, False).check, seen.digest)
     timm_weights.unlink()
     again = pickle.loads(pickle.dumps(seen))
     assert torch.equal(again(torch.ones(1, 1, 8, 8)), seen(torch.ones(1, 1, 8, 8)))
@@ -358,22 +338,13 @@ def test_files_of_other_classifiers_or_none_have_features(tmp_path: Path, timm_w
     expected = Extractor(SMALL, timm_weights, "features")(image)
     for file in ("body", "ten"):
         assert torch.equal(Extractor(SMALL, tmp_path / f"{file}.safetensors", "features")(image), expected)
-    with pytest.raises(
-        WeightsError, match=r"body\.safetensors, weights of .* contain no classifier, so .*_vector features"
-    ):
-        Extractor(SMALL, tmp_path / "body.safetensors").load()
-    with pytest.raises(WeightsError, match=r"a classifier of shape \(10, 1024\), expected \(1000, 1024\)\. Use its"):
-        Extractor(SMALL, tmp_path / "ten.safetensors").load()
+    rejects_weights(r"body\.safetensors.* no classifier", Extractor(SMALL, tmp_path / "body.safetensors").load)
+    rejects_weights(r"\(10, 1024\), expected \(1000, 1024\)", Extractor(SMALL, tmp_path / "ten.safetensors").load)
 
 
 def test_files_of_other_networks_are_rejected(tmp_path: Path, timm_weights: Path) -> None:
-    with pytest.raises(
-        WeightsError,
-        match=r"does not fit the encoder test_resnet: \d+ .*first 'conv1\..*of test_resnet with timm's keys",
-    ):
-        Extractor("test_resnet", timm_weights, "features").load()
-    with pytest.raises(WeightsError, match=r"no weights file .*absent\.pt\. Set model\.extractor_weights to"):
-        Extractor(SMALL, tmp_path / "absent.pt").load()
+    rejects_weights(r"does not fit.*test_resnet.*conv1\.", Extractor("test_resnet", timm_weights, "features").load)
+    rejects_weights(r"absent\.pt.* model\.extractor_weights", Extractor(SMALL, tmp_path / "absent.pt").load)
 
 
 @pytest.mark.parametrize(
@@ -399,8 +370,7 @@ def test_library_weights_are_those_on_the_card(
 
 
 def test_where_the_library_has_no_weights_a_file_is_asked_for() -> None:
-    with pytest.raises(WeightsError, match=r"no weights of vovnet39a\. Give a file: --model\.extractor_weights path"):
-        Extractor("vovnet39a", True).load()
+    rejects_weights(r"no weights of vovnet39a", Extractor("vovnet39a", True).load)
 
 
 @pytest.mark.parametrize(
@@ -415,8 +385,7 @@ def test_where_the_library_has_no_weights_a_file_is_asked_for() -> None:
     ],
 )
 def test_unknown_names_are_rejected_with_the_nearest(name: str, nearest: str) -> None:
-    with pytest.raises(ValueError, match=rf"^extractor '{re.escape(name)}' is unknown; did you mean {nearest}\?$"):
-        Extractor(name, False)
+    rejects(rf"'{re.escape(name)}' is unknown; did you mean {nearest}\?$", Extractor, name, False)
 
 
 def real_weights(real_data: Path, name: str) -> Path:
@@ -461,8 +430,7 @@ def test_real_features_of_vgg16_are_torchvisions(real_data: Path) -> None:
     with torch.no_grad():
         maps = model.features(normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     torch.testing.assert_close(Extractor("vgg16", path, "features")(image), maps.mean((2, 3)))
-    with pytest.raises(WeightsError, match=r"does not fit the encoder resnet50_v1: 26. of its 3.. tensors"):
-        Extractor("resnet50_v1", path).load()
+    rejects_weights(r"resnet50_v1: 26. of its 3.. tensors", Extractor("resnet50_v1", path).load)
 
 
 @pytest.mark.real

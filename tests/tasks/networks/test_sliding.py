@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from tasks.networks.dense import DenseForm
 from tasks.networks.sliding import classify_picture, classify_windows
 from tasks.networks.window_classifier import window_classifier
+from tests.checks import rejects
 
 
 class Centre(nn.Module):
@@ -149,8 +150,7 @@ def test_time_is_spent_only_where_something_is_wanted(stride: int) -> None:
     found = classify_picture(network, picture, 13, stride, tile=16, where=where)
     torch.testing.assert_close(found[:, where], whole[:, where])
     assert sum(seen) < windows_of_all / 4
-    with pytest.raises(ValueError, match="where is false everywhere; remove the image"):
-        classify_picture(network, picture, 13, stride, where=torch.zeros_like(where))
+    rejects("where is false", classify_picture, network, picture, 13, stride, where=torch.zeros_like(where))
 
 
 def test_a_head_makes_the_logits_tile_by_tile() -> None:
@@ -183,14 +183,10 @@ def test_windows_are_classified_one_by_one_at_a_stride() -> None:
 
 
 def test_what_cannot_be_classified_is_rejected() -> None:
-    with pytest.raises(ValueError, match="at least 12 x 12, the window, got 11 x 40"):
-        classify_picture(padded(), torch.rand(3, 11, 40), 12)
-    with pytest.raises(ValueError, match=r"in training mode; call network\.eval\(\) first"):
-        classify_picture(padded().train(), torch.rand(3, 20, 20), 12)
-    with pytest.raises(ValueError, match="stride of 1, 2 or 4, got 3"):
-        classify_picture(padded(), torch.rand(3, 20, 20), 12, stride=3)
-    with pytest.raises(ValueError, match="does not fit windows of 20 x 20 pixels; use the size"):
-        classify_picture(unpadded(12), torch.rand(3, 20, 20), 20)
+    rejects("at least 12 x 12, the window, got 11 x 40", classify_picture, padded(), torch.rand(3, 11, 40), 12)
+    rejects(r"training mode", classify_picture, padded().train(), torch.rand(3, 20, 20), 12)
+    rejects("stride of 1, 2 or 4, got 3", classify_picture, padded(), torch.rand(3, 20, 20), 12, stride=3)
+    rejects("windows of 20 x 20", classify_picture, unpadded(12), torch.rand(3, 20, 20), 20)
 
 
 @pytest.mark.gpu

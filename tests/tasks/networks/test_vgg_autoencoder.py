@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from torchvision.models import vgg16
 from torchvision.transforms.functional import normalize, to_tensor
 
-from ops.errors import WeightsError
 from tasks.networks import backbones
 from tasks.networks.backbones import encoder_of, load_weights
 from tasks.networks.vgg_autoencoder import vgg_autoencoder
+from tests.checks import rejects, rejects_weights
 
 NAMES = ("vgg10", "vgg12", "vgg16")
 COUNTS = {"vgg10": 5_460_097, "vgg12": 9_590_145, "vgg16": 17_847_409}  # architectures.md, section 1
@@ -140,8 +140,7 @@ def test_what_moves_by_sixteen_pixels_moves_in_the_map(networks: dict[str, nn.Mo
 
 
 def test_unknown_names_are_rejected() -> None:
-    with pytest.raises(ValueError, match=r"network 'vgg11' is unknown; expected one of vgg10, vgg12, vgg16"):
-        vgg_autoencoder("vgg11")
+    rejects(r"'vgg11' is unknown.* vgg10, vgg12", vgg_autoencoder, "vgg11")
 
 
 def test_images_are_normalized_as_the_encoder_wants_them(networks: dict[str, nn.Module]) -> None:
@@ -200,5 +199,6 @@ def test_real_weights_give_torchvisions_features_of_an_image(real_data: Path, re
 
 @pytest.mark.real
 def test_real_weights_do_not_fit_a_compressed_encoder(real_weights: Path) -> None:
-    with pytest.raises(WeightsError, match=r"does not fit the encoder vgg10: .* of its 8 tensors are missing"):
-        load_weights(encoder_of(vgg_autoencoder("vgg10")), "vgg10", real_weights)
+    rejects_weights(
+        r"vgg10: .* of its 8 tensors", load_weights, encoder_of(vgg_autoencoder("vgg10")), "vgg10", real_weights
+    )

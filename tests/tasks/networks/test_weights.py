@@ -5,9 +5,9 @@ import torch
 from huggingface_hub import constants
 from torch import nn
 
-from ops.errors import WeightsError
 from tasks.networks import weights
 from tasks.networks.weights import fill_weights, read_weights
+from tests.checks import rejects_weights
 
 
 def test_a_module_is_filled_from_half_precision_with_its_own_tensors_only() -> None:
@@ -38,8 +38,9 @@ def test_a_module_is_filled_from_half_precision_with_its_own_tensors_only() -> N
 def test_what_does_not_fit_is_rejected_and_nothing_is_filled(wrong: dict[str, torch.Tensor], message: str) -> None:
     module = nn.Linear(3, 4)
     before = module.bias.clone()
-    with pytest.raises(WeightsError, match=message):
-        fill_weights(module, {"bias": torch.full((4,), 9.0), **wrong}, "tiny", "a file", keys="timm's")
+    rejects_weights(
+        message, fill_weights, module, {"bias": torch.full((4,), 9.0), **wrong}, "tiny", "a file", keys="timm's"
+    )
     assert torch.equal(module.bias, before)
 
 
@@ -55,16 +56,12 @@ def test_heads_are_read_where_they_are_wanted(tmp_path: Path, heads: bool) -> No
 def test_files_that_hold_no_weights_are_rejected(tmp_path: Path) -> None:
     for name in ("text.safetensors", "text.pt"):
         (tmp_path / name).write_text("no weights")
-        with pytest.raises(WeightsError, match=rf"{name} could not be read as a weights file"):
-            read_weights(tmp_path / name)
+        rejects_weights(rf"{name} could not be read as a weights file", read_weights, tmp_path / name)
     torch.save({"epoch": 3}, tmp_path / "epoch.pt")
-    with pytest.raises(WeightsError, match=r"epoch\.pt contains no tensors"):
-        read_weights(tmp_path / "epoch.pt")
+    rejects_weights(r"epoch\.pt contains no tensors", read_weights, tmp_path / "epoch.pt")
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
-    with pytest.raises(WeightsError, match=r"list\.pt"):
-        read_weights(tmp_path / "list.pt")
-    with pytest.raises(WeightsError, match=r"no weights file .*absent\.pt\. Set model\.\w+ to the path of .* `false`"):
-        read_weights(tmp_path / "absent.pt")
+    rejects_weights(r"list\.pt", read_weights, tmp_path / "list.pt")
+    rejects_weights(r"no weights file .*absent\.pt", read_weights, tmp_path / "absent.pt")
 
 
 def test_online_is_found_out_briefly(monkeypatch: pytest.MonkeyPatch) -> None:

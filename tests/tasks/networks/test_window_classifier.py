@@ -17,6 +17,7 @@ from tasks.networks import backbones
 from tasks.networks.backbones import feature_extractor, load_features
 from tasks.networks.dense import DenseForm
 from tasks.networks.window_classifier import SMALLEST, fill_projection, is_filled, projection, window_classifier
+from tests.checks import rejects
 
 EXTRACTORS = ("vgg16", "resnet50", "inception_resnet_v2")
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -65,17 +66,15 @@ def test_parameters_are_counted_and_all_get_a_gradient(name: str, window: int, c
 def test_the_smallest_window_leaves_a_pixel(name: str) -> None:
     window = SMALLEST[name]
     assert on_meta(name, window)(torch.zeros(2, 3, window, window, device="meta")).shape == (2, 1)
-    with pytest.raises(
-        ValueError, match=f"windows of {window - 1} pixels are too small for {name}, which needs {window}"
-    ):
-        window_classifier(name, window - 1)
+    rejects(f"too small for {name}, which needs {window}", window_classifier, name, window - 1)
 
 
 @pytest.mark.parametrize("name", ["vgg16", "inception_resnet_v2"])
 def test_no_smaller_window_would_do(name: str) -> None:
     side = SMALLEST[name] - 1
-    with pytest.raises(RuntimeError, match=r"(?i)size"):
-        on_meta(name, SMALLEST[name])(torch.zeros(2, 3, side, side, device="meta"))
+    rejects(
+        r"(?i)size", on_meta(name, SMALLEST[name]), torch.zeros(2, 3, side, side, device="meta"), error=RuntimeError
+    )
 
 
 def test_cnn1d_slides_along_the_rows() -> None:
@@ -191,14 +190,12 @@ def test_random_vgg16_lets_its_signal_through() -> None:
     ],
 )
 def test_what_there_is_not_is_rejected(name: str, window: int, channels: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        window_classifier(name, window, channels)
+    rejects(message, window_classifier, name, window, channels)
 
 
 @pytest.mark.parametrize("name", [name for name in SMALLEST if name != "cnn1d"])
 def test_components_are_for_one_network(name: str) -> None:
-    with pytest.raises(ValueError, match=f"components need the network cnn1d, got {name}"):
-        window_classifier(name, 76, components=9)
+    rejects(f"components need the network cnn1d, got {name}", window_classifier, name, 76, components=9)
 
 
 @pytest.mark.parametrize(("window", "channels", "values"), [(17, 1, 289), (17, 3, 867), (33, 3, 3267)])
@@ -209,13 +206,11 @@ def test_cnn1d_takes_as_many_components_as_a_window_has_values(window: int, chan
     assert network(torch.zeros(2, 3, window, window, device="meta")).shape == (2, 1)
     for components in (0, values + 1):
         message = f"expected 1 to {values} components of windows .*, got {components}"
-        with pytest.raises(ValueError, match=message):
-            window_classifier("cnn1d", window, channels, components=components)
+        rejects(message, window_classifier, "cnn1d", window, channels, components=components)
 
 
 def test_unknown_extractors_are_rejected() -> None:
-    with pytest.raises(ValueError, match="feature extractor 'vgg17' is unknown; expected one of vgg16, resnet50"):
-        feature_extractor("vgg17")
+    rejects("'vgg17' is unknown", feature_extractor, "vgg17")
 
 
 @pytest.mark.parametrize(("name", "encoder"), [("vgg16", "vgg16"), ("inception_resnet_v2", "inceptionresnetv2")])
@@ -369,11 +364,9 @@ def test_components_that_windows_do_not_have_stay_zero() -> None:
 
 def test_only_projections_are_filled() -> None:
     for call in (lambda network: fill_projection(network, [drawn(9, 10)]), is_filled):
-        with pytest.raises(ValueError, match="the network has no projection; build it by window_classifier"):
-            call(window_classifier("cnn1d", 10))
+        rejects("no projection", call, window_classifier("cnn1d", 10))
 
 
 @pytest.mark.parametrize("components", [0, 301, -1])
 def test_a_window_has_so_many_components(components: int) -> None:
-    with pytest.raises(ValueError, match=rf"expected 1 to 300 components .*, got {components}"):
-        projection(3, components, 10)
+    rejects(rf"expected 1 to 300 components .*, got {components}", projection, 3, components, 10)
