@@ -50,12 +50,11 @@ def test_the_same_seed_gives_the_same_trees() -> None:
 
 @pytest.mark.parametrize("name", ["trees.ubj", "new/folder/trees.json"])
 def test_saved_trees_give_the_same_bits(name: str, tmp_path: Path) -> None:
-    booster, path = make_booster(), tmp_path / name
+    booster, path, maps = make_booster(), tmp_path / name, make_maps()
     (tmp_path / "trees.ubj").write_bytes(b"an earlier one")
     boosting.save(booster, path)
-    assert torch.equal(
-        boosting.probabilities(boosting.load(path), make_maps()), boosting.probabilities(booster, make_maps())
-    )
+    again = boosting.load(path)
+    assert torch.equal(boosting.probabilities(again, maps), boosting.probabilities(booster, maps))
     assert xgboost.Booster(model_file=path).num_boosted_rounds() == 20
     assert [each.name for each in path.parent.iterdir() if each.name.startswith(".")] == []
 
@@ -84,7 +83,7 @@ def test_blocks_of_any_size_give_the_probabilities_of_single_pixels(block: int) 
     assert 0 < found.min() < 0.5 < found.max() < 1
 
 
-def test_memory_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predicts_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     predict = xgboost.Booster.inplace_predict
 
@@ -98,12 +97,12 @@ def test_memory_is_that_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(sizes) == 2 * 23 * 17
 
 
-def test_maps_in_half_precision_are_taken() -> None:
+def test_accepts_maps_in_half_precision() -> None:
     booster, maps = make_booster(), make_maps().bfloat16().requires_grad_()
     assert torch.equal(boosting.probabilities(booster, maps), boosting.probabilities(booster, maps.detach().float()))
 
 
-def test_files_that_are_no_trees_are_named(tmp_path: Path) -> None:
+def test_rejects_files_without_trees(tmp_path: Path) -> None:
     rejects(r"no file .*nowhere.ubj", boosting.load, tmp_path / "nowhere.ubj")
     path = tmp_path / "trees.ubj"
     boosting.save(make_booster(), path)
@@ -118,7 +117,7 @@ def test_files_that_are_no_trees_are_named(tmp_path: Path) -> None:
     rejects(r"trees.json .* reg:squarederror", boosting.load, path)
 
 
-def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
+def test_rejects_wrong_arguments(tmp_path: Path) -> None:
     points, labels = checkerboard(20)
     rejects(r"features .*\(20, 2\), 0 .*\(19,\)", boosting.fit_boosted, points, labels[:19], 0)
     rejects(r"40 numbers of them not finite", boosting.fit_boosted, points + np.float32(np.nan), labels, 0)

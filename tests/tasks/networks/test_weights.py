@@ -35,7 +35,7 @@ def test_a_module_is_filled_from_half_precision_with_its_own_tensors_only() -> N
         ),
     ],
 )
-def test_what_does_not_fit_is_rejected_and_nothing_is_filled(wrong: dict[str, torch.Tensor], message: str) -> None:
+def test_rejects_other_weights_and_fills_nothing(wrong: dict[str, torch.Tensor], message: str) -> None:
     module = nn.Linear(3, 4)
     before = module.bias.clone()
     rejects_weights(
@@ -45,7 +45,7 @@ def test_what_does_not_fit_is_rejected_and_nothing_is_filled(wrong: dict[str, to
 
 
 @pytest.mark.parametrize("heads", [True, False])
-def test_heads_are_read_where_they_are_wanted(tmp_path: Path, heads: bool) -> None:
+def test_heads_are_read_on_request(tmp_path: Path, heads: bool) -> None:
     saved = {"conv.weight": torch.rand(2), "head.fc.weight": torch.rand(3), "classifier.bias": torch.rand(4)}
     torch.save(saved, tmp_path / "whole.pt")
     found = read_weights(tmp_path / "whole.pt", heads)
@@ -53,7 +53,7 @@ def test_heads_are_read_where_they_are_wanted(tmp_path: Path, heads: bool) -> No
     assert all(torch.equal(value, saved[key]) for key, value in found.items())
 
 
-def test_files_that_hold_no_weights_are_rejected(tmp_path: Path) -> None:
+def test_rejects_files_without_weights(tmp_path: Path) -> None:
     for name in ("text.safetensors", "text.pt"):
         (tmp_path / name).write_text("no weights")
         rejects_weights(rf"{name} could not be read as a weights file", read_weights, tmp_path / name)
@@ -64,7 +64,7 @@ def test_files_that_hold_no_weights_are_rejected(tmp_path: Path) -> None:
     rejects_weights(r"no weights file .*absent\.pt", read_weights, tmp_path / "absent.pt")
 
 
-def test_online_is_found_out_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_online_is_decided_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
