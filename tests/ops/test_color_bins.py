@@ -25,12 +25,6 @@ def test_every_color_of_srgb_has_its_bin() -> None:
     assert sorted(known) == list(map(tuple, centres.tolist()))
 
 
-def test_outermost_bins_are_those_of_the_pure_colors() -> None:
-    # The extremes of a and b: green -86.2, magenta 98.2, blue -107.9, yellow 94.5.
-    assert bins().amin(dim=0).tolist() == [-90, -110]
-    assert bins().amax(dim=0).tolist() == [100, 90]
-
-
 def test_bins_returns_a_copy() -> None:
     bins().zero_()
     assert bins().abs().max() == 110

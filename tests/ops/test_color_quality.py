@@ -1,6 +1,5 @@
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -270,21 +269,3 @@ def test_rejects_unknown_scores_and_wrong_shapes() -> None:
     for score in (psnr, ssim):
         rejects(r"one shape .*\(1, 3, 16, 15\)", score, image, image[..., 1:])
         rejects(r"\(1, 1, 16, 16\).* got \(1, 16, 16\)", score, image, image, torch.ones(1, 16, 16))
-
-
-@pytest.mark.real
-def test_a_painting_without_its_colors_scores_as_a_loop_says(real_data: Path) -> None:
-    path = sorted((real_data / "colorization" / "images").iterdir())[0]
-    picture = cv2.cvtColor(cv2.resize(cv2.imread(str(path)), (60, 90), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
-    target = torch.from_numpy(picture).permute(2, 0, 1)[None]
-    prediction = target.float().mean(dim=1, keepdim=True).round().byte().expand_as(target)
-    one, other = (rgb_to_lab(each / 255)[0].flatten(1).T.double().tolist() for each in (prediction, target))
-    scores = {name: score.item() for name, score in picture_scores(prediction, target).items()}
-    assert scores["delta_e76"] == pytest.approx(
-        np.mean([math.dist(*pair) for pair in zip(one, other, strict=True)]), abs=1e-3
-    )
-    expected = np.mean([slow_delta_e2000(*pair) for pair in zip(one, other, strict=True)])
-    assert scores["delta_e2000"] == pytest.approx(expected, abs=1e-3)
-    assert scores["colorfulness_true"] == pytest.approx(slow_colorfulness(picture), rel=1e-4)
-    assert scores["colorfulness"] == pytest.approx(0, abs=1e-3)
-    assert scores["psnr"] == pytest.approx(cv2.PSNR(prediction.numpy(), target.numpy()), abs=1e-3)

@@ -65,15 +65,6 @@ def test_histograms_are_those_of_scikit_image() -> None:
     assert found[:9].tolist() == pytest.approx(first, abs=1e-6)
 
 
-@pytest.mark.parametrize(("turns", "direction"), [(0, 0), (1, 4), (2, 0), (3, 4)])
-def test_a_slope_has_one_direction(turns: int, direction: int) -> None:
-    slope = np.rot90(np.tile(np.arange(32)[:, None] / 32, (32, 1, 3)), turns)
-    found = gradient_histograms(batch(slope), cells=4).view(3, 3, 2, 2, 9)[1, 1]
-    wanted = torch.zeros(2, 2, 9)
-    wanted[..., direction] = 0.5  # four cells alike, of a block whose length is 1
-    torch.testing.assert_close(found, wanted)
-
-
 def test_the_length_does_not_depend_on_the_size() -> None:
     for size in ((224, 224), (227, 227), (80, 131)):
         assert gradient_histograms(batch(drawn(*size))).shape == (1, 1764)

@@ -1,5 +1,4 @@
 import itertools
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -45,15 +44,6 @@ def opencv(image: Tensor, low: float, high: float, l2: bool) -> Tensor:
     return torch.from_numpy(np.stack(found).reshape(image.shape)) > 0
 
 
-def photographs(folder: Path) -> Tensor:
-    paths = [
-        *sorted((folder / "avalanches" / "images").iterdir())[:4],
-        *sorted((folder / "roads" / "images").iterdir())[:4],
-    ]
-    resized = [cv2.resize(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), (256, 256)) for path in paths]
-    return torch.stack([torch.from_numpy(each).permute(2, 0, 1) for each in resized])
-
-
 @pytest.mark.parametrize("l2", [False, True])
 @pytest.mark.parametrize("kind", ["noise", "binary", "smooth"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -70,16 +60,6 @@ def test_directions_next_to_the_tangent_are_opencvs() -> None:
     # Of a million gradients a few lie so close to 22.5 degrees that the last bit of the tangent decides.
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 1, 1000, 1000)).astype(np.uint8))
     assert torch.equal(canny_on_device(image, 0, 0, False), opencv(image, 0, 0, l2=False))
-
-
-def test_a_step_by_hand() -> None:
-    image = torch.zeros(1, 1, 4, 6, dtype=torch.uint8)
-    image[..., 3:] = 10  # a gradient of 40 in columns 2 and 3, of which the left one is kept
-    expected = torch.zeros(1, 1, 4, 6, dtype=torch.bool)
-    expected[..., 2] = True
-    for l2 in (False, True):
-        assert torch.equal(canny_on_device(image, 20, 39, l2), expected)
-        assert not canny_on_device(image, 20, 40, l2).any()
 
 
 @pytest.mark.parametrize("l2", [False, True])
@@ -169,18 +149,6 @@ def test_rejects_wrong_images_and_thresholds() -> None:
     rejects("'skimage' is unknown", canny, image, 1, 2, backend="skimage")
     rejects(r"only the Euclidean gradient .*l2=False and 1", canny, image, 1, 2, backend="kornia")
     rejects(r"thresholds above 0, got l2=True and 0", canny, image, 0, 2, l2=True, backend="kornia")
-
-
-@pytest.mark.real
-def test_photos_equal_opencvs(real_data: Path) -> None:
-    image = photographs(real_data)
-    flat = grey(image)
-    np.testing.assert_array_equal(
-        flat[:, 0], [cv2.cvtColor(each.permute(1, 2, 0).numpy(), cv2.COLOR_RGB2GRAY) for each in image]
-    )
-    for (low, high), l2 in itertools.product(THRESHOLDS, [False, True]):
-        found = canny_on_device(flat, *sorted((low, high)), l2)
-        assert torch.equal(found, opencv(flat, low, high, l2)), (low, high, l2)
 
 
 @pytest.mark.gpu

@@ -167,12 +167,3 @@ def test_real_rows_there_and_back() -> None:
     assert len(rows) >= 8
     for text in rows:
         assert encode(decode(text, SIZE)) == text
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("output_size", [(350, 525), (224, 224), (240, 336)])
-def test_real_rows_equal_area_resizing(output_size: tuple[int, int]) -> None:
-    for text in [row for row in real_rows() if row][::10]:
-        mask = slow_decode(text, SIZE).astype(np.float32)
-        expected = cv2.resize(mask, output_size[::-1], interpolation=cv2.INTER_AREA)
-        np.testing.assert_allclose(decode_coverage(text, SIZE, output_size), expected, atol=1e-6)

@@ -95,23 +95,6 @@ def test_it_is_what_functional_calls_make_of_its_weights(encoder: str, vector: i
     assert (expected.abs().max() <= 1) == tanh
 
 
-def test_a_stride_starts_at_the_first_pixel_as_in_keras() -> None:
-    layer = Colorizer("strided", 0).encoder[0]
-    nn.init.zeros_(layer.convolution.weight)
-    layer.convolution.weight.data[:, :, 1, 1] = 1
-    picture = torch.arange(64.0).reshape(1, 1, 8, 8)
-    assert torch.equal(layer(picture)[0, 0], picture[0, 0, 1::2, 1::2])  # padded on both sides it would be [::2, ::2]
-
-
-def test_an_even_kernel_has_one_more_below_and_on_the_right_as_in_keras() -> None:
-    layer = Colorizer("pooled", 0).encoder[2]
-    nn.init.zeros_(layer.convolution.weight)
-    layer.convolution.weight.data[:, 0, 3, 3] = 1
-    picture = torch.arange(1.0, 26).reshape(1, 1, 5, 5).repeat(1, 128, 1, 1)
-    assert torch.equal(layer(picture)[0, 0, :3, :3], picture[0, 0, 2:, 2:])
-    assert not layer(picture)[0, 0, 3:].any()
-
-
 def test_odd_sizes_see_their_edge_repeated() -> None:
     torch.manual_seed(0)
     network = loud(Colorizer("pooled", 4))
