@@ -251,7 +251,7 @@ def test_maps_are_enlarged_as_opencv_does_it() -> None:
         np.testing.assert_allclose(enlarged, expected, atol=1e-5)
 
 
-def test_maps_of_the_wanted_size_are_left_alone() -> None:
+def test_maps_of_the_right_size_are_returned() -> None:
     maps = torch.rand(1, 1, 4, 5)
     assert resized_maps(maps, None) is maps
     assert resized_maps(maps, (4, 5)) is maps

@@ -34,7 +34,7 @@ def make_maps(features: int = 2, height: int = 23, width: int = 17) -> torch.Ten
     return torch.rand(features, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-def test_trees_learn_what_no_straight_line_does() -> None:
+def test_trees_learn_a_checkerboard() -> None:
     booster = boosting.fit_boosted(*checkerboard(2000), seed=0, rounds=50)
     points, labels = checkerboard(500, seed=1)
     found = boosting.probabilities(booster, torch.from_numpy(points.T.copy())[:, None])[0]

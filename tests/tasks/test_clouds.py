@@ -41,7 +41,7 @@ def nadam(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.NAdam(parameters, lr=3e-3)
 
 
-def test_overfits_two_pictures_and_logs_its_names(make_trainer: Trainers, pictures: Batch) -> None:
+def test_overfits_two_images_and_logs_its_names(make_trainer: Trainers, pictures: Batch) -> None:
     torch.manual_seed(0)
     task = CloudsTask("pspnet", pretrained=False, optimizer=nadam)
     trainer = make_trainer(max_epochs=5)

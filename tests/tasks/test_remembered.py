@@ -16,7 +16,7 @@ class Doubled:
         return 2 * image
 
 
-def test_each_picture_is_computed_once() -> None:
+def test_each_image_is_computed_once() -> None:
     remembered, compute = Remembered(1.0), Doubled()
     image = torch.arange(12.0).view(4, 3).requires_grad_()
     for names, rows in (("ab", [0, 1]), ("bcd", [1, 2, 3]), ("dacb", [3, 0, 2, 1])):

@@ -204,7 +204,7 @@ def test_a_checkpoint_restores_the_baselines() -> None:
     torch.testing.assert_close(loaded.chroma(luminance), floors.chroma(luminance))
 
 
-def test_colored_pictures_keep_their_luminance() -> None:
+def test_colored_images_keep_their_luminance() -> None:
     floors = fitted()
     rgb = 0.4 + 0.2 * torch.rand(2, 3, 9, 9, generator=torch.Generator().manual_seed(2))
     pictures = floors.colored(rgb)

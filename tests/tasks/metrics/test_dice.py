@@ -70,7 +70,7 @@ def test_dice_of_empty_masks() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_dice_counts_every_pixel_of_a_full_size_picture(dtype: torch.dtype) -> None:
+def test_dice_counts_every_pixel_of_a_full_size_image(dtype: torch.dtype) -> None:
     full = torch.ones(1, 1, 1400, 2100, dtype=dtype)
     part = full.clone()
     part[..., :1000] = 0
@@ -122,7 +122,7 @@ def test_average_precision_without_true_pixels_and_with_nan() -> None:
     assert numbers(metric.compute()) == {"auprc": 1}
 
 
-def test_average_precision_counts_every_pixel_of_a_full_size_picture() -> None:
+def test_average_precision_counts_every_pixel_of_a_full_size_image() -> None:
     half = torch.ones(1, 1, 1400, 2100, dtype=torch.float16)
     half[..., :1050] = 0
     metric = PixelAveragePrecision(["sky"])

@@ -139,7 +139,7 @@ def test_vote_scores_equal_scipy_and_a_slow_loop(bins: int) -> None:
     assert numbers(metric.compute()) == pytest.approx(expected, abs=1e-6)
 
 
-def test_pictures_with_the_same_mean_vote_are_ties_however_many_voted() -> None:
+def test_images_with_the_same_mean_vote_are_ties_however_many_voted() -> None:
     # means 7/3, 7/3, 7/3, 2 and 3
     votes = torch.tensor([[1.0, 0, 2, 0], [3, 1, 4, 1], [20, 0, 40, 0], [1, 1, 1, 0], [0, 0, 9, 0]])
     exact = [Fraction(sum((k + 1) * int(n) for k, n in enumerate(row)), int(row.sum())) for row in votes]
@@ -153,7 +153,7 @@ def test_pictures_with_the_same_mean_vote_are_ties_however_many_voted() -> None:
     assert mean_vote(votes)[:3].unique().numel() == 1
 
 
-def test_the_same_answer_for_all_pictures_correlates_with_nothing() -> None:
+def test_the_same_answer_for_all_images_correlates_with_nothing() -> None:
     votes = polls()["votes"]
     metric = VoteScores()
     metric.update(torch.full_like(votes, 0.1), votes)

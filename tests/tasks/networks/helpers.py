@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import resnet50, vgg16
 
+from tasks.networks.dense import DenseForm
+
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -55,6 +57,16 @@ def by_loop(network: nn.Module, image: Tensor, window: int) -> Tensor:
     with torch.no_grad():
         windows = [image[..., y : y + window, x : x + window] for y in range(rows) for x in range(columns)]
         return network(torch.stack(windows)).T.reshape(-1, rows, columns)
+
+
+def compare_dense(network: nn.Sequential, image: Tensor, window: int, single: float = 1e-6) -> Tensor:
+    """Compares the dense form of a network in double precision with a loop over the windows of an image (3, H, W)."""
+    expected = by_loop(network, image, window)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(DenseForm(network, window)(image[None]), expected, rtol=0, atol=1e-12)
+        found = DenseForm(network.float(), window)(image[None].float())
+        torch.testing.assert_close(found, expected.float(), rtol=0, atol=single)
+    return expected
 
 
 def starts_as_in_keras(layer: nn.Conv2d) -> bool:

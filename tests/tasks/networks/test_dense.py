@@ -10,7 +10,7 @@ from tasks.networks.dense import DenseForm
 from tasks.networks.layers import Normalize
 from tasks.networks.window_classifier import window_classifier
 from tests.checks import rejects
-from tests.tasks.networks.helpers import by_loop, settle
+from tests.tasks.networks.helpers import compare_dense, settle
 
 Layers = Callable[[int], list[nn.Module]]
 
@@ -41,21 +41,11 @@ def classifier(layers: list[nn.Module], window: int) -> nn.Sequential:
     return settle(nn.Sequential(convolutions, *head)).double()
 
 
-def check(network: nn.Sequential, image: Tensor, window: int) -> Tensor:
-    """Compares the dense form of a network in double precision with a loop over the windows of an image (3, H, W)."""
-    expected = by_loop(network, image, window)[None]
-    with torch.no_grad():
-        torch.testing.assert_close(DenseForm(network, window)(image[None]), expected, rtol=0, atol=1e-12)
-        single = DenseForm(network.float(), window)(image[None].float())
-        torch.testing.assert_close(single, expected.float(), rtol=0, atol=1e-6)
-    return expected
-
-
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("window", range(15, 36))
 def test_the_dense_form_equals_the_classifier_on_every_window(name: str, window: int) -> None:
     network = classifier(MAPS[name](window), window)
-    expected = check(network, torch.rand(3, window + 5, window + 4, dtype=torch.float64), window)
+    expected = compare_dense(network, torch.rand(3, window + 5, window + 4, dtype=torch.float64), window)
     assert expected.std(dim=(2, 3)).min() > 1e-4  # windows differ by far more than the tolerances
 
 
@@ -67,9 +57,9 @@ def test_our_own_networks_have_dense_forms(name: str, window: int, channels: int
     torch.manual_seed(0)
     network = settle(window_classifier(name, window, channels)).double()
     image = torch.rand(3, window + 4, window + 6, dtype=torch.float64)
-    assert check(network, image, window).std() > 5e-4
+    assert compare_dense(network, image, window).std() > 5e-4
     features = network.double()[:-1]
-    check(features, image, window)
+    compare_dense(features, image, window)
 
 
 def test_each_image_of_a_batch_has_its_own_logits() -> None:
