@@ -54,7 +54,7 @@ def simple() -> AvalanchesTask:
     return task.eval()
 
 
-def test_learns_windows_and_finds_them_in_a_image(make_trainer: Trainers, windows: Batch, picture: Batch) -> None:
+def test_learns_windows_and_finds_them_in_an_image(make_trainer: Trainers, windows: Batch, picture: Batch) -> None:
     torch.manual_seed(0)
     task = AvalanchesTask("cnn2d", window=17)
     trainer = make_trainer(max_epochs=2)

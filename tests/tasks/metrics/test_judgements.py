@@ -8,7 +8,6 @@ import torch
 from scipy import stats
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.functional.classification import binary_auroc
 
 from tasks.metrics.judgements import JudgementScores, VoteScores, judgement_of_mean, mean_vote, vote_spread
 from tests.checks import rejects
@@ -72,14 +71,6 @@ def test_scores_overall_and_by_tag_equal_a_slow_loop() -> None:
         scores = slow_scores([prediction[index] for index in chosen], [target[index] for index in chosen])
         expected |= {name + ending: score for name, score in scores.items()}
     assert numbers(metric.compute()) == pytest.approx(expected, abs=1e-7)  # no picture has the tag Macro
-
-
-def test_the_area_is_torchmetrics() -> None:
-    fields = judgements(2000)
-    expected = binary_auroc(fields["prediction"].double(), fields["target"].long()).item()
-    assert scored(fields["prediction"].tolist(), fields["target"].int().tolist())["auc"] == pytest.approx(
-        expected, abs=1e-7
-    )
 
 
 def test_the_area_of_a_large_set_does_not_overflow() -> None:

@@ -5,18 +5,16 @@ from urllib.error import URLError
 import pytest
 import timm
 import torch
-from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import alexnet, vgg16
-from torchvision.transforms.functional import normalize, to_tensor
+from torchvision.transforms.functional import normalize
 
 from ops.errors import WeightsError
 from tasks.networks import aesthetics
 from tasks.networks.aesthetics import MAPS, Judge, judge, load_judge, mebibytes, parameter_count
 from tests.checks import rejects, rejects_weights
-from tests.tasks.networks.helpers import IMAGENET, convolutions, real_weights, saved
+from tests.tasks.networks.helpers import IMAGENET, convolutions, saved
 
 SMALL = "mobilenetv3_small_050"
 # Dense width: parameters, MiB to three decimals, MB as the paper prints them.
@@ -258,21 +256,3 @@ def test_weights_come_from_torchs_cache(tmp_path: Path, monkeypatch: pytest.Monk
     load_judge(network, name, pretrained=True)
     assert torch.equal(network.convolutions[-1].features[10].bias, given.convolutions[-1].features[10].bias)
     assert torch.equal(network.convolutions[-1].features[10].weight, given.convolutions[-1].features[10].weight)
-
-
-@pytest.mark.real
-@pytest.mark.parametrize(("name", "file"), [("alexnet_torchvision", "alexnet_features.safetensors"),
-                                            ("vgg16", "vgg16_features_fp16.safetensors")])  # fmt: skip
-def test_real_weights_see_in_a_photo_what_torchvisions_network_sees(real_data: Path, name: str, file: str) -> None:
-    path = real_weights(real_data, file)
-    with torch.device("meta"):
-        model = (vgg16 if name == "vgg16" else alexnet)()
-    model.load_state_dict({key: value.float() for key, value in load_file(path).items()}, strict=False, assign=True)
-    picture = Image.open(min((real_data / "colorization_photos").rglob("*.jpg"))).convert("RGB").resize((112, 112))
-    image = to_tensor(picture)[None]
-    network = built(name)
-    load_judge(network, name, path)
-    with torch.no_grad():
-        maps = model.avgpool(model.features(normalize(image, *IMAGENET)))
-        torch.testing.assert_close(network.forward_features(image)["pooled"], maps.mean(dim=(2, 3)))
-    assert (maps > 1).any()  # photographs excite trained features

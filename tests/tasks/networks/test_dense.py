@@ -62,12 +62,6 @@ def test_our_own_networks_have_dense_forms(name: str, window: int, channels: int
     compare_dense(features, image, window)
 
 
-def test_each_image_of_a_batch_has_its_own_logits() -> None:
-    dense = DenseForm(classifier(MAPS["two poolings"](20), 20), 20)
-    images = torch.rand(3, 3, 24, 22, dtype=torch.float64)
-    torch.testing.assert_close(dense(images), torch.cat([dense(image[None]) for image in images]))
-
-
 def test_the_dense_form_follows_its_classifier() -> None:
     network = classifier(MAPS["normalisation"](17), 17)
     dense = DenseForm(network, 17)

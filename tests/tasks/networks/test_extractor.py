@@ -11,14 +11,14 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v2, resnet50, vgg16
+from torchvision.models import resnet50
 from torchvision.transforms.functional import normalize, resize, to_tensor
 
 from tasks.networks import extractor
 from tasks.networks.backbones import EXTRACTORS, load_features
 from tasks.networks.extractor import REPOSITORIES, SIDES, Extractor
 from tests.checks import rejects, rejects_weights
-from tests.tasks.networks.helpers import IMAGENET, hub, real_weights, saved
+from tests.tasks.networks.helpers import hub, real_weights, saved
 
 
 @pytest.fixture
@@ -320,34 +320,6 @@ def test_real_logits_of_the_published_resnet50_are_those_of_its_own_convention(r
     vector = Extractor("resnet50_v1", saved(tmp_path / "folded.safetensors", folded))(image)
     assert vector.argmax() == expected.argmax()
     assert nn.functional.cosine_similarity(vector, expected).item() > 0.999
-
-
-@pytest.mark.real
-def test_real_features_of_vgg16_are_torchvisions(real_data: Path) -> None:
-    path = real_weights(real_data, "vgg16_features_fp16.safetensors")
-    with torch.device("meta"):  # its dense layers nowhere in memory
-        model = vgg16()
-    model.load_state_dict({key: value.float() for key, value in load_file(path).items()}, strict=False, assign=True)
-    image = photograph(real_data)
-    with torch.no_grad():
-        maps = model.features(normalize(image, *IMAGENET))
-    torch.testing.assert_close(Extractor("vgg16", path, "features")(image), maps.mean((2, 3)))
-    rejects_weights(r"resnet50_v1: 26. of its 3.. tensors", Extractor("resnet50_v1", path).load)
-
-
-@pytest.mark.real
-def test_real_logits_of_mobilenet_v2_are_torchvisions(real_data: Path, tmp_path: Path) -> None:
-    weights = load_file(real_weights(real_data, "mobilenet_v2.safetensors"))
-    model = mobilenet_v2().eval()
-    model.load_state_dict(weights)
-    image = photograph(real_data)
-    with torch.no_grad():
-        expected = model(normalize(image, *IMAGENET))
-    names = timm.create_model("mobilenetv2_100").state_dict()  # the same layers in the same order
-    renamed = {name: weights[key] for name, key in zip(names, model.state_dict(), strict=True)}
-    vector = Extractor("mobilenetv2_100", saved(tmp_path / "renamed.safetensors", renamed))(image)
-    torch.testing.assert_close(vector, expected, rtol=1e-4, atol=1e-4)
-    assert vector.std() > 1
 
 
 @pytest.mark.slow

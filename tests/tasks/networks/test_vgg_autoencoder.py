@@ -2,21 +2,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
-from torchvision.transforms.functional import normalize, to_tensor
+from torchvision.transforms.functional import normalize
 
 from tasks.networks import backbones
 from tasks.networks.backbones import encoder_of, load_weights
 from tasks.networks.vgg_autoencoder import vgg_autoencoder
-from tests.checks import rejects, rejects_weights
+from tests.checks import rejects
 from tests.tasks.networks.helpers import (
     IMAGENET,
     convolutions,
     hub,
-    real_weights,
     same,
     saved,
     starts_as_in_keras,
@@ -132,19 +129,3 @@ def test_library_weights_fill_the_encoder_alone(monkeypatch: pytest.MonkeyPatch,
     assert same(encoder_of(network), stock)
     assert before
     assert all(torch.equal(network.state_dict()[key], value) for key, value in before.items())
-
-
-@pytest.mark.real
-def test_real_weights_give_torchvisions_features_of_an_image(real_data: Path) -> None:
-    path = real_weights(real_data, "vgg16_features_fp16.safetensors")
-    picture = Image.open(min((real_data / "roads" / "images").iterdir())).convert("RGB")
-    image = to_tensor(picture)[None, :, :64, :64]
-    network = vgg_autoencoder("vgg16").eval()
-    load_weights(encoder_of(network), "vgg16", path)
-    features = torchvisions_features("vgg16", {key: value.float() for key, value in load_file(path).items()})
-    with torch.no_grad():
-        expected = features(normalize(image, *IMAGENET))
-        torch.testing.assert_close(encoder_of(network)(network[0](image)), expected)
-    assert (expected > 0).float().mean() > 0.01  # an image's features, not a network that has died
-    compressed = encoder_of(vgg_autoencoder("vgg10"))
-    rejects_weights("vgg10: .* of its 8 tensors", load_weights, compressed, "vgg10", path)
