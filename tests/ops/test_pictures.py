@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import cv2
@@ -83,9 +82,6 @@ def test_rejects_wrong_arguments() -> None:
         rejects("expected a box inside maps", cropped, torch.zeros(1, 8, 8), wrong)
 
 
-CLOUDS = Path(os.environ.get("BELVEDERE_DATA", "")) / "clouds"
-
-
 def slow_gaps(black: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """Every square of the given width that meets the image, one by one."""
     height, breadth = black.shape
@@ -99,10 +95,9 @@ def slow_gaps(black: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     return gaps
 
 
-def real_pictures(pattern: str) -> dict[str, NDArray[np.uint8]]:
-    paths = sorted(CLOUDS.glob(pattern))
-    if not paths:
-        pytest.skip(f"no real pictures: {CLOUDS / pattern} is not there; set BELVEDERE_DATA")
+def real_pictures(real_data: Path, pattern: str) -> dict[str, NDArray[np.uint8]]:
+    paths = sorted((real_data / "clouds").glob(pattern))
+    assert paths
     return {path.stem: cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB) for path in paths}
 
 
@@ -149,8 +144,8 @@ def test_share_of_black_agrees_with_unwidened_gaps() -> None:
 
 @pytest.mark.real
 @pytest.mark.parametrize("size", [(224, 224), (240, 336)])
-def test_real_gaps_lie_where_the_full_image_is_black(size: tuple[int, int]) -> None:
-    for name, picture in real_pictures("modis/images/*.jpeg").items():
+def test_real_gaps_lie_where_the_full_image_is_black(real_data: Path, size: tuple[int, int]) -> None:
+    for name, picture in real_pictures(real_data, "modis/images/*.jpeg").items():
         gap = ~seen(resized(picture, size))[0, 0].numpy()
         black = (picture.max(axis=2) <= 12).astype(np.float32)
         share = cv2.resize(black, size[::-1], interpolation=cv2.INTER_AREA)
@@ -162,7 +157,7 @@ def test_real_gaps_lie_where_the_full_image_is_black(size: tuple[int, int]) -> N
 
 @pytest.mark.real
 @pytest.mark.parametrize("pattern", ["examples_one_class/Gravel.jpeg", "hyta/images/*"])
-def test_real_images_without_gaps_are_seen_whole(pattern: str) -> None:
-    for name, picture in real_pictures(pattern).items():
+def test_real_images_without_gaps_are_seen_whole(real_data: Path, pattern: str) -> None:
+    for name, picture in real_pictures(real_data, pattern).items():
         for size in [(224, 224), (240, 336)]:
             assert seen(resized(picture, size)).all(), name

@@ -1,5 +1,4 @@
 import csv
-import os
 import re
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 from ops.rle import decode, decode_coverage, decode_to, encode, parse_runs
 from tests.checks import rejects
 
-CLOUDS = Path(os.environ.get("BELVEDERE_DATA", "")) / "clouds"
 SIZE = (1400, 2100)
 
 # Columns 0..3 of a picture of 3 x 4, by hand: pixels 2-3 of column 0, all of column 1, pixel 1 of column 3.
@@ -46,16 +44,6 @@ def random_boxes(generator: np.random.Generator, size: tuple[int, int], count: i
         top, left = (generator.integers(0, side) for side in size)
         mask[top : top + generator.integers(1, size[0]), left : left + generator.integers(1, size[1])] = True
     return mask
-
-
-def real_rows() -> list[str]:
-    if not CLOUDS.is_dir():
-        pytest.skip(f"no real masks: {CLOUDS} is not there; set BELVEDERE_DATA")
-    rows = []
-    for path in sorted(CLOUDS.glob("*/train.csv")):
-        with path.open(newline="") as file:
-            rows += [row["EncodedPixels"] for row in csv.DictReader(file)]
-    return rows
 
 
 def test_runs_are_zero_based_with_exclusive_ends() -> None:
@@ -162,8 +150,11 @@ def test_halves_are_exact_at_fractional_ratios() -> None:
 
 
 @pytest.mark.real
-def test_real_rows_there_and_back() -> None:
-    rows = real_rows()
-    assert len(rows) >= 8
-    for text in rows:
+def test_real_rows_there_and_back(real_data: Path) -> None:
+    texts = []
+    for path in sorted((real_data / "clouds").glob("*/train.csv")):
+        with path.open(newline="") as file:
+            texts += [row["EncodedPixels"] for row in csv.DictReader(file)]
+    assert len(texts) >= 8
+    for text in texts:
         assert encode(decode(text, SIZE)) == text
