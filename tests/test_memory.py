@@ -1,4 +1,4 @@
-"""Memory of predicting large pictures, by their height; run as a script, it is the process that is measured."""
+"""Memory of predicting large images, by their height; as a script, the process that is measured."""
 
 import os
 import subprocess
@@ -14,15 +14,15 @@ from PIL import Image
 from callbacks.writers.segmentation import SegmentationWriter
 from datamodules.roads import RoadsDataModule
 from tasks.roads import RoadsTask
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 WIDTH = 8000
-MOST = 160  # megabytes: a picture of 8,000 x 8,000 alone has 183, and a map of it in float32 244
-MORE = 24  # megabytes that may depend on chance, 3 bits a pixel that a picture has more than another
+MOST = 160  # MB; an image of 8,000 x 8,000 has 183, its map in float32 244
+MORE = 24  # MB for 64 million more pixels: chance
 
 
 def predict(pictures: Path, folder: Path, minimum_area: int) -> None:
-    """Predicts with one layer that calls a pixel road where its neighbourhood is bright."""
+    """Predicts with one layer that calls bright neighborhoods roads."""
     task = RoadsTask(minimum_area=minimum_area)
     task.network = torch.nn.Conv2d(3, 1, 3, padding=1)
     task.network.weight.data.fill_(1 / 27)
@@ -34,7 +34,7 @@ def predict(pictures: Path, folder: Path, minimum_area: int) -> None:
 
 
 def peak() -> float:
-    """The most memory that this program has had so far, in megabytes; `resource` would count its parent's too."""
+    """The peak memory of this process in megabytes; `resource` would include its parent's."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
 

@@ -1,4 +1,3 @@
-import csv
 import json
 import re
 import shutil
@@ -21,28 +20,25 @@ from belvedere.cli import COMMANDS, mixed_precision
 from belvedere.quiet import quiet
 from ops.errors import DataError
 from tasks.clouds import CloudsTask
+from tests.helpers import ROOT, table
 
 Command = Callable[..., Any]
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_no_arguments_give_the_overview_without_libraries() -> None:
-    for arguments in ([], ["--help"]):
-        code = (
-            f"import sys; from belvedere.__main__ import main; c = main({arguments}); print(c, 'torch' in sys.modules)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout == f"{HELP}\n0 False\n"
+def test_the_overview_is_printed_without_importing_torch() -> None:
+    code = """
+import sys
+from belvedere.__main__ import main
+print(main([]), main(["--help"]), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{HELP}\n{HELP}\n0 0 False\n"
     assert all(f"belvedere {command}" in HELP for command in COMMANDS)
 
 
 def test_python_m_belvedere_is_the_command_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "belvedere", "fti"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert "Did you mean fit?" in done.stderr
     assert done.stdout == ""
@@ -93,14 +89,14 @@ def test_fit_resumes_from_a_checkpoint(belvedere: Command, tiny: list[str], fitt
     assert Path("run/panels/epoch_0002.png").exists()
 
 
-def test_a_training_that_fails_is_told_in_a_paragraph(belvedere: Command, tiny: list[str]) -> None:
+def test_a_diverging_training_stops_with_one_line(belvedere: Command, tiny: list[str]) -> None:
     result = belvedere("fit", *tiny, "--model.optimizer.lr", "1e30", "--trainer.logger", "false", "--output", "run")
     message = result.refusal
-    assert re.match(r"Training stopped in epoch 0, step \d: the training loss is not a finite number", message)
+    assert re.match(r"Training stopped in epoch 0, step \d: .* not a finite number", message)
     assert len(message.splitlines()) == 1
 
 
-def test_test_writes_the_figures_of_the_test_pictures(belvedere: Command, fitted: Path) -> None:
+def test_metrics_of_the_test_are_written_with_intervals(belvedere: Command, fitted: Path) -> None:
     result = belvedere("test", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", "figures")
     assert result.code == 0
     [row] = table(Path("figures/metrics.csv"))
@@ -113,7 +109,7 @@ def test_test_writes_the_figures_of_the_test_pictures(belvedere: Command, fitted
     assert float(intervals["test/dice"]["low"]) <= float(row["test/dice"]) <= float(intervals["test/dice"]["high"])
 
 
-def test_validate_repeats_what_training_measured(belvedere: Command, fitted: Path) -> None:
+def test_validate_gives_the_metrics_of_the_last_epoch(belvedere: Command, fitted: Path) -> None:
     assert belvedere("validate", "--ckpt_path", str(fitted / "checkpoints" / "last.ckpt"), "--output", "out").code == 0
     trained = [row for row in table(fitted / "metrics.csv") if row["val/loss"]][-1]
     [row] = table(Path("out/metrics.csv"))
@@ -133,7 +129,7 @@ def test_predict_writes_masks_of_a_folder(
 
 
 @pytest.mark.parametrize("pictures", ["mine.png", "."])
-def test_predict_takes_a_picture_or_a_folder_of_any_size(belvedere: Command, fitted: Path, pictures: str) -> None:
+def test_predict_accepts_an_image_or_a_folder(belvedere: Command, fitted: Path, pictures: str) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (77, 51, 3), np.uint8)).save("mine.png")
     checkpoint = str(fitted / "checkpoints" / "best.ckpt")
     arguments = ("--data.pictures", pictures, "--data.output_size", "null", "--output", "one")
@@ -144,36 +140,31 @@ def test_predict_takes_a_picture_or_a_folder_of_any_size(belvedere: Command, fit
     assert Image.open("one/masks/Fish/mine.png").size == (51, 77)
 
 
-def test_a_folder_that_holds_a_run_is_left_alone(belvedere: Command, tiny: list[str], fitted: Path) -> None:
+def test_a_run_is_not_overwritten(belvedere: Command, tiny: list[str], fitted: Path) -> None:
     before = (fitted / "config.yaml").stat().st_mtime_ns
     message = belvedere("fit", *tiny, "--output", str(fitted)).refusal
-    assert message.startswith(f"{fitted} already holds a run.")
+    assert f"{fitted} already holds a run" in message
     assert "--resume auto" in message
     assert (fitted / "config.yaml").stat().st_mtime_ns == before
-
-
-def test_so_is_one_that_was_stopped_in_its_first_epoch(belvedere: Command, tiny: list[str], fitted: Path) -> None:
-    Path("stopped/checkpoints").mkdir(parents=True)
+    Path("stopped/checkpoints").mkdir(parents=True)  # in its first epoch
     shutil.copy(fitted / "checkpoints" / "last.ckpt", "stopped/checkpoints/preempted.ckpt")
     assert "stopped already holds a run" in belvedere("fit", *tiny, "--output", "stopped").refusal
 
 
-def test_missing_data_are_told_before_anything_is_written(belvedere: Command) -> None:
+def test_missing_data_are_reported_before_anything_is_written(belvedere: Command) -> None:
     message = belvedere("fit", "--config", "clouds/demo", "--data.root", "nowhere", "--output", "run").refusal
-    assert f"No dataset in {Path('nowhere').absolute()} (that folder does not exist)" in message
+    assert str(Path("nowhere").absolute()) in message
     assert "train.csv" in message
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize(
-    ("weights", "message"), [("absent.pt", "There is no weights file absent.pt."), ("true", "(no network)")]
-)
-def test_missing_weights_are_told_before_any_picture_is_read(
+@pytest.mark.parametrize(("weights", "message"), [("absent.pt", "no weights file absent.pt"), ("true", "(no network)")])
+def test_missing_weights_are_reported_before_images_are_read(
     belvedere: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch, weights: str, message: str
 ) -> None:
     monkeypatch.setattr("tasks.networks.weights._online", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "hub")
-    monkeypatch.setattr("datamodules.clouds.CloudsDataModule.prepare_data", lambda _: pytest.fail("pictures were read"))
+    monkeypatch.setattr("datamodules.clouds.CloudsDataModule.prepare_data", lambda _: pytest.fail("images were read"))
     found = belvedere("fit", *tiny, "--model.pretrained", weights, "--output", "run").refusal
     assert message in found
     assert len(found.splitlines()) == 1
@@ -183,20 +174,12 @@ def test_missing_weights_are_told_before_any_picture_is_read(
 def test_describe_lists_all_problems_at_once(belvedere: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     problems = ["row 2 is odd.", "picture a.jpg is empty."]
     monkeypatch.setattr("datamodules.describe.clouds.problems", lambda _: problems)
-    monkeypatch.setattr("datamodules.describe.clouds.study", lambda _: pytest.fail("it goes on"))
+    monkeypatch.setattr("datamodules.describe.clouds.study", lambda _: pytest.fail("the dataset was described"))
     message = belvedere("describe", "--config", "clouds/demo", "--data.root", "here").refusal
-    assert message.splitlines() == [f"2 problems in {Path('here').absolute()}:", *(f"  - {line}" for line in problems)]
+    assert message.splitlines()[1:] == [f"  - {line}" for line in problems]
 
 
-def test_describe_writes_tables_and_pictures(belvedere: Command, clouds_root: Path) -> None:
-    result = belvedere("describe", "--config", "clouds/demo", "--data.root", str(clouds_root), "--output", "study")
-    assert result.code == 0
-    written = {path for path in Path("study").absolute().iterdir()}
-    assert Path("study/study.png").absolute() in written
-    assert {path for path in written if str(path) in result.out} == written
-
-
-def test_a_workers_error_is_told_without_its_traceback(
+def test_the_error_of_a_worker_has_no_traceback(
     belvedere: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -218,7 +201,7 @@ def test_a_workers_error_is_told_without_its_traceback(
         (None, "gpu", True, False, None),
     ],
 )
-def test_bfloat16_is_taken_where_the_gpu_has_it(
+def test_bfloat16_falls_back_to_float16(
     asked: str | None,
     accelerator: str,
     gpu: bool,
@@ -240,7 +223,7 @@ def test_bfloat16_is_taken_where_the_gpu_has_it(
 
 
 @pytest.mark.parametrize("job", [None, "4711"])
-def test_that_srun_was_not_used_is_said_in_a_job_only(
+def test_missing_srun_is_reported_only_in_a_job(
     job: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "srun").write_text("#!/bin/sh\n")

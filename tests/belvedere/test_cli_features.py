@@ -1,4 +1,3 @@
-import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,17 +11,13 @@ from PIL import Image
 from datamodules.read.pictures import read_image
 from ops.descriptors import color_moments
 from tasks.aesthetics import AestheticsTask
+from tests.helpers import table
 
 Command = Callable[..., Any]
 
 DATA = ["--data", "datamodules.aesthetics.AestheticsDataModule", "--data.size", "64", "--data.load_size", "64"]
 TINY = ["--model", "tasks.aesthetics.AestheticsTask", "--model.dense_width", "8", "--model.pretrained", "false",
         "--model.freeze_convolutions", "false", *DATA]  # fmt: skip
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_trained_network_gives_vectors_and_classifiers(belvedere: Command, aesthetics_root: Path) -> None:
@@ -46,12 +41,12 @@ def test_a_trained_network_gives_vectors_and_classifiers(belvedere: Command, aes
         "fc6": (30, 8), "fc7": (30, 8), "pooled": (30, 256)
     }  # fmt: skip
 
-    album = Path("album").absolute()  # squares of the network's size: what it sees is what lies there
+    album = Path("album").absolute()  # squares of the network's size: nothing is cropped
     album.mkdir()
     squares = {f"{i}.png": torch.randint(0, 256, (64, 64, 3), dtype=torch.uint8) for i in range(3)}
     for name, square in squares.items():
         Image.fromarray(square.numpy()).save(album / name)
-    (album / "broken.jpg").write_bytes(b"no picture")
+    (album / "broken.jpg").write_bytes(b"no image")
     assert belvedere("features", *checkpoint, "--data.pictures", str(album), "--vectors", "[fc7]").code == 0
     folder = Path("run/features-album/vectors")
     assert sorted(path.name for path in folder.iterdir()) == ["fc7.npy", "names.csv"]
@@ -63,7 +58,7 @@ def test_a_trained_network_gives_vectors_and_classifiers(belvedere: Command, aes
     np.testing.assert_allclose(np.load(folder / "fc7.npy"), wanted, atol=1e-5)
 
 
-def test_descriptors_want_no_network(belvedere: Command, clouds_root: Path) -> None:
+def test_descriptors_need_no_network(belvedere: Command, clouds_root: Path) -> None:
     options = ["--config", "clouds/demo", "--data.root", str(clouds_root), "--data.size", "[32,48]"]
     vectors = ["--vectors", "[color_moments]", "--classifiers", "false"]
     assert belvedere("features", *options, *vectors, "--output", "out").code == 0
@@ -75,35 +70,27 @@ def test_descriptors_want_no_network(belvedere: Command, clouds_root: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "word"),
     [
-        (["--vectors", "[fc7]"], "fc7 would be random: the dense layers are not trained. Give a trained network"),
-        (["--vectors", "[]"], "--vectors is empty; expected at least one"),
-        (["--vectors", "[fc8]"], "--vectors: "),
-        (["--ckpt_path", "none.ckpt"], "There is no checkpoint file none.ckpt."),
+        (["--vectors", "[fc7]"], "fc7 would be random"),
+        (["--vectors", "[]"], "--vectors"),
+        (["--vectors", "[fc8]"], "--vectors"),
+        (["--ckpt_path", "none.ckpt"], "none.ckpt"),
     ],
 )
-def test_what_gives_no_vectors_is_refused(
-    options: list[str], message: str, belvedere: Command, aesthetics_root: Path
-) -> None:
+def test_wrong_options_are_rejected(options: list[str], word: str, belvedere: Command, aesthetics_root: Path) -> None:
     result = belvedere("features", *TINY, "--data.root", str(aesthetics_root), "--output", "out", *options)
-    assert result.refusal.startswith(message)
+    assert word in result.refusal
     assert not Path("out").exists()
 
 
-def test_a_task_without_dense_layers_is_refused(belvedere: Command, clouds_root: Path) -> None:
-    result = belvedere("features", "--config", "clouds/demo", "--data.root", str(clouds_root), "--output", "out")
-    assert result.refusal.startswith("CloudsTask has no dense layers")
-    assert not Path("out").exists()
-
-
-def test_too_few_pictures_still_have_vectors(belvedere: Command, aesthetics_root: Path, tmp_path: Path) -> None:
+def test_vectors_of_too_few_images_are_kept(belvedere: Command, aesthetics_root: Path, tmp_path: Path) -> None:
     root = tmp_path / "few"
     shutil.copytree(aesthetics_root / "stars", root)
     lines = (root / "labels.csv").read_text().splitlines()
     (root / "labels.csv").write_text("\n".join(lines[:10]) + "\n")
     options = ["--data.root", str(root), "--vectors", "[color_moments]", "--output", "out"]
     message = belvedere("features", *TINY, *options).refusal
-    assert message.startswith("The vectors are written, but no classifiers are fitted: ")
+    assert "The vectors are written" in message
     assert "at least 15" in message
     assert len(np.load("out/vectors/color_moments.npy")) == 9

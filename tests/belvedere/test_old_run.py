@@ -1,6 +1,5 @@
 """A run folder that commit 66ad3a8 wrote is tested, predicted with and resumed, and comes to the same."""
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "run_66ad3a8"
+from tests.helpers import ROOT, table
+
+FIXTURE = ROOT / "tests" / "fixtures" / "run_66ad3a8"
 Command = Callable[..., Any]
 
 
@@ -22,14 +23,9 @@ def old(tmp_path: Path, belvedere: Command) -> Path:
     return tmp_path
 
 
-def metrics(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-
-
 def assert_same(path: Path, expected: Path) -> None:
-    found, rows = metrics(path), metrics(expected)
-    assert len(found) == len(rows)
+    found, rows = ([{name: float(value) for name, value in row.items() if value} for row in table(each)]
+                   for each in (path, expected))  # fmt: skip
     for row, wanted in zip(found, rows, strict=True):
         assert row.keys() >= wanted.keys()
         assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-4, abs=1e-5)
