@@ -1,3 +1,4 @@
+import functools
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from datamodules.samples.avalanches import draw_avalanches
 from datamodules.samples.clouds import draw_clouds
 from datamodules.samples.colorization import draw_colorization
 from datamodules.samples.roads import draw_roads
+from tasks.networks.aesthetics import judge
 from tests.helpers import SMALL
 
 
@@ -172,14 +174,57 @@ def fitted(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(scope="session")
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
+    """Returns options that fit a tiny network of a task to its small dataset."""
+    torch.manual_seed(0)
+    weights = tmp_path_factory.mktemp("weights") / "alexnet.pth"
+    torch.save(judge("alexnet_torchvision", 8).convolutions[-1].state_dict(), weights)
+
+    def options(task: str) -> list[str]:
+        root = str(request.getfixturevalue(f"{task}_root"))
+        return ["--config", *(word.format(weights=weights) for word in SMALL[task]), "--data.root", root]
+
+    return options
+
+
+@pytest.fixture(scope="session")
+def trained(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, small: Callable[[str], list[str]]
+) -> Callable[[str], Path]:
+    """Returns the best checkpoint of a tiny network, trained once per task; tests leave its folder as it is."""
+
+    @functools.cache
+    def train(task: str) -> Path:
+        if task == "clouds":
+            fitted: Path = request.getfixturevalue("fitted")
+            return fitted / "checkpoints" / "best.ckpt"
+        folder = tmp_path_factory.mktemp(task)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("PL_GLOBAL_SEED", "0")
+            patch.setenv("BELVEDERE_RUN", "")
+            patch.delenv("BELVEDERE_RUN")
+            assert main(["fit", *small(task), "--output", "run"]) == 0
+        return folder / "run" / "checkpoints" / "best.ckpt"
+
+    return train
+
+
+@pytest.fixture
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder; what commands set in the environment is restored."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BELVEDERE_RUN", "run")
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    return tmp_path
+
+
 @pytest.fixture
 def belvedere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    working_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Result]:
     """Runs a command of the command line in this process and an empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BELVEDERE_RUN", "")
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
 
     def run(*arguments: str) -> Result:
         monkeypatch.delenv("BELVEDERE_RUN", raising=False)

@@ -2,7 +2,11 @@
 
 import csv
 import socket
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 CSV = "trainer: {logger: [{class_path: callbacks.loggers.CSVLogger}]}"  # a config
@@ -41,3 +45,15 @@ def free_ports(count: int = 1) -> list[int]:
     for each in sockets:
         each.close()
     return ports
+
+
+def masked_images(root: Path, classes: Sequence[str]) -> Path:
+    """Writes ten images of noise to `images`, and random masks of each class to `masks/<class>`."""
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        files = {"images": rng.integers(0, 256, (40, 60, 3), np.uint8)}
+        files |= {f"masks/{label}": rng.integers(0, 2, (40, 60), np.uint8) * np.uint8(255) for label in classes}
+        for folder, pixels in files.items():
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / folder / f"{number}.png")
+    return root

@@ -1,16 +1,14 @@
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 
 import belvedere
 from belvedere.__main__ import main
-from tests.helpers import ROOT
+from tests.helpers import ROOT, masked_images
 
 CONFIGS = ROOT / "configs"
 NAMES = sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")
@@ -30,13 +28,7 @@ TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_
                        "--model.dense_width", "8", "--data.size", "67", "--data.load_size", "67"],
         }  # fmt: skip
 ONE_BATCH = ["--config", "debug", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
-
-
-@pytest.fixture(autouse=True)
-def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BELVEDERE_RUN", "run")
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+pytestmark = pytest.mark.usefixtures("working_folder")
 
 
 @pytest.fixture
@@ -61,18 +53,6 @@ def dataset(task: str, request: pytest.FixtureRequest) -> Path:
         root: Path = request.getfixturevalue(f"{task}_root")
     except pytest.FixtureLookupError:
         root = masked_images(Path("data"), getattr(belvedere, f"{task.title()}DataModule")("data").classes)
-    return root
-
-
-def masked_images(root: Path, classes: Sequence[str]) -> Path:
-    """Ten images of noise in `images`, and random masks of each class in `masks/<class>`."""
-    rng = np.random.default_rng(0)
-    for number in range(10):
-        files = {"images": rng.integers(0, 256, (40, 60, 3), np.uint8)}
-        files |= {f"masks/{label}": rng.integers(0, 2, (40, 60), np.uint8) * np.uint8(255) for label in classes}
-        for folder, pixels in files.items():
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(root / folder / f"{number}.png")
     return root
 
 

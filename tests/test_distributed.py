@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,22 @@ def test_two_processes_predict_every_image_once(name: str, checkpoint: Path, pai
     assert one["submission.csv"].count(b"\n") == 1 + 4 * 5
     assert two.keys() == one.keys()
     assert {name for name in one if two[name] != one[name]} == set()
+
+
+@pytest.mark.slow
+def test_two_processes_measure_tags_like_one(
+    trained: Callable[[str], Path], aesthetics_root: Path, tmp_path: Path
+) -> None:
+    names = sorted(path.stem for path in (aesthetics_root / "images").iterdir())
+    (tmp_path / "test.txt").write_text("\n".join(names[:13]))
+    options = ["--ckpt_path", str(trained("aesthetics")), "--data.test_list", str(tmp_path / "test.txt"),
+               "--data.batch_size", "3"]  # fmt: skip
+    assert main(["test", *options, "--output", str(tmp_path / "one")]) == 0
+    run_python("-m", "belvedere", "test", *options, "--output", str(tmp_path / "two"), *TWO)
+    one, two = (metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
+    assert two == pytest.approx(one, abs=TOLERANCE, nan_ok=True)  # the area of a tag with one class is NaN
+    assert len([name for name in two if name.startswith("test/balanced_accuracy@")]) > 3
+    assert 0 < one["test/emd"] < 1
 
 
 if __name__ == "__main__":

@@ -35,17 +35,10 @@ class Killed(Exception):
     """Stands for a kill within one process."""
 
 
-@pytest.fixture(autouse=True)
-def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BELVEDERE_RUN", "run")
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    Path("csv.yaml").write_text(CSV)
-
-
 @pytest.fixture
-def fit(request: pytest.FixtureRequest) -> Callable[..., None]:
+def fit(working_folder: Path, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Trains three epochs of a task, or as many as the options say."""
+    Path("csv.yaml").write_text(CSV)
 
     def run(name: str, output: str, *options: str) -> None:
         root = str(request.getfixturevalue(f"{name}_root"))

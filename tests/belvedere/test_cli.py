@@ -19,7 +19,6 @@ from belvedere.__main__ import HELP
 from belvedere.cli import COMMANDS, mixed_precision
 from belvedere.quiet import quiet
 from ops.errors import DataError
-from tasks.clouds import CloudsTask
 from tests.helpers import ROOT, table
 
 Command = Callable[..., Any]
@@ -57,10 +56,9 @@ def test_fit_leaves_a_run_behind(fitted: Path, clouds_root: Path) -> None:
               "thresholds.csv", "record.json", "panels/epoch_0000.png", "panels/epoch_0001.png"}  # fmt: skip
     assert wanted <= {str(path.relative_to(fitted)) for path in fitted.rglob("*")}
     assert list(fitted.rglob("*.part")) == []
-    epochs = {row["epoch"] for row in table(fitted / "metrics.csv")}
-    assert epochs == {"0", "1"}
-    columns = table(fitted / "metrics.csv")[0].keys()
-    assert {"train/loss", "train/dice", "val/loss", "val/dice", "val/auprc", "val/dice_fish"} <= columns
+    rows = table(fitted / "metrics.csv")
+    assert {row["epoch"] for row in rows} == {"0", "1"}
+    assert {"train/loss", "train/dice", "val/loss", "val/dice", "val/auprc", "val/dice_fish"} <= rows[0].keys()
     config = yaml.safe_load((fitted / "config.yaml").read_text())
     assert config["data"]["init_args"]["root"] == str(clouds_root)
     assert config["data"]["init_args"]["size"] == [32, 48]
@@ -73,11 +71,9 @@ def test_fit_leaves_a_run_behind(fitted: Path, clouds_root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["best", "last"])
-def test_checkpoints_load_safely_and_hold_their_config(fitted: Path, name: str) -> None:
+def test_checkpoints_load_safely_and_contain_their_config(fitted: Path, name: str) -> None:
     checkpoint = torch.load(fitted / "checkpoints" / f"{name}.ckpt", weights_only=True)
     assert checkpoint["config"] == (fitted / "config.yaml").read_text()
-    task = CloudsTask.load_from_checkpoint(fitted / "checkpoints" / f"{name}.ckpt", weights_only=True)
-    assert all(torch.equal(value, checkpoint["state_dict"][key]) for key, value in task.state_dict().items())
 
 
 def test_fit_resumes_from_a_checkpoint(belvedere: Command, tiny: list[str], fitted: Path) -> None:
@@ -99,12 +95,12 @@ def test_a_diverging_training_stops_with_one_line(belvedere: Command, tiny: list
 def test_metrics_of_the_test_are_written_with_intervals(belvedere: Command, fitted: Path) -> None:
     result = belvedere("test", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", "figures")
     assert result.code == 0
-    [row] = table(Path("figures/metrics.csv"))
+    [row] = table("figures/metrics.csv")
     assert 0 < float(row["test/loss"]) < 5
     assert {"test/dice", "test/auprc", "test/dice_sugar"} <= row.keys()
     assert str(Path("figures/metrics.csv").absolute()) in result.out
     assert sorted(path.name for path in Path("figures").iterdir()) == ["intervals.csv", "metrics.csv"]
-    intervals = {interval["figure"]: interval for interval in table(Path("figures/intervals.csv"))}
+    intervals = {interval["figure"]: interval for interval in table("figures/intervals.csv")}
     assert intervals.keys() == {name for name in row if name.startswith("test/") and name != "test/loss"}
     assert float(intervals["test/dice"]["low"]) <= float(row["test/dice"]) <= float(intervals["test/dice"]["high"])
 
@@ -112,32 +108,30 @@ def test_metrics_of_the_test_are_written_with_intervals(belvedere: Command, fitt
 def test_validate_gives_the_metrics_of_the_last_epoch(belvedere: Command, fitted: Path) -> None:
     assert belvedere("validate", "--ckpt_path", str(fitted / "checkpoints" / "last.ckpt"), "--output", "out").code == 0
     trained = [row for row in table(fitted / "metrics.csv") if row["val/loss"]][-1]
-    [row] = table(Path("out/metrics.csv"))
+    [row] = table("out/metrics.csv")
     for name in ("val/loss", "val/auprc", "val/dice"):  # the last epoch's: its thresholds are not fitted
         assert float(row[name]) == pytest.approx(float(trained[name]), abs=1e-5)
 
 
-def test_predict_writes_masks_of_a_folder(
+def test_predict_writes_the_submission_of_the_dataset(
     belvedere: Command, fitted: Path, clouds_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    result = belvedere("predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", "masks")
+    result = belvedere("predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", "out")
     assert result.code == 0
     order = [row["Image_Label"] for row in table(clouds_root / "sample_submission.csv")]
-    assert [row["Image_Label"] for row in table(Path("masks/submission.csv"))] == order
+    assert [row["Image_Label"] for row in table("out/submission.csv")] == order
     assert f"Images predicted: {len(order) // 4}." in caplog.text
-    assert not Path("masks/metrics.csv").exists()
+    assert not Path("out/metrics.csv").exists()
 
 
 @pytest.mark.parametrize("pictures", ["mine.png", "."])
 def test_predict_accepts_an_image_or_a_folder(belvedere: Command, fitted: Path, pictures: str) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (77, 51, 3), np.uint8)).save("mine.png")
-    checkpoint = str(fitted / "checkpoints" / "best.ckpt")
-    arguments = ("--data.pictures", pictures, "--data.output_size", "null", "--output", "one")
-    assert belvedere("predict", "--ckpt_path", checkpoint, *arguments).code == 0
-    assert [row["Image_Label"] for row in table(Path("one/submission.csv"))] == [
-        f"mine.png_{name}" for name in ("Fish", "Flower", "Gravel", "Sugar")
-    ]
-    assert Image.open("one/masks/Fish/mine.png").size == (51, 77)
+    options = ["--data.pictures", pictures, "--data.output_size", "null", "--output", "out"]
+    assert belvedere("predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), *options).code == 0
+    names = [f"mine.png_{name}" for name in ("Fish", "Flower", "Gravel", "Sugar")]
+    assert [row["Image_Label"] for row in table("out/submission.csv")] == names
+    assert Image.open("out/masks/Fish/mine.png").size == (51, 77)
 
 
 def test_a_run_is_not_overwritten(belvedere: Command, tiny: list[str], fitted: Path) -> None:
@@ -190,36 +184,30 @@ def test_the_error_of_a_worker_has_no_traceback(
 
 
 @pytest.mark.parametrize(
-    ("asked", "accelerator", "gpu", "bfloat16", "taken"),
+    ("asked", "accelerator", "gpu", "bfloat16", "fallback"),
     [
-        ("bf16-mixed", "gpu", True, True, "bf16-mixed"),
-        ("bf16-mixed", "gpu", True, False, "16-mixed"),
-        ("bf16-mixed", "auto", True, False, "16-mixed"),
-        ("bf16-mixed", "cpu", True, False, "bf16-mixed"),
-        ("bf16-mixed", "auto", False, False, "bf16-mixed"),
-        ("32-true", "gpu", True, False, "32-true"),
-        (None, "gpu", True, False, None),
+        ("bf16-mixed", "gpu", True, True, False),
+        ("bf16-mixed", "gpu", True, False, True),
+        ("bf16-mixed", "auto", True, False, True),
+        ("bf16-mixed", "cpu", True, False, False),
+        ("bf16-mixed", "auto", False, False, False),
+        ("32-true", "gpu", True, False, False),
+        (None, "gpu", True, False, False),
     ],
 )
 def test_bfloat16_falls_back_to_float16(
-    asked: str | None,
-    accelerator: str,
-    gpu: bool,
-    bfloat16: bool,
-    taken: str | None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    asked: str | None, accelerator: str, gpu: bool, bfloat16: bool, fallback: bool,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     def supported(**options: Any) -> bool:
-        assert options == {"including_emulation": False}  # emulated, it is slower than single precision
+        assert options == {"including_emulation": False}  # slower than single precision
         return bfloat16
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
-    assert mixed_precision(asked, accelerator) == taken
-    said = capsys.readouterr().err
-    assert ("Tesla V100 has no bfloat16" in said) is (taken != asked)
+    assert mixed_precision(asked, accelerator) == ("16-mixed" if fallback else asked)
+    assert ("Tesla V100" in capsys.readouterr().err) is fallback
 
 
 @pytest.mark.parametrize("job", [None, "4711"])
@@ -237,5 +225,4 @@ def test_missing_srun_is_reported_only_in_a_job(
         warnings.simplefilter("always")
         quiet()
         assert not SLURMEnvironment.detect()
-    said = [str(each.message) for each in caught if "`srun`" in str(each.message)]
-    assert len(said) == (job is not None)
+    assert sum("`srun`" in str(each.message) for each in caught) == (job is not None)

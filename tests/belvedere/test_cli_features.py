@@ -30,8 +30,7 @@ def test_a_trained_network_gives_vectors_and_classifiers(belvedere: Command, aes
     assert result.out.strip().endswith(str(folder.absolute() / "classifiers.csv"))
     assert not Path("run/features/config.yaml").exists()
     names = table(folder / "names.csv")
-    pictures = {path.name for path in (aesthetics_root / "images").iterdir()}
-    assert {Path(row["name"]).name for row in names} == pictures
+    assert {Path(row["name"]).name for row in names} == {path.name for path in (aesthetics_root / "images").iterdir()}
     assert {row["split"] for row in names} == {"train", "val", "test"}
     assert {row["professional"] for row in names} == {"0", "1"}
     scores = table(folder / "classifiers.csv")

@@ -3,14 +3,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 import belvedere as api
 import datamodules
@@ -19,6 +16,7 @@ from belvedere.__main__ import HELP, main
 from belvedere.names import MOVED, SHIPPED, TASKS, configs, import_classes, renamed
 from tasks.base import ImageTask
 from tasks.clouds import CloudsTask
+from tests.helpers import masked_images
 
 
 def test_names_are_imported_on_demand() -> None:
@@ -86,7 +84,6 @@ def test_shipped_configs_name_no_moved_class() -> None:
 def test_the_sixth_task_of_contributing_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, belvedere: Callable[..., Any]
 ) -> None:
-    pytest.importorskip("datamodules.segmentation")
     text = (SHIPPED.parent / "CONTRIBUTING.md").read_text()
     files = dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`.*?\n```\w+\n(.*?)```", text, flags=re.S | re.M))
     [subject] = re.findall(r'^    ("glaciers": .*),$', text, flags=re.M)
@@ -97,11 +94,7 @@ def test_the_sixth_task_of_contributing_works(
         (tmp_path / name).write_text(files[name])
     for package in (tasks, datamodules):
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / package.__name__)])
-    rng = np.random.default_rng(0)
-    for number, folder in product(range(10), ("images", "masks/glacier")):
-        (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 2, (40, 60), np.uint8) * np.uint8(255)
-        Image.fromarray(pixels).save(tmp_path / "data" / folder / f"{number}.png")
+    masked_images(tmp_path / "data", ["glacier"])
     typed = ["--config", "glaciers/fpn", "--config", "debug", "--data.root", "data", "--data.size", "[32,32]"]
     assert belvedere("describe", *typed, "--output", "study").code == 0
     assert belvedere("fit", *typed, "--model.pretrained", "false", "--output", "run").code == 0

@@ -57,7 +57,7 @@ CASES: dict[str, list[tuple[list[str], str]]] = {
         (["--data.size", "62"], "--data.size is 62"),
         (["--model.bins", "7"], "--model.bins 10"),
         (["--data.threshold", "11"], "threshold 11"),
-        (["--model.threshold", "6"], "--model.threshold"),
+        (["--data.threshold", "null", "--model.threshold", "6"], "--model.threshold"),
         (["--model.head", "binary", "--monitor", "val/srcc"], "--monitor val/srcc"),
         (["--data.labels", "votes.csv"], "votes.csv."),
     ],

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,14 @@ from tasks.aesthetics import AestheticsTask
 from tasks.avalanches import AvalanchesTask
 from tasks.networks.window_classifier import is_filled
 from tasks.roads import RoadsTask
-from tests.helpers import ROOT, SMALL, free_ports, metrics, table
+from tests.helpers import ROOT, SMALL, metrics, table
 
 Command = Callable[..., Any]
 Trained = Callable[[str], Path]
 Small = Callable[[str], list[str]]
 
 METRICS = {
-    "roads": {"dice", "auprc"},
+    "roads": {"dice"},
     "avalanches": {"dice", "second_dice"},
     "colorization": {"delta_e2000", "mean_by_luminance_delta_e2000", "colorfulness_true"},
     "aesthetics": {"accuracy", "balanced_accuracy", "auc", "majority", "srcc", "plcc", "emd", "emd2"},
@@ -111,8 +109,8 @@ def test_photographs_become_masks_and_polygons(belvedere: Command, trained: Trai
 
 
 def test_a_network_with_filled_components_is_trained_and_loaded(belvedere: Command, small: Small) -> None:
-    options = ["--config", "avalanches/cnn1d", "--model.components", "9", "--config", "debug", "--output", "run"]
-    assert belvedere("fit", *small("avalanches"), *options).code == 0
+    options = ["--config", "avalanches/cnn1d", "--config", "debug", "--data.window", "17", "--model.components", "9"]
+    assert belvedere("fit", *small("avalanches"), *options, "--output", "run").code == 0
     task = AvalanchesTask.load_from_checkpoint("run/checkpoints/best.ckpt", map_location="cpu")
     assert is_filled(task.network)
     assert belvedere("test", "--ckpt_path", "run/checkpoints/best.ckpt", "--config", "debug").code == 0
@@ -225,24 +223,3 @@ def test_the_monitor_is_the_configs_unless_it_is_typed(trained: Trained) -> None
     checkpoint = torch.load(trained("aesthetics"), weights_only=True)
     assert checkpoint["hyper_parameters"]["threshold"] == 5.5
     assert any("BestCheckpoint" in key and "'val/emd2'" in key and "'min'" in key for key in checkpoint["callbacks"])
-
-
-@pytest.mark.slow
-def test_two_processes_test_like_one(
-    belvedere: Command, trained: Trained, aesthetics_root: Path, tmp_path: Path
-) -> None:
-    names = sorted(path.stem for path in (aesthetics_root / "images").iterdir())
-    (tmp_path / "test.txt").write_text("\n".join(names[:13]))
-    options = ["--ckpt_path", str(trained("aesthetics")), "--data.test_list", str(tmp_path / "test.txt"),
-               "--data.batch_size", "3"]  # fmt: skip
-    assert belvedere("test", *options, "--output", "one").code == 0
-    environment = {name: value for name, value in os.environ.items() if name not in ("BELVEDERE_RUN", "PL_GLOBAL_SEED")}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_ports()[0])}
-    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu", "--output", "two"]
-    command = [sys.executable, "-m", "belvedere", "test", *options, *two]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    one, found = (metrics(f"{name}/metrics.csv") for name in ("one", "two"))
-    assert found == pytest.approx(one, abs=1e-6, nan_ok=True)  # the area of a tag with one class is NaN
-    assert len([name for name in found if name.startswith(TAGGED)]) > 3
-    assert 0 < one["test/emd"] < 1

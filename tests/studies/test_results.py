@@ -9,7 +9,6 @@ import pytest
 
 from datamodules.clouds import CloudsDataModule
 from datamodules.roads import RoadsDataModule
-from studies.notes import read_states
 from studies.results import incomparable, machines, read_results, write_results
 
 Make = Callable[..., Any]
@@ -134,14 +133,3 @@ def test_results_are_written_as_csv(make: Make) -> None:
     assert again["test/dice"][0] == 1 / 3
     assert again["encoder"][0] == "Wide | odd"
     assert [path.name for path in made.folder.iterdir() if path.is_file()] == ["results.csv"]
-
-
-def test_states_are_those_of_the_runs(make: Make) -> None:
-    made = make()
-    made.write("u-net--wide-odd", 0, {"test/dice": 0.5})
-    made.fail("fpn--resnet-34", 1)
-    states = read_states(made.study, made.folder)
-    assert len(states) == 6
-    assert {str(folder): state for folder, state in states.items() if state != "waiting"} == {
-        "cells/u-net--wide-odd/seed-0": "finished", "cells/fpn--resnet-34/seed-1": "failed",
-    }  # fmt: skip
