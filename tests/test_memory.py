@@ -42,7 +42,7 @@ def peak() -> float:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory a process had")
 @pytest.mark.parametrize(("suffix", "minimum_area"), [(".jpg", 0), (".png", 200)])
-def test_memory_does_not_grow_with_the_height_of_pictures(suffix: str, minimum_area: int, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_height_of_images(suffix: str, minimum_area: int, tmp_path: Path) -> None:
     sizes = {"1 small": (600, 600), "2 large": (8000, WIDTH), "3 larger": (16000, WIDTH)}
     for name, (height, width) in sizes.items():
         ramp = (np.arange(height) * (256 / height)).astype(np.uint8)
@@ -53,7 +53,7 @@ def test_memory_does_not_grow_with_the_height_of_pictures(suffix: str, minimum_a
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     small, large, larger = map(float, done.stdout.splitlines()[-3:])
-    print(f"{large - small:.0f} MB beyond a small picture's, {larger - large:.0f} MB more for twice the height")
+    print(f"{large - small:.0f} MB beyond a small image's, {larger - large:.0f} MB more for twice the height")
     assert large - small < MOST
     assert larger - large < MORE
     with Image.open(tmp_path / "run" / "masks" / "3 larger.png") as mask:

@@ -106,7 +106,7 @@ def test_decisions_are_those_of_a_slow_copy(name: str, decide: Any, limit: float
     assert classifier_scores(train, labels, test, test_labels)[name] == pytest.approx(wanted)
 
 
-def test_all_separate_distant_classes() -> None:
+def test_all_classifiers_separate_distant_classes() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(80) % 2
     vectors = rng.normal(size=(80, 6)) + 8 * labels[:, None]

@@ -124,10 +124,9 @@ def test_predict_writes_the_submission_of_the_dataset(
     assert not Path("out/metrics.csv").exists()
 
 
-@pytest.mark.parametrize("pictures", ["mine.png", "."])
-def test_predict_accepts_an_image_or_a_folder(belvedere: Command, fitted: Path, pictures: str) -> None:
+def test_predict_accepts_an_image_of_any_size(belvedere: Command, fitted: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (77, 51, 3), np.uint8)).save("mine.png")
-    options = ["--data.pictures", pictures, "--data.output_size", "null", "--output", "out"]
+    options = ["--data.pictures", "mine.png", "--data.output_size", "null", "--output", "out"]
     assert belvedere("predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), *options).code == 0
     names = [f"mine.png_{name}" for name in ("Fish", "Flower", "Gravel", "Sugar")]
     assert [row["Image_Label"] for row in table("out/submission.csv")] == names

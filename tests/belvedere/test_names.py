@@ -27,7 +27,10 @@ def test_names_are_imported_on_demand() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\ntasks.roads datamodules.roads\n"
     assert api.CloudsTask is CloudsTask
-    assert {"load", "predict", "AestheticsDataModule", "ColorizationTask"} <= set(dir(api))
+    for task in TASKS:
+        for name, module in ((f"{task.title()}Task", tasks), (f"{task.title()}DataModule", datamodules)):
+            assert getattr(api, name).__module__ == f"{module.__name__}.{task}"
+            assert name in dir(api)
     with pytest.raises(AttributeError, match="no attribute 'CloudTask'"):
         api.CloudTask  # noqa: B018
 

@@ -32,7 +32,7 @@ def assert_same(path: Path, expected: Path) -> None:
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_it_is_tested(old: Path, belvedere: Command, alone: bool) -> None:
+def test_an_old_run_is_tested(old: Path, belvedere: Command, alone: bool) -> None:
     checkpoint = "run/checkpoints/best.ckpt"
     if alone:  # without its folder, by the config inside
         checkpoint = shutil.copy(checkpoint, "moved.ckpt")
@@ -40,7 +40,7 @@ def test_it_is_tested(old: Path, belvedere: Command, alone: bool) -> None:
     assert_same(Path("test/metrics.csv"), old / "expected" / "test" / "metrics.csv")
 
 
-def test_it_predicts(old: Path, belvedere: Command) -> None:
+def test_an_old_run_predicts(old: Path, belvedere: Command) -> None:
     options = ["--ckpt_path", "run/checkpoints/best.ckpt", "--data.pictures", "data/images", "--output", "masks"]
     assert belvedere("predict", *options).code == 0
     expected = sorted((old / "expected" / "predict" / "masks").iterdir())
@@ -52,7 +52,7 @@ def test_it_predicts(old: Path, belvedere: Command) -> None:
     assert polygons[0] == polygons[1]
 
 
-def test_it_is_resumed(old: Path, belvedere: Command) -> None:
+def test_an_old_run_resumes(old: Path, belvedere: Command) -> None:
     options = ["--config", "run/config.yaml", "--trainer.max_epochs", "3", "--resume", "auto", "--output", "run"]
     assert belvedere("fit", *options).code == 0
     assert_same(Path("run/metrics.csv"), old / "expected" / "resumed" / "metrics.csv")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from datamodules.read.pictures import read_mask, read_picture
@@ -20,7 +18,7 @@ from tasks.aesthetics import AestheticsTask
 from tasks.avalanches import AvalanchesTask
 from tasks.networks.window_classifier import is_filled
 from tasks.roads import RoadsTask
-from tests.helpers import ROOT, SMALL, metrics, table
+from tests.helpers import metrics, table
 
 Command = Callable[..., Any]
 Trained = Callable[[str], Path]
@@ -85,13 +83,6 @@ def test_later_commands_use_the_seed_of_the_run(belvedere: Command, trained: Tra
         assert os.environ["PL_GLOBAL_SEED"] == seed
 
 
-def test_roads_stop_early_only_with_the_overlay(belvedere: Command) -> None:
-    for overlays, patience in (([], None), (["--config", "early_stopping"], 15)):
-        config = yaml.safe_load(belvedere("fit", "--config", "roads/vgg10", *overlays, "--print_config").out)
-        assert config["early_stopping"]["patience"] == patience
-        assert (config["monitor"], config["trainer"]["max_epochs"]) == ("val/dice", 150)
-
-
 def test_photographs_become_masks_and_polygons(belvedere: Command, trained: Trained, avalanches_root: Path) -> None:
     photographs = avalanches_root / "images"
     options = ["--data.pictures", str(photographs), "--data.pyramid_levels", "1",
@@ -114,13 +105,6 @@ def test_a_network_with_filled_components_is_trained_and_loaded(belvedere: Comma
     task = AvalanchesTask.load_from_checkpoint("run/checkpoints/best.ckpt", map_location="cpu")
     assert is_filled(task.network)
     assert belvedere("test", "--ckpt_path", "run/checkpoints/best.ckpt", "--config", "debug").code == 0
-
-
-def test_a_run_resumes_with_its_window(belvedere: Command, trained: Trained, small: Small) -> None:
-    shutil.copytree(trained("avalanches").parents[1], "run")
-    options = ["--trainer.max_epochs", "2", "--ckpt_path", "run/checkpoints/last.ckpt"]
-    assert belvedere("fit", *small("avalanches"), *options).code == 0
-    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
 
 
 @pytest.mark.slow
@@ -213,13 +197,3 @@ def test_metrics_are_logged_with_their_baselines(
     assert "mean vote above 5 are professional" in caplog.text
     names = {"loss", "accuracy", "balanced_accuracy", "auc", "majority"}
     assert {name.split("@")[0] for name in found} == {f"test/{name}" for name in names}
-
-
-def test_the_monitor_is_the_configs_unless_it_is_typed(trained: Trained) -> None:
-    shipped = [yaml.safe_load(path.read_text()) for path in (ROOT / "configs" / "aesthetics").glob("*.yaml")]
-    assert len(shipped) >= 4
-    assert {config["monitor"] for config in shipped if "model" in config} == {"val/balanced_accuracy"}
-    assert "val/emd2" in SMALL["aesthetics"]
-    checkpoint = torch.load(trained("aesthetics"), weights_only=True)
-    assert checkpoint["hyper_parameters"]["threshold"] == 5.5
-    assert any("BestCheckpoint" in key and "'val/emd2'" in key and "'min'" in key for key in checkpoint["callbacks"])

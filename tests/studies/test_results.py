@@ -43,7 +43,7 @@ def test_untested_runs_have_no_rows(make: Make) -> None:
     assert incomparable(rows) == []
 
 
-def test_missing_values_are_empty_and_metrics_may_be_spread_over_lines(make: Make) -> None:
+def test_missing_values_are_empty_and_lines_are_joined(make: Make) -> None:
     made = make()
     folder = made.write("fpn--resnet-34", 0, {"test/dice": 0.5})
     (folder / "record.json").unlink()

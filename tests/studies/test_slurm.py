@@ -19,6 +19,7 @@ Write = Callable[..., Path]
 SRUN = """#!/bin/bash
 echo "srun $*" >> {log}
 echo $$ > {log}.process
+sleep 0.2 # the script has to know its child before a test sends signals
 exec "${{@:2}}"
 """
 SCANCEL = """#!/bin/bash
