@@ -67,7 +67,7 @@ def option(arguments: list[str], name: str) -> str | None:
 def expanded(arguments: list[str]) -> list[str]:
     """Returns the arguments with each `--config` as a file's path and, for a checkpoint, its run's config first.
 
-    What comes later wins, so everything typed wins over what the checkpoint remembers.
+    Later values win, so everything typed overrides the checkpoint's settings.
 
     Args:
         arguments: The command and what follows it.
@@ -103,10 +103,10 @@ class Parser(LightningArgumentParser):
     """Lightning's parser, with one-line errors that name the nearest option."""
 
     def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Adds a class's arguments, and reads "1" as a whole number wherever an int and a float are both possible.
+        """Adds a class's arguments, and reads "1" as an integer wherever an int and a float are both possible.
 
-        Python caches `Union[float, int]` and `Union[int, float]` as one, in the order in which any library first asked
-        for it; `--trainer.limit_train_batches 1` would mean one batch or all of them. jsonargparse has no public way to
+        Python caches `Union[float, int]` and `Union[int, float]` as one, in the order in which any library first used
+        it; `--trainer.limit_train_batches 1` would mean one batch or all of them. jsonargparse has no public way to
         set the order, so this changes its private `_typehint`.
         """
         added = super().add_lightning_class_args(*args, **kwargs)

@@ -24,7 +24,7 @@ def describe(task: ImageTask, data: ImageDataModule, trainer: Trainer, folder: P
 
     Raises:
         DataError: Something is wrong with the dataset; the message lists all of it.
-        ArgumentError: There is no description of such data.
+        ArgumentError: No module in `datamodules.describe` describes such data.
     """
     data.folder = folder
     description = describer(data)

@@ -34,7 +34,7 @@ def features(
     vectors: list[Vector] | None = None,
     classifiers: bool = True,
 ) -> None:
-    """Writes the images of a dataset as feature vectors, and how well classical classifiers do with them.
+    """Writes the images of a dataset as feature vectors, and the metrics of classical classifiers on them.
 
     Args:
         task: Has the network.
@@ -43,7 +43,7 @@ def features(
         folder: Where to write.
         ckpt_path: A trained network; without one, the convolutions have the weights that training starts from.
         vectors: Which vectors to write; fc6, fc7 and pooled of a trained network, otherwise pooled.
-        classifiers: Whether to fit classifiers on the training images and score them on the test images.
+        classifiers: Whether to fit classifiers on the training images and test them on the test images.
 
     Raises:
         ArgumentError: There are no such vectors, or no classifiers can be fitted on them.
@@ -124,10 +124,10 @@ class Features(LightningModule):
 class InOrder(LightningDataModule):
     """Gives a trainer's `predict` all splits of a dataset, one after the other, or the images to predict.
 
-    Training images come like validation images: each once, in the order of their names and without augmentation.
+    Training images are read like validation images: each once, in the order of their names, without augmentation.
 
     Args:
-        data: The dataset. If it has `pictures`, only these come.
+        data: The dataset. If it has `pictures`, only those are read.
 
     Attributes:
         splits: The splits, in the order of the loaders.

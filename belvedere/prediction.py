@@ -43,10 +43,10 @@ class Prediction:
     """What a task predicts for one image. Fields that the task does not predict are empty.
 
     Attributes:
-        name: Name of the image's file, or its number in a list.
+        name: Name of the image's file, or its index in a list.
         masks: By class, bool (H, W) at the image's size, or at the data module's `output_size`.
-        probability: By class, float32 (K, H, W), of segmentation; a number, that of a professional shot, of aesthetics.
-        scores: Numbers by name: `probability`, `mean` and `spread` of the votes, or color metrics; NaN if unknown.
+        probability: For segmentation float32 (K, H, W), one map per class; for aesthetics that of a professional shot.
+        scores: Values by name: `probability`, `mean` and `spread` of the votes, or color metrics; NaN if unknown.
         image: The image in color, uint8 (H, W, 3), of colorization.
         problem: Why the image could not be used; "" if it could.
     """
@@ -63,7 +63,7 @@ class Prediction:
     def polygons(self) -> dict[str, Any] | None:
         """The masks as a GeoJSON FeatureCollection, a MultiPolygon per class in pixels; None without masks.
 
-        x points to the right and y down; whole numbers are pixel centers. They are fitted at the first use.
+        x points to the right and y down; whole numbers are pixel centers. Computed at the first use.
         """
         return None if self._outlined is None else self._outlined()
 
@@ -226,7 +226,7 @@ def _collected(
         task: The task.
         data: Has the images.
         writer: Would write them.
-        given: What the caller calls an image, by the name of its file.
+        given: The caller's name of each image, by the name of its file.
         accelerator: Where to compute.
     """
     collector: Collector[Any] = Collector(writer)

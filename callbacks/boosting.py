@@ -1,4 +1,4 @@
-"""Fits boosted trees that decide in a network's place after training."""
+"""Fits boosted trees after training, which then decide instead of the network."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from tasks.segmentation import SegmentationTask
 
 @runtime_checkable
 class WindowSource(Protocol):
-    """A data module whose training samples are windows."""
+    """Describes a data module whose training samples are windows."""
 
     def training_windows(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields `count` windows (B, 3, w, w) in [0, 1] and their labels (B,), always the same ones."""
@@ -28,7 +28,7 @@ class WindowSource(Protocol):
 class BoostedTrees(UsesData):
     """Fits gradient-boosted trees on the outputs of the best epoch's network for training windows.
 
-    The task's `xgboost_on` says which outputs; `none` turns this callback off. The trees are written beside the best
+    The task's `xgboost_on` selects the outputs; `none` turns this callback off. The trees are written beside the best
     checkpoint, as `checkpoints/best.ubj` in XGBoost's own format; their threshold and minimum area are fitted on the
     validation images and kept in the checkpoint. Test and predict read the trees beside their checkpoint.
 

@@ -26,7 +26,7 @@ class Augmentations:
     The result depends on the sample and its seed only, so it is the same for any number of workers and processes and
     after resuming. Masks are transformed along with their image. A transform that changes the size, such as a crop, is
     followed by resizing to the size before. Areas without image, such as the corners of a rotated one, are filled as
-    the transform says and belong to no mask.
+    the transform's arguments define and belong to no mask.
 
     Args:
         transforms: For each transform its `class_path` and, optionally, `init_args`, in which transforms may be nested,

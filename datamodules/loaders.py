@@ -47,7 +47,7 @@ class EpochSampler(DistributedSampler[Any]):
     """
 
     def __init__(self, dataset: "Samples", shuffle: bool, seed: int, world: int = 1, rank: int = 0) -> None:
-        # the parent adds the epoch to its seed: epoch 1 of one seed would be epoch 0 of the next seed
+        # the parent adds the epoch to its seed, so epoch 1 of one seed would be epoch 0 of the next
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=shuffle, seed=seed * PRIME)
         self.samples, self.skipped = dataset, 0
         self.share = [index for group in dataset.groups[rank::world] for index in group]

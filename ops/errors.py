@@ -1,4 +1,4 @@
-"""Errors that a user can fix. Their messages say what was found, what was expected and what to do."""
+"""Errors that a user can fix. Their messages state what was found, what was expected and what to do."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -26,7 +26,7 @@ class ArgumentError(UserError):
 
 
 class ParserError(ArgumentError):
-    """Reports what the argument parser rejected, in the parser's own words.
+    """Reports what the argument parser rejected, with the parser's own message.
 
     Args:
         message: The parser's message.

@@ -124,15 +124,15 @@ def status_text(planned: Study, folder: Path) -> str:
     states = read_states(planned, folder)
     lines = [table_text(planned, read_results(planned, folder), states)]
     for run in planned.runs:
-        place, word = folder / run.folder, states[run.folder]
+        place, status = folder / run.folder, states[run.folder]
         note = read_note(place)
         details = [f"{step} {seconds:.0f} s" for step, seconds in note.seconds.items()] if note else []
-        if word == "started":
+        if status == "started":
             epochs = [row["epoch"] for row in read_table(place / "metrics.csv") if row.get("epoch")]
             if epochs and note and "fit" not in note.seconds:
                 details.append(f"epoch {epochs[-1]}")
-            word = "running" if is_locked(place) else "stopped"
-        lines.append(f"{word:8}  {run.name}{': ' if details else ''}{', '.join(details)}")
+            status = "running" if is_locked(place) else "stopped"
+        lines.append(f"{status:8}  {run.name}{': ' if details else ''}{', '.join(details)}")
     return "\n".join([*lines, *_failures(planned.runs, folder)])
 
 

@@ -54,7 +54,7 @@ class Column:
         figure: Name of the metric: one that `test` logs, such as `test/dice`, or one of `RECORDED`.
         title: Heading of the column.
         better: Whether smaller (`min`) or larger (`max`) values are better; None if neither.
-        definition: One sentence that defines the metric and says what it is computed over.
+        definition: One sentence that defines the metric and what it is computed over.
     """
 
     figure: str
@@ -119,7 +119,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             `belvedere fit` of every run and overrides the file.
 
     Raises:
-        StudyError: The file or an option is invalid; the message says what was expected.
+        StudyError: The file or an option is invalid.
     """
     file = read_file(path)
     axes: Axes = dict(file["axes"])
@@ -420,7 +420,7 @@ def _columns(value: list[Any]) -> list[dict[str, Any]]:
         figure, better = column["figure"], column["better"]
         _check(
             figure.startswith("test/") or figure in RECORDED,
-            f"columns: unknown figure {figure!r}; expected a test metric such as test/dice, or {', '.join(RECORDED)}.",
+            f"columns: figure is {figure!r}; expected a test metric such as test/dice, or {', '.join(RECORDED)}.",
         )
         _check(better in ("min", "max", None), f"columns: {figure} has better: {better}; expected min, max or null.")
     headline = columns[0]

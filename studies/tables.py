@@ -94,7 +94,7 @@ def best_of(estimates: Sequence[Estimate | None], better: str | None) -> int | N
 def table(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str]) -> list[list[str]]:
     """Returns the rows of the table, header first: one per cell, or one per group of comparable runs of a cell.
 
-    The last column says why cells are impossible and how many runs are not finished; it is absent if it would be empty.
+    The last column lists why cells are impossible and how many runs are unfinished; it is absent if it would be empty.
 
     Args:
         study: The study.

@@ -27,7 +27,7 @@ from tasks.remembered import Remembered
 
 
 class AestheticsTask(ImageTask):
-    """Tells professional shots from snapshots, or predicts how people would vote.
+    """Distinguishes professional shots from snapshots, or predicts how people would vote.
 
     Headline metric: `val/balanced_accuracy`.
 
@@ -37,7 +37,7 @@ class AestheticsTask(ImageTask):
         head: `binary`, snapshot or professional shot by cross-entropy; or `distribution`, the shares of the votes by
             earth mover's distance.
         bins: The highest vote, for the distribution.
-        threshold: Mean vote above which the distribution says professional shot; null is 5 for ten votes, otherwise
+        threshold: Mean vote above which the distribution is a professional shot; null is 5 for ten votes, otherwise
             (1 + bins) / 2. Follows the data's.
         dropout: Dropout rate of the dense layers.
         pretrained: `true` for the library's ImageNet weights, the path of a weights file, or `false` for none.

@@ -1,4 +1,4 @@
-"""The one skeleton of all prediction writers: results appear in the run folder once all of them are complete."""
+"""Base of all prediction writers: results appear in the run folder once all of them are complete."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ class Format(ABC, Generic[Image]):
     def write(self, image: Image, folder: Path) -> Iterable[Row]:
         """Writes the files of one image below `folder` and returns rows for `finish`.
 
-        Runs in the process that predicted the image. Images with a `problem` come too.
+        Runs in the process that predicted the image. Images with a `problem` are passed too.
         """
 
     def close(self) -> None:

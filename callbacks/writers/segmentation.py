@@ -16,7 +16,7 @@ COLUMNS = ("Image_Label", "EncodedPixels")
 
 
 class SegmentationWriter(StitchingWriter):
-    """Writes masks and an overlay of every image, and, if wanted, a table of run lengths, into the run folder.
+    """Writes masks and an overlay of every image, and optionally a table of run lengths, into the run folder.
 
     - `masks/<class>/<stem>.png`: 0 and 255, at the size of the output.
     - `overlays/<stem>.jpg`: the image with masks tinted and outlined.

@@ -50,14 +50,14 @@ def read_square(path: Path, side: int, squeeze: bool = False) -> NDArray[np.uint
     with opened_upright(path, at_least=(side, side)) as upright:
         shorter = min(upright.size)
         left, top = (upright.width - shorter) // 2, (upright.height - shorter) // 2
-        # Pillow copies pixels slowly: only those of the square are asked for.
+        # Pillow copies pixels slowly, so only those of the square are copied.
         return resized(np.asarray(upright.crop((left, top, left + shorter, top + shorter))), (side, side))
 
 
 def absent(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Returns a problem for each file that is missing, by name.
 
-    It lists folders and touches no file: asking for 250,000 files one by one takes minutes on a cold disk.
+    It lists folders and touches no file: checking 250,000 files one by one takes minutes on a cold disk.
     """
     there: dict[str, set[str]] = {}
     found = {}

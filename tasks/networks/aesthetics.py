@@ -118,7 +118,7 @@ def judge(network: str, dense_width: int = 250, outputs: int = 2, dropout: float
         dropout: Dropout rate after fc6 and fc7.
 
     Raises:
-        ValueError: The network is unknown, and the message names the nearest; or a number is out of range.
+        ValueError: The network is unknown (the message names the nearest), or a number is out of range.
     """
     if dense_width < 1 or outputs < 2 or not 0 <= dropout < 1:
         raise ValueError(

@@ -126,7 +126,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     points, labels = checkerboard(20)
     with pytest.raises(ValueError, match=r"features of shape \(20, 2\), 0 .* labels of shape \(19,\)"):
         boosting.fit_boosted(points, labels[:19], 0)
-    with pytest.raises(ValueError, match=r"features of shape \(20, 2\), 40 numbers of them not finite"):
+    with pytest.raises(ValueError, match=r"features of shape \(20, 2\), 40 of its values not finite"):
         boosting.fit_boosted(points + np.float32(np.nan), labels, 0)
     with pytest.raises(ValueError, match=r"labels with the values \[1.0\]; expected both 0 and 1"):
         boosting.fit_boosted(points, np.ones_like(labels), 0)
