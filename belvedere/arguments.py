@@ -4,7 +4,7 @@ import difflib
 import inspect
 import operator
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from belvedere.checkpoints import run_config
 from belvedere.names import SHIPPED, renamed
-from ops.errors import ArgumentError, ParserError
+from ops.errors import ArgumentError, ParserError, nearest
 
 FROM_CHECKPOINT = ("validate", "test", "predict")
 
@@ -141,12 +141,6 @@ class Parser(LightningArgumentParser):
 def _descendants(parent: type) -> list[type]:
     children: list[type] = parent.__subclasses__()
     return [each for child in children for each in (child, *_descendants(child))]
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Returns a hint at the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f" Did you mean {near[0]}?" if near else ""
 
 
 def shortened(error: ParserError) -> str:

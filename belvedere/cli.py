@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from belvedere.arguments import Parser, expanded, nearest, shortened
+from belvedere.arguments import Parser, expanded, shortened
 from belvedere.checkpoints import check_fit, output_folder, resumed_from, states
 from belvedere.describe import describe
 from belvedere.features import features
@@ -27,7 +27,7 @@ from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
 from datamodules.base import ImageDataModule
 from datamodules.batch import DataFacts
-from ops.errors import ArgumentError, ParserError, UserError
+from ops.errors import ArgumentError, ParserError, UserError, nearest
 from tasks.base import ImageTask
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
@@ -213,7 +213,7 @@ class BelvedereCLI(LightningCLI):
         except ValueError as error:
             raise ArgumentError(f"--model.optimizer: {error}.") from error
         if config.ckpt_path is not None:
-            check_fit(Path(config.ckpt_path), self.model.state_dict(), self.model.optional_keys)
+            self._check_weights()
         elif states(self.folder) and not config.resume and "LOCAL_RANK" not in os.environ:
             raise ArgumentError(
                 f"{self.folder} already holds a run. Choose another --output, or resume the run: --resume auto."

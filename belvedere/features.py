@@ -12,10 +12,11 @@ from belvedere.checkpoints import check_fit, read_checkpoint
 from belvedere.classifiers import write_classifiers
 from callbacks.writers.features import FeatureWriter
 from datamodules.base import SPLITS, ImageDataModule
+from datamodules.batch import Batch
 from datamodules.loaders import EpochLoader
 from ops.descriptors import color_moments, gradient_histograms
 from ops.errors import ArgumentError
-from tasks.base import Batch, ImageTask
+from tasks.base import ImageTask
 
 Vector = Literal["fc6", "fc7", "pooled", "color_moments", "gradient_histograms"]
 DESCRIPTORS: dict[str, Callable[[Tensor], Tensor]] = {"color_moments": color_moments,
@@ -155,9 +156,7 @@ class InOrder(LightningDataModule):
         """Returns a loader for each split."""
         if self.splits == ["predict"]:
             return [self.data.predict_dataloader()]
-        for split in self.splits:  # under its own name `train` would be shuffled, and may lack its last image
-            self.data.datasets[f"{split}, in order"] = self.data.datasets[split]
-        return [self.data._loader(f"{split}, in order") for split in self.splits]
+        return [self.data._loader(split) for split in self.splits]
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         """Adds the `split` of the batch."""

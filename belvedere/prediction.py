@@ -14,7 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 
-from belvedere.arguments import Parser, nearest, shortened
+from belvedere.arguments import Parser, shortened
 from belvedere.checkpoints import run_config
 from belvedere.names import import_classes
 from belvedere.quiet import quiet
@@ -27,7 +27,7 @@ from callbacks.writers.scores import Judged, ScoreTable
 from callbacks.writers.segmentation import Submission
 from callbacks.writers.stitch import Stitched
 from datamodules.base import ImageDataModule
-from ops.errors import ArgumentError, ParserError
+from ops.errors import ArgumentError, ParserError, nearest
 from tasks.base import ImageTask
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from callbacks.handover import UsesData
-from callbacks.thresholds import best_path, fit_decision, go_to_best, keep_in_best, write_table
+from callbacks.thresholds import best_path, fit_decision, go_to_best, keep_in_best, write_fitted
 from tasks.boosting import fit_boosted, load, save, window_features
 from tasks.decision import MINIMUM_AREAS
 from tasks.segmentation import SegmentationTask
@@ -81,7 +81,7 @@ class BoostedTrees(UsesData):
         if trainer.is_global_zero:
             rank_zero_info(f"Boosted trees on {task.xgboost_on} of {len(labels)} training windows: {path}")
             table = Path(trainer.default_root_dir) / "boosted_thresholds.csv"
-            rank_zero_info(write_table(fitted, pl_module.classes, table))
+            rank_zero_info(write_fitted(fitted, pl_module.classes, table))
 
     @torch.no_grad()
     def _samples(self, task: Any) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -1,6 +1,5 @@
 """95 % confidence intervals of test metrics, by resampling the test images."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from callbacks.resuming import gathered
-from ops.atomic import replacing
-from tasks.base import Batch, ImageTask
+from datamodules.batch import Batch
+from ops.atomic import write_table
+from tasks.base import ImageTask
 from tasks.metrics.meter import Meter, States
 
 COLUMNS = ("figure", "low", "high", "pictures")
@@ -99,8 +99,7 @@ class Intervals(Callback):
         if not rows:
             rank_zero_warn("No intervals are written: they need two or more test images.")
             return
-        with replacing(_path(trainer)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        write_table(_path(trainer), COLUMNS, rows)
 
 
 def by_image(counted: Sequence[tuple[str, States]]) -> list[list[States]]:

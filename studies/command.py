@@ -10,13 +10,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
+from ops.atomic import write_text
 from ops.errors import StudyError
 from studies.notes import check_folder, claim, failure, read_note, read_states, read_table, state
 from studies.plan import SHIPPED, Run, Study, find_study, read_study
 from studies.results import read_results, write_results
 from studies.running import is_locked, run_study
 from studies.slurm import array_script
-from studies.tables import table_text, write_table
+from studies.tables import table_text
 
 HELP = """belvedere study: trains and compares a grid of settings with several seeds
 
@@ -145,7 +146,7 @@ def write_outputs(planned: Study, folder: Path) -> None:
     text = table_text(planned, rows, states)
     print(f"\n{text}")
     write_results(rows, folder / "results.csv")
-    write_table(text, folder / "table.md")
+    write_text(folder / "table.md", text)
     figures = write_figures(planned, rows, folder)
     report = write_report(planned, rows, states, figures, folder)
     for path in (folder / "results.csv", folder / "table.md", *(figure.path for figure in figures), report):

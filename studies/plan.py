@@ -1,6 +1,5 @@
 """Reads a study file and lists the runs of its grid."""
 
-import difflib
 import json
 import re
 import shlex
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ops.errors import StudyError
+from ops.errors import StudyError, nearest
 
 Options = dict[str, Any]
 Axes = dict[str, dict[str, Options]]
@@ -305,12 +304,6 @@ def checked_seeds(value: Any) -> list[int]:
         f"seeds is {as_text(value)}; expected different integers from 0, such as [0, 1].",
     )
     return list(value)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns a hint that names the most similar known name; empty if none is similar."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]}?" if near else ""
 
 
 def _check(holds: bool, otherwise: str) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from ops.errors import StudyError
-from studies.plan import SHIPPED, Study, nearest
+from ops.errors import StudyError, nearest
+from studies.plan import SHIPPED, Study
 
 DEFAULT = SHIPPED / "slurm" / "default.yaml"
 NAME, COUNT = r"\w[\w.,+-]*", r"[1-9]\d*"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drawing.page import NONE
-from ops.atomic import write_text
 from studies.notes import read_table
 from studies.plan import Column, Run, Study, cells_of
 from studies.results import incomparable, machines
@@ -195,11 +194,6 @@ def warnings_of(study: Study, rows: "pd.DataFrame") -> list[str]:
     """Returns warnings about rows of the table that cannot be compared."""
     costs = any(column.figure in ("seconds", "peak_bytes") for column in study.columns)
     return [*incomparable(rows), *(machines(rows) if costs else [])]
-
-
-def write_table(text: str, path: Path) -> None:
-    """Writes the table, atomically."""
-    write_text(path, text)
 
 
 def number_text(value: float | None, decimals: int | None = None, metric: str = "") -> str:

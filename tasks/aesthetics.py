@@ -182,8 +182,7 @@ class AestheticsTask(ImageTask):
     def _flat(self, batch: Batch) -> Tensor:
         """Returns the input of the dense layers; training remembers it where it is the same in every epoch."""
         names = batch.get("name", [])
-        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
-        if self.freeze_convolutions and fitting and names and "altered" not in batch:
+        if self.freeze_convolutions and self.fitting and names and "altered" not in batch:
             return self._maps(names, batch["image"], self.network.flat)
         return self.network.flat(batch["image"])
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from datamodules.batch import Batch as Batch  # other packages import it from here too
-from datamodules.batch import DataFacts
+from datamodules.batch import Batch, DataFacts
 from tasks.metrics.meter import Meter, Step
 
 STAGES = ("train", "val", "test")
@@ -111,11 +110,25 @@ class ImageTask(LightningModule, ABC):
 
     def summed(self, values: Tensor) -> Tensor:
         """Returns the sum of a tensor over all processes."""
-        if self._trainer is None or self.trainer.world_size == 1:
+        trainer = self.attached_trainer()
+        if trainer is None or trainer.world_size == 1:
             return values
-        total = self.trainer.strategy.reduce(values.to(self.device), reduce_op="sum")
+        total = trainer.strategy.reduce(values.to(self.device), reduce_op="sum")
         assert isinstance(total, Tensor)
         return total.to(values.device)
+
+    def attached_trainer(self) -> Trainer | None:
+        """Returns the trainer that runs this task; None outside of one, where `trainer` raises a RuntimeError."""
+        try:
+            return self.trainer
+        except RuntimeError:
+            return None
+
+    @property
+    def fitting(self) -> bool:
+        """Whether a trainer fits this task, validation included."""
+        trainer = self.attached_trainer()
+        return trainer is not None and trainer.state.fn == "fit"
 
     def load_pretrained(self) -> None:
         """Loads the weights that training starts from; called once, before a new `fit` only."""

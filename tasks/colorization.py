@@ -209,8 +209,7 @@ class ColorizationTask(ImageTask):
         if self.extractor is None:
             return None
         names = batch.get("name", [])
-        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
-        if fitting and names and "altered" not in batch:
+        if self.fitting and names and "altered" not in batch:
             return self._vectors(names, luminance, self._seen)
         return self._seen(luminance)
 

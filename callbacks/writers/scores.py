@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from uuid import uuid4
 
-from callbacks.writers.base import Finished, Format, Row, Writer, write_table
+from callbacks.writers.base import Finished, Format, Row, Writer
+from datamodules.batch import Batch
 from drawing.pictures import Picture, save_picture
 from drawing.sheet import Shown, drawn_sheet, jpeg_of, write_page
+from ops.atomic import write_table
 from ops.errors import ArgumentError
-from tasks.base import Batch
 
 SIDE = 320  # maximum pixels of the longer side of an image on the page
 SCORES = ("probability", "mean", "spread")

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from callbacks.writers.base import Row, write_table
+from callbacks.writers.base import Row
 from callbacks.writers.mask_files import ReducedMask, mask_file
 from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter, Whole
 from drawing.pictures import Picture, labelled, overlay, save_picture
+from ops.atomic import write_table
 from ops.errors import ArgumentError
 from ops.rle import encode
 

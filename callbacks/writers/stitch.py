@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from callbacks.writers.base import Finished, Format, Writer
+from datamodules.batch import Batch
 from drawing.pictures import Masks, Picture
 from ops.regions import LargeRegions
 from ops.windows import Blend, resized_maps, window_grid
-from tasks.base import Batch
 from tasks.decision import Decision
 
 BAND = 1 << 19  # pixels decided at once

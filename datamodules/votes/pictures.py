@@ -1,6 +1,5 @@
 """Reads photographs as squares of one size, decoded no larger than needed, and finds the unusable ones."""
 
-import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from datamodules.read.cache import cache_key, cached_array
 from datamodules.read.pictures import channels_first, fitted, opened_upright, read_picture, resized
 from datamodules.votes.tags import Tags
 from datamodules.votes.votes import Votes
-from ops.atomic import replacing
+from ops.atomic import write_table
 from ops.errors import DataError, collected, listed
 
 THUMBNAIL = 320  # pixels of the longer side of images on contact sheets
@@ -102,8 +101,7 @@ def unreadable(folder: Path, names: Sequence[str], side: int) -> dict[str, str]:
 
 def write_unusable(path: Path, problems: Mapping[str, str]) -> None:
     """Writes a table `name,problem` of unusable images."""
-    with replacing(path) as temporary, temporary.open("w", newline="", errors="surrogateescape") as file:
-        csv.writer(file, lineterminator="\n").writerows([("name", "problem"), *problems.items()])
+    write_table(path, ("name", "problem"), problems.items())
 
 
 def readable(batch: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]:

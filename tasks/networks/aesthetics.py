@@ -138,17 +138,6 @@ def judge(network: str, dense_width: int = 250, outputs: int = 2, dropout: float
     return Judge(convolutions, classifier.head_hidden_size, 1, sides, dense_width, outputs, dropout)
 
 
-def parameter_count(network: str, dense_width: int, outputs: int = 2) -> int:
-    """Counts the parameters of a `judge` without allocating them."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in judge(network, dense_width, outputs).parameters())
-
-
-def mebibytes(parameters: int) -> float:
-    """Returns the size of float32 parameters on disk, in MiB of 2²⁰ bytes, without the file format's overhead."""
-    return parameters * 4 / 2**20
-
-
 def _convolutions(name: str) -> nn.Sequential:
     """Builds the convolutions of a key of `MAPS`, with random weights, behind the normalization of ImageNet images.
 

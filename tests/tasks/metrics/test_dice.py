@@ -202,7 +202,7 @@ def test_shapes_that_do_not_belong_together_are_refused(prediction: list[int], t
 
 @pytest.mark.parametrize("classes", [["positive", "negative"], ["Snow", "snow"]])
 def test_classes_that_share_a_name_are_refused(classes: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"more than one score called dice_(positive|snow); .* rename the classes"):
+    with pytest.raises(ValueError, match=r"more than one metric called dice_(positive|snow); .* rename the classes"):
         DiceScores(classes)
 
 

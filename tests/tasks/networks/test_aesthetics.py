@@ -15,7 +15,7 @@ from torchvision.transforms.functional import normalize, to_tensor
 
 from ops.errors import WeightsError
 from tasks.networks import aesthetics
-from tasks.networks.aesthetics import MAPS, Judge, judge, load_judge, mebibytes, parameter_count
+from tasks.networks.aesthetics import MAPS, Judge, judge, load_judge
 
 IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SMALL = "mobilenetv3_small_050"
@@ -52,6 +52,15 @@ def published(name: str, network: Judge) -> nn.Module:
         model.classifier[place] = network.dense.get_submodule(layer)
     model.load_state_dict(network.convolutions[-1].state_dict(), strict=False, assign=True)
     return model.eval()
+
+
+def parameter_count(network: str, dense_width: int, outputs: int = 2) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in judge(network, dense_width, outputs).parameters())
+
+
+def mebibytes(parameters: int) -> float:
+    return parameters * 4 / 2**20
 
 
 @pytest.mark.parametrize(("name", "width"), WIDTHS)
