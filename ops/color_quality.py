@@ -36,7 +36,7 @@ Differences = dict[str, Callable[[Tensor, Tensor], Tensor]]
 def picture_scores(
     prediction: Tensor, target: Tensor, valid: Tensor | None = None, names: Sequence[str] = SCORES
 ) -> dict[str, Tensor]:
-    """Scores how well each image is colored.
+    """Computes how well each image is colored.
 
     - `psnr`, `ssim`: of the red, green and blue values
     - `delta_e76`, `delta_e2000`: mean color differences over the valid pixels
