@@ -135,7 +135,21 @@ class Parser(LightningArgumentParser):
             yield from (name for action in parser._actions for name in action.option_strings)
         for key, parent in (("model", LightningModule), ("data", LightningDataModule)):
             for child in _descendants(parent):
-                yield from (f"--{key}.{name}" for name in inspect.signature(child).parameters)
+                yield from (f"--{key}.{name}" for name in parameters(child))
+
+
+def parameters(kind: type) -> list[str]:
+    """Returns the names of a class's arguments, with those of its parents where it passes on `**options`."""
+    names: dict[str, None] = {}
+    for parent in kind.__mro__:
+        if "__init__" in vars(parent):
+            _, *own = inspect.signature(vars(parent)["__init__"]).parameters.values()
+            names |= dict.fromkeys(
+                each.name for each in own if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+            )
+            if all(each.kind != each.VAR_KEYWORD for each in own):
+                break
+    return list(names)
 
 
 def _descendants(parent: type) -> list[type]:

@@ -81,14 +81,14 @@ class Features(LightningModule):
         self.task, self.vectors = task, list(dict.fromkeys(vectors))
         if not self.vectors:
             raise ArgumentError("--vectors is empty; expected at least one, such as '[fc7]'.")
-        if self.asks_network and not hasattr(getattr(task, "network", None), "forward_features"):
+        if self.needs_network and not hasattr(getattr(task, "network", None), "forward_features"):
             raise ArgumentError(
                 f"{type(task).__name__} has no dense layers to take features from. Use a task that has, such as "
                 f"AestheticsTask, or --vectors '[{','.join(DESCRIPTORS)}]'."
             )
 
     @property
-    def asks_network(self) -> bool:
+    def needs_network(self) -> bool:
         """Whether any of the vectors is the network's."""
         return any(name not in DESCRIPTORS for name in self.vectors)
 
@@ -99,7 +99,7 @@ class Features(LightningModule):
             ArgumentError: The checkpoint does not fit, or there is none and the dense layers would be random.
             WeightsError: The weights that training starts from are not available or do not fit.
         """
-        if not self.asks_network:
+        if not self.needs_network:
             return
         if checkpoint is not None:
             check_fit(Path(checkpoint), self.task.state_dict(), self.task.optional_keys)
@@ -117,7 +117,7 @@ class Features(LightningModule):
     def predict_step(self, batch: Batch, batch_index: int = 0, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Returns vectors (B, V) float32 by name, in the order of `vectors`."""
         task: Any = self.task
-        found: dict[str, Tensor] = task.network.forward_features(batch["image"]) if self.asks_network else {}
+        found: dict[str, Tensor] = task.network.forward_features(batch["image"]) if self.needs_network else {}
         made = {name: found[name] if name in found else DESCRIPTORS[name](batch["image"]) for name in self.vectors}
         return {name: vectors.flatten(1).float() for name, vectors in made.items()}
 
@@ -156,7 +156,7 @@ class InOrder(LightningDataModule):
         """Returns a loader for each split."""
         if self.splits == ["predict"]:
             return [self.data.predict_dataloader()]
-        return [self.data._loader(split) for split in self.splits]
+        return [self.data.loader(split) for split in self.splits]
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         """Adds the `split` of the batch."""

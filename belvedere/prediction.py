@@ -1,6 +1,5 @@
 """The Python API: opens a checkpoint and applies it to images, along the same path as `belvedere predict`."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -14,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 
-from belvedere.arguments import Parser, shortened
+from belvedere.arguments import Parser, parameters, shortened
 from belvedere.checkpoints import run_config
 from belvedere.names import import_classes
 from belvedere.quiet import quiet
@@ -154,7 +153,7 @@ def _class(class_path: str) -> Any:
 
 
 def _check_names(kind: type, settings: Mapping[str, Any]) -> None:
-    known = list(inspect.signature(kind).parameters)
+    known = parameters(kind)
     for name in settings:
         if name not in known:
             raise ArgumentError(f"{kind.__name__} has no setting {name!r}.{nearest(name, known)}")

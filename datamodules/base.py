@@ -107,7 +107,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def unaugmented(self, split: str) -> Iterator[Batch]:
         """Yields this process's batches of a split on its device: each image once, in order, without augmentation."""
         assert self.trainer is not None
-        for batch in self._loader(split, training=False):
+        for batch in self.loader(split, training=False):
             self._unaugmented = True
             try:
                 batch = self.trainer.strategy.batch_to_device(batch)  # calls `on_after_batch_transfer`
@@ -192,7 +192,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """Logs the number of samples of each split."""
         rank_zero_info(f"{self.root}: " + ", ".join(f"{len(self.datasets[split])} {split}" for split in SPLITS))
 
-    def _loader(
+    def loader(
         self,
         split: str,
         batch_size: int | None = None,
@@ -214,16 +214,16 @@ class ImageDataModule(LightningDataModule, ABC):
         )
 
     def train_dataloader(self) -> EpochLoader:
-        return self._loader("train", training=True)
+        return self.loader("train", training=True)
 
     def val_dataloader(self) -> EpochLoader:
-        return self._loader("val")
+        return self.loader("val")
 
     def test_dataloader(self) -> EpochLoader:
-        return self._loader("test")
+        return self.loader("test")
 
     def predict_dataloader(self) -> EpochLoader:
-        return self._loader("predict")
+        return self.loader("predict")
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         """Converts images to float in [0, 1] and, in training only, flips them."""

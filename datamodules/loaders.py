@@ -215,7 +215,7 @@ def make_loader(
         training: Whether the loader is for training steps.
 
     Raises:
-        DataError: A process would have no sample.
+        DataError: A process would have no sample; `train`, whose samples are repeated, is not checked.
     """
     if len(samples.groups) < world and split != "train":
         raise DataError(

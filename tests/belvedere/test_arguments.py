@@ -6,7 +6,7 @@ from typing import Any, Optional, Union
 import pytest
 from lightning.pytorch import Callback
 
-from belvedere.arguments import Parser, expanded, find_config, option, shortened
+from belvedere.arguments import Parser, expanded, find_config, option, parameters, shortened
 from belvedere.names import SHIPPED
 from ops.errors import ArgumentError, ParserError
 
@@ -137,3 +137,20 @@ def test_misspelt_settings_of_a_config_are_named_with_the_nearest(
     assert "Did you mean --trainer.max_epochs?" in belvedere(command, *tiny, "--config", "mine.yaml").refusal
     Path("mine.yaml").write_text("trainer: [")
     assert "mine.yaml is not valid YAML" in belvedere(command, *tiny, "--config", "mine.yaml").refusal
+
+
+def test_arguments_that_are_passed_on_belong_to_a_class() -> None:
+    class Parent:
+        def __init__(self, root: str, *rest: int, size: int = 1) -> None: ...
+
+    class Passing(Parent):
+        def __init__(self, name: str, **options: Any) -> None: ...
+
+    class Own(Parent):
+        def __init__(self, name: str) -> None: ...
+
+    class Inheriting(Passing):
+        pass
+
+    assert parameters(Passing) == parameters(Inheriting) == ["name", "root", "size"]
+    assert parameters(Own) == ["name"]
