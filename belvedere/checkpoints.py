@@ -1,4 +1,4 @@
-"""Checkpoints: what one remembers of its run, whether it fits a network, and where a command writes."""
+"""Reads checkpoints and their run's settings, checks that they fit a network, and chooses where a command writes."""
 
 import os
 import sys
@@ -12,7 +12,8 @@ import yaml
 from belvedere.names import renamed
 from ops.errors import ArgumentError
 
-REMEMBERED = ("seed_everything", "monitor", "model", "data")  # other settings of a run concern that run alone
+# Keys of a run's config that its checkpoint passes on; the others concern that run alone.
+REMEMBERED = ("seed_everything", "monitor", "model", "data")
 STATES = ("preempted.ckpt", "last.ckpt")  # checkpoints that resume a run
 
 
@@ -101,9 +102,9 @@ def run_config(path: Path) -> dict[str, Any]:
         raise ArgumentError(
             f"Found no config of the run beside {path} or inside it. Give the run's config: --config FILE."
         )
-    remembered = {key: config[key] for key in REMEMBERED if key in config}
-    remembered["trainer"] = {"callbacks": config.get("trainer", {}).get("callbacks")}
-    return remembered
+    settings = {key: config[key] for key in REMEMBERED if key in config}
+    settings["trainer"] = {"callbacks": config.get("trainer", {}).get("callbacks")}
+    return settings
 
 
 def check_fit(path: Path, expected: dict[str, Any], optional: Sequence[str] = ()) -> None:
@@ -123,5 +124,5 @@ def check_fit(path: Path, expected: dict[str, Any], optional: Sequence[str] = ()
     if odd:
         raise ArgumentError(
             f"{path} holds the weights of another network: {len(odd)} of its tensors do not fit, the first is "
-            f"{min(odd)!r}. Leave architecture, encoder and classes as the checkpoint remembers them."
+            f"{min(odd)!r}. Leave architecture, encoder and classes as they were in training."
         )

@@ -17,7 +17,7 @@ sample's number. What a task learns from is one of
 `valid` (B, 1, H, W), bool, marks the pixels that count; all count where it is missing. `altered` is present where
 augmentation changed the images.
 
-Batches to predict also tell how to stitch images: `size` (B, 2), height and width of the whole output; `origin` and
+Batches to predict also have what stitching needs: `size` (B, 2), height and width of the whole output; `origin` and
 `window` (B, 2), top left corner and size of the sample in it; `overlap`, the share that neighboring windows have in
 common; and in an image's last sample `source`, the image (H, W, 3) uint8, the background of its overlay.
 """
@@ -49,7 +49,7 @@ class DataFacts:
 
 
 class DataSource(Protocol):
-    """The part of a data module that tasks and callbacks may use, besides the batches that the trainer passes on."""
+    """The part of a data module that tasks and callbacks may use, besides the batches from the trainer."""
 
     def facts(self) -> DataFacts:
         """Returns the facts about the data."""

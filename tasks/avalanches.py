@@ -38,14 +38,14 @@ Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "resnet50_v1", "incepti
 
 
 class AvalanchesTask(SegmentationTask):
-    """Masks of avalanches in photographs, or of any one class, by a classifier of windows.
+    """Marks avalanches in photographs, or any one class, by a classifier of windows.
 
     Trains on windows and is measured on whole images. Headline metric: `val/dice` of the network's first pass. A pixel
     is avalanche where its probability reaches a threshold, in a region no smaller than a minimum area. Both start at
     0.5 and 0, are fitted on the validation images after training, and are kept in the checkpoint.
 
-    `callbacks.boosting` can fit boosted trees on the network's outputs. For whole images they then decide in the
-    network's place, with a threshold and a minimum area of their own.
+    `callbacks.boosting` can fit boosted trees on the network's outputs. For whole images they then replace the
+    network's decision, with a threshold and a minimum area of their own.
 
     Args:
         network: `cnn1d`, `cnn2d`, `vgg16`, `resnet50`, `resnet50_v1` or `inception_resnet_v2`.
@@ -177,9 +177,9 @@ class AvalanchesTask(SegmentationTask):
         if self.trees is not None:
             network, head = with_trees(self.network, self.trees, self.xgboost_on)
         classify = partial(classify_picture, network, window=self.window, stride=self.stride, tile=self.tile, head=head)
-        wanted = [None] * len(image) if valid is None else valid[:, 0]
+        parts = [None] * len(image) if valid is None else valid[:, 0]
         with torch.autocast(image.device.type, enabled=False):
-            return torch.stack([classify(each, where=part) for each, part in zip(image.float(), wanted, strict=True)])
+            return torch.stack([classify(each, where=part) for each, part in zip(image.float(), parts, strict=True)])
 
     def outputs(self, batch: Batch) -> Tensor:
         """Returns logits: of windows with a `label` each (B, 1, 1, 1), otherwise of all pixels, see `classified`."""
@@ -233,7 +233,7 @@ class AvalanchesTask(SegmentationTask):
         """Classifies whole images, by the trees if there are trees.
 
         Args:
-            batch: `image` (B, 3, H, W) in [0, 1], and `valid` (B, 1, H, W) where only some pixels are to be classified.
+            batch: `image` (B, 3, H, W) in [0, 1], and optionally `valid` (B, 1, H, W), the pixels to classify.
 
         Returns:
             `probability` (B, 1, H, W) of the last pass, and `stages`, the intermediate results by name.
@@ -282,7 +282,7 @@ class PassMeters:
 
     Args:
         passes: Prefix of each pass's metrics.
-        conditions: Of the images; the same in all processes.
+        conditions: Conditions of the images; the same in all processes.
         classes: Names of the masks' classes.
         device: Where the meters count.
     """

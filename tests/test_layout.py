@@ -2,6 +2,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,26 @@ def imports(source: str, module_level: bool = False) -> Iterator[str]:
             waiting += node.orelse if for_types else ast.iter_child_nodes(node)
 
 
+def undocumented(source: str) -> Iterator[tuple[str, str]]:
+    """Public functions ("", name) and methods (class, name) without a docstring, except overloads and setters."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            yield from ((node.name, name) for name in _without_docstring(node.body))
+        yield from (("", name) for name in _without_docstring([node]))
+
+
+def _without_docstring(nodes: list[ast.stmt]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            own = not any(ast.unparse(each).endswith((".setter", "overload")) for each in node.decorator_list)
+            if own and ast.get_docstring(node) is None:
+                yield node.name
+
+
+def overrides(kind: type, name: str) -> bool:
+    return any(name in vars(parent) for parent in kind.__mro__[1:])
+
+
 def within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
@@ -77,6 +98,32 @@ def test_imports_are_allowed(path: Path) -> None:
     assert wrong_ways(path, source) == []
     assert heavy(source, path.parts[0]) == []
     assert strangers(path, source) == []
+
+
+def test_only_what_overrides_lacks_a_docstring() -> None:
+    for path in FILES:
+        for kind, name in undocumented((ROOT / path).read_text()):
+            assert kind, f"{path}: {name}"
+            module = import_module(".".join(path.with_suffix("").parts))
+            assert overrides(getattr(module, kind), name), f"{path}: {kind}.{name}"
+
+
+def test_missing_docstrings_are_seen() -> None:
+    source = """
+class A(B):
+    def size(self): "Returns the size."
+    def plain(self): ...
+    def _hidden(self): ...
+    @size.setter
+    def size(self, value): ...
+class _Hidden:
+    def plain(self): ...
+def alone():
+    def inner(): ...
+"""
+    assert list(undocumented(source)) == [("A", "plain"), ("", "alone")]
+    assert overrides(type("C", (str,), {"lower": str.lower, "new": str.lower}), "lower")
+    assert not overrides(type("C", (str,), {"new": str.lower}), "new")
 
 
 def cycles(graph: Mapping[str, Iterable[str]]) -> list[set[str]]:

@@ -6,7 +6,7 @@ from typing import Any, Optional, Union
 import pytest
 from lightning.pytorch import Callback
 
-from belvedere.arguments import Parser, expanded, find_config, option, shortened
+from belvedere.arguments import Parser, expanded, find_config, option, parameters, shortened
 from belvedere.names import SHIPPED
 from ops.errors import ArgumentError, ParserError
 
@@ -94,3 +94,20 @@ def test_wrong_commands_are_rejected(belvedere: Command, arguments: list[str], m
 def test_other_messages_of_the_parser_are_kept() -> None:
     assert shortened(ParserError("something else went wrong")) == "something else went wrong."
     assert shortened(ParserError("one thing\nor another?")) == "or another?"
+
+
+def test_arguments_that_are_passed_on_belong_to_a_class() -> None:
+    class Parent:
+        def __init__(self, root: str, *rest: int, size: int = 1) -> None: ...
+
+    class Passing(Parent):
+        def __init__(self, name: str, **options: Any) -> None: ...
+
+    class Own(Parent):
+        def __init__(self, name: str) -> None: ...
+
+    class Inheriting(Passing):
+        pass
+
+    assert parameters(Passing) == parameters(Inheriting) == ["name", "root", "size"]
+    assert parameters(Own) == ["name"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.read.pictures import read_image
+from datamodules.read.pictures import channels_first, read_picture, resized
 from ops.descriptors import color_moments
 from tasks.aesthetics import AestheticsTask
 from tests.helpers import table
@@ -61,8 +61,8 @@ def test_descriptors_need_no_network(belvedere: Command, clouds_root: Path) -> N
     assert belvedere("features", *options, *vectors, "--output", "out").code == 0
     names, found = table(Path("out/vectors/names.csv")), np.load("out/vectors/color_moments.npy")
     assert len(found) == len(names) == 24
-    image = read_image(clouds_root / "train_images" / names[-1]["name"], size=(32, 48))
-    np.testing.assert_allclose(found[-1:], color_moments(image), atol=1e-3)
+    image = resized(read_picture(clouds_root / "train_images" / names[-1]["name"], at_least=(32, 48)), (32, 48))
+    np.testing.assert_allclose(found[-1:], color_moments(channels_first(image)[None].float() / 255), atol=1e-3)
     assert [path.name for path in Path("out").iterdir()] == ["vectors"]
 
 

@@ -188,5 +188,5 @@ def test_other_loaders_of_training_images_do_not_transform(clouds_root: Path) ->
     data = CloudsDataModule(clouds_root, size=(32, 48), augmentations=[BRIGHTER], num_workers=0)
     data.setup("fit")
     data.datasets["train, in order"] = data.datasets["train"]
-    given = data._loader("train, in order")
+    given = data.loader("train, in order")
     np.testing.assert_array_equal(next(iter(given))["image"][0], data.datasets["train"][0, 0]["image"])

@@ -117,7 +117,7 @@ def test_images_are_predicted_after_the_commands_of_the_file(study_file: Write) 
         ({"impossible": [{"when": {"net": "FPN"}, "because": "x"}]}, [], "unknown key 'net' in impossible, when"),
         ({"columns": [COLUMN | {"better": "high"}]}, [], "better: high"),
         ({"columns": [COLUMN | {"better": None}]}, [], "the first column, test/dice, needs better"),
-        ({"columns": [COLUMN | {"figure": "val/dice"}]}, [], "unknown figure 'val/dice'"),
+        ({"columns": [COLUMN | {"figure": "val/dice"}]}, [], "figure is 'val/dice'"),
         ({"columns": [COLUMN | {"title": None, "definition": 3}]}, [], "text for title and definition"),
         ({"columns": [{"figure": "test/dice"}]}, [], "lacks title and better and definition"),
         ({}, ["data.root", "x"], "got 'data.root'"),

@@ -120,7 +120,7 @@ def test_rejects_files_without_trees(tmp_path: Path) -> None:
 def test_rejects_wrong_arguments(tmp_path: Path) -> None:
     points, labels = checkerboard(20)
     rejects(r"features .*\(20, 2\), 0 .*\(19,\)", boosting.fit_boosted, points, labels[:19], 0)
-    rejects(r"40 numbers of them not finite", boosting.fit_boosted, points + np.float32(np.nan), labels, 0)
+    rejects(r"40 of its values not finite", boosting.fit_boosted, points + np.float32(np.nan), labels, 0)
     rejects(r"values \[1.0\]; expected both 0 and 1", boosting.fit_boosted, points, np.ones_like(labels), 0)
     rejects(r"labels with the values \[0.0, 255.0\]", boosting.fit_boosted, points, labels * 255, 0)
     rejects(r"parameters max_dept, eta", boosting.fit_boosted, points, labels, 0, max_dept=3, eta=0.1)

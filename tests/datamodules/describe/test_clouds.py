@@ -87,8 +87,8 @@ def test_charts_count_masks_regions_and_black_pixels(made: Study) -> None:
         series = made.charts[title]
         return {str(label): int(height) for label, height in series.items() if height}
 
-    assert heights("Pictures by number of masks") == {"0": 1, "1": 1, "2": 2}
-    assert heights("Pictures of each class") == {"cloud": 3, "sea": 2}
+    assert heights("Images by number of masks") == {"0": 1, "1": 1, "2": 2}
+    assert heights("Images of each class") == {"cloud": 3, "sea": 2}
     assert heights("Empty cells of each class") == {"cloud": 1, "sea": 2}
     assert heights("Areas of masks") == {
         "(0.0, 0.05]": 1, "(0.05, 0.1]": 1, "(0.1, 0.15]": 1, "(0.15, 0.2]": 1, "(0.95, 1.0]": 1
@@ -101,9 +101,9 @@ def test_charts_count_masks_regions_and_black_pixels(made: Study) -> None:
     assert sum(heights("Heights of region boxes").values()) == 6
     assert heights("Black pixels") == {"(0.0, 0.025]": 3, "(0.475, 0.5]": 1}
     assert {(series.index.name, series.name) for series in made.charts.values()} >= {
-        ("masks", "pictures"),
-        ("class", "pictures without it"),
-        ("share of the picture's width", "regions"),
+        ("masks", "images"),
+        ("class", "images without it"),
+        ("share of the image's width", "regions"),
     }
 
 

@@ -85,17 +85,17 @@ def test_artists_and_skipped_images_have_tables(made: Study) -> None:
 def test_charts_count_all_images_and_pixels(made: Study) -> None:
     sums = {title: round(float(series.sum()), 6) for title, series in made.charts.items()}
     assert sums == {
-        "Pictures of each split": 4,
+        "Images of each split": 4,
         "Aspect ratios": 4,
         "Longer sides": 4,
         "Colorfulness": 4,
         "Lightness": 1,
         "Chroma": 1,
-        "Pictures of an artist": 2,
+        "Images per artist": 2,
     }
     # b.png and c.png are enlarged or reduced to 64 x 64, the others to 32 x 64: 1, 1, 2, 2 parts of the pixels
     assert made.charts["Chroma"].loc[2.5] == pytest.approx(2 / 6)
-    assert made.charts["Pictures of an artist"].to_dict() == {1: 1, 2: 1}
+    assert made.charts["Images per artist"].to_dict() == {1: 1, 2: 1}
 
 
 def test_examples_go_from_gray_to_colorful(made: Study) -> None:
@@ -153,7 +153,7 @@ def test_images_without_a_table_are_described(root: Path, tmp_path: Path) -> Non
     (tmp_path / "images" / "broken.png").unlink()
     shown = study(ColorizationDataModule(tmp_path, size=32))
     assert list(shown.tables) == ["summary", "pictures"]
-    assert "Pictures of an artist" not in shown.charts
+    assert "Images per artist" not in shown.charts
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ def test_every_image_has_a_row(made: Study) -> None:
 def test_charts_count_all_images(made: Study) -> None:
     sums = {title: int(series.sum()) for title, series in made.charts.items()}
     assert sums == {
-        "Pictures of each category": 5,
-        "Pictures of each split": 5,
+        "Images of each category": 5,
+        "Images of each split": 5,
         "Road, where there is any": 3,
         "Sizes": 5,
     }

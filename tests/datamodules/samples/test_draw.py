@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from datamodules.samples.draw import check_at_least, dealt, draw_once, noise, shade, step, write_picture, write_table
+from datamodules.samples.draw import check_at_least, dealt, draw_once, noise, shade, step, write_picture
+from ops.atomic import write_table
 from ops.errors import ArgumentError, DataError
 from tests.datamodules.helpers import contents
 

@@ -180,8 +180,8 @@ def test_rejects_wrong_shapes_and_ambiguous_names() -> None:
         pair = [torch.zeros(shape) for shape in shapes]
         rejects(r"prediction is .*\(B, 4, H, W\)", DiceScores(CLASSES).update, *pair)
         rejects(r"probability is \(", PixelAveragePrecision(CLASSES).update, *pair)
-    rejects("score called dice_positive", DiceScores, ["positive", "negative"])
-    rejects("score called dice_snow", DiceScores, ["Snow", "snow"])
+    rejects("metric called dice_positive", DiceScores, ["positive", "negative"])
+    rejects("metric called dice_snow", DiceScores, ["Snow", "snow"])
 
 
 def collected(batches: list[slice]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torchvision.transforms.functional import normalize
 
 from ops.errors import WeightsError
 from tasks.networks import aesthetics
-from tasks.networks.aesthetics import MAPS, Judge, judge, load_judge, mebibytes, parameter_count
+from tasks.networks.aesthetics import MAPS, Judge, judge, load_judge
 from tests.checks import rejects, rejects_weights
 from tests.tasks.networks.helpers import IMAGENET, convolutions, saved
 
@@ -45,6 +45,15 @@ def published(name: str, network: Judge) -> nn.Module:
         model.classifier[place] = network.dense.get_submodule(layer)
     model.load_state_dict(network.convolutions[-1].state_dict(), strict=False, assign=True)
     return model.eval()
+
+
+def parameter_count(network: str, dense_width: int, outputs: int = 2) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in judge(network, dense_width, outputs).parameters())
+
+
+def mebibytes(parameters: int) -> float:
+    return parameters * 4 / 2**20
 
 
 @pytest.mark.parametrize(("name", "width"), WIDTHS)
