@@ -93,7 +93,7 @@ def expanded(arguments: list[str]) -> list[str]:
     if command in FROM_CHECKPOINT or (command == "features" and checkpoint is not None):
         if checkpoint is None:
             raise ArgumentError(f"{command} needs a checkpoint: --ckpt_path runs/…/checkpoints/best.ckpt.")
-        result = ["--config", yaml.safe_dump(run_config(Path(checkpoint))), *result]
+        result = ["--config", yaml.safe_dump(run_config(Path(checkpoint), "--trust" in rest)), *result]
     elif not any(argument.startswith(("--config", "-c", "--model")) for argument in rest):
         raise ArgumentError(f"{command} needs --config, such as --config clouds/fpn; `belvedere configs` lists them.")
     return [command, *result]

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from belvedere.names import renamed
+from belvedere.trust import check_trusted
 from ops.errors import ArgumentError
 
 # Keys of a run's config that its checkpoint passes on; the others concern that run alone.
@@ -89,22 +90,40 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def run_config(path: Path) -> dict[str, Any]:
+def run_config(path: Path, trust: bool = False) -> dict[str, Any]:
     """Returns the model and data settings of a checkpoint's run, from `config.yaml` beside it or the copy inside.
 
+    Augmentations are left out: they act in training only.
+
+    Args:
+        path: The checkpoint.
+        trust: Whether the config may name any class; see `belvedere.trust`.
+
     Raises:
-        ArgumentError: The file is missing, is not a checkpoint, or has no config.
+        ArgumentError: The file is missing, is not a checkpoint, has no config, or one that is not trusted.
     """
     checkpoint = read_checkpoint(path)
     beside = run_folder(path) / "config.yaml"
-    config = renamed(yaml.safe_load(beside.read_text() if beside.is_file() else checkpoint.get("config", "")) or {})
-    if not {"model", "data"} <= config.keys():
+    source = beside if beside.is_file() else path
+    try:
+        text = beside.read_text(encoding="utf-8") if beside.is_file() else str(checkpoint.get("config", ""))
+        config = yaml.safe_load(text) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ArgumentError(f"The config in {source} cannot be read: {' '.join(str(error).split())}.") from error
+    if not isinstance(config, dict) or not {"model", "data"} <= config.keys():
         raise ArgumentError(
             f"Found no config of the run beside {path} or inside it. Give the run's config: --config FILE."
         )
-    settings = {key: config[key] for key in REMEMBERED if key in config}
-    settings["trainer"] = {"callbacks": config.get("trainer", {}).get("callbacks")}
-    return settings
+    trainer = config.get("trainer")
+    callbacks = trainer.get("callbacks") if isinstance(trainer, dict) else None
+    remembered = {key: config[key] for key in REMEMBERED if key in config}
+    arguments = config["data"].get("init_args") if isinstance(config["data"], dict) else None
+    if isinstance(arguments, dict):
+        arguments.pop("augmentations", None)
+    if not trust:
+        check_trusted(remembered | {"callbacks": callbacks}, source)
+    found: dict[str, Any] = renamed(remembered | {"trainer": {"callbacks": callbacks}})
+    return found
 
 
 def check_fit(path: Path, expected: dict[str, Any], optional: Sequence[str] = ()) -> None:

@@ -37,6 +37,12 @@ COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
 OWN_CALLBACKS = {"early_stopping": EarlyStopping, "panels": Panels, "last_checkpoint": LastCheckpoint,
                  "preemption": Preemption, "intervals": Intervals}  # fmt: skip
 
+TRUST_HELP = (
+    "Let the checkpoint's config name any class. Such a config can run any program with your rights, so trust only "
+    "checkpoints whose makers you trust. Without it, a checkpoint may only name belvedere's own classes and torch's "
+    "optimizers and schedulers; --trust is for runs with your own classes."
+)
+
 
 def run(arguments: list[str]) -> int:
     """Runs a command and returns its exit code. Errors that the user can fix are printed as one message."""
@@ -112,6 +118,7 @@ class BelvedereCLI(LightningCLI):
             parser.add_lightning_class_args(callback, name)
         parser.link_arguments("monitor", "early_stopping.monitor")
         parser.link_arguments("monitor", "early_stopping.mode", compute_fn=mode_of)
+        parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
         parser.add_argument("--resume", type=Literal["auto"] | None, help="auto: resume the run in --output, if any.")
         # options exist for every command, so that one config serves all; callbacks act only where they belong
         acting = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals"}}.get(self.command, set())

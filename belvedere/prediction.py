@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from belvedere.arguments import Parser, parameters, shortened
-from belvedere.checkpoints import run_config
+from belvedere.checkpoints import read_checkpoint, run_config
 from belvedere.names import import_classes
 from belvedere.quiet import quiet
+from belvedere.trust import check_trusted
 from callbacks.handover import Handover
 from callbacks.writers.base import Finished, Format, Writer
 from callbacks.writers.colorings import Colorized, Scores
@@ -80,28 +81,35 @@ class Predictions(list[Prediction]):
         self.table = table
 
 
-def load(checkpoint: str | Path, **settings: Any) -> ImageTask:
+def load(checkpoint: str | Path, *, trust: bool = False, **settings: Any) -> ImageTask:
     """Opens a checkpoint.
 
     Boosted trees beside the checkpoint are loaded too, and a frozen extractor's weights are checked.
 
     Args:
         checkpoint: Path of the file.
+        trust: Whether its config may name any class, which can run any program; otherwise only belvedere's own classes
+            and torch's optimizers and schedulers.
         settings: Arguments of the task's class that differ from those of training, such as `stride=1`.
 
     Returns:
         The task with its weights, in eval mode on the CPU.
 
     Raises:
-        ArgumentError: The file is missing or is not a checkpoint, or there is no such setting.
+        ArgumentError: The file is missing, is not a checkpoint or names other classes, or there is no such setting.
         WeightsError: The extractor's weights are not available, or are not those of training.
         TreesError: The trees are missing or broken.
     """
     quiet()
     import_classes()
     path = Path(checkpoint)
-    config = run_config(path)
+    config = run_config(path, trust)
     kind = _class(config["model"]["class_path"])
+    if not trust:  # Lightning makes the task from these
+        arguments = dict(read_checkpoint(path).get("hyper_parameters", {}))
+        arguments.pop("_instantiator", None)  # Lightning has its own list of these
+        class_path = arguments.pop("_class_path", config["model"]["class_path"])
+        check_trusted({"model": {"class_path": class_path, "init_args": arguments}}, path)
     _check_names(kind, settings)
     task = kind.load_from_checkpoint(path, map_location="cpu", weights_only=True, **settings)
     if getattr(task, "xgboost_on", "none") != "none":
@@ -119,6 +127,7 @@ def predict(
     images: Picture | Sequence[Picture],
     *,
     accelerator: str = "auto",
+    trust: bool = False,
     **options: Any,
 ) -> Predictions:
     """Applies a trained task to images: the same windows and decisions as `belvedere predict`, in memory.
@@ -127,6 +136,7 @@ def predict(
         checkpoint: Path of a checkpoint, or a task that `load` returned.
         images: A folder, an image file, a Pillow image, an array uint8 (H, W, 3) or (H, W), or a list of the last four.
         accelerator: Where to compute: `auto`, `cpu` or `gpu`.
+        trust: See `load`.
         options: Arguments of the data module's class, such as `overlap=0.5`, `batch_size=8` or `output_size=None`.
 
     Returns:
@@ -136,7 +146,7 @@ def predict(
         ArgumentError: There is no such option, or the task does not come from `load`.
         DataError: An image cannot be used.
     """
-    task = checkpoint if isinstance(checkpoint, ImageTask) else load(checkpoint)
+    task = checkpoint if isinstance(checkpoint, ImageTask) else load(checkpoint, trust=trust)
     config = vars(task).get("run_config")
     if config is None:
         raise ArgumentError(f"This {type(task).__name__} has no settings for its data. Open it with belvedere.load.")

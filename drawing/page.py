@@ -107,10 +107,10 @@ def _kind(head: str, key: bool, words: bool, spread: bool) -> str:
 
 
 def _jpeg(path: Path) -> bytes:
-    from PIL import Image
+    from ops.imagefiles import opened
 
     content = io.BytesIO()
-    with Image.open(path) as image:
+    with opened(path) as image:
         image.convert("RGB").save(content, "JPEG", quality=88)
     return content.getvalue()
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, NoReturn
 
 from ops.atomic import write_text
 from ops.errors import StudyError
+from ops.filenames import safe_name
 from studies.notes import check_folder, claim, failure, read_note, read_states, read_table, state
 from studies.plan import SHIPPED, Run, Study, find_study, read_study
 from studies.results import read_results, write_results
@@ -74,7 +75,7 @@ def study(words: Sequence[str]) -> int:
     try:
         arguments = read_arguments(words)
         planned = read_study(find_study(arguments.name), arguments.rest)
-        folder = (arguments.output or Path("runs", "studies", planned.name)).expanduser().absolute()
+        folder = (arguments.output or Path("runs", "studies", safe_name(planned.name))).expanduser().absolute()
         check_folder(planned, folder)
         code = _run_mode(planned, arguments, folder)
         sys.stdout.flush()

@@ -115,9 +115,10 @@ def drawn_panel(study: Study, folder: Path) -> "Figure | None":
 def _read(path: Path, side: int) -> Picture:
     """Reads an image, scaled so that its longer side has `side` pixels."""
     import numpy as np
-    from PIL import Image
 
-    with Image.open(path) as image:
+    from ops.imagefiles import opened
+
+    with opened(path) as image:
         return scaled(np.asarray(image.convert("RGB")), side, side)
 
 

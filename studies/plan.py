@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from ops.errors import StudyError, nearest
+from ops.filenames import safe_name
 
 Options = dict[str, Any]
 Axes = dict[str, dict[str, Options]]
@@ -143,7 +144,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             impossible.append((labels, reason))
             continue
         options = [file["options"], *(axes[axis][label] for axis, label in labels.items())]
-        cell = "--".join(map(folder_name, labels.values()))
+        cell = safe_name("--".join(map(folder_name, labels.values())))
         runs += [Run(cell, labels, seed, (*option_arguments(options), *arguments)) for seed in seeds]
     _check(bool(runs), f"{path}: every cell is impossible; expected at least one possible cell.")
     return Study(

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ops.errors import StudyError, nearest
+from ops.filenames import safe_name
 from studies.plan import SHIPPED, Study
 
 DEFAULT = SHIPPED / "slurm" / "default.yaml"
@@ -114,7 +115,7 @@ def array_script(study: Study, command: Sequence[str], overlay: Path | None) -> 
 
 def _folder(study: Study, command: Sequence[str]) -> Path:
     """Returns the study's folder, as the command determines it."""
-    folder = Path("runs", "studies", study.name)
+    folder = Path("runs", "studies", safe_name(study.name))
     for index, word in enumerate(command):
         if word == "--output" and index + 1 < len(command):
             folder = Path(command[index + 1])

@@ -16,6 +16,7 @@ from ops.color import luminance_and_chroma
 from ops.color_quality import picture_scores
 from ops.coloring import colored, grey, has_colors
 from ops.errors import ArgumentError
+from ops.filenames import safe_path
 from ops.pictures import cropped
 
 VIEW = 800  # maximum pixels of the longer side of an image in a panel
@@ -94,7 +95,7 @@ class ColoredFiles(Format[Colorized]):
 
     def write(self, image: Colorized, folder: Path) -> list[Row]:
         if not image.problem:
-            save_picture(image.image, folder / "colored" / Path(image.name).with_suffix(f".{self.suffix}"))
+            save_picture(image.image, folder / "colored" / safe_path(image.name, f".{self.suffix}"))
         return []
 
 
@@ -109,7 +110,7 @@ class ColoringPanels(Format[Colorized]):
             row = {"gray": grey(small), "colorized": _reduced(image.image)}
             row |= {"original": small} if image.original else {}
             drawn = panel([list(row.values())], list(row), [image.name])
-            save_picture(drawn, folder / "panels" / Path(image.name).with_suffix(".jpg"))
+            save_picture(drawn, folder / "panels" / safe_path(image.name, ".jpg"))
         return []
 
 

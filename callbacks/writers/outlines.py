@@ -18,6 +18,7 @@ from callbacks.writers.segmentation import MaskFiles
 from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter
 from drawing.pictures import Picture, color_of, labelled, save_picture, scaled, scaled_masks
 from ops.errors import ArgumentError
+from ops.filenames import safe_name
 from ops.polygons import Ring, intersection_over_union, polygon_mask, rings, simplified, smoothed
 
 VIEW = 1200  # maximum pixels of the longer side of an overlay
@@ -88,7 +89,7 @@ class Outlines(StitchedFormat):
         mask = image.mask(0)
         polygon, iou = fitted_polygon(mask, self.tolerance, self.smooth, self.least_iou)
         drawn = labelled(drawn_polygon(image.source, mask, polygon), image.classes, [bool(mask.any())])
-        save_picture(drawn, folder / "overlays" / f"{Path(image.name).stem}.jpg")
+        save_picture(drawn, folder / "overlays" / safe_name(Path(image.name).stem, ".jpg"))
         record = {
             "size": list(image.size),
             "rings": [ring.tolist() for ring in polygon],
@@ -124,7 +125,7 @@ class Stages(StitchedFormat):
         for number, (name, stage) in enumerate(image.stages.items(), start=1):
             levels = (stage.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
             drawn = levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
-            save_picture(drawn, folder / "stages" / Path(image.name).stem / f"{number}_{name}.png")
+            save_picture(drawn, folder / "stages" / safe_name(Path(image.name).stem) / f"{number}_{name}.png")
         return []
 
 

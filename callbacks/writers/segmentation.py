@@ -11,6 +11,7 @@ from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter, 
 from drawing.pictures import Picture, labelled, overlay, save_picture
 from ops.atomic import write_table
 from ops.errors import ArgumentError
+from ops.filenames import safe_name
 from ops.rle import encode
 
 COLUMNS = ("Image_Label", "EncodedPixels")
@@ -48,7 +49,8 @@ class MaskFiles(StitchedFormat):
                 f"got {image.classes}. Set folders to true."
             )
         for k, label in enumerate(image.classes):
-            path = folder / "masks" / (label if self.by_class else "") / f"{Path(image.name).stem}.png"
+            inner = folder / "masks" / (safe_name(label) if self.by_class else "")
+            path = inner / safe_name(Path(image.name).stem, ".png")
             if isinstance(image.content, Whole):  # Pillow compresses better, but needs the whole mask
                 save_picture(image.mask(k).view(np.uint8) * np.uint8(255), path)
                 continue
@@ -64,7 +66,7 @@ class Overlays(StitchedFormat):
     folders = ("overlays",)
 
     def write(self, image: Stitched, folder: Path) -> list[Row]:
-        save_picture(overlaid(image), folder / "overlays" / f"{Path(image.name).stem}.jpg")
+        save_picture(overlaid(image), folder / "overlays" / safe_name(Path(image.name).stem, ".jpg"))
         return []
 
 

@@ -10,14 +10,18 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ops.errors import DataError
+from ops.imagefiles import opened
 from ops.windows import Size
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_90}  # fmt: skip
 BAND = 1024  # rows
 Image.MAX_IMAGE_PIXELS = 1 << 30  # aerial images exceed the limit of Pillow
 
@@ -151,23 +155,18 @@ def refuse_depth(path: Path, picture: Image.Image) -> None:
 
 
 def orientation(picture: Image.Image) -> int:
-    """Returns the EXIF orientation, 1 if there is none."""
-    if (
-        picture.format == "PNG"
-        and not {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"} & picture.info.keys()
-    ):
-        return 1  # Pillow would decode the whole image to look for one at its end
-    return int(picture.getexif().get(0x0112, 1))
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
-    """Opens an image file; errors while reading it become a DataError that names it."""
+    """Returns the EXIF orientation, 1 if there is none from 1 to 8 or the EXIF is broken."""
+    if picture.format == "PNG" and not {"exif", "Raw profile type exif"} & picture.info.keys():
+        if not {"xmp", "XML:com.adobe.xmp"} & picture.info.keys():
+            return 1  # Pillow would decode the whole image to look for one at its end
+        picture.load()
     try:
-        with Image.open(path) as picture:
-            yield picture
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # broken PNG chunks raise SyntaxError
-        raise DataError(unreadable(path, error)) from error
+        found = picture.getexif().get(0x0112)
+    except MemoryError:
+        raise
+    except Exception:  # broken EXIF makes the parser raise anything
+        return 1
+    return next((number for number in range(2, 9) if found == number), 1)  # it may have any type
 
 
 @contextmanager
@@ -177,17 +176,11 @@ def opened_upright(path: Path, at_least: Size | None = None) -> Iterator[Image.I
         refuse_depth(path, picture)
         if at_least is not None:
             picture.draft("RGB", at_least if orientation(picture) in TURNED else (at_least[1], at_least[0]))
-        upright = picture if orientation(picture) == 1 else ImageOps.exif_transpose(picture)
+        picture.load()  # Pillow turns a TIFF by itself
+        # Pillow's own function also rewrites the EXIF, and fails if it is broken
+        turn = TURNS.get(orientation(picture))
+        upright = picture if turn is None else picture.transpose(turn)
         yield upright if upright.mode == "RGB" else upright.convert("RGB")
-
-
-def unreadable(path: Path, error: Exception) -> str:
-    """Returns what is wrong with a file that could not be read as an image."""
-    if not path.exists():
-        return f"There is no file {path}."
-    if path.stat().st_size == 0:
-        return f"{path} is empty (0 bytes); expected an image. Download it again or remove it."
-    return f"{path} is truncated or not an image ({error}). Download it again or remove it."
 
 
 def channels_first(picture: NDArray[np.uint8]) -> Tensor:

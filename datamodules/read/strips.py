@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datamodules.read.pictures import opened, orientation, read_picture, refuse_depth, unreadable
+from datamodules.read.pictures import orientation, read_picture, refuse_depth
 from ops.errors import DataError
+from ops.imagefiles import opened, unreadable
 from ops.windows import Size
 
 Rows = NDArray[np.uint8]  # (n, W, 3)
@@ -148,6 +149,7 @@ def _decoded(path: Path, mode: str) -> Iterator[Rows]:
     """Yields the rows as they are stored."""
     import pyvips
 
+    pyvips.block_untrusted_set(True)  # loaders for other formats, some of which start programs
     pyvips.cache_set_max(0)  # libvips would keep the decoders of the last hundred images
     try:
         source = pyvips.Source.new_from_file(str(path))  # not a name, whose end libvips may read as options

@@ -15,16 +15,17 @@ from ops.errors import ArgumentError
 def write_run(folder: Path, config: dict[str, Any] | None) -> Path:
     checkpoint = folder / "checkpoints" / "best.ckpt"
     checkpoint.parent.mkdir(parents=True)
-    torch.save({"state_dict": {}, "config": yaml.safe_dump({"model": "inside", "data": {}})}, checkpoint)
+    torch.save({"state_dict": {}, "config": yaml.safe_dump({"model": "CloudsTask", "data": None})}, checkpoint)
     if config is not None:
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return checkpoint
 
 
 def test_later_commands_get_the_config_of_the_run(tmp_path: Path) -> None:
-    wanted = {"seed_everything": 3, "model": {"class_path": "M"}, "data": {"class_path": "D"}, "monitor": "val/dice",
-              "trainer": {"callbacks": [{"class_path": "W"}]}}  # fmt: skip
-    trainer = {"devices": 8, "callbacks": [{"class_path": "W"}]}
+    callbacks = [{"class_path": "FittedThresholds"}]
+    wanted = {"seed_everything": 3, "model": {"class_path": "CloudsTask"}, "data": {"class_path": "CloudsDataModule"},
+              "monitor": "val/dice", "trainer": {"callbacks": callbacks}}  # fmt: skip
+    trainer = {"devices": 8, "callbacks": callbacks}
     config = wanted | {"output": "elsewhere", "ckpt_path": None, "trainer": trainer}
     checkpoint = write_run(tmp_path / "run", config)
     assert run_config(checkpoint) == wanted
@@ -37,10 +38,10 @@ def test_later_commands_get_the_config_of_the_run(tmp_path: Path) -> None:
 def test_a_checkpoint_contains_its_config(tmp_path: Path) -> None:
     checkpoint = write_run(tmp_path / "run", None)
     assert run_folder(checkpoint) == tmp_path / "run"
-    assert run_config(checkpoint)["model"] == "inside"
+    assert run_config(checkpoint)["model"] == "CloudsTask"
     moved = checkpoint.rename(tmp_path / "moved.ckpt")
     assert run_folder(moved) == tmp_path
-    assert run_config(moved)["model"] == "inside"
+    assert run_config(moved)["model"] == "CloudsTask"
 
 
 def test_missing_checkpoints_are_rejected_with_those_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -206,3 +206,11 @@ def test_a_study_is_found_by_path_and_by_name(tmp_path: Path, monkeypatch: pytes
         find_study("raods")
     with pytest.raises(StudyError, match=r"aesthetics, aesthetics_delta, .*, roads"):
         find_study("xyz")
+
+
+def test_folders_of_long_labels_can_be_made(study_file: Write) -> None:
+    study = read_study(study_file(**axis({"x" * 300: {}, "x" * 301: {}, "con": {}})))
+    first, second, third = (run.cell for run in study.runs if run.seed == 0)
+    assert first != second
+    assert len(first) == len(second) == 240
+    assert third.startswith("_con-")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from callbacks.writers.memory import Collector
 from callbacks.writers.segmentation import SegmentationWriter, overlaid, runs
 from drawing.pictures import labelled, overlay
+from ops.filenames import safe_name
 from ops.rle import decode
 from tasks.base import Batch
 from tasks.clouds import CloudsTask
@@ -122,6 +123,21 @@ def test_overlays_show_the_masks(data: Data, written: Path, masks: dict[str, NDA
         np.testing.assert_array_equal(overlaid(image), wanted)
         assert drawn.size == wanted.shape[1::-1]
         assert np.abs(np.asarray(drawn).astype(int) - wanted).mean() < 20  # a JPEG of noise
+
+
+def test_names_of_a_checkpoint_and_of_images_stay_within_the_folder(data: Data, tmp_path: Path) -> None:
+    classes = ["../../evil", "..", "x" * 300]
+    task = CloudsTask("pspnet", pretrained=False, classes=classes)
+    task.network = Colors()
+    batch = {**data.loaders[0][1], "name": ["../../a\nb.png", "c" * 250 + ".jpg"]}
+    predict(tmp_path / "run", task.eval(), Batches([batch]), SegmentationWriter())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    folder = tmp_path / "run"
+    assert sorted(path.name for path in folder.iterdir()) == ["masks", "overlays", "submission.csv"]
+    assert {path.name for path in (folder / "masks").iterdir()} == set(map(safe_name, classes))
+    for inner in (*(folder / "masks").iterdir(), folder / "overlays"):
+        assert len(list(inner.iterdir())) == 2
+    assert len(list(folder.rglob("*.png"))) == 6
 
 
 def test_two_processes_write_the_same_files(data: Data, written: Path, tmp_path: Path) -> None:
