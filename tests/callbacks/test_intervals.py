@@ -162,7 +162,7 @@ def test_intervals_of_an_accuracy_cover_it_as_the_normal_approximation_says() ->
         widths.append(high - low)
     normal = 2 * 1.96 * math.sqrt(share * (1 - share) / pictures)
     assert np.mean(widths) == pytest.approx(normal, rel=0.05)
-    # 95 % of the sets, give or take three standard deviations of a binomial, and a little for so few pictures
+    # 95 % of the sets, give or take three standard deviations of a binomial, and a little for so few images
     assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / sets) - 0.01 <= covered / sets <= 1
 
 

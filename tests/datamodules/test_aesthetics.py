@@ -46,7 +46,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(drawn: Path, tmp_path: Path) -> Path:
-    """The same votes and pictures, beside which a test may lay lists and tables."""
+    """The same votes and images, beside which a test may lay lists and tables."""
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "images").symlink_to(drawn / "images")

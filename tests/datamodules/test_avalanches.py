@@ -18,7 +18,7 @@ SIZE = (24, 36)
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten pictures of noise whose red channel is below 128 on avalanche, three tables; tests leave them as they are."""
+    """Ten images of noise whose red channel is below 128 on avalanche, three tables; tests leave them as they are."""
     folder, rng = tmp_path_factory.mktemp("avalanches"), np.random.default_rng(0)
     for index in range(10):
         picture = rng.integers(0, 256, (*SIZE, 3), np.uint8)
@@ -168,7 +168,7 @@ HEADER = "image,x0,y0,x1,y1"
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Two pictures to predict, a box in the first."""
+    """Two images to predict, a box in the first."""
     for name in ("0.png", "5.png"):
         write(tmp_path / name, noise(24, 36))
     table(tmp_path / "boxes.csv", HEADER, "0.png,3,2,18,9")
@@ -192,7 +192,7 @@ def test_a_box_of_no_image_is_rejected(pictures: Path) -> None:
     with pytest.raises(DataError, match=rf"row 3: there is no image 'gone.png' in {pictures}"):
         AvalanchesDataModule("snow", window=9, pictures=pictures).setup("predict")
     data = AvalanchesDataModule("snow", window=9, pictures=pictures / "0.png")
-    data.setup("predict")  # of one picture the table may say more
+    data.setup("predict")  # of one image the table may say more
     assert int(data.datasets["predict"][0, 0]["valid"].sum()) == 15 * 7
 
 

@@ -18,7 +18,7 @@ NOISE = torch.randint(0, 256, (50, 3, 6, 8), generator=torch.Generator().manual_
 
 
 class NoiseDataModule(ImageDataModule):
-    """Fifty pictures of noise, each with its red channel's bright pixels as mask."""
+    """Fifty images of noise, each with its red channel's bright pixels as mask."""
 
     def __init__(self, root: Path, **options: Any) -> None:
         defaults = {"pictures": None, "batch_size": 4, "num_workers": 0, "val_fraction": 0.2, "test_fraction": 0.1,

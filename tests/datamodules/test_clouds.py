@@ -29,7 +29,7 @@ from tests.datamodules.helpers import (
 )
 
 CLASSES = ["Fish", "Flower", "Gravel", "Sugar"]
-SIZE = (70, 105)  # half of the drawn pictures' height and width
+SIZE = (70, 105)  # half of the synthetic images' height and width
 
 
 def ready(root: Path, **options: Any) -> CloudsDataModule:
@@ -54,7 +54,7 @@ def true_masks(root: Path, size: tuple[int, int]) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The pictures that are decoded."""
+    """The images that are decoded."""
     paths: list[Path] = []
     read_picture = decoded.read_picture
     monkeypatch.setattr(
@@ -278,7 +278,7 @@ def test_images_are_predicted_upright_and_no_smaller_than_the_output(tmp_path: P
 
 
 class Sample:
-    """A drawn data set to spoil: row 2 of its table is the first picture's Fish."""
+    """A synthetic dataset to spoil: row 2 of its table is the first image's Fish."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.table, self.folder = root, root / "train.csv", root / "train_images"

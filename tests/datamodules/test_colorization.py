@@ -26,7 +26,7 @@ NAMES = [f"{artist}/{index}.png" for artist in "abcdef" for index in range(2)]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two pictures of each of six artists, 48 x 32 or 32 x 48."""
+    """Two images of each of six artists, 48 x 32 or 32 x 48."""
     rng = np.random.default_rng(0)
     for name in NAMES:
         size = (48, 32) if name.endswith("0.png") else (32, 48)
@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def in_square(root: Path, name: str) -> torch.Tensor:
-    """A picture of the fixture in a square of 48, in [0, 1]: it is large enough already."""
+    """An image of the fixture in a square of 48, in [0, 1]: it is large enough already."""
     values = np.asarray(Image.open(root / "images" / name)).transpose(2, 0, 1)
     square = torch.ones(3, 48, 48)
     rows, columns = (slice((48 - side) // 2, (48 + side) // 2) for side in values.shape[1:])

@@ -87,11 +87,7 @@ def test_curves_mark_the_best_epoch_in_every_plot(
     label = f"best: epoch {best}, val/dice {value}"
     assert [points(axes, label)[0][0] for axes in figures[0].axes] == [best] * 3
     notes = [axes.get_title("right") for axes in figures[0].axes]
-    assert notes == [
-        f"epoch {best}: {1.5 - best / 8:.2f}",
-        f"epoch {best}: {value}",
-        f"epoch {best}: 1.00e-05",
-    ]
+    assert notes == [f"epoch {best}: {1.5 - best / 8:.2f}", f"epoch {best}: {value}", f"epoch {best}: 1.00e-05"]
     assert label in [text.get_text() for text in figures[0].legends[0].get_texts()]
 
 

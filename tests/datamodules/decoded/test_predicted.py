@@ -77,7 +77,7 @@ def test_windows_in_any_order_are_the_same(files: list[Path]) -> None:
 def test_workers_forked_within_an_image_have_their_own_place_in_it(files: list[Path]) -> None:
     samples = windows(files)
     expected = [samples[0, index] for index in range(6)]
-    samples[0, 2]  # this process has the picture open when the workers are forked
+    samples[0, 2]  # this process has the image open when the workers are forked
     loader = DataLoader(samples, sampler=[(0, index) for index in range(6)], batch_size=None, num_workers=2)
     for found, sample in zip(loader, expected, strict=True):
         assert torch.equal(found["image"], sample["image"])

@@ -14,7 +14,7 @@ SIZES = [(12, 20), (30, 9), (12, 20), (15, 15)]
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Scenes:
-    """Four pictures that differ in every pixel, so that a window says where it lies; noise as masks."""
+    """Four images that differ in every pixel, so that a window says where it lies; noise as masks."""
     rng = np.random.default_rng(0)
     names = rng.permutation(256 * 256)[: sum(height * width for height, width in SIZES)]
     for index, (height, width) in enumerate(SIZES):
@@ -37,7 +37,7 @@ def counts_of(windows: torch.Tensor) -> np.ndarray:
 
 
 def all_windows(scenes: Scenes, window: int) -> dict[bytes, int]:
-    """Every window that lies inside a picture, and the mask at its row and column w // 2."""
+    """Every window that lies inside an image, and the mask at its row and column w // 2."""
     found = {}
     for name in scenes.source.names:
         picture, mask = np.array(scenes.picture(name)), scenes.mask(name)
@@ -110,7 +110,7 @@ def test_the_sample_of_windows_is_fixed_and_covers_all_images(scenes: Scenes) ->
     expected = all_windows(scenes, 5)
     labels = [expected[cut.tobytes()] for cut in windows.numpy()]
     assert np.mean(labels) == pytest.approx(np.mean(list(expected.values())), abs=0.05)
-    shares = np.bincount(windows[:, 2, 2, 2].numpy()) / 900  # the picture's number
+    shares = np.bincount(windows[:, 2, 2, 2].numpy()) / 900  # the image's number
     centres = np.array([(height - 4) * (width - 4) for height, width in SIZES])
     np.testing.assert_allclose(shares, centres / centres.sum(), atol=0.05)
 

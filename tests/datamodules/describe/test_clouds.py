@@ -24,12 +24,7 @@ def box(*places: tuple[slice, slice]) -> np.ndarray:
 
 
 SEA = {"b": box(np.s_[0:10, 0:10]) & ~box(np.s_[5:10, 5:10]), "d": box(np.s_[0:2, 0:2], np.s_[2:4, 2:4])}
-CLOUD = {
-    "a": box(np.s_[0:10, 0:5]),
-    "b": box(np.s_[0:2, 0:2], np.s_[10:14, 10:15]),
-    "c": box(),
-    "d": box(np.s_[:, :]),
-}
+CLOUD = {"a": box(np.s_[0:10, 0:5]), "b": box(np.s_[0:2, 0:2], np.s_[10:14, 10:15]), "c": box(), "d": box(np.s_[:, :])}
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_every_image_has_a_row(made: Study) -> None:
     assert table["artist"].tolist() == ["Ada", "Ada", "Bob", ""]
     assert table["title"].tolist() == ["Red", "", "Grey", ""]
     assert table["aspect"].tolist() == [2, 0.5, 1, 1]
-    # one color has no spread: 0.3 of the distance from grey, for red that of (160, 80)
+    # one color has no spread: 0.3 of the distance from gray, for red that of (160, 80)
     assert table.loc["a/1.png", "colorfulness"] == pytest.approx(0.3 * np.hypot(160, 80), abs=0.01)
     assert table.loc["b.png", "colorfulness"] == 0
     for name, color in (("a/1.png", RED), ("c.png", GREEN), ("b.png", GREY)):

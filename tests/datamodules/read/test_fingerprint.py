@@ -17,7 +17,7 @@ from datamodules.roads import RoadsDataModule
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three pictures, their masks and a table."""
+    """Three images, their masks and a table."""
     folder = tmp_path / "data"
     for name, content in {"images/a.jpg": "one", "images/b.jpg": "two", "images/é.jpg": "three", "masks/a.png": "m",
                           "masks/b.png": "n", "table.csv": "name,vote\na,3\n"}.items():  # fmt: skip

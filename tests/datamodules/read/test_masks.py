@@ -22,7 +22,7 @@ def picture(size: tuple[int, int]) -> np.ndarray:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three pictures of three sizes; b has no cloud, c no sea."""
+    """Three images of three sizes; b has no cloud, c no sea."""
     sizes = {"a.jpg": (10, 12), "b.png": (9, 7), "c.tif": (20, 30)}
     for name, size in sizes.items():
         write(tmp_path / "images" / name, picture(size))

@@ -26,7 +26,7 @@ RNG = np.random.default_rng(0)
 
 
 def smooth(height: int, width: int) -> np.ndarray:
-    """A picture without detail, which looks the same at any size."""
+    """An image without detail, which looks the same at any size."""
     small = RNG.integers(40, 215, (5, 5, 3), np.uint8)
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
