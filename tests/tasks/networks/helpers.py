@@ -41,7 +41,7 @@ def same(module: nn.Module, expected: Mapping[str, Tensor]) -> bool:
 
 
 def settle(network: nn.Sequential) -> nn.Sequential:
-    """In evaluation mode, with batch normalization far from how it starts."""
+    """Switches to evaluation mode, with batch normalization far from its initial state."""
     for layer in network.modules():
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.running_mean is not None:
             if layer.affine:
@@ -52,7 +52,7 @@ def settle(network: nn.Sequential) -> nn.Sequential:
 
 
 def by_loop(network: nn.Module, image: Tensor, window: int) -> Tensor:
-    """What a classifier says of each window of an image (3, H, W), cut out by slices."""
+    """Classifies each window of an image (3, H, W), cut out by slices."""
     rows, columns = (side - window + 1 for side in image.shape[-2:])
     with torch.no_grad():
         windows = [image[..., y : y + window, x : x + window] for y in range(rows) for x in range(columns)]
@@ -106,7 +106,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[tuple[str, bool]]
 
 
 def torchvisions_features(name: str, weights: Mapping[str, Tensor]) -> nn.Module:
-    """What torchvision makes of a normalized image with these weights: the last map, or its mean for ResNet-50."""
+    """Torchvision's network with these weights up to the last map, or its mean for ResNet-50."""
     if name == "vgg16":
         with torch.device("meta"):  # its dense layers nowhere in memory
             model = vgg16()

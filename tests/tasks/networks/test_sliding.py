@@ -34,7 +34,7 @@ def padded() -> nn.Sequential:
 
 
 def by_border(network: nn.Module, picture: Tensor, window: int, beyond: int = 0) -> Tensor:
-    """What the network says of every pixel's window, and of those `beyond` the lower and right border."""
+    """Classifies the window of every pixel, and of those up to `beyond` past the lower and right border."""
     before, after = window // 2, window - 1 - window // 2 + beyond
     border = np.pad(picture.numpy(), [(0, 0), (before, after), (before, after)], mode="reflect")
     return by_loop(network, torch.from_numpy(border), window)
