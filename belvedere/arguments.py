@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import operator
+import os
 import re
 from collections.abc import Iterable
 from functools import reduce
@@ -64,10 +65,16 @@ def option(arguments: list[str], name: str) -> str | None:
     return value
 
 
+def at_home(argument: str) -> str:
+    """Returns an argument with a path that begins with `~/` in full; shells leave `--option=~/path` as it is."""
+    name, value = re.fullmatch(r"(--?[\w.+-]+=)?(.*)", argument, flags=re.DOTALL).groups()  # type: ignore[union-attr]
+    return (name or "") + (os.path.expanduser(value) if re.match(r"~[\w.-]*/", value) else value)
+
+
 def expanded(arguments: list[str]) -> list[str]:
     """Returns the arguments with each `--config` as a file's path and, for a checkpoint, its run's config first.
 
-    Later values win, so everything typed overrides the checkpoint's settings.
+    Paths that begin with `~/` are expanded. Later values win, so everything typed overrides the checkpoint's settings.
 
     Args:
         arguments: The command and what follows it.
@@ -75,7 +82,7 @@ def expanded(arguments: list[str]) -> list[str]:
     Raises:
         ArgumentError: A config or checkpoint is missing, or an option of the data is given to the model.
     """
-    command, *rest = arguments
+    command, *rest = (at_home(argument) for argument in arguments)
     for name in ("classes", "window"):
         if option(rest, f"--model.{name}") is not None:
             raise ArgumentError(f"--model.{name} follows the data: give --data.{name}.")

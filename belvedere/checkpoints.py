@@ -1,5 +1,6 @@
 """Reads checkpoints and their run's settings, checks that they fit a network, and chooses where a command writes."""
 
+import hashlib
 import os
 import sys
 import time
@@ -11,10 +12,13 @@ import yaml
 
 from belvedere.names import renamed
 from belvedere.trust import check_trusted
+from ops.atomic import replacing
 from ops.errors import ArgumentError
+from ops.filenames import safe_name
 
 # Keys of a run's config that its checkpoint passes on; the others concern that run alone.
 REMEMBERED = ("seed_everything", "monitor", "model", "data")
+SOURCE = "source.txt"  # in a folder of results: the path of the images that they are of
 STATES = ("preempted.ckpt", "last.ckpt")  # checkpoints that resume a run
 
 
@@ -25,20 +29,69 @@ def run_folder(checkpoint: Path) -> Path:
 
 
 def output_folder(command: str, task: str, config: Any) -> Path:
-    """Returns the folder that a command writes to; processes that this one starts later get the same."""
+    """Returns the folder that a command writes to; processes that this one starts later get the same.
+
+    Predictions and vectors of other images are replaced with `--overwrite` only.
+
+    Raises:
+        ArgumentError: The folder of `--output` holds those of other images.
+    """
+    source = source_of(command, config)
     if config.output is not None:
-        return Path(config.output).absolute()
+        folder = Path(config.output).absolute()
+        other = _other_source(folder, source)
+        if other and not config.overwrite:
+            raise ArgumentError(
+                f"{folder} holds results of {other}, not of {source}. Choose another --output, or add --overwrite to "
+                "replace them."
+            )
+        return folder
     checkpoint = config.get("ckpt_path")
     if checkpoint is not None:
         run = run_folder(Path(checkpoint))
-        images = config.data.init_args.get("pictures") if command in ("predict", "features") else None
+        if source is None:
+            return run if command == "fit" else run / command
         # the user's own images get a folder beside that of the dataset's
-        part = f"{command}-{Path(images).stem}" if images else command
-        return run if command == "fit" else run / part
+        own = config.data.init_args.get("pictures") is not None
+        name = source.name if source.is_dir() else source.stem
+        folder = run / (safe_name(f"{command}-{name}") if own else command)
+        unknown = own and not (folder / SOURCE).is_file() and bool(_contents(folder))
+        if (unknown or _other_source(folder, source)) and not config.overwrite:
+            folder = run / safe_name(f"{folder.name}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}")
+        return folder
     job = os.environ.get("SLURM_JOB_ID")
     name = f"job-{job}" if job else time.strftime("%Y-%m-%d_%H-%M-%S")
     name = os.environ.setdefault("BELVEDERE_RUN", name if command == "fit" else f"{command}-{name}")
     return (Path("runs") / task / name).absolute()
+
+
+def source_of(command: str, config: Any) -> Path | None:
+    """Returns the folder or file whose images a command predicts or describes as vectors; None for other commands."""
+    if command not in ("predict", "features"):
+        return None
+    arguments = config.data.init_args
+    given = arguments.get("pictures") or arguments.get("root")
+    return None if given is None else Path(os.path.abspath(Path(given).expanduser()))
+
+
+def write_source(folder: Path, source: Path | None) -> None:
+    """Writes down of which images the results in a folder are."""
+    if source is not None and folder.is_dir():
+        with replacing(folder / SOURCE) as temporary:
+            temporary.write_bytes(os.fsencode(source) + b"\n")
+
+
+def _other_source(folder: Path, source: Path | None) -> str:
+    """Returns the source of the results in a folder if it is another one, otherwise an empty text."""
+    if source is None or not (folder / SOURCE).is_file():
+        return ""
+    found = os.fsdecode((folder / SOURCE).read_bytes().removesuffix(b"\n"))
+    return "" if found == str(source) else found
+
+
+def _contents(folder: Path) -> set[str]:
+    """Returns the names in a folder, without the leftovers of a prediction that was killed."""
+    return set(os.listdir(folder)) - {"part"} if folder.is_dir() else set()
 
 
 def resumed_from(folder: Path, config: Any) -> str | None:

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from belvedere.arguments import Parser, expanded, shortened
-from belvedere.checkpoints import check_fit, output_folder, resumed_from, states
+from belvedere.checkpoints import check_fit, output_folder, resumed_from, source_of, states, write_source
 from belvedere.describe import describe
 from belvedere.features import features
 from belvedere.names import SHIPPED, import_classes
@@ -102,6 +102,7 @@ class BelvedereCLI(LightningCLI):
         if not subcommands:
             given = {name: self.config_init[name] for name in self.own_options}
             OWN_COMMANDS[command](self.model, self.datamodule, self.trainer, self.folder, **given)
+            self.after_predict()
 
     @property
     def settings(self) -> Any:
@@ -118,6 +119,8 @@ class BelvedereCLI(LightningCLI):
             parser.add_lightning_class_args(callback, name)
         parser.link_arguments("monitor", "early_stopping.monitor")
         parser.link_arguments("monitor", "early_stopping.mode", compute_fn=mode_of)
+        overwrite_help = "Let predict and features replace results of other images in the same folder."
+        parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
         parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
         parser.add_argument("--resume", type=Literal["auto"] | None, help="auto: resume the run in --output, if any.")
         # options exist for every command, so that one config serves all; callbacks act only where they belong
@@ -148,11 +151,18 @@ class BelvedereCLI(LightningCLI):
             config.trainer.callbacks = None  # the run's callbacks expect the task's predictions
 
     def _choose_folder(self) -> None:
-        """Sets the folder that the command writes to."""
+        """Sets the folder that the command writes to, and makes paths absolute: other commands start elsewhere."""
         config = self.settings
-        root = config.data.init_args.get("root")
-        if root is not None:
-            config.data.init_args.root = str(Path(root).expanduser().absolute())
+        for values, names in ((config, ("output",)), (config.data.init_args, ("root", "pictures"))):
+            for name in names:
+                if values.get(name) is not None:
+                    values[name] = str(Path(values[name]).expanduser().absolute())
+        # these may also be words
+        for values, names in ((config, ("ckpt_path",)), (config.model.init_args, ("pretrained", "extractor_weights"))):
+            for name in names:
+                path = values.get(name)
+                if isinstance(path, str | Path) and (found := Path(path).expanduser()).exists():
+                    values[name] = str(found.absolute())
         self.task_name = config.data.class_path.split(".")[-2]
         self.folder = output_folder(self.command, self.task_name, config)
         if self.folder.exists() and not self.folder.is_dir():
@@ -244,6 +254,11 @@ class BelvedereCLI(LightningCLI):
         print(self.folder / "metrics.csv")
 
     after_validate = after_test
+
+    def after_predict(self) -> None:
+        """Writes down of which images the results are, so that those of others do not replace them."""
+        if self.trainer.is_global_zero:
+            write_source(self.folder, source_of(self.command, self.settings))
 
 
 def _follow_data(config: Any, command: str) -> None:

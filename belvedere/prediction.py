@@ -102,7 +102,7 @@ def load(checkpoint: str | Path, *, trust: bool = False, **settings: Any) -> Ima
     """
     quiet()
     import_classes()
-    path = Path(checkpoint)
+    path = Path(checkpoint).expanduser()
     config = run_config(path, trust)
     kind = _class(config["model"]["class_path"])
     if not trust:  # Lightning makes the task from these

@@ -25,6 +25,7 @@ KEYS = {
     "at_once": (COUNT, "a positive integer or null"),
     "requeues": (r"\d+", "an integer from 0"),
 }
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and what is not UTF-8
 NEVER_NULL = ("time", "gpus", "cpus", "requeues")
 WARNING = 120  # seconds before a job's time limit at which SLURM signals it; it may be a minute earlier
 
@@ -79,10 +80,13 @@ def array_script(study: Study, command: Sequence[str], overlay: Path | None) -> 
             defaults.
 
     Raises:
-        StudyError: The overlay is invalid.
+        StudyError: The overlay is invalid, or a name, path or option has control characters.
     """
     job = _job(DEFAULT) | ({} if overlay is None else _job(overlay))
     logs = _folder(study, command) / "slurm"
+    for text in (study.name, str(Path.cwd()), str(logs), *command):
+        if CONTROL.search(text):  # a line break would end the comment or directive, and bash would run the rest
+            raise StudyError(f"{text!r} has control characters, which a job script cannot hold. Rename it.")
     logs.mkdir(parents=True, exist_ok=True)
     last = len(study.runs) - 1
     directives = {
