@@ -107,6 +107,13 @@ def test_ties_go_to_the_cell_nearest_the_default(probability: float, expected: t
     assert found["dice"].item() == 1
 
 
+def test_of_equally_near_thresholds_the_lower_wins() -> None:
+    probability, target = torch.tensor([[0.47, 0.52], [1.0, 0.0]]).view(2, 2, 1, 1, 1).expand(2, 2, 1, 10, 10)
+    search = ThresholdSearch(["sky"])
+    search.update(probability, target)
+    assert search.compute()["thresholds"].item() == pytest.approx(0.45)  # as good as 0.55
+
+
 def test_a_full_size_image_in_half_precision() -> None:
     full = torch.ones(1, 1, 1400, 2100, dtype=torch.float16)
     half = full.clone()
