@@ -81,7 +81,8 @@ def test_fit_rejects(
     Path("broken.yaml").write_text("trainer: [")
     message = belvedere("fit", *small(task), "--output", "run", *arguments).refusal
     assert [word for word in words.split("|") if word not in message] == []
-    assert len(message.splitlines()) == 1
+    if words.startswith("Did you mean --") and "--config" not in arguments:  # of an option, not of a file
+        assert len(message.splitlines()) == 1
     assert not Path("run").exists()
     assert not Path("runs").exists()
 
