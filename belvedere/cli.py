@@ -177,11 +177,13 @@ class BelvedereCLI(LightningCLI):
     def _choose_loggers(self) -> None:
         """Makes the loggers write into the run's folder; dashboards log training only, and only metrics are logged."""
         trainer = self.settings.trainer
-        if not isinstance(trainer.get("logger"), list):
-            return
         if self.command not in ("fit", "validate", "test"):
             trainer.logger = False
             return
+        if isinstance(trainer.get("logger"), bool | None):
+            return
+        if not isinstance(trainer.logger, list):
+            trainer.logger = [trainer.logger]
         if self.command != "fit":
             trainer.logger = [logger for logger in trainer.logger if logger.class_path.endswith("CSVLogger")]
         for logger in trainer.logger:

@@ -1,0 +1,35 @@
+"""Every logger writes into the folder of its command."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Command = Callable[..., Any]
+LOGGERS = {
+    "own": ("callbacks.loggers.CSVLogger", "metrics.csv"),
+    "Lightning's": ("{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: .}}",
+                    "lightning_logs/version_0/metrics.csv"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOGGERS)
+def test_one_logger_writes_where_a_list_does(belvedere: Command, tiny: list[str], name: str) -> None:
+    path, written = LOGGERS[name]
+    Path("metrics.csv").write_text("mine")
+    options = ["--config", "debug", "--trainer.logger", path, "--output", "run"]
+    assert belvedere("fit", *tiny, *options).code == 0
+    assert Path("metrics.csv").read_text() == "mine"
+    assert len(list(Path("run").glob(written))) == 1
+    assert {path.name for path in Path().iterdir()} <= {"run", "metrics.csv"}
+
+
+def test_one_logger_of_other_commands(belvedere: Command, fitted: Path) -> None:
+    Path("metrics.csv").write_text("mine")
+    given = ["--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--trainer.logger", LOGGERS["own"][0]]
+    assert belvedere("test", *given, "--output", "tested").code == 0
+    assert Path("tested/metrics.csv").read_text().count("\n") == 2
+    assert belvedere("predict", *given, "--output", "predicted").code == 0
+    assert not Path("predicted/metrics.csv").exists()
+    assert Path("metrics.csv").read_text() == "mine"
