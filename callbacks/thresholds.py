@@ -83,7 +83,7 @@ def fit_decision(
 
     Args:
         trainer: Supplies the precision, and how many validation batches training used.
-        task: Its `decision` is changed.
+        task: Its `active_decision` is changed.
         batches: This process's validation batches on its device.
         minimum_areas: Shares of an image to try, 0 among them.
 
@@ -101,8 +101,8 @@ def fit_decision(
         search.update(probability, task.target(batch))
     # torchmetrics makes scalars of values with one entry
     fitted = {name: value.reshape(-1) for name, value in search.compute().items()}
-    task.decision.thresholds.copy_(fitted["thresholds"])
-    task.decision.minimum_areas.copy_(fitted["minimum_areas"])
+    task.active_decision.thresholds.copy_(fitted["thresholds"])
+    task.active_decision.minimum_areas.copy_(fitted["minimum_areas"])
     return fitted
 
 

@@ -68,6 +68,8 @@ class AvalanchesTask(SegmentationTask):
         scheduler: Builds the learning-rate schedule; none in the paper.
 
     Attributes:
+        decision: Threshold and minimum area of the network.
+        boosted_decision: Threshold and minimum area of the trees.
         trees: The boosted trees, or None; `tasks.boosting.load` reads them.
 
     Raises:
@@ -116,15 +118,8 @@ class AvalanchesTask(SegmentationTask):
         return window_metrics(self.classes)
 
     @property
-    def decision(self) -> Decision:  # the modules stay, only the choice changes
-        """The trees' decision if there are trees, otherwise the network's; keys of the checkpoint name both."""
-        decision = self._modules["decision" if self.trees is None else "boosted_decision"]
-        assert isinstance(decision, Decision)
-        return decision
-
-    @decision.setter
-    def decision(self, decision: Decision) -> None:
-        self._modules["decision"] = decision
+    def active_decision(self) -> Decision:
+        return self.decision if self.trees is None else self.boosted_decision
 
     def load_pretrained(self) -> None:
         """Fills the features of a large network.
@@ -198,9 +193,11 @@ class AvalanchesTask(SegmentationTask):
 
     def step(self, batch: Batch) -> Step:
         """Returns loss and decisions of the network, without trees: of windows, or of all pixels of whole images."""
-        return self._step(self.outputs(batch)[:, :1], batch, self._modules["decision"])
+        return self._step(self.outputs(batch), batch, by_trees=False)
 
-    def _step(self, logits: Tensor, batch: Batch, decision: Any) -> Step:
+    def _step(self, logits: Tensor, batch: Batch, by_trees: bool) -> Step:
+        """Returns loss and decisions of the network, or of the trees, whose logits follow the network's."""
+        logits, decision = (logits[:, 1:], self.boosted_decision) if by_trees else (logits[:, :1], self.decision)
         target, probability = self.target(batch), self.probability(batch, logits.detach())
         return Step(bce_loss(logits, target, batch.get("valid")), decision.masks(probability), target, probability)
 
@@ -217,16 +214,16 @@ class AvalanchesTask(SegmentationTask):
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Counts a test image after the first pass, of the network and of the trees, and after the second."""
         logits = self.outputs(batch)
-        self._count("", logits[:, :1], batch, self._modules["decision"])
+        self._count("", logits, batch, by_trees=False)
         if self.trees is not None:
-            self._count("boosted_", logits[:, 1:], batch, self.boosted_decision)
+            self._count("boosted_", logits, batch, by_trees=True)
         if self.second_input != "none":
             edges = self._edges(self.masks(self.probability(batch, logits)))
             again = batch | {"image": redrawn(batch["image"], edges, self.second_input)}
-            self._count("second_", self.outputs(again)[:, -1:], batch, self.decision)
+            self._count("second_", self.outputs(again), batch, by_trees=self.trees is not None)
 
-    def _count(self, each: str, logits: Tensor, batch: Batch, decision: Any) -> None:
-        self._passes.count(each, self._step(logits, batch, decision), batch.get("condition", []))
+    def _count(self, each: str, logits: Tensor, batch: Batch, by_trees: bool) -> None:
+        self._passes.count(each, self._step(logits, batch, by_trees), batch.get("condition", []))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:

@@ -191,8 +191,8 @@ class StitchedFormat(Format[Stitched]):
 class StitchingWriter(Writer[Stitched]):
     """Puts the predictions of a segmentation task together and hands finished images to output formats.
 
-    The task has `classes` and a `decision`, and predicts `probability` (B, K, h, w) and maybe `stages`. Batches come
-    in one of two kinds, both with `name`, `index`, `size`, `source` and maybe `georeference`:
+    The task has `classes` and an `active_decision`, and predicts `probability` (B, K, h, w) and maybe `stages`. Batches
+    come in one of two kinds, both with `name`, `index`, `size`, `source` and maybe `georeference`:
 
     - windows, with `origin`, `window` and `overlap`: blended strip by strip, so that memory does not grow with the
       height of an image;
@@ -208,11 +208,11 @@ class StitchingWriter(Writer[Stitched]):
         self._canvas: Canvas | None = None
 
     def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
-        decision = getattr(task, "decision", None)
+        decision = getattr(task, "active_decision", None)
         if not isinstance(decision, Decision):
             raise TypeError(
-                f"{type(self).__name__} expected a segmentation task with a `decision`, got {type(task).__name__}; "
-                "remove the writer from the callbacks"
+                f"{type(self).__name__} expected a segmentation task with an `active_decision`, got "
+                f"{type(task).__name__}; remove the writer from the callbacks"
             )
         self.decision, self.folder, self.in_memory = decision, folder, in_memory
         self.classes: list[str] = list(task.classes)  # type: ignore[arg-type]  # untyped in LightningModule

@@ -34,7 +34,7 @@ class Bright(ImageTask):
 
     def __init__(self) -> None:
         super().__init__(lambda p: torch.optim.SGD(p, 1.0))
-        self.decision = Decision(1, threshold=0.6)
+        self.active_decision = Decision(1, threshold=0.6)
 
     def build_metrics(self) -> dict[str, Metric]:
         return {}
@@ -44,7 +44,7 @@ class Bright(ImageTask):
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         grey = batch["image"][:, :1]
-        stages = {"probability": grey, "mask": self.decision.marked(grey), "second_input": batch["image"]}
+        stages = {"probability": grey, "mask": self.active_decision.marked(grey), "second_input": batch["image"]}
         return {"stages": stages, "probability": grey}
 
 
