@@ -5,7 +5,7 @@ import inspect
 import operator
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from belvedere.checkpoints import run_config
 from belvedere.names import SHIPPED, renamed
-from ops.errors import ArgumentError, ParserError
+from ops.errors import ArgumentError, ParserError, nearest
 
 FROM_CHECKPOINT = ("validate", "test", "predict")
 
@@ -74,8 +74,7 @@ def at_home(argument: str) -> str:
 def expanded(arguments: list[str]) -> list[str]:
     """Returns the arguments with each `--config` as a file's path and, for a checkpoint, its run's config first.
 
-    Paths that begin with `~/` become full paths. What comes later wins, so everything typed wins over what the
-    checkpoint remembers.
+    Paths that begin with `~/` are expanded. Later values win, so everything typed overrides the checkpoint's settings.
 
     Args:
         arguments: The command and what follows it.
@@ -111,10 +110,10 @@ class Parser(LightningArgumentParser):
     """Lightning's parser, with one-line errors that name the nearest option."""
 
     def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Adds a class's arguments, and reads "1" as a whole number wherever an int and a float are both possible.
+        """Adds a class's arguments, and reads "1" as an integer wherever an int and a float are both possible.
 
-        Python caches `Union[float, int]` and `Union[int, float]` as one, in the order in which any library first asked
-        for it; `--trainer.limit_train_batches 1` would mean one batch or all of them. jsonargparse has no public way to
+        Python caches `Union[float, int]` and `Union[int, float]` as one, in the order in which any library first used
+        it; `--trainer.limit_train_batches 1` would mean one batch or all of them. jsonargparse has no public way to
         set the order, so this changes its private `_typehint`.
         """
         added = super().add_lightning_class_args(*args, **kwargs)
@@ -143,18 +142,26 @@ class Parser(LightningArgumentParser):
             yield from (name for action in parser._actions for name in action.option_strings)
         for key, parent in (("model", LightningModule), ("data", LightningDataModule)):
             for child in _descendants(parent):
-                yield from (f"--{key}.{name}" for name in inspect.signature(child).parameters)
+                yield from (f"--{key}.{name}" for name in parameters(child))
+
+
+def parameters(kind: type) -> list[str]:
+    """Returns the names of a class's arguments, with those of its parents where it passes on `**options`."""
+    names: dict[str, None] = {}
+    for parent in kind.__mro__:
+        if "__init__" in vars(parent):
+            _, *own = inspect.signature(vars(parent)["__init__"]).parameters.values()
+            names |= dict.fromkeys(
+                each.name for each in own if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+            )
+            if all(each.kind != each.VAR_KEYWORD for each in own):
+                break
+    return list(names)
 
 
 def _descendants(parent: type) -> list[type]:
     children: list[type] = parent.__subclasses__()
     return [each for child in children for each in (child, *_descendants(child))]
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Returns a hint at the nearest known name, or an empty string."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f" Did you mean {near[0]}?" if near else ""
 
 
 def shortened(error: ParserError) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoints: what one remembers of its run, whether it fits a network, and where a command writes."""
+"""Reads checkpoints and their run's settings, checks that they fit a network, and chooses where a command writes."""
 
 import hashlib
 import os
@@ -16,8 +16,9 @@ from ops.atomic import replacing
 from ops.errors import ArgumentError
 from ops.filenames import safe_name
 
-REMEMBERED = ("seed_everything", "monitor", "model", "data")  # other settings of a run concern that run alone
-SOURCE = "source.txt"  # in a folder of results: the images that they are of
+# Keys of a run's config that its checkpoint passes on; the others concern that run alone.
+REMEMBERED = ("seed_everything", "monitor", "model", "data")
+SOURCE = "source.txt"  # in a folder of results: the path of the images that they are of
 STATES = ("preempted.ckpt", "last.ckpt")  # checkpoints that resume a run
 
 
@@ -195,5 +196,5 @@ def check_fit(path: Path, expected: dict[str, Any], optional: Sequence[str] = ()
     if odd:
         raise ArgumentError(
             f"{path} holds the weights of another network: {len(odd)} of its tensors do not fit, the first is "
-            f"{min(odd)!r}. Leave architecture, encoder and classes as the checkpoint remembers them."
+            f"{min(odd)!r}. Leave architecture, encoder and classes as they were in training."
         )

@@ -1,4 +1,4 @@
-"""Fits classical classifiers on feature vectors and scores them.
+"""Fits classical classifiers on feature vectors and computes their metrics.
 
 The table follows figures 6 and 7 of F. Rubio, M. J. Flores and J. M. Puerta, "Optimización de las técnicas de
 Transfer Learning para la clasificación de la calidad estética en fotografía", 2018.
@@ -56,7 +56,7 @@ def classifiers(length: int, seed: int) -> dict[str, Any]:
 def classifier_scores(
     train: NDArray[Any], train_labels: NDArray[Any], test: NDArray[Any], test_labels: NDArray[Any], seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Fits the classifiers on some vectors and returns their scores on others.
+    """Fits the classifiers on some vectors and returns their metrics on others.
 
     Values that are constant in the training vectors are dropped; the others are standardized by the training vectors.
 
@@ -113,7 +113,7 @@ def _check(train: NDArray[Any], train_labels: NDArray[Any], test: NDArray[Any], 
 
 
 def _decide(classifier: Any, prepare: Any, vectors: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Returns a classifier's decision for each vector, 0 or 1, and its score: the higher, the more likely 1."""
+    """Returns a classifier's decision for each vector, 0 or 1, and a value that is higher the likelier 1 is."""
     value: Callable[[Any], NDArray[Any]] = (
         classifier.decision_function
         if hasattr(classifier, "decision_function")
@@ -145,12 +145,12 @@ def classifier_table(
     most: int = 20_000,
     seed: int = 0,
 ) -> "pd.DataFrame":
-    """Fits the classifiers on the training images, for each kind of vector, and scores them on the test images.
+    """Fits the classifiers on the training images, for each kind of vector, and tests them on the test images.
 
     Args:
         vectors: By name, (N, V), each with its own V.
         professional: 0 or 1 for each of the N images.
-        splits: `train`, `val` or `test`, (N,). Without test images, `val` is scored.
+        splits: `train`, `val` or `test`, (N,). Without test images, metrics are of `val`.
         most: Maximum number of training images, sampled with the seed.
         seed: Seeds what is random.
 
@@ -183,7 +183,7 @@ def classifier_table(
 
 
 def write_classifiers(folder: Path, most: int = 20_000, seed: int = 0) -> Path:
-    """Fits classifiers on the files of a `FeatureWriter`, then writes and prints their scores.
+    """Fits classifiers on the files of a `FeatureWriter`, then writes and prints their metrics.
 
     Args:
         folder: Has `names.csv` and the arrays, and gets `classifiers.csv`.

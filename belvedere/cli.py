@@ -11,7 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from belvedere.arguments import Parser, expanded, nearest, shortened
+from belvedere.arguments import Parser, expanded, shortened
 from belvedere.checkpoints import check_fit, output_folder, resumed_from, source_of, states, write_source
 from belvedere.describe import describe
 from belvedere.features import features
@@ -27,7 +27,7 @@ from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
 from datamodules.base import ImageDataModule
 from datamodules.batch import DataFacts
-from ops.errors import ArgumentError, ParserError, UserError
+from ops.errors import ArgumentError, ParserError, UserError, nearest
 from tasks.base import ImageTask
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
@@ -110,7 +110,7 @@ class BelvedereCLI(LightningCLI):
         return self.config if self.subcommand is None else self.config[self.subcommand]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the options that every task has: output folder, monitored metric, and the callbacks around training."""
+        """Adds the options of every task: output folder, monitored metric, and the callbacks around training."""
         folder_help = "Folder for everything that is written (default: runs/<task>/<date and time>)."
         monitor_help = "The metric that selects the best epoch and stops training."
         parser.add_argument("--output", type=str | None, default=None, help=folder_help)
@@ -232,7 +232,7 @@ class BelvedereCLI(LightningCLI):
         except ValueError as error:
             raise ArgumentError(f"--model.optimizer: {error}.") from error
         if config.ckpt_path is not None:
-            check_fit(Path(config.ckpt_path), self.model.state_dict(), self.model.optional_keys)
+            self._check_weights()
         elif states(self.folder) and not config.resume and "LOCAL_RANK" not in os.environ:
             raise ArgumentError(
                 f"{self.folder} already holds a run. Choose another --output, or resume the run: --resume auto."
@@ -311,15 +311,15 @@ def check_started(plugins: Any) -> None:
         )
 
 
-def mixed_precision(asked: str | None, accelerator: str) -> str | None:
+def mixed_precision(precision: str | None, accelerator: str) -> str | None:
     """Returns the precision to train with: falls back to 16-mixed, with a notice, on GPUs without bfloat16.
 
     Args:
-        asked: `trainer.precision`.
+        precision: `trainer.precision`.
         accelerator: `trainer.accelerator`.
     """
     on_gpu = accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
-    if asked != "bf16-mixed" or not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False):
-        return asked
+    if precision != "bf16-mixed" or not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False):
+        return precision
     print(f"belvedere: {torch.cuda.get_device_name()} has no bfloat16; using 16-mixed instead.", file=sys.stderr)
     return "16-mixed"

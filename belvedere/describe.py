@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 def describe(task: ImageTask, data: ImageDataModule, trainer: Trainer, folder: Path) -> None:
     """Checks a dataset, then writes tables and charts of it.
 
+    Args:
+        task: Not used; every command of our own gets the same arguments.
+        data: The dataset.
+        trainer: Not used.
+        folder: Where to write.
+
     Raises:
         DataError: Something is wrong with the dataset; the message lists all of it.
-        ArgumentError: There is no description of such data.
+        ArgumentError: No module in `datamodules.describe` describes such data.
     """
     data.folder = folder
     description = describer(data)

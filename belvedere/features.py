@@ -12,10 +12,11 @@ from belvedere.checkpoints import check_fit, read_checkpoint
 from belvedere.classifiers import write_classifiers
 from callbacks.writers.features import FeatureWriter
 from datamodules.base import SPLITS, ImageDataModule
+from datamodules.batch import Batch
 from datamodules.loaders import EpochLoader
 from ops.descriptors import color_moments, gradient_histograms
 from ops.errors import ArgumentError
-from tasks.base import Batch, ImageTask
+from tasks.base import ImageTask
 
 Vector = Literal["fc6", "fc7", "pooled", "color_moments", "gradient_histograms"]
 DESCRIPTORS: dict[str, Callable[[Tensor], Tensor]] = {"color_moments": color_moments,
@@ -34,7 +35,7 @@ def features(
     vectors: list[Vector] | None = None,
     classifiers: bool = True,
 ) -> None:
-    """Writes the images of a dataset as feature vectors, and how well classical classifiers do with them.
+    """Writes the images of a dataset as feature vectors, and the metrics of classical classifiers on them.
 
     Args:
         task: Has the network.
@@ -43,7 +44,7 @@ def features(
         folder: Where to write.
         ckpt_path: A trained network; without one, the convolutions have the weights that training starts from.
         vectors: Which vectors to write; fc6, fc7 and pooled of a trained network, otherwise pooled.
-        classifiers: Whether to fit classifiers on the training images and score them on the test images.
+        classifiers: Whether to fit classifiers on the training images and test them on the test images.
 
     Raises:
         ArgumentError: There are no such vectors, or no classifiers can be fitted on them.
@@ -80,14 +81,14 @@ class Features(LightningModule):
         self.task, self.vectors = task, list(dict.fromkeys(vectors))
         if not self.vectors:
             raise ArgumentError("--vectors is empty; expected at least one, such as '[fc7]'.")
-        if self.asks_network and not hasattr(getattr(task, "network", None), "forward_features"):
+        if self.needs_network and not hasattr(getattr(task, "network", None), "forward_features"):
             raise ArgumentError(
                 f"{type(task).__name__} has no dense layers to take features from. Use a task that has, such as "
                 f"AestheticsTask, or --vectors '[{','.join(DESCRIPTORS)}]'."
             )
 
     @property
-    def asks_network(self) -> bool:
+    def needs_network(self) -> bool:
         """Whether any of the vectors is the network's."""
         return any(name not in DESCRIPTORS for name in self.vectors)
 
@@ -98,7 +99,7 @@ class Features(LightningModule):
             ArgumentError: The checkpoint does not fit, or there is none and the dense layers would be random.
             WeightsError: The weights that training starts from are not available or do not fit.
         """
-        if not self.asks_network:
+        if not self.needs_network:
             return
         if checkpoint is not None:
             check_fit(Path(checkpoint), self.task.state_dict(), self.task.optional_keys)
@@ -116,7 +117,7 @@ class Features(LightningModule):
     def predict_step(self, batch: Batch, batch_index: int = 0, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Returns vectors (B, V) float32 by name, in the order of `vectors`."""
         task: Any = self.task
-        found: dict[str, Tensor] = task.network.forward_features(batch["image"]) if self.asks_network else {}
+        found: dict[str, Tensor] = task.network.forward_features(batch["image"]) if self.needs_network else {}
         made = {name: found[name] if name in found else DESCRIPTORS[name](batch["image"]) for name in self.vectors}
         return {name: vectors.flatten(1).float() for name, vectors in made.items()}
 
@@ -124,10 +125,10 @@ class Features(LightningModule):
 class InOrder(LightningDataModule):
     """Gives a trainer's `predict` all splits of a dataset, one after the other, or the images to predict.
 
-    Training images come like validation images: each once, in the order of their names and without augmentation.
+    Training images are read like validation images: each once, in the order of their names, without augmentation.
 
     Args:
-        data: The dataset. If it has `pictures`, only these come.
+        data: The dataset. If it has `pictures`, only those are read.
 
     Attributes:
         splits: The splits, in the order of the loaders.
@@ -155,9 +156,7 @@ class InOrder(LightningDataModule):
         """Returns a loader for each split."""
         if self.splits == ["predict"]:
             return [self.data.predict_dataloader()]
-        for split in self.splits:  # under its own name `train` would be shuffled, and may lack its last image
-            self.data.datasets[f"{split}, in order"] = self.data.datasets[split]
-        return [self.data._loader(f"{split}, in order") for split in self.splits]
+        return [self.data.loader(split) for split in self.splits]
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         """Adds the `split` of the batch."""

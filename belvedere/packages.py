@@ -1,4 +1,4 @@
-"""Makes sure that `tasks`, `ops` and the other packages are Belvedere's own, whatever lies beside the user's script.
+"""Makes sure that `tasks`, `ops` and the other packages are Belvedere's own, not files beside the user's script.
 
 Their names are common ones, and Python looks into the working folder or the script's folder first.
 """
@@ -33,14 +33,14 @@ def claim() -> None:
 
 
 def _is_command() -> bool:
-    """Whether this process is the command `belvedere` or `python -m belvedere`, not a script that imports it."""
+    """Returns whether this process is `belvedere` or `python -m belvedere`, not a script that imports it."""
     program = Path(sys.argv[0]) if sys.argv else Path()
     as_module = any(pair in (("-m", "belvedere"), ("-m", "belvedere.__main__")) for pair in pairwise(sys.orig_argv))
     return as_module or program.stem == "belvedere" or program == Path(__file__).with_name("__main__.py")
 
 
 def _location(name: str) -> Path | None:
-    """The file that the name of a package means now; None where there is none."""
+    """Returns the file that a package's name stands for now; None if there is none."""
     module: ModuleType | None = sys.modules.get(name)
     spec = find_spec(name) if module is None else module.__spec__
     return Path(spec.origin).absolute() if spec is not None and spec.origin is not None else None

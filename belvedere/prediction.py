@@ -1,6 +1,5 @@
 """The Python API: opens a checkpoint and applies it to images, along the same path as `belvedere predict`."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -14,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 
-from belvedere.arguments import Parser, nearest, shortened
+from belvedere.arguments import Parser, parameters, shortened
 from belvedere.checkpoints import read_checkpoint, run_config
 from belvedere.names import import_classes
 from belvedere.quiet import quiet
@@ -28,7 +27,7 @@ from callbacks.writers.scores import Judged, ScoreTable
 from callbacks.writers.segmentation import Submission
 from callbacks.writers.stitch import Stitched
 from datamodules.base import ImageDataModule
-from ops.errors import ArgumentError, ParserError
+from ops.errors import ArgumentError, ParserError, nearest
 from tasks.base import ImageTask
 
 if TYPE_CHECKING:
@@ -44,10 +43,10 @@ class Prediction:
     """What a task predicts for one image. Fields that the task does not predict are empty.
 
     Attributes:
-        name: Name of the image's file, or its number in a list.
+        name: Name of the image's file, or its index in a list.
         masks: By class, bool (H, W) at the image's size, or at the data module's `output_size`.
-        probability: By class, float32 (K, H, W), of segmentation; a number, that of a professional shot, of aesthetics.
-        scores: Numbers by name: `probability`, `mean` and `spread` of the votes, or color metrics; NaN if unknown.
+        probability: For segmentation float32 (K, H, W), one map per class; for aesthetics that of a professional shot.
+        scores: Values by name: `probability`, `mean` and `spread` of the votes, or color metrics; NaN if unknown.
         image: The image in color, uint8 (H, W, 3), of colorization.
         problem: Why the image could not be used; "" if it could.
     """
@@ -64,7 +63,7 @@ class Prediction:
     def polygons(self) -> dict[str, Any] | None:
         """The masks as a GeoJSON FeatureCollection, a MultiPolygon per class in pixels; None without masks.
 
-        x points to the right and y down; whole numbers are pixel centers. They are fitted at the first use.
+        x points to the right and y down; whole numbers are pixel centers. Computed at the first use.
         """
         return None if self._outlined is None else self._outlined()
 
@@ -164,7 +163,7 @@ def _class(class_path: str) -> Any:
 
 
 def _check_names(kind: type, settings: Mapping[str, Any]) -> None:
-    known = list(inspect.signature(kind).parameters)
+    known = parameters(kind)
     for name in settings:
         if name not in known:
             raise ArgumentError(f"{kind.__name__} has no setting {name!r}.{nearest(name, known)}")
@@ -236,7 +235,7 @@ def _collected(
         task: The task.
         data: Has the images.
         writer: Would write them.
-        given: What the caller calls an image, by the name of its file.
+        given: The caller's name of each image, by the name of its file.
         accelerator: Where to compute.
     """
     collector: Collector[Any] = Collector(writer)

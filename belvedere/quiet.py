@@ -6,7 +6,7 @@ import warnings
 
 
 def quiet() -> None:
-    """Silences warnings about intended behavior."""
+    """Silences warnings about intended behavior, and Lightning's advertisements."""
     for message in (
         r".*does not have many workers.*",  # the data modules decide
         r".*sync_dist=True.*",  # metrics are synchronized when they are computed
@@ -25,5 +25,5 @@ def quiet() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a message of Lightning is no advertisement, and says more than that there is no accelerator."""
+    """Returns whether a message of Lightning is neither an advertisement nor a notice that there is no accelerator."""
     return not record.getMessage().startswith(("💡", "TPU available", "GPU available: False"))

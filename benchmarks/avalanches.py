@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.avalanche_answers import FIGURES, mask_of, scores, trivial_answers
 from datamodules.avalanches import AvalanchesDataModule
 from datamodules.base import SPLITS
-from datamodules.samples.draw import write_table
+from ops.atomic import write_table
 
 ROOT = Path(__file__).parents[1]
 DEVIATIONS = (0.229, 0.224, 0.225)  # ImageNet's, of RGB in [0, 1]

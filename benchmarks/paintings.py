@@ -27,8 +27,8 @@ from datamodules.decoded.letterboxed import tree_names
 from datamodules.read.pictures import read_picture
 from datamodules.read.works import read_works
 from datamodules.samples.colorization import draw_colorization
-from datamodules.samples.draw import write_table
 from drawing.pictures import Picture, panel, scaled
+from ops.atomic import write_table
 from ops.color import SCALE, luminance_and_chroma
 from ops.color_bins import rebalancing, smoothed, soft_encoding
 from ops.color_quality import SCORES

@@ -1,1 +1,1 @@
-"""What draws, writes, stops or measures while a trainer runs."""
+"""Lightning callbacks: checkpoints, resuming, thresholds, panels, and writers of predictions."""

@@ -14,7 +14,8 @@ from callbacks.best import BestCheckpoint
 class BaselineWarnings(Callback, ABC):
     """Compares metrics with trivial baselines and logs the result after training, validation and test.
 
-    After training it is about the best epoch, or the last one if no checkpoint is kept. Subclasses define `sentences`.
+    After training, the metrics are those of the best epoch, or of the last if no checkpoint is kept. Subclasses define
+    `sentences`.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ def logged(trainer: Trainer, stage: str) -> dict[str, float]:
 
 
 def is_best(trainer: Trainer, metrics: Mapping[str, float], before: Mapping[str, float]) -> bool:
-    """Whether an epoch beats the best one before, by the metric that `BestCheckpoint` monitors; True without one."""
+    """Returns whether an epoch is the best so far, by the metric of `BestCheckpoint`; True without that callback."""
     checkpoint = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
     if checkpoint is None or checkpoint.monitor not in metrics.keys() & before.keys():
         return True

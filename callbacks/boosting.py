@@ -1,4 +1,4 @@
-"""Fits boosted trees that decide in a network's place after training."""
+"""Fits boosted trees after training, which then decide instead of the network."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from callbacks.handover import UsesData
-from callbacks.thresholds import best_path, fit_decision, go_to_best, keep_in_best, write_table
+from callbacks.thresholds import best_path, fit_decision, go_to_best, keep_in_best, write_fitted
 from tasks.boosting import fit_boosted, load, save, window_features
 from tasks.decision import MINIMUM_AREAS
 from tasks.segmentation import SegmentationTask
@@ -19,7 +19,7 @@ from tasks.segmentation import SegmentationTask
 
 @runtime_checkable
 class WindowSource(Protocol):
-    """A data module whose training samples are windows."""
+    """Describes a data module whose training samples are windows."""
 
     def training_windows(self, count: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields `count` windows (B, 3, w, w) in [0, 1] and their labels (B,), always the same ones."""
@@ -28,7 +28,7 @@ class WindowSource(Protocol):
 class BoostedTrees(UsesData):
     """Fits gradient-boosted trees on the outputs of the best epoch's network for training windows.
 
-    The task's `xgboost_on` says which outputs; `none` turns this callback off. The trees are written beside the best
+    The task's `xgboost_on` selects the outputs; `none` turns this callback off. The trees are written beside the best
     checkpoint, as `checkpoints/best.ubj` in XGBoost's own format; their threshold and minimum area are fitted on the
     validation images and kept in the checkpoint. Test and predict read the trees beside their checkpoint.
 
@@ -81,7 +81,7 @@ class BoostedTrees(UsesData):
         if trainer.is_global_zero:
             rank_zero_info(f"Boosted trees on {task.xgboost_on} of {len(labels)} training windows: {path}")
             table = Path(trainer.default_root_dir) / "boosted_thresholds.csv"
-            rank_zero_info(write_table(fitted, pl_module.classes, table))
+            rank_zero_info(write_fitted(fitted, pl_module.classes, table))
 
     @torch.no_grad()
     def _samples(self, task: Any) -> tuple[NDArray[Any], NDArray[Any]]:

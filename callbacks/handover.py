@@ -7,7 +7,7 @@ from tasks.base import ImageTask
 
 
 class UsesData(Callback):
-    """A callback that reads the run's data beyond the batches that the trainer passes to it.
+    """Gives a callback access to the run's data, beyond the batches that the trainer passes to it.
 
     Attributes:
         data: The run's data module; `Handover` sets it before the first stage begins.
@@ -42,7 +42,7 @@ class Handover(Callback):
             task.ask_facts = data.facts
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Passes the facts on, after the data module's own `setup`."""
+        """Passes the facts to the task, after the data module's own `setup`."""
         assert isinstance(pl_module, ImageTask)
         pl_module.receive(self.data.facts())
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # untyped there
@@ -51,6 +51,6 @@ class Handover(Callback):
                 callback.data = self.data
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lets the task fit what it needs before training; the checkpoint, if there is one, is loaded by now."""
+        """Lets the task fit what it needs before training; a checkpoint has been loaded by now."""
         assert isinstance(pl_module, ImageTask)
         pl_module.prepare(self.data.unaugmented("train"))

@@ -1,6 +1,5 @@
 """95 % confidence intervals of test metrics, by resampling the test images."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,13 +14,14 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from callbacks.resuming import gathered
-from ops.atomic import replacing
-from tasks.base import Batch, ImageTask
+from datamodules.batch import Batch
+from ops.atomic import write_table
+from tasks.base import ImageTask
 from tasks.metrics.meter import Meter, States
 
 COLUMNS = ("figure", "low", "high", "pictures")
 SEED = 0  # of the resampling: a repeated test writes the same intervals
-CHUNK = 1 << 23  # numbers held at once while states are summed
+CHUNK = 1 << 23  # values held at once while states are summed
 
 
 class Intervals(Callback):
@@ -99,8 +99,7 @@ class Intervals(Callback):
         if not rows:
             rank_zero_warn("No intervals are written: they need two or more test images.")
             return
-        with replacing(_path(trainer)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        write_table(_path(trainer), COLUMNS, rows)
 
 
 def by_image(counted: Sequence[tuple[str, States]]) -> list[list[States]]:
@@ -157,7 +156,7 @@ def resampled(
     """Yields the results of a metric, one per resample.
 
     Args:
-        name: Of the metric, as in the keys of the states.
+        name: Name of the metric, as in the keys of the states.
         metric: A copy, whose states are overwritten.
         images: States of each of the N images.
         times: How often each image is sampled, (resamples, N).
@@ -176,12 +175,12 @@ def resampled(
             order = np.repeat(np.arange(len(counts)), counts)
             for state, joined in lists.items():
                 setattr(metric, state, [joined.of(order)])
-            # The class's own `compute`: that of the object would ask the other processes and cache its result.
+            # The class's own `compute`: the object's would synchronize with the other processes and cache its result.
             yield type(metric).compute(metric)
 
 
 class _Joined:
-    """The list states of all images, concatenated; `of` selects those of some images."""
+    """Holds the list states of all images, concatenated; `of` selects those of some images."""
 
     def __init__(self, images: Sequence[list[Tensor]]) -> None:
         self.whole = torch.cat([each for image in images for each in image])
@@ -196,7 +195,7 @@ class _Joined:
 
 
 def _summed(images: Sequence[list[Tensor]]) -> NDArray[Any]:
-    """Returns the sum of each image's states, (N, numbers)."""
+    """Returns the sum of each image's states, (N, values)."""
     totals = torch.stack([image[0] if len(image) == 1 else _total(image) for image in images])
     return totals.reshape(len(totals), -1).numpy()
 
@@ -206,7 +205,7 @@ def _total(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _product(times: NDArray[np.int64], values: NDArray[Any]) -> NDArray[np.float64]:
-    """Returns the sums of the values (N, numbers) in each resample (resamples, N), computed in chunks.
+    """Returns the sums of the values (N, V) in each resample (resamples, N), computed in chunks.
 
     Integers below 2⁵³ add up exactly in float64: dice in units of 2⁻³⁰, of eight million images.
     """

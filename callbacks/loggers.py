@@ -86,7 +86,7 @@ class CSVLogger(Logger):
         return self._columns
 
     def _rows(self) -> list[dict[str, str]]:
-        """The complete rows; a killed process may have left a last one without its end."""
+        """Returns the complete rows; a killed process may have left an incomplete last one."""
         if not self._path.is_file():
             return []
         with self._path.open(newline="", encoding="utf-8") as file:
@@ -145,7 +145,7 @@ def _hide_wandb_warnings() -> None:
 
 
 def logged_in() -> bool:
-    """Whether wandb has an API key, without asking the network; False with WANDB_MODE=offline."""
+    """Returns whether wandb has an API key, without network access; False with WANDB_MODE=offline."""
     if os.environ.get("WANDB_MODE", "online") != "online":
         return False
     if os.environ.get("WANDB_API_KEY"):

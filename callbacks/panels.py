@@ -11,10 +11,11 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from datamodules.batch import Batch
 from drawing import pictures as drawing
 from ops.coloring import grey
 from ops.errors import ArgumentError
-from tasks.base import Batch, ImageTask
+from tasks.base import ImageTask
 from tasks.segmentation import SegmentationTask
 
 SIDE = 480  # pixels of the longer side of an image: three fit across a screen, and outlines stay crisp

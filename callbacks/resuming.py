@@ -1,6 +1,6 @@
 """Exact resume: `last.ckpt` while a run trains, `preempted.ckpt` when a scheduler ends it.
 
-This is the only file that relies on Lightning's internals, in the functions under "Lightning's internals". Each says
+This is the only file that relies on Lightning's internals, in the functions under "Lightning's internals". Each states
 what it needs and why the public API does not offer it; `tests/callbacks/test_resuming.py` fails if Lightning changes.
 """
 
@@ -154,7 +154,9 @@ class Preemption(Checkpoint):
         if trainer.is_global_zero:
             print(f"\n{self._text(trainer, path, received)}", file=sys.stderr)
         signals.leave()
-        raise SystemExit(EXIT_CODE if trainer.is_global_zero else 0)  # launchers take 75 of another process for a crash
+        raise SystemExit(
+            EXIT_CODE if trainer.is_global_zero else 0
+        )  # launchers would treat 75 from another process as a crash
 
     def _text(self, trainer: Trainer, path: Path, received: signal.Signals | None) -> str:
         cause = "Another process was signaled" if received is None else f"Received {received.name}"
@@ -166,7 +168,7 @@ class Preemption(Checkpoint):
 
 
 def can_stop(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether a run can resume exactly from the end of this batch within its epoch.
+    """Returns whether a run can resume exactly from the end of this batch within its epoch.
 
     It cannot while gradients accumulate, nor before a validation.
     """
@@ -224,8 +226,8 @@ def requeue_job(received: signal.Signals | None) -> str:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     known, state = _slurm("squeue", "--noheader", "--jobs", job, "--format", "%T %r")
     # A canceled job is COMPLETING too, even where SIGUSR1 came first; its reason is not TimeLimit.
-    goes_on = state.startswith("RUNNING") or state == "COMPLETING TimeLimit"
-    if not (goes_on if known else received != signal.SIGTERM):
+    continues = state.startswith("RUNNING") or state == "COMPLETING TimeLimit"
+    if not (continues if known else received != signal.SIGTERM):
         return f" Job {job} was canceled and is not requeued."
     done, problem = _slurm("scontrol", "requeue", job)
     return f" Job {job} was requeued." if done else f" Job {job} could not be requeued: {problem}."
@@ -245,7 +247,7 @@ def _slurm(*command: str) -> tuple[bool, str]:
 
 
 def is_between_epochs(trainer: Trainer) -> bool:
-    """Whether no epoch has begun, or each that began is complete.
+    """Returns whether no epoch has begun, or each that began is complete.
 
     Needs the epoch counters of the fit loop: `trainer.current_epoch` is the same before an epoch and within it.
     """
@@ -273,7 +275,7 @@ def count_epoch_as_whole(trainer: Trainer) -> None:
 
 
 def mark_between_epochs(checkpoint: dict[str, Any]) -> bool:
-    """Whether a checkpoint was saved between epochs; if so, it records that the next epoch has not begun.
+    """Marks the next epoch of a checkpoint as not begun if it was saved between epochs; returns whether it was.
 
     Lightning counts an epoch as ready before `on_train_epoch_start`, where the state is saved, and a resumed run would
     count it again. The hook that Lightning offers for changes to a checkpoint is public, the keys inside are not.
@@ -300,8 +302,8 @@ def validation_batches(trainer: Trainer) -> int:
 def disable_lightning_signals(trainer: Trainer) -> None:
     """Keeps Lightning from installing its signal handlers over ours.
 
-    They talk to other processes from within the handler, which can deadlock, and end with exit code 0. The option
-    `auto_requeue` of SLURMEnvironment covers SIGUSR1 only, not SIGTERM.
+    They communicate with other processes from within the handler, which can deadlock, and end with exit code 0. The
+    option `auto_requeue` of SLURMEnvironment covers SIGUSR1 only, not SIGTERM.
     """
     connector: Any = trainer._signal_connector
     connector.register_signal_handlers = lambda: None

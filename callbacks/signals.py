@@ -9,7 +9,7 @@ from types import FrameType
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 _received: list[signal.Signals] = []
-_process = 0  # that notes signals; 0 if none does
+_process = 0  # ID of the process that notes signals; 0 if none does
 
 
 @contextmanager
@@ -43,12 +43,12 @@ def leave() -> None:
 
 
 def are_noted() -> bool:
-    """Whether this process notes signals."""
+    """Returns whether this process notes signals."""
     return _process == os.getpid()
 
 
 def received() -> signal.Signals | None:
-    """Returns the first signal that came, or None."""
+    """Returns the first signal received, or None."""
     return _received[0] if _received else None
 
 

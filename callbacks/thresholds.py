@@ -1,6 +1,5 @@
 """Fits thresholds and minimum areas per class on the validation images after training."""
 
-import csv
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from callbacks.best import BestCheckpoint
 from callbacks.handover import UsesData
 from callbacks.resuming import validation_batches
 from datamodules.batch import Batch
-from ops.atomic import replacing
+from ops.atomic import replacing, write_table
 from tasks.base import ImageTask
 from tasks.decision import MINIMUM_AREAS, ThresholdSearch
 from tasks.segmentation import SegmentationTask
@@ -43,7 +42,7 @@ class FittedThresholds(UsesData):
         keep_in_best(trainer, pl_module, "decision.")
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "thresholds.csv"
-            rank_zero_info(write_table(fitted, pl_module.classes, path))
+            rank_zero_info(write_fitted(fitted, pl_module.classes, path))
 
 
 def go_to_best(trainer: Trainer, task: ImageTask) -> bool:
@@ -84,7 +83,7 @@ def fit_decision(
 
     Args:
         trainer: Supplies the precision, and how many validation batches training used.
-        task: Its `decision` is changed.
+        task: Its `active_decision` is changed.
         batches: This process's validation batches on its device.
         minimum_areas: Shares of an image to try, 0 among them.
 
@@ -102,19 +101,18 @@ def fit_decision(
         search.update(probability, task.target(batch))
     # torchmetrics makes scalars of values with one entry
     fitted = {name: value.reshape(-1) for name, value in search.compute().items()}
-    task.decision.thresholds.copy_(fitted["thresholds"])
-    task.decision.minimum_areas.copy_(fitted["minimum_areas"])
+    task.active_decision.thresholds.copy_(fitted["thresholds"])
+    task.active_decision.minimum_areas.copy_(fitted["minimum_areas"])
     return fitted
 
 
-def write_table(fitted: dict[str, Tensor], classes: Sequence[str], path: Path) -> str:
+def write_fitted(fitted: dict[str, Tensor], classes: Sequence[str], path: Path) -> str:
     """Writes one row per class and returns the same as text."""
     columns = ("thresholds", "minimum_areas", "dice_at_half", "dice")
     rows = [
         [name, *(round(float(fitted[column][index]), 4) for column in columns)] for index, name in enumerate(classes)
     ]
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([["class", "threshold", "minimum_area", "dice_at_half", "dice_fitted"], *rows])
+    write_table(path, ("class", "threshold", "minimum_area", "dice_at_half", "dice_fitted"), rows)
     return "Fitted on the validation images:\n" + "\n".join(
         f"  {name:<10} threshold {threshold:.2f}, minimum area {area:.2%} of the image: dice {half:.4f} -> {dice:.4f}"
         for name, threshold, area, half, dice in rows

@@ -1,1 +1,1 @@
-"""One DataModule a task: everything that touches a file."""
+"""One LightningDataModule per task, and everything that reads files."""

@@ -46,7 +46,7 @@ class AestheticsDataModule(ImageDataModule):
         delta: Training skips images whose statistic is at most this far from the threshold; 0 skips none. Validation
             and test are not affected.
         test_list: File of names or ids to test on, relative to `root`; None is AVA's standard list if it is in
-            `aesthetics_image_lists/`, otherwise test images are drawn.
+            `aesthetics_image_lists/`, otherwise test images are drawn at random.
         train_list: The same for training and validation; None is all other images.
         missing_share: Largest share of the images that may be unusable.
         open_all: Whether to open all images once before training; otherwise unreadable ones are found when they are

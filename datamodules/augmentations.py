@@ -4,7 +4,6 @@ import os
 import random
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.read.pictures import channels_first, resized, resized_mask
-from ops.errors import ArgumentError, DataError
+from ops.errors import ArgumentError, DataError, nearest
 from ops.pictures import valid_pixels
 
 EXAMPLE = "{class_path: albumentations.RandomBrightnessContrast, init_args: {p: 0.5}}"
@@ -26,7 +25,7 @@ class Augmentations:
     The result depends on the sample and its seed only, so it is the same for any number of workers and processes and
     after resuming. Masks are transformed along with their image. A transform that changes the size, such as a crop, is
     followed by resizing to the size before. Areas without image, such as the corners of a rotated one, are filled as
-    the transform says and belong to no mask.
+    the transform's arguments define and belong to no mask.
 
     Args:
         transforms: For each transform its `class_path` and, optionally, `init_args`, in which transforms may be nested,
@@ -118,8 +117,7 @@ def _built(spec: Any) -> Any:
     except (ImportError, ValueError):
         kind = None
     if not (isinstance(kind, type) and issubclass(kind, kinds)):
-        near = get_close_matches(name, dir(albumentations), 1)
-        hint = f" Did you mean albumentations.{near[0]}?" if near else ""
+        hint = nearest(f"albumentations.{name}", [f"albumentations.{each}" for each in dir(albumentations)])
         raise ArgumentError(f"data.augmentations: there is no transform {path!r}.{hint}")
     arguments = {key: _nested(value) for key, value in (spec.get("init_args") or {}).items()}
     try:

@@ -209,7 +209,7 @@ class AvalanchesDataModule(ImageDataModule):
         refuse(same_stems(files) + collected(partial(fits, file) for file in files), str(self.pictures))
         return files
 
-    def _loader(
+    def loader(
         self,
         split: str,
         batch_size: int | None = None,
@@ -219,8 +219,8 @@ class AvalanchesDataModule(ImageDataModule):
     ) -> EpochLoader:
         # Windows are drawn on the device and need no worker; whole images differ in size.
         if training:
-            return super()._loader(split, batch_size, workers or 0, training=True)
-        return super()._loader(split, batch_size or 1, workers or self.num_workers or 0)
+            return super().loader(split, batch_size, workers or 0, training=True)
+        return super().loader(split, batch_size or 1, workers or self.num_workers or 0)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         """Draws the windows of a training batch, or reduces an image to predict, on the device."""

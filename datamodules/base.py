@@ -1,4 +1,4 @@
-"""Base class of all data modules: splits, loaders, and what is done to a batch on the device."""
+"""Base class of all data modules: splits, loaders, and the conversion of batches on the device."""
 
 import os
 from abc import ABC
@@ -34,7 +34,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     Args:
         root: Folder of the dataset.
-        pictures: Images to predict: a folder or one file; None is the choice of the dataset.
+        pictures: Images to predict: a folder or one file; None uses those of the dataset, if it has any.
         batch_size: Images per process and step.
         num_workers: Loader processes; None is the number of cores, at most 8, and 0 for fewer than 64 images.
         val_fraction: Share of the images to validate on.
@@ -107,7 +107,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def unaugmented(self, split: str) -> Iterator[Batch]:
         """Yields this process's batches of a split on its device: each image once, in order, without augmentation."""
         assert self.trainer is not None
-        for batch in self._loader(split, training=False):
+        for batch in self.loader(split, training=False):
             self._unaugmented = True
             try:
                 batch = self.trainer.strategy.batch_to_device(batch)  # calls `on_after_batch_transfer`
@@ -135,17 +135,17 @@ class ImageDataModule(LightningDataModule, ABC):
         return fingerprint(self.root, self.picture_names().get("test", []), self.truth())
 
     def required_pictures(self) -> Path:
-        """Returns the images to predict.
+        """Returns the folder or file of the images to predict.
 
         Raises:
-            DataError: None were given.
+            DataError: None was given.
         """
         if self.pictures is None:
             raise DataError("There are no images to predict. Give a folder or a file with --data.pictures.")
         return self.pictures
 
     def split(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Returns the names of train, val and test: disjoint and seeded, or as the `splits.csv` in `root` says.
+        """Returns the names of train, val and test: disjoint and seeded, or those of the `splits.csv` in `root`.
 
         Raises:
             DataError: `splits.csv` has an unknown image or split, or train or val is empty.
@@ -181,7 +181,7 @@ class ImageDataModule(LightningDataModule, ABC):
             if both:
                 rank_zero_warn(
                     f"{path} has images in both {left} and {right} ({len(both)}, such as {min(both)!r}): their metrics "
-                    "measure memory, not generalization."
+                    "measure memorization, not generalization."
                 )
         out = len(set(names)) - len(set(rows["name"]))
         if out:
@@ -192,7 +192,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """Logs the number of samples of each split."""
         rank_zero_info(f"{self.root}: " + ", ".join(f"{len(self.datasets[split])} {split}" for split in SPLITS))
 
-    def _loader(
+    def loader(
         self,
         split: str,
         batch_size: int | None = None,
@@ -214,16 +214,16 @@ class ImageDataModule(LightningDataModule, ABC):
         )
 
     def train_dataloader(self) -> EpochLoader:
-        return self._loader("train", training=True)
+        return self.loader("train", training=True)
 
     def val_dataloader(self) -> EpochLoader:
-        return self._loader("val")
+        return self.loader("val")
 
     def test_dataloader(self) -> EpochLoader:
-        return self._loader("test")
+        return self.loader("test")
 
     def predict_dataloader(self) -> EpochLoader:
-        return self._loader("predict")
+        return self.loader("predict")
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         """Converts images to float in [0, 1] and, in training only, flips them."""

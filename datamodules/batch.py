@@ -17,9 +17,11 @@ sample's number. What a task learns from is one of
 `valid` (B, 1, H, W), bool, marks the pixels that count; all count where it is missing. `altered` is present where
 augmentation changed the images.
 
-Batches to predict also tell how to stitch images: `size` (B, 2), height and width of the whole output; `origin` and
+Batches to predict also have what stitching needs: `size` (B, 2), height and width of the whole output; `origin` and
 `window` (B, 2), top left corner and size of the sample in it; `overlap`, the share that neighboring windows have in
-common; and in an image's last sample `source`, the image (H, W, 3) uint8, the background of its overlay.
+common; and in an image's last sample `source`, the image (H, W, 3) uint8, the background of its overlay. A data module
+may also give `georeference`, a list per sample of where its image lies on the ground, in any form; output formats find
+it in `callbacks.writers.stitch.Stitched`. No data module of belvedere gives one yet.
 """
 
 
@@ -49,7 +51,7 @@ class DataFacts:
 
 
 class DataSource(Protocol):
-    """The part of a data module that tasks and callbacks may use, besides the batches that the trainer passes on."""
+    """The part of a data module that tasks and callbacks may use, besides the batches from the trainer."""
 
     def facts(self) -> DataFacts:
         """Returns the facts about the data."""

@@ -211,7 +211,7 @@ class ColorizationDataModule(ImageDataModule):
 
     def predict_dataloader(self) -> EpochLoader:
         """Returns the images to predict one at a time with few workers, since each comes whole."""
-        return self._loader("predict", batch_size=1, most_workers=2)
+        return self.loader("predict", batch_size=1, most_workers=2)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         """Converts images to float in [0, 1], adds `valid` and, in training only, augments them."""

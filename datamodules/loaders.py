@@ -47,7 +47,7 @@ class EpochSampler(DistributedSampler[Any]):
     """
 
     def __init__(self, dataset: "Samples", shuffle: bool, seed: int, world: int = 1, rank: int = 0) -> None:
-        # the parent adds the epoch to its seed: epoch 1 of one seed would be epoch 0 of the next seed
+        # the parent adds the epoch to its seed, so epoch 1 of one seed would be epoch 0 of the next
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=shuffle, seed=seed * PRIME)
         self.samples, self.skipped = dataset, 0
         self.share = [index for group in dataset.groups[rank::world] for index in group]
@@ -215,7 +215,7 @@ def make_loader(
         training: Whether the loader is for training steps.
 
     Raises:
-        DataError: A process would have no sample.
+        DataError: A process would have no sample; `train`, whose samples are repeated, is not checked.
     """
     if len(samples.groups) < world and split != "train":
         raise DataError(

@@ -1,1 +1,1 @@
-"""Images, charts and HTML pages for people."""
+"""Draws images, charts and HTML pages."""

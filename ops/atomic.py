@@ -1,8 +1,9 @@
 """Atomic writes: a file is either complete or absent."""
 
+import csv
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_table(path: Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
+    """Writes a UTF-8 CSV table atomically; file names in it keep their bytes, whatever their encoding."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
 def remove_leftovers(*folders: Path) -> None:

@@ -16,7 +16,7 @@ from ops.filters import filtered
 Strategy = Literal["few", "rotations", "filters", "both"]
 
 WHOLE = 0.999
-"""Least share of a warped pixel that must come from valid ones, short of 1 by what rounding may take."""
+"""Least share of a warped pixel that must come from valid ones, below 1 only by what rounding may take."""
 
 
 def bits_of(seeds: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ SCORES = (
     "colorfulness_true",
     "colorfulness_difference",
 )
-"""The names that `picture_scores` knows."""
+"""The metrics that `picture_scores` computes."""
 PSNR_LIMIT = 60.0
 """Largest PSNR in decibels. Equal images would have infinitely many; rounding to 8 bits alone gives 58.9."""
 WINDOW, DEVIATION = 11, 1.5
@@ -36,7 +36,7 @@ Differences = dict[str, Callable[[Tensor, Tensor], Tensor]]
 def picture_scores(
     prediction: Tensor, target: Tensor, valid: Tensor | None = None, names: Sequence[str] = SCORES
 ) -> dict[str, Tensor]:
-    """Scores how well each image is colored.
+    """Computes how well each image is colored.
 
     - `psnr`, `ssim`: of the red, green and blue values
     - `delta_e76`, `delta_e2000`: mean color differences over the valid pixels
@@ -47,7 +47,7 @@ def picture_scores(
         prediction: sRGB images (B, 3, H, W): floating point in [0, 1], or uint8. NaN counts as 0.
         target: True images, likewise.
         valid: True where a pixel counts, (B, 1, H, W). All count by default.
-        names: Scores to compute.
+        names: Metrics to compute.
 
     Returns:
         (B,) per name, in the order of `names`. NaN for an image without a valid pixel, and for the `ssim` of an image

@@ -19,7 +19,7 @@ from ops.color import in_gamut, joined, lab_to_rgb, luminance_and_chroma
 RADIUS = 2
 """Pixels of the small image on each side of a window's center."""
 EPSILON = 0.01
-"""Variance of luminance, in its scaled unit, at which slopes are halved: flatter windows say little of them."""
+"""Variance of luminance, in its scaled unit, at which slopes are halved: flatter windows determine them poorly."""
 BAND = 1 << 18
 """Pixels of the full image processed at once."""
 KEYS = -0.75
@@ -186,7 +186,7 @@ def _rows(maps: Tensor, top: int, rows: int, height: int) -> Tensor:
 
 
 def _keys(distance: Tensor) -> Tensor:
-    """R. G. Keys, "Cubic Convolution Interpolation for Digital Image Processing", IEEE TASSP 29 (1981)."""
+    """Returns the kernel of R. G. Keys, "Cubic convolution interpolation for digital image processing", 1981."""
     near = ((KEYS + 2) * distance - (KEYS + 3)) * distance**2 + 1
     far = KEYS * (((distance - 5) * distance + 8) * distance - 4)
     return torch.where(distance <= 1, near, far)

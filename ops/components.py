@@ -1,4 +1,4 @@
-"""Computes principal components of windows that never lie in memory together."""
+"""Computes principal components of windows that do not fit into memory together."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple

@@ -58,7 +58,7 @@ def canny(image: Tensor, low: float, high: float, l2: bool = False, backend: Bac
 
     Raises:
         ValueError: The images have another type or shape, a threshold is negative or not finite, the backend is
-            unknown, or kornia is asked for the other gradient or a threshold of 0.
+            unknown, or kornia does not support the gradient or the threshold.
     """
     _check(image, channels=1)
     check_backend(backend)

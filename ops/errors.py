@@ -1,5 +1,6 @@
-"""Errors that a user can fix. Their messages say what was found, what was expected and what to do."""
+"""Errors that a user can fix. Their messages state what was found, what was expected and what to do."""
 
+import difflib
 from collections.abc import Callable, Iterable, Sequence
 
 SHOWN = 20  # problems listed in one message
@@ -26,7 +27,7 @@ class ArgumentError(UserError):
 
 
 class ParserError(ArgumentError):
-    """Reports what the argument parser rejected, in the parser's own words.
+    """Reports what the argument parser rejected, with the parser's own message.
 
     Args:
         message: The parser's message.
@@ -64,6 +65,12 @@ def listed(problems: Sequence[str], shown: int = SHOWN) -> str:
     if len(problems) > shown:
         lines.append(f"  … and {len(problems) - shown} more; `belvedere describe` lists all of them")
     return "\n".join(lines)
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Returns a hint that names the most similar known name, to append to a message; empty if none is similar."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def refuse(problems: Sequence[str], what: str, shown: int = SHOWN) -> None:

@@ -11,13 +11,13 @@ it, and the sum n4 of its four neighbors.
 | find_edges | 9 c - n9 |
 """
 
-import difflib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ops.backends import Backend, check_backend, full_precision
+from ops.errors import nearest
 
 # For kornia: the weights of the pixel, its four neighbors and its four corners, and what is added to white = 1.
 WEIGHTS = {
@@ -61,8 +61,7 @@ def filtered(image: Tensor, filters: Sequence[str], backend: Backend = "exact") 
         )
     for name in filters:
         if name not in FILTERS:
-            near = difflib.get_close_matches(name, FILTERS, n=1, cutoff=0.4)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            hint = nearest(name, FILTERS, cutoff=0.4)
             raise ValueError(f"filter {name!r} is unknown; expected one of {', '.join(FILTERS)}.{hint}")
     if image.device.type != "cpu":
         return _filtered(image, filters, backend)

@@ -92,26 +92,6 @@ def encode(mask: NDArray[np.bool_]) -> str:
     return " ".join(map(str, values.tolist()))
 
 
-def decode_coverage(text: str, size: tuple[int, int], output_size: tuple[int, int]) -> NDArray[np.float32]:
-    """Returns the share of every output pixel that the mask covers, without decoding the mask at full size.
-
-    This is area resizing. For output no larger than the mask it equals `cv2.resize` with `INTER_AREA`; for larger
-    output, where that function interpolates, it is still the share of the area.
-
-    Args:
-        text: Pairs "start length"; empty for an empty mask.
-        size: Height and width of the mask.
-        output_size: Height and width of the output.
-
-    Returns:
-        Coverage in [0, 1] of shape `output_size`.
-
-    Raises:
-        ValueError: The encoding is invalid, see `parse_runs`.
-    """
-    return (_covered(text, size, output_size) / (size[0] * size[1])).astype(np.float32)
-
-
 def decode_to(text: str, size: tuple[int, int], output_size: tuple[int, int]) -> NDArray[np.bool_]:
     """Decodes a mask at another size: the pixels of which it covers at least half.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
+from ops.atomic import write_text
 from ops.errors import StudyError
 from ops.filenames import safe_name
 from studies.notes import check_folder, claim, failure, read_note, read_states, read_table, state
@@ -17,7 +18,7 @@ from studies.plan import SHIPPED, Run, Study, find_study, read_study
 from studies.results import read_results, write_results
 from studies.running import is_locked, run_study
 from studies.slurm import array_script
-from studies.tables import table_text, write_table
+from studies.tables import table_text
 
 HELP = """belvedere study: trains and compares a grid of settings with several seeds
 
@@ -125,15 +126,15 @@ def status_text(planned: Study, folder: Path) -> str:
     states = read_states(planned, folder)
     lines = [table_text(planned, read_results(planned, folder), states)]
     for run in planned.runs:
-        place, word = folder / run.folder, states[run.folder]
+        place, status = folder / run.folder, states[run.folder]
         note = read_note(place)
         details = [f"{step} {seconds:.0f} s" for step, seconds in note.seconds.items()] if note else []
-        if word == "started":
+        if status == "started":
             epochs = [row["epoch"] for row in read_table(place / "metrics.csv") if row.get("epoch")]
             if epochs and note and "fit" not in note.seconds:
                 details.append(f"epoch {epochs[-1]}")
-            word = "running" if is_locked(place) else "stopped"
-        lines.append(f"{word:8}  {run.name}{': ' if details else ''}{', '.join(details)}")
+            status = "running" if is_locked(place) else "stopped"
+        lines.append(f"{status:8}  {run.name}{': ' if details else ''}{', '.join(details)}")
     return "\n".join([*lines, *_failures(planned.runs, folder)])
 
 
@@ -146,7 +147,7 @@ def write_outputs(planned: Study, folder: Path) -> None:
     text = table_text(planned, rows, states)
     print(f"\n{text}")
     write_results(rows, folder / "results.csv")
-    write_table(text, folder / "table.md")
+    write_text(folder / "table.md", text)
     figures = write_figures(planned, rows, folder)
     report = write_report(planned, rows, states, figures, folder)
     for path in (folder / "results.csv", folder / "table.md", *(figure.path for figure in figures), report):

@@ -46,13 +46,13 @@ def write_figures(study: Study, rows: "pd.DataFrame", folder: Path) -> list[Draw
         folder: The study's folder.
     """
     bars = BARS + (LETTERS if rows["definition"].nunique() > 1 else "")
-    wanted = (
+    possible = (
         ("curves", f"Learning curves of {study.curve.partition('/')[2]}", CURVES, drawn_curves(study, folder)),
         ("bars", f"{study.columns[0].title} and best epoch", bars, drawn_bars(study, rows, folder)),
         ("panel", "The same images, predicted by each network", PANEL, drawn_panel(study, folder)),
     )
     found = []
-    for name, title, caption, figure in wanted:
+    for name, title, caption, figure in possible:
         path = folder / "figures" / f"{name}.png"
         if figure is None:
             for stale in (path, path.with_suffix(".svg")):
@@ -279,7 +279,7 @@ def _draw_bar(axes: "Axes", place: int, rows: "pd.DataFrame", column: str, color
         if column == "best_epoch"
         else number_text(found.mean, metric=column)
     )
-    # aligned at the right: next to a bar, a number would look like the label of a dot
+    # aligned at the right: next to a bar, the value would look like the label of a dot
     axes.text(0.995, place, text, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8,
               color="0.3")  # fmt: skip
 

@@ -102,7 +102,7 @@ def check_folder(study: Study, folder: Path) -> None:
     The options of a run without a checkpoint may change: there is no training yet to mix them with.
 
     Raises:
-        StudyError: The folder does not fit; the message says what differs.
+        StudyError: The folder does not fit; the message lists the differences.
     """
     if folder.exists() and not folder.is_dir():
         raise StudyError(f"--output {folder} is a file; expected a folder.")

@@ -1,6 +1,5 @@
 """Reads a study file and lists the runs of its grid."""
 
-import difflib
 import json
 import re
 import shlex
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ops.errors import StudyError
+from ops.errors import StudyError, nearest
 from ops.filenames import safe_name
 
 Options = dict[str, Any]
@@ -55,7 +54,7 @@ class Column:
         figure: Name of the metric: one that `test` logs, such as `test/dice`, or one of `RECORDED`.
         title: Heading of the column.
         better: Whether smaller (`min`) or larger (`max`) values are better; None if neither.
-        definition: One sentence that defines the metric and says what it is computed over.
+        definition: One sentence that defines the metric and what it is computed over.
     """
 
     figure: str
@@ -120,7 +119,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             `belvedere fit` of every run and overrides the file.
 
     Raises:
-        StudyError: The file or an option is invalid; the message says what was expected.
+        StudyError: The file or an option is invalid.
     """
     file = read_file(path)
     axes: Axes = dict(file["axes"])
@@ -308,12 +307,6 @@ def checked_seeds(value: Any) -> list[int]:
     return list(value)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Returns a hint that names the most similar known name; empty if none is similar."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]}?" if near else ""
-
-
 def _check(holds: bool, otherwise: str) -> None:
     if not holds:
         raise StudyError(otherwise)
@@ -421,7 +414,7 @@ def _columns(value: list[Any]) -> list[dict[str, Any]]:
         figure, better = column["figure"], column["better"]
         _check(
             figure.startswith("test/") or figure in RECORDED,
-            f"columns: unknown figure {figure!r}; expected a test metric such as test/dice, or {', '.join(RECORDED)}.",
+            f"columns: figure is {figure!r}; expected a test metric such as test/dice, or {', '.join(RECORDED)}.",
         )
         _check(better in ("min", "max", None), f"columns: {figure} has better: {better}; expected min, max or null.")
     headline = columns[0]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SIZE = ("size", "output_size", "load_size", "squeeze", "pyramid_levels")
 TRUTH = ("classes", "labels", "statistic", "threshold")
 SPLIT = ("split_seed", "val_fraction", "test_fraction", "test_list")
-# Columns of the results that, besides the network, determine a metric, and their names for readers. Runs that agree in
+# Columns of the results that, besides the network, determine a metric, and their titles in reports. Runs that agree in
 # all of them are comparable. Settings of one task alone are part of the data fingerprint (`ImageDataModule.truth`).
 CONDITIONS = {
     "data.size": "image size",
@@ -68,12 +68,12 @@ def incomparable(rows: "pd.DataFrame") -> list[str]:
         return []
     members = "; ".join(f"{letter}: {_described(rows, group)}" for letter, group in groups)
     sentences = [f"Not all of these runs are comparable; compare only rows of the same group. {members}."]
-    for name, words in CONDITIONS.items():
+    for name, title in CONDITIONS.items():
         values = rows[name].fillna("unknown").astype(str)
         if values.nunique() > 1:
             parts = (f"{', '.join(value[:80] for value in dict.fromkeys(values[group.index]))} in {letter}"
                      for letter, group in groups)  # fmt: skip
-            sentences.append(f"The {words} differs: {'; '.join(parts)}.")
+            sentences.append(f"The {title} differs: {'; '.join(parts)}.")
     return sentences
 
 

@@ -38,7 +38,7 @@ def run_study(study: Study, runs: Sequence[Run], folder: Path, log: Callable[[st
         log: Called with a line when a run starts and when it ends.
 
     Raises:
-        KeyboardInterrupt: The study or the current run was asked to stop; the run's process has ended.
+        KeyboardInterrupt: The study or the current run received a signal to stop; the run's process has ended.
     """
     waiting = [run for run in runs if state(run, folder) != "finished"]
     left, busy = len(waiting), list[Run]()

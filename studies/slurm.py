@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from ops.errors import StudyError
+from ops.errors import StudyError, nearest
 from ops.filenames import safe_name
-from studies.plan import SHIPPED, Study, nearest
+from studies.plan import SHIPPED, Study
 
 DEFAULT = SHIPPED / "slurm" / "default.yaml"
 NAME, COUNT = r"\w[\w.,+-]*", r"[1-9]\d*"
@@ -131,7 +131,7 @@ def _folder(study: Study, command: Sequence[str]) -> Path:
 def _job(path: Path) -> dict[str, Any]:
     """Returns the values of an overlay as text, None for null; `setup` is a list."""
     try:
-        # every value as text: YAML reads 12:00:00 as a number
+        # every value as text: YAML reads 12:00:00 as an integer
         values = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise StudyError(f"Cannot read {path}: {' '.join(str(error).split())}.") from error
@@ -148,8 +148,8 @@ def _job(path: Path) -> dict[str, Any]:
         if key not in KEYS:
             known = [*KEYS, "setup"]
             raise StudyError(f"{path}: unknown key {key!r}.{nearest(key, known) or f' Known keys: {known}.'}")
-        pattern, words = KEYS[key]
+        pattern, description = KEYS[key]
         job[key] = None if empty and key not in NEVER_NULL else value
         if job[key] is not None and not (isinstance(value, str) and re.fullmatch(pattern, value)):
-            raise StudyError(f"{path}: {key} is {value!r}; expected {words}.")
+            raise StudyError(f"{path}: {key} is {value!r}; expected {description}.")
     return job

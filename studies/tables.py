@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from drawing.page import NONE
-from ops.atomic import write_text
 from studies.notes import read_table
 from studies.plan import Column, Run, Study, cells_of
 from studies.results import incomparable, machines
@@ -94,7 +93,7 @@ def best_of(estimates: Sequence[Estimate | None], better: str | None) -> int | N
 def table(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str]) -> list[list[str]]:
     """Returns the rows of the table, header first: one per cell, or one per group of comparable runs of a cell.
 
-    The last column says why cells are impossible and how many runs are not finished; it is absent if it would be empty.
+    The last column lists why cells are impossible and how many runs are unfinished; it is absent if it would be empty.
 
     Args:
         study: The study.
@@ -195,11 +194,6 @@ def warnings_of(study: Study, rows: "pd.DataFrame") -> list[str]:
     """Returns warnings about rows of the table that cannot be compared."""
     costs = any(column.figure in ("seconds", "peak_bytes") for column in study.columns)
     return [*incomparable(rows), *(machines(rows) if costs else [])]
-
-
-def write_table(text: str, path: Path) -> None:
-    """Writes the table, atomically."""
-    write_text(path, text)
 
 
 def number_text(value: float | None, decimals: int | None = None, metric: str = "") -> str:

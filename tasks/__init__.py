@@ -1,1 +1,1 @@
-"""One LightningModule a task, its networks, losses and metrics, and the command line."""
+"""One LightningModule per task, with its networks, losses and metrics."""

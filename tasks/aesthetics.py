@@ -27,7 +27,7 @@ from tasks.remembered import Remembered
 
 
 class AestheticsTask(ImageTask):
-    """Tells professional shots from snapshots, or predicts how people would vote.
+    """Distinguishes professional shots from snapshots, or predicts how people would vote.
 
     Headline metric: `val/balanced_accuracy`.
 
@@ -37,7 +37,7 @@ class AestheticsTask(ImageTask):
         head: `binary`, snapshot or professional shot by cross-entropy; or `distribution`, the shares of the votes by
             earth mover's distance.
         bins: The highest vote, for the distribution.
-        threshold: Mean vote above which the distribution says professional shot; null is 5 for ten votes, otherwise
+        threshold: Mean vote above which the distribution is a professional shot; null is 5 for ten votes, otherwise
             (1 + bins) / 2. Follows the data's.
         dropout: Dropout rate of the dense layers.
         pretrained: `true` for the library's ImageNet weights, the path of a weights file, or `false` for none.
@@ -182,8 +182,7 @@ class AestheticsTask(ImageTask):
     def _flat(self, batch: Batch) -> Tensor:
         """Returns the input of the dense layers; training remembers it where it is the same in every epoch."""
         names = batch.get("name", [])
-        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
-        if self.freeze_convolutions and fitting and names and "altered" not in batch:
+        if self.freeze_convolutions and self.fitting and names and "altered" not in batch:
             return self._maps(names, batch["image"], self.network.flat)
         return self.network.flat(batch["image"])
 

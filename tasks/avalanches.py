@@ -38,14 +38,14 @@ Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "resnet50_v1", "incepti
 
 
 class AvalanchesTask(SegmentationTask):
-    """Masks of avalanches in photographs, or of any one class, by a classifier of windows.
+    """Marks avalanches in photographs, or any one class, by a classifier of windows.
 
     Trains on windows and is measured on whole images. Headline metric: `val/dice` of the network's first pass. A pixel
     is avalanche where its probability reaches a threshold, in a region no smaller than a minimum area. Both start at
     0.5 and 0, are fitted on the validation images after training, and are kept in the checkpoint.
 
-    `callbacks.boosting` can fit boosted trees on the network's outputs. For whole images they then decide in the
-    network's place, with a threshold and a minimum area of their own.
+    `callbacks.boosting` can fit boosted trees on the network's outputs. For whole images they then replace the
+    network's decision, with a threshold and a minimum area of their own.
 
     Args:
         network: `cnn1d`, `cnn2d`, `vgg16`, `resnet50`, `resnet50_v1` or `inception_resnet_v2`.
@@ -68,6 +68,8 @@ class AvalanchesTask(SegmentationTask):
         scheduler: Builds the learning-rate schedule; none in the paper.
 
     Attributes:
+        decision: Threshold and minimum area of the network.
+        boosted_decision: Threshold and minimum area of the trees.
         trees: The boosted trees, or None; `tasks.boosting.load` reads them.
 
     Raises:
@@ -116,15 +118,8 @@ class AvalanchesTask(SegmentationTask):
         return window_metrics(self.classes)
 
     @property
-    def decision(self) -> Decision:  # the modules stay, only the choice changes
-        """The trees' decision if there are trees, otherwise the network's; keys of the checkpoint name both."""
-        decision = self._modules["decision" if self.trees is None else "boosted_decision"]
-        assert isinstance(decision, Decision)
-        return decision
-
-    @decision.setter
-    def decision(self, decision: Decision) -> None:
-        self._modules["decision"] = decision
+    def active_decision(self) -> Decision:
+        return self.decision if self.trees is None else self.boosted_decision
 
     def load_pretrained(self) -> None:
         """Fills the features of a large network.
@@ -177,9 +172,9 @@ class AvalanchesTask(SegmentationTask):
         if self.trees is not None:
             network, head = with_trees(self.network, self.trees, self.xgboost_on)
         classify = partial(classify_picture, network, window=self.window, stride=self.stride, tile=self.tile, head=head)
-        wanted = [None] * len(image) if valid is None else valid[:, 0]
+        parts = [None] * len(image) if valid is None else valid[:, 0]
         with torch.autocast(image.device.type, enabled=False):
-            return torch.stack([classify(each, where=part) for each, part in zip(image.float(), wanted, strict=True)])
+            return torch.stack([classify(each, where=part) for each, part in zip(image.float(), parts, strict=True)])
 
     def outputs(self, batch: Batch) -> Tensor:
         """Returns logits: of windows with a `label` each (B, 1, 1, 1), otherwise of all pixels, see `classified`."""
@@ -198,9 +193,11 @@ class AvalanchesTask(SegmentationTask):
 
     def step(self, batch: Batch) -> Step:
         """Returns loss and decisions of the network, without trees: of windows, or of all pixels of whole images."""
-        return self._step(self.outputs(batch)[:, :1], batch, self._modules["decision"])
+        return self._step(self.outputs(batch), batch, by_trees=False)
 
-    def _step(self, logits: Tensor, batch: Batch, decision: Any) -> Step:
+    def _step(self, logits: Tensor, batch: Batch, by_trees: bool) -> Step:
+        """Returns loss and decisions of the network, or of the trees, whose logits follow the network's."""
+        logits, decision = (logits[:, 1:], self.boosted_decision) if by_trees else (logits[:, :1], self.decision)
         target, probability = self.target(batch), self.probability(batch, logits.detach())
         return Step(bce_loss(logits, target, batch.get("valid")), decision.masks(probability), target, probability)
 
@@ -217,23 +214,23 @@ class AvalanchesTask(SegmentationTask):
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Counts a test image after the first pass, of the network and of the trees, and after the second."""
         logits = self.outputs(batch)
-        self._count("", logits[:, :1], batch, self._modules["decision"])
+        self._count("", logits, batch, by_trees=False)
         if self.trees is not None:
-            self._count("boosted_", logits[:, 1:], batch, self.boosted_decision)
+            self._count("boosted_", logits, batch, by_trees=True)
         if self.second_input != "none":
             edges = self._edges(self.masks(self.probability(batch, logits)))
             again = batch | {"image": redrawn(batch["image"], edges, self.second_input)}
-            self._count("second_", self.outputs(again)[:, -1:], batch, self.decision)
+            self._count("second_", self.outputs(again), batch, by_trees=self.trees is not None)
 
-    def _count(self, each: str, logits: Tensor, batch: Batch, decision: Any) -> None:
-        self._passes.count(each, self._step(logits, batch, decision), batch.get("condition", []))
+    def _count(self, each: str, logits: Tensor, batch: Batch, by_trees: bool) -> None:
+        self._passes.count(each, self._step(logits, batch, by_trees), batch.get("condition", []))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Classifies whole images, by the trees if there are trees.
 
         Args:
-            batch: `image` (B, 3, H, W) in [0, 1], and `valid` (B, 1, H, W) where only some pixels are to be classified.
+            batch: `image` (B, 3, H, W) in [0, 1], and optionally `valid` (B, 1, H, W), the pixels to classify.
 
         Returns:
             `probability` (B, 1, H, W) of the last pass, and `stages`, the intermediate results by name.
@@ -282,7 +279,7 @@ class PassMeters:
 
     Args:
         passes: Prefix of each pass's metrics.
-        conditions: Of the images; the same in all processes.
+        conditions: Conditions of the images; the same in all processes.
         classes: Names of the masks' classes.
         device: Where the meters count.
     """

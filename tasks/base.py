@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable, ReduceLROnPlateau
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from datamodules.batch import Batch as Batch  # other packages import it from here too
-from datamodules.batch import DataFacts
+from datamodules.batch import Batch, DataFacts
 from tasks.metrics.meter import Meter, Step
 
 STAGES = ("train", "val", "test")
@@ -38,9 +37,9 @@ class ImageTask(LightningModule, ABC):
     optional_keys: Sequence[str] = ()
     """State dict keys that checkpoints of earlier versions lack; the task's own values stay."""
     facts = DataFacts()
-    """What the data module says about its data, see `receive`."""
+    """The facts about the data, see `receive`."""
     ask_facts: Callable[[], DataFacts] | None = None
-    """Asks the data module for them as soon as it has read its tables; `callbacks.handover` sets it."""
+    """Returns the data module's facts, already before `setup`; `callbacks.handover` sets it."""
 
     def __init__(self, optimizer: OptimizerCallable, scheduler: LRSchedulerCallable | None = None) -> None:
         super().__init__()
@@ -49,7 +48,7 @@ class ImageTask(LightningModule, ABC):
         metrics = {"train": self.build_training_metrics(), "val": self.build_metrics(), "test": self.build_metrics()}
         self.meters = nn.ModuleDict({f"{stage}_meter": Meter(metrics[stage]) for stage in STAGES})
 
-    # What a task says
+    # What a task defines
 
     @abstractmethod
     def build_metrics(self) -> dict[str, Metric]:
@@ -90,12 +89,12 @@ class ImageTask(LightningModule, ABC):
     # What a task gets from the data and from weights, before it runs
 
     def prepare_data(self) -> None:
-        """Looks at the facts before loggers start a run, so that rejected data leave nothing behind."""
+        """Receives the facts before loggers start a run, so that rejected data leave nothing behind."""
         if self.ask_facts is not None:
             self.receive(self.ask_facts())
 
     def receive(self, facts: DataFacts) -> None:
-        """Stores the facts about the data; called before the first batch of a stage, maybe more than once.
+        """Stores the facts about the data; called before the first batch of a stage, possibly more than once.
 
         Raises:
             ArgumentError: The task cannot handle such data.
@@ -103,7 +102,7 @@ class ImageTask(LightningModule, ABC):
         self.facts = facts
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Fits what has to be known before training, unless a checkpoint brought it; nothing by default.
+        """Fits what training needs to know, unless a checkpoint provided it; nothing by default.
 
         Args:
             batches: This process's training batches on its device, without augmentation, each image once and in order.
@@ -111,11 +110,25 @@ class ImageTask(LightningModule, ABC):
 
     def summed(self, values: Tensor) -> Tensor:
         """Returns the sum of a tensor over all processes."""
-        if self._trainer is None or self.trainer.world_size == 1:
+        trainer = self.attached_trainer()
+        if trainer is None or trainer.world_size == 1:
             return values
-        total = self.trainer.strategy.reduce(values.to(self.device), reduce_op="sum")
+        total = trainer.strategy.reduce(values.to(self.device), reduce_op="sum")
         assert isinstance(total, Tensor)
         return total.to(values.device)
+
+    def attached_trainer(self) -> Trainer | None:
+        """Returns the trainer that runs this task; None outside of one, where `trainer` raises a RuntimeError."""
+        try:
+            return self.trainer
+        except RuntimeError:
+            return None
+
+    @property
+    def fitting(self) -> bool:
+        """Whether a trainer fits this task, validation included."""
+        trainer = self.attached_trainer()
+        return trainer is not None and trainer.state.fn == "fit"
 
     def load_pretrained(self) -> None:
         """Loads the weights that training starts from; called once, before a new `fit` only."""
@@ -132,7 +145,7 @@ class ImageTask(LightningModule, ABC):
         """Returns the loss of a training batch.
 
         Dropout draws from a random state that is a function of (seed, epoch, batch, process), so that a resumed run
-        repeats it. Layers draw from the global generator only, so that it is set here and restored behind the step.
+        repeats it. Layers draw from the global generator only, so its state is set here and restored after the step.
         """
         key = (int(os.environ.get("PL_GLOBAL_SEED", 0)), self.current_epoch, batch_index, self.global_rank)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):

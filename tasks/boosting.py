@@ -45,13 +45,13 @@ def fit_boosted(
 
     Raises:
         ValueError: The features are not finite numbers (N, F), the labels are not (N,) of which some are 0 and some 1,
-            or XGBoost rejects a parameter, does not know it, or it cannot be changed.
+            or XGBoost rejects a parameter or does not know it, or it must not be changed.
     """
     import xgboost
 
     if features.ndim != 2 or labels.shape != features.shape[:1] or not np.isfinite(features).all():
         raise ValueError(
-            f"features of shape {features.shape}, {np.count_nonzero(~np.isfinite(features))} numbers of them not "
+            f"features of shape {features.shape}, {np.count_nonzero(~np.isfinite(features))} of its values not "
             f"finite, and labels of shape {labels.shape}; expected finite numbers (N, F) and one label per row, (N,)"
         )
     if not np.array_equal(np.unique(labels), [0, 1]):
@@ -128,7 +128,7 @@ def probabilities(booster: "Booster", maps: Tensor, block: int = 1 << 24) -> Ten
     Args:
         booster: The trees of `fit_boosted` or `load`.
         maps: Features of each pixel, (F, H, W), on any device.
-        block: Numbers of the maps to copy and classify at a time, at least a row of pixels. The result does not
+        block: Values of the maps to copy and classify at a time, at least a row of pixels. The result does not
             depend on it.
 
     Returns:

@@ -14,7 +14,7 @@ from tasks.segmentation import SegmentationTask
 
 
 class CloudsTask(SegmentationTask):
-    """Multi-label segmentation of cloud patterns, or of any classes that may overlap.
+    """Marks cloud patterns, or any classes that may overlap.
 
     Headline metric: `val/dice`.
 

@@ -85,12 +85,12 @@ class ColorizationTask(ImageTask):
         self._vectors = Remembered(VECTORS)
 
     def build_metrics(self) -> dict[str, Metric]:
-        """Returns scores of the colored images, and of the baselines."""
+        """Returns metrics of the colored images, and of the baselines."""
         # not a bound method: a copy of the metric would copy the task and its trainer with it
         return {"colors": ColorScores(), "floors": FloorScores(lambda image: self.floors.colored(image))}
 
     def build_training_metrics(self) -> dict[str, Metric]:
-        """Returns the scores that are fast to compute."""
+        """Returns the metrics that are fast to compute."""
         return {"colors": ColorScores(["psnr", "delta_e76"])}
 
     def load_pretrained(self) -> None:
@@ -130,7 +130,7 @@ class ColorizationTask(ImageTask):
             self.extractor.check(digest)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
-        """Fits the baselines' colors on the training images, unless a checkpoint brought them."""
+        """Fits the baselines' colors on the training images, unless a checkpoint provided them."""
         if not self.floors.fitted:
             self.floors.fit(((*luminance_and_chroma(each["image"]), each["valid"]) for each in batches), self.summed)
 
@@ -209,8 +209,7 @@ class ColorizationTask(ImageTask):
         if self.extractor is None:
             return None
         names = batch.get("name", [])
-        fitting = self._trainer is not None and self.trainer.state.fn == "fit"
-        if fitting and names and "altered" not in batch:
+        if self.fitting and names and "altered" not in batch:
             return self._vectors(names, luminance, self._seen)
         return self._seen(luminance)
 

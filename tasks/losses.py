@@ -226,7 +226,7 @@ def _check_shapes(logits: Tensor, target: Tensor, valid: Tensor | None) -> None:
 
 
 def _check_valid(maps: Tensor, valid: Tensor) -> None:
-    if valid.shape != (wanted := (maps.shape[0], 1, *maps.shape[2:])):
+    if valid.shape != (expected := (maps.shape[0], 1, *maps.shape[2:])):
         raise ValueError(
-            f"valid is {tuple(valid.shape)}; expected {wanted}: give one map per image, for all its classes"
+            f"valid is {tuple(valid.shape)}; expected {expected}: give one map per image, for all its classes"
         )

@@ -24,7 +24,7 @@ COMPRESSED = ("vgg10", "vgg12")
 
 
 class RoadsTask(SegmentationTask):
-    """Road masks of aerial images, or masks of any one class.
+    """Marks roads in aerial images, or any one class.
 
     Headline metric: `val/dice`. A pixel is road where its probability reaches the threshold. `FittedThresholds` fits
     the threshold too; give it `minimum_areas: [0]`, because its areas are shares of a tile.
@@ -35,8 +35,8 @@ class RoadsTask(SegmentationTask):
         encoder: The encoder of `unet`, `fpn` and `pspnet`, by its name in segmentation_models_pytorch.
         pretrained: What the encoder starts from: `false`, random weights, as in the paper; `true`, the library's
             ImageNet weights; or the path of a weights file. The compressed networks have no such weights.
-        threshold: Probability in [0, 1] at and above which a pixel is road. Another value than the checkpoint's wins
-            over what the checkpoint keeps.
+        threshold: Probability in [0, 1] at and above which a pixel is road. A value that differs from the checkpoint's
+            overrides the checkpoint's thresholds.
         minimum_area: Smallest region, in pixels, that `predict` keeps in whole images. Metrics keep smaller ones,
             because a tile shows cut ends of roads.
         optimizer: Builds the optimizer; the paper used RMSprop, whose rate and decay in Keras are 1e-3 and 0.9.
@@ -83,7 +83,7 @@ class RoadsTask(SegmentationTask):
         return Decision(1, self.threshold, self.minimum_area)
 
     def build_metrics(self) -> dict[str, Metric]:
-        """Returns the dice of tiles, and the scores that CDnet takes over all pixels, with the F-measure."""
+        """Returns the dice of tiles, and CDnet's metrics over all pixels, the F-measure among them."""
         return {"dice": DiceScores(self.classes, pooled=False), "pixels": PixelScores()}
 
     def load_pretrained(self) -> None:

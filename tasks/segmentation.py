@@ -80,6 +80,11 @@ class SegmentationTask(ImageTask):
         """Returns the decision that training starts from."""
         return Decision(len(self.classes))
 
+    @property
+    def active_decision(self) -> Decision:
+        """The decision that turns `probability` into masks; `decision` by default."""
+        return self.decision
+
     def build_metrics(self) -> dict[str, Metric]:
         return {"dice": DiceScores(self.classes), "auprc": PixelAveragePrecision(self.classes)}
 
@@ -144,7 +149,7 @@ class SegmentationTask(ImageTask):
         counted = None if valid is None else F.interpolate(valid.float(), size) > 0.5
         loss = self.loss(resized_maps(logits, size), target, counted)
         probability = self.probability(batch, logits.detach())
-        return Step(loss, self.decision.masks(probability), target, probability)
+        return Step(loss, self.active_decision.masks(probability), target, probability)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
@@ -161,4 +166,4 @@ class SegmentationTask(ImageTask):
         Returns:
             (B, K, H, W) bool, on the device of `probability`.
         """
-        return self.decision.masks(resized_maps(probability, size))
+        return self.active_decision.masks(resized_maps(probability, size))

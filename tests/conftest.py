@@ -1,3 +1,4 @@
+import functools
 import os
 import shutil
 import signal
@@ -18,11 +19,13 @@ from datamodules.samples.avalanches import draw_avalanches
 from datamodules.samples.clouds import draw_clouds
 from datamodules.samples.colorization import draw_colorization
 from datamodules.samples.roads import draw_roads
+from tasks.networks.aesthetics import judge
+from tests.helpers import SMALL
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of cached arrays: nothing of the tests goes into the user's."""
+    """Caches arrays in a folder of the tests."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BELVEDERE_CACHE", str(folder))
@@ -31,12 +34,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    torch.set_num_threads(1)  # pictures this small are done before threads have met
+    torch.set_num_threads(1)  # images are too small for threads
 
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Signals are handled after a test as before it: a training that was asked to end ignores them from then on."""
+    """Restores the signal handlers: a training that was asked to end ignores further signals."""
     before = {each: signal.getsignal(each) for each in SIGNALS}
     yield
     for each, handler in before.items():
@@ -45,46 +48,46 @@ def handlers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def clouds_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 drawn pictures of 140 x 210 and 4 test pictures, as Kaggle lays them out; tests leave it as it is."""
+    """24 synthetic images of 140 x 210 and 4 test images, as Kaggle lays them out; tests leave it as it is."""
     return draw_clouds(tmp_path_factory.mktemp("drawn") / "clouds", pictures=24, test_pictures=4, size=(140, 210))
 
 
 @pytest.fixture
 def clouds_copy(clouds_root: Path, tmp_path: Path) -> Path:
-    """The same, for a test to spoil."""
+    """A copy of it that a test may change."""
     return Path(shutil.copytree(clouds_root, tmp_path / "clouds"))
 
 
 @pytest.fixture(scope="session")
 def roads_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """16 drawn tiles of 64 x 64, half of them with roads, and a larger picture; tests leave them as they are."""
+    """16 synthetic tiles of 64 x 64, half of them with roads, and a larger image; tests leave them as they are."""
     return draw_roads(tmp_path_factory.mktemp("drawn") / "roads", tiles=16, size=64)
 
 
 @pytest.fixture(scope="session")
 def avalanches_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """10 drawn photographs of 96 x 128; tests leave them as they are."""
+    """10 synthetic photographs of 96 x 128; tests leave them as they are."""
     return draw_avalanches(tmp_path_factory.mktemp("drawn") / "avalanches", pictures=10, size=(96, 128))
 
 
 @pytest.fixture(scope="session")
 def colorization_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 drawn paintings of four artists, 96 pixels and less, and six photographs; tests leave them as they are."""
+    """24 synthetic paintings of four artists, 96 pixels and less, and six photographs; tests leave them as they are."""
     return draw_colorization(tmp_path_factory.mktemp("drawn") / "colorization", pictures=24, size=96)
 
 
 @pytest.fixture(scope="session")
 def aesthetics_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30 drawn photographs with votes as AVA lays them out, 15 with stars, 12 without; tests leave them as they are."""
+    """30 synthetic photographs with votes in the layout of AVA, 15 with stars, 12 without; read-only."""
     return draw_aesthetics(tmp_path_factory.mktemp("drawn") / "aesthetics", pictures=30, size=96)
 
 
 @pytest.fixture
 def real_data() -> Path:
-    """The folder of real pictures that $BELVEDERE_DATA names."""
+    """The folder of real images in $BELVEDERE_DATA."""
     folder = Path(os.environ.get("BELVEDERE_DATA", "/nowhere"))
     if not folder.is_dir():
-        pytest.skip("no real pictures: BELVEDERE_DATA names no folder")
+        pytest.skip("no real images: $BELVEDERE_DATA is not a folder")
     return folder
 
 
@@ -95,7 +98,6 @@ def same_run() -> Callable[[Path, Path], None]:
 
 
 def _same_run(one: Path, other: Path) -> None:
-    """Asserts that two runs left the same behind."""
     for name in ("best", "last"):
         first, second = (
             torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for folder in (one, other)
@@ -116,7 +118,7 @@ def _plain(value: Any, folder: Path) -> Any:
     if isinstance(value, Tensor):
         return str(value.dtype), tuple(value.shape), value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     if isinstance(value, dict):
-        # `current_score` is only told, and Lightning forgets it; a record is of time and memory
+        # `current_score` is not restored by Lightning; a record has times and memory
         known = {key: each for key, each in value.items() if key not in ("current_score", "Record")}
         return {_plain(key, folder): _plain(each, folder) for key, each in known.items()}
     if isinstance(value, list | tuple):
@@ -126,19 +128,9 @@ def _plain(value: Any, folder: Path) -> Any:
     return value.replace(str(folder.absolute()), "") if isinstance(value, str) else value
 
 
-TINY = ["--config", "clouds/demo", "--model.architecture", "pspnet", "--data.size", "[32,48]", "--data.output_size",
-        "[35,53]", "--trainer.max_epochs", "2", "--panels.pictures", "1"]  # fmt: skip
-
-
 @dataclass
 class Result:
-    """What a command ended with.
-
-    Attributes:
-        code: Its exit code.
-        out: What it wrote to standard output.
-        err: What it wrote to standard error.
-    """
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -146,7 +138,7 @@ class Result:
 
     @property
     def refusal(self) -> str:
-        """The one message of a command that the user can mend."""
+        """The one message of an error that the user can fix."""
         assert self.code == 2, self.err
         assert "Traceback" not in self.err
         assert self.err.count("belvedere: ") == 1
@@ -167,13 +159,13 @@ def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
 
 @pytest.fixture(scope="session")
 def tiny(clouds_root: Path) -> list[str]:
-    """Options of a small network on small drawn pictures for two epochs."""
-    return [*TINY, "--data.root", str(clouds_root)]
+    """Options of a small network on small synthetic images for two epochs."""
+    return ["--config", *SMALL["clouds"], "--data.root", str(clouds_root)]
 
 
 @pytest.fixture(scope="session")
 def fitted(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run, fitted once by the command line; tests leave it as it is."""
+    """The folder of a run, trained once by the command line; tests leave it as it is."""
     folder = tmp_path_factory.mktemp("fitted")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -182,14 +174,57 @@ def fitted(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(scope="session")
+def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[str]]:
+    """Returns options that fit a tiny network of a task to its small dataset."""
+    torch.manual_seed(0)
+    weights = tmp_path_factory.mktemp("weights") / "alexnet.pth"
+    torch.save(judge("alexnet_torchvision", 8).convolutions[-1].state_dict(), weights)
+
+    def options(task: str) -> list[str]:
+        root = str(request.getfixturevalue(f"{task}_root"))
+        return ["--config", *(word.format(weights=weights) for word in SMALL[task]), "--data.root", root]
+
+    return options
+
+
+@pytest.fixture(scope="session")
+def trained(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, small: Callable[[str], list[str]]
+) -> Callable[[str], Path]:
+    """Returns the best checkpoint of a tiny network, trained once per task; tests leave its folder as it is."""
+
+    @functools.cache
+    def train(task: str) -> Path:
+        if task == "clouds":
+            fitted: Path = request.getfixturevalue("fitted")
+            return fitted / "checkpoints" / "best.ckpt"
+        folder = tmp_path_factory.mktemp(task)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("PL_GLOBAL_SEED", "0")
+            patch.setenv("BELVEDERE_RUN", "")
+            patch.delenv("BELVEDERE_RUN")
+            assert main(["fit", *small(task), "--output", "run"]) == 0
+        return folder / "run" / "checkpoints" / "best.ckpt"
+
+    return train
+
+
+@pytest.fixture
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder; what commands set in the environment is restored."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BELVEDERE_RUN", "run")
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    return tmp_path
+
+
 @pytest.fixture
 def belvedere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    working_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Result]:
     """Runs a command of the command line in this process and an empty working folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BELVEDERE_RUN", "")
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
 
     def run(*arguments: str) -> Result:
         monkeypatch.delenv("BELVEDERE_RUN", raising=False)

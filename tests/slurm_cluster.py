@@ -1,4 +1,4 @@
-"""A SLURM of two nodes on this machine, for as long as a test takes: on the loopback only, no systemd, no cgroups."""
+"""A SLURM of two nodes on the loopback of this machine, without systemd and cgroups."""
 
 import os
 import shutil
@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.helpers import free_ports
+
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 NODES = ("n1", "n2")
-SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # daemons do not lie on every user's PATH
+SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # daemons are not on every PATH
 PATIENCE = 300  # seconds, on a busy machine
 
-# %n is SLURM's own: the name of the node. Lightning makes a port of a job's number, which is another in each cluster.
+# SLURM replaces %n by the node. Lightning derives a port from the job number, so each cluster starts at another.
 CONFIG = """\
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -50,7 +52,7 @@ NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=
 
 
 def missing() -> str:
-    """Why there can be no cluster here; "" where there can."""
+    """Why no cluster can start here; empty if one can."""
     absent = [name for name in PROGRAMS if shutil.which(name, path=SEARCHED) is None]
     if absent:
         return (f"no SLURM: {', '.join(absent)} not found (apt-get install --no-install-recommends slurmctld slurmd "
@@ -58,19 +60,8 @@ def missing() -> str:
     return "" if os.geteuid() == 0 else "SLURM's daemons are started as root only"
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def until(found: Callable[[], object], what: Callable[[], str], patience: float = PATIENCE) -> None:
-    """Waits until something is found; after its patience it fails with what is said."""
+    """Waits until something is found; fails with a message after a while."""
     end = time.monotonic() + patience
     while not found():
         assert time.monotonic() < end, what()
@@ -89,18 +80,18 @@ class Cluster:
         self.environment = os.environ | {"SLURM_CONF": str(root / "slurm.conf")}
 
     def run(self, *command: str, check: bool = True) -> str:
-        """What a command says; unless that is not checked, it has to end well."""
+        """Returns the output of a command."""
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
         assert done.returncode == 0 or not check, (command, done.stdout, done.stderr)
         return done.stdout.strip()
 
     def job(self, number: str) -> dict[str, str]:
-        """What SLURM knows of a job, by its own names."""
+        """SLURM's fields of a job."""
         words = self.run("scontrol", "--oneliner", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def requeued(self, number: str, times: int) -> None:
-        """Waits until a job is in the queue for the so-manieth time, and spares it the two minutes that SLURM waits."""
+        """Waits until a job is requeued, and starts it before SLURM's two minutes are over."""
 
         def queued() -> bool:
             found = self.job(number)
@@ -111,7 +102,7 @@ class Cluster:
         self.run("scontrol", "update", f"JobId={number}", "StartTime=now+2")
 
     def ended(self, number: str) -> str:
-        """How a job ended, when it has."""
+        """Waits for the end of a job and returns its state."""
         unfinished = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
         until(lambda: self.job(number)["JobState"] not in unfinished, lambda: str(self.job(number)))
         return self.job(number)["JobState"]
@@ -119,7 +110,7 @@ class Cluster:
 
 @contextmanager
 def cluster(root: Path) -> Iterator[Cluster]:
-    """Starts a SLURM of two nodes, and ends it with all its jobs."""
+    """Starts a SLURM of two nodes; ends it with all its jobs."""
     host = socket.gethostname().split(".")[0]
     port, *ports = free_ports(1 + len(NODES))
     nodes = [NODE.format(name=name, host=host, port=each) for name, each in zip(NODES, ports, strict=True)]

@@ -1,23 +1,22 @@
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 
 import belvedere
 from belvedere.__main__ import main
+from tests.helpers import ROOT, masked_images
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = ROOT / "configs"
 NAMES = sorted(str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.rglob("*.yaml")
                if path.relative_to(CONFIGS).parts[0] != "studies")  # fmt: skip
 EXPERIMENTS = [name for name in NAMES if "model" in yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())]
 OVERLAYS = [name for name in NAMES if name not in EXPERIMENTS and name != "defaults"]
 
-# An experiment of each task, for overlays to be laid over, and what makes the task's networks and pictures tiny.
+# An experiment of each task, for overlays, and options that make its networks and images tiny.
 FIRST = {name.split("/")[0]: name for name in reversed(EXPERIMENTS)}
 TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_v2", "--data.size", "[33,48]",
                    "--data.output_size", "[35,53]"],
@@ -29,18 +28,12 @@ TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_
                        "--model.dense_width", "8", "--data.size", "67", "--data.load_size", "67"],
         }  # fmt: skip
 ONE_BATCH = ["--config", "debug", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
-
-
-@pytest.fixture(autouse=True)
-def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BELVEDERE_RUN", "run")
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+pytestmark = pytest.mark.usefixtures("working_folder")
 
 
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, dict[str, object]]]:
-    """Parses the configs of these names and gives what would be run."""
+    """Parses the configs of these names and returns the settings of the run."""
 
     def run(*names: str) -> dict[str, dict[str, object]]:
         options = [argument for name in names for argument in ("--config", name)]
@@ -54,30 +47,12 @@ def printed(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, dict[
     return run
 
 
-def test_there_are_experiments_and_overlays() -> None:
-    assert {"clouds/unet", "clouds/pspnet", "clouds/fpn", "clouds/demo"} <= set(EXPERIMENTS)
-    assert {"roads/vgg10", "roads/vgg12", "roads/vgg16", "roads/unet"} <= set(EXPERIMENTS)
-    assert {"debug", "gpu", "ddp", "slurm", "tensorboard"} <= set(OVERLAYS)
-
-
 def dataset(task: str, request: pytest.FixtureRequest) -> Path:
     """A task's sample; images with a folder of masks per class for one that has none of its own."""
     try:
         root: Path = request.getfixturevalue(f"{task}_root")
     except pytest.FixtureLookupError:
         root = masked_images(Path("data"), getattr(belvedere, f"{task.title()}DataModule")("data").classes)
-    return root
-
-
-def masked_images(root: Path, classes: Sequence[str]) -> Path:
-    """Ten images of noise in `images`, and random masks of each class in `masks/<class>`."""
-    rng = np.random.default_rng(0)
-    for number in range(10):
-        files = {"images": rng.integers(0, 256, (40, 60, 3), np.uint8)}
-        files |= {f"masks/{label}": rng.integers(0, 2, (40, 60), np.uint8) * np.uint8(255) for label in classes}
-        for folder, pixels in files.items():
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(root / folder / f"{number}.png")
     return root
 
 
@@ -93,13 +68,15 @@ def test_experiment_trains_on_one_batch(name: str, request: pytest.FixtureReques
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_keeps_what_it_states(name: str, printed: Callable[..., dict[str, dict[str, object]]]) -> None:
+def test_experiment_has_the_settings_of_its_file(
+    name: str, printed: Callable[..., dict[str, dict[str, object]]]
+) -> None:
     stated, parsed = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()), printed(name)
     assert states(parsed, stated)
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_overlay_lies_over_an_experiment(name: str, printed: Callable[..., dict[str, dict[str, object]]]) -> None:
+def test_overlay_changes_an_experiment(name: str, printed: Callable[..., dict[str, dict[str, object]]]) -> None:
     experiment = FIRST[name.split("/")[0]] if "/" in name else EXPERIMENTS[0]
     stated = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     alone, parsed = printed(experiment), printed(experiment, name)
@@ -113,18 +90,18 @@ def test_overlay_lies_over_an_experiment(name: str, printed: Callable[..., dict[
 
 
 def states(config: object, wanted: object) -> bool:
-    """Whether a config says everything that another one says, and maybe more."""
+    """Whether a config has all settings of another."""
     if isinstance(wanted, dict):
         return isinstance(config, dict) and all(key in config and states(config[key], wanted[key]) for key in wanted)
     if isinstance(wanted, str) and "." not in wanted and isinstance(config, str):
-        return config == wanted or config.endswith(f".{wanted}")  # a class is named bare, and its full path is parsed
+        return config == wanted or config.endswith(f".{wanted}")  # parsed, a bare name is a full path
     if isinstance(wanted, list):
         return isinstance(config, list) and len(config) == len(wanted) and all(map(states, config, wanted))
     return config == wanted
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_file_begins_with_a_description_and_the_command_that_runs_it(name: str) -> None:
+def test_file_starts_with_a_description_and_a_command(name: str) -> None:
     description, command, *rest = (CONFIGS / f"{name}.yaml").read_text().splitlines()
     assert description.startswith("# ")
     assert "belvedere" not in description
@@ -138,10 +115,9 @@ def test_file_begins_with_a_description_and_the_command_that_runs_it(name: str) 
     assert not any(line.startswith("# belvedere") for line in rest)
 
 
-def test_a_config_that_says_less_is_seen() -> None:
+def test_missing_settings_are_detected() -> None:
     assert states({"a": {"b": 1, "c": [{"d": 2}]}}, {"a": {"c": [{"d": 2}]}})
-    assert not states({"a": {"b": 1}}, {"a": {"b": 2}})
-    assert not states({"a": [1]}, {"a": [1, 2]})
-    assert not states({"a": None}, {"a": {"b": 1}})
+    for config, wanted in (({"b": 1}, {"b": 2}), ([1], [1, 2]), (None, {"b": 1})):
+        assert not states({"a": config}, {"a": wanted})
     assert states({"class_path": "tasks.clouds.CloudsTask"}, {"class_path": "CloudsTask"})
     assert not states({"class_path": "tasks.clouds.OtherCloudsTask"}, {"class_path": "CloudsTask"})

@@ -6,9 +6,9 @@ import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import packages_distributions, version
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT
+
 PACKAGES = ("belvedere", "tasks", "datamodules", "callbacks", "drawing", "ops", "studies")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Declared although no module of ours needs to import them.
@@ -68,7 +68,7 @@ def test_every_lower_bound_has_its_reason() -> None:
     assert without == []
 
 
-def test_what_is_declared_is_pinned_as_it_is_installed() -> None:
+def test_declared_packages_are_pinned_as_installed() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     pins = {normal(name): pin for name, pin in (line.split("==") for line in lines)}
     assert all(re.fullmatch(r"[\w.+!-]+", pin) for pin in pins.values())  # versions, no paths and no hosts
@@ -78,7 +78,7 @@ def test_what_is_declared_is_pinned_as_it_is_installed() -> None:
         assert pins[name] == version(name).split("+")[0], name
 
 
-def test_an_undeclared_import_is_seen() -> None:
+def test_an_undeclared_import_is_detected() -> None:
     source = "import os, yaml\ndef f():\n    from scipy.special import stdtrit\n    import ops.rle"
     assert imported(source) == {"yaml", "scipy"}
     owners = {"yaml": ["PyYAML"], "scipy": ["scipy"]}

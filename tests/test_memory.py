@@ -1,4 +1,4 @@
-"""Memory of predicting large pictures, by their height; run as a script, it is the process that is measured."""
+"""Memory of predicting large images, by their height; as a script, the process that is measured."""
 
 import os
 import subprocess
@@ -14,15 +14,15 @@ from PIL import Image
 from callbacks.writers.segmentation import SegmentationWriter
 from datamodules.roads import RoadsDataModule
 from tasks.roads import RoadsTask
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[1]
 WIDTH = 8000
-MOST = 160  # megabytes: a picture of 8,000 x 8,000 alone has 183, and a map of it in float32 244
-MORE = 24  # megabytes that may depend on chance, 3 bits a pixel that a picture has more than another
+MOST = 160  # MB; an image of 8,000 x 8,000 has 183, its map in float32 244
+MORE = 24  # MB for 64 million more pixels: chance
 
 
 def predict(pictures: Path, folder: Path, minimum_area: int) -> None:
-    """Predicts with one layer that calls a pixel road where its neighbourhood is bright."""
+    """Predicts with one layer that calls bright neighborhoods roads."""
     task = RoadsTask(minimum_area=minimum_area)
     task.network = torch.nn.Conv2d(3, 1, 3, padding=1)
     task.network.weight.data.fill_(1 / 27)
@@ -34,7 +34,7 @@ def predict(pictures: Path, folder: Path, minimum_area: int) -> None:
 
 
 def peak() -> float:
-    """The most memory that this program has had so far, in megabytes; `resource` would count its parent's too."""
+    """The peak memory of this process in megabytes; `resource` would include its parent's."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
 
@@ -42,7 +42,7 @@ def peak() -> float:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory a process had")
 @pytest.mark.parametrize(("suffix", "minimum_area"), [(".jpg", 0), (".png", 200)])
-def test_memory_does_not_grow_with_the_height_of_pictures(suffix: str, minimum_area: int, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_height_of_images(suffix: str, minimum_area: int, tmp_path: Path) -> None:
     sizes = {"1 small": (600, 600), "2 large": (8000, WIDTH), "3 larger": (16000, WIDTH)}
     for name, (height, width) in sizes.items():
         ramp = (np.arange(height) * (256 / height)).astype(np.uint8)
@@ -53,7 +53,7 @@ def test_memory_does_not_grow_with_the_height_of_pictures(suffix: str, minimum_a
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     small, large, larger = map(float, done.stdout.splitlines()[-3:])
-    print(f"{large - small:.0f} MB beyond a small picture's, {larger - large:.0f} MB more for twice the height")
+    print(f"{large - small:.0f} MB beyond a small image's, {larger - large:.0f} MB more for twice the height")
     assert large - small < MOST
     assert larger - large < MORE
     with Image.open(tmp_path / "run" / "masks" / "3 larger.png") as mask:

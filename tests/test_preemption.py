@@ -1,9 +1,8 @@
-"""Runs that a scheduler, a machine or a user ends at any moment, each in processes of its own."""
+"""Runs that a scheduler, a machine or a user ends at any moment."""
 
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-CSV = "trainer: {logger: [{class_path: callbacks.loggers.CSVLogger}]}"
+from tests.helpers import CSV, ROOT, free_ports
+
 OPTIONS = ["--config", "clouds/demo", "--model.architecture", "pspnet", "--data.size", "[33,48]",
            "--data.output_size", "[35,53]", "--data.batch_size", "3", "--panels.every_n_epochs", "100",
            "--resume", "auto"]  # fmt: skip
@@ -76,7 +75,7 @@ def notes_signals(process: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_run_that_is_killed_repeatedly_ends_like_one_that_was_not(
+def test_a_repeatedly_killed_run_ends_like_one_that_was_not(
     workers: str, started: Callable[..., Training], same_run: Callable[[Path, Path], None], tmp_path: Path
 ) -> None:
     options = ["--data.num_workers", workers, "--trainer.max_epochs", "6"]
@@ -101,7 +100,7 @@ def test_a_run_that_is_killed_repeatedly_ends_like_one_that_was_not(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("each", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_run_that_was_ended_by_a_signal_resumes(
+def test_a_run_ended_by_a_signal_resumes(
     each: signal.Signals,
     started: Callable[..., Training],
     same_run: Callable[[Path, Path], None],
@@ -135,15 +134,12 @@ class Job:
 
     def start(self, name: str) -> list[Training]:
         """Starts its two processes."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
         options = ["--config", "slurm", "--trainer.accelerator", "cpu", "--trainer.num_nodes", "1",
                    "--trainer.devices", "2", "--trainer.precision", "32-true", "--trainer.sync_batchnorm", "false",
                    "--trainer.max_epochs", "3"]  # fmt: skip
         variables = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NNODES": "1",
                      "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0", "SLURM_STEP_ID": "0",
-                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PATH": self.path}  # fmt: skip
+                     "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports()[0]), "PATH": self.path}  # fmt: skip
         return [self.started(name, *options, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank), **variables)
                 for rank in range(2)]  # fmt: skip
 

@@ -1,6 +1,5 @@
 """A run that is stopped anywhere and resumed ends bit for bit like one that was not."""
 
-import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +9,8 @@ import pytest
 
 from belvedere.__main__ import main
 from tasks.base import ImageTask
+from tests.helpers import CSV, table
 
-CSV = "trainer: {logger: [{class_path: callbacks.loggers.CSVLogger}]}"
 PLATEAU = ["--model.scheduler", "lightning.pytorch.cli.ReduceLROnPlateau", "--model.scheduler.monitor", "val/loss",
            "--model.scheduler.patience", "0"]  # fmt: skip
 STEPS = {"clouds": 3, "roads": 2, "avalanches": 4, "colorization": 3, "aesthetics": 4}  # per epoch
@@ -36,17 +35,10 @@ class Killed(Exception):
     """Stands for a kill within one process."""
 
 
-@pytest.fixture(autouse=True)
-def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BELVEDERE_RUN", "run")
-    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
-    Path("csv.yaml").write_text(CSV)
-
-
 @pytest.fixture
-def fit(request: pytest.FixtureRequest) -> Callable[..., None]:
+def fit(working_folder: Path, request: pytest.FixtureRequest) -> Callable[..., None]:
     """Trains three epochs of a task, or as many as the options say."""
+    Path("csv.yaml").write_text(CSV)
 
     def run(name: str, output: str, *options: str) -> None:
         root = str(request.getfixturevalue(f"{name}_root"))
@@ -81,8 +73,7 @@ def test_a_run_stopped_within_an_epoch_ends_like_one_that_was_not(
     fit(name, "whole", "--trainer.max_epochs", "2")
     stopped(fit, name, "on_train_batch_start", STEPS[name] - 1, "--trainer.max_epochs", "2")
     same_run(Path("whole"), Path("stopped"))
-    with Path("whole/metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = table("whole/metrics.csv")
     assert [row["epoch"] for row in rows if row["train/loss"]] == ["0", "1"]
     assert int(rows[-1]["step"]) == 2 * STEPS[name] - 1
 
@@ -116,10 +107,9 @@ def test_a_run_stopped_anywhere_ends_like_one_that_was_not(name: str, fit: Calla
     ],
     ids=lambda options: options[0],
 )
-def test_however_it_is_trained(options: list[str], fit: Callable[..., None], same_run: Same) -> None:
+def test_options_do_not_break_resuming(options: list[str], fit: Callable[..., None], same_run: Same) -> None:
     fit("clouds", "whole", *options)
-    with Path("whole/metrics.csv").open() as file:
-        steps = int(list(csv.DictReader(file))[-1]["step"]) + 1
+    steps = int(table("whole/metrics.csv")[-1]["step"]) + 1
     for hook, step in [("on_train_batch_start", steps // 2), ("on_train_epoch_end", steps // 2), ("on_fit_end", steps)]:
         shutil.rmtree("stopped", ignore_errors=True)
         stopped(fit, "clouds", hook, step, *options)

@@ -1,6 +1,5 @@
 """The job files of docs/jobs and a study's job array on a real SLURM."""
 
-import csv
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -8,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import ROOT, table
 from tests.slurm_cluster import Cluster, cluster, missing, until
 
-ROOT = Path(__file__).parents[1]
 JOBS = ROOT / "docs" / "jobs"
 CPU = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.sync_batchnorm", "false"]
 SMALL = ["--config", "clouds/demo", "--model.architecture", "pspnet", "--data.size", "[33,48]", "--data.output_size",
          "[35,53]", "--data.batch_size", "2", "--panels.every_n_epochs", "100", "--config", "steps.yaml"]  # fmt: skip
-# Every process writes down which steps it took; nothing is to be over before it is stopped.
+# Every process logs its steps, slowly enough to be stopped.
 STEPS = """\
 import time
 from pathlib import Path
@@ -84,7 +83,7 @@ def steps(run: Path, rank: int) -> list[str]:
     return path.read_text().splitlines() if path.is_file() else []
 
 
-def test_a_job_of_two_nodes_that_is_stopped_twice_ends_like_one_that_was_not(
+def test_a_job_stopped_twice_ends_like_one_that_was_not(
     slurm: Cluster,
     submit: Callable[..., str],
     clouds_root: Path,
@@ -116,9 +115,7 @@ def test_a_job_of_two_nodes_that_is_stopped_twice_ends_like_one_that_was_not(
     same_run(one, other)
 
 
-def test_a_job_that_is_cancelled_after_it_was_asked_to_end_stays_cancelled(
-    slurm: Cluster, submit: Callable[..., str], clouds_root: Path
-) -> None:
+def test_a_canceled_job_is_not_requeued(slurm: Cluster, submit: Callable[..., str], clouds_root: Path) -> None:
     shape = ["--nodes=1", "--ntasks-per-node=1", "--gres=none", "--cpus-per-task=1", "--time=30"]
     options = [*SMALL, *CPU, "--data.root", str(clouds_root), "--data.num_workers", "0", "--trainer.max_epochs", "5"]
     job = submit(*shape, str(JOBS / "train.sh"), *options)
@@ -132,9 +129,7 @@ def test_a_job_that_is_cancelled_after_it_was_asked_to_end_stays_cancelled(
     assert slurm.job(job)["Restarts"] == "0"
 
 
-def test_torchrun_and_an_array_of_seeds_go_on_where_they_were_stopped(
-    slurm: Cluster, submit: Callable[..., str], clouds_root: Path
-) -> None:
+def test_torchrun_and_an_array_of_seeds_resume(slurm: Cluster, submit: Callable[..., str], clouds_root: Path) -> None:
     slurm.environment["GPUS"] = "1"  # a process a node
     shape = ["--gres=none", "--cpus-per-task=1", "--time=30"]
     options = [*SMALL, *CPU, "--data.root", str(clouds_root), "--data.num_workers", "1", "--trainer.max_epochs", "5"]
@@ -157,7 +152,7 @@ def test_torchrun_and_an_array_of_seeds_go_on_where_they_were_stopped(
         assert [int(line.split()[1]) for line in steps(run, rank)] == list(range(count))
 
 
-def test_a_study_is_run_by_a_job_array(slurm: Cluster, submit: Callable[..., str], clouds_root: Path) -> None:
+def test_a_job_array_runs_a_study(slurm: Cluster, submit: Callable[..., str], clouds_root: Path) -> None:
     Path("quokka.yaml").write_text(STUDY)
     Path("overlay.yaml").write_text(OVERLAY)
     study = ["belvedere", "study", "quokka", "--data.root", str(clouds_root)]
@@ -177,7 +172,5 @@ def test_a_study_is_run_by_a_job_array(slurm: Cluster, submit: Callable[..., str
     assert [int(line.split()[1]) for line in steps(run, 0)] == list(range(6 * 3))
 
     slurm.run(*study, "--report")
-    with Path("runs/studies/quokka/results.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 2
+    assert len(table("runs/studies/quokka/results.csv")) == 2
     assert Path("runs/studies/quokka/table.md").read_text().count("0.") >= 2

@@ -1,1 +1,1 @@
-"""Writers of predictions: one skeleton, one place that stitches images together, and output formats."""
+"""Writers of predictions: their base, the stitching of images, and the output formats."""

@@ -1,6 +1,5 @@
-"""The one skeleton of all prediction writers: results appear in the run folder once all of them are complete."""
+"""Base of all prediction writers: results appear in the run folder once all of them are complete."""
 
-import csv
 import json
 import shutil
 from abc import ABC, abstractmethod
@@ -13,7 +12,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from tasks.base import Batch
+from datamodules.batch import Batch
 
 LISTED = 10  # skipped images named in the message; tables list all of them
 Row: TypeAlias = list[Any]
@@ -51,7 +50,7 @@ class Format(ABC, Generic[Image]):
     def write(self, image: Image, folder: Path) -> Iterable[Row]:
         """Writes the files of one image below `folder` and returns rows for `finish`.
 
-        Runs in the process that predicted the image. Images with a `problem` come too.
+        Runs in the process that predicted the image. Images with a `problem` are passed too.
         """
 
     def close(self) -> None:
@@ -178,12 +177,6 @@ def _place(part: Path) -> str:
         path.replace(earlier)
     part.rmdir()
     return "".join(f"\n  {part.parent / path.name}" for path in reversed(written))
-
-
-def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Writes a CSV table; names keep their bytes, whatever their encoding."""
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        csv.writer(file, lineterminator="\n").writerows([columns, *rows])
 
 
 def skipped(problems: Sequence[str]) -> str:

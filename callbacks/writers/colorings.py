@@ -8,15 +8,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from callbacks.writers.base import Finished, Format, Row, Writer, write_table
+from callbacks.writers.base import Finished, Format, Row, Writer
+from datamodules.batch import Batch
 from drawing.pictures import Picture, panel, save_picture, scaled
+from ops.atomic import write_table
 from ops.color import luminance_and_chroma
 from ops.color_quality import picture_scores
 from ops.coloring import colored, grey, has_colors
 from ops.errors import ArgumentError
 from ops.filenames import safe_path
 from ops.pictures import cropped
-from tasks.base import Batch
 
 VIEW = 800  # maximum pixels of the longer side of an image in a panel
 SCORES = ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness", "colorfulness_true")

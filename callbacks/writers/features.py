@@ -9,8 +9,9 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from callbacks.writers.base import Finished, Format, Row, Writer, write_table
-from tasks.base import Batch
+from callbacks.writers.base import Finished, Format, Row, Writer
+from datamodules.batch import Batch
+from ops.atomic import write_table
 
 COLUMNS = ("name", "split", "professional")
 FOLDER = "vectors"

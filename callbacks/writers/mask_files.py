@@ -1,4 +1,4 @@
-"""Writes and resizes masks whose rows come a few at a time."""
+"""Writes and resizes masks whose rows arrive a few at a time."""
 
 import struct
 import zlib
@@ -38,7 +38,7 @@ def mask_file(path: Path, size: tuple[int, int]) -> Iterator[Callable[[Mask], No
             raise ValueError(
                 f"expected a mask of {size}, got {rows} rows of {band.shape[1]} pixels; give each row once"
             )
-        lines = np.zeros((len(band), 1 + size[1]), np.uint8)  # a line starts with the number of its filter, 0 for none
+        lines = np.zeros((len(band), 1 + size[1]), np.uint8)  # a line starts with its filter's number, 0 for none
         np.multiply(band, 255, out=lines[:, 1:], dtype=np.uint8, casting="unsafe")
         if data := packer.compress(lines.data):
             _chunk(file, b"IDAT", data)
@@ -59,7 +59,7 @@ def _chunk(file: IO[bytes], kind: bytes, data: bytes) -> None:
 
 
 class ReducedMask:
-    """Resizes a mask by nearest neighbor, like `drawing.pictures.scaled_masks`, as its rows come.
+    """Resizes a mask by nearest neighbor, like `drawing.pictures.scaled_masks`, as its rows arrive.
 
     Args:
         size: Height and width of the mask.

@@ -7,7 +7,7 @@ from typing import Any, Generic
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.writers.base import Image, Writer
-from tasks.base import Batch
+from datamodules.batch import Batch
 
 
 class Collector(Callback, Generic[Image]):

@@ -26,9 +26,9 @@ TINT = 0.3  # share of the class color inside a mask
 SMOOTHNESS = 16.0  # wavelength in pixels that smoothing halves
 FRACTION = 4  # bits of fractions of pixels given to OpenCV
 CONVENTION = (
-    "Points are [x, y] in pixels of the full picture, x to the right and y down. Whole numbers are pixel centres: the "
-    "picture reaches from -0.5 to width - 0.5 and from -0.5 to height - 0.5. The last point of a ring joins its first. "
-    "A pixel is inside where its centre lies in an odd number of rings (even-odd), so that a ring in a ring is a hole. "
+    "Points are [x, y] in pixels of the full image, x to the right and y down. Whole numbers are pixel centers: the "
+    "image reaches from -0.5 to width - 0.5 and from -0.5 to height - 0.5. The last point of a ring joins its first. "
+    "A pixel is inside where its center lies in an odd number of rings (even-odd), so that a ring in a ring is a hole. "
     "size is [height, width]; iou is the intersection over union of the polygon and the mask."
 )
 
@@ -173,7 +173,7 @@ def _nested(polygon: Sequence[Ring]) -> list[list[Ring]]:
     found = {k: [polygon[k]] for k in regions}
     for ring, area in zip(polygon, areas, strict=True):
         around = [k for k in regions if areas[k] > -area] if area < 0 else []
-        # the smallest region around it; simplified rings may touch, so inside is a matter of distance
+        # the smallest region around it; simplified rings may touch, so inside is judged by distance
         depth = {k: min(0.0, _depth(ring, polygon[k])) for k in around}
         if around:
             found[max(around, key=lambda k: (depth[k], -areas[k]))].append(ring)
@@ -186,7 +186,7 @@ def _signed_area(ring: Ring) -> float:
 
 
 def _depth(ring: Ring, around: Ring) -> float:
-    """How far the outermost point of a ring lies inside another, in pixels; negative outside."""
+    """Returns how far the outermost point of a ring lies inside another, in pixels; negative outside."""
     contour = around.astype(np.float32)
     return min(cv2.pointPolygonTest(contour, (float(x), float(y)), True) for x, y in ring)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from uuid import uuid4
 
-from callbacks.writers.base import Finished, Format, Row, Writer, write_table
+from callbacks.writers.base import Finished, Format, Row, Writer
+from datamodules.batch import Batch
 from drawing.pictures import Picture, save_picture
 from drawing.sheet import Shown, drawn_sheet, jpeg_of, write_page
+from ops.atomic import write_table
 from ops.errors import ArgumentError
-from tasks.base import Batch
 
 SIDE = 320  # maximum pixels of the longer side of an image on the page
 SCORES = ("probability", "mean", "spread")
@@ -91,7 +92,7 @@ class ScoreTable(Format[Judged]):
 
 
 class _Thumbnail(NamedTuple):
-    """A row of the contact sheets: an image, and where its small JPEG lies."""
+    """A row of the contact sheets: an image, and where its small JPEG is stored."""
 
     rank: list[float]
     name: str
@@ -151,7 +152,7 @@ class ContactSheets(Format[Judged]):
         if total > self.on_page:
             notes.append(f"These are the best {self.on_page} of {total} images; scores.csv has all.")
         if problems:
-            notes.append(f"Skipped: {problems}. scores.csv says why.")
+            notes.append(f"Skipped: {problems}. scores.csv lists the reasons.")
         count = "1 image" if total == 1 else f"{total} images"
         with (folder / "contact_sheet.html").open("w", encoding="utf-8", errors="replace") as page:
             write_page(page, f"Contact sheet: {count}, best first", sections, notes)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from callbacks.writers.base import Row, write_table
+from callbacks.writers.base import Row
 from callbacks.writers.mask_files import ReducedMask, mask_file
 from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter, Whole
 from drawing.pictures import Picture, labelled, overlay, save_picture
+from ops.atomic import write_table
 from ops.errors import ArgumentError
 from ops.filenames import safe_name
 from ops.rle import encode
@@ -17,7 +18,7 @@ COLUMNS = ("Image_Label", "EncodedPixels")
 
 
 class SegmentationWriter(StitchingWriter):
-    """Writes masks and an overlay of every image, and, if wanted, a table of run lengths, into the run folder.
+    """Writes masks and an overlay of every image, and optionally a table of run lengths, into the run folder.
 
     - `masks/<class>/<stem>.png`: 0 and 255, at the size of the output.
     - `overlays/<stem>.jpg`: the image with masks tinted and outlined.

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from callbacks.writers.base import Finished, Format, Writer
+from datamodules.batch import Batch
 from drawing.pictures import Masks, Picture
 from ops.regions import LargeRegions
 from ops.windows import Blend, resized_maps, window_grid
-from tasks.base import Batch
 from tasks.decision import Decision
 
 BAND = 1 << 19  # pixels decided at once
@@ -43,7 +43,7 @@ class Whole:
 
 
 class Canvas:
-    """Masks of one image, filled from the top as its windows come.
+    """Masks of one image, filled from the top as its windows arrive.
 
     Probabilities are blended where windows overlap, in a strip as high as one window. Decided rows go to an unnamed
     temporary file, one bit per pixel and class.
@@ -53,7 +53,7 @@ class Canvas:
         size: Height and width of the masks.
         window: Height and width of the windows, in pixels of the masks.
         overlap: Minimum share of a window that the next one overlaps.
-        folder: Where the temporary file lies; it takes space there until `close`.
+        folder: Folder of the temporary file, which takes space until `close`.
         keep: Whether to keep the blended probability in memory.
     """
 
@@ -132,7 +132,7 @@ class Canvas:
         return np.unpackbits(packed, axis=1, count=self.size[1]).view(np.bool_)
 
     def _place(self, number: int, index: int) -> int:
-        """Where the band of one class begins in the file."""
+        """Returns where the band of one class begins in the file."""
         rows = len(self.regions) * sum(self.heights[:number]) + index * self.heights[number]
         return rows * -(-self.size[1] // 8)
 
@@ -191,8 +191,8 @@ class StitchedFormat(Format[Stitched]):
 class StitchingWriter(Writer[Stitched]):
     """Puts the predictions of a segmentation task together and hands finished images to output formats.
 
-    The task has `classes` and a `decision`, and predicts `probability` (B, K, h, w) and maybe `stages`. Batches come
-    in one of two kinds, both with `name`, `index`, `size`, `source` and maybe `georeference`:
+    The task has `classes` and an `active_decision`, and predicts `probability` (B, K, h, w) and maybe `stages`. Batches
+    come in one of two kinds, both with `name`, `index`, `size`, `source` and maybe `georeference`:
 
     - windows, with `origin`, `window` and `overlap`: blended strip by strip, so that memory does not grow with the
       height of an image;
@@ -208,11 +208,11 @@ class StitchingWriter(Writer[Stitched]):
         self._canvas: Canvas | None = None
 
     def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
-        decision = getattr(task, "decision", None)
+        decision = getattr(task, "active_decision", None)
         if not isinstance(decision, Decision):
             raise TypeError(
-                f"{type(self).__name__} expected a segmentation task with a `decision`, got {type(task).__name__}; "
-                "remove the writer from the callbacks"
+                f"{type(self).__name__} expected a segmentation task with an `active_decision`, got "
+                f"{type(task).__name__}; remove the writer from the callbacks"
             )
         self.decision, self.folder, self.in_memory = decision, folder, in_memory
         self.classes: list[str] = list(task.classes)  # type: ignore[arg-type]  # untyped in LightningModule
@@ -264,7 +264,7 @@ def enlarged(maps: Tensor, levels: int, size: tuple[int, int]) -> Tensor:
 
     Args:
         maps: Maps (B, K, ceil(H / 2^levels), ceil(W / 2^levels)).
-        levels: Number of halvings, as `ops.pyramids` does them with the backend "opencv".
+        levels: Number of halvings, as `ops.pyramids` does them.
         size: Height H and width W of the image.
 
     Returns:
@@ -278,7 +278,7 @@ def enlarged(maps: Tensor, levels: int, size: tuple[int, int]) -> Tensor:
     if maps.shape[-2:] != (rows, columns):
         raise ValueError(
             f"expected maps of {rows} x {columns} at level {levels} of an image of {size[0]} x {size[1]}, got "
-            f"{maps.shape[-2]} x {maps.shape[-1]}; halve images with ops.pyramids and the backend 'opencv'"
+            f"{maps.shape[-2]} x {maps.shape[-1]}; halve images with ops.pyramids.pyramid"
         )
     # align_corners keeps sample k at pixel k · step; without it everything would move by half a step
     reached = ((rows - 1) * step + 1, (columns - 1) * step + 1)

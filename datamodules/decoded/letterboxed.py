@@ -193,7 +193,7 @@ class LetterboxedSample:
 class PredictedPicture:
     """Makes samples of images to predict: `image` and `box` as in training, and `source`, the whole image.
 
-    `problem` says why an image cannot be used, or is ""; such a sample is white, with an empty box and source.
+    `problem` states why an image cannot be used, or is ""; an unusable one is white, with an empty box and source.
 
     Attributes:
         files: The image files.

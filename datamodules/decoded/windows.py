@@ -39,7 +39,7 @@ class Store:
     """Images of different sizes on a device, and the pixels that windows can be centered on.
 
     These centers are numbered, first those with mask 0, then those with mask 1, each row by row. A run of adjacent
-    centers in a row of an image is stored as two numbers, which takes less memory than the masks unless they are noise.
+    centers in a row of an image is two integers, which take less memory than the masks unless they are noise.
 
     Attributes:
         pixels: Images one after the other, each row by row, uint8 (3, N).

@@ -264,11 +264,11 @@ def charts(
         "Votes": bars(votes / max(1, votes.sum()), range(1, bins + 1), "vote", "share of all votes"),
         "Mean votes": histogram(pictures["mean"], edges(1, bins, FINE), "mean vote"),
         "Spread of the votes": histogram(pictures["spread"], edges(0, (bins - 1) / 2, FINE), "standard deviation"),
-        "Votes on a picture": histogram(pictures["votes"], edges(0, most, WHOLE), "votes"),
+        "Votes per image": histogram(pictures["votes"], edges(0, most, WHOLE), "votes"),
         "Professional shots": bars(
-            list(classes.values()), list(classes), f"{statistic} above {above}", "share of the pictures"
+            list(classes.values()), list(classes), f"{statistic} above {above}", "share of the images"
         ),
-        "Training pictures near the threshold": bars(
+        "Training images near the threshold": bars(
             deltas["train_near"], deltas["delta"].tolist(), f"δ: distance of the {statistic} from {above}, at most"
         ),
         "Sizes of the networks": bars(

@@ -187,7 +187,7 @@ def _charts(table: "pd.DataFrame", colors: Mapping[str, Colors], shares: NDArray
     by_rule = [int((table["by_rule"] == condition).sum()) for condition in CONDITIONS]
     shown = together[:SHOWN]
     charts = {
-        "Avalanche": histogram(table["avalanche"], (0, 1), "share of the picture"),
+        "Avalanche": histogram(table["avalanche"], (0, 1), "share of the image"),
         "Conditions by rule": bars(by_rule, CONDITIONS, f"sunny: brightness peak in [{SUNNY}, 255]"),
         f"{held} of {len(shares)} components hold {HELD:.0%}": bars(
             shown, range(1, 1 + len(shown)), "principal components", "share of the variance"
@@ -210,7 +210,7 @@ def _panels(scenes: Scenes, references: Mapping[str, Path]) -> dict[str, Panel]:
         scale = VIEW / max(mask.shape)
         size = max(1, round(scale * mask.shape[0])), max(1, round(scale * mask.shape[1]))
         rows.append([resized(image, size) for image in images])
-    return {"references": (["picture", "mask", "reference"], rows)} if rows else {}
+    return {"references": (["image", "mask", "reference"], rows)} if rows else {}
 
 
 def _references(root: Path) -> dict[str, Path]:

@@ -178,16 +178,16 @@ def _charts(table: "pd.DataFrame", colors: dict[str, Colors], artists: bool) -> 
     longer = table[["height", "width"]].max(axis=1)
     highest = float(max(100, np.ceil(longer.max() / 100) * 100))
     charts = {
-        "Pictures of each split": counts(table["split"], "not named"),
+        "Images of each split": counts(table["split"], "in none"),
         "Aspect ratios": histogram(np.log2(table["aspect"]).clip(-2, 2), (-2, 2), "width : height (log₂)"),
         "Longer sides": histogram(longer, (0, highest), "pixels"),
         "Colorfulness": histogram(table["colorfulness"].clip(0, 120), (0, 120), "Hasler and Süsstrunk 2003"),
         "Lightness": shares("lightness", "L"),
-        "Chroma": shares("chroma", "distance from grey, CIE units; 95: and above"),
+        "Chroma": shares("chroma", "distance from gray, CIE units; 95: and above"),
     }
     if artists:
         named = table["artist"][table["artist"] != ""].value_counts()
-        charts["Pictures of an artist"] = named.value_counts().sort_index().rename("artists").rename_axis("pictures")
+        charts["Images per artist"] = named.value_counts().sort_index().rename("artists").rename_axis("images")
     return charts
 
 
@@ -205,7 +205,7 @@ def _color_panel(table: "pd.DataFrame", colors: dict[str, Colors]) -> Panel:
 def density(pairs: NDArray[np.int64]) -> Image:
     """Returns an image (H, W, 3) of the number of pixels in bins of a (rows) and b (columns).
 
-    Each bin has its own color, stronger with the logarithm of its number. a grows to the right, b upward; gray lines
+    Each bin has its own color, stronger with the logarithm of its count. a grows to the right, b upward; gray lines
     mark 0.
     """
     middles = (torch.arange(STEPS) - (STEPS - 1) / 2) * STEP

@@ -87,9 +87,9 @@ def _charts(table: "pd.DataFrame") -> dict[str, Chart]:
     highest = max(0.05, float(np.ceil(with_road.max() * 20) / 20)) if len(with_road) else 1.0
     sizes = table["width"].astype(str) + " x " + table["height"].astype(str)
     return {
-        "Pictures of each category": counts(table["category"]),
-        "Pictures of each split": counts(table["split"], "not drawn"),
-        "Road, where there is any": histogram(with_road, (0, highest), "share of the picture"),
+        "Images of each category": counts(table["category"]),
+        "Images of each split": counts(table["split"], "unused"),
+        "Road, where there is any": histogram(with_road, (0, highest), "share of the image"),
         "Sizes": counts(sizes).head(8).rename_axis("width x height"),
     }
 

@@ -40,7 +40,7 @@ MOST_REGIONS = 8  # the last bar of the regions per mask counts all masks with m
 
 
 class Segmentation(Predicting, Protocol):
-    """What the study needs of a data module.
+    """Describes what the study needs of a data module.
 
     Attributes:
         root: Folder of the dataset.
@@ -162,14 +162,14 @@ def _charts(areas: NDArray[np.float64], regions: "pd.DataFrame", classes: list[s
     per_mask = regions.groupby(["picture", "class"]).size().clip(upper=MOST_REGIONS).to_numpy()
     labels = [*range(1, MOST_REGIONS), f"{MOST_REGIONS}+"]
     return {
-        "Pictures by number of masks": bars(per_image[list(numbers)], numbers, "masks"),
-        "Pictures of each class": bars(present.sum(axis=0), classes, "class"),
-        "Empty cells of each class": bars((~present).sum(axis=0), classes, "class", "pictures without it"),
-        "Areas of masks": histogram(areas[present], (0, 1), "share of the picture", "masks"),
+        "Images by number of masks": bars(per_image[list(numbers)], numbers, "masks"),
+        "Images of each class": bars(present.sum(axis=0), classes, "class"),
+        "Empty cells of each class": bars((~present).sum(axis=0), classes, "class", "images without it"),
+        "Areas of masks": histogram(areas[present], (0, 1), "share of the image", "masks"),
         "Regions of each mask": bars(np.bincount(per_mask, minlength=MOST_REGIONS + 1)[1:], labels, "regions", "masks"),
         "How far regions fill their boxes": histogram(regions["fill"], (0, 1), "share of the box", "regions"),
-        "Widths of region boxes": histogram(regions["width"], (0, 1), "share of the picture's width", "regions"),
-        "Heights of region boxes": histogram(regions["height"], (0, 1), "share of the picture's height", "regions"),
+        "Widths of region boxes": histogram(regions["width"], (0, 1), "share of the image's width", "regions"),
+        "Heights of region boxes": histogram(regions["height"], (0, 1), "share of the image's height", "regions"),
     }
 
 

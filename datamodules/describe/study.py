@@ -1,4 +1,4 @@
-"""What `belvedere describe` shows of a dataset, and what the studies of all tasks share."""
+"""Defines what `belvedere describe` shows of a dataset, and helps the descriptions of all tasks to make it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -102,7 +102,7 @@ def size_range(table: "pd.DataFrame") -> dict[str, str]:
     }
 
 
-def bars(heights: ArrayLike, labels: Sequence[Any] | NDArray[Any] | range, axis: str, name: str = "pictures") -> Chart:
+def bars(heights: ArrayLike, labels: Sequence[Any] | NDArray[Any] | range, axis: str, name: str = "images") -> Chart:
     """Returns a bar chart.
 
     Args:
@@ -119,7 +119,7 @@ def bars(heights: ArrayLike, labels: Sequence[Any] | NDArray[Any] | range, axis:
     return pd.Series(values, pd.Index(labels, name=axis), name=name)
 
 
-def histogram(values: ArrayLike, edges: NDArray[Any] | tuple[float, float], axis: str, name: str = "pictures") -> Chart:
+def histogram(values: ArrayLike, edges: NDArray[Any] | tuple[float, float], axis: str, name: str = "images") -> Chart:
     """Returns a bar chart of how many values lie in each bin.
 
     Args:
@@ -134,7 +134,7 @@ def histogram(values: ArrayLike, edges: NDArray[Any] | tuple[float, float], axis
 
 def counts(values: "pd.Series[Any]", empty: str = "") -> Chart:
     """Returns a bar chart of how often each value occurs, the most frequent first; "" is called `empty`."""
-    return values.replace("", empty).value_counts().rename("pictures")
+    return values.replace("", empty).value_counts().rename("images")
 
 
 def spread(ordered: Sequence[Item], count: int = EXAMPLES) -> list[Item]:

@@ -122,7 +122,7 @@ def _fill(rows: NDArray[np.uint8], make: Callable[[int], NDArray[np.uint8]], wha
 
 
 def check_pictures(files: Sequence[Path], at_least: tuple[int, int] | None = None) -> None:
-    """Opens every image, unless the cache says that the same files were readable before.
+    """Opens every image, unless the cache has recorded that the same files are readable.
 
     Args:
         files: Images of one folder.

@@ -208,12 +208,3 @@ def fitted(size: Size, side: int) -> Size:
     """Returns height and width scaled down so that the longer one is at most `side`."""
     scale = min(1, side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def read_image(path: Path, size: Size) -> Tensor:
-    """Reads an image file as a task takes it from Python: (1, 3, H, W) float32 in [0, 1], resized to `size`.
-
-    Raises:
-        DataError: The file is missing or not an image.
-    """
-    return channels_first(resized(read_picture(path, at_least=size), size))[None].float() / 255

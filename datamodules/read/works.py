@@ -1,4 +1,4 @@
-"""Reads who painted what, and splits paintings by artist."""
+"""Reads the artists of paintings, and splits paintings by artist."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ops.errors import DataError
 
 @dataclass(frozen=True)
 class Work:
-    """What a table says about a painting; "" where it says nothing."""
+    """A painting's row in a table; "" for empty or missing cells."""
 
     artist: str = ""
     title: str = ""

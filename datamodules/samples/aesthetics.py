@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from datamodules.samples import draw
 from datamodules.samples.colorization import SUBJECTS, painting
 from datamodules.samples.draw import Image, Size
+from datamodules.votes.votes import default_threshold
+from ops.atomic import write_table
 
 FLAWS = ("blur", "paleness", "exposure", "tilt", "finger")
 PROFESSIONAL = 0.7  # share of images with a mean vote above the middle; in AVA above 5
@@ -54,8 +56,7 @@ def votes_on(rng: np.random.Generator, place: float, bins: int, voters: int) -> 
         bins: Number of different votes.
         voters: Number of people.
     """
-    middle = 5.0 if bins == 10 else (1 + bins) / 2
-    mean = middle + 0.4 * (bins - 1) * (place - (1 - PROFESSIONAL))
+    mean = default_threshold(bins) + 0.4 * (bins - 1) * (place - (1 - PROFESSIONAL))
     weights = np.exp(-0.5 * ((np.arange(1, bins + 1) - mean) / (0.15 * (bins - 1))) ** 2)
     counts: list[int] = rng.multinomial(voters, weights / weights.sum()).tolist()
     return counts
@@ -102,7 +103,7 @@ def draw_aesthetics(root: Path, pictures: int = 80, size: int = 160, seed: int =
             name = f"{subject}_{number:03d}.{'jpg' if number % 4 else 'png'}"
             draw.write_picture(folder / "stars" / "images" / name, image)
             rows.append((name, *votes_on(rng, place, 5, int(rng.integers(20, 40)))))
-        draw.write_table(
+        write_table(
             folder / "stars" / "labels.csv", ("image", *(f"count_{vote}" for vote in range(1, 6))), sorted(rows)
         )
         for number, (image, *_) in enumerate(_shots(rng, 12, size)):

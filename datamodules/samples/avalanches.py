@@ -7,6 +7,7 @@ import numpy as np
 
 from datamodules.samples import draw
 from datamodules.samples.draw import Field, Image, Size
+from ops.atomic import write_table
 
 # Snow in the light, its shadows, rock, forest, and the sky above and at the horizon.
 SUNNY = ("#fbf8f2", "#8fa5c9", "#6b5f57", "#27322c", "#23539b", "#9fc0e2")
@@ -111,7 +112,7 @@ def draw_avalanches(root: Path, pictures: int = 12, size: Size = (160, 240), see
             x, y, width, height = cv2.boundingRect(mask)
             if index % 2:
                 boxes.append((name, x, y, x + width, y + height))
-        draw.write_table(folder / "conditions.csv", ("image", "condition"), conditions)
-        draw.write_table(folder / "boxes.csv", ("image", "x0", "y0", "x1", "y1"), boxes)
+        write_table(folder / "conditions.csv", ("image", "condition"), conditions)
+        write_table(folder / "boxes.csv", ("image", "x0", "y0", "x1", "y1"), boxes)
 
     return draw.draw_once(root, fill, sample="avalanches", pictures=pictures, size=size, seed=seed)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from datamodules.samples import draw
 from datamodules.samples.draw import Field, Image, Size
+from ops.atomic import write_table
 from ops.rle import encode
 
 CLOUD_CLASSES = ("Fish", "Flower", "Gravel", "Sugar")
@@ -114,10 +115,10 @@ def draw_clouds(root: Path, pictures: int = 48, test_pictures: int = 6, size: Si
         rng = np.random.default_rng(seed)
         names = [f"{name:07x}.jpg" for name in rng.choice(16**7, pictures + test_pictures, replace=False)]
         train, test, header = sorted(names[:pictures]), sorted(names[pictures:]), ("Image_Label", "EncodedPixels")
-        draw.write_table(folder / "train.csv", header, images(rng, folder / "train_images", train))
+        write_table(folder / "train.csv", header, images(rng, folder / "train_images", train))
         images(rng, folder / "test_images", test)
         cells = [(f"{name}_{cloud}", "1 1") for name, cloud in product(test, CLOUD_CLASSES)]
-        draw.write_table(folder / "sample_submission.csv", header, cells)
+        write_table(folder / "sample_submission.csv", header, cells)
 
     return draw.draw_once(
         root, fill, sample="clouds", pictures=pictures, test_pictures=test_pictures, size=size, seed=seed

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from datamodules.samples import draw
 from datamodules.samples.draw import Field, Image, Share, Size
+from ops.atomic import write_table
 
 NAMES = ("Aalto", "Bianchi", "Castellanos", "Dubois", "Eriksen", "Fischer", "Grønn", "Hartmann", "Ito", "Jansen")
 SUBJECTS = ("house", "landscape", "portrait", "seascape", "still_life")
@@ -150,7 +151,7 @@ def draw_colorization(root: Path, pictures: int = 60, size: int = 240, seed: int
             draw.write_picture(folder / "images" / name, image)
             title = f"{subject.replace('_', ' ').capitalize()} {number}"
             rows.append((name, artist, title, rng.integers(1650, 1920)))
-        draw.write_table(folder / "metadata.csv", ("image", "artist", "title", "year"), sorted(rows))
+        write_table(folder / "metadata.csv", ("image", "artist", "title", "year"), sorted(rows))
         for year, subject in zip((1868, 1874, 1889, 1896, 1901, 1901), (*SUBJECTS, "landscape"), strict=True):
             image = photograph(rng, painting(rng, _shape(rng, size), subject, 0.001, 0.0))
             draw.write_picture(folder / "photographs" / str(year) / f"{subject}.jpg", image)

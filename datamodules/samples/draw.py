@@ -1,6 +1,5 @@
 """Draws textures and shapes for the synthetic samples, and writes each sample's folder once."""
 
-import csv
 import json
 import tempfile
 from collections.abc import Callable, Iterable
@@ -137,9 +136,3 @@ def write_picture(path: Path, image: Image) -> None:
     _, encoded = cv2.imencode(path.suffix, image[..., ::-1] if image.ndim == 3 else image, options)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded.tobytes())
-
-
-def write_table(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Writes a CSV file with Unix line endings on every system."""
-    with path.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])

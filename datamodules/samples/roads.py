@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from datamodules.samples import draw
 from datamodules.samples.draw import Field, Image, Size
+from ops.atomic import write_table
 
 UNIT = 2.56  # pixels; lengths on the ground are the same in every image
 GROUNDS = ("#4d6335", "#5f7040", "#71804b", "#3e5230", "#86804f", "#7d6a4a", "#aca283", "#8f8b80")
@@ -104,7 +105,7 @@ def draw_roads(root: Path, tiles: int = 64, size: int = 256, seed: int = 0) -> P
             draw.write_picture(folder / "images" / name, image)
             draw.write_picture(folder / "masks" / name, mask)
             rows.append((name, "road" if roads else "no_road"))
-        draw.write_table(folder / "categories.csv", ("image", "category"), rows)
+        write_table(folder / "categories.csv", ("image", "category"), rows)
         town, _ = road_tile(rng, (round(2.4 * size), round(3.2 * size)), 7)
         draw.write_picture(folder / "pictures" / "town.png", town)
 

@@ -1,6 +1,5 @@
 """Reads photographs as squares of one size, decoded no larger than needed, and finds the unusable ones."""
 
-import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from datamodules.read.cache import cache_key, cached_array
 from datamodules.read.pictures import channels_first, fitted, opened_upright, read_picture, resized
 from datamodules.votes.tags import Tags
 from datamodules.votes.votes import Votes
-from ops.atomic import replacing
+from ops.atomic import write_table
 from ops.errors import DataError, collected, listed
 
 THUMBNAIL = 320  # pixels of the longer side of images on contact sheets
@@ -50,14 +49,14 @@ def read_square(path: Path, side: int, squeeze: bool = False) -> NDArray[np.uint
     with opened_upright(path, at_least=(side, side)) as upright:
         shorter = min(upright.size)
         left, top = (upright.width - shorter) // 2, (upright.height - shorter) // 2
-        # Pillow copies pixels slowly: only those of the square are asked for.
+        # Pillow copies pixels slowly, so only those of the square are copied.
         return resized(np.asarray(upright.crop((left, top, left + shorter, top + shorter))), (side, side))
 
 
 def absent(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Returns a problem for each file that is missing, by name.
 
-    It lists folders and touches no file: asking for 250,000 files one by one takes minutes on a cold disk.
+    It lists folders and touches no file: checking 250,000 files one by one takes minutes on a cold disk.
     """
     there: dict[str, set[str]] = {}
     found = {}
@@ -102,8 +101,7 @@ def unreadable(folder: Path, names: Sequence[str], side: int) -> dict[str, str]:
 
 def write_unusable(path: Path, problems: Mapping[str, str]) -> None:
     """Writes a table `name,problem` of unusable images."""
-    with replacing(path) as temporary, temporary.open("w", newline="", errors="surrogateescape") as file:
-        csv.writer(file, lineterminator="\n").writerows([("name", "problem"), *problems.items()])
+    write_table(path, ("name", "problem"), problems.items())
 
 
 def readable(batch: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Scores of colored images, and the trivial baselines ("floors") that they must beat."""
+"""Metrics of colored images, and the trivial baselines ("floors" in names) that they must beat."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from ops.color import SCALE, luminance_and_chroma, to_rgb
 from ops.color_bins import SIDE, bins, rebalancing, smoothed, soft_encoding
 from ops.color_quality import SCORES, picture_scores
 
-SCORE_UNITS = 2**20  # scores are summed in integer units of 2⁻²⁰: the order does not matter
+SCORE_UNITS = 2**20  # values are summed in integer units of 2⁻²⁰: the order does not matter
 
 
 class ColorScores(Metric):
@@ -26,7 +26,7 @@ class ColorScores(Metric):
     0 without images.
 
     Args:
-        names: The scores to report.
+        names: The metrics to report.
     """
 
     is_differentiable = False
@@ -56,16 +56,16 @@ class ColorScores(Metric):
         self.pictures += pictures
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns scores by name, each a scalar."""
+        """Returns metrics by name, each a scalar."""
         return dict(zip(self.names, _means(self.sums, self.pictures), strict=True))
 
 
 class FloorScores(Metric):
-    """`ColorScores` of images in the colors of each baseline: `<baseline>_<score>`, such as `mean_delta_e76`.
+    """`ColorScores` of images in the colors of each baseline: `<baseline>_<metric>`, such as `mean_delta_e76`.
 
     Args:
         colored: Returns images (B, 3, H, W) in the colors of each of `FLOORS`, by name: `Floors.colored`.
-        names: The scores to report.
+        names: The metrics to report.
     """
 
     is_differentiable = False
@@ -101,13 +101,13 @@ class FloorScores(Metric):
             self.pictures[row] += counts
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns scores by name, each a scalar."""
+        """Returns metrics by name, each a scalar."""
         keys = [f"{floor}_{name}" for floor in FLOORS for name in self.names]
         return dict(zip(keys, _means(self.sums.flatten(), self.pictures.flatten()), strict=True))
 
 
 def _sums(scores: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns the sum of each score over the images that have it, in `SCORE_UNITS`, and their number."""
+    """Returns the sum of each metric over the images that have it, in `SCORE_UNITS`, and their number."""
     values = torch.stack(list(scores.values()))  # (scores, B)
     found = ~values.isnan()
     units = (values.nan_to_num(0) * SCORE_UNITS).round().long()

@@ -1,4 +1,4 @@
-"""Scores of predicted masks and probabilities.
+"""Metrics of predicted masks and probabilities.
 
 All states are integer sums: they do not depend on the order of batches or the number of processes, and training in
 bfloat16, which casts the floating-point states of a metric, leaves them exact.
@@ -44,7 +44,7 @@ class DiceScores(Metric):
     """Dice coefficients 2 TP / (2 TP + FP + FN) of binary masks, in all definitions in use.
 
     - `dice`: the mean over all (image, class) pairs, where a pair whose two masks are both empty counts 1.
-      The score of Kaggle's "Understanding Clouds from Satellite Images".
+      The metric of Kaggle's "Understanding Clouds from Satellite Images".
     - `dice_positive`: the mean over the pairs whose truth is not empty; 0 while there is no such pair.
     - `dice_global`: TP, FP and FN are summed over all images and classes first; 1 while all three are 0.
     - `dice_<class in lower case>`: `dice` of one class, if there are several.
@@ -54,7 +54,7 @@ class DiceScores(Metric):
         pooled: Whether to report `dice_global`.
 
     Raises:
-        ValueError: Two scores would have the same name.
+        ValueError: Two metrics would have the same name.
     """
 
     is_differentiable = False
@@ -101,7 +101,7 @@ class DiceScores(Metric):
         self.marked += marked.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns scores in [0, 1] by name, each a scalar."""
+        """Returns metrics in [0, 1] by name, each a scalar."""
         by_class = mean_dice(self.dice_sum, self.images)
         scores = {
             "dice": by_class.mean(),
@@ -130,7 +130,7 @@ class PixelAveragePrecision(Metric):
         bins: Number of bins.
 
     Raises:
-        ValueError: Two scores would have the same name.
+        ValueError: Two metrics would have the same name.
     """
 
     is_differentiable = False
@@ -166,7 +166,7 @@ class PixelAveragePrecision(Metric):
             self.pixels[index] += counted(position.flatten(), 2 * self.bins).view(2, self.bins)
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns scores in [0, 1] by name, each a scalar."""
+        """Returns metrics in [0, 1] by name, each a scalar."""
         above = self.pixels.flip(-1).cumsum(-1)  # pixels at or above each threshold, from the highest down
         true_positives, found = above[:, 1], above.sum(dim=1)
         precision = true_positives.float() / found.clamp(min=1)
@@ -178,7 +178,7 @@ class PixelAveragePrecision(Metric):
 
 
 def class_keys(prefix: str, classes: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
-    """Returns names `<prefix>_<class in lower case>` for the scores of single classes; none if there is only one.
+    """Returns names `<prefix>_<class in lower case>` for the metrics of single classes; none if there is only one.
 
     Raises:
         ValueError: A name repeats, or is one of `taken`.
@@ -188,8 +188,8 @@ def class_keys(prefix: str, classes: Sequence[str], taken: Sequence[str] = ()) -
     keys = [f"{prefix}_{name.lower()}" for name in classes]
     if clashes := sorted({key for key in keys if key in taken or keys.count(key) > 1}):
         raise ValueError(
-            f"classes {list(classes)} make more than one score called {', '.join(clashes)}; expected a "
-            "different name for every score: rename the classes"
+            f"classes {list(classes)} make more than one metric called {', '.join(clashes)}; expected a "
+            "different name for every metric: rename the classes"
         )
     return keys
 
@@ -203,9 +203,9 @@ def check_shapes(class_count: int, **maps: Tensor) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in maps.items()}
     first, *others = shapes.values()
     if len(first) != 4 or first[1] != class_count or any(shape != first for shape in others):
-        came = " and ".join(f"{name} is {shape}" for name, shape in shapes.items())
+        found = " and ".join(f"{name} is {shape}" for name, shape in shapes.items())
         raise ValueError(
-            f"{came}; expected one shape (B, {class_count}, H, W), one map per class: "
+            f"{found}; expected one shape (B, {class_count}, H, W), one map per class: "
             "resize the maps to one size, or give the metric the classes that the maps have"
         )
 

@@ -1,6 +1,6 @@
-"""Scores of judgements and of predicted votes over a whole dataset.
+"""Metrics of judgements and of predicted votes over a whole dataset.
 
-The area under the curve and the correlations need all images at once, so a few float32 numbers per image are kept: some
+The area under the curve and the correlations need all images at once, so a few float32 values per image are kept: some
 megabytes for 250,000 images.
 """
 
@@ -16,15 +16,15 @@ from tasks.losses import earth_movers_distance
 
 
 class JudgementScores(Metric):
-    """Scores of the probability that an image is a professional shot; above one half it is judged to be one.
+    """Metrics of the probability that an image is a professional shot; above one half it is judged to be one.
 
     - `accuracy`: share of the images that are judged correctly
     - `balanced_accuracy`: the mean of the accuracies among professional shots and among snapshots; if one kind is
       missing, the accuracy among the other
     - `auc`: area under the receiver operating characteristic, that is, the probability that a professional shot
       ranks above a snapshot, where ties count one half; nan if either kind is missing
-    - `majority`: the baseline for `accuracy`: that of always answering the more frequent kind
-    - `<score>@<tag in lower case>`: each of them among the images of a tag or style, with `_` for spaces. Tags without
+    - `majority`: the baseline for `accuracy`: the accuracy of always choosing the more frequent kind
+    - `<metric>@<tag in lower case>`: each of them among the images of a tag or style, with `_` for spaces. Tags without
       images are skipped.
 
     The others are 0 without images.
@@ -33,7 +33,7 @@ class JudgementScores(Metric):
         tags: Names of tags, the same and in the same order in all processes.
 
     Raises:
-        ValueError: Two tags would have scores of the same name.
+        ValueError: Two tags would have metrics of the same name.
     """
 
     is_differentiable = False
@@ -81,7 +81,7 @@ class JudgementScores(Metric):
         self.members.append(torch.tensor(members, dtype=torch.float32, device=prediction.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns scores in [0, 1] by name, each a scalar; `auc` may be nan."""
+        """Returns metrics in [0, 1] by name, each a scalar; `auc` may be nan."""
         probabilities, truths = _whole(self.probabilities), _whole(self.truths) > 0.5
         members = _whole(self.members).view(len(truths), len(self.tags)) > 0.5
         scores = _judgement_scores(probabilities, truths)
@@ -92,7 +92,7 @@ class JudgementScores(Metric):
 
 
 class VoteScores(Metric):
-    """Scores of predicted shares of the votes.
+    """Metrics of predicted shares of the votes.
 
     - `srcc`: Spearman's rank correlation of the mean votes, ties with their mean rank
     - `plcc`: Pearson's linear correlation of the mean votes
@@ -100,7 +100,7 @@ class VoteScores(Metric):
       K votes; for ten votes 0.05 is good
     - `emd2`: the same with r = 2, the training loss
 
-    A correlation is 0 if all true or all predicted mean votes are equal. All scores are 0 without images. Lower values
+    A correlation is 0 if all true or all predicted mean votes are equal. All metrics are 0 without images. Lower values
     of `emd` and `emd2` are better.
     """
 
@@ -133,7 +133,7 @@ class VoteScores(Metric):
         self.true.append(mean_vote(votes))
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns scores by name, each a scalar: correlations in [-1, 1], distances in [0, 1]."""
+        """Returns metrics by name, each a scalar: correlations in [-1, 1], distances in [0, 1]."""
         predicted, true = _whole(self.predicted).double(), _whole(self.true).double()
         scores = {"srcc": _correlation(_ranks(predicted), _ranks(true)), "plcc": _correlation(predicted, true)}
         for name, distances in {"emd": self.distances, "emd2": self.squared_distances}.items():

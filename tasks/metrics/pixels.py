@@ -1,4 +1,4 @@
-"""Scores of one class's masks over all pixels of a dataset, as in change detection and road extraction."""
+"""Metrics of one class's masks over all pixels of a dataset, as in change detection and road extraction."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from tasks.metrics.dice import as_bool, check_shapes, pixel_counts
 
 
 class PixelScores(Metric):
-    """Scores of binary masks from TP, FP, TN and FN, each first summed over all pixels of all images.
+    """Metrics of binary masks from TP, FP, TN and FN, each first summed over all pixels of all images.
 
     As in Wang et al., "CDnet 2014: an expanded change detection benchmark dataset", CVPR workshops 2014, and `iou`.
-    A score whose denominator is 0 is 0.
+    A metric whose denominator is 0 is 0.
 
     - `f_measure`: 2 P R / (P + R) = 2 TP / (2 TP + FP + FN) of precision P and recall R. It is the `dice_global` of
       `tasks.metrics.dice.DiceScores`, except that without any true or predicted pixel it is 0.
@@ -30,7 +30,7 @@ class PixelScores(Metric):
     Pixels are counted in integers, exact for any number of pixels and processes.
 
     Args:
-        names: The scores to report, in this order.
+        names: The metrics to report, in this order.
     """
 
     is_differentiable = False
@@ -70,7 +70,7 @@ class PixelScores(Metric):
         self.true_negatives += true.numel() - predicted_pixels - true_pixels + overlap
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns scores in [0, 1] by name, each a scalar."""
+        """Returns metrics in [0, 1] by name, each a scalar."""
         # Python divides integers of any size with one rounding; a tensor would round them to float32 first
         tp, fp = int(self.true_positives), int(self.false_positives)
         fn, tn = int(self.false_negatives), int(self.true_negatives)

@@ -118,7 +118,7 @@ def judge(network: str, dense_width: int = 250, outputs: int = 2, dropout: float
         dropout: Dropout rate after fc6 and fc7.
 
     Raises:
-        ValueError: The network is unknown, and the message names the nearest; or a number is out of range.
+        ValueError: The network is unknown (the message names the nearest), or a number is out of range.
     """
     if dense_width < 1 or outputs < 2 or not 0 <= dropout < 1:
         raise ValueError(
@@ -136,17 +136,6 @@ def judge(network: str, dense_width: int = 250, outputs: int = 2, dropout: float
     sides = (card.input_size[1], card.input_size[1]) if card.fixed_input_size else (1, math.inf)
     classifier: Any = convolutions.get_submodule("classifier")
     return Judge(convolutions, classifier.head_hidden_size, 1, sides, dense_width, outputs, dropout)
-
-
-def parameter_count(network: str, dense_width: int, outputs: int = 2) -> int:
-    """Counts the parameters of a `judge` without allocating them."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in judge(network, dense_width, outputs).parameters())
-
-
-def mebibytes(parameters: int) -> float:
-    """Returns the size of float32 parameters on disk, in MiB of 2²⁰ bytes, without the file format's overhead."""
-    return parameters * 4 / 2**20
 
 
 def _convolutions(name: str) -> nn.Sequential:

@@ -78,7 +78,7 @@ def _plan(network: nn.Module, window: int) -> tuple[list[Step], list[int]]:
     side = np.array([window, window])  # size of the classifier's map
     apart = np.array([1, 1])  # distance of neighbors in that map, in pixels of the image
     reach = np.array([1, 1])
-    channels = None  # of the map, once a layer tells
+    channels = None  # of the map, once a layer determines them
     for name, layer in _layers(network):
         _check(name, layer, side)
         if type(layer) in PIXELWISE:

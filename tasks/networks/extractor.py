@@ -190,12 +190,12 @@ def _classifier(weights: dict[str, Tensor], head: nn.Linear, source: str) -> dic
     return {key: weights[f"{found[0]}{key}"].float() for key in ("weight", "bias")}
 
 
-def _check_classifier(weight: Tensor | None, wanted: Tensor, source: str) -> None:
+def _check_classifier(weight: Tensor | None, expected: Tensor, source: str) -> None:
     if weight is None:
         raise WeightsError(f"{source} contain no classifier, so there are no logits. {INSTEAD}")
-    if weight.shape != wanted.shape:
+    if weight.shape != expected.shape:
         raise WeightsError(
-            f"{source} contain a classifier of shape {tuple(weight.shape)}, expected {tuple(wanted.shape)}. {INSTEAD}"
+            f"{source} contain a classifier of shape {tuple(weight.shape)}, expected {tuple(expected.shape)}. {INSTEAD}"
         )
 
 

@@ -26,23 +26,23 @@ def fill_weights(
     Raises:
         WeightsError: A tensor is missing or has another shape.
     """
-    wanted = module.state_dict()
-    missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
+    expected = module.state_dict()
+    missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
     if missing:
         raise WeightsError(
-            f"{source} does not fit the encoder {name}: {len(missing)} of its {len(wanted)} tensors are missing, "
+            f"{source} does not fit the encoder {name}: {len(missing)} of its {len(expected)} tensors are missing, "
             f"first {missing[0]!r}. Give weights of {name} with {keys} keys."
         )
-    misshapen = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
+    misshapen = [key for key in expected if key in weights and weights[key].shape != expected[key].shape]
     if misshapen:
         key = misshapen[0]
         raise WeightsError(
             f"{source} does not fit the encoder {name}: {key!r} has the shape {tuple(weights[key].shape)}, "
-            f"expected {tuple(wanted[key].shape)}. Give weights of {name}."
+            f"expected {tuple(expected[key].shape)}. Give weights of {name}."
         )
     fitting = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()
-               if key in wanted}  # fmt: skip
-    nn.Module.load_state_dict(module, {**wanted, **fitting})
+               if key in expected}  # fmt: skip
+    nn.Module.load_state_dict(module, {**expected, **fitting})
 
 
 def given_path(pretrained: object) -> Path:
@@ -98,7 +98,7 @@ def hub_weights(repository: str, revision: str | None, name: str, option: str = 
         repository: Its name on the hub.
         revision: Its revision; None for the newest.
         name: The network's name, for the message.
-        option: The option that asked for them, for the message.
+        option: The option that needs them, for the message.
 
     Raises:
         WeightsError: They are neither cached nor can be fetched.
@@ -123,7 +123,7 @@ def hub_weights(repository: str, revision: str | None, name: str, option: str = 
 
 
 def _online() -> bool:
-    """Returns whether the hub answers at all; asks once and briefly, since its client would retry for minutes."""
+    """Returns whether the hub is reachable; tries once and briefly, because its client would retry for minutes."""
     import os
     import socket
     from urllib.parse import urlparse

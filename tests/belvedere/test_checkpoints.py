@@ -21,28 +21,21 @@ def write_run(folder: Path, config: dict[str, Any] | None) -> Path:
     return checkpoint
 
 
-def test_a_run_is_remembered_by_seed_model_data_monitor_and_callbacks(tmp_path: Path) -> None:
-    config = {
-        "model": {"class_path": "CloudsTask"},
-        "data": {"class_path": "CloudsDataModule"},
-        "monitor": "val/dice",
-        "output": "elsewhere",
-        "seed_everything": 3,
-        "ckpt_path": None,
-        "trainer": {"devices": 8, "callbacks": [{"class_path": "FittedThresholds"}]},
-    }
+def test_later_commands_get_the_config_of_the_run(tmp_path: Path) -> None:
+    callbacks = [{"class_path": "FittedThresholds"}]
+    wanted = {"seed_everything": 3, "model": {"class_path": "CloudsTask"}, "data": {"class_path": "CloudsDataModule"},
+              "monitor": "val/dice", "trainer": {"callbacks": callbacks}}  # fmt: skip
+    trainer = {"devices": 8, "callbacks": callbacks}
+    config = wanted | {"output": "elsewhere", "ckpt_path": None, "trainer": trainer}
     checkpoint = write_run(tmp_path / "run", config)
-    wanted = {key: config[key] for key in ("seed_everything", "model", "data", "monitor")} | {
-        "trainer": {"callbacks": [{"class_path": "FittedThresholds"}]}
-    }
     assert run_config(checkpoint) == wanted
     command, flag, text, *rest = expanded(["test", "--ckpt_path", str(checkpoint), "--data.batch_size", "2"])
     assert (command, flag) == ("test", "--config")
     assert yaml.safe_load(text) == wanted
-    assert rest == ["--ckpt_path", str(checkpoint), "--data.batch_size", "2"]  # after it, so that it wins
+    assert rest == ["--ckpt_path", str(checkpoint), "--data.batch_size", "2"]  # later options win
 
 
-def test_a_lonely_checkpoint_remembers_by_itself(tmp_path: Path) -> None:
+def test_a_checkpoint_contains_its_config(tmp_path: Path) -> None:
     checkpoint = write_run(tmp_path / "run", None)
     assert run_folder(checkpoint) == tmp_path / "run"
     assert run_config(checkpoint)["model"] == "CloudsTask"
@@ -51,41 +44,40 @@ def test_a_lonely_checkpoint_remembers_by_itself(tmp_path: Path) -> None:
     assert run_config(moved)["model"] == "CloudsTask"
 
 
-def test_missing_checkpoints_are_refused_with_those_found(tmp_path: Path) -> None:
+def test_missing_checkpoints_are_rejected_with_those_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = write_run(tmp_path / "run", None)
-    for wrong in (tmp_path / "run", checkpoint.with_name("bets.ckpt"), tmp_path / "run" / "best.ckpt"):
-        with pytest.raises(ArgumentError, match=rf"There is no checkpoint file {wrong}\. Found: {checkpoint}\."):
+    monkeypatch.chdir(tmp_path / "run")
+    for wrong in (tmp_path / "run", checkpoint.with_name("bets.ckpt"), tmp_path / "run" / "best.ckpt", Path("nope")):
+        with pytest.raises(ArgumentError, match=rf"{wrong}\. Found: {checkpoint}\.$"):  # named once
             run_config(wrong)
-    with pytest.raises(ArgumentError, match=r"no checkpoint file nowhere/best\.ckpt\.$"):
+    with pytest.raises(ArgumentError, match=r"nowhere/best\.ckpt\.$"):
         run_config(Path("nowhere/best.ckpt"))
 
 
-def test_checkpoints_that_are_found_are_named_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint = write_run(tmp_path / "run", None)
-    monkeypatch.chdir(tmp_path / "run")
-    with pytest.raises(ArgumentError, match=rf"There is no checkpoint file nope\. Found: {checkpoint}\.$"):
-        run_config(Path("nope"))
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
     own = {"a": torch.zeros(2), "b": torch.zeros(3)}
     torch.save({"state_dict": own}, tmp_path / "best.ckpt")
     check_fit(tmp_path / "best.ckpt", {"a": torch.ones(2), "b": torch.ones(3)})
     for other in ({"a": own["a"]}, {"a": torch.zeros(4), "b": own["b"]}, own | {"c": torch.zeros(1)}):
-        with pytest.raises(ArgumentError, match=r"best\.ckpt holds the weights of another network: 1 of its tensors"):
+        with pytest.raises(ArgumentError, match=r"best\.ckpt .*another network: 1 of its tensors"):
             check_fit(tmp_path / "best.ckpt", other)
 
 
-def test_files_that_are_no_checkpoint_of_ours_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.ckpt").write_text("no checkpoint")
-    with pytest.raises(ArgumentError, match=r"text\.ckpt is not a checkpoint of belvedere"):
-        run_config(tmp_path / "text.ckpt")
-    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
-    with pytest.raises(ArgumentError, match=r"no config .*foreign\.ckpt.*--config FILE"):
-        run_config(tmp_path / "foreign.ckpt")
-    torch.save([1, 2], tmp_path / "list.ckpt")
-    with pytest.raises(ArgumentError, match=r"list\.ckpt is not a checkpoint of belvedere"):
-        run_config(tmp_path / "list.ckpt")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "not a checkpoint of belvedere"),
+        ([1, 2], "not a checkpoint of belvedere"),
+        ({"state_dict": {}}, "no config .*--config FILE"),
+    ],
+)
+def test_foreign_files_are_rejected(content: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_text("no checkpoint")
+    if content is not None:
+        torch.save(content, tmp_path / "x.ckpt")
+    with pytest.raises(ArgumentError, match=message) as error:
+        run_config(tmp_path / "x.ckpt")
+    assert "x.ckpt" in str(error.value)
 
 
 def settings(**given: str | None) -> Any:
@@ -100,14 +92,14 @@ def test_a_run_resumes_from_its_newest_whole_checkpoint(tmp_path: Path, capsys: 
     state = torch.load(checkpoint, weights_only=True)
     for step, name in ((7, "last.ckpt"), (8, "preempted.ckpt"), (9, "best.ckpt")):
         torch.save(state | {"global_step": step}, folder / name)
-        os.utime(folder / name, (-step, -step))  # as of copies
+        os.utime(folder / name, (-step, -step))  # as copying may leave them
     assert resumed_from(folder.parent, settings()) == str(folder / "preempted.ckpt")
     assert capsys.readouterr().err == ""
     torch.save(state | {"global_step": 10}, folder / "last.ckpt")
     assert resumed_from(folder.parent, settings()) == str(folder / "last.ckpt")
     (folder / "preempted.ckpt").write_bytes(checkpoint.read_bytes()[:-100])
     assert resumed_from(folder.parent, settings()) == str(folder / "last.ckpt")
-    assert "preempted.ckpt is not a checkpoint of belvedere, or is truncated. Skipped." in capsys.readouterr().err
+    assert "preempted.ckpt is not a checkpoint" in capsys.readouterr().err
     (folder / "last.ckpt").write_bytes(b"")
     assert resumed_from(folder.parent, settings()) is None
 

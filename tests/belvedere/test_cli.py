@@ -1,4 +1,3 @@
-import csv
 import json
 import re
 import shutil
@@ -20,29 +19,25 @@ from belvedere.__main__ import HELP
 from belvedere.cli import COMMANDS, mixed_precision
 from belvedere.quiet import quiet
 from ops.errors import DataError
-from tasks.clouds import CloudsTask
+from tests.helpers import ROOT, table
 
 Command = Callable[..., Any]
 
 
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def test_no_arguments_give_the_overview_without_libraries() -> None:
-    for arguments in ([], ["--help"]):
-        code = (
-            f"import sys; from belvedere.__main__ import main; c = main({arguments}); print(c, 'torch' in sys.modules)"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout == f"{HELP}\n0 False\n"
+def test_the_overview_is_printed_without_importing_torch() -> None:
+    code = """
+import sys
+from belvedere.__main__ import main
+print(main([]), main(["--help"]), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{HELP}\n{HELP}\n0 0 False\n"
     assert all(f"belvedere {command}" in HELP for command in COMMANDS)
 
 
 def test_python_m_belvedere_is_the_command_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "belvedere", "fti"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 2
     assert "Did you mean fit?" in done.stderr
     assert done.stdout == ""
@@ -61,10 +56,9 @@ def test_fit_leaves_a_run_behind(fitted: Path, clouds_root: Path) -> None:
               "thresholds.csv", "record.json", "panels/epoch_0000.png", "panels/epoch_0001.png"}  # fmt: skip
     assert wanted <= {str(path.relative_to(fitted)) for path in fitted.rglob("*")}
     assert list(fitted.rglob("*.part")) == []
-    epochs = {row["epoch"] for row in table(fitted / "metrics.csv")}
-    assert epochs == {"0", "1"}
-    columns = table(fitted / "metrics.csv")[0].keys()
-    assert {"train/loss", "train/dice", "val/loss", "val/dice", "val/auprc", "val/dice_fish"} <= columns
+    rows = table(fitted / "metrics.csv")
+    assert {row["epoch"] for row in rows} == {"0", "1"}
+    assert {"train/loss", "train/dice", "val/loss", "val/dice", "val/auprc", "val/dice_fish"} <= rows[0].keys()
     config = yaml.safe_load((fitted / "config.yaml").read_text())
     assert config["data"]["init_args"]["root"] == str(clouds_root)
     assert config["data"]["init_args"]["size"] == [32, 48]
@@ -77,11 +71,9 @@ def test_fit_leaves_a_run_behind(fitted: Path, clouds_root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["best", "last"])
-def test_checkpoints_load_safely_and_hold_their_config(fitted: Path, name: str) -> None:
+def test_checkpoints_load_safely_and_contain_their_config(fitted: Path, name: str) -> None:
     checkpoint = torch.load(fitted / "checkpoints" / f"{name}.ckpt", weights_only=True)
     assert checkpoint["config"] == (fitted / "config.yaml").read_text()
-    task = CloudsTask.load_from_checkpoint(fitted / "checkpoints" / f"{name}.ckpt", weights_only=True)
-    assert all(torch.equal(value, checkpoint["state_dict"][key]) for key, value in task.state_dict().items())
 
 
 def test_fit_resumes_from_a_checkpoint(belvedere: Command, tiny: list[str], fitted: Path) -> None:
@@ -93,87 +85,79 @@ def test_fit_resumes_from_a_checkpoint(belvedere: Command, tiny: list[str], fitt
     assert Path("run/panels/epoch_0002.png").exists()
 
 
-def test_a_training_that_fails_is_told_in_a_paragraph(belvedere: Command, tiny: list[str]) -> None:
+def test_a_diverging_training_stops_with_one_line(belvedere: Command, tiny: list[str]) -> None:
     result = belvedere("fit", *tiny, "--model.optimizer.lr", "1e30", "--trainer.logger", "false", "--output", "run")
     message = result.refusal
-    assert re.match(r"Training stopped in epoch 0, step \d: the training loss is not a finite number", message)
+    assert re.match(r"Training stopped in epoch 0, step \d: .*loss", message)
     assert len(message.splitlines()) == 1
 
 
-def test_test_writes_the_figures_of_the_test_pictures(belvedere: Command, fitted: Path) -> None:
+def test_metrics_of_the_test_are_written_with_intervals(belvedere: Command, fitted: Path) -> None:
     result = belvedere("test", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", "figures")
     assert result.code == 0
-    [row] = table(Path("figures/metrics.csv"))
+    [row] = table("figures/metrics.csv")
     assert 0 < float(row["test/loss"]) < 5
     assert {"test/dice", "test/auprc", "test/dice_sugar"} <= row.keys()
     assert str(Path("figures/metrics.csv").absolute()) in result.out
     assert sorted(path.name for path in Path("figures").iterdir()) == ["intervals.csv", "metrics.csv"]
-    intervals = {interval["figure"]: interval for interval in table(Path("figures/intervals.csv"))}
+    intervals = {interval["figure"]: interval for interval in table("figures/intervals.csv")}
     assert intervals.keys() == {name for name in row if name.startswith("test/") and name != "test/loss"}
     assert float(intervals["test/dice"]["low"]) <= float(row["test/dice"]) <= float(intervals["test/dice"]["high"])
 
 
-def test_validate_repeats_what_training_measured(belvedere: Command, fitted: Path) -> None:
+def test_validate_gives_the_metrics_of_the_last_epoch(belvedere: Command, fitted: Path) -> None:
     assert belvedere("validate", "--ckpt_path", str(fitted / "checkpoints" / "last.ckpt"), "--output", "out").code == 0
     trained = [row for row in table(fitted / "metrics.csv") if row["val/loss"]][-1]
-    [row] = table(Path("out/metrics.csv"))
+    [row] = table("out/metrics.csv")
     for name in ("val/loss", "val/auprc", "val/dice"):  # the last epoch's: its thresholds are not fitted
         assert float(row[name]) == pytest.approx(float(trained[name]), abs=1e-5)
 
 
-def test_predict_writes_masks_of_a_folder(
+def test_predict_writes_the_submission_of_the_dataset(
     belvedere: Command, fitted: Path, clouds_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    result = belvedere("predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", "masks")
+    result = belvedere("predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", "out")
     assert result.code == 0
     order = [row["Image_Label"] for row in table(clouds_root / "sample_submission.csv")]
-    assert [row["Image_Label"] for row in table(Path("masks/submission.csv"))] == order
+    assert [row["Image_Label"] for row in table("out/submission.csv")] == order
     assert f"Images predicted: {len(order) // 4}." in caplog.text
-    assert not Path("masks/metrics.csv").exists()
+    assert not Path("out/metrics.csv").exists()
 
 
-@pytest.mark.parametrize("pictures", ["mine.png", "."])
-def test_predict_takes_a_picture_or_a_folder_of_any_size(belvedere: Command, fitted: Path, pictures: str) -> None:
+def test_predict_accepts_an_image_of_any_size(belvedere: Command, fitted: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (77, 51, 3), np.uint8)).save("mine.png")
-    checkpoint = str(fitted / "checkpoints" / "best.ckpt")
-    arguments = ("--data.pictures", pictures, "--data.output_size", "null", "--output", "one")
-    assert belvedere("predict", "--ckpt_path", checkpoint, *arguments).code == 0
-    assert [row["Image_Label"] for row in table(Path("one/submission.csv"))] == [
-        f"mine.png_{name}" for name in ("Fish", "Flower", "Gravel", "Sugar")
-    ]
-    assert Image.open("one/masks/Fish/mine.png").size == (51, 77)
+    options = ["--data.pictures", "mine.png", "--data.output_size", "null", "--output", "out"]
+    assert belvedere("predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), *options).code == 0
+    names = [f"mine.png_{name}" for name in ("Fish", "Flower", "Gravel", "Sugar")]
+    assert [row["Image_Label"] for row in table("out/submission.csv")] == names
+    assert Image.open("out/masks/Fish/mine.png").size == (51, 77)
 
 
-def test_a_folder_that_holds_a_run_is_left_alone(belvedere: Command, tiny: list[str], fitted: Path) -> None:
+def test_a_run_is_not_overwritten(belvedere: Command, tiny: list[str], fitted: Path) -> None:
     before = (fitted / "config.yaml").stat().st_mtime_ns
     message = belvedere("fit", *tiny, "--output", str(fitted)).refusal
-    assert message.startswith(f"{fitted} already holds a run.")
+    assert f"{fitted} already holds a run" in message
     assert "--resume auto" in message
     assert (fitted / "config.yaml").stat().st_mtime_ns == before
-
-
-def test_so_is_one_that_was_stopped_in_its_first_epoch(belvedere: Command, tiny: list[str], fitted: Path) -> None:
-    Path("stopped/checkpoints").mkdir(parents=True)
+    Path("stopped/checkpoints").mkdir(parents=True)  # in its first epoch
     shutil.copy(fitted / "checkpoints" / "last.ckpt", "stopped/checkpoints/preempted.ckpt")
     assert "stopped already holds a run" in belvedere("fit", *tiny, "--output", "stopped").refusal
 
 
-def test_missing_data_are_told_before_anything_is_written(belvedere: Command) -> None:
+def test_missing_data_are_reported_before_anything_is_written(belvedere: Command) -> None:
     message = belvedere("fit", "--config", "clouds/demo", "--data.root", "nowhere", "--output", "run").refusal
-    assert f"No dataset in {Path('nowhere').absolute()} (that folder does not exist)" in message
+    assert str(Path("nowhere").absolute()) in message
     assert "train.csv" in message
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize(
-    ("weights", "message"), [("absent.pt", "There is no weights file absent.pt."), ("true", "(no network)")]
-)
-def test_missing_weights_are_told_before_any_picture_is_read(
+@pytest.mark.parametrize(("weights", "message"), [("absent.pt", "no weights file absent.pt"), ("true", "(no network)")])
+def test_missing_weights_are_reported_before_images_are_read(
     belvedere: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch, weights: str, message: str
 ) -> None:
     monkeypatch.setattr("tasks.networks.weights._online", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "hub")
-    monkeypatch.setattr("datamodules.clouds.CloudsDataModule.prepare_data", lambda _: pytest.fail("pictures were read"))
+    monkeypatch.setattr("datamodules.clouds.CloudsDataModule.prepare_data", lambda _: pytest.fail("images were read"))
     found = belvedere("fit", *tiny, "--model.pretrained", weights, "--output", "run").refusal
     assert message in found
     assert len(found.splitlines()) == 1
@@ -183,20 +167,12 @@ def test_missing_weights_are_told_before_any_picture_is_read(
 def test_describe_lists_all_problems_at_once(belvedere: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     problems = ["row 2 is odd.", "picture a.jpg is empty."]
     monkeypatch.setattr("datamodules.describe.clouds.problems", lambda _: problems)
-    monkeypatch.setattr("datamodules.describe.clouds.study", lambda _: pytest.fail("it goes on"))
+    monkeypatch.setattr("datamodules.describe.clouds.study", lambda _: pytest.fail("the dataset was described"))
     message = belvedere("describe", "--config", "clouds/demo", "--data.root", "here").refusal
-    assert message.splitlines() == [f"2 problems in {Path('here').absolute()}:", *(f"  - {line}" for line in problems)]
+    assert message.splitlines()[1:] == [f"  - {line}" for line in problems]
 
 
-def test_describe_writes_tables_and_pictures(belvedere: Command, clouds_root: Path) -> None:
-    result = belvedere("describe", "--config", "clouds/demo", "--data.root", str(clouds_root), "--output", "study")
-    assert result.code == 0
-    written = {path for path in Path("study").absolute().iterdir()}
-    assert Path("study/study.png").absolute() in written
-    assert {path for path in written if str(path) in result.out} == written
-
-
-def test_a_workers_error_is_told_without_its_traceback(
+def test_the_error_of_a_worker_has_no_traceback(
     belvedere: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -207,40 +183,34 @@ def test_a_workers_error_is_told_without_its_traceback(
 
 
 @pytest.mark.parametrize(
-    ("asked", "accelerator", "gpu", "bfloat16", "taken"),
+    ("asked", "accelerator", "gpu", "bfloat16", "fallback"),
     [
-        ("bf16-mixed", "gpu", True, True, "bf16-mixed"),
-        ("bf16-mixed", "gpu", True, False, "16-mixed"),
-        ("bf16-mixed", "auto", True, False, "16-mixed"),
-        ("bf16-mixed", "cpu", True, False, "bf16-mixed"),
-        ("bf16-mixed", "auto", False, False, "bf16-mixed"),
-        ("32-true", "gpu", True, False, "32-true"),
-        (None, "gpu", True, False, None),
+        ("bf16-mixed", "gpu", True, True, False),
+        ("bf16-mixed", "gpu", True, False, True),
+        ("bf16-mixed", "auto", True, False, True),
+        ("bf16-mixed", "cpu", True, False, False),
+        ("bf16-mixed", "auto", False, False, False),
+        ("32-true", "gpu", True, False, False),
+        (None, "gpu", True, False, False),
     ],
 )
-def test_bfloat16_is_taken_where_the_gpu_has_it(
-    asked: str | None,
-    accelerator: str,
-    gpu: bool,
-    bfloat16: bool,
-    taken: str | None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_bfloat16_falls_back_to_float16(
+    asked: str | None, accelerator: str, gpu: bool, bfloat16: bool, fallback: bool,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     def supported(**options: Any) -> bool:
-        assert options == {"including_emulation": False}  # emulated, it is slower than single precision
+        assert options == {"including_emulation": False}  # slower than single precision
         return bfloat16
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla V100")
-    assert mixed_precision(asked, accelerator) == taken
-    said = capsys.readouterr().err
-    assert ("Tesla V100 has no bfloat16" in said) is (taken != asked)
+    assert mixed_precision(asked, accelerator) == ("16-mixed" if fallback else asked)
+    assert ("Tesla V100" in capsys.readouterr().err) is fallback
 
 
 @pytest.mark.parametrize("job", [None, "4711"])
-def test_that_srun_was_not_used_is_said_in_a_job_only(
+def test_missing_srun_is_reported_only_in_a_job(
     job: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "srun").write_text("#!/bin/sh\n")
@@ -254,5 +224,4 @@ def test_that_srun_was_not_used_is_said_in_a_job_only(
         warnings.simplefilter("always")
         quiet()
         assert not SLURMEnvironment.detect()
-    said = [str(each.message) for each in caught if "`srun`" in str(each.message)]
-    assert len(said) == (job is not None)
+    assert sum("`srun`" in str(each.message) for each in caught) == (job is not None)

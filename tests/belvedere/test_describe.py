@@ -33,12 +33,7 @@ def test_a_study_is_written_and_its_summary_printed(tmp_path: Path, capsys: pyte
         assert drawn.width > 1000
         assert len(drawn.convert("RGB").getcolors(1 << 24)) > 100
     with Image.open(folder / "copies.png") as drawn:
-        colours = dict(map(reversed, drawn.convert("RGB").getcolors(1 << 24)))
-    assert colours[10, 10, 10] == colours[250, 250, 250] == 30 * 40
-
-
-def test_a_second_study_replaces_the_first(tmp_path: Path) -> None:
-    charts = {"Pictures": pd.Series([3], pd.Index(["Fish"], name="class"), name="pictures")}
-    for pictures in (3, 4):
-        write_study({"summary": pd.DataFrame({"pictures": [pictures]})}, charts, [], ["Fish"], {}, tmp_path)
-    assert (tmp_path / "summary.csv").read_text() == "pictures\n4\n"
+        colors = dict(map(reversed, drawn.convert("RGB").getcolors(1 << 24)))
+    assert colors[10, 10, 10] == colors[250, 250, 250] == 30 * 40
+    write_study({"summary": pd.DataFrame({"pictures": [7]})}, charts, [], ["Fish"], {}, folder)
+    assert (folder / "summary.csv").read_text() == "pictures\n7\n"

@@ -1,6 +1,5 @@
 """A run folder that commit 66ad3a8 wrote is tested, predicted with and resumed, and comes to the same."""
 
-import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "run_66ad3a8"
+from tests.helpers import ROOT, table
+
+FIXTURE = ROOT / "tests" / "fixtures" / "run_66ad3a8"
 Command = Callable[..., Any]
 
 
@@ -22,21 +23,16 @@ def old(tmp_path: Path, belvedere: Command) -> Path:
     return tmp_path
 
 
-def metrics(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-
-
 def assert_same(path: Path, expected: Path) -> None:
-    found, rows = metrics(path), metrics(expected)
-    assert len(found) == len(rows)
+    found, rows = ([{name: float(value) for name, value in row.items() if value} for row in table(each)]
+                   for each in (path, expected))  # fmt: skip
     for row, wanted in zip(found, rows, strict=True):
         assert row.keys() >= wanted.keys()
         assert {name: row[name] for name in wanted} == pytest.approx(wanted, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_it_is_tested(old: Path, belvedere: Command, alone: bool) -> None:
+def test_an_old_run_is_tested(old: Path, belvedere: Command, alone: bool) -> None:
     checkpoint = "run/checkpoints/best.ckpt"
     if alone:  # without its folder, by the config inside
         checkpoint = shutil.copy(checkpoint, "moved.ckpt")
@@ -44,7 +40,7 @@ def test_it_is_tested(old: Path, belvedere: Command, alone: bool) -> None:
     assert_same(Path("test/metrics.csv"), old / "expected" / "test" / "metrics.csv")
 
 
-def test_it_predicts(old: Path, belvedere: Command) -> None:
+def test_an_old_run_predicts(old: Path, belvedere: Command) -> None:
     options = ["--ckpt_path", "run/checkpoints/best.ckpt", "--data.pictures", "data/images", "--output", "masks"]
     assert belvedere("predict", *options).code == 0
     expected = sorted((old / "expected" / "predict" / "masks").iterdir())
@@ -56,7 +52,7 @@ def test_it_predicts(old: Path, belvedere: Command) -> None:
     assert polygons[0] == polygons[1]
 
 
-def test_it_is_resumed(old: Path, belvedere: Command) -> None:
+def test_an_old_run_resumes(old: Path, belvedere: Command) -> None:
     options = ["--config", "run/config.yaml", "--trainer.max_epochs", "3", "--resume", "auto", "--output", "run"]
     assert belvedere("fit", *options).code == 0
     assert_same(Path("run/metrics.csv"), old / "expected" / "resumed" / "metrics.csv")

@@ -8,11 +8,25 @@ from typing import Any
 import pytest
 
 Command = Callable[..., Any]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+CASES: dict[str, list[tuple[list[str], str]]] = {
+    "clouds": [
+        (["--model.encodr", "resnet34"], "Did you mean --model.encoder?"),
+        (["--data.batchsize", "4"], "Did you mean --data.batch_size?"),
+        (["--trainer.max_epoch", "4"], "Did you mean --trainer.max_epochs?"),
+        (["--moniter", "val/auprc"], "Did you mean --monitor?"),
+        (["--outpt=x"], "Did you mean --output?"),
+        (["--early_stopping.patence", "3"], "Did you mean --early_stopping.patience?"),
+        (["--model.enc", "resnet34"], "'enc'"),  # abbreviations
+        (["--mon", "val/auprc"], "--mon"),
+        (["--config", "clouds/dmo"], "Did you mean clouds/demo"),
+        (["--config", "typo.yaml"], "Did you mean --trainer.max_epochs?"),
+        (["--config", "broken.yaml"], "broken.yaml is not valid YAML"),
+        (["--data.batch_size", "four"], "--data.batch_size|int|four"),
+        (["--data.size", "[1,b]"], "--data.size|int|b"),
+        (["--model.architecture", "fnp"], "--model.architecture|'unet', 'pspnet', 'fpn'|fnp"),
+        (["--model.encoder", "resnet35"], "'resnet35' is unknown|did you mean"),
+        (["--model", "FooTask"], "--model|FooTask"),
+        (["--trainer.callbacks+", "FooWriter"], "--trainer.callbacks|FooWriter"),
         (["--data.batch_size", "0"], "batch_size is 0"),
         (["--data.size", "[0,0]"], "size is [0, 0]"),
         (["--data.output_size", "[-3,5]"], "output_size is [-3, 5]"),
@@ -21,37 +35,91 @@ Command = Callable[..., Any]
         (["--data.small_mask_area", "7"], "small_mask_area is 7.0"),
         (["--data.classes", "[]"], "classes are []"),
         (["--early_stopping.patience", "-4"], "patience is -4"),
-        (["--model.optimizer.lr", "-1"], "--model.optimizer: Invalid learning rate: -1.0."),
+        (["--model.optimizer.lr", "-1"], "--model.optimizer: |-1.0"),
         (["--monitor", "val/dize"], "Did you mean val/dice?"),
         (["--trainer.max_epochs", "-3"], "max_epochs"),
         (["--ckpt_path", "junk.ckpt"], "junk.ckpt is not a checkpoint"),
         (["--config", "slurm"], "--config ddp"),
-        (["--output", "junk.ckpt"], "junk.ckpt is a file; expected a folder"),
+        (["--output", "junk.ckpt"], "junk.ckpt is a file"),
     ],
-)
-def test_fit_refuses(belvedere: Command, tiny: list[str], arguments: list[str], message: str) -> None:
+    "avalanches": [(["--model.window", "17"], "--model.window|--data.window")],
+    "colorization": [
+        (["--model.temperature", "up"], "temperature"),
+        (["--model.temperature", "-1"], "temperature"),
+    ],
+    "aesthetics": [
+        (["--model.network", "alexnet_torchvison"], "alexnet_torchvision"),
+        (["--model.network", "mobilenetv3_small_05"], "mobilenetv3_small_050"),
+        (["--model.dense_width", "0"], "dense_width"),
+        (["--model.head", "both"], "['binary', 'distribution']"),
+        (["--model.pretrained", "false", "--model.freeze_convolutions", "true"], "--model.pretrained"),
+        (["--model.network", "alexnet", "--model.pretrained", "true"], "single-column"),
+        (["--data.size", "62"], "--data.size is 62"),
+        (["--model.bins", "7"], "--model.bins 10"),
+        (["--data.threshold", "11"], "threshold 11"),
+        (["--data.threshold", "null", "--model.threshold", "6"], "--model.threshold"),
+        (["--model.head", "binary", "--monitor", "val/srcc"], "--monitor val/srcc"),
+        (["--data.labels", "votes.csv"], "votes.csv."),
+    ],
+}
+
+
+def cases_of(cases: dict[str, list[tuple[list[str], str]]]) -> list[Any]:
+    return [
+        pytest.param(task, arguments, words, id=f"{task} {' '.join(arguments)}")
+        for task, rows in cases.items()
+        for arguments, words in rows
+    ]
+
+
+@pytest.mark.parametrize(("task", "arguments", "words"), cases_of(CASES))
+def test_fit_rejects(
+    task: str, arguments: list[str], words: str, small: Callable[[str], list[str]], belvedere: Command
+) -> None:
     Path("junk.ckpt").write_text("junk")
-    assert message in belvedere("fit", *tiny, "--output", "run", *arguments).refusal
+    Path("typo.yaml").write_text("trainer: {max_epoch: 3}")
+    Path("broken.yaml").write_text("trainer: [")
+    message = belvedere("fit", *small(task), "--output", "run", *arguments).refusal
+    assert [word for word in words.split("|") if word not in message] == []
+    if words.startswith("Did you mean --") and "--config" not in arguments:  # of an option, not of a file
+        assert len(message.splitlines()) == 1
     assert not Path("run").exists()
+    assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--data.classes", "[Sugar,Fish,Flower,Gravel]"], "['Fish', 'Flower', "),
-        (["--data.classes", "[cloud]"], "['cloud']"),
-        (["--model.encoder", "resnet18"], "holds the weights of another network"),
+OF_CHECKPOINTS = {
+    "clouds": [
+        (["predict", "--data.classes", "[Sugar,Fish,Flower,Gravel]"], "['Fish', 'Flower', "),
+        (["predict", "--data.classes", "[cloud]"], "['cloud']"),
+        (["predict", "--model.encoder", "resnet18"], "weights of another network"),
     ],
-)
-def test_predict_refuses_what_the_checkpoint_is_not(
-    belvedere: Command, fitted: Path, arguments: list[str], message: str
-) -> None:
-    assert message in belvedere("predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), *arguments).refusal
+    "roads": [(["predict"], "--data.pictures")],
+    "avalanches": [(["test", "--data.window", "19"], "window 17|--data.window is 19")],
+    "aesthetics": [
+        (["test", "--data.threshold", "6"], "threshold 5.5|--data.threshold is 6.0"),
+        (["test", "--data.size", "62"], "--data.size is 62"),
+        (["predict", "--data.size", "62", "--data.pictures", "album"], "--data.size is 62"),
+        (["test", "--data.root", "stars", "--data.threshold", "null"], "--model.bins 5"),
+    ],
+}
 
 
-def test_predictions_of_pictures_lie_beside_those_of_the_data_set(
-    belvedere: Command, fitted: Path, clouds_root: Path
+@pytest.mark.parametrize(("task", "arguments", "words"), cases_of(OF_CHECKPOINTS))
+def test_a_checkpoint_rejects(
+    task: str,
+    arguments: list[str],
+    words: str,
+    trained: Callable[[str], Path],
+    aesthetics_root: Path,
+    belvedere: Command,
 ) -> None:
+    given = [str(aesthetics_root / word) if word in ("album", "stars") else word for word in arguments]
+    message = belvedere(*given, "--ckpt_path", str(trained(task)), "--output", "out").refusal
+    assert [word for word in words.split("|") if word not in message] == []
+    assert not Path("out").exists()
+
+
+def test_predictions_of_given_images_have_their_own_folder(belvedere: Command, fitted: Path, clouds_root: Path) -> None:
     checkpoint = str(fitted / "checkpoints" / "best.ckpt")
     one = next((clouds_root / "train_images").iterdir())
     assert belvedere("predict", "--ckpt_path", checkpoint).code == 0
@@ -60,47 +128,18 @@ def test_predictions_of_pictures_lie_beside_those_of_the_data_set(
         assert len(list((fitted / folder / "overlays").iterdir())) == count
 
 
-AESTHETICS = ["--config", "aesthetics/alexnet_torchvision", "--config", "debug", "--model.dense_width", "8",
-        "--model.pretrained", "false", "--model.freeze_convolutions", "false", "--data.size", "63"]  # fmt: skip
+Lines = Callable[[list[list[str]]], None]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--model.network", "alexnet_torchvison"], "alexnet_torchvision"),
-        (["--model.network", "mobilenetv3_small_05"], "mobilenetv3_small_050"),
-        (["--model.dense_width", "0"], "dense_width"),
-        (["--model.head", "both"], "['binary', 'distribution']"),
-        (["--model.freeze_convolutions", "true"], "--model.pretrained"),
-        (["--model.network", "alexnet", "--model.pretrained", "true"], "single-column"),
-        (["--data.size", "62"], "--data.size is 62"),
-        (["--model.head", "distribution", "--model.bins", "7"], "--model.bins 10"),
-        (["--model.head", "distribution", "--data.threshold", "11"], "threshold 11"),
-        (["--model.threshold", "6"], "--model.threshold"),
-        (["--monitor", "val/srcc"], "--monitor val/srcc"),
-        (["--data.labels", "votes.csv"], "votes.csv."),
-    ],
-)  # fmt: skip
-def test_fit_of_aesthetics_refuses(options: list[str], message: str, belvedere: Command, aesthetics_root: Path) -> None:
-    result = belvedere("fit", *AESTHETICS, "--data.root", str(aesthetics_root), "--output", "out", *options)
-    assert message in result.refusal
-    assert not Path("out").exists()
+def with_votes(change: Lines) -> Callable[[Path], None]:
+    """Changes the fields of the lines of AVA.txt."""
 
+    def changed(root: Path) -> None:
+        lines = [line.split() for line in (root / "AVA.txt").read_text().splitlines()]
+        change(lines)
+        (root / "AVA.txt").write_text("\n".join(map(" ".join, lines)) + "\n")
 
-def spoil_line(change: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
-    """Changes the fields of the second line of votes."""
-
-    def spoil(root: Path) -> None:
-        lines = (root / "AVA.txt").read_text().splitlines()
-        lines[1] = " ".join(change(lines[1].split()))
-        (root / "AVA.txt").write_text("\n".join(lines) + "\n")
-
-    return spoil
-
-
-def repeat(root: Path) -> None:
-    lines = (root / "AVA.txt").read_text().splitlines()
-    (root / "AVA.txt").write_text("\n".join([*lines, lines[1]]) + "\n")
+    return changed
 
 
 def train_on_all(root: Path) -> None:
@@ -109,39 +148,40 @@ def train_on_all(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("change", "message"),
     [
-        (spoil_line(lambda fields: fields[:-1]), "AVA.txt, line 2: 14 fields"),
-        (spoil_line(lambda fields: [*fields[:4], "-3", *fields[5:]]), "-3"),
-        (spoil_line(lambda fields: [*fields[:2], *["0"] * 10, *fields[12:]]), "has no votes"),
-        (repeat, "(line 2)"),
+        (with_votes(lambda lines: lines[1].pop()), "AVA.txt, line 2: 14 fields"),
+        (with_votes(lambda lines: lines[1].__setitem__(4, "-3")), "-3"),
+        (with_votes(lambda lines: lines[1].__setitem__(slice(2, 12), ["0"] * 10)), "has no votes"),
+        (with_votes(lambda lines: lines.append(lines[1])), "(line 2)"),
         (train_on_all, "train.txt"),
         (lambda root: (root / "AVA.txt").unlink(), "neither AVA.txt nor labels.csv"),
+        (None, "2 of 30"),
     ],
 )
-def test_wrong_votes_are_rejected(
-    spoil: Callable[[Path], None], message: str, belvedere: Command, aesthetics_root: Path, tmp_path: Path
-) -> None:
-    root = Path(shutil.copytree(aesthetics_root, tmp_path / "AVA"))
-    spoil(root)
-    lists = ["--data.train_list", "train.txt"] if (root / "train.txt").exists() else []
-    for command in ("fit", "describe"):
-        result = belvedere(command, *AESTHETICS, "--data.root", str(root), "--output", "out", *lists)
-        assert message in result.refusal
-        assert not Path("out").exists()
-
-
-def test_missing_images_are_listed_and_nothing_else_is_written(
-    belvedere: Command, aesthetics_root: Path, tmp_path: Path
+def test_invalid_votes_are_rejected(
+    change: Callable[[Path], None] | None,
+    message: str,
+    small: Callable[[str], list[str]],
+    belvedere: Command,
+    aesthetics_root: Path,
+    tmp_path: Path,
 ) -> None:
     root = Path(shutil.copytree(aesthetics_root, tmp_path / "AVA"))
     missing = sorted((root / "images").iterdir())[:2]
-    for path in missing:
-        path.unlink()
+    if change is not None:
+        change(root)
+    else:
+        for path in missing:
+            path.unlink()
+    lists = ["--data.train_list", "train.txt"] if (root / "train.txt").exists() else []
     for command in ("fit", "describe"):
-        result = belvedere(command, *AESTHETICS, "--data.root", str(root), "--output", command)
-        assert "2 of 30" in result.refusal
+        result = belvedere(command, *small("aesthetics"), "--data.root", str(root), "--output", command, *lists)
+        assert message in result.refusal
+        if change is not None:
+            assert not Path(command).exists()
+            continue
         [path] = Path(command).iterdir()
-        assert f"{path.absolute()} lists all of them." in result.err
-        assert path.read_text().splitlines() == [
-            "name,problem", *(f"{each.name},There is no file {each}." for each in missing)]  # fmt: skip
+        assert f"{path.absolute()} lists all" in result.err
+        rows = [f"{each.name},There is no file {each}." for each in missing]
+        assert path.read_text().splitlines() == ["name,problem", *rows]

@@ -12,9 +12,14 @@ from ops.errors import TrainingError
 from tests.scripted import STEPS, Scripted, fit
 
 
-def epoch_of(checkpoint: Path) -> tuple[int, float]:
-    loaded = torch.load(checkpoint, weights_only=True)
+def epoch_of(folder: Path, name: str = "best") -> tuple[int, float]:
+    """Epoch and weight of a checkpoint of a run."""
+    loaded = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
     return loaded["epoch"], loaded["state_dict"]["weight"].item()
+
+
+def checkpoints(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -24,19 +29,25 @@ def epoch_of(checkpoint: Path) -> tuple[int, float]:
 def test_best_and_last_epoch_are_kept(tmp_path: Path, mode: str, dices: list[float], best: int) -> None:
     fit(tmp_path, Scripted(dices), BestCheckpoint("val/dice", mode), LastCheckpoint())
     last = len(dices) - 1
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
-    assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == (best, best)
-    assert epoch_of(tmp_path / "checkpoints" / "last.ckpt") == (last + 1, last)  # epochs are counted when they are over
+    assert checkpoints(tmp_path) == ["best.ckpt", "last.ckpt"]
+    assert epoch_of(tmp_path) == (best, best)
+    assert epoch_of(tmp_path, "last") == (last + 1, last)  # epochs are counted when they are over
 
 
-def test_a_resumed_run_continues_from_the_last_epoch_and_knows_the_best(tmp_path: Path) -> None:
-    fit(tmp_path, Scripted([0.1, 0.6, 0.2]), BestCheckpoint("val/dice", "max"), LastCheckpoint())
+def test_a_resumed_run_knows_the_best_epoch_even_in_a_moved_folder(tmp_path: Path) -> None:
+    run, best = tmp_path / "there", BestCheckpoint("val/dice", "max")
+    fit(tmp_path / "here", Scripted([0.1, 0.6, 0.2]), best, LastCheckpoint())
+    (tmp_path / "here").rename(run)
     module = Scripted([0.0, 0.0, 0.0, 0.3, 0.4])
-    trainer = fit(tmp_path, module, BestCheckpoint("val/dice", "max"), LastCheckpoint(), resume="last.ckpt")
+    trainer = fit(run, module, best := BestCheckpoint("val/dice", "max"), LastCheckpoint(), resume="last.ckpt")
     assert trainer.current_epoch == 5
     assert module.steps == 2 * STEPS
-    assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == (1, 1)  # .6 is not beaten
-    assert epoch_of(tmp_path / "checkpoints" / "last.ckpt") == (5, 4)
+    assert epoch_of(run) == (1, 1)  # .6 is not beaten
+    assert epoch_of(run, "last") == (5, 4)
+    assert best.best_model_path == str(run / "checkpoints" / "best.ckpt")
+    fit(run, Scripted([*[0.0] * 5, 0.7, 0.4]), BestCheckpoint("val/dice", "max"), LastCheckpoint(), resume="last.ckpt")
+    assert epoch_of(run) == (5, 5)
+    assert checkpoints(run) == ["best.ckpt", "last.ckpt"]
 
 
 def test_best_is_written_beside_its_target_and_replaced_only_when_complete(
@@ -53,44 +64,25 @@ def test_best_is_written_beside_its_target_and_replaced_only_when_complete(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))  # nothing goes through the temporary folder
     with pytest.raises(OSError, match="No space left"):
         fit(tmp_path, Scripted([0.1, 0.5]), BestCheckpoint("val/dice", "max"))
-    assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == (0, 0)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["best.ckpt"]
-
-
-def test_a_run_whose_folder_was_moved_still_knows_how_good_the_best_is(tmp_path: Path) -> None:
-    fit(tmp_path / "here", Scripted([0.1, 0.6, 0.2]), BestCheckpoint("val/dice", "max"), LastCheckpoint())
-    (tmp_path / "here").rename(tmp_path / "there")
-    best = BestCheckpoint("val/dice", "max")
-    fit(
-        tmp_path / "there",
-        Scripted([0.0, 0.0, 0.0, 0.3, 0.7, 0.4]),
-        best,
-        LastCheckpoint(),
-        resume="last.ckpt",
-        max_epochs=4,
-    )
-    assert epoch_of(tmp_path / "there" / "checkpoints" / "best.ckpt") == (1, 1)
-    assert best.best_model_path == str(tmp_path / "there" / "checkpoints" / "best.ckpt")
-    best = BestCheckpoint("val/dice", "max")
-    fit(tmp_path / "there", Scripted([0.0, 0.0, 0.0, 0.3, 0.7, 0.4]), best, LastCheckpoint(), resume="last.ckpt")
-    assert epoch_of(tmp_path / "there" / "checkpoints" / "best.ckpt") == (4, 4)
-    assert [path.name for path in (tmp_path / "there" / "checkpoints").glob("best*")] == ["best.ckpt"]
+    assert epoch_of(tmp_path) == (0, 0)
+    assert checkpoints(tmp_path) == ["best.ckpt"]
 
 
 @pytest.mark.parametrize(
-    ("patience", "min_delta", "dices", "epochs"),
+    ("mode", "patience", "min_delta", "dices", "epochs"),
     [
-        (2, 0.0, [0.1, 0.5, 0.4, 0.3, 0.9, 0.9], 4),  # 1 is the best, 2 and 3 are no better
-        (3, 0.0, [0.1, 0.5, 0.4, 0.3, 0.9, 0.9], 6),
-        (1, 0.0, [0.1, 0.2, 0.3, 0.3, 0.9], 4),  # as good is no better
-        (1, 0.2, [0.1, 0.2, 0.9], 2),
-        (None, 0.0, [0.9] + [0.1] * 14, 15),
+        ("max", 2, 0.0, [0.1, 0.5, 0.4, 0.3, 0.9, 0.9], 4),  # 1 is the best, 2 and 3 are no better
+        ("max", 3, 0.0, [0.1, 0.5, 0.4, 0.3, 0.9, 0.9], 6),
+        ("max", 1, 0.0, [0.1, 0.2, 0.3, 0.3, 0.9], 4),  # as good is no better
+        ("max", 1, 0.2, [0.1, 0.2, 0.9], 2),
+        ("max", None, 0.0, [0.9] + [0.1] * 14, 15),
+        ("min", 1, 0.0, [0.5, 0.4, 0.45, 0.1], 3),
     ],
 )
 def test_training_stops_when_it_gets_no_better(
-    tmp_path: Path, patience: int | None, min_delta: float, dices: list[float], epochs: int
+    tmp_path: Path, mode: str, patience: int | None, min_delta: float, dices: list[float], epochs: int
 ) -> None:
-    trainer = fit(tmp_path, Scripted(dices), EarlyStopping("val/dice", "max", patience, min_delta))
+    trainer = fit(tmp_path, Scripted(dices), EarlyStopping("val/dice", mode, patience, min_delta))
     assert trainer.current_epoch == epochs
 
 
@@ -110,12 +102,7 @@ def test_epochs_that_are_not_validated_are_skipped(tmp_path: Path) -> None:
     watching = BestCheckpoint("val/dice", "max"), EarlyStopping("val/dice", "max", patience=2)
     trainer = fit(tmp_path, module, *watching, check_val_every_n_epoch=2)
     assert trainer.current_epoch == 8
-    assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == (3, 3)
-
-
-def test_early_stopping_watches_for_the_minimum_too(tmp_path: Path) -> None:
-    trainer = fit(tmp_path, Scripted([0.5, 0.4, 0.45, 0.1]), EarlyStopping("val/dice", "min", patience=1))
-    assert trainer.current_epoch == 3
+    assert epoch_of(tmp_path) == (3, 3)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -124,12 +111,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, value: float) -
     with pytest.raises(TrainingError) as caught:
         fit(tmp_path, module, FiniteOrStop("val/dice"), BestCheckpoint("val/dice", "max"))
     message = str(caught.value)
+    for part in ("epoch 1, step 6", "training loss", "--model.optimizer.lr", "--trainer.gradient_clip_val 1",
+                 "--trainer.precision 32-true", str(tmp_path / "checkpoints" / "best.ckpt")):  # fmt: skip
+        assert part in message
     assert "\n" not in message
-    assert message.startswith("Training stopped in epoch 1, step 6: the training loss is nan or infinite.")
-    for cure in ("--model.optimizer.lr", "--trainer.gradient_clip_val 1", "--trainer.precision 32-true"):
-        assert cure in message
-    assert message.endswith(f"The best epoch so far is kept in {tmp_path / 'checkpoints' / 'best.ckpt'}.")
-    assert epoch_of(tmp_path / "checkpoints" / "best.ckpt") == (0, 0)
+    assert epoch_of(tmp_path) == (0, 0)
 
 
 @pytest.mark.parametrize(("every", "step"), [(1, 2), (2, 2), (50, 3)])
@@ -159,16 +145,12 @@ def test_summary_names_the_best_epoch_and_the_files(
 ) -> None:
     caplog.set_level("INFO")
     (tmp_path / "curves.png").write_text("")
-    fit(tmp_path, Scripted([0.2, 0.5, 0.4]), BestCheckpoint("val/dice", mode), Summary("val/dice", mode))
-    said = caplog.messages[-1]
-    assert "3 epochs, 9 steps" in said
-    assert best in said
-    named = [line.strip() for line in said.splitlines() if line.startswith("  ")]
-    assert named == [str(tmp_path / "checkpoints" / "best.ckpt"), str(tmp_path / "curves.png")]
-
-
-def test_summary_of_a_resumed_run_remembers_the_best_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    fit(tmp_path, Scripted([0.2, 0.5]), LastCheckpoint(), BestCheckpoint("val/dice", "max"), Summary("val/dice", "max"))
-    fit(tmp_path, Scripted([0.0, 0.0, 0.3]), LastCheckpoint(), Summary("val/dice", "max"), resume="last.ckpt")
-    assert "Best epoch 1: val/dice 0.5000." in caplog.messages[-1]
+    callbacks = BestCheckpoint("val/dice", mode), Summary("val/dice", mode)
+    fit(tmp_path, Scripted([0.2, 0.5, 0.4]), *callbacks)
+    text = caplog.messages[-1]
+    assert "3 epochs, 9 steps" in text
+    assert best in text
+    files = [line.strip() for line in text.splitlines() if line.startswith("  ")]
+    assert files == [str(tmp_path / "checkpoints" / "best.ckpt"), str(tmp_path / "curves.png")]
+    fit(tmp_path, Scripted([0.3] * 4), Summary("val/dice", mode), resume="best.ckpt")
+    assert best in caplog.messages[-1], "a resumed run remembers it"

@@ -1,4 +1,3 @@
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from callbacks.handover import Handover
-from callbacks.intervals import SEED, Intervals, bootstrap, by_image, images_of
+from callbacks.intervals import SEED, Intervals, bootstrap, by_image
 from datamodules.aesthetics import AestheticsDataModule
 from datamodules.avalanches import AvalanchesDataModule
 from datamodules.base import ImageDataModule
@@ -30,6 +29,7 @@ from tasks.metrics.judgements import JudgementScores, VoteScores
 from tasks.metrics.meter import Meter, States, Step
 from tasks.metrics.pixels import BoundaryDistance, PixelScores
 from tasks.roads import RoadsTask
+from tests.datamodules.helpers import csv_rows
 from tests.scripted import quiet_trainer
 
 CLASSES = ("Fish", "Flower")
@@ -162,7 +162,7 @@ def test_intervals_of_an_accuracy_cover_it_as_the_normal_approximation_says() ->
         widths.append(high - low)
     normal = 2 * 1.96 * math.sqrt(share * (1 - share) / pictures)
     assert np.mean(widths) == pytest.approx(normal, rel=0.05)
-    # 95 % of the sets, give or take three standard deviations of a binomial, and a little for so few pictures
+    # 95 % of the sets, give or take three standard deviations of a binomial, and a little for so few images
     assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / sets) - 0.01 <= covered / sets <= 1
 
 
@@ -173,42 +173,39 @@ def measured(task: ImageTask, data: ImageDataModule, folder: Path, *callbacks: C
 
 
 def written(folder: Path) -> dict[str, dict[str, float]]:
-    with (folder / "intervals.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = csv_rows(folder / "intervals.csv")
     assert list(rows[0]) == ["figure", "low", "high", "pictures"]
     return {row.pop("figure"): {name: float(value) for name, value in row.items()} for row in rows}
 
 
-def clouds(root: Path) -> tuple[ImageTask, ImageDataModule]:
-    task = CloudsTask("pspnet", pretrained=False)
-    return task, CloudsDataModule(root, size=(32, 48), test_fraction=0.4, batch_size=4, num_workers=0)
+MAKE: dict[str, Callable[[Path], tuple[ImageTask, ImageDataModule]]] = {
+    "clouds": lambda root: (
+        CloudsTask("pspnet", pretrained=False),
+        CloudsDataModule(root, size=(32, 48), test_fraction=0.4, batch_size=4, num_workers=0),
+    ),
+    "roads": lambda root: (
+        RoadsTask("vgg10"),
+        RoadsDataModule(root, window=(32, 32), size=(32, 32), batch_size=3, num_workers=0),
+    ),
+    "avalanches": lambda root: (
+        AvalanchesTask("cnn2d", window=17, second_input="edges"),
+        AvalanchesDataModule(root, window=17, pyramid_levels=1, test_fraction=0.5, num_workers=0),
+    ),
+    "colorization": lambda root: (
+        ColorizationTask(extractor=None),
+        ColorizationDataModule(root, size=32, test_fraction=0.3, num_workers=0),
+    ),
+    "aesthetics": lambda root: (
+        AestheticsTask("mobilenetv3_small_050", 8, "distribution", pretrained=False, freeze_convolutions=False),
+        AestheticsDataModule(root, size=32, test_fraction=0.4, batch_size=4, num_workers=0),
+    ),
+}
 
 
-def roads(root: Path) -> tuple[ImageTask, ImageDataModule]:
-    return RoadsTask("vgg10"), RoadsDataModule(root, window=(32, 32), size=(32, 32), batch_size=3, num_workers=0)
-
-
-def avalanches(root: Path) -> tuple[ImageTask, ImageDataModule]:
-    task = AvalanchesTask("cnn2d", window=17, second_input="edges")
-    return task, AvalanchesDataModule(root, window=17, pyramid_levels=1, test_fraction=0.5, num_workers=0)
-
-
-def colorization(root: Path) -> tuple[ImageTask, ImageDataModule]:
-    return ColorizationTask(extractor=None), ColorizationDataModule(root, size=32, test_fraction=0.3, num_workers=0)
-
-
-def aesthetics(root: Path) -> tuple[ImageTask, ImageDataModule]:
-    task = AestheticsTask("mobilenetv3_small_050", 8, "distribution", pretrained=False, freeze_convolutions=False)
-    return task, AestheticsDataModule(root, size=32, test_fraction=0.4, batch_size=4, num_workers=0)
-
-
-@pytest.mark.parametrize("make", [clouds, roads, avalanches, colorization, aesthetics], ids=lambda make: make.__name__)
-def test_every_test_metric_has_an_interval(
-    make: Callable[[Path], tuple[ImageTask, ImageDataModule]], tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    root = request.getfixturevalue(f"{make.__name__}_root")
+@pytest.mark.parametrize("name", MAKE)
+def test_every_test_metric_has_an_interval(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     torch.manual_seed(0)
-    task, data = make(root)
+    task, data = MAKE[name](request.getfixturevalue(f"{name}_root"))
     plain = measured(task, data, tmp_path)
     assert not (tmp_path / "intervals.csv").exists()
     figures = measured(task, data, tmp_path, Intervals(50))
@@ -220,7 +217,7 @@ def test_every_test_metric_has_an_interval(
     assert rows["test/" + task.headline if task.headline != "loss" else "test/psnr"]["pictures"] == len(
         data.picture_names()["test"]
     )
-    if make is roads:  # tiles of an image are sampled together
+    if name == "roads":  # tiles of an image are sampled together
         assert len(data.datasets["test"]) > len(data.picture_names()["test"])
     for name, row in rows.items():
         assert row["low"] <= row["high"], name
@@ -229,7 +226,7 @@ def test_every_test_metric_has_an_interval(
 
 def test_zero_resamples_write_nothing_and_old_intervals_are_removed(clouds_root: Path, tmp_path: Path) -> None:
     (tmp_path / "intervals.csv").write_text("of an earlier test")
-    task, data = clouds(clouds_root)
+    task, data = MAKE["clouds"](clouds_root)
     measured(task, data, tmp_path, Intervals(0))
     assert not (tmp_path / "intervals.csv").exists()
     with pytest.raises(ValueError, match="resamples is -1"):
@@ -244,7 +241,7 @@ def test_one_image_has_no_interval(clouds_root: Path, tmp_path: Path) -> None:
             for name, value in list(batch.items()):
                 batch[name] = value[:1]
 
-    task, data = clouds(clouds_root)
+    task, data = MAKE["clouds"](clouds_root)
     data.batch_size = 64
     with pytest.warns(UserWarning, match="two or more"):
         measured(task, data, tmp_path, One(), Intervals(20))
@@ -273,12 +270,6 @@ def test_resamples_of_one_class_are_ignored_by_an_auc() -> None:
     assert found["auc"] == found["auc@sky"] == (1, 1)  # about 25 of the 200 resamples have one class
     assert "auc@sea" not in found  # all of its resamples have one class
     assert found["accuracy@sea"] == found["balanced_accuracy@sea"] == found["majority@sea"] == (1, 1)
-
-
-def test_images_of_a_tag_are_those_that_have_it() -> None:
-    found = images_of(*tagged())
-    assert {name: found[name] for name in ("accuracy", "auc", "accuracy@sea", "auc@sky", "majority@sky")} == {
-        "accuracy": 4, "auc": 4, "accuracy@sea": 2, "auc@sky": 2, "majority@sky": 2}  # fmt: skip
 
 
 class Known(ImageTask):

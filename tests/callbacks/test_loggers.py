@@ -85,14 +85,10 @@ def test_a_study_names_and_groups_its_runs(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["defaults", "debug"])
-def test_a_csv_is_always_written(name: str) -> None:
+def test_a_csv_is_always_written_and_dashboards_are_added(name: str) -> None:
     loggers = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["trainer"]["logger"]
     assert loggers[0]["class_path"] == "callbacks.loggers.CSVLogger"
-
-
-def test_dashboards_are_added_to_it() -> None:
-    overlay = yaml.safe_load((CONFIGS / "tensorboard.yaml").read_text())
-    assert overlay["trainer"].keys() == {"logger+"}
+    assert yaml.safe_load((CONFIGS / "tensorboard.yaml").read_text())["trainer"].keys() == {"logger+"}
 
 
 def log(folder: Path, *rows: tuple[int, dict[str, Any]], keep: bool = False) -> CSVLogger:

@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
@@ -7,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -19,6 +18,7 @@ from tasks.base import Batch, ImageTask
 from tasks.decision import Decision
 from tasks.metrics.meter import Step
 from tasks.segmentation import SegmentationTask
+from tests.scripted import quiet_trainer
 
 
 class Tiny(ImageTask):
@@ -57,12 +57,7 @@ class Tiny(ImageTask):
         probability = self(batch["image"]).sigmoid() + torch.rand(1) * 1e-9
         mask = probability > 0.5
         small = nn.functional.interpolate(probability, scale_factor=0.5) > 0.5
-        answers = {
-            "mask": mask,
-            "small mask": small,
-            "image": 1 - batch["image"],
-            "score": probability.mean(),
-        }
+        answers = {"mask": mask, "small mask": small, "image": 1 - batch["image"], "score": probability.mean()}
         self.seen.append({"batch": batch, "modes": modes, "gradient": torch.is_grad_enabled(), "mask": mask})
         return {self.answer.split()[-1]: answers[self.answer]}
 
@@ -81,30 +76,25 @@ def batches(count: int = 2, size: int = 3, masks: bool = True) -> list[Batch]:
 
 
 def fit(
-    task: LightningModule,
-    folder: Path,
-    panels: Panels | None,
-    data: list[Batch] | None = None,
-    logger: Logger | Sequence[Logger] | bool = False,
-    **options: Any,
+    task: LightningModule, folder: Path, panels: Panels | None, data: list[Batch] | None = None, **options: Any
 ) -> Trainer:
-    trainer = Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        logger=logger,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[panels] if panels else [],
-        **({"max_epochs": 2} | options),
-    )
+    trainer = quiet_trainer(folder, *([panels] if panels else []), **({"max_epochs": 2} | options))
     loaders = [DataLoader(found, batch_size=None) for found in (batches(), data or batches())]
     trainer.fit(task, loaders[0], loaders[1])
     return trainer
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "panels").iterdir()) if (folder / "panels").exists() else []
+    return sorted(path.name for path in (folder / "panels").glob("*"))
+
+
+def drawn(folder: Path, epoch: int = 0) -> np.ndarray:
+    return np.asarray(Image.open(folder / "panels" / f"epoch_{epoch:04d}.png"))
+
+
+def shown(data: list[Batch]) -> np.ndarray:
+    """The first image, as large as it is in a panel."""
+    return drawing.scaled((data[0]["image"][0] * 255).round().byte().permute(1, 2, 0).numpy(), 480, 480)
 
 
 def test_a_panel_an_epoch_of_the_first_samples_of_the_first_batch(tmp_path: Path) -> None:
@@ -122,8 +112,8 @@ def test_the_panel_shows_image_truth_prediction_and_legend(tmp_path: Path) -> No
     data[0]["mask"] = torch.zeros(1, 2, 24, 36)
     data[0]["mask"][0, 1, :, :18] = 1
     fit(task, tmp_path, Panels(), data, max_epochs=1)
-    panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_0000.png"))
-    image = drawing.scaled((data[0]["image"][0] * 255).round().byte().permute(1, 2, 0).numpy(), 480, 480)
+    panel = drawn(tmp_path)
+    image = shown(data)
     truth = drawing.overlay(image, drawing.scaled_masks(data[0]["mask"][0].numpy() > 0, 480, 320))
     predicted = task.seen[0]["mask"][0].numpy()
     prediction = drawing.overlay(image, drawing.scaled_masks(predicted, 480, 320))
@@ -149,22 +139,22 @@ def test_the_decision_of_a_segmentation_task_makes_the_masks(tmp_path: Path) -> 
     data = batches(1, 1)
     data[0]["mask"][:] = 1
     fit(Everything(pretrained=False), tmp_path, Panels(), data, max_epochs=1)
-    panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_0000.png"))
-    image = drawing.scaled((data[0]["image"][0] * 255).round().byte().permute(1, 2, 0).numpy(), 480, 480)
+    panel = drawn(tmp_path)
+    image = shown(data)
     marked = drawing.overlay(image, np.ones((2, 320, 480), bool))
     grid = drawing.panel([[image, marked, marked]], ["image", "truth", "prediction"], ["0_0.jpg"])
     assert (panel[: len(grid)] == grid).all()
 
 
-@pytest.mark.parametrize(("every", "drawn"), [(2, ["epoch_0001.png", "epoch_0003.png"]), (9, [])])
-def test_every_n_epochs(tmp_path: Path, every: int, drawn: list[str]) -> None:
+@pytest.mark.parametrize(("every", "files"), [(2, ["epoch_0001.png", "epoch_0003.png"]), (9, [])])
+def test_every_n_epochs(tmp_path: Path, every: int, files: list[str]) -> None:
     fit(Tiny(), tmp_path, Panels(pictures=1, every_n_epochs=every), max_epochs=5)
-    assert names(tmp_path) == drawn
+    assert names(tmp_path) == files
 
 
 def test_the_sanity_check_is_not_drawn(tmp_path: Path) -> None:
     task = Tiny()
-    fit(task, tmp_path, Panels(), max_epochs=1, limit_train_batches=0, limit_val_batches=1)
+    fit(task, tmp_path, Panels(), max_epochs=1, num_sanity_val_steps=2, limit_train_batches=0, limit_val_batches=1)
     assert names(tmp_path) == []
     assert task.seen == []
 
@@ -183,41 +173,34 @@ def test_training_is_the_same_with_and_without_panels(tmp_path: Path) -> None:
         task = Tiny()
         fit(task, tmp_path, panels, max_epochs=3)
         results.append((task, torch.get_rng_state()))
-    (plain, plain_rng), (drawn, drawn_rng) = results
-    assert len(drawn.seen) == 3
-    assert all(seen["modes"] == {False} and not seen["gradient"] for seen in drawn.seen)
-    assert torch.equal(plain_rng, drawn_rng)
-    assert all(torch.equal(value, drawn.state_dict()[key]) for key, value in plain.state_dict().items())
-    assert [m.training for m in plain.modules()] == [m.training for m in drawn.modules()]
+    (plain, plain_rng), (watched, watched_rng) = results
+    assert len(watched.seen) == 3
+    assert all(seen["modes"] == {False} and not seen["gradient"] for seen in watched.seen)
+    assert torch.equal(plain_rng, watched_rng)
+    assert all(torch.equal(value, watched.state_dict()[key]) for key, value in plain.state_dict().items())
+    assert [m.training for m in plain.modules()] == [m.training for m in watched.modules()]
 
 
-def test_a_predicted_image_is_drawn_between_grey_and_truth(tmp_path: Path) -> None:
+def test_a_predicted_image_is_drawn_between_gray_and_truth(tmp_path: Path) -> None:
     data = batches(1, 1, masks=False)
     data[0]["image"][:] = torch.tensor([1.0, 0.0, 0.5]).view(3, 1, 1)
     fit(Tiny("image"), tmp_path, Panels(), data, max_epochs=1)
-    panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_0000.png"))
     level = 131  # whose L is 54.76; that of the color is 54.89
     columns = []
     for color in ((level, level, level), (0, 255, 128), (255, 0, 128)):
-        found = (panel == color).all(axis=-1)
+        found = (drawn(tmp_path) == color).all(axis=-1)
         assert found.sum() == 480 * 320
         columns.append(np.flatnonzero(found.any(axis=0))[0])
     assert columns == sorted(columns)
-
-
-def test_padding_of_a_predicted_image_is_white(tmp_path: Path) -> None:
-    data = batches(1, 1, masks=False)
-    data[0]["image"][:] = torch.tensor([1.0, 0.0, 0.5]).view(3, 1, 1)
     data[0]["valid"] = torch.zeros(1, 1, 24, 36, dtype=torch.bool)
     data[0]["valid"][..., :18] = True
     fit(Tiny("image"), tmp_path, Panels(), data, max_epochs=1)
-    panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_0000.png"))
-    colored, truth = ((panel == color).all(axis=-1) for color in ((0, 255, 128), (255, 0, 128)))
-    assert 0.4 < colored.sum() / truth.sum() < 0.5  # the edge is softened where it is enlarged
+    colored, truth = ((drawn(tmp_path) == color).all(axis=-1) for color in ((0, 255, 128), (255, 0, 128)))
+    assert 0.4 < colored.sum() / truth.sum() < 0.5, "padding is white, with a soft edge where it is enlarged"
 
 
 @pytest.mark.parametrize(
-    ("answer", "data", "drawn"),
+    ("answer", "data", "panels"),
     [
         ("mask", batches(1, 2, masks=False), 2),
         ("small mask", batches(1, 2), 2),
@@ -225,9 +208,11 @@ def test_padding_of_a_predicted_image_is_white(tmp_path: Path) -> None:
         ("score", batches(1, 2), 0),
     ],
 )
-def test_what_is_missing_or_empty_stops_no_training(tmp_path: Path, answer: str, data: list[Batch], drawn: int) -> None:
+def test_missing_masks_and_empty_batches_stop_no_training(
+    tmp_path: Path, answer: str, data: list[Batch], panels: int
+) -> None:
     fit(Tiny(answer), tmp_path, Panels(), data)
-    assert len(names(tmp_path)) == drawn
+    assert len(names(tmp_path)) == panels
 
 
 def test_loggers_that_can_show_images_are_given_the_panel(tmp_path: Path) -> None:
@@ -236,7 +221,7 @@ def test_loggers_that_can_show_images_are_given_the_panel(tmp_path: Path) -> Non
     wandb = create_autospec(WandbLogger, instance=True, save_dir=None, name="n", version="v")
     board = TensorBoardLogger(tmp_path / "board")
     fit(Tiny(), tmp_path, Panels(), logger=[wandb, board])
-    panel = np.asarray(Image.open(tmp_path / "panels" / "epoch_0001.png"))
+    panel = drawn(tmp_path, 1)
     shown = wandb.log_image.call_args.kwargs
     assert (shown["key"], shown["step"]) == ("panels", 4)
     assert (shown["images"][0] == panel).all()

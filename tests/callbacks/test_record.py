@@ -15,7 +15,6 @@ from callbacks import record
 from callbacks.best import EarlyStopping, Summary
 from callbacks.record import Record, git_commit, versions
 from callbacks.resuming import LastCheckpoint
-from tasks.colorization import ColorizationTask
 from tests.scripted import STEPS, Scripted, fit
 
 STEP = 5.0  # seconds of every training step
@@ -91,19 +90,15 @@ def test_a_run_is_recorded(recorded: Any, tmp_path: Path, monkeypatch: pytest.Mo
     }
 
 
-def test_what_the_system_does_not_report_is_null(
+def test_unknown_memory_is_null_and_only_trained_epochs_count(
     recorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(record, "SYSTEM_FILES", {name: tmp_path / "none" for name in ("status", "cpuinfo")})
-    found = recorded(0.1)
+    found = recorded(0.5, 0.4, 0.3, 0.2, 0.1)
+    assert (found["best_epoch"], found["epochs"]) == (0, 3)
     assert found["peak_bytes"] is None
     assert found["device"]
     assert (found["data_fingerprint"], found["pictures"]) == (None, {})
-
-
-def test_only_trained_epochs_count(recorded: Any) -> None:
-    found = recorded(0.5, 0.4, 0.3, 0.2, 0.1)
-    assert (found["best_epoch"], found["epochs"]) == (0, 3)
 
 
 def test_a_killed_part_counts_up_to_its_checkpoint(
@@ -159,12 +154,3 @@ def test_the_commit_is_that_of_the_source(tmp_path: Path, monkeypatch: pytest.Mo
     assert git_commit(tmp_path) == f"{commit}.changed"
     monkeypatch.setenv("PATH", "")
     assert git_commit(tmp_path) == ""
-
-
-def test_the_extractor_is_not_among_the_parameters() -> None:
-    with_it = ColorizationTask(extractor="resnet18", extractor_weights=False, extractor_vector="features")
-    assert with_it.extractor is not None
-    with_it.extractor(torch.zeros(1, 1, 32, 32))  # which builds it
-    vector, alone = with_it.extractor.length, ColorizationTask(extractor=None)
-    more = sum(each.numel() for each in with_it.parameters()) - sum(each.numel() for each in alone.parameters())
-    assert more == vector * 256  # of the layer that fuses its vector in

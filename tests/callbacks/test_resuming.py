@@ -66,40 +66,25 @@ def fit(folder: Path, *callbacks: Callback, resume: str | None = None, **options
     return task
 
 
-def test_the_state_is_saved_between_epochs_and_when_training_ends(tmp_path: Path) -> None:
-    watch = Watch()
-    fit(tmp_path, watch, LastCheckpoint())
-    assert watch.written == [STEPS, 2 * STEPS]
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
-
-
 @pytest.mark.parametrize(
-    ("last", "written"),
+    ("last", "options", "written"),
     [
-        (LastCheckpoint(steps=2), [2, 4, 6, 8]),
-        (LastCheckpoint(steps=3), [3, 4, 6, 8]),
-        (LastCheckpoint(minutes=1e-9), [1, 2, 3, 4, 5, 6, 7, 8]),
-        (LastCheckpoint(minutes=None), [4, 8]),
+        ({}, {}, [4, 8]),
+        ({"steps": 2}, {}, [2, 4, 6, 8]),
+        ({"steps": 3}, {}, [3, 4, 6, 8]),
+        ({"minutes": 1e-9}, {}, [1, 2, 3, 4, 5, 6, 7, 8]),
+        ({"minutes": None}, {}, [4, 8]),
+        ({"steps": 1}, {"accumulate_grad_batches": 2}, [1, 2, 3, 4]),  # only where resuming is exact
+        ({"steps": 1}, {"val_check_interval": 0.5}, [4, 8]),
     ],
 )
-def test_it_is_saved_within_an_epoch_by_steps_and_by_the_clock(
-    tmp_path: Path, last: LastCheckpoint, written: list[int]
+def test_the_state_is_saved_after_epochs_by_steps_and_by_the_clock(
+    tmp_path: Path, last: dict[str, Any], options: dict[str, Any], written: list[int]
 ) -> None:
     watch = Watch()
-    fit(tmp_path, watch, last)
+    fit(tmp_path, watch, LastCheckpoint(**last), **options)
     assert watch.written == written
-
-
-@pytest.mark.parametrize(
-    ("options", "written"),
-    [({"accumulate_grad_batches": 2}, [1, 2, 3, 4]), ({"val_check_interval": 0.5}, [4, 8])],
-)
-def test_it_is_not_saved_where_resuming_would_not_be_exact(
-    tmp_path: Path, options: dict[str, Any], written: list[int]
-) -> None:
-    watch = Watch()
-    fit(tmp_path, watch, LastCheckpoint(steps=1), **options)
-    assert watch.written == written
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
 @pytest.mark.parametrize("options", [{"minutes": 0}, {"steps": 0}, {"steps": -1}])
@@ -123,7 +108,7 @@ def test_a_failed_write_keeps_the_previous_state(tmp_path: Path, monkeypatch: py
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
-def test_a_new_start_removes_what_a_killed_process_left(tmp_path: Path) -> None:
+def test_a_new_start_removes_partial_files(tmp_path: Path) -> None:
     for folder in ("", "checkpoints", "panels"):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / ".part-01234567-file").touch()
@@ -179,44 +164,51 @@ def test_a_signal_ends_training_where_it_can_resume_exactly(
         assert torch.equal(resumed.weight, whole.weight)
 
 
+def script(folder: Path, name: str, line: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+    (folder / name).chmod(0o755)
+
+
 @pytest.mark.parametrize(
-    ("asked", "state", "ids", "said", "commands"),
+    ("received", "state", "requeued"),
     [
-        ("SIGUSR1", "echo RUNNING None", {}, "Job 7 was requeued.", "scontrol requeue 7\n"),
-        ("SIGUSR1", "echo COMPLETING TimeLimit", {}, "Job 7 was requeued.", "scontrol requeue 7\n"),
-        ("SIGUSR1", "echo COMPLETING None", {}, "Job 7 was canceled", ""),
-        ("SIGUSR1", "true", {}, "Job 7 was canceled", ""),
-        ("SIGUSR1", "false", {}, "Job 7 was requeued.", "scontrol requeue 7\n"),  # its state is unknown
-        ("SIGTERM", "false", {}, "Job 7 was canceled", ""),
-        ("SIGTERM", "echo RUNNING None", {}, "Job 7 was requeued.", "scontrol requeue 7\n"),
-        ("SIGTERM", "echo CANCELLED None", {}, "Job 7 was canceled", ""),
-        ("SIGUSR1", "echo RUNNING None", {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "3"},
-         "Job 5_3 was requeued.", "scontrol requeue 5_3\n"),
+        ("SIGUSR1", "echo RUNNING None", True),
+        ("SIGUSR1", "echo COMPLETING TimeLimit", True),
+        ("SIGUSR1", "echo COMPLETING None", False),
+        ("SIGUSR1", "true", False),
+        ("SIGUSR1", "false", True),  # its state is unknown
+        ("SIGTERM", "false", False),
+        ("SIGTERM", "echo RUNNING None", True),
+        ("SIGTERM", "echo CANCELLED None", False),
     ],
-)  # fmt: skip
+)
+@pytest.mark.parametrize("array", [False, True])
 def test_a_job_is_requeued_unless_it_was_canceled(
-    asked: str, state: str, ids: dict[str, str], said: str, commands: str, tmp_path: Path, monkeypatch: Any
+    received: str, state: str, requeued: bool, array: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "log"
-    for name, line in {"scontrol": f'echo scontrol "$@" >> {log}', "squeue": state}.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
-        (tmp_path / name).chmod(0o755)
+    log.touch()
+    script(tmp_path, "scontrol", f'echo scontrol "$@" >> {log}')
+    script(tmp_path, "squeue", state)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     assert requeue_job(signals.signal.SIGUSR1) == ""
-    for name, value in {"SLURM_JOB_ID": "7", **ids}.items():
-        monkeypatch.setenv(name, value)
-    assert said in requeue_job(signals.signal.Signals[asked])
-    assert (log.read_text() if log.is_file() else "") == commands
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    job = "5_3" if array else "7"
+    if array:
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    message = requeue_job(signals.signal.Signals[received])
+    assert f"Job {job} was {'requeued.' if requeued else 'canceled'}" in message
+    assert log.read_text() == (f"scontrol requeue {job}\n" if requeued else "")
 
 
-def test_a_job_that_cannot_be_requeued_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_cannot_be_requeued_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert "Job 7 could not be requeued: " in requeue_job(signals.signal.SIGUSR1)
-    (tmp_path / "scontrol").write_text("#!/bin/sh\necho Batch job submission disabled >&2\n")
-    (tmp_path / "scontrol").chmod(0o755)
-    assert requeue_job(signals.signal.SIGUSR1) == " Job 7 could not be requeued: Batch job submission disabled."
+    script(tmp_path, "scontrol", "echo Batch job submission disabled >&2")
+    assert "could not be requeued: Batch job submission disabled" in requeue_job(signals.signal.SIGUSR1)
 
 
 # What callbacks/resuming.py needs of Lightning's internals. Where one of these fails after an update of Lightning, the

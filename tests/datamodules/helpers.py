@@ -1,22 +1,25 @@
 """Files and a small task that the tests of datasets share."""
 
-from collections.abc import Callable, Iterable, Sequence
+import csv
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from PIL import Image
 
 from ops.errors import DataError
 
 
 def write(path: Path, values: np.ndarray | Image.Image, **options: Any) -> Path:
-    """Saves an image, and its folder where there is none."""
+    """Saves an image, and its folder where there is none; counts and shares become bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    (values if isinstance(values, Image.Image) else Image.fromarray(values)).save(path, **options)
+    if isinstance(values, np.ndarray):
+        values = Image.fromarray(values.astype(np.uint8) if values.dtype in (np.int64, np.float64) else values)
+    values.save(path, **options)
     return path
 
 
@@ -40,9 +43,21 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def table(path: Path, *rows: str) -> Path:
-    """Writes a CSV table; the first row is its header."""
+    """Writes the lines of a table, and its folder where there is none; the first row of a CSV table is its header."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(rows))
     return path
+
+
+def split_names(data: LightningDataModule) -> dict[str, list[str]]:
+    """Names of the images of each split, after setting up `fit`."""
+    data.setup("fit")
+    return {split: list(data.datasets[split].names) for split in ("train", "val", "test")}
+
+
+def sizes(parts: Mapping[str, Collection[Any]]) -> dict[str, int]:
+    """How many each split has."""
+    return {split: len(part) for split, part in parts.items()}
 
 
 def problems_of(call: Callable[[], object]) -> list[str]:
@@ -59,6 +74,24 @@ def assert_problems(found: Iterable[str], *expected: Sequence[object]) -> None:
     for problem, parts in zip(found, expected, strict=True):
         for part in parts:
             assert str(part) in problem
+
+
+def assert_problems_in_any_order(found: Collection[str], *expected: Sequence[object]) -> None:
+    """Asserts that there are as many problems as sequences of key words, and one for each of these."""
+    assert len(found) == len(expected), found
+    for parts in expected:
+        assert any(all(str(part) in problem for part in parts) for problem in found), parts
+
+
+def csv_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV table by the names of their columns."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder by their path from it."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 class Keeping(LightningModule):

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from datamodules.aesthetics import AestheticsDataModule
 from datamodules.augmentations import Augmentations
@@ -78,25 +77,25 @@ def test_letterboxed_images_are_valid_where_they_are_moved_to() -> None:
 
 
 @pytest.mark.parametrize(
-    ("transforms", "message"),
+    ("transform", "message"),
     [
-        ([{"class_path": "albumentations.RandomBrightnesContrast"}], "Did you mean albumentations.RandomBrightnessC"),
-        ([{"class_path": "nowhere.at.All"}], "no transform 'nowhere.at.All'"),
-        ([{"class_path": "Blur"}], "no transform 'Blur'"),
-        ([{"class_path": "torch.nn.Linear"}], "no transform 'torch.nn.Linear'"),
-        ([spec("Blur", limit=3)], "albumentations.Blur has no argument limit"),
-        ([spec("Blur", p="often")], "albumentations.Blur rejects its arguments"),
-        ([spec("OneOf", transforms=[spec("Blur", limit=3)])], "albumentations.Blur has no argument limit"),
-        ([spec("OneOf", transforms=[spec("Blurr")])], "no transform 'albumentations.Blurr'"),
-        ([spec("OneOf")], "albumentations.OneOf rejects its arguments"),
-        (["Blur"], "'Blur'; expected class_path and init_args"),
-        ([{"class_path": "albumentations.Blur", "args": {}}], "expected class_path and init_args"),
+        ({"class_path": "albumentations.RandomBrightnesContrast"}, "Did you mean albumentations.RandomBrightnessC"),
+        ({"class_path": "nowhere.at.All"}, "no transform 'nowhere.at.All'"),
+        ({"class_path": "Blur"}, "no transform 'Blur'"),
+        ({"class_path": "torch.nn.Linear"}, "no transform 'torch.nn.Linear'"),
+        (spec("Blur", limit=3), "no argument limit"),
+        (spec("Blur", p="often"), "rejects its arguments"),
+        (spec("OneOf", transforms=[spec("Blur", limit=3)]), "Blur has no argument limit"),
+        (spec("OneOf", transforms=[spec("Blurr")]), "no transform 'albumentations.Blurr'"),
+        (spec("OneOf"), "OneOf rejects its arguments"),
+        ("Blur", "'Blur'; expected class_path"),
+        ({"class_path": "albumentations.Blur", "args": {}}, "expected class_path and init_args"),
     ],
 )
-def test_wrong_transforms_are_rejected(transforms: list[Any], message: str) -> None:
-    for make in (lambda: Augmentations(transforms), lambda: CloudsDataModule(augmentations=transforms)):
+def test_wrong_transforms_are_rejected(transform: Any, message: str) -> None:
+    for kind in (Augmentations, lambda transforms: CloudsDataModule(augmentations=transforms)):
         with pytest.raises(ArgumentError, match=message):
-            make()
+            kind([transform])
 
 
 @pytest.mark.parametrize(
@@ -130,18 +129,12 @@ MODULES: dict[str, Callable[..., ImageDataModule]] = {
 
 
 @pytest.fixture
-def fitted(request: pytest.FixtureRequest, make_trainer: Callable[..., Trainer]) -> Callable[..., Keeping]:
+def fitted(request: pytest.FixtureRequest, keep: Callable[..., Keeping]) -> Callable[..., Keeping]:
     """Trains a task for some epochs, from a checkpoint if there is one."""
 
-    def run(
-        task: str, epochs: int = 2, checkpoint: Path | None = None, save: Path | None = None, **options: Any
-    ) -> Keeping:
-        kept, trainer = Keeping(), make_trainer(max_epochs=epochs, use_distributed_sampler=False)
-        root = request.getfixturevalue(f"{task}_root")
-        trainer.fit(kept, datamodule=MODULES[task](root, batch_size=5, **options), ckpt_path=checkpoint)
-        if save is not None:
-            trainer.save_checkpoint(save)
-        return kept
+    def run(task: str, epochs: int = 2, ckpt_path: Path | None = None, **options: Any) -> Keeping:
+        data = MODULES[task](request.getfixturevalue(f"{task}_root"), batch_size=5, **options)
+        return keep(data, epochs=epochs, ckpt_path=ckpt_path)
 
     return run
 
@@ -186,8 +179,8 @@ def test_any_number_of_workers_makes_the_same_batches(fitted: Callable[..., Keep
 def test_a_resumed_run_transforms_as_the_whole_one(task: str, fitted: Callable[..., Keeping], tmp_path: Path) -> None:
     options = {"augmentations": [BRIGHTER]}
     whole = fitted(task, 2, **options).seen["train"]
-    fitted(task, 1, save=tmp_path / "last.ckpt", **options)
-    resumed = fitted(task, 2, checkpoint=tmp_path / "last.ckpt", **options).seen["train"]
+    fitted(task, 1, **options).trainer.save_checkpoint(tmp_path / "last.ckpt")
+    resumed = fitted(task, 2, ckpt_path=tmp_path / "last.ckpt", **options).seen["train"]
     assert_same(whole[len(whole) // 2 :], resumed)
 
 
@@ -195,5 +188,5 @@ def test_other_loaders_of_training_images_do_not_transform(clouds_root: Path) ->
     data = CloudsDataModule(clouds_root, size=(32, 48), augmentations=[BRIGHTER], num_workers=0)
     data.setup("fit")
     data.datasets["train, in order"] = data.datasets["train"]
-    given = data._loader("train, in order")
+    given = data.loader("train, in order")
     np.testing.assert_array_equal(next(iter(given))["image"][0], data.datasets["train"][0, 0]["image"])

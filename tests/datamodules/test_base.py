@@ -11,14 +11,14 @@ from datamodules.describe.study import Study
 from datamodules.loaders import Samples, sample_seed
 from ops.augment import flip_by_seed
 from ops.errors import DataError
-from tests.datamodules.helpers import assert_problems, problems_of
+from tests.datamodules.helpers import assert_problems, problems_of, table
 
 NAMES = [f"{number:03}.jpg" for number in range(50)]
 NOISE = torch.randint(0, 256, (50, 3, 6, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
 class NoiseDataModule(ImageDataModule):
-    """Fifty pictures of noise, each with its red channel's bright pixels as mask."""
+    """Fifty images of noise, each with its red channel's bright pixels as mask."""
 
     def __init__(self, root: Path, **options: Any) -> None:
         defaults = {"pictures": None, "batch_size": 4, "num_workers": 0, "val_fraction": 0.2, "test_fraction": 0.1,
@@ -76,7 +76,7 @@ def test_splits_are_disjoint_seeded_and_repeatable(tmp_path: Path) -> None:
     ("count", "val", "test", "sizes"),
     [(50, 0.5, 0.0, (25, 25, 0)), (3, 0.01, 0.01, (1, 1, 1)), (2, 0.2, 0, (1, 1, 0)), (10, 0.25, 0.25, (6, 2, 2))],
 )
-def test_shares_that_are_asked_for_have_a_picture(
+def test_a_share_above_0_gives_at_least_one_image(
     count: int, val: float, test: float, sizes: tuple[int, ...], tmp_path: Path
 ) -> None:
     splits = NoiseDataModule(tmp_path, val_fraction=val, test_fraction=test).split(NAMES[:count])
@@ -84,26 +84,22 @@ def test_shares_that_are_asked_for_have_a_picture(
 
 
 @pytest.mark.parametrize(("count", "val", "empty"), [(2, 0.2, "train"), (1, 0.0, "train"), (20, 0.0, "val")])
-def test_a_split_that_is_needed_and_empty_is_refused(count: int, val: float, empty: str, tmp_path: Path) -> None:
+def test_a_required_split_must_not_be_empty(count: int, val: float, empty: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"split '{empty}' of .* is empty \({count} images"):
         NoiseDataModule(tmp_path, val_fraction=val).split(NAMES[:count])
 
 
-def test_the_users_splits_win(tmp_path: Path) -> None:
-    rows = [
-        f"{name},{split}"
-        for name, split in zip(NAMES[:6], ["val", "train", "train", "test", "val", "train"], strict=True)
-    ]
-    (tmp_path / "splits.csv").write_text("\n".join(["name,split", *rows, rows[1]]))
+def test_a_table_of_splits_takes_precedence(tmp_path: Path) -> None:
+    rows = ["000.jpg,val", "001.jpg,train", "002.jpg,train", "003.jpg,test", "004.jpg,val", "005.jpg,train"]
+    table(tmp_path / "splits.csv", "name,split", *rows, rows[1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         splits = NoiseDataModule(tmp_path, val_fraction=0.5, split_seed=9).split(NAMES[:6])
     assert splits == {"train": [NAMES[1], NAMES[2], NAMES[5]], "val": [NAMES[0], NAMES[4]], "test": [NAMES[3]]}
 
 
-def test_all_wrong_rows_of_the_users_splits_are_listed(tmp_path: Path) -> None:
-    path = tmp_path / "splits.csv"
-    path.write_text("name,split\n000.jpg,train\n000,train\n001.jpg,valid\n\n002.jpg,\n")
+def test_all_wrong_rows_of_a_table_of_splits_are_reported(tmp_path: Path) -> None:
+    path = table(tmp_path / "splits.csv", "name,split", "000.jpg,train", "000,train", "001.jpg,valid", "", "002.jpg,")
     assert_problems(
         problems_of(lambda: NoiseDataModule(tmp_path).split(NAMES)),
         (f"{path}, row 3: ", f"no image '000' in {tmp_path}"),
@@ -112,21 +108,13 @@ def test_all_wrong_rows_of_the_users_splits_are_listed(tmp_path: Path) -> None:
     )
 
 
-def test_users_splits_without_a_column_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "splits.csv").write_text("name,part\n000.jpg,train\n")
-    with pytest.raises(DataError, match=r"splits\.csv .*'split' is missing"):
-        NoiseDataModule(tmp_path).split(NAMES)
-
-
-def test_users_splits_that_overlap_or_leave_pictures_out_warn(tmp_path: Path) -> None:
-    path = tmp_path / "splits.csv"
-    path.write_text("name,split\n000.jpg,train\n001.jpg,val\n000.jpg,val\n001.jpg,test\n")
+def test_splits_that_overlap_or_leave_images_out_warn(tmp_path: Path) -> None:
+    path = table(tmp_path / "splits.csv", "name,split", "000.jpg,train", "001.jpg,val", "000.jpg,val", "001.jpg,test")
     with pytest.warns(UserWarning, match="splits.csv") as caught:
         splits = NoiseDataModule(tmp_path).split(NAMES)
     assert splits == {"train": ["000.jpg"], "val": ["000.jpg", "001.jpg"], "test": ["001.jpg"]}
-    told = [str(warning.message) for warning in caught]
     assert_problems(
-        told,
+        [str(warning.message) for warning in caught],
         (f"{path} has images in both train and val (1, such as '000.jpg')",),
         (f"{path} has images in both val and test (1, such as '001.jpg')",),
         (f"{path} does not list 48 of the 50 images",),
@@ -145,7 +133,7 @@ def test_flips_follow_from_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     assert any(not torch.equal(image, epochs[1][name]) for name, image in epochs[0].items())
 
 
-def test_flips_are_those_of_the_samples_seed_in_picture_and_mask(tmp_path: Path) -> None:
+def test_flips_follow_the_seed_in_image_and_mask(tmp_path: Path) -> None:
     data = module(tmp_path)
     (batch, *_) = epoch_of(data, 2)
     seeds = torch.tensor([sample_seed(11, 2, index) for index in batch["index"].tolist()])
@@ -154,15 +142,12 @@ def test_flips_are_those_of_the_samples_seed_in_picture_and_mask(tmp_path: Path)
     assert torch.equal(batch["image"], expected)
     assert torch.equal(batch["mask"], (batch["image"][:, :1] > 127.5 / 255).float())
     assert {batch[key].dtype for key in ("image", "mask")} == {torch.float32}
-
-
-def test_flips_can_be_switched_off(tmp_path: Path) -> None:
     for name, image in by_name(epoch_of(module(tmp_path, flips=False), 0)).items():
         assert torch.equal(image, NOISE[NAMES.index(name)] / 255)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_evaluation_sees_the_same_pictures_every_time(split: str, tmp_path: Path) -> None:
+def test_evaluation_sees_the_same_images_every_time(split: str, tmp_path: Path) -> None:
     data = module(tmp_path, training=False)
     loader = getattr(data, f"{split}_dataloader")()
     first, second = ([data.on_after_batch_transfer(batch, 0) for batch in loader] for _ in range(2))
@@ -172,20 +157,14 @@ def test_evaluation_sees_the_same_pictures_every_time(split: str, tmp_path: Path
         assert torch.equal(left["image"], NOISE[[NAMES.index(name) for name in left["name"]]] / 255)
 
 
-def test_processes_evaluate_every_picture_once(tmp_path: Path) -> None:
-    loaders = [module(tmp_path, training=False, world=3, rank=rank).val_dataloader() for rank in range(3)]
-    names = [name for loader in loaders for batch in loader for name in batch["name"]]
-    assert sorted(names) == module(tmp_path).datasets["val"].names
-
-
 @pytest.mark.parametrize(("batch", "batches"), [(34, [34]), (17, [17, 17]), (33, [33, 2]), (35, [35]), (40, [35])])
-def test_a_last_training_batch_of_one_is_left_out(batch: int, batches: list[int], tmp_path: Path) -> None:
+def test_a_last_training_batch_of_one_is_dropped(batch: int, batches: list[int], tmp_path: Path) -> None:
     loader = module(tmp_path, batch_size=batch).train_dataloader()
     assert [len(each["name"]) for each in loader] == batches
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 8")
-def test_workers_follow_the_number_of_pictures_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_follow_the_number_of_images_unless_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datamodules.loaders.core_count", lambda: 32)
     data = module(tmp_path, num_workers=None)
     assert data.train_dataloader().num_workers == 0

@@ -37,18 +37,13 @@ def test_the_order_is_a_permutation_of_each_epoch_and_seed() -> None:
     assert order(loader(samples(24), 5), 5) == orders[0, 5], "one epoch needs no other before it"
 
 
-def test_the_order_does_not_depend_on_workers() -> None:
+def test_workers_change_no_order_and_know_the_epoch() -> None:
     alone, shared = loader(samples(24), 5), loader(samples(24), 5, workers=2)
     for epoch in (0, 1):
         assert order(shared, epoch) == order(alone, epoch)
-
-
-def test_workers_know_the_epoch() -> None:
-    dataset = samples(6, seed=3)
-    epochs = loader(dataset, 2, workers=2)
-    epochs.sampler.set_epoch(4)
-    drawn = torch.cat([torch.stack([batch["index"], batch["seed"]], dim=1) for batch in epochs])
-    assert sorted(drawn.tolist()) == [[index, sample_seed(3, 4, index)] for index in range(6)]
+    shared.sampler.set_epoch(4)
+    drawn = torch.cat([torch.stack([batch["index"], batch["seed"]], dim=1) for batch in shared])
+    assert sorted(drawn.tolist()) == [[index, sample_seed(0, 4, index)] for index in range(24)]
 
 
 @pytest.mark.parametrize("count", SIZES)
@@ -90,11 +85,7 @@ def test_seeds_of_samples_differ() -> None:
 
 def test_samples_have_a_name_an_index_and_a_seed() -> None:
     assert samples(3, seed=2)[1, 2] == {
-        "name": "2.jpg",
-        "index": 2,
-        "seed": sample_seed(2, 1, 2),
-        "image": torch.tensor([2]),
-    }
+        "name": "2.jpg", "index": 2, "seed": sample_seed(2, 1, 2), "image": torch.tensor([2])}  # fmt: skip
     assert len(samples(3)) == 3
 
 
@@ -111,7 +102,7 @@ def test_batches_stack_tensors_and_numbers_and_list_the_rest() -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("given", [1, 4])
-def test_an_epoch_is_gone_on_with_where_it_stood(given: int, workers: int) -> None:
+def test_an_epoch_resumes_where_it_stopped(given: int, workers: int) -> None:
     whole = [order(loader(samples(24), 5), epoch) for epoch in (6, 7)]
     first = loader(samples(24), 5, workers=workers)
     first.sampler.set_epoch(6)
@@ -130,7 +121,7 @@ def test_an_epoch_is_gone_on_with_where_it_stood(given: int, workers: int) -> No
     assert order(second, 7) == whole[1]
 
 
-def test_an_epoch_that_was_done_is_not_gone_on_with() -> None:
+def test_a_finished_epoch_is_not_resumed() -> None:
     first, second = loader(samples(24), 5), loader(samples(24), 5)
     order(first, 6)
     second.load_state_dict(first.state_dict())
@@ -139,7 +130,7 @@ def test_an_epoch_that_was_done_is_not_gone_on_with() -> None:
     assert (first.state_dict()["epoch"], first.state_dict()["given"]) == (7, 0)
 
 
-def test_two_processes_go_on_with_what_one_began() -> None:
+def test_two_processes_resume_the_epoch_of_one() -> None:
     first = loader(samples(24), 4)
     first.sampler.set_epoch(3)
     batches = iter(first)
@@ -162,11 +153,11 @@ def test_two_processes_go_on_with_what_one_began() -> None:
         (lambda: loader(samples(24), 5, seed=1), "seed 0, now 1"),
     ],
 )
-def test_another_epoch_is_not_gone_on_with(other: Callable[[], EpochLoader], problem: str) -> None:
+def test_resuming_another_epoch_is_rejected(other: Callable[[], EpochLoader], problem: str) -> None:
     first = loader(samples(24), 5)
     first.sampler.set_epoch(3)
     state = first.state_dict()
-    other().load_state_dict(state)  # nothing was given yet: there is nothing to go on with
+    other().load_state_dict(state)  # nothing was given yet: there is nothing to resume
     next(iter(first))
     with pytest.raises(DataError, match=f"middle of epoch 3, which cannot be resumed: {problem}"):
         other().load_state_dict(first.state_dict())

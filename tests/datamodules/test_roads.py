@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from PIL import Image
 
 from datamodules.describe.roads import problems
 from datamodules.roads import RoadsDataModule
-from ops.errors import DataError
 from ops.filters import filtered
-from tests.datamodules.helpers import Keeping, assert_problems, problems_of, write
+from tests.datamodules.helpers import Keeping, assert_problems, problems_of, sizes, split_names, table, write
 
 
 def write_tiles(root: Path, roads: int, others: int, size: tuple[int, int] = (8, 8)) -> Path:
@@ -27,50 +25,32 @@ def write_tiles(root: Path, roads: int, others: int, size: tuple[int, int] = (8,
     return root
 
 
-@pytest.fixture
-def run(make_trainer: Callable[..., Trainer]) -> Callable[[RoadsDataModule], Keeping]:
-    """Trains for an epoch and tests."""
-
-    def kept(data: RoadsDataModule) -> Keeping:
-        task, trainer = Keeping(), make_trainer(max_epochs=1, use_distributed_sampler=False)
-        trainer.fit(task, datamodule=data)
-        trainer.test(task, datamodule=data, verbose=False)
-        return task
-
-    return kept
-
-
-def splits(data: RoadsDataModule) -> dict[str, set[str]]:
-    data.setup("fit")
-    return {split: set(data.datasets[split].names) for split in ("train", "val", "test")}
-
-
 @pytest.mark.parametrize(("strategy", "seen"), [("few", 832), ("rotations", 3328), ("filters", 3328), ("both", 3328)])
 def test_the_papers_protocol(
-    strategy: Any, seen: int, run: Callable[[RoadsDataModule], Keeping], tmp_path_factory: pytest.TempPathFactory
+    strategy: Any, seen: int, keep: Callable[..., Keeping], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path_factory.getbasetemp() / "paper"  # the tiles of all four
     if not root.exists():
         write_tiles(root, roads=1060, others=1100)
     data = RoadsDataModule(root, size=(8, 8), strategy=strategy, samples_per_category=520, batch_size=64, num_workers=0)
-    batches = run(data).seen
+    batches = keep(data, "fit", "test").seen
     counts = {split: sum(len(batch["image"]) for batch in batches[split]) for split in ("train", "val", "test")}
     assert counts == {"train": seen, "val": 208, "test": 1080}
-    names = splits(data)
+    names = split_names(data)
     assert Counter(name[0] for name in names["train"]) == {"r": 416, "n": 416}
     assert Counter(name[0] for name in names["val"]) == {"r": 104, "n": 104}
     assert Counter(name[0] for name in names["test"]) == {"r": 530, "n": 550}
-    assert not names["train"] & names["val"] | names["train"] & names["test"] | names["val"] & names["test"]
+    assert max(Counter(name for part in names.values() for name in set(part)).values()) == 1
 
 
 @pytest.mark.parametrize("backend", ["exact", "kornia"])
-def test_copies_stand_behind_their_pictures_with_names_and_masks(
-    backend: Any, run: Callable[[RoadsDataModule], Keeping], tmp_path: Path
+def test_copies_follow_their_images_with_names_and_masks(
+    backend: Any, keep: Callable[..., Keeping], tmp_path: Path
 ) -> None:
     root = write_tiles(tmp_path / "tiles", roads=12, others=0)
     data = RoadsDataModule(root, size=(8, 8), strategy="filters", filters=["find_edges", "detail"], batch_size=4,
                            num_workers=0, backend=backend)  # fmt: skip
-    batch = run(data).seen["train"][-1]
+    batch = keep(data).seen["train"][-1]
     count = len(batch["image"]) // 3
     assert batch["name"] == batch["name"][:count] * 3
     for key in ("index", "seed"):
@@ -81,9 +61,10 @@ def test_copies_stand_behind_their_pictures_with_names_and_masks(
     assert torch.equal(batch["mask"], (levels[:, :1] > 128).float().repeat(3, 1, 1, 1))
 
 
-def test_what_is_measured_on_is_never_altered(run: Callable[[RoadsDataModule], Keeping], tmp_path: Path) -> None:
+def test_evaluation_tiles_are_never_altered(keep: Callable[..., Keeping], tmp_path: Path) -> None:
     root = write_tiles(tmp_path / "tiles", roads=12, others=0)
-    task = run(RoadsDataModule(root, size=(8, 8), strategy="both", batch_size=20, num_workers=0))
+    data = RoadsDataModule(root, size=(8, 8), strategy="both", batch_size=20, num_workers=0)
+    task = keep(data, "fit", "test")
     for stage in ("val", "test"):
         batch = task.seen[stage][-1]
         for row, name in enumerate(batch["name"]):
@@ -96,79 +77,58 @@ def test_the_runs_seed_draws_and_the_test_half_stays(tmp_path: Path, monkeypatch
     found = []
     for seed in ("0", "0", "1"):
         monkeypatch.setenv("PL_GLOBAL_SEED", seed)
-        found.append(splits(RoadsDataModule(root, size=(8, 8), samples_per_category=5)))
+        found.append(split_names(RoadsDataModule(root, size=(8, 8), samples_per_category=5)))
     assert found[0] == found[1]
     assert found[0]["train"] != found[2]["train"]
     assert found[0]["test"] == found[2]["test"]
     assert all(len(names["train"]) == 8 and len(names["val"]) == 2 for names in found)
 
 
-def test_all_pictures_are_taken_where_no_number_is_given(tmp_path: Path) -> None:
-    names = splits(RoadsDataModule(write_tiles(tmp_path, roads=20, others=10), size=(8, 8)))
-    assert {split: len(part) for split, part in names.items()} == {"train": 12, "val": 3, "test": 15}
+@pytest.mark.parametrize(
+    ("roads", "others", "options", "expected"),
+    [
+        (20, 10, {}, {"train": 12, "val": 3, "test": 15}),
+        (8, 0, {"samples_per_category": 2}, {"train": 1, "val": 1, "test": 4}),
+    ],
+)
+def test_sizes_of_the_splits(
+    roads: int, others: int, options: dict[str, int], expected: dict[str, int], tmp_path: Path
+) -> None:
+    names = split_names(RoadsDataModule(write_tiles(tmp_path, roads, others), size=(8, 8), **options))
+    assert sizes(names) == expected
 
 
-def test_two_pictures_of_a_category_are_one_to_train_and_one_to_validate_on(tmp_path: Path) -> None:
-    names = splits(RoadsDataModule(write_tiles(tmp_path, roads=8, others=0), size=(8, 8), samples_per_category=2))
-    assert {split: len(part) for split, part in names.items()} == {"train": 1, "val": 1, "test": 4}
-
-
-def test_too_few_pictures_are_told_with_their_number(tmp_path: Path) -> None:
+def test_too_few_images_of_a_category_are_rejected(tmp_path: Path) -> None:
     root = write_tiles(tmp_path, roads=20, others=6)
-    found = problems_of(lambda: splits(RoadsDataModule(root, size=(8, 8), samples_per_category=5)))
-    assert_problems(found, ("'no_road' has 3 images", "the 3 test images; expected 5"))
+    found = problems_of(lambda: split_names(RoadsDataModule(root, size=(8, 8), samples_per_category=5)))
+    assert_problems(found, ("'no_road' has 3 images", "expected 5"))
 
 
-def test_splits_of_the_users_win(tmp_path: Path) -> None:
+def test_a_table_of_splits_takes_precedence(tmp_path: Path) -> None:
     root = write_tiles(tmp_path, roads=3, others=0)
-    (root / "splits.csv").write_text("name,split\nr0000.png,val\nr0001.png,train\nr0002.png,test\n")
+    table(root / "splits.csv", "name,split", "r0000.png,val", "r0001.png,train", "r0002.png,test")
     with pytest.warns(UserWarning, match=r"splits\.csv decides .* samples_per_category has no effect"):
-        names = splits(RoadsDataModule(root, size=(8, 8), samples_per_category=520))
-    assert names == {"train": {"r0001.png"}, "val": {"r0000.png"}, "test": {"r0002.png"}}
+        names = split_names(RoadsDataModule(root, size=(8, 8), samples_per_category=520))
+    assert names == {"train": ["r0001.png"], "val": ["r0000.png"], "test": ["r0002.png"]}
 
 
-def test_categories_of_the_users_win(tmp_path: Path) -> None:
+def test_a_table_of_categories_takes_precedence(tmp_path: Path) -> None:
     root = write_tiles(tmp_path, roads=8, others=0)
     rows = [f"r{index:04d}.png,{'city' if index < 4 else 'land'}" for index in range(8)]
-    (root / "categories.csv").write_text("\n".join(["image,category", *rows]))
-    names = splits(RoadsDataModule(root, size=(8, 8), samples_per_category=2, val_fraction=0.4))
+    table(root / "categories.csv", "image,category", *rows)
+    names = split_names(RoadsDataModule(root, size=(8, 8), samples_per_category=2, val_fraction=0.4))
     for part in names.values():
         assert Counter(int(name[1:5]) < 4 for name in part) == {True: len(part) / 2, False: len(part) / 2}
 
 
-def test_wrong_categories_are_all_told(tmp_path: Path) -> None:
+def test_all_wrong_categories_are_reported(tmp_path: Path) -> None:
     root = write_tiles(tmp_path, roads=3, others=0)
-    table = root / "categories.csv"
-    table.write_text("image,category\nr0000.png,road\ngone.png,road\nr0000.png,road\nr0001.png,\n")
-    data = RoadsDataModule(root, size=(8, 8))
+    rows = ["r0000.png,road", "gone.png,road", "r0000.png,road", "r0001.png,"]
+    path = table(root / "categories.csv", "image,category", *rows)
     assert_problems(
-        problems(data),
-        (f"{table}, row 3: ", f"no image 'gone.png' in {root}/images"),
-        (f"{table}, row 4: ", "'r0000.png' already"),
-        (f"{table}, row 5: ", "category is empty"),
-        (f"{table} does not list the image 'r0002.png'",),
+        problems(RoadsDataModule(root, size=(8, 8))),
+        (f"{path}, row 3: ", f"no image 'gone.png' in {root}/images"),
+        (f"{path}, row 4: ", "'r0000.png' already"),
+        (f"{path}, row 5: ", "category is empty"),
+        (f"{path} does not list the image 'r0002.png'",),
     )
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"size": (0, 8)}, r"size is \[0, 8\]; expected height and width"),
-        ({"window": (8, 0)}, r"window is \[8, 0\]; expected height and width"),
-        ({"overlap": 1.0}, r"overlap is 1\.0; expected a share"),
-        ({"size": (8, 16), "strategy": "both"}, "'both' rotates tiles by 90 degrees, but size is"),
-        ({"filters": ["sharpen"]}, r"filters are \['sharpen'\]; expected different ones of contour, detail"),
-        ({"filters": ["detail", "detail"]}, r"filters are \['detail', 'detail'\]"),
-        ({"backend": "pillow"}, "'pillow' is unknown; expected one of exact, kornia"),
-        ({"filters": []}, "'filters' needs at least one filter"),
-        ({"samples_per_category": 0}, "samples_per_category is 0; expected null, 1"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        RoadsDataModule("roads", **options)
-
-
-def test_pictures_to_predict_are_asked_for() -> None:
-    with pytest.raises(DataError, match=r"--data\.pictures"):
-        RoadsDataModule("roads").setup("predict")

@@ -80,11 +80,6 @@ def test_signs_in_names_stay_text() -> None:
     assert found.tags.count("b") == 1
 
 
-def test_bars_are_as_long_as_the_share() -> None:
-    found = Page(page("Sheet", [("All", [shown(1, RED, share=1.0), shown(2, RED, share=0.25)])]))
-    assert found.meters == [1.0, 0.25]
-
-
 def test_images_stand_in_rows_best_first() -> None:
     sheet = drawn_sheet("Sheet", [shown(1, RED), shown(2, GREEN), shown(3, BLUE)], columns=2)
     flat = sheet.reshape(-1, 3).astype(int)
@@ -101,13 +96,17 @@ def test_images_stand_in_rows_best_first() -> None:
     assert blue[0] - red[0] == pytest.approx(CELL * 60 / 90 + CAPTION, abs=1)  # no higher than its images
 
 
-def test_bars_of_the_sheet_are_as_long_as_the_share() -> None:
+def test_bars_are_as_long_as_the_share() -> None:
+    found = Page(page("Sheet", [("All", [shown(1, RED, share=1.0), shown(2, RED, share=0.25)])]))
+    assert found.meters == [1.0, 0.25]
     bar = np.array((0, 114, 178))
     for share in (0.0, 0.3, 1.0):
         sheet = drawn_sheet("Sheet", [shown(1, RED, share=share)])
         lengths = (sheet == bar).all(axis=2).sum(axis=1)
         assert lengths.max() == round(share * CELL)
         assert (lengths > 0).sum() in ((0,) if share == 0 else (4,))
+    assert drawn_sheet("Nothing here", []).shape[2] == 3
+    assert "figure" not in Page(page("Nothing here", [])).tags
 
 
 def test_tall_and_wide_images_keep_their_aspect() -> None:
@@ -117,8 +116,3 @@ def test_tall_and_wide_images_keep_their_aspect() -> None:
     rows, columns = np.nonzero(np.abs(sheet - RED).max(axis=2) < 12)
     assert np.ptp(rows) + 1 == CELL
     assert np.ptp(columns) + 1 == CELL // 4
-
-
-def test_no_image_is_no_error() -> None:
-    assert drawn_sheet("Nothing here", []).shape[2] == 3
-    assert "figure" not in Page(page("Nothing here", [])).tags

@@ -8,6 +8,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from ops.augment import Strategy, bits_of, central_crops, copies, crops_by_seed, flip_by_seed, random_warps, warped
+from tests.checks import rejects
 
 
 def splitmix64(seed: int) -> int:
@@ -37,74 +38,23 @@ def test_flips_are_bits_of_splitmix64(first: int) -> None:
     seeds = torch.arange(first, first + 4000)
     horizontal, vertical = flips_of(seeds)
     bits = [splitmix64(seed % 2**64) for seed in seeds.tolist()]
+    assert [value % 2**64 for value in bits_of(seeds).tolist()] == bits
     assert horizontal.tolist() == [bool(value & 1) for value in bits]
     assert vertical.tolist() == [bool(value & 2) for value in bits]
-
-
-@pytest.mark.parametrize("seeds", [torch.arange(4000), torch.arange(4000) * 2**32, -torch.arange(4000)])
-def test_a_quarter_each(seeds: Tensor) -> None:
-    horizontal, vertical = flips_of(seeds)
-    counts = torch.bincount(2 * horizontal + vertical, minlength=4)
-    assert ((counts - 1000).abs() < 120).all()  # 4.4 standard deviations
-    # Neighbours must not go together either: four standard deviations round one half.
-    assert abs((horizontal[1:] == horizontal[:-1]).float().mean() - 0.5) < 0.032
-
-
-def test_result_does_not_depend_on_the_batch() -> None:
-    seeds = torch.arange(100, 132)
-    images = torch.rand(32, 3, 5, 7, generator=torch.Generator().manual_seed(0))
-    (together,) = flip_by_seed([images], seeds)
-    order = torch.randperm(32, generator=torch.Generator().manual_seed(1))
-    (shuffled,) = flip_by_seed([images[order]], seeds[order])
-    torch.testing.assert_close(shuffled, together[order], rtol=0, atol=0)
-    for i in range(32):
-        (alone,) = flip_by_seed([images[i : i + 1]], seeds[i : i + 1])
-        torch.testing.assert_close(alone[0], together[i], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bool])
 def test_samples_are_flipped_as_numpy_flips_them(dtype: torch.dtype) -> None:
     seeds = torch.arange(16)
     images = torch.randint(0, 256, (16, 3, 4, 5), generator=torch.Generator().manual_seed(0)).to(dtype)
-    (flipped,) = flip_by_seed([images], seeds)
+    flipped, masks = flip_by_seed([images, images[:, :1, ::3, ::4]], seeds)
     assert flipped.dtype == dtype
+    assert torch.equal(masks, flipped[:, :1, ::3, ::4])  # the corners
     for sample, result, horizontal, vertical in zip(images, flipped, *flips_of(seeds), strict=True):
         expected = sample.numpy()
         expected = expected[:, :, ::-1] if horizontal else expected
         expected = expected[:, ::-1] if vertical else expected
         np.testing.assert_array_equal(result.numpy(), expected)
-
-
-def test_masks_follow_their_images() -> None:
-    images = torch.rand(64, 3, 6, 8, generator=torch.Generator().manual_seed(0))
-    masks = images[:, :1] > 0.5
-    small = images[:, :, ::2, ::2]
-    image, mask, quarter = flip_by_seed([images, masks, small], torch.arange(64))
-    torch.testing.assert_close(mask, image[:, :1] > 0.5)
-    assert not torch.equal(image, images)
-    assert quarter.shape == small.shape
-    torch.testing.assert_close(quarter.sum((1, 2, 3)), small.sum((1, 2, 3)))
-
-
-def test_wrong_seeds_are_rejected() -> None:
-    images = torch.zeros(4, 3, 2, 2)
-    with pytest.raises(ValueError, match=r"expected seeds of torch.int64, got torch.float32"):
-        flip_by_seed([images], torch.zeros(4))
-    with pytest.raises(ValueError, match=r"got \(4, 3, 2, 2\) with seeds of shape \(3,\)"):
-        flip_by_seed([images], torch.arange(3))
-    with pytest.raises(ValueError, match=r"expected a tensor \(B, C, H, W\) .* got \(3, 2, 2\)"):
-        flip_by_seed([images[0]], torch.arange(3))
-
-
-def test_every_bit_of_neighboring_seeds_is_fair() -> None:
-    bits = bits_of(torch.arange(4096))
-    for place in range(63):
-        assert abs((bits >> place & 1).float().mean() - 0.5) < 0.04  # five standard deviations
-
-
-def test_other_numbers_than_whole_ones_are_rejected() -> None:
-    with pytest.raises(ValueError, match=r"got torch\.float32: convert them with \.long\(\)"):
-        bits_of(torch.rand(3))
 
 
 def some(count: int, height: int, width: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,7 +82,7 @@ def test_warps_are_what_shear_zoom_and_rotation_say() -> None:
     assert (torch.corrcoef(figures) - torch.eye(4)).abs().max() < 0.06
 
 
-def test_nothing_is_moved_where_all_is_nought() -> None:
+def test_zero_ranges_move_nothing() -> None:
     image, valid = some(3, 5, 9)
     warps = random_warps(torch.arange(3), 0, 0, 0, flip=False)
     assert torch.equal(warps, torch.eye(2).expand(3, 2, 2))
@@ -173,7 +123,7 @@ def test_a_quarter_turn_and_a_mirror_are_exact() -> None:
     assert kept.all()
 
 
-def test_white_comes_in_and_is_mixed_into_nothing_valid() -> None:
+def test_white_enters_and_mixes_with_no_valid_pixel() -> None:
     image = torch.ones(20, 3, 40, 40)
     valid = torch.zeros(20, 1, 40, 40, dtype=torch.bool)
     image[:, :, 8:32] = 0.25  # letterboxed: white above and below
@@ -195,19 +145,6 @@ def test_half_precision_moves_as_single_does() -> None:
     assert half.dtype == torch.bfloat16
     assert (half.float() - single).abs().max() < 0.15
     assert torch.equal(kept, kept_half)
-
-
-def test_shapes_that_do_not_fit_are_rejected() -> None:
-    image, valid = some(2, 4, 4)
-    with pytest.raises(ValueError, match=r"warps \(B, 2, 2\), got .* and \(1, 2, 2\)"):
-        warped(image, valid, torch.eye(2)[None])
-    with pytest.raises(ValueError, match=r"got .*\(2, 1, 4, 3\)"):
-        warped(image, valid[..., :3], torch.eye(2).expand(2, 2, 2))
-
-
-def test_seeds_are_whole_numbers() -> None:
-    with pytest.raises(ValueError, match=r"got torch\.float32"):
-        random_warps(torch.zeros(2), 0.2, 0.2, 20, True)
 
 
 SEEDS = torch.arange(600)
@@ -272,15 +209,27 @@ def test_whole_images_are_only_flipped() -> None:
     assert torch.equal(crops_by_seed(image, 5, SEEDS), image)
 
 
-def test_other_shapes_are_rejected() -> None:
-    with pytest.raises(ValueError, match=r"1 to min\(H, W\) pixels, got \(2, 2, 5, 7\) and 6"):
-        central_crops(pixels(2, 5, 7), 6)
-    with pytest.raises(ValueError, match="and 0"):
-        crops_by_seed(pixels(2, 5, 7), 0, SEEDS[:2])
-    with pytest.raises(ValueError, match=r"one seed per sample.* seeds of shape \(3,\)"):
-        crops_by_seed(pixels(2, 5, 7), 4, SEEDS[:3])
-    with pytest.raises(ValueError, match=r"got torch\.float32"):
-        crops_by_seed(pixels(2, 5, 7), 4, torch.zeros(2))
+def test_rejects_wrong_seeds_and_shapes() -> None:
+    images, image, valid = torch.zeros(4, 3, 2, 2), *some(2, 4, 4)
+    rejects(r"torch.int64, got torch.float32", flip_by_seed, [images], torch.zeros(4))
+    rejects(r"got \(4, 3, 2, 2\) with seeds of shape \(3,\)", flip_by_seed, [images], torch.arange(3))
+    rejects(r"\(B, C, H, W\) .* got \(3, 2, 2\)", flip_by_seed, [images[0]], torch.arange(3))
+    rejects(r"got torch\.float32.*\.long\(\)", bits_of, torch.rand(3))
+    rejects(r"warps \(B, 2, 2\), got .* and \(1, 2, 2\)", warped, image, valid, torch.eye(2)[None])
+    rejects(r"got .*\(2, 1, 4, 3\)", warped, image, valid[..., :3], torch.eye(2).expand(2, 2, 2))
+    rejects(r"got torch\.float32", random_warps, torch.zeros(2), 0.2, 0.2, 20, True)
+    rejects(r"got \(2, 2, 5, 7\) and 6", central_crops, pixels(2, 5, 7), 6)
+    rejects("and 0", crops_by_seed, pixels(2, 5, 7), 0, SEEDS[:2])
+    rejects(r"one seed per sample.* seeds of shape \(3,\)", crops_by_seed, pixels(2, 5, 7), 4, SEEDS[:3])
+    rejects(r"got torch\.float32", crops_by_seed, pixels(2, 5, 7), 4, torch.zeros(2))
+
+
+def test_rotates_square_images_only() -> None:
+    image = torch.zeros(1, 3, 4, 6, dtype=torch.uint8)
+    arguments = FILTERS, torch.tensor([0])
+    for strategy in ("rotations", "both"):
+        rejects("square.*got 4 x 6", copies, image, image[:, :1], strategy, *arguments)
+    assert copies(image, image[:, :1], "filters", [], arguments[1])[0].shape == image.shape
 
 
 FILTERS = ["contour", "detail", "edge_enhance"]
@@ -303,34 +252,18 @@ def by_pillow(image: Tensor, way: int, turn: int) -> np.ndarray:
     return np.asarray(picture.rotate(90 * turn, expand=True)).transpose(2, 0, 1)
 
 
-def test_few_are_the_images_alone(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+@pytest.mark.parametrize("strategy", ["rotations", "filters"])
+def test_copies_are_turned_or_filtered_as_by_pillow(strategy: Strategy, batch: tuple[Tensor, Tensor, Tensor]) -> None:
     image, mask, seeds = batch
+    images, masks = copies(image, mask, strategy, FILTERS, seeds)
+    turned = strategy == "rotations"
+    assert len(images) == 12
+    assert torch.equal(masks, (images[:, :1] > 128).to(torch.uint8) if turned else torch.cat([mask] * 4))
+    for index, found in enumerate(images):
+        way, row = divmod(index, 3)
+        np.testing.assert_array_equal(found, by_pillow(image[row], 0 if turned else way, way if turned else 0))
     assert copies(image, mask, "few", FILTERS, seeds) == (image, mask)
-
-
-def test_rotations_turn_images_and_masks_alike(batch: tuple[Tensor, Tensor, Tensor]) -> None:
-    image, mask, seeds = batch
-    images, masks = copies(image, mask, "rotations", FILTERS, seeds)
-    assert images.shape == (12, 3, 16, 16)
-    assert torch.equal(masks, (images[:, :1] > 128).to(torch.uint8)), "a mask follows its picture"
-    for turn in range(4):
-        for row in range(3):
-            np.testing.assert_array_equal(images[3 * turn + row], by_pillow(image[row], 0, turn))
-
-
-def test_filters_leave_masks_as_they_are(batch: tuple[Tensor, Tensor, Tensor]) -> None:
-    image, mask, seeds = batch
-    images, masks = copies(image, mask, "filters", FILTERS, seeds)
-    assert torch.equal(masks, torch.cat([mask] * 4))
-    for way in range(4):
-        for row in range(3):
-            np.testing.assert_array_equal(images[3 * way + row], by_pillow(image[row], way, 0))
-
-
-def test_as_many_filters_as_asked_for(batch: tuple[Tensor, Tensor, Tensor]) -> None:
-    image, mask, seeds = batch
-    images, masks = copies(image, mask, "filters", ["find_edges"], seeds)
-    assert len(images) == len(masks) == 6
+    assert len(copies(image, mask, "filters", ["find_edges"], seeds)[0]) == 6
 
 
 def test_both_turn_and_filter_each_image_four_ways(batch: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -354,11 +287,3 @@ def test_both_depend_on_the_seed_of_the_sample_alone(batch: tuple[Tensor, Tensor
     images, _ = copies(image, mask, "both", FILTERS, seeds)
     alone, _ = copies(image[1:2], mask[1:2], "both", FILTERS, seeds[1:2])
     assert torch.equal(images[1::3], alone)
-
-
-@pytest.mark.parametrize("strategy", ["rotations", "both"])
-def test_oblong_images_are_not_turned(strategy: Strategy) -> None:
-    image = torch.zeros(1, 3, 4, 6, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="expected square images to rotate by 90 degrees, got 4 x 6"):
-        copies(image, image[:, :1], strategy, FILTERS, torch.tensor([0]))
-    assert copies(image, image[:, :1], "filters", [], torch.tensor([0]))[0].shape == image.shape

@@ -1,7 +1,6 @@
 import itertools
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,6 +13,7 @@ import ops.coloring
 from ops.color import luminance_and_chroma, to_rgb
 from ops.coloring import colored, grey, guide, guided_rows, guided_upsample, has_colors, pixels
 from ops.pictures import box, cropped, letterboxed
+from tests.checks import rejects
 
 Picture = NDArray[np.uint8]
 HOST = torch.device("cpu")
@@ -111,11 +111,6 @@ def test_one_pixel_in_a_thousand_makes_an_image_colored(red: int, blue: int, spo
     assert has_colors(picture) is wanted
 
 
-def test_chroma_of_another_image_is_rejected() -> None:
-    with pytest.raises(ValueError, match="crop both to the image's box"):
-        colored(make_picture(), torch.zeros(2, 5, 7), torch.zeros(1, 7, 5))
-
-
 def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
@@ -166,35 +161,6 @@ def test_a_full_image_is_the_sum_of_enlarged_maps(size: tuple[int, int], monkeyp
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_rows_are_those_of_the_full_image() -> None:
-    chroma, small, full = pictures()
-    whole = guided_upsample(chroma, small, full)
-    found = guided_rows(guide(chroma, small), full[:, :, 31:52], 31, 70)
-    torch.testing.assert_close(found, whole[:, :, 31:52], atol=1e-6, rtol=0)
-
-
-def test_colors_stop_at_an_edge_of_the_luminance() -> None:
-    full = torch.full((1, 1, 160, 160), -0.5)
-    full[..., 75:] = 0.5
-    truth = torch.cat([0.4 * full, -0.2 * full], dim=1)
-    small, chroma = (functional.avg_pool2d(each, 10) for each in (full, truth))  # a column of both colors between
-    assert (guided_upsample(chroma, small, full, epsilon=1e-4) - truth).abs().max() < 0.01
-    assert (functional.interpolate(chroma, (160, 160), mode="bicubic") - truth).abs().max() > 0.1
-
-
-def test_one_color_stays_one_color_whatever_the_luminance() -> None:
-    _, small, full = pictures()
-    chroma = torch.tensor([0.3, -0.6]).view(1, 2, 1, 1).expand(2, 2, 14, 11)
-    torch.testing.assert_close(guided_upsample(chroma, small, full), chroma[..., :1, :1].expand(2, 2, 70, 90))
-
-
-def test_flat_luminance_leaves_bicubic_colors() -> None:
-    chroma, _, _ = pictures()
-    found = guided_upsample(chroma, torch.zeros(2, 1, 14, 11), torch.zeros(2, 1, 40, 50))
-    expected = functional.interpolate(chroma, (40, 50), mode="bicubic", align_corners=False)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-
-
 def test_half_precision_and_autocast_give_single_precision() -> None:
     chroma, small, full = pictures()
     expected = guided_upsample(chroma, small, full)
@@ -205,30 +171,11 @@ def test_half_precision_and_autocast_give_single_precision() -> None:
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
 
 
-def test_what_does_not_fit_is_rejected() -> None:
+def test_rejects_wrong_arguments() -> None:
     chroma, small, full = pictures()
-    with pytest.raises(ValueError, match=r"got .*\(2, 1, 70, 90\): crop both"):
-        guided_upsample(chroma, full, full)
-    with pytest.raises(ValueError, match=r"full luminance .* got \(1, 1, 70, 90\)"):
-        guided_upsample(chroma, small, full[:1])
-    with pytest.raises(ValueError, match=r"got 0 and 0\.01"):
-        guided_upsample(chroma, small, full, radius=0)
-    with pytest.raises(ValueError, match=r"epsilon above 0, got 2 and 0"):
-        guide(chroma, small, epsilon=0)
-    with pytest.raises(ValueError, match="image of 70, got rows 60 to 81"):
-        guided_rows(guide(chroma, small), full[:, :, :21], 60, 70)
-
-
-@pytest.mark.real
-def test_guided_colors_are_nearer_to_paintings_than_plain_ones(real_data: Path) -> None:
-    guided, bicubic = [], []
-    for path in sorted((real_data / "colorization" / "images").iterdir())[::12]:
-        picture = np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
-        square = torch.from_numpy(letterboxed(picture, 224)).permute(2, 0, 1)[None] / 255
-        reduced = cropped(square, box(picture.shape[:2], 224))
-        luminance, truth = luminance_and_chroma(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)
-        small, chroma = luminance_and_chroma(reduced)
-        plain = functional.interpolate(chroma, picture.shape[:2], mode="bicubic")
-        bicubic.append(float((plain - truth).norm(dim=1).mean()))
-        guided.append(float((guided_upsample(chroma, small, luminance) - truth).norm(dim=1).mean()))
-    assert np.mean(guided) < 0.98 * np.mean(bicubic)
+    rejects("crop both to the image's box", colored, make_picture(), torch.zeros(2, 5, 7), torch.zeros(1, 7, 5))
+    rejects(r"got .*\(2, 1, 70, 90\): crop both", guided_upsample, chroma, full, full)
+    rejects(r"full luminance .* got \(1, 1, 70, 90\)", guided_upsample, chroma, small, full[:1])
+    rejects(r"got 0 and 0\.01", guided_upsample, chroma, small, full, radius=0)
+    rejects(r"epsilon above 0, got 2 and 0", guide, chroma, small, epsilon=0)
+    rejects("image of 70, got rows 60 to 81", guided_rows, guide(chroma, small), full[:, :, :21], 60, 70)

@@ -4,6 +4,7 @@ import re
 import pytest
 
 from ops.errors import SHOWN, DataError, refuse
+from tests.checks import rejects
 
 
 def test_message_shows_the_first_problems_and_the_error_keeps_all() -> None:
@@ -16,6 +17,5 @@ def test_message_shows_the_first_problems_and_the_error_keeps_all() -> None:
     assert text.endswith("problem 19.\n  … and 3 more; `belvedere describe` lists all of them")
     assert caught.value.problems == problems
     assert pickle.loads(pickle.dumps(caught.value)).problems == problems
-    with pytest.raises(DataError, match=re.escape("1 problem in here:\n  - It is odd.")):
-        refuse(["It is odd."], "here")
+    rejects(re.escape("1 problem in here:\n  - It is odd."), refuse, ["It is odd."], "here", error=DataError)
     assert DataError("Alone.").problems == ["Alone."]

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +7,7 @@ from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
 from ops.polygons import intersection_over_union, polygon_mask, rings, simplified, smoothed
+from tests.checks import rejects
 
 Mask = NDArray[np.bool_]
 Ring = NDArray[np.float64]
@@ -74,11 +73,6 @@ def test_rings_are_those_of_marching_squares(density: float) -> None:
     holes = ndimage.label(np.pad(~mask, 1, constant_values=True))[1] - 1
     assert ((areas > 0).sum(), (areas < 0).sum()) == (regions, holes)
     assert areas.sum() == area_by_squares(mask)
-
-
-def test_one_pixel_by_hand() -> None:
-    (ring,) = rings(mask_of("...", "..#"))
-    assert ring.tolist() == [[2.5, 1], [2, 1.5], [1.5, 1], [2, 0.5]]
 
 
 def test_a_region_with_a_hole_by_hand() -> None:
@@ -206,33 +200,11 @@ def test_intersection_over_union_by_hand() -> None:
     assert intersection_over_union(mask_of("...."), mask_of("....")) == 1
 
 
-def test_wrong_arguments_are_rejected() -> None:
+def test_rejects_wrong_arguments() -> None:
     mask, ring = mask_of("##"), np.zeros((3, 2))
-    with pytest.raises(ValueError, match=r"expected one mask \(H, W\), got shape \(1, 1, 2\)"):
-        rings(mask[np.newaxis])
-    with pytest.raises(ValueError, match="tolerance of 0 pixels or more, got -1"):
-        simplified([ring], -1)
-    with pytest.raises(ValueError, match=r"expected a step above 0 .* got 0 and 1"):
-        smoothed([ring], 0, 1)
-    with pytest.raises(ValueError, match=r"expected rings \(N, 2\).* ring 1 of 2 with shape \(2, 3\)"):
-        polygon_mask([ring, ring.T], (4, 4))
-    with pytest.raises(ValueError, match=r"ring 0 of 1 .* 6 values that are not finite"):
-        polygon_mask([ring + np.nan], (4, 4))
-    with pytest.raises(ValueError, match=r"masks of one shape, got \(1, 2\) and \(2, 1\)"):
-        intersection_over_union(mask, mask.T)
-
-
-@pytest.mark.real
-def test_real_avalanches_survive_as_polygons(real_data: Path) -> None:
-    shares, points, fewer = [], 0, 0
-    for path in sorted((real_data / "avalanches" / "masks").glob("*.png")):
-        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) >= 127
-        outlines = rings(mask)
-        few = simplified(outlines)
-        np.testing.assert_array_equal(polygon_mask(outlines, mask.shape), mask)
-        shares.append(intersection_over_union(mask, polygon_mask(few, mask.shape)))
-        points, fewer = points + sum(map(len, outlines)), fewer + sum(map(len, few))
-    assert np.mean(shares) > 0.99
-    assert np.mean(np.array(shares) >= 0.98) > 0.95
-    assert min(shares) > 0.96  # a stripe 12 pixels wide, of which a tolerance of 1 pixel is much
-    assert fewer < points / 4
+    rejects(r"one mask .*\(1, 1, 2\)", rings, mask[np.newaxis])
+    rejects("tolerance of 0 pixels or more, got -1", simplified, [ring], -1)
+    rejects(r"expected a step above 0 .* got 0 and 1", smoothed, [ring], 0, 1)
+    rejects(r"ring 1 of 2 with shape \(2, 3\)", polygon_mask, [ring, ring.T], (4, 4))
+    rejects(r"ring 0 of 1 .* 6 values that are not finite", polygon_mask, [ring + np.nan], (4, 4))
+    rejects(r"masks of one shape, got \(1, 2\) and \(2, 1\)", intersection_over_union, mask, mask.T)

@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ops.regions import LargeRegions, region_overlaps, without_small_regions
+from tests.checks import rejects
 
 
 def flood_fill(mask: NDArray[np.bool_]) -> list[set[tuple[int, int]]]:
@@ -80,10 +81,9 @@ def test_full_and_empty_masks() -> None:
 
 
 @pytest.mark.parametrize("minimum_areas", [[0.1] * 3, [0.1, 0.1, 0.1, 1.5], [0.1, 0.1, 0.1, -0.1]])
-def test_wrong_minimum_areas_are_rejected(masks: NDArray[np.bool_], minimum_areas: list[float]) -> None:
+def test_rejects_wrong_minimum_areas(masks: NDArray[np.bool_], minimum_areas: list[float]) -> None:
     message = f"got {minimum_areas} for masks of shape (4, 24, 31)"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        without_small_regions(masks, minimum_areas)
+    rejects(re.escape(message), without_small_regions, masks, minimum_areas)
 
 
 def test_region_overlaps_equal_flood_fill(masks: NDArray[np.bool_]) -> None:
@@ -132,7 +132,7 @@ def test_strips_keep_what_the_whole_mask_keeps(height: int, minimum_pixels: int,
 
 
 @pytest.mark.parametrize("height", [1, 3, 10])
-def test_what_joins_far_below_is_one_region(height: int) -> None:
+def test_parts_that_join_far_below_are_one_region(height: int) -> None:
     fork = np.zeros((40, 21), bool)
     fork[:, ::4] = True  # six teeth
     fork[-1] = True
@@ -140,12 +140,3 @@ def test_what_joins_far_below_is_one_region(height: int) -> None:
         area = mask.sum() / mask.size
         np.testing.assert_array_equal(by_strips(mask, area, height), mask)
         assert not by_strips(mask, area + 1e-6, height).any()
-
-
-def test_areas_of_strips_are_those_of_the_whole_to_the_pixel() -> None:
-    rng = np.random.default_rng(1)
-    for _ in range(20):
-        mask = rng.random((rng.integers(1, 30), rng.integers(1, 30))) < 0.45
-        minimum_area = rng.integers(1, 20) / mask.size
-        expected = without_small_regions(mask[None], [min(1.0, minimum_area)])[0]
-        np.testing.assert_array_equal(by_strips(mask, min(1.0, minimum_area), int(rng.integers(1, 9))), expected)

@@ -1,5 +1,4 @@
 import csv
-import os
 import re
 from pathlib import Path
 
@@ -8,14 +7,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ops.rle import decode, decode_coverage, decode_to, encode, parse_runs
+from ops.rle import _covered, decode, decode_to, encode, parse_runs
+from tests.checks import rejects
 
-CLOUDS = Path(os.environ.get("BELVEDERE_DATA", "")) / "clouds"
 SIZE = (1400, 2100)
 
 # Columns 0..3 of a picture of 3 x 4, by hand: pixels 2-3 of column 0, all of column 1, pixel 1 of column 3.
 HAND_TEXT = "2 5 10 1"
 HAND_MASK = np.array([[0, 1, 0, 1], [1, 1, 0, 0], [1, 1, 0, 0]], dtype=bool)
+
+
+def decode_coverage(text: str, size: tuple[int, int], output_size: tuple[int, int]) -> NDArray[np.float64]:
+    """The share of every output pixel that `decode_to` compares with one half."""
+    return _covered(text, size, output_size) / (size[0] * size[1])
 
 
 def slow_decode(text: str, size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -45,16 +49,6 @@ def random_boxes(generator: np.random.Generator, size: tuple[int, int], count: i
         top, left = (generator.integers(0, side) for side in size)
         mask[top : top + generator.integers(1, size[0]), left : left + generator.integers(1, size[1])] = True
     return mask
-
-
-def real_rows() -> list[str]:
-    if not CLOUDS.is_dir():
-        pytest.skip(f"no real masks: {CLOUDS} is not there; set BELVEDERE_DATA")
-    rows = []
-    for path in sorted(CLOUDS.glob("*/train.csv")):
-        with path.open(newline="") as file:
-            rows += [row["EncodedPixels"] for row in csv.DictReader(file)]
-    return rows
 
 
 def test_runs_are_zero_based_with_exclusive_ends() -> None:
@@ -90,9 +84,8 @@ def test_touching_runs_tabs_and_line_ends_are_accepted() -> None:
         ("7 2 1 3", "run 2 of 2, '1 3', starts at or before pixel 8"),
     ],
 )
-def test_invalid_text_is_rejected(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        parse_runs(text, (3, 4))
+def test_rejects_invalid_text(text: str, message: str) -> None:
+    rejects(re.escape(message), parse_runs, text, (3, 4))
 
 
 def test_runs_may_end_at_the_last_pixel() -> None:
@@ -128,7 +121,6 @@ def test_coverage_is_the_share_of_the_area(kind: str, output_size: tuple[int, in
     generator = np.random.default_rng(2)
     mask = random_boxes(generator, (18, 24), 3) if kind == "boxes" else generator.random((18, 24)) < 0.5
     coverage = decode_coverage(encode(mask), mask.shape, output_size)
-    assert coverage.dtype == np.float32
     np.testing.assert_allclose(coverage, slow_covered(mask, output_size) / mask.size, atol=1e-6)
 
 
@@ -162,17 +154,11 @@ def test_halves_are_exact_at_fractional_ratios() -> None:
 
 
 @pytest.mark.real
-def test_real_rows_there_and_back() -> None:
-    rows = real_rows()
-    assert len(rows) >= 8
-    for text in rows:
+def test_real_rows_there_and_back(real_data: Path) -> None:
+    texts = []
+    for path in sorted((real_data / "clouds").glob("*/train.csv")):
+        with path.open(newline="") as file:
+            texts += [row["EncodedPixels"] for row in csv.DictReader(file)]
+    assert len(texts) >= 8
+    for text in texts:
         assert encode(decode(text, SIZE)) == text
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("output_size", [(350, 525), (224, 224), (240, 336)])
-def test_real_rows_equal_area_resizing(output_size: tuple[int, int]) -> None:
-    for text in [row for row in real_rows() if row][::10]:
-        mask = slow_decode(text, SIZE).astype(np.float32)
-        expected = cv2.resize(mask, output_size[::-1], interpolation=cv2.INTER_AREA)
-        np.testing.assert_allclose(decode_coverage(text, SIZE, output_size), expected, atol=1e-6)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ops.windows import Blend, Size, cut, resized_maps, window_grid
+from tests.checks import rejects
 
 OVERLAPS = (0.0, 0.1, 0.25, 0.3, 0.5, 0.55, 0.7, 0.9, 0.99)
 
@@ -66,13 +67,11 @@ def test_an_overlap_that_binary_fractions_miss_costs_no_window(overlap: float, c
 
 @pytest.mark.parametrize(("height", "side", "overlap"),
                          [(0, 4, 0.0), (5, 0, 0.0), (5, 4, 1.0), (5, 4, -0.1), (5, 4, math.nan)])  # fmt: skip
-def test_a_grid_that_cannot_be_laid_is_rejected(height: int, side: int, overlap: float) -> None:
+def test_rejects_impossible_grids(height: int, side: int, overlap: float) -> None:
     size, window = (height, 5), (4, side)
     message = r"1 pixel or more and an overlap in \[0, 1\), got an image of \(\d, 5\)"
-    with pytest.raises(ValueError, match=message):
-        window_grid(size, window, overlap)
-    with pytest.raises(ValueError, match=message):
-        Blend(size, window, overlap, 1)
+    rejects(message, window_grid, size, window, overlap)
+    rejects(message, Blend, size, window, overlap, 1)
 
 
 @pytest.mark.parametrize("channels", [(), (1,), (3,)])
@@ -93,9 +92,8 @@ def test_a_window_inside_is_no_copy() -> None:
 
 
 @pytest.mark.parametrize("origin", [(-1, 0), (0, -1), (20, 0), (0, 30)])
-def test_a_window_that_begins_outside_is_rejected(origin: Size) -> None:
-    with pytest.raises(ValueError, match=r"inside an image of \(20, 30\), got .* use window_grid"):
-        cut(np.zeros((20, 30, 3), np.uint8), origin, (8, 8))
+def test_rejects_origins_outside_the_image(origin: Size) -> None:
+    rejects(r"inside .*\(20, 30\), got .* window_grid", cut, np.zeros((20, 30, 3), np.uint8), origin, (8, 8))
 
 
 def blended(windows: list[Tensor], size: Size, window: Size, overlap: float) -> Tensor:
@@ -144,7 +142,7 @@ def test_blend_is_the_weighted_mean(size: Size, window: Size, overlap: float) ->
 
 
 @pytest.mark.parametrize(("size", "window", "overlap"), random_cases(40, longest=60, largest=31))
-def test_what_all_windows_say_is_kept_to_the_last_bit(size: Size, window: Size, overlap: float) -> None:
+def test_blending_equal_windows_is_exact(size: Size, window: Size, overlap: float) -> None:
     values = torch.tensor([0.3, 1.0]).view(2, 1, 1).expand(2, *window)
     found = blended([values] * len(window_grid(size, window, overlap)), size, window, overlap)
     assert torch.equal(found, torch.tensor([0.3, 1.0]).view(2, 1, 1).expand(2, *size))
@@ -192,7 +190,7 @@ def tiled_and_whole(network: nn.Module, size: Size, side: int) -> tuple[Tensor, 
 
 
 @pytest.mark.parametrize("size", [(101, 67), (64, 48), (17, 131), (24, 25), (11, 53), (53, 7), (5, 3)])
-def test_a_network_that_sees_a_quarter_of_the_overlap_leaves_no_seam(
+def test_a_receptive_field_within_a_quarter_of_the_overlap_leaves_no_seam(
     convolutions: nn.Module, box: nn.Module, size: Size
 ) -> None:
     for network, side in [(convolutions, 16), (convolutions, 17), (box, 24)]:
@@ -200,7 +198,7 @@ def test_a_network_that_sees_a_quarter_of_the_overlap_leaves_no_seam(
         assert torch.equal(tiled, whole), "to the last bit, so that masks are the same at any threshold"
 
 
-def test_a_network_that_sees_farther_does_leave_seams(box: nn.Module) -> None:
+def test_a_larger_receptive_field_leaves_seams(box: nn.Module) -> None:
     tiled, whole = tiled_and_whole(box, (101, 67), 16)  # a quarter of the overlap is 2, and it sees 3
     assert not torch.equal(tiled, whole), "or the test above shows nothing"
 
@@ -224,7 +222,7 @@ def test_memory_is_a_strip_whatever_the_height(height: int) -> None:
         assert rows.untyped_storage().nbytes() == rows.numel() * 4, "rows that are kept must not keep the strip"
 
 
-def test_half_precision_and_gradients_end_here() -> None:
+def test_blends_in_single_precision_without_gradients() -> None:
     values = torch.full((1, 4, 4), 0.75, dtype=torch.bfloat16, requires_grad=True)
     found = blended([values, values], (4, 6), (4, 4), 0.5)
     assert found.dtype == torch.float32
@@ -232,21 +230,16 @@ def test_half_precision_and_gradients_end_here() -> None:
     assert torch.equal(found, torch.full((1, 4, 6), 0.75))
 
 
-def test_windows_that_do_not_fit_in_are_rejected() -> None:
+def test_rejects_windows_out_of_order_or_of_another_shape() -> None:
     blend = Blend((8, 12), (8, 8), 0.5, 2)
     window = torch.zeros(2, 8, 8)
-    with pytest.raises(ValueError, match=r"\(2, 8, 8\) at \(0, 0\), got \(2, 8, 8\) at \(0, 4\): .* in order"):
-        blend.add(window, (0, 4))
-    with pytest.raises(ValueError, match=r"expected a window of \(2, 8, 8\) .* got \(2, 8, 7\)"):
-        blend.add(window[:, :, :7], (0, 0))
-    with pytest.raises(ValueError, match=r"got \(1, 8, 8\)"):
-        blend.add(window[:1], (0, 0))
-    with pytest.raises(ValueError, match=r"2 windows are missing, the next at \(0, 0\)"):
-        blend.finish()
+    rejects(r"at \(0, 0\), got .* at \(0, 4\).* in order", blend.add, window, (0, 4))
+    rejects(r"got \(2, 8, 7\)", blend.add, window[:, :, :7], (0, 0))
+    rejects(r"got \(1, 8, 8\)", blend.add, window[:1], (0, 0))
+    rejects(r"2 windows are missing, the next at \(0, 0\)", blend.finish)
     blend.add(window, (0, 0))
     blend.add(window, (0, 4))
-    with pytest.raises(ValueError, match=r"expected .* at no place, all are there"):
-        blend.add(window, (0, 4))
+    rejects(r"expected .* at no place, all are there", blend.add, window, (0, 4))
     assert blend.finish().shape == (2, 8, 12), "what was refused has left the blend as it was"
 
 
@@ -258,7 +251,7 @@ def test_maps_are_enlarged_as_opencv_does_it() -> None:
         np.testing.assert_allclose(enlarged, expected, atol=1e-5)
 
 
-def test_maps_of_the_wanted_size_are_left_alone() -> None:
+def test_maps_of_the_right_size_are_returned() -> None:
     maps = torch.rand(1, 1, 4, 5)
     assert resized_maps(maps, None) is maps
     assert resized_maps(maps, (4, 5)) is maps

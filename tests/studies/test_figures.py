@@ -12,12 +12,34 @@ from studies.figures import drawn_bars, drawn_curves, drawn_panel, named, read_c
 from studies.results import read_results
 
 Make = Callable[..., Any]
-FAILED = [("u-net--wide-odd", 0), ("u-net--wide-odd", 1), ("fpn--resnet-34", 1)]
+TITLES = ["U-Net · ResNet-34", "U-Net · Wide | odd", "FPN · ResNet-34", "FPN · Wide | odd"]
 CURVE = {"train": [0.3, 0.5, 0.7], "val": [0.2, 0.6, 0.4]}
 
 
 def rows_of(made: Any) -> Any:
     return read_results(made.study, made.folder)
+
+
+def curves_of(made: Any) -> Any:
+    figure = drawn_curves(made.study, made.folder)
+    assert figure is not None
+    return figure
+
+
+def bars_of(made: Any) -> Any:
+    figure = drawn_bars(made.study, rows_of(made), made.folder)
+    assert figure is not None
+    return figure
+
+
+def panel_of(made: Any) -> Any:
+    figure = drawn_panel(made.study, made.folder)
+    assert figure is not None
+    return figure
+
+
+def labels_of(axes: Any) -> list[str]:
+    return [text.get_text() for text in axes.get_yticklabels()]
 
 
 def lines_of(axes: Any) -> list[tuple[list[float], list[float]]]:
@@ -47,12 +69,9 @@ def test_curves_are_means_with_bands_and_dots(make: Make) -> None:
     made = make()
     made.write("u-net--resnet-34", 0, curve=CURVE, best_epoch=1)
     made.write("u-net--resnet-34", 1, curve={"train": [0.5, 0.7], "val": [0.4, 0.8]}, best_epoch=1)
-    figure = drawn_curves(made.study, made.folder)
-    assert figure is not None
+    figure = curves_of(made)
     first, second, third, fourth = figure.axes
-    assert [axes.get_title(loc="left") for axes in figure.axes] == [
-        "U-Net · ResNet-34", "U-Net · Wide | odd", "FPN · ResNet-34", "FPN · Wide | odd",
-    ]  # fmt: skip
+    assert [axes.get_title(loc="left") for axes in figure.axes] == TITLES
     (train, train_rest, short, val, val_rest, short_val, *dots) = lines_of(first)
     assert train == ([0, 1], pytest.approx([0.4, 0.6]))
     assert train_rest == ([1, 2], [0.5, 0.7])  # the longer seed continues
@@ -80,8 +99,7 @@ def test_plots_follow_the_grid(make: Make, axes: Any, rows: int, columns: int) -
     made = make(axes=axes, impossible=None, seeds=[0])
     for run in made.study.runs:
         made.write(run.cell, 0, curve=CURVE)
-    figure = drawn_curves(made.study, made.folder)
-    assert figure is not None
+    figure = curves_of(made)
     grid = figure.axes[0].get_gridspec()
     assert grid.get_geometry() == (rows, columns)
     # the lowest plot of each column has an axis label
@@ -102,17 +120,9 @@ def test_outliers_do_not_flatten_the_curves(make: Make) -> None:
     made = make(axes={"network": {"A": {}}}, impossible=None)
     losses = [1e6, *np.linspace(1, 2, 99)]
     made.write("a", 0, curve={"train": [], "val": losses})
-    figure = drawn_curves(made.study, made.folder)
-    assert figure is not None
-    low, high = figure.axes[0].get_ylim()
+    low, high = curves_of(made).axes[0].get_ylim()
     assert low < 1
     assert 2 < high < 5
-
-
-def test_without_an_epoch_there_are_no_curves(make: Make) -> None:
-    made = make()
-    made.write("u-net--resnet-34", 0)
-    assert drawn_curves(made.study, made.folder) is None
 
 
 def test_bars_are_the_means_of_the_table(make: Make) -> None:
@@ -120,15 +130,11 @@ def test_bars_are_the_means_of_the_table(make: Make) -> None:
     made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, best_epoch=2)
     made.write("u-net--resnet-34", 1, {"test/dice": 0.5}, best_epoch=5)
     made.write("fpn--resnet-34", 0, {"test/dice": 0.3}, {"test/dice": (0.2, 0.45)}, best_epoch=7)
-    figure = drawn_bars(made.study, rows_of(made), made.folder)
-    assert figure is not None
-    left, right = figure.axes
+    left, right = bars_of(made).axes
     assert [bar.get_width() for bar in left.patches] == pytest.approx([0.45, 0.3])
     assert [bar.get_width() for bar in right.patches] == [3.5, 7]
     assert lines_of(left)[1:] == [([0.4, 0.5], [0, 0]), ([0.2, 0.45], [2, 2])]  # the first line marks 0
-    assert [text.get_text() for text in left.get_yticklabels()] == [
-        "U-Net · ResNet-34", "U-Net · Wide | odd", "FPN · ResNet-34", "FPN · Wide | odd",
-    ]  # fmt: skip
+    assert labels_of(left) == TITLES
     assert texts_of(left) == ["0.450", "not tested yet", "0.300", "impossible"]
     assert texts_of(right) == ["3.5", "not tested yet", "7", "impossible"]
     colors = {tuple(bar.get_facecolor()) for bar in left.patches}
@@ -138,26 +144,22 @@ def test_bars_are_the_means_of_the_table(make: Make) -> None:
 def test_a_cell_whose_runs_all_failed_is_drawn_as_failed(make: Make) -> None:
     made = make()
     made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, curve=CURVE)
-    for cell, seed in FAILED:
+    for cell, seed in (("u-net--wide-odd", 0), ("u-net--wide-odd", 1), ("fpn--resnet-34", 1)):
         made.fail(cell, seed)
-    bars, curves = drawn_bars(made.study, rows_of(made), made.folder), drawn_curves(made.study, made.folder)
-    assert bars is not None
-    assert curves is not None
-    assert texts_of(bars.axes[0]) == ["0.400", "failed", "not tested yet", "impossible"]
-    assert [text for axes in curves.axes for text in texts_of(axes)] == ["failed", "no epoch yet", "impossible"]
+    assert texts_of(bars_of(made).axes[0]) == ["0.400", "failed", "not tested yet", "impossible"]
+    assert [text for axes in curves_of(made).axes for text in texts_of(axes)] == [
+        "failed",
+        "no epoch yet",
+        "impossible",
+    ]
 
 
 def test_incomparable_bars_are_marked(make: Make) -> None:
     made = make()
     made.write("u-net--resnet-34", 0, {"test/dice": 0.4})
     made.write("u-net--resnet-34", 1, {"test/dice": 0.5}, data_fingerprint="decaf")
-    rows = rows_of(made)
-    figure = drawn_bars(made.study, rows, made.folder)
-    assert figure is not None
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()][:2] == [
-        "U-Net · ResNet-34 (A)", "U-Net · ResNet-34 (B)",
-    ]  # fmt: skip
-    (drawn,) = write_figures(made.study, rows, made.folder)
+    assert labels_of(bars_of(made).axes[0])[:2] == ["U-Net · ResNet-34 (A)", "U-Net · ResNet-34 (B)"]
+    (drawn,) = write_figures(made.study, rows_of(made), made.folder)
     assert "not comparable" in drawn.caption
 
 
@@ -166,10 +168,8 @@ def test_letters_follow_names_of_any_length(make: Make) -> None:
     made = make(axes={"network": {long + "1": {}, long + "2": {}}}, impossible=None, seeds=[0])
     made.write(made.study.runs[0].cell, 0, {"test/dice": 0.4})
     made.write(made.study.runs[1].cell, 0, {"test/dice": 0.4}, data_fingerprint="decaf")
-    figure = drawn_bars(made.study, rows_of(made), made.folder)
-    assert figure is not None
-    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert [name[-5:] for name in names] == ["… (A)", "… (B)"]
+    figure = bars_of(made)
+    assert [name[-5:] for name in labels_of(figure.axes[0])] == ["… (A)", "… (B)"]
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -184,8 +184,7 @@ def test_the_panel_shows_common_images(make: Make) -> None:
         add_image(red, name, (255, 0, 0))
     for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg"):
         add_image(green, name, (0, 255, 0))
-    figure = drawn_panel(made.study, made.folder)
-    assert figure is not None
+    figure = panel_of(made)
     assert [axes.get_title() for axes in figure.axes] == ["a", "c", "d", "", "", ""]
     assert [axes.get_ylabel() for axes in figure.axes] == ["U-Net\nResNet-34", "", "", "FPN\nResNet-34", "", ""]
     shown = [np.asarray(axes.images[0].get_array()).mean(axis=(0, 1)) for axes in figure.axes]
@@ -195,20 +194,20 @@ def test_the_panel_shows_common_images(make: Make) -> None:
 def test_a_panel_of_one_image_is_large(make: Make) -> None:
     made = make()
     add_image(made.write("u-net--resnet-34", 0), "sheet.jpg", (9, 9, 9))
-    figure = drawn_panel(made.study, made.folder)
-    assert figure is not None
-    assert np.asarray(figure.axes[0].images[0].get_array()).shape == (417, 625, 3)  # 5 inches at 125 pixels
+    assert np.asarray(panel_of(made).axes[0].images[0].get_array()).shape == (417, 625, 3)  # 5 inches at 125 pixels
 
 
-def test_without_common_images_there_is_no_panel(make: Make) -> None:
+def test_nothing_is_drawn_without_epochs_or_common_images(make: Make) -> None:
     made = make()
+    made.write("u-net--resnet-34", 0)
+    assert drawn_curves(made.study, made.folder) is None
     add_image(made.write("u-net--resnet-34", 0), "a.jpg", (1, 1, 1))
     add_image(made.write("fpn--resnet-34", 1), "b.jpg", (1, 1, 1))
     assert drawn_panel(made.study, made.folder) is None
     assert drawn_panel(make(panel=None).study, made.folder) is None
 
 
-def test_figures_are_reproducible_png_and_svg(make: Make) -> None:
+def test_figures_are_reproducible_and_outdated_ones_removed(make: Make) -> None:
     made = make()
     folder = made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, curve=CURVE)
     add_image(folder, "a.jpg", (200, 100, 0))
@@ -220,11 +219,7 @@ def test_figures_are_reproducible_png_and_svg(make: Make) -> None:
     write_figures(made.study, rows_of(made), made.folder)
     assert {name: (made.folder / "figures" / name).read_bytes() for name in files} == before
 
-
-def test_outdated_figures_are_removed(make: Make) -> None:
-    made = make()
-    made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, curve=CURVE)
-    write_figures(made.study, rows_of(made), made.folder)
-    (made.folder / made.study.runs[0].folder / "metrics.csv").unlink()
+    (folder / "metrics.csv").unlink()
+    (folder / "predict-photos" / "overlays" / "a.jpg").unlink()
     assert [each.path.name for each in write_figures(made.study, rows_of(made), made.folder)] == ["bars.png"]
     assert sorted(path.name for path in (made.folder / "figures").iterdir()) == ["bars.png", "bars.svg"]

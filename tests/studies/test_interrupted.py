@@ -11,10 +11,10 @@ import pytest
 from studies.notes import state
 from studies.plan import read_study
 from studies.running import is_locked, locked
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
-# The command, with the stand-in for the command line of a run.
-FAKE = (sys.executable, str(Path(__file__).with_name("fake_command.py")))
+# The study command, with a stand-in for the command line of its runs.
+FAKE = (sys.executable, str(ROOT / "tests" / "studies" / "fake_command.py"))
 STUDY = f"""
 import signal
 import sys
@@ -74,7 +74,7 @@ def is_gone(process: int) -> bool:
         return True
 
 
-def table_of(start: Start) -> str:
+def status_of(start: Start) -> str:
     out, err = start("--status").communicate()
     assert err == ""
     return str(out)
@@ -85,11 +85,11 @@ def test_a_killed_study_leaves_no_process_and_resumes(start: Start, tmp_path: Pa
     folder = tmp_path / "runs" / "studies" / "quokka"
     first = start()
     child = child_of(folder)
-    assert "running   One, seed 0: epoch 0" in table_of(start)
+    assert "running   One, seed 0: epoch 0" in status_of(start)
     first.kill()
     first.wait()
     wait_for(lambda: is_gone(child), 5)
-    assert "stopped   One, seed 0: epoch 0\nwaiting   Two, seed 0" in table_of(start)
+    assert "stopped   One, seed 0: epoch 0\nwaiting   Two, seed 0" in status_of(start)
     (tmp_path / "mended").touch()
     out, err = start().communicate()
     assert "[1/2] One, seed 0: fit, test from the last checkpoint\n[1/2] One, seed 0: dice 0.400" in out, err

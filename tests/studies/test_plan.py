@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from belvedere.__main__ import main
 from ops.errors import StudyError
 from studies.plan import (
     SHIPPED,
@@ -88,73 +87,61 @@ def test_images_are_predicted_after_the_commands_of_the_file(study_file: Write) 
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("changes", "overrides", "words"),
     [
-        (["data.root", "x"], "got 'data.root'"),
-        (["--data.root"], "expected --data.root VALUE"),
-        (["--data.root", "--seeds", "1"], "--data.root has no value"),
-        (["--output", "x"], "does not accept --output"),
-        (["--seed_everything", "3"], "--seed_everything: set --seeds"),
-        (["--axes.encoder", "[]"], "expected one or more of ResNet-34"),
-        (["--model.encoder", "x"], "--model.encoder is set by the axis encoder"),
-        (["--model", "x"], "--model is set by the axis encoder"),
-        (["--seeds", "[0, 0]"], "seeds is [0, 0]"),
-        (["--seeds", "[true]"], "seeds is [true]"),
-        (["--axes.netwerk", "FPN"], "Did you mean network?"),
-        (["--axes.network", "U-NET"], "no label 'U-NET'; its labels are U-Net, FPN"),
-        (["--axes.network", "FPN", "--axes.encoder", "Wide | odd"], "every cell is impossible"),
+        ({"question": None}, [], "question missing"),
+        ({"question": None, "curve": None}, [], "question and curve missing"),
+        ({"question": 3}, [], "question is 3; expected text"),
+        ({"colums": []}, [], "'colums' in the file. Did you mean columns?"),
+        ({"curve": "test/dice"}, [], "curve is 'test/dice'"),
+        ({"seeds": [1, 1]}, [], "seeds is [1, 1]"),
+        ({"seeds": 3}, [], "seeds is 3"),
+        ({"seeds": [-1]}, [], "seeds is [-1]"),
+        ({"seeds": [2**32]}, [], "seeds is [4294967296]"),
+        ({"after": ["fit"]}, [], "after has fit; expected one of validate, predict, features"),
+        ({"after": "predict"}, [], "after is predict; expected a list"),
+        (axis({}), [], "axis network has no labels"),
+        (axis(["A"]), [], 'axis network is ["A"]'),
+        (axis({True: {}}), [], "YAML reads a label as True"),
+        (axis({"U-Net": {}, "u net": {}}), [], "'u net' would be 'u-net', as for 'U-Net'"),
+        (axis({"?": {}}), [], "'?' would be '', which is empty"),
+        (axis({"A": {"output": "x"}}), [], "axis network, A cannot set output"),
+        (axis({"A": {"ckpt_path": "x"}}), [], "cannot set ckpt_path: the study resumes"),
+        (axis({"A": {"model": {"encoder": "x"}}}), [], "model.encoder: …"),
+        (axis({"A": {"--model.encoder": "x"}}), [], "such as model.encoder"),
+        (axis({"A": {"config": 3}}), [], "config in axis network, A is 3"),
+        (axis({"A": {}}, "seed"), [], "axis name 'seed'"),
+        (axis({"A": {}}, "Network"), [], "axis name 'Network'"),
+        ({"impossible": [{"when": {"network": "FPN"}}]}, [], "expected when: {axis: label} and because"),
+        ({"impossible": [{"when": {"network": "VGG"}, "because": "x"}]}, [], "no label 'VGG'"),
+        ({"impossible": [{"when": {"net": "FPN"}, "because": "x"}]}, [], "unknown key 'net' in impossible, when"),
+        ({"columns": [COLUMN | {"better": "high"}]}, [], "better: high"),
+        ({"columns": [COLUMN | {"better": None}]}, [], "the first column, test/dice, needs better"),
+        ({"columns": [COLUMN | {"figure": "val/dice"}]}, [], "figure is 'val/dice'"),
+        ({"columns": [COLUMN | {"title": None, "definition": 3}]}, [], "text for title and definition"),
+        ({"columns": [{"figure": "test/dice"}]}, [], "lacks title and better and definition"),
+        ({}, ["data.root", "x"], "got 'data.root'"),
+        ({}, ["--data.root"], "expected --data.root VALUE"),
+        ({}, ["--data.root", "--seeds", "1"], "--data.root has no value"),
+        ({}, ["--output", "x"], "does not accept --output"),
+        ({}, ["--seed_everything", "3"], "--seed_everything: set --seeds"),
+        ({}, ["--axes.encoder", "[]"], "expected one or more of ResNet-34"),
+        ({}, ["--model.encoder", "x"], "--model.encoder is set by the axis encoder"),
+        ({}, ["--model", "x"], "--model is set by the axis encoder"),
+        ({}, ["--seeds", "[0, 0]"], "seeds is [0, 0]"),
+        ({}, ["--seeds", "[true]"], "seeds is [true]"),
+        ({}, ["--axes.netwerk", "FPN"], "Did you mean network?"),
+        ({}, ["--axes.network", "U-NET"], "no label 'U-NET'; its labels are U-Net, FPN"),
+        ({}, ["--axes.network", "FPN", "--axes.encoder", "Wide | odd"], "every cell is impossible"),
     ],
 )
-def test_invalid_overrides_are_rejected(study_file: Write, overrides: list[str], words: str) -> None:
-    assert words in message_of(study_file(), overrides)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"question": None}, "question missing"),
-        ({"question": None, "curve": None}, "question and curve missing"),
-        ({"question": 3}, "question is 3; expected text"),
-        ({"colums": []}, "'colums' in the file. Did you mean columns?"),
-        ({"curve": "test/dice"}, "curve is 'test/dice'"),
-        ({"seeds": [1, 1]}, "seeds is [1, 1]"),
-        ({"seeds": 3}, "seeds is 3"),
-        ({"seeds": [-1]}, "seeds is [-1]"),
-        ({"seeds": [2**32]}, "seeds is [4294967296]"),
-        ({"after": ["fit"]}, "after has fit; expected one of validate, predict, features"),
-        ({"after": "predict"}, "after is predict; expected a list"),
-        (axis({}), "axis network has no labels"),
-        (axis(["A"]), 'axis network is ["A"]'),
-        (axis({True: {}}), "YAML reads a label as True"),
-        (axis({"U-Net": {}, "u net": {}}), "'u net' would be 'u-net', as for 'U-Net'"),
-        (axis({"?": {}}), "'?' would be '', which is empty"),
-        (axis({"A": {"output": "x"}}), "axis network, A cannot set output"),
-        (axis({"A": {"ckpt_path": "x"}}), "cannot set ckpt_path: the study resumes"),
-        (axis({"A": {"model": {"encoder": "x"}}}), "model.encoder: …"),
-        (axis({"A": {"--model.encoder": "x"}}), "such as model.encoder"),
-        (axis({"A": {"config": 3}}), "config in axis network, A is 3"),
-        (axis({"A": {}}, "seed"), "axis name 'seed'"),
-        (axis({"A": {}}, "Network"), "axis name 'Network'"),
-        ({"impossible": [{"when": {"network": "FPN"}}]}, "expected when: {axis: label} and because"),
-        ({"impossible": [{"when": {"network": "VGG"}, "because": "x"}]}, "no label 'VGG'"),
-        ({"impossible": [{"when": {"net": "FPN"}, "because": "x"}]}, "unknown key 'net' in impossible, when"),
-        ({"columns": [COLUMN | {"better": "high"}]}, "better: high"),
-        ({"columns": [COLUMN | {"better": None}]}, "the first column, test/dice, needs better"),
-        ({"columns": [COLUMN | {"figure": "val/dice"}]}, "unknown figure 'val/dice'"),
-        ({"columns": [COLUMN | {"title": None, "definition": 3}]}, "text for title and definition"),
-        ({"columns": [{"figure": "test/dice"}]}, "lacks title and better and definition"),
-    ],
-)  # fmt: skip
-def test_invalid_files_are_rejected(study_file: Write, changes: dict[str, Any], words: str) -> None:
+def test_invalid_studies_are_rejected(
+    study_file: Write, changes: dict[str, Any], overrides: list[str], words: str
+) -> None:
     path = study_file(**changes)
-    assert message_of(path).startswith(f"{path}: ")
-    assert words in message_of(path)
-
-
-def test_duplicate_keys_are_rejected(study_file: Write) -> None:
-    path = study_file()
-    path.write_text(path.read_text().replace("    FPN:", "    U-Net:"))
-    assert "duplicate key 'U-Net'" in message_of(path)
+    message = message_of(path, overrides)
+    assert words in message
+    assert overrides or message.startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +151,7 @@ def test_duplicate_keys_are_rejected(study_file: Write) -> None:
         (b"a: [1", "not valid YAML"),
         (b"- a", 'the file is ["a"]'),
         (b"caf\xe9: 1", "Cannot read"),
+        (b"axes: {network: {A: {}, A: {}}}", "duplicate key 'A'"),
     ],
 )
 def test_unreadable_files_are_rejected(tmp_path: Path, content: bytes | None, words: str) -> None:
@@ -218,18 +206,6 @@ def test_a_study_is_found_by_path_and_by_name(tmp_path: Path, monkeypatch: pytes
         find_study("raods")
     with pytest.raises(StudyError, match=r"aesthetics, aesthetics_delta, .*, roads"):
         find_study("xyz")
-
-
-def test_fit_parses_the_arguments_of_a_run(
-    study_file: Write, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    run = read_study(study_file(), ["--data.size", "[32, 48]"]).runs[2]
-    with pytest.raises(SystemExit):
-        main(["fit", *run.arguments, "--print_config"])
-    printed = capsys.readouterr().out
-    assert "encoder: mobilenet_v2" in printed
-    assert "- 32\n" in printed
 
 
 def test_folders_of_long_labels_can_be_made(study_file: Write) -> None:

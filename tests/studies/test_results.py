@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,6 @@ import pytest
 
 from datamodules.clouds import CloudsDataModule
 from datamodules.roads import RoadsDataModule
-from studies.notes import read_states
 from studies.results import incomparable, machines, read_results, write_results
 
 Make = Callable[..., Any]
@@ -34,26 +34,16 @@ def test_a_row_holds_what_a_run_wrote(make: Make) -> None:
     }  # fmt: skip
 
 
-def test_rows_are_in_the_order_of_the_study_and_only_of_tested_runs(make: Make) -> None:
+def test_untested_runs_have_no_rows(make: Make) -> None:
     made = make()
-    for cell, seed in (("fpn--resnet-34", 0), ("u-net--resnet-34", 1), ("u-net--resnet-34", 0)):
-        made.write(cell, seed, {"test/dice": 0.5})
     made.write("u-net--wide-odd", 0)
-    rows = read_results(made.study, made.folder)
-    assert list(zip(rows["cell"], rows["seed"], strict=True)) == [
-        ("u-net--resnet-34", 0), ("u-net--resnet-34", 1), ("fpn--resnet-34", 0),
-    ]  # fmt: skip
-
-
-def test_a_study_without_any_run_has_no_rows_but_columns(make: Make) -> None:
-    made = make()
     rows = read_results(made.study, made.folder)
     assert len(rows) == 0
     assert {"cell", "network", "definition", "test/dice", "test/dice_low", "folder"} <= set(rows.columns)
     assert incomparable(rows) == []
 
 
-def test_missing_values_are_empty(make: Make) -> None:
+def test_missing_values_are_empty_and_lines_are_joined(make: Make) -> None:
     made = make()
     folder = made.write("fpn--resnet-34", 0, {"test/dice": 0.5})
     (folder / "record.json").unlink()
@@ -62,21 +52,17 @@ def test_missing_values_are_empty(make: Make) -> None:
     assert row["test/dice"] == 0.5
     for name in ("test/loss", "seconds", "data.size", "data.test_pictures", "data_fingerprint", "versions"):
         assert pd.isna(row[name]), name
-
-
-def test_metrics_may_be_spread_over_several_lines(make: Make) -> None:
-    made = make()
-    folder = made.write("fpn--resnet-34", 0, {"test/dice": 0.5})
     (folder / "test" / "metrics.csv").write_text("epoch,test/dice,test/loss\n1,0.5,\n1,,0.25\n")
     (row,) = read_results(made.study, made.folder).to_dict("records")
     assert (row["test/dice"], row["test/loss"]) == (0.5, 0.25)
 
 
-def test_comparable_rows_share_a_letter_and_have_no_warning(make: Make) -> None:
+def test_comparable_rows_share_a_letter(make: Make) -> None:
     made = make()
-    for run in made.study.runs:
+    for run in reversed(made.study.runs):
         made.write(run.cell, run.seed, {"test/dice": 0.5}, seconds=run.seed, best_epoch=run.seed)
     rows = read_results(made.study, made.folder)
+    assert list(rows["folder"]) == [str(run.folder) for run in made.study.runs]
     assert list(rows["definition"]) == ["A"] * 6
     assert incomparable(rows) == []
 
@@ -84,20 +70,15 @@ def test_comparable_rows_share_a_letter_and_have_no_warning(make: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"data": {"size": [320, 480]}},
-         "The image size differs: size [224, 224], output_size [350, 525] in A; size [320, 480], output_size "
-         "[350, 525] in B."),
-        ({"data": {"split_seed": 1}},
-         "The split differs: split_seed 0, val_fraction 0.2, test_fraction 0.1 in A; split_seed 1, val_fraction 0.2, "
-         "test_fraction 0.1 in B."),
-        ({"data": {"threshold": 5.0}}, "The ground truth differs: unknown in A; threshold 5.0 in B."),
-        ({"data_fingerprint": "decaf"}, "The data fingerprint differs: c0ffee in A; decaf in B."),
-        ({"data_fingerprint": None}, "The data fingerprint differs: c0ffee in A; unknown in B."),
-        ({"pictures": {"test": 4}}, "The number of test images differs: 5 in A; 4 in B."),
-        ({"versions": {"belvedere": "0.2.0"}},
-         "The version of belvedere differs: 0.1.0 in A; 0.2.0 in B."),
+        ({"data": {"size": [320, 480]}}, r"image size .*size \[224, 224\], .* in A; size \[320, 480\], .* in B"),
+        ({"data": {"split_seed": 1}}, "split .*split_seed 0, .* in A; split_seed 1, .* in B"),
+        ({"data": {"threshold": 5.0}}, "ground truth .*unknown in A; threshold 5.0 in B"),
+        ({"data_fingerprint": "decaf"}, "fingerprint .*c0ffee in A; decaf in B"),
+        ({"data_fingerprint": None}, "fingerprint .*c0ffee in A; unknown in B"),
+        ({"pictures": {"test": 4}}, "test images .*5 in A; 4 in B"),
+        ({"versions": {"belvedere": "0.2.0"}}, "belvedere .*0.1.0 in A; 0.2.0 in B"),
     ],
-)  # fmt: skip
+)
 def test_conditions_that_differ_are_reported(make: Make, changes: dict[str, Any], sentence: str) -> None:
     made = make()
     for cell in ("u-net--resnet-34", "u-net--wide-odd"):
@@ -107,7 +88,7 @@ def test_conditions_that_differ_are_reported(make: Make, changes: dict[str, Any]
     assert list(rows["definition"]) == ["A", "A", "B"]
     first, second = incomparable(rows)
     assert first.endswith("A: network U-Net; B: network FPN.")
-    assert second == sentence
+    assert re.search(sentence, second)
 
 
 def test_all_differences_are_reported(make: Make) -> None:
@@ -116,9 +97,7 @@ def test_all_differences_are_reported(make: Make) -> None:
     made.write("u-net--resnet-34", 1, {"test/dice": 0.5}, data={"size": [8, 8]}, data_fingerprint="decaf")
     first, *others = incomparable(read_results(made.study, made.folder))
     assert first.endswith("A: u-net--resnet-34/seed-0; B: u-net--resnet-34/seed-1.")
-    assert [sentence.split(" differs")[0] for sentence in others] == [
-        "The image size", "The data fingerprint",
-    ]  # fmt: skip
+    assert [sentence.split(" differs")[0] for sentence in others] == ["The image size", "The data fingerprint"]
 
 
 def test_a_window_counts_only_if_test_images_are_cut_by_it(make: Make) -> None:
@@ -139,10 +118,8 @@ def test_times_of_different_machines_are_marked(make: Make) -> None:
     assert machines(read_results(made.study, made.folder)) == []
     made.write("fpn--resnet-34", 0, {"test/dice": 0.5}, processes=4)
     rows = read_results(made.study, made.folder)
-    assert machines(rows) == [
-        "Times and memory come from different machines; compare only runs of one machine. "
-        "NVIDIA H100: network U-Net; 4 x NVIDIA H100: network FPN."
-    ]
+    [sentence] = machines(rows)
+    assert sentence.endswith("NVIDIA H100: network U-Net; 4 x NVIDIA H100: network FPN.")
     assert incomparable(rows) == []  # metrics do not depend on the machine
 
 
@@ -156,14 +133,3 @@ def test_results_are_written_as_csv(make: Make) -> None:
     assert again["test/dice"][0] == 1 / 3
     assert again["encoder"][0] == "Wide | odd"
     assert [path.name for path in made.folder.iterdir() if path.is_file()] == ["results.csv"]
-
-
-def test_states_are_those_of_the_runs(make: Make) -> None:
-    made = make()
-    made.write("u-net--wide-odd", 0, {"test/dice": 0.5})
-    made.fail("fpn--resnet-34", 1)
-    states = read_states(made.study, made.folder)
-    assert len(states) == 6
-    assert {str(folder): state for folder, state in states.items() if state != "waiting"} == {
-        "cells/u-net--wide-odd/seed-0": "finished", "cells/fpn--resnet-34/seed-1": "failed",
-    }  # fmt: skip

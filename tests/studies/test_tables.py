@@ -1,4 +1,5 @@
 import math
+import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -41,40 +42,42 @@ def between(low: float, high: float, seeds: int = 1) -> Estimate:
     return Estimate((low + high) / 2, math.nan, low, high, seeds)
 
 
-def test_several_seeds_have_students_interval_of_the_mean() -> None:
-    values = [0.41, 0.47, 0.44, 0.52]
-    found = estimate(pd.DataFrame({"test/dice": [*values, math.nan]}), "test/dice")
+def estimated(**columns: list[float]) -> Estimate | None:
+    """The estimate of dice from its values, and from the lower and upper ends of its intervals."""
+    return estimate(pd.DataFrame({f"test/{name}": values for name, values in columns.items()}), "test/dice")
+
+
+def student(*values: float) -> tuple[float, float]:
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=statistics.mean(values), scale=stats.sem(values))
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize(
+    ("columns", "low", "high", "seeds"),
+    [
+        ({"dice": [0.41, 0.47, 0.44, 0.52, math.nan]}, *student(0.41, 0.47, 0.44, 0.52), 4),
+        ({"dice": [0.59, 0.59]}, 0.59, 0.59, 2),
+        # no narrower than the mean interval over test images
+        ({"dice": [0.60, 0.60], "dice_low": [0.40, 0.44], "dice_high": [0.70, 0.76]}, 0.42, 0.73, 2),
+        ({"dice": [0.30, 0.90], "dice_low": [0.40, 0.44], "dice_high": [0.70, 0.76]}, *student(0.3, 0.9), 2),
+        ({"dice": [0.4], "dice_low": [0.3], "dice_high": [0.45]}, 0.3, 0.45, 1),
+        ({"dice": [0.4]}, math.nan, math.nan, 1),
+    ],
+)
+def test_the_interval_covers_seeds_and_test_images(
+    columns: dict[str, list[float]], low: float, high: float, seeds: int
+) -> None:
+    found = estimated(**columns)
     assert found is not None
-    low, high = stats.t.interval(0.95, 3, loc=statistics.mean(values), scale=stats.sem(values))
-    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
-    assert (found.mean, found.deviation) == pytest.approx((0.46, statistics.stdev(values)), rel=1e-12)
-    assert found.seeds == 4
-    assert statistics.stdev(values) == pytest.approx(math.sqrt((0.05**2 + 0.01**2 + 0.02**2 + 0.06**2) / 3))
+    assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12, nan_ok=True)
+    values = [value for value in columns["dice"] if not math.isnan(value)]
+    deviation = statistics.stdev(values) if seeds > 1 else math.nan
+    assert (found.mean, found.deviation) == pytest.approx((statistics.mean(values), deviation), nan_ok=True)
+    assert found.seeds == seeds
 
 
-def test_seeds_that_agree_are_no_more_certain_than_their_test_images() -> None:
-    columns = {"test/dice": [0.60, 0.60], "test/dice_low": [0.40, 0.44], "test/dice_high": [0.70, 0.76]}
-    sure, unsure = (estimate(pd.DataFrame(rows), "test/dice") for rows in ({"test/dice": [0.59, 0.59]}, columns))
-    assert sure is not None
-    assert (sure.low, sure.high) == (0.59, 0.59)
-    assert unsure is not None
-    assert (unsure.low, unsure.high) == pytest.approx((0.42, 0.73))
-    assert best_of([sure, unsure], "max") is None
-    wide = estimate(pd.DataFrame(columns | {"test/dice": [0.30, 0.90]}), "test/dice")  # Student's is wider
-    assert wide is not None
-    assert (wide.low, wide.high) == pytest.approx(stats.t.interval(0.95, 1, loc=0.6, scale=0.3))
-
-
-def test_one_seed_has_the_interval_over_test_images() -> None:
-    rows = pd.DataFrame({"test/dice": [0.4], "test/dice_low": [0.3], "test/dice_high": [0.45], "seconds": [3]})
-    found = estimate(rows, "test/dice")
-    assert found is not None
-    assert (found.mean, found.low, found.high, found.seeds) == (0.4, 0.3, 0.45, 1)
-    assert math.isnan(found.deviation)
-    plain = estimate(rows, "seconds")
-    assert plain is not None
-    assert math.isnan(plain.low)
-    assert estimate(pd.DataFrame({"test/dice": [math.nan]}), "test/dice") is None
+def test_without_values_there_is_no_estimate() -> None:
+    assert estimated(dice=[math.nan]) is None
 
 
 @pytest.mark.parametrize(
@@ -128,21 +131,9 @@ def test_only_comparable_rows_are_compared(make: Make) -> None:
     ]  # fmt: skip
 
 
-def test_incomparable_seeds_are_not_averaged(make: Make) -> None:
-    made = make()
-    made.write("fpn--resnet-34", 0, {"test/dice": 0.25})
-    made.write("fpn--resnet-34", 1, {"test/dice": 0.75}, data_fingerprint="decaf")
-    lines = [line for line in lines_of(made) if line[0] == "FPN" and line[1] == "ResNet-34"]
-    assert [line[2:5] for line in lines] == [["A", "1", "0.250"], ["B", "1", "0.750"]]
-
-
-def test_a_study_without_metrics_has_a_table(make: Make) -> None:
-    made = make()
-    assert [line[-1] for line in lines_of(made)[1:3]] == ["waiting", "waiting"]
-
-
-def test_a_finished_study_has_no_remarks(make: Make) -> None:
+def test_only_unfinished_studies_have_remarks(make: Make) -> None:
     made = make(impossible=None)
+    assert [line[-1] for line in lines_of(made)[1:]] == ["waiting"] * 4
     for run in made.study.runs:
         made.write(run.cell, run.seed, {"test/dice": 0.5})
     assert lines_of(made)[0][-1] == "parameters"
@@ -152,13 +143,12 @@ def test_the_text_has_warnings_above_and_an_explanation_below(make: Make) -> Non
     made = make()
     made.write("u-net--wide-odd", 0, {"test/dice": 0.5})
     made.write("fpn--resnet-34", 0, {"test/dice": 0.6}, data_fingerprint="decaf")
-    text = text_of(made)
-    lines = text.splitlines()
-    assert lines[0].startswith("> Not all of these runs are comparable")
-    assert lines[1] == "> The data fingerprint differs: c0ffee in A; decaf in B."
+    lines = text_of(made).splitlines()
+    assert "comparable" in lines[0]
+    assert re.match("> .*fingerprint.* c0ffee in A; decaf in B", lines[1])
     assert lines[2] == ""
-    assert "| Wide \\| odd | A " in text
-    assert lines[-1].startswith("Several seeds: mean ± standard deviation")
+    assert any("| Wide \\| odd | A " in line for line in lines)
+    assert "mean ± standard deviation" in lines[-1]
 
 
 def test_times_of_different_machines_are_marked(make: Make) -> None:
@@ -167,8 +157,7 @@ def test_times_of_different_machines_are_marked(make: Make) -> None:
     made = make(columns=columns)
     made.write("u-net--wide-odd", 0, {"test/dice": 0.5})
     made.write("fpn--resnet-34", 0, {"test/dice": 0.6}, device="a laptop")
-    text = text_of(made)
-    assert text.startswith("> Times and memory come from different machines;")
+    assert "different machines" in text_of(made).splitlines()[0]
 
 
 def test_markdown_columns_are_aligned() -> None:
@@ -241,10 +230,11 @@ def test_rows_that_cannot_be_matched_are_listed_by_seed(make: Make) -> None:
     ]  # fmt: skip
 
 
-def test_incomparable_rows_are_not_averaged(make: Make) -> None:
+def test_incomparable_seeds_are_not_averaged(make: Make) -> None:
     made = make()
-    add(made.write(CELLS[0], 0, {"test/dice": 0.4}), "vector,accuracy", "fc6,0.5")
-    add(made.write(CELLS[0], 1, {"test/dice": 0.4}, data_fingerprint="decaf"), "vector,accuracy", "fc6,0.75")
+    add(made.write(CELLS[0], 0, {"test/dice": 0.25}), "vector,accuracy", "fc6,0.5")
+    add(made.write(CELLS[0], 1, {"test/dice": 0.75}, data_fingerprint="decaf"), "vector,accuracy", "fc6,0.75")
+    assert [line[2:5] for line in lines_of(made)[1:3]] == [["A", "1", "0.250"], ["B", "1", "0.750"]]
     assert joined(made)[0] == [
         ["network", "encoder", "group", "vector", "seeds", "accuracy"],
         ["U-Net", "ResNet-34", "A", "fc6", "1", "0.500"],

@@ -1,26 +1,27 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ops.errors import WeightsError
+from callbacks.handover import Handover
+from datamodules.aesthetics import AestheticsDataModule
+from ops.errors import ArgumentError
 from tasks.aesthetics import AestheticsTask
 from tasks.base import Batch
 from tasks.networks.aesthetics import Judge
+from tests.checks import rejects, rejects_weights
+from tests.tasks.helpers import Trainers, changed, logged, reloaded, state
 
 JUDGEMENT = {"loss", "accuracy", "balanced_accuracy", "auc", "majority"}
 VOTES = {"srcc", "plcc", "emd", "emd2"}
 FIGURES = {"binary": JUDGEMENT, "distribution": JUDGEMENT | VOTES}
 HEADS = ("binary", "distribution")
 NORMALISED = "mobilenetv3_small_050"  # by batch statistics
-
-Trainers = Callable[..., Trainer]
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +46,10 @@ class Pictures(LightningDataModule):
         self.batches = [batch] * times
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+        return DataLoader(self.batches, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.batches[:1], batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(self.batches[:1], batch_size=None)
 
 
 def made(head: Any = "binary", **options: Any) -> AestheticsTask:
@@ -62,7 +63,7 @@ def telling(task: AestheticsTask, image: Tensor) -> AestheticsTask:
     logits, output = task.eval()(image), task.network.dense.get_submodule("output")
     for value in output.parameters():
         value /= logits.std(dim=0).mean()
-    output.bias -= task(image).mean(dim=0)  # type: ignore[operator]  # a tensor
+    output.bias -= task(image).mean(dim=0)
     return task
 
 
@@ -81,13 +82,13 @@ def shares_of(task: AestheticsTask, batch: Batch) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_learns_what_professional_shots_look_like(head: Any, make_trainer: Trainers, batch: Batch) -> None:
+def test_learns_to_tell_professional_shots(head: Any, make_trainer: Trainers, batch: Batch) -> None:
     task = made(head, freeze_convolutions=False, optimizer=lambda p: torch.optim.Adam(p, lr=1e-2))
     torch.manual_seed(0)
     task.network = small(2 if head == "binary" else 10)
     trainer = make_trainer(max_epochs=2)
     trainer.fit(task, Pictures(batch, 60))
-    found = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    found = logged(trainer)
     assert found.keys() == {f"{stage}/{name}" for stage in ("train", "val") for name in FIGURES[head]}
     assert found["val/balanced_accuracy"] == found["val/auc"] == 1
     assert found["val/majority"] == 5 / 8
@@ -138,12 +139,10 @@ def test_a_distribution_is_judged_by_its_mean(bins: int, threshold: float | None
 @pytest.mark.parametrize("frozen", [True, False])
 def test_frozen_convolutions_keep_weights_and_statistics(frozen: bool, make_trainer: Trainers, batch: Batch) -> None:
     task = made(network=NORMALISED, freeze_convolutions=frozen, remember=0)
-    before = {key: value.clone() for key, value in task.network.state_dict().items()}
-    trainer = make_trainer(max_epochs=1)
+    before, trainer = state(task.network), make_trainer(max_epochs=1)
     trainer.fit(task, Pictures(batch, 3))
-    after = task.network.state_dict()
-    moved = {key for key, value in after.items() if not torch.equal(value, before[key])}
-    assert {key for key in after if key.startswith("dense.")} <= moved
+    moved = changed(task.network, before)
+    assert {key for key in before if key.startswith("dense.")} <= moved
     convolutions = {key for key in moved if key.startswith("convolutions.")}
     statistics = {key for key in convolutions if key.endswith("running_mean")}
     assert (not convolutions) == (not statistics) == frozen
@@ -153,50 +152,152 @@ def test_frozen_convolutions_keep_weights_and_statistics(frozen: bool, make_trai
 
 
 @pytest.mark.parametrize("options", [{"head": "binary", "network": NORMALISED}, {"head": "distribution", "bins": 5}])
-def test_a_checkpoint_gives_the_same_judgements_from_the_file_alone(
+def test_a_checkpoint_restores_the_task(
     options: dict[str, Any], make_trainer: Trainers, batch: Batch, tmp_path: Path
 ) -> None:
     task = made(**options, pretrained=str(tmp_path / "gone.pth"))
     trainer = make_trainer(max_epochs=1)
     trainer.fit(task, Pictures(batch | {"votes": batch["votes"][:, 3:8]}))
-    trainer.save_checkpoint(tmp_path / "run.ckpt")
-    again = AestheticsTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
-    found, wanted = again.predict(batch), task.eval().predict(batch)
+    found, wanted = reloaded(task, trainer, tmp_path).predict(batch), task.eval().predict(batch)
     assert len(found) == (1 if options["head"] == "binary" else 3)
     for name, value in wanted.items():
         assert torch.equal(found[name], value)
 
 
-def test_votes_of_another_scale_are_refused_without_a_data_module(batch: Batch) -> None:
-    with pytest.raises(ValueError, match=r"votes 1 to 10, .* 1 to 5\..*--model\.bins 10"):
-        made("distribution", bins=5).step(batch)
+def test_rejects_wrong_arguments_and_missing_weights(batch: Batch, tmp_path: Path) -> None:
+    rejects("'both', bins 10 and threshold 5; ", made, "both")
+    rejects("bins 1 and threshold 1;", made, "distribution", bins=1)
+    rejects("bins 10 and threshold 10; .* between the lowest and the highest", made, "distribution", threshold=10)
+    rejects("bins 5 and threshold nan;", made, "distribution", bins=5, threshold=float("nan"))
+    rejects("expected dense_width", made, dense_width=0)
+    rejects(r"dropout in \[0, 1\)", made, dropout=1.0)
+    rejects("'alexnett' is none of alexnet, alexnet_torchvision, vgg16", made, network="alexnett")
+    rejects(r"-1\.0 GiB", made, remember=-1.0)
+    rejects(r"votes 1 to 10, .* 1 to 5\..*--model\.bins 10", made("distribution", bins=5).step, batch)
+    rejects_weights(r"random noise.*--model\.pretrained true", made(pretrained=False).load_pretrained)
+    made(pretrained=False, freeze_convolutions=False).load_pretrained()
+    rejects_weights(r"no weights file .*gone\.pth", made(pretrained=str(tmp_path / "gone.pth")).load_pretrained)
+    rejects_weights("Nobody publishes", made(network="alexnet").load_pretrained)
+    rejects_weights("keep_dense_weights needs .* 8 units", made(keep_dense_weights=True).load_pretrained)
+
+
+SCORES = ("accuracy", "balanced_accuracy", "auc", "majority")
+
+
+def data_of(root: Path, **options: Any) -> AestheticsDataModule:
+    given = {"size": 64, "load_size": 64, "crop": "center", "flips": False, "batch_size": 6, "num_workers": 0}
+    return AestheticsDataModule(root, **{**given, **options})
+
+
+class Counted:
+    """Counts the pictures that convolutions see."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pictures, plain = 0, Judge.flat
+
+        def flat(judge: Judge, image: Tensor) -> Tensor:
+            self.pictures += len(image)
+            return plain(judge, image)
+
+        monkeypatch.setattr(Judge, "flat", flat)
+
+
+@pytest.mark.parametrize("network", ["alexnet_torchvision", NORMALISED])
+def test_remembered_features_change_nothing(
+    network: str, make_trainer: Trainers, aesthetics_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, weights, losses = Counted(monkeypatch), [], []
+    for remember, seen in ((4.0, 24), (0.0, 3 * 24 + 3)):  # 21 pictures to train on and 3 to validate on, once more
+        task = made(network=network, remember=remember, optimizer=lambda p: torch.optim.SGD(p, lr=1e-2))
+        counted.pictures = 0
+        trainer = make_trainer(max_epochs=3, num_sanity_val_steps=2)
+        trainer.fit(task, data_of(aesthetics_root))
+        assert counted.pictures == seen
+        weights.append(task.network.state_dict())
+        losses.append(trainer.callback_metrics["val/loss"])
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(*losses)
+    start = made(network=network).network.state_dict()
+    assert (weights[0]["dense.output.weight"] - start["dense.output.weight"]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("crop", "flips", "frozen"), [("center", True, True), ("random", False, True), ("center", False, False)]
+)
+def test_altered_images_and_trained_features_are_not_remembered(
+    crop: Any, flips: bool, frozen: bool, make_trainer: Trainers, aesthetics_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted, task = Counted(monkeypatch), made(freeze_convolutions=frozen)
+    data = data_of(aesthetics_root, crop=crop, flips=flips)
+    validation = 3 if frozen else 0  # images that stay the same in every epoch
+    for _ in range(2):  # each training starts without remembered features
+        counted.pictures = 0
+        make_trainer(max_epochs=3).fit(task, data)
+        assert counted.pictures == 3 * 21 + (3 if frozen else 3 * 3)
+        assert len(task._maps) == validation
+    counted.pictures = 0
+    make_trainer().test(task, data)
+    assert (counted.pictures, len(task._maps)) == (6, validation), "only training comes back to an image"
+
+
+def test_scores_are_also_by_tag(make_trainer: Trainers, aesthetics_root: Path) -> None:
+    task, data = made("distribution"), data_of(aesthetics_root, batch_size=4)
+    trainer = make_trainer(callbacks=[Handover(data)])
+    torch.nn.init.normal_(task.network.dense.get_submodule("output").weight, std=20)
+    trainer.test(task, data)
+    found = logged(trainer)
+    batches = [data.on_after_batch_transfer(batch, 0) for batch in data.test_dataloader()]
+    tags = [tags for batch in batches for tags in batch["tags"]]
+    names = sorted({tag for each in tags for tag in each})
+    assert {"Architecture", "Landscape", "Still Life"} & set(names)
+    endings = ["", *("@" + name.lower().replace(" ", "_") for name in names)]
+    scores = {f"test/{score}{ending}" for score in SCORES for ending in endings}
+    assert found.keys() == scores | {"test/loss", "test/srcc", "test/plcc", "test/emd", "test/emd2"}
+    professional = torch.cat([batch["professional"] for batch in batches]) > 0
+    right = (torch.cat([task.predict(batch)["mean"] for batch in batches]) > 5) == professional
+    for ending, name in zip(endings, ["", *names], strict=True):
+        chosen = torch.tensor([not name or name in each for each in tags])
+        assert found[f"test/accuracy{ending}"] == pytest.approx(right[chosen].float().mean().item())
+        shares = [right[chosen & kind].float().mean().item() for kind in (professional, ~professional)
+                  if (chosen & kind).any()]  # fmt: skip
+        assert found[f"test/balanced_accuracy{ending}"] == pytest.approx(sum(shares) / len(shares))
+
+
+@pytest.mark.parametrize(
+    ("options", "data_options", "message"),
     [
-        ({"head": "both"}, "head is 'both', bins 10 and threshold 5; "),
-        ({"head": "distribution", "bins": 1}, "bins 1 and threshold 1;"),
-        ({"head": "distribution", "threshold": 10}, "bins 10 and threshold 10; .* between the lowest and the highest"),
-        ({"head": "distribution", "bins": 5, "threshold": float("nan")}, "bins 5 and threshold nan;"),
-        ({"dense_width": 0}, "expected dense_width"),
-        ({"dropout": 1.0}, r"dropout in \[0, 1\)"),
-        ({"network": "alexnett"}, "network 'alexnett' is none of alexnet, alexnet_torchvision, vgg16"),
-        ({"remember": -1.0}, r"-1\.0 GiB of cache"),
+        ({"head": "distribution"}, {}, r"votes 1 to 5, .* 1 to 10.*--model\.bins 5"),
+        ({}, {"size": 62}, r"--data\.size is 62; alexnet_torchvision .* 63 or more"),
+        ({"network": "vit_tiny_patch16_224"}, {}, r"--data\.size is 64; .* 224 pixels"),
+        ({"head": "distribution", "bins": 5}, {"threshold": 3.5}, r"data's threshold is 3\.5, the model's is 3: "),
+        ({"threshold": 4}, {}, r"data's threshold is 3, the model's is 4: --model\.threshold follows the data"),
     ],
 )
-def test_what_cannot_be_built_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        made(**options)
+def test_rejects_data_that_does_not_fit_the_network(
+    options: dict[str, Any], data_options: dict[str, Any], message: str, make_trainer: Trainers, aesthetics_root: Path
+) -> None:
+    task, data = made(**options), data_of(aesthetics_root / "stars", **data_options)
+    trainer = make_trainer(max_epochs=1, callbacks=[Handover(data)])
+    for command in (trainer.fit, trainer.test):
+        rejects(message, command, task, data, error=ArgumentError)
 
 
-def test_random_convolutions_are_not_frozen(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"would stay random noise\. Give --model\.pretrained true or the path"):
-        made(pretrained=False).load_pretrained()
-    made(pretrained=False, freeze_convolutions=False).load_pretrained()
-    with pytest.raises(WeightsError, match=r"There is no weights file .*gone\.pth"):
-        made(pretrained=str(tmp_path / "gone.pth")).load_pretrained()
-    with pytest.raises(WeightsError, match=r"Nobody publishes weights of the single-column alexnet"):
-        made(network="alexnet").load_pretrained()
-    with pytest.raises(WeightsError, match=r"keep_dense_weights needs .* got alexnet_torchvision, 8 units"):
-        made(keep_dense_weights=True).load_pretrained()
+def test_the_binary_head_takes_votes_on_any_scale(
+    make_trainer: Trainers, aesthetics_root: Path, tmp_path: Path
+) -> None:
+    stars = aesthetics_root / "stars"
+    (tmp_path / "images").symlink_to(stars / "images")
+    rows = [",".join(["image", *(f"count_{vote}" for vote in range(1, 21))])]
+    for line in (stars / "labels.csv").read_text().splitlines()[1:]:
+        name, *counts = line.split(",")
+        rows.append(",".join([name, *(f"0,0,0,{count}" for count in counts)]))  # a star is four votes
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    found = []
+    for root, threshold in ((stars, None), (tmp_path, 12.0)):
+        data = data_of(root, threshold=threshold, test_fraction=0.4)
+        trainer = make_trainer(callbacks=[Handover(data)])
+        trainer.test(made(threshold=threshold), data)
+        found.append(logged(trainer))
+    assert found[0] == found[1]
+    assert found[0]["test/majority"] < 1

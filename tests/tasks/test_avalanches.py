@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -6,19 +5,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch, DataFacts
-from ops.errors import TrainingError, WeightsError
+from ops.errors import TrainingError
 from tasks import boosting
 from tasks.avalanches import AvalanchesTask
+from tests.checks import rejects, rejects_weights
+from tests.tasks.helpers import Trainers, loader, logged, reloaded
 
 WINDOWS = {"loss", "accuracy", "balanced_accuracy", "auprc"}
 PICTURES = WINDOWS | {"dice", "dice_positive", "iou", "hausdorff95"}
-
-Trainers = Callable[..., Trainer]
 
 
 def texture(height: int, width: int, rough: bool, seed: int) -> np.ndarray:
@@ -56,31 +54,20 @@ def simple() -> AvalanchesTask:
     return task.eval()
 
 
-def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
-    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
-
-
-def test_learns_windows_and_finds_them_in_a_picture(make_trainer: Trainers, windows: Batch, picture: Batch) -> None:
+def test_learns_windows_and_finds_them_in_an_image(make_trainer: Trainers, windows: Batch, picture: Batch) -> None:
     torch.manual_seed(0)
     task = AvalanchesTask("cnn2d", window=17)
     trainer = make_trainer(max_epochs=2)
     trainer.fit(task, loader(windows, times=12), loader(picture))
-    found = {key: value.item() for key, value in trainer.callback_metrics.items()}
-    wanted = {f"train/{name}" for name in WINDOWS} | {f"val/{name}" for name in PICTURES}
-    assert found.keys() == wanted
+    found = logged(trainer)
+    assert found.keys() == {f"train/{name}" for name in WINDOWS} | {f"val/{name}" for name in PICTURES}
     assert found["train/accuracy"] > 0.95
     assert found["val/dice"] > 0.7
     trainer.test(task, loader(picture), verbose=False)
     assert trainer.callback_metrics.keys() == {f"test/{each}{name}" for each in ("", "second_") for name in PICTURES}
 
 
-def test_default_optimiser_is_adam_at_the_papers_rate() -> None:
-    optimizer = AvalanchesTask(window=17).configure_optimizers()
-    assert type(optimizer) is torch.optim.Adam
-    assert optimizer.defaults["lr"] == 1e-3
-
-
-def test_a_picture_is_decided_pixel_by_pixel(simple: AvalanchesTask, picture: Batch) -> None:
+def test_an_image_is_decided_pixel_by_pixel(simple: AvalanchesTask, picture: Batch) -> None:
     probability = 1 / (1 + np.exp(-(8 * picture["image"][:, :1].numpy() - 4)))
     step = simple.step(picture)
     assert step.probability is not None
@@ -91,13 +78,15 @@ def test_a_picture_is_decided_pixel_by_pixel(simple: AvalanchesTask, picture: Ba
     np.testing.assert_array_equal(step.prediction.numpy(), probability >= 0.5)
 
 
-def test_nothing_is_seen_outside_boxes(simple: AvalanchesTask, picture: Batch) -> None:
+def test_pixels_outside_boxes_are_ignored(simple: AvalanchesTask, picture: Batch) -> None:
     valid = torch.zeros(1, 1, 40, 60, dtype=torch.bool)
     valid[..., 10:20, 20:30] = True
     boxed = picture | {"valid": valid}
     inside = {key: value[..., 10:20, 20:30] for key, value in picture.items() if key != "name"}
-    assert simple.step(boxed).loss.item() == pytest.approx(simple.step(inside).loss.item(), rel=1e-5)
-    for masks in (simple.step(boxed).prediction, simple.masks(simple.predict(boxed)["probability"])):
+    step = simple.step(boxed)
+    assert step.loss.item() == pytest.approx(simple.step(inside).loss.item(), rel=1e-5)
+    assert torch.equal(step.target, picture["mask"] * valid)
+    for masks in (step.prediction, simple.masks(simple.predict(boxed)["probability"])):
         assert not masks[~valid].any()
         assert masks[valid].any()
 
@@ -173,45 +162,28 @@ def test_kornia_finds_the_edges_of_the_euclidean_gradient(simple: AvalanchesTask
     expected = cv2.Canny(mask.astype(np.uint8) * 255, 100, 200, L2gradient=True) > 0
     found = stages["first_edges"][0, 0].numpy()
     assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.99
-    with pytest.raises(ValueError, match="'kornia' needs edge thresholds above 0"):
-        AvalanchesTask(window=17, backend="kornia", edge_thresholds=(0, 200))
 
 
-def test_numbers_out_of_range_are_refused() -> None:
-    for options in ({"tile": 0}, {"edge_thresholds": (-1, 200)}, {"edge_thresholds": (0, float("inf"))}):
-        with pytest.raises(ValueError, match="expected 1 pixel or more"):
-            AvalanchesTask(window=17, **options)
-    with pytest.raises(WeightsError, match="cnn2d has no pretrained weights"):
-        AvalanchesTask("cnn2d", window=17, pretrained=True).load_pretrained()
-
-
-def test_truth_outside_boxes_is_not_missed(simple: AvalanchesTask, picture: Batch) -> None:
-    valid = torch.zeros(1, 1, 40, 60, dtype=torch.bool)
-    valid[..., :20, :] = True
-    target = simple.step(picture | {"valid": valid}).target
-    assert torch.equal(target, picture["mask"] * valid)
-
-
-def test_conditions_have_figures_of_their_own(make_trainer: Trainers, simple: AvalanchesTask, picture: Batch) -> None:
+def test_scores_are_also_by_condition(make_trainer: Trainers, simple: AvalanchesTask, picture: Batch) -> None:
     dark = picture | {"image": picture["image"] * 0, "condition": ["shady"]}
     batches = [picture | {"condition": ["sunny"]}, dark, picture | {"condition": [""]}]
     simple.receive(DataFacts(conditions=("shady", "sunny")))
     trainer = make_trainer()
-    trainer.test(simple, DataLoader(batches, batch_size=None), verbose=False)  # type: ignore[arg-type]
-    found = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    trainer.test(simple, DataLoader(batches, batch_size=None), verbose=False)
+    found = logged(trainer)
     assert found["test/dice@shady"] == 0
     assert found["test/dice"] == pytest.approx(2 / 3 * found["test/dice@sunny"])
     assert {"test/iou@sunny", "test/second_dice@shady", "test/second_iou@shady"} < found.keys()
 
 
-def test_one_pass_is_enough_where_no_other_is_asked_for(simple: AvalanchesTask, picture: Batch) -> None:
+def test_second_input_none_skips_the_second_pass(simple: AvalanchesTask, picture: Batch) -> None:
     simple.second_input = "none"
     found = simple.predict(picture)
     assert list(found["stages"]) == ["first_probability", "first_mask", "last_edges"]
     assert torch.equal(found["probability"], simple.step(picture).probability)
 
 
-def test_small_regions_are_left_out_once_fitted(simple: AvalanchesTask, picture: Batch) -> None:
+def test_fitted_decisions_apply_until_training_starts(simple: AvalanchesTask, picture: Batch) -> None:
     simple.decision.thresholds.fill_(0.9)
     simple.decision.minimum_areas.fill_(0.01)
     simple.boosted_decision.thresholds.fill_(0.7)
@@ -225,33 +197,31 @@ def test_small_regions_are_left_out_once_fitted(simple: AvalanchesTask, picture:
     assert simple.boosted_decision.thresholds.item() == 0.5
 
 
-def test_checkpoint_gives_the_same_task_from_the_file_alone(
-    make_trainer: Trainers, windows: Batch, picture: Batch, tmp_path: Path
-) -> None:
+def test_a_checkpoint_restores_the_task(make_trainer: Trainers, windows: Batch, picture: Batch, tmp_path: Path) -> None:
     task = AvalanchesTask("cnn1d", window=17, channels=1, second_input="edges")
     trainer = make_trainer(max_epochs=1)
     trainer.fit(task, loader(windows))
     task.decision.thresholds.fill_(0.3)
-    trainer.save_checkpoint(tmp_path / "run.ckpt")
-    again = AvalanchesTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
+    again = reloaded(task, trainer, tmp_path)
     assert again.decision.thresholds.item() == pytest.approx(0.3)
     assert torch.equal(again.predict(picture)["probability"], task.eval().predict(picture)["probability"])
 
 
-def test_large_networks_start_from_weights_that_have_to_be_there(tmp_path: Path) -> None:
-    task = AvalanchesTask("vgg16", window=33, pretrained=str(tmp_path / "gone.safetensors"))
-    with pytest.raises(WeightsError, match=r"weights file .*gone\.safetensors"):
-        task.load_pretrained()
-    with pytest.raises(ValueError, match="windows of 17 pixels are too small for vgg16"):
-        AvalanchesTask("vgg16", window=17)
+def test_rejects_wrong_arguments_and_missing_weights(tmp_path: Path) -> None:
+    for options in ({"tile": 0}, {"edge_thresholds": (-1, 200)}, {"edge_thresholds": (0, float("inf"))}):
+        rejects("expected 1 pixel or more", AvalanchesTask, window=17, **options)
+    rejects("kornia.*above 0", AvalanchesTask, window=17, backend="kornia", edge_thresholds=(0, 200))
+    rejects("17 pixels are too small for vgg16", AvalanchesTask, "vgg16", window=17)
+    rejects_weights("cnn2d has no", AvalanchesTask("cnn2d", window=17, pretrained=True).load_pretrained)
+    gone = AvalanchesTask("vgg16", window=33, pretrained=str(tmp_path / "gone.safetensors"))
+    rejects_weights(r"weights file .*gone\.safetensors", gone.load_pretrained)
 
 
 def test_principal_components_are_fitted_once_on_the_windows_of_all_processes(
     windows: Batch, picture: Batch, make_trainer: Trainers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = AvalanchesTask("cnn1d", window=17, components=4)
-    with pytest.raises(TrainingError, match="Handover"):
-        make_trainer(max_epochs=1).fit(task, loader(windows), loader(picture))
+    rejects("Handover", make_trainer(max_epochs=1).fit, task, loader(windows), loader(picture), error=TrainingError)
     parts = [{"image": windows["image"][part]} for part in (slice(0, 40), slice(40, 64))]
     whole = AvalanchesTask("cnn1d", window=17, components=4)
     whole.prepare(iter(parts))

@@ -1,17 +1,21 @@
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
+from tasks.avalanches import AvalanchesTask
 from tasks.base import Batch, ImageTask
+from tasks.clouds import CloudsTask
 from tasks.metrics.meter import Step
+from tasks.roads import RoadsTask
+from tests.checks import rejects
+from tests.tasks.helpers import Trainers
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:
@@ -60,13 +64,24 @@ def batches(*sizes: int) -> list[Batch]:
 
 
 def loader(*sizes: int) -> DataLoader[Any]:
-    return DataLoader(batches(*sizes), batch_size=None)  # type: ignore[arg-type]  # a list is a data set
+    return DataLoader(batches(*sizes), batch_size=None)
 
 
-Trainers = Callable[..., Trainer]
+@pytest.mark.parametrize(
+    ("task", "kind", "settings"),
+    [
+        (AvalanchesTask(window=17), torch.optim.Adam, {"lr": 1e-3}),
+        (CloudsTask("pspnet", pretrained=False), torch.optim.NAdam, {"lr": 2e-4}),
+        (RoadsTask(), torch.optim.RMSprop, {"lr": 1e-3, "alpha": 0.9, "eps": 1e-7}),
+    ],
+)
+def test_default_optimizers_are_the_papers(task: ImageTask, kind: type, settings: dict[str, float]) -> None:
+    optimizer = task.configure_optimizers()
+    assert type(optimizer) is kind
+    assert {name: optimizer.defaults[name] for name in settings} == settings
 
 
-def test_figures_are_named_by_stage_and_weigh_every_picture_the_same(make_trainer: Trainers) -> None:
+def test_metrics_are_named_by_stage_and_weigh_images_equally(make_trainer: Trainers) -> None:
     task = Brightness()
     logged = make_trainer(max_epochs=1)
     logged.validate(task, loader(5, 2, 1), verbose=False)
@@ -78,7 +93,7 @@ def test_figures_are_named_by_stage_and_weigh_every_picture_the_same(make_traine
         torch.testing.assert_close(logged.callback_metrics[f"val/{name}"], value)
 
 
-def test_every_stage_logs_and_begins_anew_each_epoch(make_trainer: Trainers) -> None:
+def test_every_stage_logs_and_resets_each_epoch(make_trainer: Trainers) -> None:
     task, trainer = Brightness(), make_trainer(max_epochs=3)
     trainer.fit(task, loader(4, 1), loader(3))
     names = {f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "error", "largest_error")}
@@ -96,7 +111,7 @@ def test_predict_step_is_predict(make_trainer: Trainers) -> None:
     assert torch.equal(prediction["number"], task.predict(batches(3)[0])["number"])
 
 
-def test_the_optimiser_is_given_what_is_trained(make_trainer: Trainers) -> None:
+def test_the_optimizer_gets_the_trained_parameters(make_trainer: Trainers) -> None:
     task, trainer = Brightness(), make_trainer(max_epochs=1)
     before = {name: value.clone() for name, value in task.named_parameters()}
     trainer.fit(task, loader(4))
@@ -113,7 +128,7 @@ def test_a_schedule_steps_once_an_epoch(make_trainer: Trainers) -> None:
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.1 * 0.5**3)
 
 
-def test_a_schedule_on_a_plateau_watches_its_figure(make_trainer: Trainers) -> None:
+def test_a_plateau_schedule_monitors_its_metric(make_trainer: Trainers) -> None:
     task = Brightness(
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1e-12),  # nothing improves
         scheduler=lambda optimizer: ReduceLROnPlateau(optimizer, "val/error", patience=0, factor=0.5, eps=0),
@@ -143,6 +158,5 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch(make_trainer: Trainers, m
     assert os.environ["PL_GLOBAL_SEED"] == "2"
 
 
-def test_a_task_has_to_say_what_it_does() -> None:
-    with pytest.raises(TypeError, match=r"abstract.*build_metrics.*predict.*step"):
-        ImageTask(sgd)
+def test_a_task_must_implement_the_abstract_methods() -> None:
+    rejects(r"abstract.*build_metrics.*predict.*step", ImageTask, sgd, error=TypeError)

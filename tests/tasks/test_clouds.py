@@ -1,24 +1,20 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from datamodules.samples.clouds import CLOUD_CLASSES, cloud_picture
-from ops.errors import WeightsError
 from tasks.base import Batch
 from tasks.clouds import CloudsTask
 from tasks.networks.backbones import encoder_of
+from tests.checks import rejects_weights
+from tests.tasks.helpers import Trainers, changed, loader, logged, reloaded, state
 
 SCORES = ("dice", "dice_positive", "dice_global", "auprc")
 NAMES = {"loss", *SCORES} | {f"{score}_{name.lower()}" for score in ("dice", "auprc") for name in CLOUD_CLASSES}
-
-Trainers = Callable[..., Trainer]
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +37,17 @@ def simple() -> CloudsTask:
     return task.eval()
 
 
-def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
-    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
-
-
 def nadam(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.NAdam(parameters, lr=3e-3)
 
 
-def test_overfits_two_pictures_and_logs_its_names(make_trainer: Trainers, pictures: Batch) -> None:
+def test_overfits_two_images_and_logs_its_names(make_trainer: Trainers, pictures: Batch) -> None:
     torch.manual_seed(0)
     task = CloudsTask("pspnet", pretrained=False, optimizer=nadam)
     trainer = make_trainer(max_epochs=5)
     before = make_trainer().validate(task, loader(pictures), verbose=False)[0]
     trainer.fit(task, loader(pictures, times=20), loader(pictures))
-    after = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    after = logged(trainer)
     assert after.keys() == {f"{stage}/{name}" for stage in ("train", "val") for name in NAMES}
     assert before["val/dice_positive"] < 0.5
     for stage in ("train", "val"):
@@ -67,31 +59,7 @@ def test_overfits_two_pictures_and_logs_its_names(make_trainer: Trainers, pictur
     assert trainer.callback_metrics.keys() == {f"test/{name}" for name in NAMES}
 
 
-def test_one_class_has_no_scores_by_class(make_trainer: Trainers, pictures: Batch) -> None:
-    trainer = make_trainer()
-    trainer.validate(CloudsTask("pspnet", pretrained=False, classes=["cloud"]),
-                     loader(pictures | {"mask": pictures["mask"][:, :1]}), verbose=False)  # fmt: skip
-    assert trainer.callback_metrics.keys() == {f"val/{name}" for name in ("loss", *SCORES)}
-
-
-def test_default_optimiser_is_the_thesiss() -> None:
-    optimizer = CloudsTask("pspnet", pretrained=False).configure_optimizers()
-    assert type(optimizer) is torch.optim.NAdam
-    assert optimizer.defaults["lr"] == 2e-4
-
-
-@pytest.mark.parametrize("architecture", ["unet", "fpn", "pspnet"])
-def test_a_training_step_moves_every_parameter(architecture: str, pictures: Batch) -> None:
-    task = CloudsTask(architecture, pretrained=False, optimizer=lambda p: torch.optim.SGD(p, lr=1.0))
-    before = {name: value.detach().clone() for name, value in task.named_parameters()}
-    optimizer = task.configure_optimizers()
-    task.step(pictures).loss.backward()
-    optimizer.step()
-    still = {name for name, value in task.named_parameters() if value.grad is None or torch.equal(value, before[name])}
-    assert still == set()
-
-
-def test_checkpoint_gives_the_same_task_from_the_file_alone(
+def test_a_checkpoint_restores_the_task(
     make_trainer: Trainers, pictures: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = CloudsTask("pspnet", "resnet18", pretrained=False, classes=["a", "b", "c", "d"])
@@ -99,28 +67,20 @@ def test_checkpoint_gives_the_same_task_from_the_file_alone(
     trainer.fit(task, loader(pictures))
     task.decision.thresholds.copy_(torch.tensor([0.2, 0.4, 0.6, 0.8]))
     task.decision.minimum_areas.fill_(0.02)
-    task.hparams["pretrained"] = True  # what is remembered of most runs; there is no network to load them over
-    trainer.save_checkpoint(tmp_path / "run.ckpt")
-    monkeypatch.setattr("tasks.segmentation.load_encoder", lambda *_: pytest.fail("the file alone has to do"))
-    checkpoint = torch.load(tmp_path / "run.ckpt", weights_only=True)
-    assert checkpoint["hyper_parameters"].keys() == {
-        "architecture",
-        "encoder",
-        "pretrained",
-        "freeze_encoder",
-        "classes",
-    }
-    loaded = CloudsTask.load_from_checkpoint(tmp_path / "run.ckpt", weights_only=True).eval()
+    task.hparams["pretrained"] = True  # as in most runs; the checkpoint alone must suffice
+    monkeypatch.setattr("tasks.segmentation.load_encoder", lambda *_: pytest.fail("loads weights"))
+    loaded = reloaded(task, trainer, tmp_path, weights_only=True)
+    assert loaded.hparams.keys() == {"architecture", "encoder", "pretrained", "freeze_encoder", "classes"}
     assert loaded.classes == ["a", "b", "c", "d"]
     batch = {"image": torch.rand(2, 3, 41, 57)}
     expected, found = task.eval().predict(batch), loaded.predict(batch)
-    assert torch.equal(found["probability"], expected["probability"])
     assert found.keys() == {"probability"}
+    assert torch.equal(found["probability"], expected["probability"])
     assert torch.equal(loaded.masks(found["probability"]), task.masks(expected["probability"]))
     torch.testing.assert_close(loaded.decision.thresholds, torch.tensor([0.2, 0.4, 0.6, 0.8]))
 
 
-def test_pixels_that_are_not_valid_change_neither_loss_nor_prediction(simple: CloudsTask) -> None:
+def test_invalid_pixels_change_neither_loss_nor_prediction(simple: CloudsTask) -> None:
     image = torch.rand(2, 3, 6, 8)
     valid = torch.ones(2, 1, 6, 8, dtype=torch.bool)
     valid[0, ..., :3] = False
@@ -140,7 +100,7 @@ def test_pixels_that_are_not_valid_change_neither_loss_nor_prediction(simple: Cl
 
 @pytest.mark.parametrize("size", [(6, 8), (12, 16), (9, 13), (4, 5)])
 @pytest.mark.parametrize("gap", [False, True])
-def test_what_is_scored_is_what_is_written(simple: CloudsTask, size: tuple[int, int], gap: bool) -> None:
+def test_steps_score_the_masks_that_are_written(simple: CloudsTask, size: tuple[int, int], gap: bool) -> None:
     simple.decision.thresholds.copy_(torch.tensor([0.3, 0.8]))
     simple.decision.minimum_areas.fill_(0.02)
     image = torch.rand(3, 3, 6, 8) - 0.5
@@ -178,27 +138,17 @@ def test_masks_apply_threshold_area_and_size(simple: CloudsTask) -> None:
     assert areas((30, 40)) == pytest.approx([0.2, 0.2], abs=0.02)
 
 
-def test_a_frozen_encoder_stays_as_it_was(make_trainer: Trainers, pictures: Batch) -> None:
+def test_a_frozen_encoder_does_not_change(make_trainer: Trainers, pictures: Batch) -> None:
     task = CloudsTask("pspnet", pretrained=False, freeze_encoder=True, optimizer=nadam)
-    encoder = {key: value.clone() for key, value in encoder_of(task.network).state_dict().items()}
-    rest = {key: value.clone() for key, value in task.network.state_dict().items() if ".encoder." not in key}
-    trainer = make_trainer(max_epochs=2)
+    before, trainer = state(task.network), make_trainer(max_epochs=2)
     trainer.fit(task, loader(pictures), loader(pictures))
-    now = encoder_of(task.network).state_dict()
-    assert all(torch.equal(value, encoder[key]) for key, value in now.items())
-    assert any("running_mean" in key for key in encoder)
-    changed = {
-        key for key, value in task.network.state_dict().items() if key in rest and not torch.equal(value, rest[key])
-    }
-    assert any("running_mean" in key for key in changed)
+    moved = changed(task.network, before)
+    assert any("running_mean" in name for name in moved)
+    assert any("running_mean" in name for name in before if ".encoder." in name)
+    assert not any(".encoder." in name for name in moved)
     with_state = {id(parameter) for parameter in trainer.optimizers[0].state}
     assert with_state
     assert not with_state & {id(parameter) for parameter in encoder_of(task.network).parameters()}
-
-
-def test_freezing_noise_is_refused() -> None:
-    with pytest.raises(WeightsError, match=r"freeze_encoder is true and pretrained is false.*--model\.freeze_encoder"):
-        CloudsTask("pspnet", pretrained=False, freeze_encoder=True).load_pretrained()
 
 
 def test_pretrained_fills_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,9 +158,11 @@ def test_pretrained_fills_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == []  # making a task reads no file: a checkpoint would want it
     task.load_pretrained()
     assert asked == [(task.network, "resnet18", "weights.pt")]
+    noise = CloudsTask("pspnet", pretrained=False, freeze_encoder=True)
+    rejects_weights(r"freeze_encoder is true.*--model\.freeze_encoder", noise.load_pretrained)
 
 
-def test_training_that_goes_on_is_measured_without_fitted_thresholds() -> None:
+def test_training_restores_the_default_decision() -> None:
     task = CloudsTask(pretrained=False)
     task.decision.thresholds.fill_(0.2)
     task.decision.minimum_areas.fill_(0.1)

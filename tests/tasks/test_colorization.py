@@ -1,27 +1,24 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from ops.color import luminance_and_chroma, to_rgb
 from ops.color_bins import annealed_mean, rebalancing, smoothed
-from ops.errors import TrainingError, WeightsError
+from ops.errors import TrainingError
 from tasks.base import Batch
 from tasks.colorization import ColorizationTask
 from tasks.metrics.colors import FLOORS
 from tasks.networks.extractor import Extractor
+from tests.checks import rejects, rejects_weights
+from tests.tasks.helpers import Trainers, loader, logged, reloaded
 
 SCORES = ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness", "colorfulness_true", "colorfulness_difference")
 FLOOR_SCORES = [f"{floor}_{name}" for floor in FLOORS for name in ("psnr", "delta_e76", "delta_e2000")]
 OBJECTIVES = ("regression", "classes")
-
-Trainers = Callable[..., Trainer]
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +32,6 @@ def batch() -> Batch:
     valid[:, :, 4:28] = True
     image = torch.where(valid, bright * colors[1] + (1 - bright) * colors[0], 1.0)
     return {"image": image, "valid": valid, "name": ["a.jpg", "b.jpg"]}
-
-
-def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
-    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
 
 
 class Constant(nn.Module):
@@ -60,11 +53,10 @@ def test_learns_which_colours_luminance_has(objective: Any, steps: int, make_tra
     torch.manual_seed(0)
     task = ColorizationTask(extractor=None, objective=objective, optimizer=lambda p: torch.optim.Adam(p, lr=3e-4))
     trainer = make_trainer(max_epochs=2)
-    with pytest.raises(TrainingError, match="Handover"):
-        make_trainer(max_epochs=1).fit(task, loader(batch))
+    rejects("Handover", make_trainer(max_epochs=1).fit, task, loader(batch), error=TrainingError)
     task.prepare([batch])
     trainer.fit(task, loader(batch, steps), loader(batch, steps))
-    found = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    found = logged(trainer)
     training = {"train/loss", "train/psnr", "train/delta_e76"}
     assert found.keys() == training | {f"val/{name}" for name in ("loss", *SCORES, *FLOOR_SCORES)}
     assert found["val/loss"] < (0.003 if objective == "regression" else 0.5)  # 0.06 and 1.3 at the start
@@ -74,7 +66,7 @@ def test_learns_which_colours_luminance_has(objective: Any, steps: int, make_tra
     assert torch.equal(task.floors.by_luminance, before)
 
 
-def test_regression_is_scored_by_the_papers_error(batch: Batch) -> None:
+def test_regression_has_the_papers_loss(batch: Batch) -> None:
     task = ColorizationTask(extractor=None)
     task.network = Constant(torch.tensor([0.1, -0.2]))
     step = task.step(batch)
@@ -103,7 +95,7 @@ def test_classes_give_their_annealed_mean(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_padding_counts_nowhere(objective: Any, batch: Batch) -> None:
+def test_padding_is_ignored(objective: Any, batch: Batch) -> None:
     torch.manual_seed(0)
     task = ColorizationTask(extractor=None, objective=objective).eval()
     task.network = Constant(torch.linspace(-0.3, 0.3, 2 if objective == "regression" else len(task.floors.centres)))
@@ -111,7 +103,7 @@ def test_padding_counts_nowhere(objective: Any, batch: Batch) -> None:
     torch.testing.assert_close(task.step(batch | {"image": noise}).loss, task.step(batch).loss)
 
 
-def test_only_luminance_is_looked_at(batch: Batch) -> None:
+def test_predictions_depend_on_luminance_alone(batch: Batch) -> None:
     torch.manual_seed(0)
     task = ColorizationTask(extractor=None).eval()
     luminance, _ = luminance_and_chroma(batch["image"])
@@ -122,21 +114,18 @@ def test_only_luminance_is_looked_at(batch: Batch) -> None:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_checkpoint_gives_the_same_task_from_the_file_alone(
-    objective: Any, make_trainer: Trainers, batch: Batch, tmp_path: Path
-) -> None:
+def test_a_checkpoint_restores_the_task(objective: Any, make_trainer: Trainers, batch: Batch, tmp_path: Path) -> None:
     task = ColorizationTask("strided", extractor=None, objective=objective)
     task.prepare([batch])
     trainer = make_trainer(max_epochs=1)
     trainer.fit(task, loader(batch))
-    trainer.save_checkpoint(tmp_path / "run.ckpt")
-    again = ColorizationTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
+    again = reloaded(task, trainer, tmp_path)
     assert again.floors.fitted
     assert torch.equal(again.floors.by_luminance, task.floors.by_luminance)
     assert torch.equal(again.predict(batch)["chroma"], task.eval().predict(batch)["chroma"])
 
 
-def test_the_extractor_is_neither_trained_nor_kept_but_known(
+def test_the_extractor_is_frozen_and_checked_by_its_digest(
     make_trainer: Trainers, batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
@@ -151,45 +140,32 @@ def test_the_extractor_is_neither_trained_nor_kept_but_known(
     task.prepare([batch])
     trainer = make_trainer(max_epochs=2)
     trainer.fit(task, loader(batch))
-    assert sum(calls) == 2, "vectors of unaltered pictures are remembered"
-    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    assert sum(calls) == 2, "vectors of unaltered images are remembered"
+    assert sum(parameter.numel() for parameter in task.trained_parameters()) == 4_696_098
+    again = reloaded(task, trainer, tmp_path)
+    assert torch.equal(again.predict(batch)["chroma"], task.eval().predict(batch)["chroma"])
     checkpoint = torch.load(tmp_path / "run.ckpt", weights_only=True)
     assert sum(value.numel() for key, value in checkpoint["state_dict"].items() if "network" in key) == 4_696_098
-    assert sum(parameter.numel() for parameter in task.trained_parameters()) == 4_696_098
-    again = ColorizationTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
-    assert torch.equal(again.predict(batch)["chroma"], task.eval().predict(batch)["chroma"])
     checkpoint["extractor"] = "0123456789abcdef"
     torch.save(checkpoint, tmp_path / "other.ckpt")
-    with pytest.raises(WeightsError, match="are not those that the network was trained with"):
-        ColorizationTask.load_from_checkpoint(tmp_path / "other.ckpt", map_location="cpu")
+    rejects_weights("are not those", ColorizationTask.load_from_checkpoint, tmp_path / "other.ckpt", map_location="cpu")
 
 
-def test_a_network_is_not_opened_with_an_extractor_more_or_less_than_it_learned_with(
-    make_trainer: Trainers, batch: Batch, tmp_path: Path
-) -> None:
+def test_rejects_wrong_arguments_and_another_extractor(make_trainer: Trainers, batch: Batch, tmp_path: Path) -> None:
     name = "mobilenetv3_small_050"
     seeing = {"extractor": name, "extractor_weights": False, "extractor_vector": "features"}
-    for file, settings in {"blind": {"extractor": None}, "seeing": seeing}.items():
-        task = ColorizationTask(**settings)  # type: ignore[arg-type]  # these are its types
-        trainer = make_trainer()
+    trainer, load = make_trainer(), ColorizationTask.load_from_checkpoint
+    for folder, settings in {"blind": {"extractor": None}, "seeing": seeing}.items():
+        task = ColorizationTask(**settings)
         trainer.strategy.connect(task)
-        trainer.save_checkpoint(tmp_path / f"{file}.ckpt")
-    again = ColorizationTask.load_from_checkpoint(tmp_path / "seeing.ckpt", map_location="cpu").eval()
-    assert torch.equal(again.predict(batch)["chroma"], task.eval().predict(batch)["chroma"])
-    with pytest.raises(WeightsError, match=rf"without an extractor and is opened with {name}.*--model\.extractor null"):
-        ColorizationTask.load_from_checkpoint(tmp_path / "blind.ckpt", map_location="cpu", **seeing)
-    with pytest.raises(WeightsError, match=r"with an extractor \(digest [0-9a-f]{16}\) and is opened without one"):
-        ColorizationTask.load_from_checkpoint(tmp_path / "seeing.ckpt", map_location="cpu", extractor=None)
-
-
-def test_what_cannot_be_built_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"objective is 'lab' and temperature 0.38"):
-        ColorizationTask(extractor=None, objective="lab")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"temperature 0;"):
-        ColorizationTask(extractor=None, temperature=0)
-    task = ColorizationTask(extractor="resnet50", extractor_weights=str(tmp_path / "gone.safetensors"))
-    with pytest.raises(WeightsError, match=r"There is no weights file .*gone\.safetensors"):
-        task.load_pretrained()
+        again = reloaded(task, trainer, tmp_path / folder)
+        assert torch.equal(again.predict(batch)["chroma"], task.eval().predict(batch)["chroma"])
+    rejects_weights(rf"without an extractor .*{name}", load, tmp_path / "blind" / "run.ckpt", **seeing)
+    rejects_weights(r"\(digest [0-9a-f]{16}\).* without one", load, tmp_path / "seeing" / "run.ckpt", extractor=None)
+    rejects("objective is 'lab' and temperature 0.38", ColorizationTask, extractor=None, objective="lab")
+    rejects("temperature 0;", ColorizationTask, extractor=None, temperature=0)
+    gone = ColorizationTask(extractor="resnet50", extractor_weights=str(tmp_path / "gone.safetensors"))
+    rejects_weights(r"no weights file .*gone\.safetensors", gone.load_pretrained)
 
 
 def test_copies_of_metrics_do_not_copy_the_task() -> None:

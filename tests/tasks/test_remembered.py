@@ -1,8 +1,8 @@
-import pytest
 import torch
 from torch import Tensor
 
 from tasks.remembered import Remembered
+from tests.checks import rejects
 
 
 class Doubled:
@@ -16,7 +16,7 @@ class Doubled:
         return 2 * image
 
 
-def test_each_picture_is_computed_once() -> None:
+def test_each_image_is_computed_once() -> None:
     remembered, compute = Remembered(1.0), Doubled()
     image = torch.arange(12.0).view(4, 3).requires_grad_()
     for names, rows in (("ab", [0, 1]), ("bcd", [1, 2, 3]), ("dacb", [3, 0, 2, 1])):
@@ -29,13 +29,13 @@ def test_each_picture_is_computed_once() -> None:
     assert (compute.pictures, len(remembered)) == (5, 1)
 
 
-def test_what_is_remembered_is_not_changed_from_outside() -> None:
+def test_callers_cannot_change_remembered_values() -> None:
     remembered, compute = Remembered(1.0), Doubled()
     remembered(["a"], torch.ones(1, 3), compute).zero_()
     assert torch.equal(remembered(["a"], torch.ones(1, 3), compute), torch.full((1, 3), 2.0))
 
 
-def test_memory_ends_where_it_was_said_to() -> None:
+def test_memory_is_limited() -> None:
     remembered, compute = Remembered(2.5 * 12 / 2**30), Doubled()  # two pictures of three float32 and a half
     image = torch.rand(4, 3)
     for _ in range(2):
@@ -47,6 +47,5 @@ def test_memory_ends_where_it_was_said_to() -> None:
     assert (len(none), compute.pictures) == (0, 8)
 
 
-def test_less_than_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"-1 GiB of cache"):
-        Remembered(-1)
+def test_rejects_negative_memory() -> None:
+    rejects(r"-1 GiB of cache", Remembered, -1)

@@ -1,23 +1,19 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import nn
-from torch.utils.data import DataLoader
 
 from datamodules.samples.roads import road_tile
-from ops.errors import WeightsError
 from tasks.base import Batch
 from tasks.roads import RoadsTask
+from tests.checks import rejects, rejects_weights
+from tests.tasks.helpers import Trainers, changed, loader, logged, reloaded, state, unmoved
 
 SCORES = ("dice", "dice_positive", "f_measure", "precision", "recall", "specificity", "accuracy", "iou")
 NAMES = {"loss", *SCORES}
-
-Trainers = Callable[..., Trainer]
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +35,12 @@ def simple() -> RoadsTask:
     return task.eval()
 
 
-def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
-    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a data set
-
-
 def test_overfits_two_tiles_and_logs_its_names(make_trainer: Trainers, tiles: Batch) -> None:
     torch.manual_seed(1)
     task = RoadsTask("pspnet", optimizer=lambda p: torch.optim.NAdam(p, lr=3e-3))
     trainer = make_trainer(max_epochs=4)
     trainer.fit(task, loader(tiles, times=20), loader(tiles))
-    found = {key: value.item() for key, value in trainer.callback_metrics.items()}
+    found = logged(trainer)
     assert found.keys() == {f"{stage}/{name}" for stage in ("train", "val") for name in NAMES}
     assert found["val/dice"] > 0.9
     assert found["val/f_measure"] > 0.9
@@ -56,30 +48,10 @@ def test_overfits_two_tiles_and_logs_its_names(make_trainer: Trainers, tiles: Ba
     assert trainer.callback_metrics.keys() == {f"test/{name}" for name in NAMES}
 
 
-def test_the_papers_network_learns_two_tiles(make_trainer: Trainers, tiles: Batch) -> None:
-    torch.manual_seed(0)
-    small = {key: value[..., ::2, ::2] if key != "name" else value for key, value in tiles.items()}
-    task = RoadsTask("vgg10", optimizer=lambda p: torch.optim.Adam(p, lr=3e-4))
-    before = task.step(small).loss.item()
-    make_trainer(max_epochs=1, limit_val_batches=0).fit(task, loader(small, times=40))
-    assert task.step(small).loss.item() < 0.7 * before
-
-
-def test_default_optimiser_is_kerass_rmsprop() -> None:
-    optimizer = RoadsTask().configure_optimizers()
-    assert type(optimizer) is torch.optim.RMSprop
-    assert (optimizer.defaults["lr"], optimizer.defaults["alpha"], optimizer.defaults["eps"]) == (1e-3, 0.9, 1e-7)
-
-
 @pytest.mark.parametrize("network", ["vgg10", "vgg12", "vgg16", "unet", "fpn", "pspnet"])
 def test_a_training_step_moves_every_parameter(network: Any, tiles: Batch) -> None:
     torch.manual_seed(0)
-    task = RoadsTask(network, optimizer=lambda p: torch.optim.SGD(p, lr=1.0))
-    before = {name: value.detach().clone() for name, value in task.named_parameters()}
-    optimizer = task.configure_optimizers()
-    task.step(tiles).loss.backward()
-    optimizer.step()
-    assert {name for name, value in task.named_parameters() if torch.equal(value, before[name])} == set()
+    assert unmoved(RoadsTask(network, optimizer=lambda p: torch.optim.SGD(p, lr=1.0)), tiles) == set()
 
 
 def test_a_probability_equal_to_the_threshold_is_road(simple: RoadsTask, tiles: Batch) -> None:
@@ -104,7 +76,7 @@ def test_step_and_predict_decide_at_the_threshold(simple: RoadsTask, tiles: Batc
     assert step.loss.item() == pytest.approx(entropy, rel=1e-5)
 
 
-def test_the_minimum_area_is_in_pixels_of_whole_images_and_no_metric_sees_it(tiles: Batch) -> None:
+def test_the_minimum_area_is_in_pixels_and_not_scored(tiles: Batch) -> None:
     assert RoadsTask(minimum_area=9).decision.least_areas((8, 16)) == [9 / 128]
     assert RoadsTask().decision.least_areas((8, 16)) == [0]
     task = RoadsTask(minimum_area=10_000).eval()
@@ -114,21 +86,25 @@ def test_the_minimum_area_is_in_pixels_of_whole_images_and_no_metric_sees_it(til
     assert not task.decision.cleaned(np.arange(4096).reshape(1, 64, 64) > 0).any()
 
 
-def test_checkpoint_gives_the_same_task_from_the_file_alone(
-    make_trainer: Trainers, tiles: Batch, tmp_path: Path
-) -> None:
+def test_a_checkpoint_restores_the_task(make_trainer: Trainers, tiles: Batch, tmp_path: Path) -> None:
     task = RoadsTask("vgg10", threshold=0.4)
     trainer = make_trainer(max_epochs=1)
     trainer.fit(task, loader(tiles))
-    trainer.save_checkpoint(tmp_path / "run.ckpt")
-    again = RoadsTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
+    again = reloaded(task, trainer, tmp_path)
     assert again.decision.thresholds.tolist() == pytest.approx([0.4])
     assert torch.equal(again.predict(tiles)["probability"], task.eval().predict(tiles)["probability"])
 
 
-def test_fitted_thresholds_come_with_the_checkpoint_unless_another_is_given(
-    make_trainer: Trainers, tmp_path: Path
-) -> None:
+def test_rejects_wrong_arguments_and_missing_weights(tmp_path: Path) -> None:
+    rejects("'vgg10' has no pretrained weights", RoadsTask, "vgg10", pretrained=True)
+    rejects("vgg10, vgg12", RoadsTask, "vgg11")
+    rejects(r"threshold is 1\.5 .*probability", RoadsTask, threshold=1.5)
+    rejects("minimum_area -1", RoadsTask, minimum_area=-1)
+    gone = RoadsTask("vgg16", pretrained=str(tmp_path / "gone.safetensors"))
+    rejects_weights(r"weights file .*gone\.safetensors", gone.load_pretrained)
+
+
+def test_checkpoints_restore_fitted_thresholds_unless_one_is_given(make_trainer: Trainers, tmp_path: Path) -> None:
     task, trainer = RoadsTask(threshold=0.4), make_trainer()
     task.decision.thresholds.fill_(0.7)  # as FittedThresholds does
     trainer.strategy.connect(task)
@@ -150,29 +126,9 @@ def test_vgg16_starts_from_a_weights_file(real_data: Path) -> None:
     if not weights.is_file():
         pytest.skip("no VGG16 weights beside BELVEDERE_DATA")
     task, scratch = (RoadsTask("vgg16", pretrained=pretrained) for pretrained in (str(weights), False))
-    before = {name: value.clone() for name, value in task.network.named_parameters()}
+    before = state(task.network)
     task.load_pretrained()
     scratch.load_pretrained()
-    moved = {name for name, value in task.network.named_parameters() if not torch.equal(value, before[name])}
+    moved = changed(task.network, before)
     assert moved == {name for name in before if ".features." in name}
     assert len(moved) == 26
-
-
-def test_weights_that_are_not_there_are_told(tmp_path: Path) -> None:
-    task = RoadsTask("vgg16", pretrained=str(tmp_path / "gone.safetensors"))
-    with pytest.raises(WeightsError, match=r"weights file .*gone\.safetensors"):
-        task.load_pretrained()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"network": "vgg10", "pretrained": True}, "'vgg10' has no pretrained weights"),
-        ({"network": "vgg11"}, "vgg10, vgg12"),
-        ({"threshold": 1.5}, r"threshold is 1\.5 .*probability"),
-        ({"minimum_area": -1}, "minimum_area -1"),
-    ],
-)
-def test_arguments_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        RoadsTask(**options)

@@ -1,17 +1,15 @@
 """A task of a few lines, as a newcomer writes it."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch
 from tasks.segmentation import SegmentationTask
+from tests.checks import rejects
+from tests.tasks.helpers import Trainers, loader, logged, reloaded
 
 
 class GlaciersTask(SegmentationTask):
@@ -29,26 +27,21 @@ def images() -> Batch:
     return {"image": 0.3 + 0.5 * mask + noise, "mask": mask, "name": ["a.png", "b.png"]}
 
 
-def loader(batch: Batch, times: int = 1) -> DataLoader[Any]:
-    return DataLoader([batch] * times, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
-
-
-def test_a_class_name_makes_a_task(make_trainer: Callable[..., Trainer], images: Batch, tmp_path: Path) -> None:
+def test_a_class_name_makes_a_task(make_trainer: Trainers, images: Batch, tmp_path: Path) -> None:
     torch.manual_seed(0)
     task = GlaciersTask("pspnet", pretrained=False, optimizer=lambda p: torch.optim.NAdam(p, lr=3e-3))
     trainer = make_trainer(max_epochs=4)
     trainer.fit(task, loader(images, 20), loader(images))
-    names = ("loss", "dice", "dice_positive", "dice_global", "auprc")
-    assert trainer.callback_metrics.keys() == {f"{stage}/{name}" for stage in ("train", "val") for name in names}
-    assert trainer.callback_metrics["val/dice"] > 0.9
+    found, names = logged(trainer), ("loss", "dice", "dice_positive", "dice_global", "auprc")
+    assert found.keys() == {f"{stage}/{name}" for stage in ("train", "val") for name in names}
+    assert found["val/dice"] > 0.9
     assert task.headline in names
-    trainer.save_checkpoint(tmp_path / "run.ckpt")
-    loaded = GlaciersTask.load_from_checkpoint(tmp_path / "run.ckpt", map_location="cpu").eval()
+    loaded = reloaded(task, trainer, tmp_path)
     assert loaded.hparams == {"architecture": "pspnet", "encoder": "mobilenet_v2", "pretrained": False,
                               "freeze_encoder": False}  # fmt: skip
-    found = loaded.predict(images)["probability"]
-    assert torch.equal(found, task.eval().predict(images)["probability"])
-    assert (loaded.masks(found) == (images["mask"] > 0.5)).float().mean() > 0.9
+    probability = loaded.predict(images)["probability"]
+    assert torch.equal(probability, task.eval().predict(images)["probability"])
+    assert (loaded.masks(probability) == (images["mask"] > 0.5)).float().mean() > 0.9
 
 
 def test_step_predict_and_threshold_search_share_one_path(images: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +52,7 @@ def test_step_predict_and_threshold_search_share_one_path(images: Batch, monkeyp
         assert torch.equal(found, torch.full((2, 1, 32, 48), 0.7))
 
 
-def test_a_class_that_is_not_valid_counts_as_its_task_says(images: Batch) -> None:
+def test_target_decides_whether_invalid_pixels_count(images: Batch) -> None:
     class Kept(GlaciersTask):
         def target(self, batch: Batch) -> Tensor:
             return super().target(batch) * batch["valid"]
@@ -72,6 +65,5 @@ def test_a_class_that_is_not_valid_counts_as_its_task_says(images: Batch) -> Non
     assert missed.loss == skipped.loss
 
 
-def test_a_task_without_classes_is_rejected() -> None:
-    with pytest.raises(ValueError, match="one or more different names"):
-        SegmentationTask()
+def test_rejects_a_task_without_classes() -> None:
+    rejects("one or more different names", SegmentationTask)

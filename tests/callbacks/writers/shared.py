@@ -53,11 +53,6 @@ def predict_in_processes(
         writer.on_predict_end(trainer, task)
 
 
-def contents(folder: Path) -> dict[Path, bytes]:
-    """Returns all files by their path from the folder."""
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def read(path: Path) -> NDArray[np.uint8]:
     """Returns an image file as an array."""
     return np.asarray(Image.open(path))

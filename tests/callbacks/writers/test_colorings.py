@@ -1,4 +1,3 @@
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from ops.color import luminance_and_chroma
 from ops.coloring import grey
 from ops.pictures import box, letterboxed
 from tasks.base import Batch
-from tests.callbacks.writers.shared import Batches, contents, predict, predict_in_processes, read
+from tests.callbacks.writers.shared import Batches, predict, predict_in_processes, read
+from tests.datamodules.helpers import contents, csv_rows
 
 SIDE = 48
 NAMES = ["z.jpg", "one/same.png", "two/same.JPG", "grey.tif", "broken.jpg", "a.b.png"]  # in an order of their own
@@ -74,8 +74,7 @@ def run(folder: Path, data: Data, more: float = 1.0, **options: Any) -> None:
 
 
 def table(folder: Path) -> dict[str, dict[str, str]]:
-    with (folder / "figures.csv").open(newline="") as file:
-        return {row["name"]: row for row in csv.DictReader(file)}
+    return {row["name"]: row for row in csv_rows(folder / "figures.csv")}
 
 
 def lightness(image: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -132,13 +131,15 @@ def test_figures_are_those_of_the_images_that_were_written(written: Path) -> Non
         assert found[name]["problem"] == ""
 
 
-def test_a_grey_image_has_no_truth_to_be_compared_with(written: Path) -> None:
+def test_gray_and_unusable_images_are_not_compared(written: Path) -> None:
     row = table(written)["grey.tif"]
     assert float(row["colorfulness"]) == pytest.approx(0, abs=0.05)
     assert [row[column] for column in ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness_true")] == [""] * 5
+    filled = {key: value for key, value in table(written)["broken.jpg"].items() if value}
+    assert filled == {"name": "broken.jpg", "problem": "broken.jpg is truncated."}
 
 
-def test_panels_show_grey_colors_and_the_original_where_it_has_colors(written: Path) -> None:
+def test_panels_show_gray_predicted_and_true_colors(written: Path) -> None:
     data = Data()
     for name, cells in (("z.jpg", 3), ("grey.tif", 2)):
         source = data.sources[NAMES.index(name)]
@@ -163,21 +164,13 @@ def test_large_images_are_reduced_in_the_panel_only(tmp_path: Path) -> None:
     assert read(tmp_path / "panels" / "a.b.jpg").shape[1] < 3 * 800 + 100
 
 
-def test_images_that_cannot_be_used_have_a_problem_only(written: Path) -> None:
-    row = table(written)["broken.jpg"]
-    assert {key: value for key, value in row.items() if value} == {
-        "name": "broken.jpg",
-        "problem": "broken.jpg is truncated.",
-    }
-
-
-def test_two_processes_write_what_one_does(written: Path, tmp_path: Path) -> None:
+def test_two_processes_write_the_same_files(written: Path, tmp_path: Path) -> None:
     predict_in_processes(tmp_path, OwnColors(), Data(), ColoringWriter)
     assert contents(tmp_path) == contents(written)
     assert len(contents(tmp_path)) == 11
 
 
-def test_in_memory_is_what_is_written(written: Path, tmp_path: Path) -> None:
+def test_in_memory_are_the_written_images(written: Path, tmp_path: Path) -> None:
     collector = Collector(ColoringWriter())
     predict(tmp_path, OwnColors(), Data(), collector)
     assert not list(tmp_path.iterdir())

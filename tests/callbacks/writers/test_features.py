@@ -77,25 +77,6 @@ def test_images_that_cannot_be_used_have_no_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("world", "idle"), [(2, 0), (4, 1)])
-def test_processes_write_what_one_writes(tmp_path: Path, world: int, idle: int) -> None:
+def test_processes_write_the_same_files(tmp_path: Path, world: int, idle: int) -> None:
     predict_in_processes(tmp_path, Network(), splits(), FeatureWriter, world, idle)
-    check(tmp_path)
-
-
-def test_an_error_leaves_the_earlier_arrays(tmp_path: Path) -> None:
-    broken, writer = splits(), FeatureWriter()
-    del broken.loaders[1][1]["index"]
-    with pytest.raises(KeyError):
-        predict(tmp_path / "new", Network(), broken, writer)
-    assert not (tmp_path / "new").exists()
-    predict(tmp_path, Network(), splits(), writer)  # the same writer, which begins anew
-    with pytest.raises(KeyError):
-        predict(tmp_path, Network(), broken, writer)
-    check(tmp_path)
-
-
-def test_another_kind_of_vector_does_not_stay_beside_new_names(tmp_path: Path) -> None:
-    (tmp_path / "vectors").mkdir()
-    np.save(tmp_path / "vectors" / "pooled.npy", np.zeros((3, 2)))
-    predict(tmp_path, Network(), splits(), FeatureWriter())
     check(tmp_path)

@@ -28,7 +28,7 @@ def test_any_bands_make_the_same_image(height: int, mask: np.ndarray, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["mask.png"]
 
 
-def test_what_is_not_whole_has_no_name(mask: np.ndarray, tmp_path: Path) -> None:
+def test_incomplete_masks_leave_no_file(mask: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got 96 rows;"), mask_file(tmp_path / "a.png", SIZE) as append:
         append(mask[:96])
     with pytest.raises(ValueError, match="got 98 rows of 61 pixels"), mask_file(tmp_path / "b.png", SIZE) as append:

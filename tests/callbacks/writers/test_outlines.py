@@ -17,8 +17,9 @@ from ops.pyramids import pyramid
 from tasks.base import Batch, ImageTask
 from tasks.decision import Decision
 from tasks.metrics.meter import Step
-from tests.callbacks.writers.shared import Batches, contents, predict, predict_in_processes, read_mask
+from tests.callbacks.writers.shared import Batches, predict, predict_in_processes, read_mask
 from tests.callbacks.writers.test_stitch import by_interpolation
+from tests.datamodules.helpers import contents
 
 NAMES = ["z.jpg", "a.b.png", "ä.jpg", "empty.tif", "c.jpg"]  # in an order of their own
 SIZES = [(140, 231), (97, 61), (64, 128), (40, 60), (201, 77)]
@@ -33,7 +34,7 @@ class Bright(ImageTask):
 
     def __init__(self) -> None:
         super().__init__(lambda p: torch.optim.SGD(p, 1.0))
-        self.decision = Decision(1, threshold=0.6)
+        self.active_decision = Decision(1, threshold=0.6)
 
     def build_metrics(self) -> dict[str, Metric]:
         return {}
@@ -43,7 +44,7 @@ class Bright(ImageTask):
 
     def predict(self, batch: Batch) -> dict[str, Any]:
         grey = batch["image"][:, :1]
-        stages = {"probability": grey, "mask": self.decision.marked(grey), "second_input": batch["image"]}
+        stages = {"probability": grey, "mask": self.active_decision.marked(grey), "second_input": batch["image"]}
         return {"stages": stages, "probability": grey}
 
 
@@ -89,7 +90,7 @@ def test_masks_are_as_large_as_the_images_and_marked_after_enlarging(tmp_path: P
 
 
 @pytest.mark.parametrize("options", [{}, {"smooth": True}, {"tolerance": 0}, {"smooth": True, "tolerance": 0}])
-def test_polygons_painted_again_are_the_masks_as_nearly_as_is_said(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_polygons_reproduce_the_masks_with_the_reported_iou(tmp_path: Path, options: dict[str, Any]) -> None:
     run(tmp_path, Data(), **options)
     records = polygons(tmp_path)
     assert list(records) == NAMES
@@ -127,7 +128,7 @@ def test_a_known_rectangle_comes_back_within_a_pixel(tmp_path: Path, level: int,
     assert intersection_over_union(polygon_mask([ring], (141, 230)), mask[0, 0].numpy()) > 0.97
 
 
-def test_stages_are_kept_where_wanted(tmp_path: Path) -> None:
+def test_stages_are_kept_on_request(tmp_path: Path) -> None:
     data = Data()
     run(tmp_path, data, keep_stages=True)
     for batch in data.loaders[0]:
@@ -170,7 +171,7 @@ def test_the_message_sums_up_the_polygons(tmp_path: Path, caplog: pytest.LogCapt
     assert [path.name for path in (tmp_path / "masks").iterdir()] == ["empty.png"]
 
 
-def test_two_processes_write_what_one_does(tmp_path: Path) -> None:
+def test_two_processes_write_the_same_files(tmp_path: Path) -> None:
     run(tmp_path / "one", Data(), keep_stages=True)
     predict_in_processes(tmp_path / "two", Bright(), Data(), lambda: OutlineWriter(keep_stages=True))
     assert len(contents(tmp_path / "one")) == 1 + 5 * (1 + 1 + 3)

@@ -1,4 +1,3 @@
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ from PIL import Image
 from callbacks.writers.memory import Collector
 from callbacks.writers.scores import ScoreWriter
 from tasks.base import Batch
-from tests.callbacks.writers.shared import Batches, contents, predict, predict_in_processes
+from tests.callbacks.writers.shared import Batches, predict, predict_in_processes
+from tests.datamodules.helpers import contents, csv_rows
 
 NAMES = ["b.jpg", "one/same.png", "two/same.png", "broken.jpg", "best & last.jpg", "a.jpg"]
 PROBABILITIES = [0.25, 0.75, 0.5, 0.99, 0.875, 0.25]
@@ -61,11 +61,6 @@ def run(folder: Path, data: Album, votes: bool = True, **options: int) -> None:
     predict(folder, Judge(votes), data, ScoreWriter(**options))
 
 
-def table(folder: Path) -> list[dict[str, str]]:
-    with (folder / "scores.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("written") / "run"
@@ -74,7 +69,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_table_has_the_best_first(written: Path) -> None:
-    rows = table(written)
+    rows = csv_rows(written / "scores.csv")
     assert list(rows[0]) == ["name", "probability", "mean", "spread", "problem"]
     assert [row["name"] for row in rows] == [*ORDER, "broken.jpg"]
     for row in rows[:-1]:
@@ -86,12 +81,17 @@ def test_the_table_has_the_best_first(written: Path) -> None:
     assert b"\r" not in (written / "scores.csv").read_bytes()
 
 
-def test_without_votes_equal_probabilities_keep_the_order_of_the_data(tmp_path: Path) -> None:
+def test_without_votes_equal_probabilities_keep_the_order_of_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(tmp_path, Album(), votes=False)
-    rows = table(tmp_path)
+    rows = csv_rows(tmp_path / "scores.csv")
     assert [row["name"] for row in rows][3:5] == ["b.jpg", "a.jpg"]
     assert {row["mean"] + row["spread"] for row in rows} == {""}
     assert "votes" not in (tmp_path / "contact_sheet.html").read_text()
+    monkeypatch.setitem(globals(), "PROBABILITIES", [0.25, float("nan"), 0.5, 0.99, 0.875, 0.1])
+    run(tmp_path, Album(), votes=False)
+    assert [row["name"] for row in csv_rows(tmp_path / "scores.csv")][-2:] == ["one/same.png", "broken.jpg"]
 
 
 def test_the_page_has_professional_shots_and_snapshots_in_order(written: Path) -> None:
@@ -119,7 +119,7 @@ def test_of_many_the_best_are_shown_and_all_are_in_the_table(tmp_path: Path) -> 
     assert text.count("<figure>") == 3
     assert "Snapshots: 3" in text
     assert "the best 3 of 5 images" in text
-    assert len(table(tmp_path)) == 6
+    assert len(csv_rows(tmp_path / "scores.csv")) == 6
     # a cell and the margins, and as much as the title wants
     assert Image.open(tmp_path / "contact_sheet.png").height < 320
 
@@ -133,12 +133,6 @@ def test_without_usable_images_the_page_is_empty(tmp_path: Path, caplog: pytest.
     assert "<figure>" not in (tmp_path / "contact_sheet.html").read_text()
 
 
-def test_a_judgement_that_is_no_number_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(globals(), "PROBABILITIES", [0.25, float("nan"), 0.5, 0.99, 0.875, 0.1])
-    run(tmp_path, Album(), votes=False)
-    assert [row["name"] for row in table(tmp_path)][-2:] == ["one/same.png", "broken.jpg"]
-
-
 def test_names_of_any_bytes_are_written(tmp_path: Path) -> None:
     data, name = Album(), b"caf\xe9, \xe2\x98\x95.jpg".decode(errors="surrogateescape")
     data.loaders[0][2]["name"] = [name]
@@ -147,7 +141,7 @@ def test_names_of_any_bytes_are_written(tmp_path: Path) -> None:
     assert "caf?, ☕.jpg" in (tmp_path / "contact_sheet.html").read_text(encoding="utf-8")
 
 
-def test_two_processes_write_what_one_does(tmp_path: Path, written: Path) -> None:
+def test_two_processes_write_the_same_files(tmp_path: Path, written: Path) -> None:
     predict_in_processes(tmp_path, Judge(), Album(), ScoreWriter)
     assert contents(tmp_path) == contents(written)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["contact_sheet.html", "contact_sheet.png", "scores.csv"]

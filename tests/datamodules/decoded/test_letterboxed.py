@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from datamodules.decoded import letterboxed as picture_tree
 from datamodules.decoded.letterboxed import (
@@ -18,14 +17,10 @@ from datamodules.decoded.letterboxed import (
     tree_names,
 )
 from ops.errors import DataError
-from tests.datamodules.helpers import assert_problems, exif, noise, problems_of, truncate, write
+from tests.datamodules.helpers import assert_problems, noise, problems_of, truncate, write
 
 
-def truncated(path: Path) -> Path:
-    return truncate(write(path, noise(80, 60)), 0.8)
-
-
-def test_pictures_anywhere_below_are_named_by_their_paths(tmp_path: Path) -> None:
+def test_images_anywhere_below_are_named_by_their_paths(tmp_path: Path) -> None:
     for name in ("b.JPG", "a/c.png", "a/b/c.webp", "a/.trash/c.png", "a/._c.png", "a/notes.txt", ".c.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -41,7 +36,7 @@ def test_links_are_followed_and_rings_left(tmp_path: Path) -> None:
     assert tree_names(tmp_path / "images") == ["2.png", "artist/deep/1.png"]
 
 
-def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
+def test_folders_without_images_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no images anywhere below .* \.jpg "):
         tree_names(tmp_path)
@@ -59,7 +54,7 @@ def test_equal_stems_may_lie_in_different_folders_only(tmp_path: Path) -> None:
     assert predicted_names(tmp_path / "b" / "1.jpg") == (tmp_path / "b", ["1.jpg"])
 
 
-def test_too_small_and_too_large_pictures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_small_and_too_large_images_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checked_size(write(tmp_path / "1.png", noise(32, 40))) == (32, 40)
     with pytest.raises(DataError, match=r"2\.png is 31 x 40 pixels \(height x width\); expected sides of 32"):
         checked_size(write(tmp_path / "2.png", noise(31, 40)))
@@ -68,7 +63,7 @@ def test_too_small_and_too_large_pictures_are_refused(tmp_path: Path, monkeypatc
         checked_size(tmp_path / "1.png")
 
 
-def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+def test_a_decompression_bomb_is_rejected_before_it_is_unpacked(tmp_path: Path) -> None:
     header = b"IHDR" + struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
     chunks = [
         struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each)) for each in (header, b"IDAT")
@@ -79,7 +74,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -
     assert "268,435,456" in problem
 
 
-def test_pictures_are_letterboxed_with_white(tmp_path: Path) -> None:
+def test_images_are_letterboxed_with_white(tmp_path: Path) -> None:
     names = ["wide.png", "tall.png", "square.png"]
     pictures = [noise(64, 128, seed=1), noise(128, 32, seed=2), noise(64, 64, seed=3)]
     for name, picture in zip(names, pictures, strict=True):
@@ -99,9 +94,9 @@ def test_pictures_are_letterboxed_with_white(tmp_path: Path) -> None:
     assert again.problems == {}
 
 
-def test_unusable_pictures_are_all_named(tmp_path: Path) -> None:
+def test_all_unusable_images_are_reported(tmp_path: Path) -> None:
     names = ["broken.jpg", "deep.png", "fine.png", "gone.png", "small.png"]
-    truncated(tmp_path / "broken.jpg")
+    truncate(write(tmp_path / "broken.jpg", noise(80, 60)), 0.8)
     write(tmp_path / "deep.png", np.zeros((40, 40), np.uint16))
     write(tmp_path / "fine.png", noise(40, 40))
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
@@ -115,9 +110,15 @@ def test_unusable_pictures_are_all_named(tmp_path: Path) -> None:
         assert data.size(2) == (40, 40)
     files = [tmp_path / name for name in names]
     assert sorted(picture_problems(files)) == sorted(found)
+    sample = PredictedPicture(files, 32)(0)
+    assert "broken.jpg is truncated" in sample["problem"]
+    assert sample["image"].shape == (3, 32, 32)
+    assert (sample["image"] == 255).all()
+    assert sample["box"].tolist() == [0, 0, 0, 0]
+    assert sample["source"].shape == (0, 0, 3)
 
 
-def test_a_predicted_picture_is_as_in_training_and_whole(tmp_path: Path) -> None:
+def test_an_image_to_predict_is_as_in_training_and_whole(tmp_path: Path) -> None:
     picture = noise(90, 60)
     write(tmp_path / "1.png", picture)
     data = letterboxed_tree("test", tmp_path, ["1.png"], 48, skip=False)
@@ -126,23 +127,3 @@ def test_a_predicted_picture_is_as_in_training_and_whole(tmp_path: Path) -> None
     assert torch.equal(sample["box"], trained["box"])
     np.testing.assert_array_equal(sample["source"], picture)
     assert sample["problem"] == ""
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "turned"])
-def test_all_kinds_of_pictures_come_as_rgb(tmp_path: Path, mode: str) -> None:
-    rgb = Image.new("RGB", (60, 40), (204, 51, 51))  # which the web's palette has
-    path = tmp_path / ("1.jpg" if mode in ("CMYK", "turned") else "1.png")
-    write(path, rgb if mode == "turned" else rgb.convert(mode), exif=exif(6 if mode == "turned" else 1))
-    source = PredictedPicture([path], 32)(0)["source"]
-    assert source.shape == ((60, 40, 3) if mode == "turned" else (40, 60, 3))
-    wanted = rgb.convert("L").convert("RGB") if mode == "L" else rgb
-    assert np.abs(source.astype(int) - np.asarray(wanted)[0, 0]).max() <= 5
-
-
-def test_a_predicted_picture_that_cannot_be_used_says_why(tmp_path: Path) -> None:
-    sample = PredictedPicture([truncated(tmp_path / "1.jpg")], 32)(0)
-    assert "1.jpg is truncated or not an image" in sample["problem"]
-    assert sample["image"].shape == (3, 32, 32)
-    assert (sample["image"] == 255).all()
-    assert sample["box"].tolist() == [0, 0, 0, 0]
-    assert sample["source"].shape == (0, 0, 3)

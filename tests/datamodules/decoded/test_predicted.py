@@ -10,23 +10,21 @@ from torch.utils.data import DataLoader
 from datamodules.decoded.predicted import BACKGROUND, predicted
 from datamodules.loaders import EpochSampler, Samples
 from ops.errors import DataError
+from tests.datamodules.helpers import assert_problems, noise, problems_of, truncate, write
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """Pictures of noise, of three sizes: more than a window, one window, and less."""
+    """Images of noise, of three sizes: more than a window, one window, and less."""
     sizes = {"a.png": (40, 70), "b.png": (32, 32), "c.png": (20, 50)}
-    rng = np.random.default_rng(0)
-    for name, size in sizes.items():
-        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / name)
-    return [tmp_path / name for name in sizes]
+    return [write(tmp_path / name, noise(*size)) for name, size in sizes.items()]
 
 
 def windows(files: list[Path], size: tuple[int, int] = (32, 32)) -> Samples:
     return predicted(files, size, window=(32, 32), overlap=0.25)
 
 
-def test_windows_cover_every_picture(files: list[Path]) -> None:
+def test_windows_cover_every_image(files: list[Path]) -> None:
     samples = windows(files)
     seen = {file.name: np.zeros(Image.open(file).size[::-1], int) for file in files}
     for index in range(len(samples)):
@@ -51,14 +49,14 @@ def test_windows_are_resized_for_the_network(files: list[Path]) -> None:
     assert small["window"].tolist() == [32, 32]
 
 
-def test_what_is_drawn_over_comes_with_the_last_window(files: list[Path]) -> None:
+def test_the_background_comes_with_the_last_window(files: list[Path]) -> None:
     samples = windows(files)
     sources = [samples[0, index]["source"] for index in range(len(samples))]
     assert [source is not None for source in sources] == [False] * 5 + [True, True, False, True]
     np.testing.assert_array_equal(sources[5], Image.open(files[0]))
 
 
-def test_what_is_drawn_over_is_no_larger_than_a_screen(tmp_path: Path) -> None:
+def test_the_background_is_no_larger_than_a_screen(tmp_path: Path) -> None:
     Image.new("RGB", (3 * BACKGROUND, BACKGROUND)).save(tmp_path / "wide.png")
     for window in (None, (512, 512)):
         samples = predicted([tmp_path / "wide.png"], (32, 32), window=window)
@@ -76,27 +74,24 @@ def test_windows_in_any_order_are_the_same(files: list[Path]) -> None:
             np.testing.assert_array_equal(sample["source"], expected[index]["source"])
 
 
-def test_workers_forked_within_a_picture_have_their_own_place_in_it(files: list[Path]) -> None:
+def test_workers_forked_within_an_image_have_their_own_place_in_it(files: list[Path]) -> None:
     samples = windows(files)
     expected = [samples[0, index] for index in range(6)]
-    samples[0, 2]  # this process has the picture open when the workers are forked
+    samples[0, 2]  # this process has the image open when the workers are forked
     loader = DataLoader(samples, sampler=[(0, index) for index in range(6)], batch_size=None, num_workers=2)
     for found, sample in zip(loader, expected, strict=True):
         assert torch.equal(found["image"], sample["image"])
 
 
-def test_a_broken_picture_is_told_each_time(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (200, 40, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "a.png")
-    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:12000])
-    samples = windows([tmp_path / "a.png"])
+def test_a_truncated_image_is_reported_each_time(tmp_path: Path) -> None:
+    samples = windows([truncate(write(tmp_path / "a.png", noise(200, 40)))])
     for _ in range(2):
-        with pytest.raises(DataError, match=r"a\.png is truncated or not an image"):
+        with pytest.raises(DataError, match=r"a\.png is truncated"):
             samples[0, len(samples) - 1]
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_the_windows_of_a_picture_stay_in_one_process(files: list[Path], world: int) -> None:
+def test_the_windows_of_an_image_stay_in_one_process(files: list[Path], world: int) -> None:
     samples = windows(files)
     shares = [[index for _, index in EpochSampler(samples, False, 0, world, rank)] for rank in range(world)]
     assert sorted(index for share in shares for index in share) == list(range(len(samples)))
@@ -111,16 +106,9 @@ def test_copies_of_samples_are_small(files: list[Path]) -> None:
     assert len(pickle.dumps(windows(files))) < 4000, "a worker would be sent the pictures"
 
 
-def test_all_that_are_no_pictures_are_told(files: list[Path]) -> None:
+def test_images_that_cannot_be_predicted_are_rejected(files: list[Path]) -> None:
+    twin = write(files[0].with_suffix(".jpg"), noise(40, 70))
+    assert_problems(problems_of(lambda: windows([*files, twin])), ("2 images are named a.*",))
     for file in files[:2]:
         file.write_bytes(b"text")
-    with pytest.raises(DataError) as caught:
-        windows(files)
-    assert len(caught.value.problems) == 2
-
-
-def test_pictures_of_one_stem_are_refused(files: list[Path]) -> None:
-    twin = files[0].with_suffix(".jpg")
-    Image.open(files[0]).save(twin)
-    with pytest.raises(DataError, match=r"2 images are named a\.\*"):
-        windows([*files, twin])
+    assert_problems(problems_of(lambda: windows(files)), ("a.png is truncated",), ("b.png is truncated",))

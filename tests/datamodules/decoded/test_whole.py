@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datamodules.clouds import CloudsDataModule
-from datamodules.decoded.whole import DecodedSample, PackedMasks
+from datamodules.decoded.whole import PackedMasks
 from datamodules.read.cache import cached_array
 
 
@@ -56,14 +56,6 @@ def test_samples_are_the_callers_to_change(data: CloudsDataModule) -> None:
     again = samples[0, 0]
     assert torch.equal(again["image"], before[0])
     assert torch.equal(again["mask"], before[1])
-
-
-def test_classes_that_count_as_absent_are_empty_in_their_row_only(data: CloudsDataModule) -> None:
-    decoded = data.decoded()
-    sample = DecodedSample(decoded.pictures, decoded.masks, [5, 3], {3: np.array([True, False, True, False])})
-    np.testing.assert_array_equal(sample(0)["mask"], decoded.masks[5])
-    np.testing.assert_array_equal(sample(1)["mask"][1::2], decoded.masks[3][1::2])
-    assert not sample(1)["mask"][::2].any()
 
 
 @pytest.mark.slow

@@ -3,27 +3,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from datamodules.decoded.scenes import Scenes, decoded_scenes
 from datamodules.decoded.windows import Draws, Store, stored
 from datamodules.read.masks import one_mask_each
+from tests.datamodules.helpers import write
 
 SIZES = [(12, 20), (30, 9), (12, 20), (15, 15)]
 
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Scenes:
-    """Four pictures that differ in every pixel, so that a window says where it lies; noise as masks."""
+    """Four images that differ in every pixel, so that a window says where it lies; noise as masks."""
     rng = np.random.default_rng(0)
     names = rng.permutation(256 * 256)[: sum(height * width for height, width in SIZES)]
     for index, (height, width) in enumerate(SIZES):
         own, names = np.split(names, [height * width])
         picture = np.stack([own // 256, own % 256, np.full_like(own, index)], axis=-1).reshape(height, width, 3)
         mask = np.where(rng.random((height, width)) < 0.3, 255, 0)
-        for folder, values in (("images", picture), ("masks", mask)):
-            (tmp_path / folder).mkdir(exist_ok=True)
-            Image.fromarray(values.astype(np.uint8)).save(tmp_path / folder / f"{index}.png")
+        write(tmp_path / "images" / f"{index}.png", picture)
+        write(tmp_path / "masks" / f"{index}.png", mask)
     return decoded_scenes("drawn", one_mask_each(tmp_path), 0, 5)
 
 
@@ -38,7 +37,7 @@ def counts_of(windows: torch.Tensor) -> np.ndarray:
 
 
 def all_windows(scenes: Scenes, window: int) -> dict[bytes, int]:
-    """Every window that lies inside a picture, and the mask at its row and column w // 2."""
+    """Every window that lies inside an image, and the mask at its row and column w // 2."""
     found = {}
     for name in scenes.source.names:
         picture, mask = np.array(scenes.picture(name)), scenes.mask(name)
@@ -94,12 +93,12 @@ def test_a_window_depends_on_its_own_index_and_seed_alone(scenes: Scenes) -> Non
     assert not torch.equal(others, store.draw(torch.arange(64), seeds(64), "natural")[0])
 
 
-def test_pictures_that_are_not_named_are_not_drawn_from(scenes: Scenes) -> None:
+def test_windows_come_from_the_named_images_only(scenes: Scenes) -> None:
     windows, _ = stored(scenes, ["3.png", "1.png"], 5).draw(torch.arange(500), seeds(500), "natural")
     assert windows[:, 2].unique().tolist() == [1, 3]
 
 
-def test_windows_to_look_at_are_always_the_same_and_of_all_pictures(scenes: Scenes) -> None:
+def test_the_sample_of_windows_is_fixed_and_covers_all_images(scenes: Scenes) -> None:
     store = stored(scenes, scenes.source.names, 5)
     blocks = list(store.windows(900, block=400))
     assert [(block.shape, block.dtype) for block in blocks] == [
@@ -111,19 +110,17 @@ def test_windows_to_look_at_are_always_the_same_and_of_all_pictures(scenes: Scen
     expected = all_windows(scenes, 5)
     labels = [expected[cut.tobytes()] for cut in windows.numpy()]
     assert np.mean(labels) == pytest.approx(np.mean(list(expected.values())), abs=0.05)
-    shares = np.bincount(windows[:, 2, 2, 2].numpy()) / 900  # the picture's number
+    shares = np.bincount(windows[:, 2, 2, 2].numpy()) / 900  # the image's number
     centres = np.array([(height - 4) * (width - 4) for height, width in SIZES])
     np.testing.assert_allclose(shares, centres / centres.sum(), atol=0.05)
 
 
-def test_the_store_holds_the_pictures_bytes_and_little_more(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "masks").mkdir()
+def test_the_store_holds_the_images_bytes_and_little_more(tmp_path: Path) -> None:
+    y, x = np.mgrid[:300, :400]
+    mask = np.where(np.hypot(y - 150, x - 200) < 90, 255, 0)
     for stem in "ab":
-        y, x = np.mgrid[:300, :400]
-        mask = np.where(np.hypot(y - 150, x - 200) < 90, 255, 0).astype(np.uint8)
-        Image.fromarray(np.stack([mask] * 3, axis=-1)).save(tmp_path / "images" / f"{stem}.png")
-        Image.fromarray(mask).save(tmp_path / "masks" / f"{stem}.png")
+        write(tmp_path / "images" / f"{stem}.png", np.stack([mask] * 3, axis=-1))
+        write(tmp_path / "masks" / f"{stem}.png", mask)
     store = stored(decoded_scenes("drawn", one_mask_each(tmp_path), 0, 33), ["a.png", "b.png"], 33)
     held = {name: getattr(store, name) for name in ("pixels", "offsets", "widths", "ends", "shifts")}
     assert held["pixels"].nbytes == 2 * 3 * 300 * 400

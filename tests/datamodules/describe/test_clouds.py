@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,7 @@ from datamodules.describe.clouds import problems, study
 from datamodules.describe.segmentation import EXAMPLE_HEIGHT
 from datamodules.describe.study import Study
 from ops.errors import ArgumentError
-
-Write = Callable[[Path, np.ndarray], None]
+from tests.datamodules.helpers import assert_problems_in_any_order, table, write
 
 
 def box(*places: tuple[slice, slice]) -> np.ndarray:
@@ -26,16 +24,11 @@ def box(*places: tuple[slice, slice]) -> np.ndarray:
 
 
 SEA = {"b": box(np.s_[0:10, 0:10]) & ~box(np.s_[5:10, 5:10]), "d": box(np.s_[0:2, 0:2], np.s_[2:4, 2:4])}
-CLOUD = {
-    "a": box(np.s_[0:10, 0:5]),
-    "b": box(np.s_[0:2, 0:2], np.s_[10:14, 10:15]),
-    "c": box(),
-    "d": box(np.s_[:, :]),
-}
+CLOUD = {"a": box(np.s_[0:10, 0:5]), "b": box(np.s_[0:2, 0:2], np.s_[10:14, 10:15]), "c": box(), "d": box(np.s_[:, :])}
 
 
 @pytest.fixture
-def data(tmp_path: Path, write: Write) -> CloudsDataModule:
+def data(tmp_path: Path) -> CloudsDataModule:
     """Four 20 x 20 images, as large as the network's input; half of a is black, c shows nothing."""
     for stem in "abcd":
         picture = np.full((20, 20, 3), 200, np.uint8)
@@ -45,7 +38,7 @@ def data(tmp_path: Path, write: Write) -> CloudsDataModule:
     for label, masks in {"cloud": CLOUD, "sea": SEA}.items():
         for stem, mask in masks.items():
             write(tmp_path / "masks" / label / f"{stem}.png", mask * np.uint8(255))
-    (tmp_path / "splits.csv").write_text("name,split\na.png,train\nb.png,val\nd.png,test\n")
+    table(tmp_path / "splits.csv", "name,split", "a.png,train", "b.png,val", "d.png,test")
     return CloudsDataModule(tmp_path, ["cloud", "sea"], size=(20, 20))
 
 
@@ -84,13 +77,13 @@ def test_every_image_has_a_row(made: Study) -> None:
     }
 
 
-def test_charts_count_what_the_thesis_counts(made: Study) -> None:
+def test_charts_count_masks_regions_and_black_pixels(made: Study) -> None:
     def heights(title: str) -> dict[object, int]:
         series = made.charts[title]
         return {str(label): int(height) for label, height in series.items() if height}
 
-    assert heights("Pictures by number of masks") == {"0": 1, "1": 1, "2": 2}
-    assert heights("Pictures of each class") == {"cloud": 3, "sea": 2}
+    assert heights("Images by number of masks") == {"0": 1, "1": 1, "2": 2}
+    assert heights("Images of each class") == {"cloud": 3, "sea": 2}
     assert heights("Empty cells of each class") == {"cloud": 1, "sea": 2}
     assert heights("Areas of masks") == {
         "(0.0, 0.05]": 1, "(0.05, 0.1]": 1, "(0.1, 0.15]": 1, "(0.15, 0.2]": 1, "(0.95, 1.0]": 1
@@ -103,9 +96,9 @@ def test_charts_count_what_the_thesis_counts(made: Study) -> None:
     assert sum(heights("Heights of region boxes").values()) == 6
     assert heights("Black pixels") == {"(0.0, 0.025]": 3, "(0.475, 0.5]": 1}
     assert {(series.index.name, series.name) for series in made.charts.values()} >= {
-        ("masks", "pictures"),
-        ("class", "pictures without it"),
-        ("share of the picture's width", "regions"),
+        ("masks", "images"),
+        ("class", "images without it"),
+        ("share of the image's width", "regions"),
     }
 
 
@@ -127,7 +120,7 @@ def test_examples_keep_their_shape(clouds_root: Path) -> None:
     assert np.any([masks.any(axis=(1, 2)) for _, _, masks in examples], axis=0).all()
 
 
-def test_a_dataset_without_masks_is_described(tmp_path: Path, write: Write) -> None:
+def test_a_dataset_without_masks_is_described(tmp_path: Path) -> None:
     for stem in "abc":
         write(tmp_path / "images" / f"{stem}.png", np.full((20, 20, 3), 200, np.uint8))
         write(tmp_path / "masks" / "all" / f"{stem}.png", np.zeros((20, 20), np.uint8))
@@ -140,54 +133,40 @@ def test_a_dataset_without_masks_is_described(tmp_path: Path, write: Write) -> N
 
 
 def test_a_second_study_opens_only_the_examples(clouds_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def described() -> Study:
-        data = CloudsDataModule(clouds_copy, size=(32, 32))
-        assert problems(data) == []
-        return study(data)
-
-    first = described()
+    first = study(CloudsDataModule(clouds_copy, size=(32, 32)))
     opened: list[Path] = []
     read_picture = decoded.read_picture
     for module in (decoded, segmentation):
         monkeypatch.setattr(module, "read_picture", lambda path, **o: (opened.append(path), read_picture(path, **o))[1])
-    second = described()
+    data = CloudsDataModule(clouds_copy, size=(32, 32))
+    assert problems(data) == []
+    second = study(data)
     assert [path.name for path in opened] == [name for name, _, _ in second.examples]
-    for name, table in first.tables.items():
-        pd.testing.assert_frame_equal(second.tables[name], table)
+    for name, found in second.tables.items():
+        pd.testing.assert_frame_equal(found, first.tables[name])
 
 
-def test_tables_and_test_images_are_checked_too(clouds_copy: Path) -> None:
-    (clouds_copy / "splits.csv").write_text("name,split\ngone.jpg,train\n")
+def test_tables_and_test_images_are_checked_too(clouds_copy: Path, tmp_path: Path) -> None:
+    table(clouds_copy / "splits.csv", "name,split", "gone.jpg,train")
     tests = sorted((clouds_copy / "test_images").iterdir())
     tests[0].unlink()
     tests[1].write_bytes(b"")
     (clouds_copy / "train_images" / "new.jpg").write_bytes(tests[2].read_bytes())
-    found = problems(CloudsDataModule(clouds_copy, size=(32, 32)))
-    named = [
+    assert_problems_in_any_order(
+        problems(CloudsDataModule(clouds_copy, size=(32, 32))),
         ("train_images/new.jpg", "train.csv"),
         ("splits.csv, row 2", "gone.jpg"),
         ("sample_submission.csv, row 2", tests[0].name),
-        (str(tests[1]), "empty"),
-    ]
-    assert len(found) == len(named)
-    for words in named:
-        assert any(all(word in problem for word in words) for problem in found), words
-
-
-def test_images_to_predict_are_checked_where_they_are(clouds_root: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.jpg").write_text("no picture")
-    (problem,) = problems(CloudsDataModule(clouds_root, size=(32, 32), pictures=tmp_path))
-    assert f"{tmp_path}/mine.jpg" in problem
-
-
-def test_what_can_be_checked_is_checked_without_a_table(clouds_copy: Path) -> None:
+        (tests[1], "empty"),
+    )
     (clouds_copy / "train.csv").write_text("hello\n")
-    (test, *_) = sorted((clouds_copy / "test_images").iterdir())
-    test.write_bytes(b"")
-    table, picture = problems(CloudsDataModule(clouds_copy, size=(32, 32)))
-    assert f"{clouds_copy}/train.csv" in table
-    assert "Image_Label" in table
-    assert str(test) in picture
+    (tmp_path / "mine" / "mine.jpg").parent.mkdir()
+    (tmp_path / "mine" / "mine.jpg").write_text("no picture")
+    assert_problems_in_any_order(
+        problems(CloudsDataModule(clouds_copy, size=(32, 32), pictures=tmp_path / "mine")),
+        (f"{clouds_copy}/train.csv", "Image_Label"),
+        (f"{tmp_path}/mine/mine.jpg",),
+    )
 
 
 class GlaciersDataModule(CloudsDataModule):

@@ -1,4 +1,6 @@
+import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,13 +10,9 @@ from PIL import Image
 from datamodules.colorization import ColorizationDataModule
 from datamodules.describe.colorization import AXIS, ENLARGED, STEPS, colors_of, density, problems, study
 from datamodules.describe.study import Study
+from tests.datamodules.helpers import assert_problems, noise, table, write
 
 RED, GREEN, GREY = (200, 40, 40), (40, 160, 60), (120, 120, 120)
-
-
-def plain(path: Path, color: tuple[int, int, int], size: tuple[int, int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size[::-1], color).save(path)
 
 
 def lab(color: tuple[int, int, int]) -> np.ndarray:
@@ -22,28 +20,28 @@ def lab(color: tuple[int, int, int]) -> np.ndarray:
     return cv2.cvtColor(np.float32([[color]]) / 255, cv2.COLOR_RGB2LAB)[0, 0]
 
 
-def written(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four images of one color each, and a broken file."""
-    plain(tmp_path / "images" / "a" / "1.png", RED, (64, 128))
-    plain(tmp_path / "images" / "a" / "2.png", GREEN, (128, 64))
-    plain(tmp_path / "images" / "b.png", GREY, (40, 40))
-    plain(tmp_path / "images" / "c.png", GREEN, (400, 400))
-    (tmp_path / "images" / "broken.png").write_bytes(b"none")
+    folder = tmp_path_factory.mktemp("colors")
+    images = {
+        "a/1.png": (RED, 64, 128),
+        "a/2.png": (GREEN, 128, 64),
+        "b.png": (GREY, 40, 40),
+        "c.png": (GREEN, 400, 400),
+    }
+    for name, (color, height, width) in images.items():
+        write(folder / "images" / name, Image.new("RGB", (width, height), color))
+    (folder / "images" / "broken.png").write_bytes(b"none")
     rows = ["a/1.png,Ada,Red,1900", "a/2.png,Ada,,", "b.png,Bob,Grey,1800"]
-    (tmp_path / "metadata.csv").write_text("\n".join(["image,artist,title,year", *rows]))
-    rows = ["a/1.png,train", "a/2.png,train", "b.png,val", "c.png,test"]
-    (tmp_path / "splits.csv").write_text("\n".join(["name,split", *rows]))
-    return tmp_path
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return written(tmp_path)
+    table(folder / "metadata.csv", "image,artist,title,year", *rows)
+    table(folder / "splits.csv", "name,split", "a/1.png,train", "a/2.png,train", "b.png,val", "c.png,test")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    data = ColorizationDataModule(written(tmp_path_factory.mktemp("colors")), size=64, unreadable="skip")
+def made(root: Path) -> Study:
+    data = ColorizationDataModule(root, size=64, unreadable="skip")
     assert problems(data) == []
     return study(data)
 
@@ -68,7 +66,7 @@ def test_every_image_has_a_row(made: Study) -> None:
     assert table["artist"].tolist() == ["Ada", "Ada", "Bob", ""]
     assert table["title"].tolist() == ["Red", "", "Grey", ""]
     assert table["aspect"].tolist() == [2, 0.5, 1, 1]
-    # one color has no spread: 0.3 of the distance from grey, for red that of (160, 80)
+    # one color has no spread: 0.3 of the distance from gray, for red that of (160, 80)
     assert table.loc["a/1.png", "colorfulness"] == pytest.approx(0.3 * np.hypot(160, 80), abs=0.01)
     assert table.loc["b.png", "colorfulness"] == 0
     for name, color in (("a/1.png", RED), ("c.png", GREEN), ("b.png", GREY)):
@@ -87,17 +85,17 @@ def test_artists_and_skipped_images_have_tables(made: Study) -> None:
 def test_charts_count_all_images_and_pixels(made: Study) -> None:
     sums = {title: round(float(series.sum()), 6) for title, series in made.charts.items()}
     assert sums == {
-        "Pictures of each split": 4,
+        "Images of each split": 4,
         "Aspect ratios": 4,
         "Longer sides": 4,
         "Colorfulness": 4,
         "Lightness": 1,
         "Chroma": 1,
-        "Pictures of an artist": 2,
+        "Images per artist": 2,
     }
     # b.png and c.png are enlarged or reduced to 64 x 64, the others to 32 x 64: 1, 1, 2, 2 parts of the pixels
     assert made.charts["Chroma"].loc[2.5] == pytest.approx(2 / 6)
-    assert made.charts["Pictures of an artist"].to_dict() == {1: 1, 2: 1}
+    assert made.charts["Images per artist"].to_dict() == {1: 1, 2: 1}
 
 
 def test_examples_go_from_gray_to_colorful(made: Study) -> None:
@@ -150,22 +148,22 @@ def test_an_image_of_two_colors() -> None:
     assert not colors.grey
 
 
-def test_images_without_a_table_are_described(root: Path) -> None:
-    for name in ("metadata.csv", "splits.csv", "images/broken.png"):
-        (root / name).unlink()
-    shown = study(ColorizationDataModule(root, size=32))
+def test_images_without_a_table_are_described(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "images", tmp_path / "images")
+    (tmp_path / "images" / "broken.png").unlink()
+    shown = study(ColorizationDataModule(tmp_path, size=32))
     assert list(shown.tables) == ["summary", "pictures"]
-    assert "Pictures of an artist" not in shown.charts
+    assert "Images per artist" not in shown.charts
 
 
-def test_images_to_predict_are_checked(root: Path) -> None:
-    (root / "images" / "broken.png").unlink()
-    (root / "new").mkdir()
-    (root / "new" / "1.png").write_bytes(b"none")
-    options = {"size": 32, "pictures": root / "new"}
-    assert problems(ColorizationDataModule(root, **options)) == []  # it is skipped
-    found = problems(ColorizationDataModule(root, **options, unreadable="refuse"))
-    assert len(found) == 1
-    assert str(root / "new" / "1.png") in found[0]
-    (problem,) = problems(ColorizationDataModule(root, size=32, pictures=root / "gone"))
-    assert str(root / "gone") in problem
+@pytest.mark.parametrize(
+    ("pictures", "unreadable", "expected"),
+    [(".", None, []), (".", "refuse", [("broken.png",)]), ("gone", None, [("gone",)])],
+)
+def test_images_to_predict_are_checked(
+    pictures: str, unreadable: Any, expected: list[tuple[str]], root: Path, tmp_path: Path
+) -> None:
+    for index in range(3):
+        write(tmp_path / "images" / f"{index}.png", noise(40, 40, seed=index))
+    data = ColorizationDataModule(tmp_path, size=32, pictures=root / "images" / pictures, unreadable=unreadable)
+    assert_problems(problems(data), *expected)

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +7,11 @@ from PIL import Image, ImageFilter
 from datamodules.describe.roads import study
 from datamodules.describe.study import Study
 from datamodules.roads import RoadsDataModule
-
-Write = Callable[[Path, np.ndarray], None]
+from tests.datamodules.helpers import table, write
 
 
 @pytest.fixture
-def made(tmp_path: Path, write: Write) -> Study:
+def made(tmp_path: Path) -> Study:
     """The study of four 16 x 16 images with 0, 1, 2 and 3 quarters road, and one 16 x 32 image without any."""
     rng = np.random.default_rng(0)
     for quarters in range(4):
@@ -24,7 +22,7 @@ def made(tmp_path: Path, write: Write) -> Study:
     write(tmp_path / "images" / "wide.png", np.zeros((16, 32, 3), np.uint8))
     write(tmp_path / "masks" / "wide.png", np.zeros((16, 32), np.uint8))
     rows = ["0.png,train", "1.png,train", "2.png,val", "3.png,test", "wide.png,test"]
-    (tmp_path / "splits.csv").write_text("\n".join(["name,split", *rows]))
+    table(tmp_path / "splits.csv", "name,split", *rows)
     return study(RoadsDataModule(tmp_path, size=(16, 16)))
 
 
@@ -54,8 +52,8 @@ def test_every_image_has_a_row(made: Study) -> None:
 def test_charts_count_all_images(made: Study) -> None:
     sums = {title: int(series.sum()) for title, series in made.charts.items()}
     assert sums == {
-        "Pictures of each category": 5,
-        "Pictures of each split": 5,
+        "Images of each category": 5,
+        "Images of each split": 5,
         "Road, where there is any": 3,
         "Sizes": 5,
     }
@@ -81,7 +79,7 @@ def test_the_copies_are_those_of_pillow(made: Study) -> None:
         np.testing.assert_array_equal(rows[1][column], rows[1][0])
 
 
-def test_a_dataset_without_roads_is_described(tmp_path: Path, write: Write) -> None:
+def test_a_dataset_without_roads_is_described(tmp_path: Path) -> None:
     for stem in "abcde":
         write(tmp_path / "images" / f"{stem}.png", np.zeros((16, 16, 3), np.uint8))
         write(tmp_path / "masks" / f"{stem}.png", np.zeros((16, 16), np.uint8))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from datamodules.read.boxes import boxes_beside, inside, read_boxes
-from ops.errors import DataError
 from tests.datamodules.helpers import assert_problems, problems_of, table
 
 HEADER = "image,x0,y0,x1,y1"
@@ -40,11 +39,6 @@ def test_all_wrong_boxes_are_listed(tmp_path: Path) -> None:
         ("row 7: ", "x0 is 'nan'"),
         ("row 8: ", "1,1,2,2", "empty"),
     )
-
-
-def test_table_without_a_column_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'x1' is missing"):
-        read_boxes(table(tmp_path / "b.csv", "image,x0,y0", "a,1,1"), {"a": (9, 9)}, 0)
 
 
 def test_boxes_lie_with_the_images_or_beside_their_folder(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from datamodules.roads import RoadsDataModule
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three pictures, their masks and a table."""
+    """Three images, their masks and a table."""
     folder = tmp_path / "data"
     for name, content in {"images/a.jpg": "one", "images/b.jpg": "two", "images/é.jpg": "three", "masks/a.png": "m",
                           "masks/b.png": "n", "table.csv": "name,vote\na,3\n"}.items():  # fmt: skip
@@ -94,7 +94,7 @@ def test_other_data_have_another(
     assert fingerprint(root, ["a.jpg"]) != before
 
 
-def test_pictures_of_a_small_set_are_read_and_those_of_a_large_one_not(
+def test_images_of_a_small_dataset_are_read_and_those_of_a_large_one_not(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = fingerprint(root, [])
@@ -106,7 +106,7 @@ def test_pictures_of_a_small_set_are_read_and_those_of_a_large_one_not(
     assert fingerprint(root, []) != small
 
 
-def test_test_pictures_and_settings_count(root: Path, tmp_path: Path) -> None:
+def test_test_images_and_settings_count(root: Path, tmp_path: Path) -> None:
     votes = tmp_path / "votes.csv"
     votes.write_text("a,3")
     before = fingerprint(root, ["a.jpg"], ["mean above 5", votes])
@@ -117,7 +117,7 @@ def test_test_pictures_and_settings_count(root: Path, tmp_path: Path) -> None:
     assert fingerprint(root, ["a.jpg"], ["mean above 5", votes]) != before
 
 
-def test_links_in_a_circle_come_to_an_end(root: Path) -> None:
+def test_links_in_a_circle_are_not_followed(root: Path) -> None:
     before = fingerprint(root, [])
     (root / "images" / "again").symlink_to(root)
     assert fingerprint(root, []) == before
@@ -147,7 +147,7 @@ def test_clouds_differ_by_split_and_classes_but_not_by_size_or_place(clouds_root
     assert of_clouds(clouds_copy) != before
 
 
-def test_what_a_run_learns_from_is_its_own_affair(roads_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampled_training_images_do_not_count(roads_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, trained = set(), set()
     for seed in ("0", "1", "2"):
         monkeypatch.setenv("PL_GLOBAL_SEED", seed)
@@ -159,7 +159,7 @@ def test_what_a_run_learns_from_is_its_own_affair(roads_root: Path, monkeypatch:
     assert len(trained) > 1
 
 
-def test_aesthetics_differ_by_what_is_called_professional(aesthetics_root: Path) -> None:
+def test_aesthetics_differ_by_their_classes(aesthetics_root: Path) -> None:
     def of(**options: object) -> str:
         data = AestheticsDataModule(aesthetics_root, size=32, num_workers=0, **options)  # type: ignore[arg-type]
         data.setup("test")
@@ -171,7 +171,7 @@ def test_aesthetics_differ_by_what_is_called_professional(aesthetics_root: Path)
     assert of(statistic="median") != before
 
 
-def test_pictures_that_windows_are_drawn_from_are_counted(avalanches_root: Path) -> None:
+def test_images_that_windows_are_drawn_from_are_counted(avalanches_root: Path) -> None:
     data = AvalanchesDataModule(avalanches_root, window=17, pyramid_levels=1, num_workers=0)
     data.setup("fit")
     assert {split: len(names) for split, names in data.picture_names().items()} == {"train": 6, "val": 2, "test": 2}

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def picture(size: tuple[int, int]) -> np.ndarray:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three pictures of three sizes; b has no cloud, c no sea."""
+    """Three images of three sizes; b has no cloud, c no sea."""
     sizes = {"a.jpg": (10, 12), "b.png": (9, 7), "c.tif": (20, 30)}
     for name, size in sizes.items():
         write(tmp_path / "images" / name, picture(size))
@@ -46,20 +47,13 @@ def test_masks_of_every_kind_of_file(root: Path) -> None:
     np.testing.assert_array_equal(source.masks("b.png", (9, 7)), [np.zeros((9, 7)), np.ones((9, 7))])
     assert source.masks("c.tif", (5, 5)).shape == (2, 5, 5)
     assert not source.masks("c.tif", (5, 5)).any()
-
-
-def test_masks_are_resized_by_area(root: Path) -> None:
+    swapped = mask_source(root, ["open_sea", "cloud"])
+    np.testing.assert_array_equal(swapped.masks("a.jpg", (10, 12)), [~SKY, SKY])
     halved = mask_source(root, ["cloud"]).masks("a.jpg", (5, 6))[0]
-    share = SKY.reshape(5, 2, 6, 2).mean(axis=(1, 3))
-    np.testing.assert_array_equal(halved, share >= 0.5)
+    np.testing.assert_array_equal(halved, SKY.reshape(5, 2, 6, 2).mean(axis=(1, 3)) >= 0.5)
 
 
-def test_classes_are_in_the_order_asked_for(root: Path) -> None:
-    source = mask_source(root, ["open_sea", "cloud"])
-    np.testing.assert_array_equal(source.masks("a.jpg", (10, 12)), [~SKY, SKY])
-
-
-def test_images_and_masks_without_each_other_are_all_listed(root: Path) -> None:
+def test_missing_images_masks_and_folders_are_all_reported(root: Path) -> None:
     write(root / "images" / "d.jpg", picture((4, 4)))
     lost = [write(root / "masks" / "cloud" / f"{stem}.png", np.zeros((4, 4), np.uint8)) for stem in ("e", "f")]
     assert_problems(
@@ -67,33 +61,23 @@ def test_images_and_masks_without_each_other_are_all_listed(root: Path) -> None:
         *((f"mask {path} has no image {path.stem}.* in {root}/images",) for path in lost),
         (f"image {root}/images/d.jpg has no mask d.png", f"{root}/masks/cloud or {root}/masks/open_sea"),
     )
+    assert f"no folder {root}/masks/land" in problems(root, ["cloud", "land"])[0]
+    assert "contains cloud, open_sea" in problems(root, ["cloud", "land"])[0]
+    twin = write(root / "images" / "a.png", picture((10, 12)))
+    assert f"{twin} and a.jpg differ in their suffix" in problems(root)[0]
+    twin.unlink()
+    shutil.rmtree(root / "masks")
+    assert_problems(problems(root, ["cloud"]), (f"no folder {root}/masks/cloud", "contains nothing"))
+    (root / "masks" / "cloud").mkdir(parents=True)
+    assert problems(root, ["cloud"])[0].startswith(f"{root}/masks/cloud contains no images")
 
 
-def test_missing_folder_of_a_class_is_listed_with_those_that_exist(root: Path) -> None:
-    found = problems(root, ["cloud", "land"])
-    assert_problems(found, (f"no folder {root}/masks/land", "contains cloud, open_sea", "--data.classes"))
-
-
-def test_no_masks_at_all_are_reported(tmp_path: Path) -> None:
-    write(tmp_path / "images" / "a.jpg", picture((4, 4)))
-    assert_problems(problems(tmp_path, ["cloud"]), (f"no folder {tmp_path}/masks/cloud", "contains nothing"))
-    (tmp_path / "masks" / "cloud").mkdir(parents=True)
-    assert problems(tmp_path, ["cloud"])[0].startswith(f"{tmp_path}/masks/cloud contains no images")
-
-
-def test_stem_that_comes_twice_is_reported(root: Path) -> None:
-    write(root / "images" / "a.png", picture((10, 12)))
-    assert_problems(problems(root), (f"{root}/images/a.png and a.jpg differ in their suffix",))
-
-
-def test_mask_of_another_size_is_reported(root: Path) -> None:
+def test_a_mask_must_have_the_size_of_the_upright_image(root: Path) -> None:
     path = write(root / "masks" / "open_sea" / "a.png", np.zeros((12, 10), np.uint8))
     source = mask_source(root, ["cloud", "open_sea"])
     assert source.misfit("b.png") is None
     assert_problems([source.misfit("a.jpg") or ""], (f"{path} is 12 x 10", "image a.jpg is 10 x 12"))
-
-
-def test_a_turned_picture_fits_the_mask_of_what_is_seen(root: Path) -> None:
+    write(path, np.zeros((10, 12), np.uint8))
     write(root / "images" / "a.jpg", picture((12, 10)), exif=exif(6))
     assert mask_source(root, ["cloud", "open_sea"]).misfit("a.jpg") is None
 
@@ -116,18 +100,20 @@ def test_setup_and_describe_list_all_problems(root: Path) -> None:
         )
 
 
-def test_missing_dataset_is_rejected_with_both_layouts(tmp_path: Path) -> None:
+def test_a_missing_dataset_is_rejected_with_both_layouts(tmp_path: Path, clouds_copy: Path) -> None:
     with pytest.raises(DataError) as caught:
         mask_source(tmp_path / "gone", ["cloud"])
-    text = str(caught.value)
-    assert text.startswith(f"No dataset in {tmp_path}/gone (that folder does not exist). Expected:\n")
-    assert f"{tmp_path}/gone/train.csv " in text
-    assert f"{tmp_path}/gone/masks/<class>/<stem>.png" in text
-    with pytest.raises(DataError, match=r"\(found there: nothing\)"):
-        mask_source(tmp_path, ["cloud"])
-    (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match=r"\(found there: train\)"):
-        mask_source(tmp_path, ["cloud"])
+    for part in ("does not exist", f"{tmp_path}/gone/train.csv ", f"{tmp_path}/gone/masks/<class>/<stem>.png"):
+        assert part in str(caught.value)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name, message in (("", "found there: nothing"), ("train", "found there: train"), ("images", "no images")):
+        (folder / name).mkdir(exist_ok=True)
+        with pytest.raises(DataError, match=message):
+            mask_source(folder, ["cloud"])
+    (clouds_copy / "train_images").rename(clouds_copy / "images_of_train")
+    with pytest.raises(DataError, match=r"train\.csv exists, .*train_images does not"):
+        mask_source(clouds_copy, KINDS)
 
 
 def test_folders_alone_are_another_dataset_than_kaggles(root: Path, clouds_root: Path) -> None:
@@ -135,12 +121,6 @@ def test_folders_alone_are_another_dataset_than_kaggles(root: Path, clouds_root:
     with pytest.raises(DataError, match=r"Expected:\n.*/images/<stem>") as caught:
         class_masks(clouds_root, ["Fish"])
     assert "EncodedPixels" not in str(caught.value)
-
-
-def test_folder_without_images_is_rejected(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match="/images contains no images"):
-        mask_source(tmp_path, ["cloud"])
 
 
 KINDS = ["Fish", "Flower", "Gravel", "Sugar"]
@@ -188,13 +168,14 @@ def test_masks_are_those_of_a_slow_loop(clouds_root: Path) -> None:
         assert source.misfit(name) is None
 
 
-def test_rows_may_be_in_any_order(clouds_copy: Path) -> None:
+def test_rows_and_columns_may_be_in_any_order(clouds_copy: Path) -> None:
     expected = KaggleMasks(clouds_copy, KINDS)
-    header, *rows = (clouds_copy / "train.csv").read_text().splitlines()
-    shuffled = np.random.default_rng(0).permutation(rows).tolist()
-    (clouds_copy / "train.csv").write_text("\n".join([header, *shuffled]))
+    rows = pd.read_csv(clouds_copy / "train.csv", keep_default_na=False).sample(frac=1, random_state=0)
+    rows.assign(name="x", row=1)[["row", "EncodedPixels", "name", "Image_Label"]].to_csv(
+        clouds_copy / "train.csv", index=False
+    )
     source = KaggleMasks(clouds_copy, KINDS)
-    assert source.names == expected.names
+    assert (source.names, source.problems) == (expected.names, [])
     for name in source.names:
         np.testing.assert_array_equal(source.masks(name, (35, 30)), expected.masks(name, (35, 30)))
 
@@ -222,7 +203,7 @@ def test_rows_are_the_lines_of_the_file_after_blank_lines_too(clouds_copy: Path)
         KaggleMasks(clouds_copy, KINDS).masks(name, (140, 210))
 
 
-def test_the_frame_is_the_size_of_most_pictures(clouds_copy: Path) -> None:
+def test_the_frame_is_the_size_of_most_images(clouds_copy: Path) -> None:
     names = KaggleMasks(clouds_copy, KINDS).names
     for name in names[:3]:
         Image.new("RGB", (105, 70)).save(clouds_copy / "train_images" / name)
@@ -240,20 +221,8 @@ def test_unreadable_images_are_reported_once(clouds_copy: Path) -> None:
     assert_problems(found, (f"No image in {clouds_copy}/train_images can be read",))
 
 
-def test_table_without_its_images_is_rejected(clouds_copy: Path) -> None:
-    (clouds_copy / "train_images").rename(clouds_copy / "images_of_train")
-    with pytest.raises(DataError, match=r"train\.csv exists, .*train_images does not"):
-        mask_source(clouds_copy, KINDS)
-
-
-def test_other_columns_are_no_matter(clouds_copy: Path) -> None:
-    table = pd.read_csv(clouds_copy / "train.csv", keep_default_na=False)
-    table.assign(name="x", row=1).to_csv(clouds_copy / "train.csv", index=False)
-    assert KaggleMasks(clouds_copy, KINDS).problems == []
-
-
 @pytest.mark.real
-def test_masks_of_real_pictures_are_those_kept_as_pictures(real_data: Path, tmp_path: Path) -> None:
+def test_real_run_lengths_equal_the_mask_files(real_data: Path, tmp_path: Path) -> None:
     folder = real_data / "clouds" / "modis"
     (tmp_path / "train_images").symlink_to(folder / "images")
     (tmp_path / "train.csv").symlink_to(folder / "train.csv")

@@ -31,14 +31,13 @@ def test_tables_are_text_with_line_numbers(content: bytes, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"There is no file .*/t\.csv\."),
-        (b"", r"t\.csv cannot be read as a CSV file with the columns \['name', 'split'\]"),
-        (b"\xff\xd8\xff\xe0", r"t\.csv cannot be read as a CSV file with the columns"),
-        (b"name,split\na,train,b\nc,d,e,f\n", r"t\.csv cannot be read as a CSV file"),
-        (b"name,split\na,train,b\n", r"t\.csv has rows with more cells than its header 'name,split'"),
-        (b"name;split\na;train\n", r"has the columns \['name;split'\], but 'name' is missing; .* 'name,split'"),
+        (None, r"no file .*/t\.csv"),
+        (b"", r"t\.csv cannot be read .*'name', 'split'"),
+        (b"\xff\xd8\xff\xe0", r"t\.csv cannot be read"),
+        (b"name,split\na,train,b\nc,d,e,f\n", r"t\.csv cannot be read"),
+        (b"name,split\na,train,b\n", r"t\.csv has rows with more cells"),
+        (b"name;split\na;train\n", r"'name;split'.* 'name' is missing"),
     ],
-    ids=["missing", "empty", "picture", "ragged", "wide", "semicolons"],
 )
 def test_files_that_are_no_such_tables_are_rejected(content: bytes | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
@@ -67,11 +66,14 @@ def test_all_problems_are_listed_in_the_order_of_the_rows(tmp_path: Path) -> Non
     )
 
 
-def test_a_table_without_problems_passes(tmp_path: Path) -> None:
-    checked = Table(table(tmp_path / "t.csv", "name,count", "a,1"), ["name"])
-    checked.unique("name", "count")
-    np.testing.assert_array_equal(checked.numbers(["count"], whole=True), [[1]])
+def test_rows_are_unique_in_all_columns_together(tmp_path: Path) -> None:
+    checked = Table(table(tmp_path / "t.csv", "a,b", "1,1", "1,2"), ["a", "b"])
+    checked.unique("a", "b")
+    np.testing.assert_array_equal(checked.numbers(["a"], whole=True), [[1], [1]])
     checked.check()
+    checked = Table(table(tmp_path / "t.csv", "a,b", "1,1", "1,2", "1,1"), ["a", "b"])
+    checked.unique("a", "b")
+    assert_problems(checked.problems(), ("row 4: ", "'1 1'"))
 
 
 @pytest.mark.parametrize("cell", ["1.5", "inf", "nan", "9007199254740993", "one", ""])
@@ -79,12 +81,6 @@ def test_whole_numbers_are_finite_integers_that_floats_hold(cell: str, tmp_path:
     checked = Table(table(tmp_path / "t.csv", "name,count", f"a,{cell}"), ["name"])
     assert np.isnan(checked.numbers(["count"], whole=True)).all()
     assert_problems(checked.problems(), ("row 2: ", f"count is {cell!r}", "an integer"))
-
-
-def test_rows_are_unique_in_all_columns_together(tmp_path: Path) -> None:
-    checked = Table(table(tmp_path / "t.csv", "a,b", "1,1", "1,2", "1,1"), ["a", "b"])
-    checked.unique("a", "b")
-    assert_problems(checked.problems(), ("row 4: ", "'1 1'"))
 
 
 def test_lines_keep_their_numbers(tmp_path: Path) -> None:

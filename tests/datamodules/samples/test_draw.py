@@ -1,15 +1,14 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from datamodules.samples.draw import check_at_least, dealt, draw_once, noise, shade, step, write_picture, write_table
+from datamodules.samples.draw import check_at_least, dealt, draw_once, noise, shade, step, write_picture
+from ops.atomic import write_table
 from ops.errors import ArgumentError, DataError
-
-Files = Callable[[Path], dict[str, bytes]]
+from tests.datamodules.helpers import contents
 
 
 def fill(folder: Path) -> None:
@@ -20,13 +19,13 @@ def never(folder: Path) -> None:
     raise AssertionError(f"{folder} is drawn again")
 
 
-def test_a_sample_is_drawn_once(tmp_path: Path, bytes_of: Files) -> None:
+def test_a_sample_is_drawn_once(tmp_path: Path) -> None:
     root = draw_once(tmp_path / "new" / "sample", fill, size=(64, 96), seed=0)
     assert json.loads((root / "sample.json").read_text()) == {"size": [64, 96], "seed": 0}
     (root / "notes.txt").write_text("of its user")
-    before = bytes_of(root)
+    before = contents(root)
     assert draw_once(root, never, size=(64, 96), seed=0) == root
-    assert bytes_of(root) == before
+    assert contents(root) == before
     assert [path.name for path in root.parent.iterdir()] == ["sample"]
 
 
@@ -35,12 +34,12 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "found"), [("train.csv", "other files"), ("sample.json", "another sample")])
-def test_other_content_is_rejected_and_kept(tmp_path: Path, content: str, found: str, bytes_of: Files) -> None:
+def test_other_content_is_rejected_and_kept(tmp_path: Path, content: str, found: str) -> None:
     (tmp_path / content).write_text('{"seed": 1}\n')
-    before = bytes_of(tmp_path)
+    before = contents(tmp_path)
     with pytest.raises(DataError, match=f"holds {found}"):
         draw_once(tmp_path, never, seed=0)
-    assert bytes_of(tmp_path) == before
+    assert contents(tmp_path) == before
 
 
 def test_an_interrupted_drawing_leaves_nothing(tmp_path: Path) -> None:

@@ -7,105 +7,74 @@ import pytest
 
 from datamodules.votes.files import find_labels, read_ids, read_votes
 from ops.errors import DataError
+from tests.datamodules.helpers import problems_of, table
 
 LINE = "1 953619 0 1 5 17 38 36 15 6 5 1 1 22 1396"  # the first of AVA.txt
 
 
-def ava(tmp_path: Path, *lines: str) -> Path:
-    path = tmp_path / "AVA.txt"
-    path.write_text("\n".join(lines))
-    return path
-
-
-def table(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "labels.csv"
-    path.write_text(text)
-    return path
-
-
-def test_a_line_of_ava_is_read_as_published(tmp_path: Path) -> None:
-    votes = read_votes(ava(tmp_path, LINE, "", "2 953958 10 7 15 26 26 21 10 8 1 2 0 0 1396", ""))
+def test_votes_of_ava_are_read(tmp_path: Path) -> None:
+    second = "2 953958 10 7 15 26 26 21 10 8 1 2 0 0 1396"
+    votes = read_votes(table(tmp_path / "AVA.txt", LINE, "", second, ""))
     assert list(votes.names) == ["953619.jpg", "953958.jpg"]
     assert votes.counts.tolist() == [[0, 1, 5, 17, 38, 36, 15, 6, 5, 1], [10, 7, 15, 26, 26, 21, 10, 8, 1, 2]]
     assert votes.tags.tolist() == [[1, 22], [0, 0]]
-    assert votes.bins == 10
-    assert len(votes) == 2
-    assert votes.counts.dtype == np.uint8
-
-
-def test_counts_take_the_room_that_they_need(tmp_path: Path) -> None:
-    votes = read_votes(ava(tmp_path, LINE, "2 1 0 0 0 0 0 0 0 0 0 70000 0 0 1"))
-    assert votes.counts.dtype == np.uint32
-    assert votes.counts[1, 9] == 70_000
+    assert (len(votes), votes.bins, votes.counts.dtype) == (2, 10, np.uint8)
+    large = read_votes(table(tmp_path / "AVA.txt", LINE, "2 1 0 0 0 0 0 0 0 0 0 70000 0 0 1"))
+    assert (large.counts.dtype, large.counts[1, 9]) == (np.uint32, 70_000)
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    ("name", "rows", "messages"),
     [
-        ("2 7 0 1 5 17 38 36 15 6 5 1 1 22", r"line 2: 14 fields; expected 15: the index, the image id"),
-        (f"{LINE} 3", r"line 2: 16 fields; expected 15"),
-        ("2 7 0 1 5 17 38 36 15 6 five 1 1 22 9", r"line 2: 'five' is not an integer"),
-        ("2 7 0 1 5 17 38 36 15 6 5.5 1 1 22 9", r"line 2: '5\.5' is not an integer"),
-        ("2 7 0 -1 5 17 38 36 15 6 5 1 1 22 9", r"line 2: '7\.jpg' has the counts \[0, -1, 5.*expected 0 or more"),
-        ("2 7 0 0 0 0 0 0 0 0 0 0 1 22 9", r"line 2: '7\.jpg' has no votes"),
-        (LINE.replace("1 ", "2 ", 1), r"line 2: '953619\.jpg' already has votes \(line 1\)"),
-        ("2 7 0 1 5 17 38 36 15 6 5 1 -1 22 9", r"line 2: the tag ids are \[-1, 22\]; expected 0 to 255"),
+        ("AVA.txt", [LINE, "2 7 0 1 5 17 38 36 15 6 5 1 1 22"], ["line 2: 14 fields; expected 15"]),
+        ("AVA.txt", [LINE, f"{LINE} 3"], ["line 2: 16 fields; expected 15"]),
+        ("AVA.txt", [LINE, "2 7 0 1 5 17 38 36 15 6 five 1 1 22 9"], ["line 2: 'five'"]),
+        ("AVA.txt", [LINE, "2 7 0 1 5 17 38 36 15 6 5.5 1 1 22 9"], ["line 2: '5.5'"]),
+        ("AVA.txt", [LINE, "2 7 0 -1 5 17 38 36 15 6 5 1 1 22 9"], ["line 2: '7.jpg' has the counts [0, -1, 5"]),
+        ("AVA.txt", [LINE, "2 7 0 0 0 0 0 0 0 0 0 0 1 22 9"], ["line 2: '7.jpg' has no votes"]),
+        ("AVA.txt", [LINE, LINE.replace("1 ", "2 ", 1)], ["line 2: '953619.jpg' already has votes (line 1)"]),
+        ("AVA.txt", [LINE, "2 7 0 1 5 17 38 36 15 6 5 1 -1 22 9"], ["line 2: the tag ids are [-1, 22]"]),
+        ("AVA.txt", ["x", "", LINE, "1 2", "y " * 15], ["line 1:", "line 4:", "line 5:"]),
+        ("AVA.txt", ["", " "], ["is empty"]),
+        ("none.csv", None, ["no file"]),
+        ("labels.csv", ["name,count_1,count_2", "a,1,2"], ["'image' is missing"]),
+        ("labels.csv", ["image,count_1,count_3", "a,1,2"], ["'count_3']; expected image and count_1"]),
+        ("labels.csv", ["image,count_0,count_1", "a,1,2"], ["up to the highest vote"]),
+        ("labels.csv", ["image,count_1", "a,1"], ["up to the highest vote"]),
+        ("labels.csv", ["image,count_1,count_01", "a,1,2"], ["up to the highest vote"]),
+        ("labels.csv", ["image,count_1,count_2"], ["no rows"]),
+        ("labels.csv", ["image,count_1,count_2", "a,1,"], ["row 2: count_2 is ''"]),
+        ("labels.csv", ["image,count_1,count_2", "a,1,2", "b,1.5,2"], ["row 3: count_1 is '1.5'"]),
+        ("labels.csv", ["image,count_1,count_2", "a,1,inf"], ["row 2: count_2 is 'inf'"]),
+        ("labels.csv", ["image,count_1,count_2", ",1,2"], ["row 2: the column image is empty"]),
+        ("labels.csv", ["image,count_1,count_2", "a,1,2", "", "a,1,2"], ["row 4: 'a' already has votes (row 2)"]),
+        ("labels.csv", ["image,count_1,count_2", "a,0,0"], ["row 2: 'a' has no votes"]),
+        ("labels.csv", ["image,count_1,count_2", "a,-1,2"], ["row 2: 'a' has the counts [-1, 2]"]),
+        ("labels.json", ["{"], ["cannot be read as a list"]),
+        ("labels.json", ["7"], ["cannot be read as a list"]),
+        ("labels.json", ['[{"image_id": "1"}]'], ["'label'"]),
+        ("labels.json", ['[{"image_id": "1", "label": [1, 2]}, {"image_id": "2", "label": [1]}]'], ["entry 1: "]),
+        ("labels.json", ['[{"image_id": "1", "label": [1, 2.5]}]'], ["entry 0: the label is [1, 2.5]"]),
+        ("labels.json", ['[{"image_id": "1", "label": [1]}]'], ["1 entries with 1 counts"]),
+        ("labels.json", ["[]"], ["0 entries with 0 counts"]),
     ],
-)
-def test_a_line_that_is_not_as_wanted_is_refused(tmp_path: Path, line: str, message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        read_votes(ava(tmp_path, LINE, line))
-    assert len(caught.value.problems) == 1
+)  # fmt: skip
+def test_wrong_votes_are_rejected(name: str, rows: list[str] | None, messages: list[str], tmp_path: Path) -> None:
+    path = tmp_path / name
+    if rows is not None:
+        table(path, *rows)
+    found = problems_of(lambda: read_votes(path))
+    assert len(found) == (3 if rows and rows[0] == "x" else 1)
+    for message in messages:
+        assert any(message in problem for problem in found), found
 
 
-def test_all_lines_that_are_not_as_wanted_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="3 problems") as caught:
-        read_votes(ava(tmp_path, "x", "", LINE, "1 2", "y " * 15))
-    assert [problem.split(", ")[1].split(":")[0] for problem in caught.value.problems] == ["line 1", "line 4", "line 5"]
-
-
-def test_an_empty_or_missing_file_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is empty; expected a line per image"):
-        read_votes(ava(tmp_path, "", " "))
-    with pytest.raises(DataError, match=r"There is no file .*none\.csv"):
-        read_votes(tmp_path / "none.csv")
-    (tmp_path / "picture.txt").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(DataError, match=r"picture\.txt cannot be read as text"):
-        read_votes(tmp_path / "picture.txt")
-
-
-def test_a_table_of_counts_is_read_and_its_other_columns_are_passed_over(tmp_path: Path) -> None:
-    text = "id,count_2,image,count_1,count_3,ava10_1,count_n\n7,4,a/b.png,0,1.0,x,y\n8,0,c.jpg,300,2,,\n"
-    votes = read_votes(table(tmp_path, text))
+def test_other_columns_of_a_table_are_ignored(tmp_path: Path) -> None:
+    header = "id,count_2,image,count_1,count_3,ava10_1,count_n"
+    votes = read_votes(table(tmp_path / "labels.csv", header, "7,4,a/b.png,0,1.0,x,y", "8,0,c.jpg,300,2,,"))
     assert list(votes.names) == ["a/b.png", "c.jpg"]
     assert votes.counts.tolist() == [[0, 4, 1], [300, 0, 2]]
     assert votes.tags.shape == (2, 0)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("name,count_1,count_2\na,1,2\n", "'image' is missing"),
-        (
-            "image,count_1,count_3\na,1,2\n",
-            r"has the columns \['image', 'count_1', 'count_3'\]; expected image and count_1",
-        ),
-        ("image,count_0,count_1\na,1,2\n", "up to the highest vote"),
-        ("image,count_1\na,1\n", "up to the highest vote"),
-        ("image,count_1,count_01\na,1,2\n", "up to the highest vote"),
-        ("image,count_1,count_2\n", "has no rows"),
-        ("image,count_1,count_2\na,1,\n", "row 2: count_2 is ''; expected an integer"),
-        ("image,count_1,count_2\na,1,2\nb,1.5,2\n", r"row 3: count_1 is '1\.5'; expected an integer"),
-        ("image,count_1,count_2\na,1,inf\n", "row 2: count_2 is 'inf'"),
-        ("image,count_1,count_2\n,1,2\n", "row 2: the column image is empty"),
-        ("image,count_1,count_2\na,1,2\n\na,1,2\n", r"row 4: 'a' already has votes \(row 2\)"),
-        ("image,count_1,count_2\na,0,0\n", "row 2: 'a' has no votes"),
-        ("image,count_1,count_2\na,-1,2\n", r"row 2: 'a' has the counts \[-1, 2\]; expected 0 or more"),
-    ],
-)
-def test_a_table_that_is_not_as_wanted_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        read_votes(table(tmp_path, text))
 
 
 def test_a_list_of_labels_is_read(tmp_path: Path) -> None:
@@ -116,32 +85,13 @@ def test_a_list_of_labels_is_read(tmp_path: Path) -> None:
     assert votes.counts.tolist() == [[2, 8, 19], [0, 1, 0]]
 
 
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        ("{", "cannot be read as a list of"),
-        ("7", "cannot be read as a list of"),
-        ('[{"image_id": "1"}]', "cannot be read as a list of .*'label'"),
-        ('[{"image_id": "1", "label": [1, 2]}, {"image_id": "2", "label": [1]}]', r"entry 1: the label is \[1\]"),
-        ('[{"image_id": "1", "label": [1, 2.5]}]', r"entry 0: the label is \[1, 2\.5\]"),
-        ('[{"image_id": "1", "label": [1]}]', "has 1 entries with 1 counts"),
-        ("[]", "has 0 entries with 0 counts"),
-    ],
-)  # fmt: skip
-def test_a_list_of_labels_that_is_not_as_wanted_is_refused(tmp_path: Path, entries: str, message: str) -> None:
-    path = tmp_path / "labels.json"
-    path.write_text(entries)
-    with pytest.raises(DataError, match=message):
-        read_votes(path)
-
-
 def test_labels_are_found(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has neither AVA\.txt nor labels\.csv"):
+    with pytest.raises(DataError, match=r"neither AVA\.txt nor labels\.csv"):
         find_labels(tmp_path, None)
-    ava(tmp_path, LINE)
-    assert find_labels(tmp_path, None) == tmp_path / "AVA.txt"
-    table(tmp_path, "")
-    with pytest.raises(DataError, match=r"has AVA\.txt and labels\.csv; .*--data\.labels"):
+    path = table(tmp_path / "AVA.txt", LINE)
+    assert find_labels(tmp_path, None) == path
+    table(tmp_path / "labels.csv", "")
+    with pytest.raises(DataError, match=r"AVA\.txt and labels\.csv; .*--data\.labels"):
         find_labels(tmp_path, None)
     assert find_labels(tmp_path, "labels.csv") == tmp_path / "labels.csv"
     assert find_labels(tmp_path, "/else/where.csv") == Path("/else/where.csv")

@@ -29,6 +29,8 @@ def test_numbered_tags_have_their_published_names(tmp_path: Path) -> None:
     write(tmp_path, tags_txt="1 Abstract\n22 Macro\n\n14 Black and White\n")
     assert tags_of(tmp_path) == [["Macro"], [], ["Black and White", "Macro"]]
     assert read_tags(tmp_path, VOTES).names == ("Black and White", "Macro")
+    untagged = Votes(VOTES.path, VOTES.names, VOTES.counts, np.zeros((3, 0), np.uint8))
+    assert tags_of(tmp_path, untagged) == [[], [], []]
 
 
 def test_tables_add_tags_and_styles(tmp_path: Path) -> None:
@@ -50,12 +52,6 @@ def test_published_styles_are_read(tmp_path: Path) -> None:
     ]
 
 
-def test_pictures_without_tags_have_none(tmp_path: Path) -> None:
-    tags = read_tags(tmp_path, Votes(VOTES.path, VOTES.names, VOTES.counts, np.zeros((3, 0), np.uint8)))
-    assert tags.names == ()
-    assert [tags.of(row) for row in range(3)] == [[], [], []]
-
-
 def test_many_tags_are_found_where_they_belong() -> None:
     rng = np.random.default_rng(0)
     numbers = rng.integers(0, 67, (500, 2)).astype(np.uint8)
@@ -69,9 +65,9 @@ def test_many_tags_are_found_where_they_belong() -> None:
 @pytest.mark.parametrize(
     ("folder", "files", "message"),
     [
-        (".", {"tags_txt": "one Abstract\n"}, r"tags\.txt, line 1: 'one Abstract'; expected a number"),
-        (".", {"tags_txt": "\n1\n"}, r"tags\.txt, line 2: '1'; expected a number"),
-        (".", {"tags_csv": "image,tag\n4.jpg,Family\n"}, r"tags\.csv, row 2: AVA\.txt has no votes for '4\.jpg'"),
+        (".", {"tags_txt": "one Abstract\n"}, r"tags\.txt, line 1: 'one Abstract'"),
+        (".", {"tags_txt": "\n1\n"}, r"tags\.txt, line 2: '1'"),
+        (".", {"tags_csv": "image,tag\n4.jpg,Family\n"}, r"tags\.csv, row 2: .* no votes for '4\.jpg'"),
         (".", {"styles_csv": "image,tag\n1.jpg,Family\n"}, "'style' is missing"),
         ("style_image_lists", {"styles_txt": "1 HDR\n"}, r"train\.jpgl cannot be read as text"),
         ("style_image_lists", {"styles_txt": "1 HDR\n", "train_jpgl": "1\n2\n", "train_lab": "1\n"},
@@ -82,9 +78,7 @@ def test_many_tags_are_found_where_they_belong() -> None:
          r"train\.jpgl, line 1: 'x'; expected integers"),
     ],
 )  # fmt: skip
-def test_files_that_are_not_as_wanted_are_refused(
-    tmp_path: Path, folder: str, files: dict[str, str], message: str
-) -> None:
+def test_wrong_files_are_rejected(tmp_path: Path, folder: str, files: dict[str, str], message: str) -> None:
     write(tmp_path / folder, **files)
     with pytest.raises(DataError, match=message):
         read_tags(tmp_path, VOTES)

@@ -27,11 +27,11 @@ def test_means_medians_and_spreads_are_those_of_the_single_votes() -> None:
     np.testing.assert_allclose(mean_votes(COUNTS), [reference.mean(votes) for votes in VOTES])
     np.testing.assert_array_equal(median_votes(COUNTS), [reference.median(votes) for votes in VOTES])
     np.testing.assert_allclose(vote_spreads(COUNTS), [reference.pstdev(votes) for votes in VOTES], atol=1e-12)
-
-
-def test_many_votes_fit_into_small_numbers() -> None:
-    counts = np.full((1, 10), 250, np.uint8)  # their sum does not
+    assert statistics(COUNTS, "mean").tolist() == mean_votes(COUNTS).tolist()
+    assert statistics(COUNTS, "median").tolist() == median_votes(COUNTS).tolist()
+    counts = np.full((1, 10), 250, np.uint8)  # whose sum is no byte
     assert mean_votes(counts).tolist() == median_votes(counts).tolist() == [5.5]
+    assert vote_spreads(counts).tolist() == pytest.approx([np.std(range(10))])
 
 
 def test_means_at_the_threshold_are_not_above_it() -> None:
@@ -42,11 +42,6 @@ def test_means_at_the_threshold_are_not_above_it() -> None:
     assert not (mean_votes(counts) > default_threshold(10)).any()
     counts[:, 9] = 1
     assert (mean_votes(counts) > default_threshold(10)).all()
-
-
-def test_the_statistic_is_chosen_by_name() -> None:
-    assert statistics(COUNTS, "mean").tolist() == mean_votes(COUNTS).tolist()
-    assert statistics(COUNTS, "median").tolist() == median_votes(COUNTS).tolist()
 
 
 def test_ten_votes_have_the_published_threshold_and_others_their_middle() -> None:
@@ -85,7 +80,7 @@ def test_the_order_is_by_score_and_then_by_name() -> None:
     assert by_score(np.array([2.0, 1.0, 2.0, 1.0]), ["b", "d", "a", "é"]).tolist() == [1, 3, 2, 0]
 
 
-def test_what_is_drawn_has_the_share_of_all_above_any_threshold() -> None:
+def test_a_drawn_sample_keeps_the_share_above_any_threshold() -> None:
     scores = np.random.default_rng(1).normal(5.4, 0.7, 1000).round(1)
     names = [f"{place}" for place in range(1000)]
     for seed in range(5):
@@ -102,15 +97,12 @@ def test_all_rows_have_the_same_chance_to_be_drawn() -> None:
         times[drawn_evenly(np.arange(10), 3, rng)] += 1
     # Blocks of 3, 3 and 4: one in three and one in four.
     np.testing.assert_allclose(times / 3000, [1 / 3] * 6 + [1 / 4] * 4, atol=0.045)
-
-
-def test_no_more_are_drawn_than_there_are() -> None:
-    assert drawn_evenly(np.array([4, 2]), 5, np.random.default_rng(0)).tolist() == [2, 4]
-    assert drawn_evenly(np.array([4, 2]), 0, np.random.default_rng(0)).tolist() == []
+    for count, expected in ((5, [2, 4]), (0, [])):
+        assert drawn_evenly(np.array([4, 2]), count, rng).tolist() == expected
 
 
 @pytest.mark.real
-def test_as_many_real_pictures_are_above_5_as_is_published(real_data: Path) -> None:
+def test_real_votes_have_the_published_class_ratio(real_data: Path) -> None:
     counts = read_votes(real_data / "ava_labels" / "ava_labels_test.json").counts
     assert counts.shape == (25_551, 10)
     assert (mean_votes(counts) > 5).mean() == pytest.approx(0.70, abs=0.01)

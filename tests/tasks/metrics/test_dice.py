@@ -8,6 +8,8 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MultilabelAveragePrecision
 
 from tasks.metrics.dice import DiceScores, MeanLoss, PixelAveragePrecision, scattered
+from tests.checks import rejects
+from tests.tasks.metrics.helpers import by_processes, numbers
 
 CLASSES = ["Fish", "Flower", "Gravel", "Sugar"]
 DTYPES = [torch.bool, torch.uint8, torch.float32, torch.float16, torch.bfloat16]
@@ -43,11 +45,6 @@ def dice_loop(prediction: Tensor, target: Tensor) -> dict[str, float]:
     return scores | {f"dice_{name.lower()}": np.mean(by_class[name]) for name in CLASSES}
 
 
-def numbers(scores: dict[str, Tensor]) -> dict[str, float]:
-    assert all(score.shape == () and score.dtype == torch.float32 for score in scores.values())
-    return {name: score.item() for name, score in scores.items()}
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dice_scores_are_those_of_a_loop(dtype: torch.dtype) -> None:
     prediction, target = random_masks()
@@ -66,23 +63,14 @@ def test_dice_by_hand() -> None:
     assert numbers(metric.compute()) == pytest.approx(expected, abs=1e-7)
 
 
-def test_the_pooled_dice_is_left_out_on_request() -> None:
-    prediction, target = random_masks()
-    metric = DiceScores(CLASSES, pooled=False)
-    metric.update(prediction, target)
-    expected = dice_loop(prediction, target)
-    del expected["dice_global"]
-    assert numbers(metric.compute()) == pytest.approx(expected, abs=1e-7)
-
-
-def test_dice_of_nothing_but_empty_masks() -> None:
+def test_dice_of_empty_masks() -> None:
     metric = DiceScores(["sky"])
     metric.update(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4))
     assert numbers(metric.compute()) == {"dice": 1, "dice_positive": 0, "dice_global": 1}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_dice_counts_every_pixel_of_a_full_size_picture(dtype: torch.dtype) -> None:
+def test_dice_counts_every_pixel_of_a_full_size_image(dtype: torch.dtype) -> None:
     full = torch.ones(1, 1, 1400, 2100, dtype=dtype)
     part = full.clone()
     part[..., :1000] = 0
@@ -134,7 +122,7 @@ def test_average_precision_without_true_pixels_and_with_nan() -> None:
     assert numbers(metric.compute()) == {"auprc": 1}
 
 
-def test_average_precision_counts_every_pixel_of_a_full_size_picture() -> None:
+def test_average_precision_counts_every_pixel_of_a_full_size_image() -> None:
     half = torch.ones(1, 1, 1400, 2100, dtype=torch.float16)
     half[..., :1050] = 0
     metric = PixelAveragePrecision(["sky"])
@@ -142,7 +130,7 @@ def test_average_precision_counts_every_pixel_of_a_full_size_picture() -> None:
     assert numbers(metric.compute()) == {"auprc": 0.5}
 
 
-def test_what_is_scattered_is_counted_as_bincount_does() -> None:
+def test_scattered_equals_bincount() -> None:
     numbers = torch.randint(0, 40, (5000,), dtype=torch.int32, generator=torch.Generator().manual_seed(0))
     numbers = numbers[numbers % 7 > 0]
     assert torch.equal(scattered(numbers, 50), torch.bincount(numbers, minlength=50))
@@ -162,13 +150,11 @@ def test_the_mean_loss_is_that_of_torchmetrics_and_hides_no_nan() -> None:
 @pytest.mark.parametrize("compute_groups", [False, True])
 def test_metrics_share_a_collection(compute_groups: bool) -> None:
     prediction, target = random_masks()
-    probability = torch.rand(target.shape)
     metrics = {"dice": DiceScores(CLASSES), "auprc": PixelAveragePrecision(CLASSES)}
     collection = MetricCollection(metrics, compute_groups=compute_groups)
     results = []
     for _ in range(2):
-        for batch in (slice(0, 4), slice(4, 6)):
-            collection.update(prediction=prediction[batch], target=target[batch], probability=probability[batch])
+        collection.update(prediction=prediction, target=target, probability=prediction.float())
         results.append(numbers(collection.compute()))
         collection.reset()
     assert results[0] == results[1]
@@ -189,21 +175,13 @@ def test_training_in_bfloat16_leaves_the_metrics_exact() -> None:
     assert scores == pytest.approx(dice_loop(prediction, target), abs=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("prediction", "target"),
-    [((2, 4, 8, 8), (2, 4, 8, 9)), ((2, 1, 8, 8), (2, 1, 8, 8)), ((4, 8, 8), (4, 8, 8))],
-)
-def test_shapes_that_do_not_belong_together_are_refused(prediction: list[int], target: list[int]) -> None:
-    with pytest.raises(ValueError, match=r"prediction is \(.*\) and target is \(.*expected one shape \(B, 4, H, W\)"):
-        DiceScores(CLASSES).update(torch.zeros(prediction), torch.zeros(target))
-    with pytest.raises(ValueError, match=r"probability is \(.*\) and target is \("):
-        PixelAveragePrecision(CLASSES).update(torch.zeros(prediction), torch.zeros(target))
-
-
-@pytest.mark.parametrize("classes", [["positive", "negative"], ["Snow", "snow"]])
-def test_classes_that_share_a_name_are_refused(classes: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"more than one score called dice_(positive|snow); .* rename the classes"):
-        DiceScores(classes)
+def test_rejects_wrong_shapes_and_ambiguous_names() -> None:
+    for shapes in [((2, 4, 8, 8), (2, 4, 8, 9)), ((2, 1, 8, 8), (2, 1, 8, 8)), ((4, 8, 8), (4, 8, 8))]:
+        pair = [torch.zeros(shape) for shape in shapes]
+        rejects(r"prediction is .*\(B, 4, H, W\)", DiceScores(CLASSES).update, *pair)
+        rejects(r"probability is \(", PixelAveragePrecision(CLASSES).update, *pair)
+    rejects("metric called dice_positive", DiceScores, ["positive", "negative"])
+    rejects("metric called dice_snow", DiceScores, ["Snow", "snow"])
 
 
 def collected(batches: list[slice]) -> dict[str, Tensor]:
@@ -215,17 +193,8 @@ def collected(batches: list[slice]) -> dict[str, Tensor]:
     return collection.compute()
 
 
-def compute_as_one_of_two(rank: int, folder: Path) -> None:
-    store = torch.distributed.FileStore(str(folder / "store"), 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    share = [slice(0, 17)] if rank == 0 else [slice(17, 30), slice(30, 33)]
-    torch.save(collected(share), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.slow
 def test_two_processes_score_as_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(compute_as_one_of_two, (tmp_path,), nprocs=2)
     alone = numbers(collected([slice(0, 33)]))
-    for rank in range(2):
-        assert numbers(torch.load(tmp_path / f"{rank}.pt")) == alone
+    shares = [[slice(0, 17)], [slice(17, 30), slice(30, 33)]]
+    assert by_processes(collected, shares, tmp_path / "processes") == [alone, alone]

@@ -8,9 +8,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.functional.classification import binary_auroc
 
 from tasks.metrics.judgements import JudgementScores, VoteScores, judgement_of_mean, mean_vote, vote_spread
+from tests.checks import rejects
+from tests.tasks.metrics.helpers import by_processes, cut, numbers
 
 TAGS = ("Nature", "Black and White", "Macro")
 
@@ -29,15 +30,6 @@ def polls(pictures: int = 40, bins: int = 10) -> dict[str, Tensor]:
     votes = torch.randint(0, 20, (pictures, bins), generator=generator).float()
     noise = torch.rand(pictures, bins, generator=generator)
     return {"probability": (votes / 20 + noise).softmax(dim=1), "votes": votes}
-
-
-def numbers(scores: dict[str, Tensor]) -> dict[str, float]:
-    assert all(score.shape == () and score.dtype == torch.float32 for score in scores.values())
-    return {name: score.item() for name, score in scores.items()}
-
-
-def cut(fields: dict, batch: slice) -> dict:
-    return {name: values[batch] for name, values in fields.items()}
 
 
 def scored(prediction: list[float], target: list[int]) -> dict[str, float]:
@@ -67,7 +59,7 @@ def test_judgements_by_hand() -> None:
     assert found == pytest.approx(expected)
 
 
-def test_judgements_are_a_slow_loops_over_the_whole_set_and_over_each_tag() -> None:
+def test_scores_overall_and_by_tag_equal_a_slow_loop() -> None:
     fields = judgements()
     metric = JudgementScores(TAGS)
     for batch in (slice(0, 7), slice(7, 40), slice(40, 60)):
@@ -81,14 +73,6 @@ def test_judgements_are_a_slow_loops_over_the_whole_set_and_over_each_tag() -> N
     assert numbers(metric.compute()) == pytest.approx(expected, abs=1e-7)  # no picture has the tag Macro
 
 
-def test_the_area_is_torchmetrics() -> None:
-    fields = judgements(2000)
-    expected = binary_auroc(fields["prediction"].double(), fields["target"].long()).item()
-    assert scored(fields["prediction"].tolist(), fields["target"].int().tolist())["auc"] == pytest.approx(
-        expected, abs=1e-7
-    )
-
-
 def test_the_area_of_a_large_set_does_not_overflow() -> None:
     target = torch.arange(200_000) % 2
     metric = JudgementScores()
@@ -100,14 +84,14 @@ def test_the_area_of_a_large_set_does_not_overflow() -> None:
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_a_set_of_one_kind_only_has_no_area(kind: int) -> None:
+def test_one_class_alone_has_no_area(kind: int) -> None:
     found = scored([0.9, 0.2, 0.3], [kind] * 3)
     share = (1 + (1 - kind)) / 3
     expected = {"accuracy": share, "balanced_accuracy": share, "auc": math.nan, "majority": 1}
     assert found == pytest.approx(expected, nan_ok=True)
 
 
-def test_a_tag_of_one_kind_only_has_no_area() -> None:
+def test_a_tag_with_one_class_has_no_area() -> None:
     metric = JudgementScores(["Sea", "Sky"])
     metric.update(torch.tensor([0.9, 0.4, 0.2]), torch.tensor([1.0, 1.0, 0.0]), [["Sea", "Sky"], ["Sea"], ["Sky"]])
     found = numbers(metric.compute())
@@ -117,19 +101,19 @@ def test_a_tag_of_one_kind_only_has_no_area() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_without_pictures_scores_are_zero() -> None:
+def test_scores_without_images_are_zero() -> None:
     found = numbers(JudgementScores(TAGS).compute())
     assert math.isnan(found.pop("auc"))
     assert found == dict.fromkeys(("accuracy", "balanced_accuracy", "majority"), 0)
     assert numbers(VoteScores().compute()) == dict.fromkeys(("srcc", "plcc", "emd", "emd2"), 0)
 
 
-def test_nan_is_the_answer_no() -> None:
+def test_nan_counts_as_negative() -> None:
     assert scored([math.nan, math.nan, 0.8], [0, 1, 1]) == scored([0, 0, 0.8], [0, 1, 1])
 
 
 @pytest.mark.parametrize("bins", [5, 10])
-def test_votes_are_scipys_correlations_and_a_slow_loops_distances(bins: int) -> None:
+def test_vote_scores_equal_scipy_and_a_slow_loop(bins: int) -> None:
     fields = polls(bins=bins)
     metric = VoteScores()
     for batch in (slice(0, 15), slice(15, 40)):
@@ -146,7 +130,7 @@ def test_votes_are_scipys_correlations_and_a_slow_loops_distances(bins: int) -> 
     assert numbers(metric.compute()) == pytest.approx(expected, abs=1e-6)
 
 
-def test_pictures_with_the_same_mean_vote_are_ties_however_many_voted() -> None:
+def test_images_with_the_same_mean_vote_are_ties_however_many_voted() -> None:
     # means 7/3, 7/3, 7/3, 2 and 3
     votes = torch.tensor([[1.0, 0, 2, 0], [3, 1, 4, 1], [20, 0, 40, 0], [1, 1, 1, 0], [0, 0, 9, 0]])
     exact = [Fraction(sum((k + 1) * int(n) for k, n in enumerate(row)), int(row.sum())) for row in votes]
@@ -160,7 +144,7 @@ def test_pictures_with_the_same_mean_vote_are_ties_however_many_voted() -> None:
     assert mean_vote(votes)[:3].unique().numel() == 1
 
 
-def test_the_same_answer_for_all_pictures_correlates_with_nothing() -> None:
+def test_the_same_answer_for_all_images_correlates_with_nothing() -> None:
     votes = polls()["votes"]
     metric = VoteScores()
     metric.update(torch.full_like(votes, 0.1), votes)
@@ -184,29 +168,24 @@ def test_a_judgement_orders_as_the_mean_does_and_turns_at_the_threshold() -> Non
     assert found.tolist() == pytest.approx([0, 0.25, 0.5, 0.5, 0.75, 1], abs=1e-6)
     assert (found > 0.5).tolist() == (mean > 5).tolist() == [False, False, False, True, True, True]
     assert (found.diff() > 0).all()
-    for threshold in (1, 10, 11.5):
-        with pytest.raises(ValueError, match=rf"threshold is {threshold}; expected a number between 1 and 10"):
-            judgement_of_mean(mean, threshold, bins=10)
 
 
-def test_half_precision_does_not_round_what_is_kept() -> None:
+def test_half_precision_does_not_round_the_state() -> None:
     fields = judgements()
-    metric = JudgementScores().to(torch.bfloat16)
-    metric.update(fields["prediction"], fields["target"])
-    assert (
-        metric.compute()["auc"].item() == scored(fields["prediction"].tolist(), fields["target"].int().tolist())["auc"]
-    )
+    metric, expected = JudgementScores().to(torch.bfloat16), JudgementScores()
+    for each in (metric, expected):
+        each.update(fields["prediction"], fields["target"])
+    assert metric.compute()["auc"] == expected.compute()["auc"]
 
 
-def test_shapes_and_names_that_do_not_belong_together_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"prediction is \(4, 2\) and target is \(4,\); expected one shape \(B,\)"):
-        JudgementScores().update(torch.zeros(4, 2), torch.zeros(4))
-    with pytest.raises(ValueError, match=r"tags are of 1 images, there are 4; expected a list for each"):
-        JudgementScores(TAGS).update(torch.zeros(4), torch.zeros(4), [["Nature"]])
-    with pytest.raises(ValueError, match=r"two of the tags 'Long Exposure', 'long  exposure' differ at most in case"):
-        JudgementScores(["Long Exposure", "long  exposure"])
-    with pytest.raises(ValueError, match=r"probability is \(4, 5\) and votes are \(4, 10\); expected one shape"):
-        VoteScores().update(torch.zeros(4, 5), torch.ones(4, 10))
+def test_rejects_wrong_shapes_and_names() -> None:
+    four = torch.zeros(4)
+    rejects(r"prediction is \(4, 2\)", JudgementScores().update, torch.zeros(4, 2), four)
+    rejects(r"tags are of 1 images", JudgementScores(TAGS).update, four, four, [["Nature"]])
+    rejects(r"'Long Exposure', 'long  exposure'", JudgementScores, ["Long Exposure", "long  exposure"])
+    rejects(r"votes are \(4, 10\)", VoteScores().update, torch.zeros(4, 5), torch.ones(4, 10))
+    for threshold in (1, 10, 11.5):
+        rejects(rf"threshold is {threshold}", judgement_of_mean, four, threshold, bins=10)
 
 
 def collected(batches: list[slice]) -> dict[str, Tensor]:
@@ -216,20 +195,9 @@ def collected(batches: list[slice]) -> dict[str, Tensor]:
     return collection.compute()
 
 
-def compute_as_one_of_two(rank: int, folder: Path) -> None:
-    store = torch.distributed.FileStore(str(folder / "store"), 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    shared = collected([slice(0, 23)] if rank == 0 else [slice(23, 30), slice(30, 60)])
-    lonely = collected([] if rank == 0 else [slice(0, 60)])  # the first has no picture
-    torch.save((shared, lonely), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.slow
 def test_two_processes_score_as_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(compute_as_one_of_two, (tmp_path,), nprocs=2)
     alone = numbers(collected([slice(0, 23), slice(23, 30), slice(30, 60)]))
     assert len(alone) == 16
-    for rank in range(2):
-        shared, lonely = torch.load(tmp_path / f"{rank}.pt")
-        assert numbers(shared) == numbers(lonely) == alone
+    shares = [[], [slice(0, 23)], [slice(23, 30), slice(30, 60)]]  # the first process has no image
+    assert by_processes(collected, shares, tmp_path / "processes") == [alone] * 3

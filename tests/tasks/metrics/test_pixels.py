@@ -1,8 +1,14 @@
+import math
+
+import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial.distance import cdist
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.functional.classification import (
     binary_accuracy,
     binary_f1_score,
@@ -13,7 +19,9 @@ from torchmetrics.functional.classification import (
 )
 
 from tasks.metrics.dice import DiceScores
-from tasks.metrics.pixels import PixelScores
+from tasks.metrics.pixels import BoundaryDistance, PixelScores, _distances, hausdorff95
+from tests.checks import rejects
+from tests.tasks.metrics import helpers
 
 NAMES = ("f_measure", "precision", "recall", "specificity", "accuracy", "iou")
 LIBRARY = dict(zip(NAMES, (binary_f1_score, binary_precision, binary_recall, binary_specificity, binary_accuracy,
@@ -34,10 +42,8 @@ def scored(*batches: tuple[Tensor, Tensor]) -> PixelScores:
     return metric
 
 
-def numbers(metric: PixelScores) -> dict[str, float]:
-    scores = metric.compute()
-    assert all(score.shape == () and score.dtype == torch.float32 for score in scores.values())
-    return {name: score.item() for name, score in scores.items()}
+def numbers(metric: Metric) -> dict[str, float]:
+    return helpers.numbers(metric.compute())
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.float16, torch.bfloat16])
@@ -48,34 +54,12 @@ def test_scores_are_those_of_torchmetrics(dtype: torch.dtype) -> None:
     assert numbers(scored(*batches)) == pytest.approx(expected, abs=1e-7)
 
 
-def test_scores_are_those_of_a_loop() -> None:
-    prediction, target = random_masks()
-    counts = {(p, y): 0 for p in (False, True) for y in (False, True)}
-    for pair in zip(prediction.flatten().tolist(), target.flatten().tolist(), strict=True):
-        counts[pair] += 1
-    tn, fn, fp, tp = counts.values()
-    precision, recall = tp / (tp + fp), tp / (tp + fn)
-    expected = {"precision": precision, "recall": recall, "f_measure": 2 * precision * recall / (precision + recall),
-                "specificity": tn / (tn + fp), "accuracy": (tp + tn) / sum(counts.values()),
-                "iou": tp / (tp + fp + fn)}  # fmt: skip
-    assert numbers(scored((prediction, target))) == pytest.approx(expected, abs=1e-7)
-
-
 def test_scores_by_hand() -> None:
     target = torch.tensor([1, 1, 1, 0, 0, 0, 0, 0]).view(1, 1, 2, 4)
     prediction = torch.tensor([1, 1, 0, 1, 1, 0, 0, 0]).view(1, 1, 2, 4)
     expected = {"precision": 1 / 2, "recall": 2 / 3, "f_measure": 4 / 7, "specificity": 3 / 5, "accuracy": 5 / 8,
                 "iou": 2 / 5}  # fmt: skip
     assert numbers(scored((prediction, target))) == pytest.approx(expected, abs=1e-7)
-
-
-def test_f_measure_is_the_pooled_dice_and_tells_the_iou() -> None:
-    prediction, target = random_masks()
-    dice = DiceScores(["road"])
-    dice.update(prediction, target)
-    scores = numbers(scored((prediction, target)))
-    assert scores["f_measure"] == pytest.approx(dice.compute()["dice_global"].item(), abs=1e-7)
-    assert scores["iou"] == pytest.approx(scores["f_measure"] / (2 - scores["f_measure"]), abs=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -94,11 +78,11 @@ def test_a_score_without_a_denominator_is_zero(marked: bool, true: bool, ones: s
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_without_a_picture_every_score_is_zero() -> None:
+def test_scores_without_images_are_zero() -> None:
     assert numbers(PixelScores()) == dict.fromkeys(NAMES, 0.0)
 
 
-def test_one_pixel_in_millions_is_seen() -> None:
+def test_one_pixel_in_millions_counts() -> None:
     full = torch.ones(1, 1, 4100, 4100, dtype=torch.bool)  # more than 2²⁴ pixels
     part = full.clone()
     part[..., 0, 0] = False
@@ -115,7 +99,7 @@ def test_billions_of_pixels_are_counted() -> None:
     assert scores["precision"] == np.float32(2**40 / (2**40 + 4))
 
 
-def test_two_processes_score_as_one() -> None:
+def test_merged_states_score_as_one() -> None:
     prediction, target = random_masks(images=33)
     first, second = (scored((prediction[part], target[part])) for part in (slice(0, 17), slice(17, 33)))
     first.merge_state(second)  # adds the states, as between processes
@@ -134,7 +118,7 @@ def test_training_in_bfloat16_leaves_the_scores_exact() -> None:
     assert scores == numbers(scored((prediction, target)))
 
 
-def test_a_task_has_dice_and_pixel_scores_side_by_side_and_none_twice() -> None:
+def test_dice_and_pixel_scores_share_a_collection() -> None:
     prediction, target = random_masks()
     metrics = {"dice": DiceScores(["road"], pooled=False), "pixels": PixelScores()}
     collection = MetricCollection(metrics, compute_groups=False)
@@ -145,15 +129,7 @@ def test_a_task_has_dice_and_pixel_scores_side_by_side_and_none_twice() -> None:
     assert collection.compute()["accuracy"] == 1
 
 
-@pytest.mark.parametrize("target", [(2, 2, 8, 8), (2, 8, 8), (2, 1, 8, 9)])
-def test_shapes_that_do_not_belong_together_are_refused(target: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"prediction is \(.*\) and target is \(.*expected one shape \(B, 1, H, W\)"):
-        PixelScores().update(torch.zeros(2, 1, 8, 8), torch.zeros(target))
-    with pytest.raises(ValueError, match=r"expected one shape \(B, 1, H, W\)"):
-        PixelScores().update(torch.zeros(2, 2, 8, 8), torch.zeros(2, 2, 8, 8))
-
-
-def test_only_the_scores_asked_for() -> None:
+def test_computes_only_requested_scores() -> None:
     prediction, target = random_masks()
     metric = PixelScores(["iou", "balanced_accuracy"])
     metric.update(prediction, target)
@@ -161,3 +137,76 @@ def test_only_the_scores_asked_for() -> None:
     found = numbers(metric)
     assert list(found) == ["iou", "balanced_accuracy"]
     assert found["balanced_accuracy"] == pytest.approx(expected.item(), abs=1e-7)
+
+
+Mask = NDArray[np.bool_]
+
+
+def random_blobs(count: int = 6, size: tuple[int, int] = (40, 30)) -> tuple[Mask, Mask]:
+    """Pairs (count, H, W) of blobs, some of them cut by the image's edges."""
+    noise = np.random.default_rng(0).standard_normal((2, count, *size))
+    predictions, truths = ndimage.gaussian_filter(noise, (0, 0, 3, 3)) > 0.05
+    return predictions, truths
+
+
+def brute_force(mask: Mask, other: Mask) -> float:
+    """All distances between all pixels of the two outlines."""
+    points, others = (np.argwhere(pixels ^ ndimage.binary_erosion(pixels)) for pixels in (mask, other))
+    distances = cdist(points, others)
+    return float(max(np.percentile(distances.min(axis=1), 95), np.percentile(distances.min(axis=0), 95)))
+
+
+def test_hausdorff_distance_is_that_of_all_pairs() -> None:
+    for prediction, truth in zip(*random_blobs(20), strict=True):
+        assert hausdorff95(prediction, truth) == pytest.approx(brute_force(prediction, truth), rel=1e-6)
+        assert hausdorff95(prediction, truth) == hausdorff95(truth, prediction) > 0
+        assert hausdorff95(truth, truth) == 0
+
+
+def test_distances_are_exact_at_any_memory_offset() -> None:
+    used = cv2.ipp.useIPP()
+    outline = random_blobs(1, (100, 110))[1][0]
+    expected = ndimage.distance_transform_edt(~outline).astype(np.float32)
+    memory = np.zeros(outline.size + 64, dtype=bool)
+    for offset in range(64):
+        placed = memory[offset : offset + outline.size].reshape(outline.shape)
+        placed[:] = outline
+        assert np.array_equal(_distances(placed), expected)
+    assert cv2.ipp.useIPP() == used
+
+
+def test_hausdorff_distance_of_small_masks() -> None:
+    mask, other = np.zeros((2, 70, 90), dtype=bool)
+    mask[20:40, 30:60], mask[25:30, 40:44] = True, False
+    other[23:45, 31:50] = True
+    assert hausdorff95(mask, other) == pytest.approx(brute_force(mask, other), rel=1e-6)
+    mask[:], other[:] = False, False
+    assert hausdorff95(mask, mask) == 0
+    mask[3, 4] = True
+    assert hausdorff95(other, mask) == hausdorff95(mask, other) == pytest.approx(math.hypot(70, 90))
+    other[6, 8] = True
+    assert hausdorff95(mask, other) == 5
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.bfloat16])
+def test_boundary_distance_is_the_mean_over_images(dtype: torch.dtype) -> None:
+    predictions, truths = random_blobs()
+    truths[2] = False
+    expected = [brute_force(*pair) for pair in zip(predictions, truths, strict=True) if pair[1].any()] + [50]
+    prediction, target = (torch.from_numpy(masks).unsqueeze(1).to(dtype) for masks in (predictions, truths))
+    metric = BoundaryDistance().to(torch.bfloat16)
+    metric.update(prediction[:0], target[:0])
+    assert numbers(metric) == {"hausdorff95": 0}
+    metric.reset()
+    for batch in (slice(4, 6), slice(0, 4)):
+        metric.update(prediction[batch], target[batch])
+    assert numbers(metric) == {"hausdorff95": pytest.approx(np.mean(expected), rel=1e-6)}
+
+
+def test_rejects_wrong_shapes() -> None:
+    pair = torch.zeros(2, 2, 8, 8), torch.zeros(2, 2, 8, 8)
+    for target in [(2, 2, 8, 8), (2, 8, 8), (2, 1, 8, 9)]:
+        rejects(r"prediction is .*\(B, 1, H, W\)", PixelScores().update, torch.zeros(2, 1, 8, 8), torch.zeros(target))
+    rejects(r"one shape \(B, 1, H, W\)", PixelScores().update, *pair)
+    rejects(r"\(2, 2, 8, 8\) .*\(B, 1, H, W\)", BoundaryDistance().update, *pair)
+    rejects(r"\(3, 4\) and \(4, 3\)", hausdorff95, np.zeros((3, 4), dtype=bool), np.zeros((4, 3), dtype=bool))

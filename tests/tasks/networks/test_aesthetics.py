@@ -1,23 +1,21 @@
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import timm
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import alexnet, vgg16
-from torchvision.transforms.functional import normalize, to_tensor
+from torchvision.transforms.functional import normalize
 
 from ops.errors import WeightsError
 from tasks.networks import aesthetics
-from tasks.networks.aesthetics import MAPS, Judge, judge, load_judge, mebibytes, parameter_count
+from tasks.networks.aesthetics import MAPS, Judge, judge, load_judge
+from tests.checks import rejects, rejects_weights
+from tests.tasks.networks.helpers import IMAGENET, convolutions, saved
 
-IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 SMALL = "mobilenetv3_small_050"
 # Dense width: parameters, MiB to three decimals, MB as the paper prints them.
 SIZES = {
@@ -38,11 +36,6 @@ def built(name: str, width: int = 8, outputs: int = 2, seed: int = 0) -> Judge:
     return network.eval()
 
 
-def saved(path: Path, weights: Mapping[str, Tensor]) -> Path:
-    save_file({key: value.contiguous() for key, value in weights.items()}, path)
-    return path
-
-
 def published(name: str, network: Judge) -> nn.Module:
     """torchvision's own network, with the weights of ours and dense layers as wide."""
     with torch.device("meta"):  # what is replaced nowhere in memory
@@ -52,6 +45,15 @@ def published(name: str, network: Judge) -> nn.Module:
         model.classifier[place] = network.dense.get_submodule(layer)
     model.load_state_dict(network.convolutions[-1].state_dict(), strict=False, assign=True)
     return model.eval()
+
+
+def parameter_count(network: str, dense_width: int, outputs: int = 2) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in judge(network, dense_width, outputs).parameters())
+
+
+def mebibytes(parameters: int) -> float:
+    return parameters * 4 / 2**20
 
 
 @pytest.mark.parametrize(("name", "width"), WIDTHS)
@@ -87,7 +89,7 @@ def test_it_is_torchvisions_with_narrower_dense_layers(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "side"), [("alexnet", 227), ("alexnet_torchvision", 224)])
-def test_features_are_what_is_before_and_between_the_dense_layers(name: str, side: int) -> None:
+def test_features_are_the_inputs_of_the_dense_layers(name: str, side: int) -> None:
     network, image = built(name), torch.rand(2, 3, side, side)
     with torch.no_grad():
         features = network.forward_features(image)
@@ -103,21 +105,10 @@ def test_features_are_what_is_before_and_between_the_dense_layers(name: str, sid
 
 
 def test_half_of_the_dense_nodes_are_dropped_in_training() -> None:
-    torch.manual_seed(0)
-    dense = judge("alexnet_torchvision", 8).dense
-    seen: dict[str, Tensor] = {}
-    for layer in ("fc7", "output"):
-        dense.get_submodule(layer).register_forward_pre_hook(
-            lambda _, given, layer=layer: seen.update({layer: given[0]})
-        )
-    for layer in ("fc6", "fc7"):
-        nn.init.zeros_(dense.get_submodule(layer).weight)
-        nn.init.ones_(dense.get_submodule(layer).bias)
-    dense.train()(torch.rand(500, 9216))
-    for layer in ("fc7", "output"):
-        assert (seen[layer] == 0).float().mean().item() == pytest.approx(0.5, abs=0.04)
-    dense.eval()(torch.rand(500, 9216))
-    assert (seen["output"] != 0).all()
+    dense = [layer for layer in judge("alexnet_torchvision", 8).dense if not isinstance(layer, nn.Flatten)]
+    kinds = [type(layer) for layer in dense if not isinstance(layer, nn.ReLU)]
+    assert kinds == [nn.Linear, nn.Dropout, nn.Linear, nn.Dropout, nn.Linear]
+    assert [layer.p for layer in dense if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
 
 
 def test_a_network_of_timm_is_timms_pooled_vector_and_dense_layers(tmp_path: Path) -> None:
@@ -148,45 +139,43 @@ def test_the_smallest_image_leaves_a_pixel(name: str) -> None:
         maps = network.convolutions(torch.zeros(1, 3, smallest, smallest))
         assert maps.shape == (1, MAPS[name][0], 1, 1)
         assert network(torch.zeros(1, 3, smallest, 3 * smallest)).shape == (1, 2)
-        with pytest.raises(
-            ValueError, match=rf"images of {smallest} to inf pixels a side, got \({smallest - 1}, 300\)"
-        ):
-            network(torch.zeros(1, 3, smallest - 1, 300))
-        with pytest.raises(RuntimeError, match=r"(?i)size"):  # no smaller one would do
-            network.convolutions(torch.zeros(1, 3, smallest - 1, smallest - 1))
+        rejects(rf"{smallest} to inf .*\({smallest - 1}, 300\)", network, torch.zeros(1, 3, smallest - 1, 300))
+        rejects(r"(?i)size", network.convolutions, torch.zeros(1, 3, smallest - 1, smallest - 1), error=RuntimeError)
 
 
-def test_a_network_for_one_size_says_so() -> None:
+def test_rejects_wrong_arguments_and_sizes() -> None:
+    rejects("'rresnet18'.*did you mean resnet18", judge, "rresnet18")
+    for numbers in ({"dense_width": 0}, {"outputs": 1}, {"dropout": 1.0}):
+        rejects("expected dense_width of at least 1", judge, "alexnet", **numbers)
     with torch.device("meta"):
         network = judge("vit_tiny_patch16_224", 8)
         assert network(torch.zeros(1, 3, 224, 224)).shape == (1, 2)
-        with pytest.raises(ValueError, match=r"images of 224 to 224 pixels a side, got \(224, 240\)"):
-            network(torch.zeros(1, 3, 224, 240))
+        rejects(r"224 to 224 .* got \(224, 240\)", network, torch.zeros(1, 3, 224, 240))
 
 
-def test_unknown_networks_and_numbers_out_of_range_are_rejected() -> None:
-    with pytest.raises(
-        ValueError, match=r"'rresnet18' is none of alexnet, .*vgg16; of timm's, .*did you mean resnet18"
-    ):
-        judge("rresnet18")
-    for numbers in ({"dense_width": 0}, {"outputs": 1}, {"dropout": 1.0}):
-        with pytest.raises(ValueError, match="expected dense_width of at least 1"):
-            judge("alexnet", **numbers)
-
-
-def convolutions(name: str) -> nn.Sequential:
-    torch.manual_seed(0)
-    network = judge(name, 8).convolutions
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.uniform_(layer.bias, -0.5, 0.5)
-    return network.eval()
+def test_rejects_unavailable_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path / "features.safetensors", built("alexnet").convolutions[-1].state_dict())
+    for name, pretrained, message in [
+        ("alexnet_torchvision", path, r"does not fit.*features\.0\.weight"),
+        (SMALL, path, f"does not fit.*{SMALL}.*timm's keys"),
+        ("alexnet", True, "Nobody publishes .*alexnet_torchvision"),
+        ("convnext_atto_rms", True, "no weights of convnext_atto_rms.*freeze_conv"),
+        ("alexnet", None, r"model\.pretrained .* got None"),
+    ]:
+        rejects_weights(message, load_judge, built(name), name, pretrained)
+    for name, width, pretrained in [("vgg16", 250, True), (SMALL, 4096, True), ("vgg16", 4096, False)]:
+        with torch.device("meta"):
+            network = judge(name, width)
+        message = f"{name}, {width} units.*{pretrained}"
+        rejects_weights(message, load_judge, network, name, pretrained, keep_dense_weights=True)
 
 
 def test_the_single_column_is_what_functional_calls_make_of_its_weights() -> None:
-    network, image = convolutions("alexnet"), torch.rand(1, 3, 227, 227)
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-    sides = []
+    torch.manual_seed(0)
+    network, image = judge("alexnet", 8).convolutions.eval(), torch.rand(1, 3, 227, 227)
+    layers, sides = convolutions(network), []
+    for layer in layers:
+        nn.init.uniform_(layer.bias, -0.5, 0.5)
 
     def convolved(index: int, maps: Tensor, stride: int = 1, padding: int = 1) -> Tensor:
         maps = F.relu(F.conv2d(maps, layers[index].weight, layers[index].bias, stride, padding))
@@ -202,21 +191,13 @@ def test_the_single_column_is_what_functional_calls_make_of_its_weights() -> Non
     assert maps.shape == (1, 256, 6, 6)
 
 
-def test_a_build_draws_other_weights_each_time_and_leaves_the_default_device() -> None:
+def test_each_build_draws_new_weights_on_the_cpu() -> None:
     one, other = (judge("alexnet_torchvision", 8).convolutions.state_dict() for _ in range(2))
     assert all(value.isfinite().all() and value.device.type == "cpu" for value in one.values())
     assert not torch.equal(one["features.features.0.weight"], other["features.features.0.weight"])
 
 
-@pytest.mark.parametrize(("name", "count"), [("alexnet", 3_747_200), ("alexnet_torchvision", 2_469_696),
-                                             ("vgg16", 14_714_688)])  # fmt: skip
-def test_parameters_are_counted(name: str, count: int) -> None:
-    with torch.device("meta"):
-        network = judge(name, 8).convolutions
-    assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == count
-
-
-def test_what_it_starts_with_does_not_fade_with_depth() -> None:
+def test_initial_weights_keep_the_signal() -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         maps = judge("alexnet", 8).convolutions(torch.rand(2, 3, 227, 227))
@@ -249,56 +230,20 @@ def test_dense_layers_can_be_kept_where_they_are_as_wide_as_published(
         fc7 = model.classifier[:-1](model.features(normalize(image, *IMAGENET)).flatten(1))
         torch.testing.assert_close(network.forward_features(image)["fc7"], fc7)
     saved(path, {key: value for key, value in model.state_dict().items() if key.startswith("features.")})
-    with pytest.raises(WeightsError, match=r"has nothing under classifier\.1; expected .*--model.keep_dense_weights"):
-        load_judge(network, name, path, keep_dense_weights=True)
+    rejects_weights(r"nothing under classifier\.1", load_judge, network, name, path, keep_dense_weights=True)
     saved(path, model.state_dict() | {"classifier.4.weight": torch.zeros(8, 9)})
-    with pytest.raises(WeightsError, match=r"has \{'weight': \(8, 9\), 'bias': \(8,\)\} under classifier\.4"):
-        load_judge(network, name, path, keep_dense_weights=True)
+    rejects_weights(r"\(8, 9\).*under classifier\.4", load_judge, network, name, path, keep_dense_weights=True)
 
 
-@pytest.mark.parametrize(("name", "width", "pretrained"), [("vgg16", 250, True), (SMALL, 4096, True),
-                                                           ("vgg16", 4096, False)])  # fmt: skip
-def test_dense_weights_that_nobody_has_are_not_kept(name: str, width: int, pretrained: bool) -> None:
-    with torch.device("meta"):
-        network = judge(name, width)
-    with pytest.raises(WeightsError, match=f"got {name}, {width} units and pretrained {pretrained}"):
-        load_judge(network, name, pretrained, keep_dense_weights=True)
-
-
-def test_weights_of_another_network_are_rejected(tmp_path: Path) -> None:
-    path = saved(tmp_path / "features.safetensors", built("alexnet").convolutions[-1].state_dict())
-    with pytest.raises(WeightsError, match=r"does not fit the encoder alexnet_torchvision: 'features.0.weight' has"):
-        load_judge(built("alexnet_torchvision"), "alexnet_torchvision", path)
-    with pytest.raises(WeightsError, match=f"does not fit the encoder {SMALL}.*with timm's keys"):
-        load_judge(built(SMALL), SMALL, path)
-
-
-def test_weights_that_nobody_publishes_are_said_to_be_none() -> None:
-    with pytest.raises(WeightsError, match=r"Nobody publishes .* alexnet\. Use alexnet_torchvision, .*freeze_conv"):
-        load_judge(built("alexnet"), "alexnet", pretrained=True)
-    with pytest.raises(WeightsError, match=r"timm has no weights of convnext_atto_rms\. Set model.*freeze_conv"):
-        load_judge(built("convnext_atto_rms"), "convnext_atto_rms", pretrained=True)
-
-
-def test_weights_that_the_hub_does_not_give_are_said_to_be_trained_if_random(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_hub_weights_suggest_training_the_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(repository: str, revision: str | None, name: str) -> Path:
         raise WeightsError(f"{name} is not to be had. To start from random ones: --model.pretrained false.")
 
     monkeypatch.setattr(aesthetics, "hub_weights", refuse)
-    with pytest.raises(
-        WeightsError, match=r"pretrained false\. .* random weights: --model\.freeze_convolutions false\.$"
-    ):
-        load_judge(built(SMALL), SMALL, pretrained=True)
+    rejects_weights(r"--model\.freeze_convolutions false\.$", load_judge, built(SMALL), SMALL, pretrained=True)
 
 
-def test_what_is_neither_true_nor_false_nor_a_path_is_rejected() -> None:
-    with pytest.raises(WeightsError, match=r"model\.pretrained .* got None"):
-        load_judge(built("alexnet"), "alexnet", pretrained=None)  # type: ignore[arg-type]
-
-
-def test_weights_come_from_torchs_cache_or_the_error_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_come_from_torchs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(address: str, timeout: float) -> None:
         raise URLError(f"no way to {address} within {timeout:.0f} s")
 
@@ -307,31 +252,16 @@ def test_weights_come_from_torchs_cache_or_the_error_says_what_to_do(
     name = "alexnet_torchvision"
     given, network = built(name), built(name, seed=1)
     path = tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth"
-    with pytest.raises(WeightsError, match=rf"not at {path} and cannot be fetched .*no way.*--model.pretrained path"
-                       r".*--model\.pretrained false --model\.freeze_convolutions false\.$"):  # fmt: skip
-        load_judge(network, name, pretrained=True)
+    rejects_weights(
+        rf"not at {path} and cannot be fetched .*no way.*--model.pretrained path"
+        r".*--model\.pretrained false --model\.freeze_convolutions false\.$",
+        load_judge,
+        network,
+        name,
+        pretrained=True,
+    )
     path.parent.mkdir()
     torch.save(given.convolutions[-1].state_dict(), path)
     load_judge(network, name, pretrained=True)
     assert torch.equal(network.convolutions[-1].features[10].bias, given.convolutions[-1].features[10].bias)
     assert torch.equal(network.convolutions[-1].features[10].weight, given.convolutions[-1].features[10].weight)
-
-
-@pytest.mark.real
-@pytest.mark.parametrize(("name", "file"), [("alexnet_torchvision", "alexnet_features.safetensors"),
-                                            ("vgg16", "vgg16_features_fp16.safetensors")])  # fmt: skip
-def test_real_weights_see_in_a_photo_what_torchvisions_network_sees(real_data: Path, name: str, file: str) -> None:
-    path = real_data.parent / "weights" / file
-    if not path.is_file():
-        pytest.skip(f"there are no real weights at {path}")
-    with torch.device("meta"):
-        model = (vgg16 if name == "vgg16" else alexnet)()
-    model.load_state_dict({key: value.float() for key, value in load_file(path).items()}, strict=False, assign=True)
-    picture = Image.open(min((real_data / "colorization_photos").rglob("*.jpg"))).convert("RGB").resize((112, 112))
-    image = to_tensor(picture)[None]
-    network = built(name)
-    load_judge(network, name, path)
-    with torch.no_grad():
-        maps = model.avgpool(model.features(normalize(image, *IMAGENET)))
-        torch.testing.assert_close(network.forward_features(image)["pooled"], maps.mean(dim=(2, 3)))
-    assert (maps > 1).any()  # photographs excite trained features

@@ -1,4 +1,3 @@
-import os
 import time
 from pathlib import Path
 
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from ops.errors import WeightsError
 from tasks.networks import backbones
 from tasks.networks.backbones import encoder_of, load_encoder, segmentation_network
+from tests.checks import rejects, rejects_weights
+from tests.tasks.networks.helpers import hub, real_weights, same, saved, state, trained, without_gradient
 
 # architectures.md, section 5: counted without the encoder layers that PSPNet never uses
 COUNTS = {
@@ -36,12 +37,9 @@ def on_meta(architecture: str, encoder: str = "mobilenet_v2", classes: int = 4) 
         return segmentation_network(architecture, encoder, classes)
 
 
-@pytest.fixture(scope="module")
-def weights() -> Path:
-    path = Path(os.environ.get("BELVEDERE_DATA", "absent")).parent / "weights" / "mobilenet_v2.safetensors"
-    if not path.is_file():
-        pytest.skip(f"there are no real weights at {path}; set BELVEDERE_DATA to the folder `data` beside `weights`")
-    return path
+@pytest.fixture
+def weights(real_data: Path) -> Path:
+    return real_weights(real_data, "mobilenet_v2.safetensors")
 
 
 @pytest.fixture
@@ -53,9 +51,9 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("architecture", "encoder"), COUNTS)
 def test_parameters_are_counted_and_all_get_a_gradient(architecture: str, encoder: str) -> None:
     network = on_meta(architecture, encoder).train()
-    assert sum(parameter.numel() for parameter in network.parameters()) == COUNTS[architecture, encoder]
+    assert trained(network) == COUNTS[architecture, encoder]
     network(torch.zeros(2, 3, 64, 64, device="meta")).sum().backward()
-    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+    assert without_gradient(network) == []
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -74,15 +72,6 @@ def test_padding_does_not_matter_where_the_size_divides(architecture: str, size:
         assert torch.equal(network(image), any_size.network(normalize(image)))
 
 
-def test_padding_changes_only_what_lies_near_the_edge() -> None:
-    torch.manual_seed(0)
-    network = segmentation_network("pspnet", "mobilenet_v2", 2).eval()
-    image = torch.rand(1, 3, 64, 64)
-    with torch.no_grad():
-        whole, cut = network(image), network(image[..., :63])
-    assert (whole[..., :63] - cut).abs().mean() < 0.1 * whole.std()
-
-
 def test_normalization_is_the_encoders_own(monkeypatch: pytest.MonkeyPatch) -> None:
     cards = []
 
@@ -97,42 +86,28 @@ def test_normalization_is_the_encoders_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert cards == [imagenet, imagenet, ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))]
 
 
-def test_normalization_is_the_first_layer() -> None:
-    first = segmentation_network("pspnet", "mobilenet_v2", 1)[0]
-    white = first(torch.ones(1, 3, 2, 2))[0, :, 0, 0]
-    torch.testing.assert_close(white, torch.tensor([(1 - 0.485) / 0.229, (1 - 0.456) / 0.224, (1 - 0.406) / 0.225]))
-
-
-@pytest.mark.parametrize(
-    ("architecture", "encoder", "message"),
-    [
-        ("fpn", "resnet43", "'resnet43' is unknown; did you mean .*resnet34"),
-        ("fpn", "mobilenetv2", "'mobilenetv2' is unknown; did you mean mobilenet_v2"),
-        ("fpn", "efficientnet-b0", "'efficientnet-b0' is unknown; did you mean"),  # its card is another
-        ("fnp", "resnet34", "'fnp' is unknown; expected one of unet, pspnet, fpn"),
-    ],
-)
-def test_unknown_names_are_rejected(architecture: str, encoder: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        segmentation_network(architecture, encoder, 1)
+def test_suggests_the_nearest_names() -> None:
+    for encoder, nearest in [
+        ("resnet43", ".*resnet34"),
+        ("mobilenetv2", "mobilenet_v2"),
+        ("efficientnet-b0", ""),  # its normalization differs
+    ]:
+        rejects(f"'{encoder}' is unknown; did you mean {nearest}", segmentation_network, "fpn", encoder, 1)
+    rejects("'fnp' is unknown.* unet, pspnet, fpn", segmentation_network, "fnp", "resnet34", 1)
 
 
 @pytest.mark.real
 @pytest.mark.parametrize(("architecture", "tensors"), [("fpn", 312), ("pspnet", 108)])  # 0 to 6 of its 19 blocks
 def test_real_weights_load_every_tensor(weights: Path, architecture: str, tensors: int) -> None:
     network = segmentation_network(architecture, "mobilenet_v2", 1)
-    decoder = {key: value.clone() for key, value in network.state_dict().items() if ".encoder." not in key}
+    decoder = {key: value for key, value in state(network).items() if ".encoder." not in key}
     load_encoder(network, "mobilenet_v2", str(weights))
     file, encoder = load_file(weights), encoder_of(network).state_dict()
     assert len(encoder) == tensors
     assert all(torch.equal(value, file[key]) for key, value in encoder.items())
     assert all(torch.equal(network.state_dict()[key], value) for key, value in decoder.items())
-
-
-@pytest.mark.real
-def test_real_weights_of_another_encoder_are_rejected(weights: Path) -> None:
-    with pytest.raises(WeightsError, match=r"mobilenet_v2\.safetensors does not fit the encoder resnet18: \d+ of its "):
-        load_encoder(segmentation_network("unet", "resnet18", 1), "resnet18", weights)
+    other = segmentation_network("unet", "resnet18", 1)
+    rejects_weights(r"mobilenet_v2\.safetensors does not fit.*resnet18", load_encoder, other, "resnet18", weights)
 
 
 def encoder_weights(network: nn.Module) -> dict[str, Tensor]:
@@ -161,34 +136,6 @@ def test_weights_files_of_every_kind(tmp_path: Path, suffix: str) -> None:
     assert loaded["conv1.weight"].dtype == torch.float32
 
 
-def test_misshapen_weights_are_rejected_and_nothing_is_loaded(tmp_path: Path) -> None:
-    network = segmentation_network("pspnet", "resnet18", 1)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    save_file(encoder_weights(network) | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "grey.safetensors")
-    with pytest.raises(WeightsError, match=r"'conv1.weight' has the shape \(64, 1, 7, 7\), expected \(64, 3,"):
-        load_encoder(network, "resnet18", tmp_path / "grey.safetensors")
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-
-
-def test_false_loads_nothing() -> None:
-    network = segmentation_network("pspnet", "resnet18", 1)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    load_encoder(network, "resnet18", False)
-    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
-
-
-def test_what_is_neither_true_nor_false_nor_a_path_is_rejected() -> None:
-    with pytest.raises(WeightsError, match=r"model\.pretrained .* got None"):
-        load_encoder(segmentation_network("pspnet", "resnet18", 1), "resnet18", None)  # type: ignore[arg-type]
-
-
-def test_any_module_takes_weights_of_its_own_keys(tmp_path: Path) -> None:
-    source, module = (nn.ModuleDict({"features": nn.Conv2d(3, 4, 1)}) for _ in range(2))
-    save_file(source.state_dict() | {"classifier.0.weight": torch.zeros(2, 4)}, tmp_path / "tiny.safetensors")
-    backbones.load_weights(module, "tiny", tmp_path / "tiny.safetensors")
-    assert all(torch.equal(value, source.state_dict()[key]) for key, value in module.state_dict().items())
-
-
 @pytest.mark.usefixtures("no_network")
 def test_library_weights_without_network_fail_at_once_in_a_paragraph() -> None:
     network = segmentation_network("pspnet", "resnet18", 1)
@@ -202,28 +149,21 @@ def test_library_weights_without_network_fail_at_once_in_a_paragraph() -> None:
         assert part in message
 
 
-def test_library_weights_come_from_the_cache_before_the_network(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_library_weights_come_from_the_cache_or_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     network = segmentation_network("pspnet", "resnet18", 1)
-    save_file(encoder_weights(network), tmp_path / "model.safetensors")
-    asked: list[tuple[str, object]] = []
-
-    def download(repository: str, file: str, revision: str, local_files_only: bool = False) -> str:
-        asked.append((repository, local_files_only))
-        return str(tmp_path / file)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    drawn = encoder_weights(network)
+    saved(tmp_path / "model.safetensors", drawn)
+    before, asked = state(network), hub(monkeypatch, tmp_path)
+    load_encoder(network, "resnet18", False)
+    assert same(network, before)
     load_encoder(network, "resnet18", True)
     assert asked == [("smp-hub/resnet18.imagenet", True)]
-    assert torch.equal(encoder_of(network).conv1.weight, load_file(tmp_path / "model.safetensors")["conv1.weight"])
+    assert torch.equal(encoder_of(network).conv1.weight, drawn["conv1.weight"])
 
-
-def test_a_failing_download_is_told_in_a_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*_: str, revision: str, local_files_only: bool = False) -> str:
         raise huggingface_hub.errors.LocalEntryNotFoundError("no") if local_files_only else TimeoutError
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr("tasks.networks.weights._online", lambda: True)
-    with pytest.raises(WeightsError, match=r"cannot be fetched \(TimeoutError while fetching them\)\. Either run"):
-        load_encoder(segmentation_network("pspnet", "resnet18", 1), "resnet18", True)
+    rejects_weights(r"cannot be fetched \(TimeoutError", load_encoder, network, "resnet18", True)
+    rejects_weights(r"model\.pretrained .* got None", load_encoder, network, "resnet18", None)

@@ -4,6 +4,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.networks.colorizer import Colorizer
+from tests.checks import rejects
+from tests.tasks.networks.helpers import convolutions, starts_as_in_keras, trained, without_gradient
 
 # architectures.md, section 2: the first three columns of Keras's summary in the report's notebook
 POOLED = [1_280, 262_272, 147_584, 524_544, 590_080, 1_048_832, 590_080, 590_080]
@@ -20,23 +22,15 @@ def on_meta(encoder: str, vector: int = 1000, outputs: int = 2) -> Colorizer:
         return Colorizer(encoder, vector, outputs)
 
 
-def counted(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-
-
-def convolutions(network: nn.Module) -> list[nn.Conv2d]:
-    return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-
-
 @pytest.mark.parametrize(("encoder", "total"), [("pooled", 4_696_098), ("strided", 6_768_546)])
 def test_parameters_are_as_many_as_printed(encoder: str, total: int) -> None:
-    assert counted(on_meta(encoder)) == total
+    assert trained(on_meta(encoder)) == total
     for vector, fusion in FUSION.items():
         network = on_meta(encoder, vector)
         layers = {"pooled": POOLED, "strided": STRIDED}[encoder] + [fusion] + DECODER
-        assert [counted(layer) for layer in convolutions(network)] == layers
-        assert counted(network) == sum(layers)
-    assert counted(on_meta(encoder, outputs=313)) == total + 311 * (9 * 32 + 1)
+        assert [trained(layer) for layer in convolutions(network)] == layers
+        assert trained(network) == sum(layers)
+    assert trained(on_meta(encoder, outputs=313)) == total + 311 * (9 * 32 + 1)
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -49,7 +43,7 @@ def test_any_size_keeps_its_size(encoder: str) -> None:
     assert network.encoder(torch.zeros(2, 1, 224, 160, device="meta")).shape == (2, 256, 28, 20)
 
 
-def same(maps: Tensor, layer: nn.Conv2d, stride: int = 1) -> Tensor:
+def padded(maps: Tensor, layer: nn.Conv2d, stride: int = 1) -> Tensor:
     """A convolution as Keras pads it: in all (ceil(n / s) - 1) s + k - n, half of it before, the rest after."""
     padding: list[int] = []
     for size, kernel in zip(maps.shape[:1:-1], layer.kernel_size[::-1], strict=True):
@@ -63,7 +57,7 @@ def by_hand(network: Colorizer, encoder: str, luminance: Tensor, vector: Tensor 
     *encoding, fusion = convolutions(network)[:9]
     maps = luminance
     for place, (layer, stride) in enumerate(zip(encoding, STRIDES[encoder], strict=True)):
-        maps = F.relu(same(maps, layer, stride))
+        maps = F.relu(padded(maps, layer, stride))
         if encoder == "pooled" and place in POOLS:
             maps = F.max_pool2d(maps, 2)
     if vector is not None:
@@ -73,8 +67,8 @@ def by_hand(network: Colorizer, encoder: str, luminance: Tensor, vector: Tensor 
     for place, layer in enumerate(decoding):
         if place in (2, 3):
             maps = maps.repeat_interleave(2, -1).repeat_interleave(2, -2)
-        maps = F.relu(same(maps, layer))
-    maps = same(maps, last).tanh() if network.tanh else same(maps, last)
+        maps = F.relu(padded(maps, layer))
+    maps = padded(maps, last).tanh() if network.tanh else padded(maps, last)
     return maps.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
@@ -101,23 +95,6 @@ def test_it_is_what_functional_calls_make_of_its_weights(encoder: str, vector: i
     assert (expected.abs().max() <= 1) == tanh
 
 
-def test_a_stride_starts_at_the_first_pixel_as_in_keras() -> None:
-    layer = Colorizer("strided", 0).encoder[0]
-    nn.init.zeros_(layer.convolution.weight)
-    layer.convolution.weight.data[:, :, 1, 1] = 1
-    picture = torch.arange(64.0).reshape(1, 1, 8, 8)
-    assert torch.equal(layer(picture)[0, 0], picture[0, 0, 1::2, 1::2])  # padded on both sides it would be [::2, ::2]
-
-
-def test_an_even_kernel_has_one_more_below_and_on_the_right_as_in_keras() -> None:
-    layer = Colorizer("pooled", 0).encoder[2]
-    nn.init.zeros_(layer.convolution.weight)
-    layer.convolution.weight.data[:, 0, 3, 3] = 1
-    picture = torch.arange(1.0, 26).reshape(1, 1, 5, 5).repeat(1, 128, 1, 1)
-    assert torch.equal(layer(picture)[0, 0, :3, :3], picture[0, 0, 2:, 2:])
-    assert not layer(picture)[0, 0, 3:].any()
-
-
 def test_odd_sizes_see_their_edge_repeated() -> None:
     torch.manual_seed(0)
     network = loud(Colorizer("pooled", 4))
@@ -128,7 +105,7 @@ def test_odd_sizes_see_their_edge_repeated() -> None:
         assert torch.equal(network(luminance, vector), whole[..., :33, :43])
 
 
-def test_half_size_says_what_the_whole_repeats() -> None:
+def test_the_output_repeats_the_half_size() -> None:
     torch.manual_seed(0)
     network = loud(Colorizer("strided", 0))
     luminance = torch.rand(1, 1, 33, 35)
@@ -142,53 +119,18 @@ def test_half_size_says_what_the_whole_repeats() -> None:
 def test_all_parameters_get_a_gradient(encoder: str) -> None:
     network = on_meta(encoder, 7)
     network(torch.zeros(1, 1, 32, 32, device="meta"), torch.zeros(1, 7, device="meta")).sum().backward()
-    assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
+    assert without_gradient(network) == []
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_weights_start_as_in_keras(encoder: str) -> None:
     torch.manual_seed(0)
-    for layer in convolutions(Colorizer(encoder)):
-        area = layer.kernel_size[0] * layer.kernel_size[1]
-        bound = (6 / (area * layer.in_channels + area * layer.out_channels)) ** 0.5
-        assert layer.weight.abs().max() <= bound
-        if layer.weight.numel() > 10_000:
-            assert layer.weight.abs().max() > 0.999 * bound
-            assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
-        assert not layer.bias.any()
+    assert all(map(starts_as_in_keras, convolutions(Colorizer(encoder))))
 
 
-def test_two_images_are_learnt_with_their_vectors() -> None:
-    # The luminance of both is the same: what tells their colors apart is the vector.
-    torch.manual_seed(0)
-    network = Colorizer("pooled", 2)
-    luminance, vector = torch.rand(1, 1, 16, 16).expand(2, -1, -1, -1), torch.eye(2)
-    chroma = torch.tensor([[0.4, -0.2], [-0.3, 0.5]])[..., None, None].expand(-1, -1, 16, 16)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(16):
-        loss = F.mse_loss(network(luminance, vector), chroma)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.3 * losses[0]  # the mean of the two colors leaves 0.9
-
-
-@pytest.mark.parametrize(
-    ("length", "given", "message"),
-    [
-        (5, None, "expected a fused vector of 5 values, got 0"),
-        (0, 1000, "expected a fused vector of 0 values, got 1000"),
-        (1000, 1536, "expected a fused vector of 1000 values, got 1536"),
-    ],
-)
-def test_a_vector_of_another_length_is_rejected(length: int, given: int | None, message: str) -> None:
-    vector = None if given is None else torch.zeros(1, given, device="meta")
-    with pytest.raises(ValueError, match=message):
-        on_meta("pooled", length)(torch.zeros(1, 1, 32, 32, device="meta"), vector)
-
-
-def test_unknown_encoders_are_rejected() -> None:
-    with pytest.raises(ValueError, match=r"encoder 'deep' is unknown; expected one of pooled, strided"):
-        Colorizer("deep")
+def test_rejects_unknown_encoders_and_other_vectors() -> None:
+    rejects("'deep' is unknown", Colorizer, "deep")
+    for length, given in ((5, 0), (0, 1000), (1000, 1536)):
+        vector = torch.zeros(1, given, device="meta") if given else None
+        image = torch.zeros(1, 1, 32, 32, device="meta")
+        rejects(f"vector of {length} values, got {given}", on_meta("pooled", length), image, vector)

@@ -9,6 +9,8 @@ from ops.errors import NoDenseFormError
 from tasks.networks.dense import DenseForm
 from tasks.networks.layers import Normalize
 from tasks.networks.window_classifier import window_classifier
+from tests.checks import rejects
+from tests.tasks.networks.helpers import compare_dense, settle
 
 Layers = Callable[[int], list[nn.Module]]
 
@@ -31,42 +33,19 @@ MAPS: dict[str, Layers] = {
 
 
 def classifier(layers: list[nn.Module], window: int) -> nn.Sequential:
-    """The layers with dense layers behind, in double precision, far from how batch normalization starts."""
+    """The layers with dense layers behind, in double precision."""
     torch.manual_seed(0)
     convolutions = nn.Sequential(*layers)
     values = convolutions.eval()(torch.zeros(1, 3, window, window)).flatten(1).shape[1]
     head = [nn.Flatten(), nn.Dropout(0.5), nn.Linear(values, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2)]
-    return settle(nn.Sequential(convolutions, *head))
-
-
-def settle(network: nn.Sequential) -> nn.Sequential:
-    for layer in network.modules():
-        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.running_mean is not None:
-            layer.running_mean.normal_(0, 0.3)
-            layer.running_var.uniform_(0.3, 2)
-    return network.double().eval()
-
-
-def by_loop(network: nn.Module, image: Tensor, window: int) -> Tensor:
-    """What the classifier says of each window, cut out by slices."""
-    rows, columns = (side - window + 1 for side in image.shape[-2:])
-    with torch.no_grad():
-        windows = torch.cat([image[..., y : y + window, x : x + window] for y in range(rows) for x in range(columns)])
-        return network(windows).T.reshape(1, -1, rows, columns)
+    return settle(nn.Sequential(convolutions, *head)).double()
 
 
 @pytest.mark.parametrize("name", MAPS)
 @pytest.mark.parametrize("window", range(15, 36))
-def test_the_dense_form_says_of_every_window_what_the_classifier_says(name: str, window: int) -> None:
+def test_the_dense_form_equals_the_classifier_on_every_window(name: str, window: int) -> None:
     network = classifier(MAPS[name](window), window)
-    image = torch.rand(1, 3, window + 5, window + 4, dtype=torch.float64)
-    expected = by_loop(network, image, window)
-    with torch.no_grad():
-        dense = DenseForm(network, window)(image)
-        assert dense.shape == (1, 2, 6, 5)
-        torch.testing.assert_close(dense, expected, rtol=0, atol=1e-12)
-        single = DenseForm(network.float(), window)(image.float())
-        torch.testing.assert_close(single, expected.float(), rtol=0, atol=1e-6)
+    expected = compare_dense(network, torch.rand(3, window + 5, window + 4, dtype=torch.float64), window)
     assert expected.std(dim=(2, 3)).min() > 1e-4  # windows differ by far more than the tolerances
 
 
@@ -76,26 +55,11 @@ def test_the_dense_form_says_of_every_window_what_the_classifier_says(name: str,
 )
 def test_our_own_networks_have_dense_forms(name: str, window: int, channels: int) -> None:
     torch.manual_seed(0)
-    network = settle(window_classifier(name, window, channels))
-    image = torch.rand(1, 3, window + 4, window + 6, dtype=torch.float64)
-    expected = by_loop(network, image, window)
-    assert expected.std() > 1e-3
-    with torch.no_grad():
-        torch.testing.assert_close(DenseForm(network, window)(image), expected, rtol=0, atol=1e-12)
-        single = DenseForm(network.float(), window)(image.float())
-    torch.testing.assert_close(single, expected.float(), rtol=0, atol=1e-6)
-
-
-def test_each_image_of_a_batch_has_its_own_logits() -> None:
-    dense = DenseForm(classifier(MAPS["two poolings"](20), 20), 20)
-    images = torch.rand(3, 3, 24, 22, dtype=torch.float64)
-    torch.testing.assert_close(dense(images), torch.cat([dense(image[None]) for image in images]))
-
-
-def test_features_before_the_last_layer_have_a_dense_form() -> None:
-    network = settle(window_classifier("cnn2d", 17))[:-1]
-    image = torch.rand(1, 3, 19, 20, dtype=torch.float64)
-    torch.testing.assert_close(DenseForm(network, 17)(image), by_loop(network, image, 17))
+    network = settle(window_classifier(name, window, channels)).double()
+    image = torch.rand(3, window + 4, window + 6, dtype=torch.float64)
+    assert compare_dense(network, image, window).std() > 5e-4
+    features = network.double()[:-1]
+    compare_dense(features, image, window)
 
 
 def test_the_dense_form_follows_its_classifier() -> None:
@@ -113,7 +77,7 @@ def test_the_dense_form_follows_its_classifier() -> None:
     torch.testing.assert_close(dense(image).flatten(1), network(image))
 
 
-def test_a_copy_has_parameters_of_its_own() -> None:
+def test_copies_have_their_own_parameters() -> None:
     dense = DenseForm(classifier(MAPS["nested"](17), 17), 17)
     image = torch.rand(1, 3, 18, 19, dtype=torch.float64)
     twin, before = copy.deepcopy(dense), dense(image)
@@ -139,13 +103,10 @@ class Backwards(nn.Sequential):
         return image
 
 
-PADS = "so none equals it. Classify windows one by one, at a stride of 2 or 4"
-
-
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (nn.Conv2d(3, 4, 3, padding=1), f"layer 0, Conv2d.*, pads: .*{PADS}"),
+        (nn.Conv2d(3, 4, 3, padding=1), "layer 0, Conv2d.*, pads: .* at a stride of 2 or 4"),
         (nn.Conv2d(3, 4, 3, padding="same"), "layer 0, Conv2d.*, pads"),
         (nn.Conv2d(3, 4, 3, padding=(0, 1)), "layer 0, Conv2d.*, pads"),
         (nn.MaxPool2d(2, padding=1), "layer 0, MaxPool2d.*, pads"),
@@ -154,7 +115,7 @@ PADS = "so none equals it. Classify windows one by one, at a stride of 2 or 4"
         (nn.ZeroPad2d(1), "layer 0, ZeroPad2d.*, pads"),
         (nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 3, padding=1)), "layer 0.1, Conv2d.*, pads"),
         (nn.ModuleDict({"stem": nn.Conv2d(3, 4, 3, padding=1)}), "layer 0.stem, Conv2d.*, pads"),
-        (nn.GroupNorm(1, 3), "layer 0, GroupNorm, has no known dense form; .* Classify windows one by"),
+        (nn.GroupNorm(1, 3), "layer 0, GroupNorm, has no known dense form"),
         (nn.BatchNorm2d(3, track_running_stats=False), "layer 0, BatchNorm2d, has no known dense form"),
         (nn.AdaptiveAvgPool2d(2), "layer 0, AdaptiveAvgPool2d, has no known dense form"),
         (nn.AvgPool2d(2, divisor_override=3), "layer 0, AvgPool2d, has no known dense form"),
@@ -164,27 +125,17 @@ PADS = "so none equals it. Classify windows one by one, at a stride of 2 or 4"
         (nn.Conv2d(3, 4, 3), "ends in maps of 15 x 15"),
     ],
 )
-def test_what_has_no_dense_form_is_rejected_with_the_reason(layer: nn.Module, message: str) -> None:
-    with pytest.raises(NoDenseFormError, match=message):
-        DenseForm(nn.Sequential(layer), 17)
+def test_rejects_layers_without_a_dense_form(layer: nn.Module, message: str) -> None:
+    rejects(message, DenseForm, nn.Sequential(layer), 17, error=NoDenseFormError)
 
 
-@pytest.mark.parametrize(("name", "layer"), [("vgg16", "0.features.features.0"), ("resnet50", "0.features.conv1"),
-                                             ("inception_resnet_v2", "0.features.conv2d_2b.conv")])  # fmt: skip
-def test_padded_classifiers_are_rejected(name: str, layer: str) -> None:
-    with torch.device("meta"):
-        network = window_classifier(name, 76)
-    with pytest.raises(NoDenseFormError, match=rf"layer {layer}, Conv2d\(.*padding=.*\), pads"):
-        DenseForm(network, 76)
-
-
-@pytest.mark.parametrize("window", [5, 13, 20])
-def test_windows_of_another_size_are_rejected(window: int) -> None:
-    with pytest.raises(ValueError, match=rf"does not fit windows of {window} x {window} pixels; use the size"):
-        DenseForm(classifier(MAPS["two poolings"](17), 17), window)
-
-
-def test_images_smaller_than_the_window_are_rejected() -> None:
+def test_rejects_padded_classifiers_and_other_sizes() -> None:
+    for name, layer in [("vgg16", "features.0"), ("resnet50", "conv1"), ("inception_resnet_v2", "conv2d_2b.conv")]:
+        with torch.device("meta"):
+            network = window_classifier(name, 76)
+        rejects(rf"layer 0.features.{layer}, Conv2d.*, pads", DenseForm, network, 76, error=NoDenseFormError)
+    for window in (5, 13, 20):
+        network = classifier(MAPS["two poolings"](17), 17)
+        rejects(rf"windows of {window} x {window}", DenseForm, network, window)
     dense = DenseForm(classifier(MAPS["strides"](17), 17), 17)
-    with pytest.raises(ValueError, match="at least 17 x 17, the window, got 16 x 40"):
-        dense(torch.rand(1, 3, 16, 40, dtype=torch.float64))
+    rejects("at least 17 x 17, the window, got 16 x 40", dense, torch.rand(1, 3, 16, 40, dtype=torch.float64))

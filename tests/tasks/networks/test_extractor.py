@@ -4,7 +4,6 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import timm
 import torch
@@ -12,13 +11,14 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v2, resnet50, vgg16
+from torchvision.models import resnet50
 from torchvision.transforms.functional import normalize, resize, to_tensor
 
-from ops.errors import WeightsError
 from tasks.networks import extractor
-from tasks.networks.backbones import EXTRACTORS, load_features, timm_classifier
+from tasks.networks.backbones import EXTRACTORS, load_features
 from tasks.networks.extractor import REPOSITORIES, SIDES, Extractor
+from tests.checks import rejects, rejects_weights
+from tests.tasks.networks.helpers import hub, real_weights, saved
 
 
 @pytest.fixture
@@ -34,6 +34,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extractor, "feature_extractor", built)
 
 
+SMALL = "mobilenetv3_small_050"
+NAMES = ["resnet50", SMALL]
+SMALL_ONES = (SMALL, "test_resnet", "test_vit.r160_in1k")  # of 224 and 160 pixels, some with layers after the last map
+
+
 def drawn(name: str = "resnet50", head: str | None = "fc", classes: int = 1000) -> dict[str, Tensor]:
     """Weights for the classifiers of `small`."""
     generator = torch.Generator().manual_seed(1)
@@ -44,17 +49,23 @@ def drawn(name: str = "resnet50", head: str | None = "fc", classes: int = 1000) 
     return {key: torch.randn(shape, generator=generator).half().float() for key, shape in shapes.items()}
 
 
-def saved(path: Path, weights: dict[str, Tensor]) -> Path:
-    save_file(weights, path)
-    return path
+def weights_of(name: str, classes: int = 1000) -> dict[str, Tensor]:
+    """Weights for a classifier of `small` or of timm; without classes, those before the last layer."""
+    if name in EXTRACTORS:
+        return drawn(name, "fc" if classes else None, classes)
+    torch.manual_seed(1)
+    weights = timm.create_model(name).state_dict()
+    if classes != 1000:
+        weights = {key: value for key, value in weights.items() if not key.startswith("classifier.")}
+    if classes == 10:
+        weights |= {"classifier.weight": torch.zeros(10, 1024), "classifier.bias": torch.zeros(10)}
+    return {key: value.half().float() if value.is_floating_point() else value for key, value in weights.items()}
 
 
 @pytest.mark.parametrize("vector", ["logits", "features"])
 @pytest.mark.parametrize("name", ["resnet50", "inception_resnet_v2"])
 @pytest.mark.usefixtures("small")
-def test_a_vector_is_the_mean_of_the_maps_and_what_the_last_layer_says_of_it(
-    tmp_path: Path, name: str, vector: str
-) -> None:
+def test_a_vector_is_the_mean_of_the_maps_or_its_logits(tmp_path: Path, name: str, vector: str) -> None:
     weights = drawn(name, "classif")
     seen = Extractor(name, saved(tmp_path / "w.safetensors", weights), vector)
     image = torch.rand(2, 3, SIDES[name], SIDES[name])
@@ -74,6 +85,8 @@ def test_gray_is_stacked_and_images_are_resized() -> None:
     flat = torch.full((1, 1, 61, 300), 0.3)
     torch.testing.assert_close(seen(flat), seen(torch.full((1, 3, 224, 224), 0.3)))
     assert (seen(grey) - seen(1 - grey)).abs().max() > 1e-3
+    with torch.autocast("cpu", torch.bfloat16):
+        assert seen(grey).dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", EXTRACTORS)
@@ -93,7 +106,7 @@ class Task(nn.Module):
 
 
 @pytest.mark.usefixtures("small")
-def test_a_task_that_holds_one_has_nothing_of_it() -> None:
+def test_a_task_does_not_own_its_extractors_weights() -> None:
     task = Task()
     task.extractor.load()
     assert list(task.state_dict()) == ["network.weight", "network.bias"]
@@ -104,7 +117,7 @@ def test_a_task_that_holds_one_has_nothing_of_it() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_what_was_first_used_in_inference_mode_can_be_trained_on() -> None:
+def test_vectors_from_inference_mode_can_be_trained_on() -> None:
     task = Task()
     image = torch.rand(2, 1, 32, 32)
     with torch.inference_mode():
@@ -113,148 +126,6 @@ def test_what_was_first_used_in_inference_mode_can_be_trained_on() -> None:
     assert torch.equal(vector, seen)
     task.network(vector).sum().backward()
     torch.testing.assert_close(task.network.weight.grad[0], vector.sum(0))
-
-
-@pytest.mark.usefixtures("small")
-def test_vectors_are_float32_under_autocast() -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        assert Extractor("resnet50", False)(torch.rand(1, 1, 32, 32)).dtype == torch.float32
-
-
-@pytest.mark.usefixtures("small")
-def test_random_weights_are_the_same_every_time_and_draw_nothing_from_the_seed() -> None:
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    first = Extractor("resnet50", False)
-    digest = first.digest
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(4)
-    second = Extractor("resnet50", False)
-    image = torch.rand(1, 1, 32, 32)
-    assert torch.equal(first(image), second(image))
-    assert second.digest == digest
-
-
-@pytest.mark.usefixtures("small")
-def test_a_digest_tells_weights_apart_and_not_files(tmp_path: Path) -> None:
-    weights = drawn()
-    whole = Extractor("resnet50", saved(tmp_path / "whole.safetensors", weights))
-    half = Extractor("resnet50", saved(tmp_path / "half.safetensors", {k: v.half() for k, v in weights.items()}))
-    half.check(whole.digest)
-    weights["fc.bias"][7] += 1e-3
-    other = Extractor("resnet50", saved(tmp_path / "other.safetensors", weights))
-    with pytest.raises(
-        WeightsError,
-        match=rf"other\.safetensors of the extractor resnet50 .*expected the digest {whole.digest}",
-    ):
-        other.check(whole.digest)
-
-
-@pytest.mark.usefixtures("small")
-def test_it_goes_to_other_processes_with_its_weights(tmp_path: Path) -> None:
-    path = saved(tmp_path / "w.safetensors", drawn())
-    seen = Extractor("resnet50", path)
-    digest = seen.digest
-    path.unlink()
-    again = pickle.loads(pickle.dumps(seen))
-    assert torch.equal(again(torch.ones(1, 1, 8, 8)), seen(torch.ones(1, 1, 8, 8)))
-    assert again.digest == digest
-
-
-@pytest.mark.parametrize("head", ["fc", "classif", "last_linear", "head", None])
-@pytest.mark.usefixtures("small")
-def test_features_need_no_classifier_and_logits_one_of_any_name(tmp_path: Path, head: str | None) -> None:
-    path = saved(tmp_path / "w.safetensors", drawn(head=head))
-    assert Extractor("resnet50", path, "features")(torch.ones(1, 1, 8, 8)).shape == (1, 2048)
-    if head is not None:
-        assert Extractor("resnet50", path)(torch.ones(1, 1, 8, 8)).shape == (1, 1000)
-        return
-    with pytest.raises(
-        WeightsError, match=r"w\.safetensors.* contain no classifier, so .*: --model\.extractor_vector fea"
-    ):
-        Extractor("resnet50", path).load()
-
-
-@pytest.mark.usefixtures("small")
-def test_a_classifier_of_other_classes_is_rejected(tmp_path: Path) -> None:
-    path = saved(tmp_path / "w.safetensors", drawn(classes=10))
-    with pytest.raises(WeightsError, match=r"a classifier of shape \(10, 2048\), expected \(1000, 2048\)\. Use"):
-        Extractor("resnet50", path).load()
-
-
-@pytest.mark.usefixtures("small")
-def test_weights_that_do_not_fit_or_are_not_there_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no weights file .*absent\.pt\. Set model\.extractor_weights to"):
-        Extractor("resnet50", tmp_path / "absent.pt").load()
-    path = saved(tmp_path / "w.safetensors", drawn("inception_resnet_v2"))
-    with pytest.raises(WeightsError, match=r"w\.safetensors does not fit the encoder resnet50: 'weight' has the shape"):
-        Extractor("resnet50", path).load()
-
-
-@pytest.mark.usefixtures("small")
-def test_library_weights_are_those_with_a_classifier(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    saved(tmp_path / "model.safetensors", drawn())
-    asked: list[tuple[str, object]] = []
-
-    def download(repository: str, file: str, revision: None, local_files_only: bool = False) -> str:
-        asked.append((repository, local_files_only))
-        return str(tmp_path / file)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    seen = Extractor("resnet50", True)
-    seen.load()
-    seen.load()
-    assert asked == [("timm/resnet50.tv_in1k", True)]
-    seen.check(Extractor("resnet50", tmp_path / "model.safetensors").digest)
-
-
-@pytest.mark.usefixtures("small")
-def test_library_weights_without_network_are_told_with_their_option(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("tasks.networks.weights._online", lambda: False)
-    with pytest.raises(
-        WeightsError, match=r"weights of inception_resnet_v2 .*\(no network\).*--model\.extractor_weights "
-    ):
-        Extractor().load()
-
-
-def test_there_are_no_library_weights_of_the_published_resnet50() -> None:
-    with pytest.raises(WeightsError, match=r"no weights of resnet50_v1\. Give a file: --model\.extractor_weights path"):
-        Extractor("resnet50_v1", True).load()
-    with pytest.raises(WeightsError, match=r"weights belong to resnet50, which halves elsewhere"):
-        load_features(nn.Sequential(), "resnet50_v1", True)
-
-
-@pytest.mark.parametrize(
-    ("name", "vector", "message"),
-    [
-        ("resnet51", "logits", r"extractor 'resnet51' is unknown; did you mean resnet.* or .*\?$"),
-        ("vgg16", "logits", "for vgg16 'features', got 'logits' for vgg16"),
-        ("resnet50", "softmax", "expected the vector 'logits' or 'features', .* got 'softmax'"),
-    ],
-)
-def test_what_there_is_not_is_rejected(name: str, vector: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Extractor(name, False, vector)
-
-
-SMALL = "mobilenetv3_small_050"
-SMALL_ONES = (
-    SMALL,
-    "test_resnet",
-    "test_vit.r160_in1k",
-)  # of 224 and 160 pixels, with layers after the last map or none
-
-
-@pytest.fixture
-def timm_weights(tmp_path: Path) -> Path:
-    """The weights of a network of SMALL that is no `Extractor`'s random one."""
-    torch.manual_seed(1)
-    path = tmp_path / "small.safetensors"
-    save_file(timm.create_model(SMALL).state_dict(), path)
-    return path
 
 
 @pytest.mark.parametrize("vector", ["logits", "features"])
@@ -285,7 +156,7 @@ def test_a_vector_is_timms_of_the_resized_normalized_image(tmp_path: Path, name:
         ("vit_tiny_patch16_224.augreg_in21k", 21843, 192),
     ],
 )
-def test_lengths_are_those_of_vectors_and_of_timm(name: str, logits: int, features: int) -> None:
+def test_lengths_are_those_of_timms_vectors(name: str, logits: int, features: int) -> None:
     with torch.device("meta"):
         extractors = [Extractor(name, False, "logits"), Extractor(name, False, "features")]
         image = torch.zeros(1, 1, 32, 32)
@@ -293,16 +164,9 @@ def test_lengths_are_those_of_vectors_and_of_timm(name: str, logits: int, featur
     assert [seen.length for seen in extractors] == [logits, features]
 
 
-def test_a_network_without_a_classifier_has_features_only() -> None:
-    with torch.device("meta"):
-        assert Extractor("vit_small_patch14_dinov2", False, "features").length == 384
-    with pytest.raises(ValueError, match=r"_dinov2 has no classifier, so there are no logits\. Use its .*tor features"):
-        Extractor("vit_small_patch14_dinov2", False)
-
-
-def test_it_is_built_once(monkeypatch: pytest.MonkeyPatch, timm_weights: Path) -> None:
-    built = []
-    plain = timm.create_model
+def test_it_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built, plain = [], timm.create_model
+    path = saved(tmp_path / "w.safetensors", weights_of(SMALL))
 
     def counted(name: str, **settings: Any) -> nn.Module:
         built.append(name)
@@ -310,102 +174,109 @@ def test_it_is_built_once(monkeypatch: pytest.MonkeyPatch, timm_weights: Path) -
         return model
 
     monkeypatch.setattr(timm, "create_model", counted)
-    seen = Extractor(SMALL, timm_weights, "features")
+    seen = Extractor(SMALL, path, "features")
     assert seen(torch.rand(1, 1, 32, 32)).shape == (1, seen.length)
     assert len(seen.digest) == 16
     assert built == [SMALL]
-    Extractor(SMALL, timm_weights)
+    Extractor(SMALL, path)
     assert built == [SMALL], "the length of logits is on the card"
 
 
-@pytest.mark.parametrize("vector", ["logits", "features"])
-def test_random_weights_of_timm_are_the_same_every_time_and_draw_nothing_from_the_seed(vector: Any) -> None:
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("small")
+def test_random_weights_are_fixed_and_leave_the_generator_alone(name: str) -> None:
     image = torch.rand(1, 1, 32, 32)
     torch.manual_seed(3)
-    state = torch.get_rng_state()
-    first = Extractor(SMALL, False, vector)
+    before = torch.get_rng_state()
+    first = Extractor(name, False)
     digest, seen = first.digest, first(image)
-    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(4)
-    second = Extractor(SMALL, False, vector)
+    second = Extractor(name, False)
     assert torch.equal(second(image), seen)
     assert second.digest == digest
 
 
-def test_a_file_is_loaded_whole_and_told_by_its_digest(tmp_path: Path, timm_weights: Path) -> None:
-    seen = Extractor(SMALL, timm_weights)
-    file, loaded = load_file(timm_weights), seen._loaded().get_submodule("classifier").state_dict()
-    assert all(torch.equal(loaded[key], value) for key, value in file.items())
-    assert loaded.keys() == file.keys()
-    assert not any(parameter.requires_grad for parameter in seen._loaded().parameters())
-    torch.save({"state_dict": file}, tmp_path / "small.pth")
-    Extractor(SMALL, tmp_path / "small.pth").check(seen.digest)
-    with pytest.raises(
-        WeightsError, match=rf"weights False of the extractor {SMALL} are not those .*expected the digest {seen.digest}"
-    ):
-        Extractor(SMALL, False).check(seen.digest)
-    timm_weights.unlink()
-    again = pickle.loads(pickle.dumps(seen))
-    assert torch.equal(again(torch.ones(1, 1, 8, 8)), seen(torch.ones(1, 1, 8, 8)))
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("small")
+def test_the_digest_identifies_weights_and_not_files(name: str, tmp_path: Path) -> None:
+    weights = weights_of(name)
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
+    path = saved(tmp_path / "whole.safetensors", weights)
+    torch.save({"state_dict": halves}, tmp_path / "half.pth")
+    whole, image = Extractor(name, path), torch.rand(1, 1, 32, 32)
+    Extractor(name, tmp_path / "half.pth").check(whole.digest)
+    *_, last = weights.values()
+    last[7] += 1e-3
+    other = Extractor(name, saved(tmp_path / "other.safetensors", weights))
+    rejects_weights(rf"other\.safetensors .*{whole.digest}", other.check, whole.digest)
+    rejects_weights(rf"False .* not those .*{whole.digest}", Extractor(name, False).check, whole.digest)
+    path.unlink()
+    again = pickle.loads(pickle.dumps(whole))  # another process needs no file
+    assert torch.equal(again(image), whole(image))
+    assert again.digest == whole.digest
 
 
-def test_files_of_other_classifiers_or_none_have_features(tmp_path: Path, timm_weights: Path) -> None:
-    weights = load_file(timm_weights)
-    body = {key: value for key, value in weights.items() if not key.startswith("classifier.")}
-    save_file(body, tmp_path / "body.safetensors")
-    save_file(body | {"classifier.weight": torch.zeros(10, 1024)}, tmp_path / "ten.safetensors")
-    image = torch.rand(1, 1, 32, 32)
-    expected = Extractor(SMALL, timm_weights, "features")(image)
-    for file in ("body", "ten"):
-        assert torch.equal(Extractor(SMALL, tmp_path / f"{file}.safetensors", "features")(image), expected)
-    with pytest.raises(
-        WeightsError, match=r"body\.safetensors, weights of .* contain no classifier, so .*_vector features"
-    ):
-        Extractor(SMALL, tmp_path / "body.safetensors").load()
-    with pytest.raises(WeightsError, match=r"a classifier of shape \(10, 1024\), expected \(1000, 1024\)\. Use its"):
-        Extractor(SMALL, tmp_path / "ten.safetensors").load()
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("small")
+def test_logits_need_a_classifier_and_features_do_not(name: str, tmp_path: Path) -> None:
+    image, length = torch.rand(1, 1, 32, 32), Extractor(name, False, "features").length
+    expected = Extractor(name, saved(tmp_path / "whole.safetensors", weights_of(name)), "features")(image)
+    body = saved(tmp_path / "body.safetensors", weights_of(name, classes=0))
+    ten = saved(tmp_path / "ten.safetensors", weights_of(name, classes=10))
+    for path in (body, ten):
+        assert torch.equal(Extractor(name, path, "features")(image), expected)
+    rejects_weights(r"body\.safetensors.* no classifier.*_vector features", Extractor(name, body).load)
+    rejects_weights(rf"\(10, {length}\), expected \(1000, {length}\)", Extractor(name, ten).load)
+    rejects_weights(r"absent\.pt.* model\.extractor_weights", Extractor(name, tmp_path / "absent.pt").load)
 
 
-def test_files_of_other_networks_are_rejected(tmp_path: Path, timm_weights: Path) -> None:
-    with pytest.raises(
-        WeightsError,
-        match=r"does not fit the encoder test_resnet: \d+ .*first 'conv1\..*of test_resnet with timm's keys",
-    ):
-        Extractor("test_resnet", timm_weights, "features").load()
-    with pytest.raises(WeightsError, match=r"no weights file .*absent\.pt\. Set model\.extractor_weights to"):
-        Extractor(SMALL, tmp_path / "absent.pt").load()
+@pytest.mark.usefixtures("small")
+def test_the_classifier_may_have_any_name_but_must_fit(tmp_path: Path) -> None:
+    for head in ("fc", "classif", "last_linear", "head"):
+        path = saved(tmp_path / f"{head}.safetensors", drawn(head=head))
+        assert Extractor("resnet50", path)(torch.ones(1, 1, 8, 8)).shape == (1, 1000)
+    path = saved(tmp_path / "w.safetensors", drawn("inception_resnet_v2"))
+    rejects_weights(r"w\.safetensors does not fit .* 'weight' has", Extractor("resnet50", path).load)
+    path = saved(tmp_path / "timm.safetensors", weights_of(SMALL))
+    rejects_weights(r"does not fit.*test_resnet.*conv1\.", Extractor("test_resnet", path, "features").load)
 
 
 @pytest.mark.parametrize(
     ("name", "repository"),
-    [(SMALL, f"timm/{SMALL}.lamb_in1k"), ("test_vit", "timm/test_vit.r160_in1k"),
-     ("test_vit.r160_in1k", "timm/test_vit.r160_in1k")],
-)  # fmt: skip
-def test_library_weights_are_those_on_the_card(
+    [
+        ("resnet50", "timm/resnet50.tv_in1k"),
+        (SMALL, f"timm/{SMALL}.lamb_in1k"),
+        ("test_vit", "timm/test_vit.r160_in1k"),
+        ("test_vit.r160_in1k", "timm/test_vit.r160_in1k"),
+    ],
+)
+@pytest.mark.usefixtures("small")
+def test_library_weights_come_from_the_right_repository(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, repository: str
 ) -> None:
-    model = timm_classifier(name, 1000).get_submodule("classifier")
-    save_file(model.state_dict(), tmp_path / "model.safetensors")
-    asked: list[str] = []
-
-    def download(repository: str, file: str, revision: None, local_files_only: bool = False) -> str:
-        asked.append(repository)
-        return str(tmp_path / file)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    path = saved(tmp_path / "model.safetensors", weights_of(name))
+    asked = hub(monkeypatch, tmp_path)
     seen = Extractor(name, True)
-    seen.check(Extractor(name, tmp_path / "model.safetensors").digest)
-    assert asked == [repository]
+    seen.load()
+    seen.check(Extractor(name, path).digest)
+    assert asked == [(repository, True)]
 
 
-def test_where_the_library_has_no_weights_a_file_is_asked_for() -> None:
-    with pytest.raises(WeightsError, match=r"no weights of vovnet39a\. Give a file: --model\.extractor_weights path"):
-        Extractor("vovnet39a", True).load()
+@pytest.mark.usefixtures("small")
+def test_rejects_missing_library_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("tasks.networks.weights._online", lambda: False)
+    rejects_weights(r"no network.*--model\.extractor_weights ", Extractor().load)
+    for name in ("resnet50_v1", "vovnet39a"):
+        rejects_weights(rf"no weights of {name}.*--model\.extractor_weights", Extractor(name, True).load)
+    rejects_weights("belong to resnet50", load_features, nn.Sequential(), "resnet50_v1", True)
 
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
+        ("resnet51", "resnet.* or .*"),
         ("mobilenet_v3_small", "mobilenetv3_small_100 or mobilenetv3_small_075 or mobilenetv3_small_050"),
         ("ResNet18", "resnet18 or .*"),
         ("resnet50v1", "resnet50_v1 or .*"),
@@ -414,16 +285,16 @@ def test_where_the_library_has_no_weights_a_file_is_asked_for() -> None:
         ("?", "vgg16 or resnet50 or resnet50_v1 or inception_resnet_v2"),
     ],
 )
-def test_unknown_names_are_rejected_with_the_nearest(name: str, nearest: str) -> None:
-    with pytest.raises(ValueError, match=rf"^extractor '{re.escape(name)}' is unknown; did you mean {nearest}\?$"):
-        Extractor(name, False)
+def test_suggests_the_nearest_names(name: str, nearest: str) -> None:
+    rejects(rf"'{re.escape(name)}' is unknown; did you mean {nearest}\?$", Extractor, name, False)
 
 
-def real_weights(real_data: Path, name: str) -> Path:
-    path = real_data.parent / "weights" / name
-    if not path.is_file():
-        pytest.skip(f"there are no real weights at {path}")
-    return path
+def test_rejects_vectors_that_do_not_exist() -> None:
+    rejects("for vgg16 'features', got 'logits' for vgg16", Extractor, "vgg16", False, "logits")
+    rejects("'logits' or 'features', .* got 'softmax'", Extractor, "resnet50", False, "softmax")
+    with torch.device("meta"):
+        assert Extractor("vit_small_patch14_dinov2", False, "features").length == 384
+    rejects("_dinov2 has no classifier.*features", Extractor, "vit_small_patch14_dinov2", False)
 
 
 def photograph(real_data: Path, side: int = 224) -> Tensor:
@@ -451,45 +322,8 @@ def test_real_logits_of_the_published_resnet50_are_those_of_its_own_convention(r
     assert nn.functional.cosine_similarity(vector, expected).item() > 0.999
 
 
-@pytest.mark.real
-def test_real_features_of_vgg16_are_torchvisions(real_data: Path) -> None:
-    path = real_weights(real_data, "vgg16_features_fp16.safetensors")
-    with torch.device("meta"):  # its dense layers nowhere in memory
-        model = vgg16()
-    model.load_state_dict({key: value.float() for key, value in load_file(path).items()}, strict=False, assign=True)
-    image = photograph(real_data)
-    with torch.no_grad():
-        maps = model.features(normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    torch.testing.assert_close(Extractor("vgg16", path, "features")(image), maps.mean((2, 3)))
-    with pytest.raises(WeightsError, match=r"does not fit the encoder resnet50_v1: 26. of its 3.. tensors"):
-        Extractor("resnet50_v1", path).load()
-
-
-@pytest.mark.real
-def test_real_logits_of_mobilenet_v2_are_torchvisions(real_data: Path, tmp_path: Path) -> None:
-    weights = load_file(real_weights(real_data, "mobilenet_v2.safetensors"))
-    model = mobilenet_v2().eval()
-    model.load_state_dict(weights)
-    image = photograph(real_data)
-    with torch.no_grad():
-        expected = model(normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    names = timm.create_model("mobilenetv2_100").state_dict()  # the same layers in the same order
-    renamed = {name: weights[key] for name, key in zip(names, model.state_dict(), strict=True)}
-    vector = Extractor("mobilenetv2_100", saved(tmp_path / "renamed.safetensors", renamed))(image)
-    torch.testing.assert_close(vector, expected, rtol=1e-4, atol=1e-4)
-    assert vector.std() > 1
-
-
-@pytest.mark.real
-def test_real_weights_say_the_same_by_either_name(real_data: Path) -> None:
-    path = real_weights(real_data, "resnet50_fp16.safetensors")
-    image = photograph(real_data)
-    found = Extractor("resnet50.tv_in1k", path)(image)
-    torch.testing.assert_close(found, Extractor("resnet50", path)(image), rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.slow
-def test_inception_resnet_v2_says_what_timms_says_of_normalized_images(tmp_path: Path) -> None:
+def test_inception_resnet_v2_equals_timms_on_normalized_images(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model("inception_resnet_v2").eval()
     nn.init.normal_(model.classif.bias)

@@ -42,7 +42,7 @@ def test_normalize_is_torchvisions() -> None:
     torch.testing.assert_close(Normalize(mean, std)(image), normalize(image, list(mean), list(std)))
 
 
-def test_normalize_moves_with_the_network_and_is_not_in_checkpoints() -> None:
+def test_normalize_moves_with_the_network_but_has_no_state() -> None:
     layer = Normalize((0.5,), (0.25,)).to(torch.float64)
     assert layer(torch.ones(1, 1, 1, 1, dtype=torch.float64)).item() == 2
     assert layer.mean.dtype == torch.float64
@@ -68,7 +68,7 @@ def test_the_image_stays_at_the_top_left_and_its_edge_is_repeated() -> None:
     torch.testing.assert_close(output[0, 0, :8, :8], image[0, 0, :8, :8].mean().expand(8, 8))
 
 
-def test_a_size_that_divides_is_left_alone() -> None:
+def test_a_divisible_size_is_not_padded() -> None:
     network = Strided(3)
     image = torch.rand(1, 3, 16, 24)
     output = AnySize(network, 8)(image)
@@ -76,7 +76,7 @@ def test_a_size_that_divides_is_left_alone() -> None:
     assert torch.equal(output, network(image))
 
 
-def test_unused_layers_go_and_nothing_else_changes() -> None:
+def test_removes_unused_layers_only() -> None:
     network = WithSpare()
     image = torch.rand(2, 3, 4, 4)
     before, statistics = network.eval()(image), network.used[1].running_mean.clone()

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from tasks.networks.dense import DenseForm
 from tasks.networks.sliding import classify_picture, classify_windows
 from tasks.networks.window_classifier import window_classifier
+from tests.checks import rejects
+from tests.tasks.networks.helpers import by_loop, settle
 
 
 class Centre(nn.Module):
@@ -22,11 +24,7 @@ class Centre(nn.Module):
 
 def unpadded(window: int) -> nn.Sequential:
     torch.manual_seed(0)
-    network = window_classifier("cnn2d", window)
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.running_mean.normal_(0, 0.1)
-    return network.eval()
+    return settle(window_classifier("cnn2d", window))
 
 
 def padded() -> nn.Sequential:
@@ -35,16 +33,11 @@ def padded() -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 6 * 6, 2)).eval()
 
 
-def by_loop(network: nn.Module, picture: Tensor, window: int, beyond: int = 0) -> Tensor:
-    """What the network says of every pixel's window, and of those `beyond` the lower and right border."""
+def by_border(network: nn.Module, picture: Tensor, window: int, beyond: int = 0) -> Tensor:
+    """Classifies the window of every pixel, and of those up to `beyond` past the lower and right border."""
     before, after = window // 2, window - 1 - window // 2 + beyond
     border = np.pad(picture.numpy(), [(0, 0), (before, after), (before, after)], mode="reflect")
-    height, width = (side + beyond for side in picture.shape[1:])
-    with torch.no_grad():
-        windows = torch.stack(
-            [torch.from_numpy(border[:, y : y + window, x : x + window]) for y in range(height) for x in range(width)]
-        )
-        return network(windows).T.reshape(-1, height, width)
+    return by_loop(network, torch.from_numpy(border), window)
 
 
 @pytest.mark.parametrize("window", [15, 16])
@@ -55,16 +48,16 @@ def test_every_pixel_has_the_logits_of_the_window_around_it(window: int, size: t
     logits = classify_picture(unpadded(window), picture, window)
     assert logits.shape == (1, *size)
     assert not logits.requires_grad
-    expected = by_loop(unpadded(window), picture, window)
+    expected = by_border(unpadded(window), picture, window)
     assert expected.std() > 1e-3
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
     assert torch.equal(picture, before)
 
 
-def test_a_network_that_pads_is_given_window_after_window() -> None:
+def test_padded_networks_classify_window_by_window() -> None:
     picture = torch.rand(3, 19, 14)
     logits = classify_picture(padded(), picture, 12)
-    torch.testing.assert_close(logits, by_loop(padded(), picture, 12), rtol=0, atol=1e-6)
+    torch.testing.assert_close(logits, by_border(padded(), picture, 12), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("stride", [2, 4])
@@ -73,7 +66,7 @@ def test_between_strides_logits_are_interpolated(stride: int, size: tuple[int, i
     picture = torch.rand(3, *size)
     logits = classify_picture(padded(), picture, 12, stride=stride)
     assert logits.shape == (2, *size)
-    samples = by_loop(padded(), picture, 12, beyond=stride)[:, ::stride, ::stride]
+    samples = by_border(padded(), picture, 12, beyond=stride)[:, ::stride, ::stride]
     torch.testing.assert_close(
         logits[:, ::stride, ::stride], samples[:, : -(-size[0] // stride), : -(-size[1] // stride)]
     )
@@ -108,7 +101,7 @@ def test_logits_do_not_depend_on_the_tile(tile: int) -> None:
         torch.testing.assert_close(again, streamed, rtol=0, atol=1e-6)
 
 
-def test_no_more_than_a_tile_or_a_batch_is_given_at_a_time() -> None:
+def test_classifies_a_tile_or_a_batch_at_a_time() -> None:
     shapes: list[tuple[int, ...]] = []
     network = unpadded(12)
     network[0].register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
@@ -128,7 +121,7 @@ def test_no_more_than_a_tile_or_a_batch_is_given_at_a_time() -> None:
     assert sum(shape[0] for shape in shapes) == 26 * 16
 
 
-def test_the_dense_form_is_taken_whatever_the_stride() -> None:
+def test_uses_the_dense_form_at_any_stride() -> None:
     picture = torch.rand(3, 30, 40)
     for stride in (2, 4):
         assert torch.equal(
@@ -137,7 +130,7 @@ def test_the_dense_form_is_taken_whatever_the_stride() -> None:
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_time_is_spent_only_where_something_is_wanted(stride: int) -> None:
+def test_classifies_only_where_it_is_wanted(stride: int) -> None:
     picture, where = torch.rand(3, 40, 60), torch.zeros(40, 60, dtype=torch.bool)
     where[7, 9] = where[18:31, 41:43] = where[39, 59] = True
     seen = []
@@ -149,8 +142,7 @@ def test_time_is_spent_only_where_something_is_wanted(stride: int) -> None:
     found = classify_picture(network, picture, 13, stride, tile=16, where=where)
     torch.testing.assert_close(found[:, where], whole[:, where])
     assert sum(seen) < windows_of_all / 4
-    with pytest.raises(ValueError, match="where is false everywhere; remove the image"):
-        classify_picture(network, picture, 13, stride, where=torch.zeros_like(where))
+    rejects("where is false", classify_picture, network, picture, 13, stride, where=torch.zeros_like(where))
 
 
 def test_a_head_makes_the_logits_tile_by_tile() -> None:
@@ -168,7 +160,7 @@ def test_a_head_makes_the_logits_tile_by_tile() -> None:
     assert max(largest) <= 128 * 16 * 16
 
 
-def test_bytes_are_taken_for_what_they_stand_for() -> None:
+def test_bytes_are_scaled() -> None:
     picture = torch.randint(0, 256, (3, 20, 20), dtype=torch.uint8)
     logits = classify_picture(unpadded(12), picture, 12)
     assert logits.dtype == torch.float32
@@ -182,19 +174,15 @@ def test_windows_are_classified_one_by_one_at_a_stride() -> None:
     torch.testing.assert_close(classify_windows(unpadded(12), image, 12, stride=3), every[:, ::3, ::3])
 
 
-def test_what_cannot_be_classified_is_rejected() -> None:
-    with pytest.raises(ValueError, match="at least 12 x 12, the window, got 11 x 40"):
-        classify_picture(padded(), torch.rand(3, 11, 40), 12)
-    with pytest.raises(ValueError, match=r"in training mode; call network\.eval\(\) first"):
-        classify_picture(padded().train(), torch.rand(3, 20, 20), 12)
-    with pytest.raises(ValueError, match="stride of 1, 2 or 4, got 3"):
-        classify_picture(padded(), torch.rand(3, 20, 20), 12, stride=3)
-    with pytest.raises(ValueError, match="does not fit windows of 20 x 20 pixels; use the size"):
-        classify_picture(unpadded(12), torch.rand(3, 20, 20), 20)
+def test_rejects_wrong_arguments() -> None:
+    rejects("at least 12 x 12, the window, got 11 x 40", classify_picture, padded(), torch.rand(3, 11, 40), 12)
+    rejects(r"training mode", classify_picture, padded().train(), torch.rand(3, 20, 20), 12)
+    rejects("stride of 1, 2 or 4, got 3", classify_picture, padded(), torch.rand(3, 20, 20), 12, stride=3)
+    rejects("windows of 20 x 20", classify_picture, unpadded(12), torch.rand(3, 20, 20), 20)
 
 
 @pytest.mark.gpu
-def test_an_image_on_the_host_is_classified_on_the_networks_device() -> None:
+def test_classifies_on_the_networks_device() -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     picture = torch.rand(3, 40, 40)

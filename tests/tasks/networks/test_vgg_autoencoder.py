@@ -1,19 +1,27 @@
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
-from torchvision.models import vgg16
-from torchvision.transforms.functional import normalize, to_tensor
+from torchvision.transforms.functional import normalize
 
-from ops.errors import WeightsError
 from tasks.networks import backbones
 from tasks.networks.backbones import encoder_of, load_weights
 from tasks.networks.vgg_autoencoder import vgg_autoencoder
+from tests.checks import rejects
+from tests.tasks.networks.helpers import (
+    IMAGENET,
+    convolutions,
+    hub,
+    same,
+    saved,
+    starts_as_in_keras,
+    state,
+    torchvisions_features,
+    trained,
+    without_gradient,
+)
 
 NAMES = ("vgg10", "vgg12", "vgg16")
 COUNTS = {"vgg10": 5_460_097, "vgg12": 9_590_145, "vgg16": 17_847_409}  # architectures.md, section 1
@@ -39,33 +47,14 @@ def networks() -> dict[str, nn.Module]:
     return {name: vgg_autoencoder(name).eval() for name in NAMES}
 
 
-@pytest.fixture
-def real_weights(real_data: Path) -> Path:
-    path = real_data.parent / "weights" / "vgg16_features_fp16.safetensors"
-    if not path.is_file():
-        pytest.skip(f"there are no real weights at {path}")
-    return path
-
-
-def convolutions(network: nn.Module) -> list[nn.Conv2d]:
-    return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-
-
-def torchvisions_features(weights: dict[str, Tensor]) -> nn.Module:
-    """VGG16's convolutions with these weights, its dense layers nowhere in memory."""
-    with torch.device("meta"):
-        model = vgg16()
-    model.load_state_dict(weights, strict=False, assign=True)
-    return model.features.eval()
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_counted_and_all_get_a_gradient(name: str) -> None:
     with torch.device("meta"):
         network = vgg_autoencoder(name)
-    assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == COUNTS[name]
+    assert trained(network) == COUNTS[name]
     network(torch.zeros(1, 3, 32, 32, device="meta")).sum().backward()
-    assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
+    assert without_gradient(network) == []
+    rejects(r"'vgg11' is unknown.* vgg10, vgg12", vgg_autoencoder, "vgg11")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,54 +96,19 @@ def test_vgg10_is_what_functional_calls_make_of_its_weights(networks: dict[str, 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_start_as_in_keras(networks: dict[str, nn.Module], name: str) -> None:
-    for layer in convolutions(networks[name]):
-        bound = (6 / (9 * layer.in_channels + 9 * layer.out_channels)) ** 0.5
-        assert layer.weight.abs().max() <= bound
-        if layer.weight.numel() > 10_000:
-            assert layer.weight.abs().max() > 0.999 * bound
-            assert layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)
-            assert abs(layer.weight.mean().item()) < 0.03 * bound
-        assert not layer.bias.any()
-
-
-def test_weights_follow_the_seed(networks: dict[str, nn.Module]) -> None:
-    torch.manual_seed(0)
-    again, other = vgg_autoencoder("vgg10").state_dict(), vgg_autoencoder("vgg10").state_dict()
-    for key, value in networks["vgg10"].state_dict().items():
-        assert torch.equal(again[key], value)
-        assert key.endswith("bias") or not torch.equal(other[key], value)
-
-
-@pytest.mark.parametrize(("name", "reach"), [("vgg10", 64), ("vgg12", 96)])
-def test_what_moves_by_sixteen_pixels_moves_in_the_map(networks: dict[str, nn.Module], name: str, reach: int) -> None:
-    scene = torch.rand(1, 3, 16, 3 * reach + 16)
-
-    def interior(shift: int) -> Tensor:
-        output: Tensor = networks[name](scene[..., shift : shift + 3 * reach])
-        return output[..., reach - shift + 16 : 2 * reach - shift]
-
-    with torch.no_grad():
-        still = interior(0)
-        torch.testing.assert_close(interior(16), still, rtol=1e-4, atol=1e-3 * still.std().item())
-        assert (interior(8) - still).abs().max() > 0.1 * still.std()  # the poolings' grid does not move by eight
-
-
-def test_unknown_names_are_rejected() -> None:
-    with pytest.raises(ValueError, match=r"network 'vgg11' is unknown; expected one of vgg10, vgg12, vgg16"):
-        vgg_autoencoder("vgg11")
+    assert all(map(starts_as_in_keras, convolutions(networks[name])))
 
 
 def test_images_are_normalized_as_the_encoder_wants_them(networks: dict[str, nn.Module]) -> None:
     image = torch.rand(1, 3, 4, 4)
     for name in ("vgg10", "vgg12"):
         torch.testing.assert_close(networks[name][0](image), 2 * image - 1)
-    imagenet = normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    torch.testing.assert_close(networks["vgg16"][0](image), imagenet)
+    torch.testing.assert_close(networks["vgg16"][0](image), normalize(image, *IMAGENET))
 
 
 def test_the_encoder_of_vgg16_is_torchvisions(networks: dict[str, nn.Module]) -> None:
     encoder = encoder_of(networks["vgg16"])
-    features = torchvisions_features(dict(encoder.state_dict()))
+    features = torchvisions_features("vgg16", dict(encoder.state_dict()))
     assert list(encoder.state_dict()) == [f"features.{key}" for key in features.state_dict()]
     assert [type(layer) for layer in encoder.features] == [type(layer) for layer in features]
     image = torch.randn(1, 3, 64, 32)
@@ -166,39 +120,12 @@ def test_library_weights_fill_the_encoder_alone(monkeypatch: pytest.MonkeyPatch,
     with torch.device("meta"):  # the hub's file has the keys of this encoder
         encoder = backbones.encoder_of(backbones.segmentation_network("unet", "vgg16", 1))
     stock = {key: torch.rand(value.shape) for key, value in encoder.state_dict().items()}
-    save_file(stock, tmp_path / "model.safetensors")
-    asked: list[str] = []
-
-    def download(repository: str, file: str, **_: object) -> str:
-        asked.append(repository)
-        return str(tmp_path / file)
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    saved(tmp_path / "model.safetensors", stock)
+    asked = hub(monkeypatch, tmp_path)
     network = vgg_autoencoder("vgg16")
-    before = {key: value.clone() for key, value in network.state_dict().items() if ".decoder." in key}
+    before = {key: value for key, value in state(network).items() if ".decoder." in key}
     load_weights(encoder_of(network), "vgg16", True)
-    assert asked == ["smp-hub/vgg16.imagenet"]
-    loaded = encoder_of(network).state_dict()
-    assert loaded.keys() == stock.keys()
-    assert all(torch.equal(value, stock[key]) for key, value in loaded.items())
+    assert asked == [("smp-hub/vgg16.imagenet", True)]
+    assert same(encoder_of(network), stock)
     assert before
     assert all(torch.equal(network.state_dict()[key], value) for key, value in before.items())
-
-
-@pytest.mark.real
-def test_real_weights_give_torchvisions_features_of_an_image(real_data: Path, real_weights: Path) -> None:
-    picture = Image.open(min((real_data / "roads" / "images").iterdir())).convert("RGB")
-    image = to_tensor(picture)[None, :, :64, :64]
-    network = vgg_autoencoder("vgg16").eval()
-    load_weights(encoder_of(network), "vgg16", real_weights)
-    features = torchvisions_features({key: value.float() for key, value in load_file(real_weights).items()})
-    with torch.no_grad():
-        expected = features(normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-        torch.testing.assert_close(encoder_of(network)(network[0](image)), expected)
-    assert (expected > 0).float().mean() > 0.01  # an image's features, not a network that has died
-
-
-@pytest.mark.real
-def test_real_weights_do_not_fit_a_compressed_encoder(real_weights: Path) -> None:
-    with pytest.raises(WeightsError, match=r"does not fit the encoder vgg10: .* of its 8 tensors are missing"):
-        load_weights(encoder_of(vgg_autoencoder("vgg10")), "vgg10", real_weights)

@@ -10,32 +10,29 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import resnet50, vgg16
 from torchvision.transforms.functional import normalize, to_tensor
 
 from tasks.networks import backbones
 from tasks.networks.backbones import feature_extractor, load_features
-from tasks.networks.dense import DenseForm
 from tasks.networks.window_classifier import SMALLEST, fill_projection, is_filled, projection, window_classifier
+from tests.checks import rejects
+from tests.tasks.networks.helpers import (
+    IMAGENET,
+    compare_dense,
+    real_weights,
+    settle,
+    torchvisions_features,
+    trained,
+    without_gradient,
+)
 
 EXTRACTORS = ("vgg16", "resnet50", "inception_resnet_v2")
-IMAGENET = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 @cache
 def on_meta(name: str, window: int, channels: int = 3) -> nn.Sequential:
     with torch.device("meta"):
         return window_classifier(name, window, channels)
-
-
-def settle(network: nn.Sequential) -> nn.Sequential:
-    """In evaluation mode, with batch normalization far from how it starts."""
-    for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.weight.data.uniform_(0.5, 1)
-            layer.running_mean.normal_(0, 0.1)
-            layer.running_var.uniform_(0.5, 2)
-    return network.eval()
 
 
 @pytest.mark.parametrize(
@@ -54,28 +51,34 @@ def settle(network: nn.Sequential) -> nn.Sequential:
 )
 def test_parameters_are_counted_and_all_get_a_gradient(name: str, window: int, channels: int, count: int) -> None:
     network = on_meta(name, window, channels)
-    assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == count
+    assert trained(network) == count
     logits = network(torch.zeros(2, 3, window, window, device="meta"))
     assert logits.shape == (2, 1)
     logits.sum().backward()
-    assert [key for key, parameter in network.named_parameters() if parameter.grad is None] == []
+    assert without_gradient(network) == []
 
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_the_smallest_window_leaves_a_pixel(name: str) -> None:
     window = SMALLEST[name]
-    assert on_meta(name, window)(torch.zeros(2, 3, window, window, device="meta")).shape == (2, 1)
-    with pytest.raises(
-        ValueError, match=f"windows of {window - 1} pixels are too small for {name}, which needs {window}"
-    ):
-        window_classifier(name, window - 1)
+    smallest, smaller = (torch.zeros(2, 3, side, side, device="meta") for side in (window, window - 1))
+    assert on_meta(name, window)(smallest).shape == (2, 1)
+    rejects(f"too small for {name}, which needs {window}", window_classifier, name, window - 1)
+    if name in ("vgg16", "inception_resnet_v2"):
+        rejects("(?i)size", on_meta(name, window), smaller, error=RuntimeError)
 
 
-@pytest.mark.parametrize("name", ["vgg16", "inception_resnet_v2"])
-def test_no_smaller_window_would_do(name: str) -> None:
-    side = SMALLEST[name] - 1
-    with pytest.raises(RuntimeError, match=r"(?i)size"):
-        on_meta(name, SMALLEST[name])(torch.zeros(2, 3, side, side, device="meta"))
+def test_rejects_wrong_arguments() -> None:
+    rejects("'cnn3d' is unknown.* cnn1d, cnn2d", window_classifier, "cnn3d", 17)
+    rejects("'vgg17' is unknown", feature_extractor, "vgg17")
+    rejects("3 channels, .* got 2 for cnn2d", window_classifier, "cnn2d", 17, 2)
+    rejects("3 channels, .* got 1 for vgg16", window_classifier, "vgg16", 33, 1)
+    for name in SMALLEST.keys() - {"cnn1d"}:
+        rejects(f"components need the network cnn1d, got {name}", window_classifier, name, 76, components=9)
+    for components in (0, 301, -1):
+        rejects(rf"1 to 300 components .*, got {components}", projection, 3, components, 10)
+    for call in (lambda network: fill_projection(network, [drawn(9, 10)]), is_filled):
+        rejects("no projection", call, window_classifier("cnn1d", 10))
 
 
 def test_cnn1d_slides_along_the_rows() -> None:
@@ -119,25 +122,8 @@ def test_a_network_of_one_channel_averages_the_batchs_three(name: str) -> None:
     assert not torch.allclose(network(window), network(window.flip(3)), atol=1e-4)
 
 
-def torchvisions_features(name: str, weights: dict[str, Tensor]) -> nn.Module:
-    """What torchvision makes of a normalized image with these weights: the last map, or its mean for ResNet-50."""
-    if name == "vgg16":
-        with torch.device("meta"):  # its dense layers nowhere in memory
-            model = vgg16()
-        model.load_state_dict(weights, strict=False, assign=True)
-        return model.features.eval()
-    model = resnet50()
-    model.fc = nn.Identity()
-    for stage in (model.layer2, model.layer3, model.layer4) if name == "resnet50_v1" else ():
-        stage[0].conv1.stride, stage[0].conv2.stride = 2, 1
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    assert all(key.endswith("num_batches_tracked") for key in missing)
-    assert set(unexpected) <= {"fc.weight", "fc.bias"}
-    return model.eval()
-
-
 @pytest.mark.parametrize("name", ["vgg16", "resnet50", "resnet50_v1"])
-def test_large_networks_are_torchvisions_features_their_mean_and_a_linear_layer(name: str) -> None:
+def test_pretrained_networks_are_torchvisions_features_and_a_linear_layer(name: str) -> None:
     torch.manual_seed(0)
     network = settle(window_classifier(name, 33))
     weights = network[0].features.state_dict()
@@ -149,7 +135,7 @@ def test_large_networks_are_torchvisions_features_their_mean_and_a_linear_layer(
         torch.testing.assert_close(network[:-1](image), maps.flatten(1))
 
 
-def test_inception_resnet_v2_is_timms_with_the_keys_of_the_encoder_whose_weights_fill_it() -> None:
+def test_inception_resnet_v2_has_the_layers_of_timm_and_the_encoder() -> None:
     features = on_meta("inception_resnet_v2", 75)[0].features
     with torch.device("meta"):
         encoder = backbones.encoder_of(backbones.segmentation_network("unet", "inceptionresnetv2", 1))
@@ -176,50 +162,19 @@ def test_random_vgg16_lets_its_signal_through() -> None:
         assert network[0](torch.rand(4, 3, 33, 33)).std() > 0.05  # PyTorch's own start leaves 1e-3
 
 
-@pytest.mark.parametrize(
-    ("name", "window", "channels", "message"),
-    [
-        (
-            "cnn3d",
-            17,
-            3,
-            r"network .cnn3d. is unknown; expected one of cnn1d, cnn2d, vgg16, resnet50, resnet50_v1, inception_resnet",
-        ),
-        ("cnn2d", 17, 2, "expected 3 channels, .* got 2 for cnn2d"),
-        ("vgg16", 33, 1, "expected 3 channels, .* got 1 for vgg16"),
-        ("inception_resnet_v2", 33, 3, r"windows of 33 pixels are too small for inception_resnet_v2, which needs 75"),
-    ],
-)
-def test_what_there_is_not_is_rejected(name: str, window: int, channels: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        window_classifier(name, window, channels)
-
-
-@pytest.mark.parametrize("name", [name for name in SMALLEST if name != "cnn1d"])
-def test_components_are_for_one_network(name: str) -> None:
-    with pytest.raises(ValueError, match=f"components need the network cnn1d, got {name}"):
-        window_classifier(name, 76, components=9)
-
-
 @pytest.mark.parametrize(("window", "channels", "values"), [(17, 1, 289), (17, 3, 867), (33, 3, 3267)])
 def test_cnn1d_takes_as_many_components_as_a_window_has_values(window: int, channels: int, values: int) -> None:
     with torch.device("meta"):
         network = window_classifier("cnn1d", window, channels, components=values)
-    assert sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad) == 128 * values + 257
+    assert trained(network) == 128 * values + 257
     assert network(torch.zeros(2, 3, window, window, device="meta")).shape == (2, 1)
     for components in (0, values + 1):
-        message = f"expected 1 to {values} components of windows .*, got {components}"
-        with pytest.raises(ValueError, match=message):
-            window_classifier("cnn1d", window, channels, components=components)
-
-
-def test_unknown_extractors_are_rejected() -> None:
-    with pytest.raises(ValueError, match="feature extractor 'vgg17' is unknown; expected one of vgg16, resnet50"):
-        feature_extractor("vgg17")
+        message = f"1 to {values} components of windows .*, got {components}"
+        rejects(message, window_classifier, "cnn1d", window, channels, components=components)
 
 
 @pytest.mark.parametrize(("name", "encoder"), [("vgg16", "vgg16"), ("inception_resnet_v2", "inceptionresnetv2")])
-def test_weights_are_asked_for_by_the_encoders_name(monkeypatch: pytest.MonkeyPatch, name: str, encoder: str) -> None:
+def test_loads_weights_by_the_encoders_name(monkeypatch: pytest.MonkeyPatch, name: str, encoder: str) -> None:
     asked: list[tuple[object, ...]] = []
     monkeypatch.setattr(backbones, "load_weights", lambda *arguments: asked.append(arguments))
     network = on_meta(name, 75)
@@ -230,9 +185,7 @@ def test_weights_are_asked_for_by_the_encoders_name(monkeypatch: pytest.MonkeyPa
 @pytest.mark.real
 @pytest.mark.parametrize(("name", "file"), [("vgg16", "vgg16_features_fp16"), ("resnet50", "resnet50_fp16")])
 def test_real_weights_give_torchvisions_features_of_a_window(real_data: Path, name: str, file: str) -> None:
-    path = real_data.parent / "weights" / f"{file}.safetensors"
-    if not path.is_file():
-        pytest.skip(f"there are no real weights at {path}")
+    path = real_weights(real_data, f"{file}.safetensors")
     picture = Image.open(min((real_data / "roads" / "images").iterdir())).convert("RGB")
     image = to_tensor(picture)[None, :, 100:133, 100:133]
     network = window_classifier(name, 33).eval()
@@ -279,7 +232,7 @@ def test_windows_are_projected_on_unit_components(window: int, channels: int, co
     np.testing.assert_allclose(torch.cov(found.T), np.eye(components), atol=1e-3)
 
 
-def test_the_share_of_the_variance_is_told() -> None:
+def test_filling_returns_the_share_of_the_variance() -> None:
     windows = drawn(300, 10)
     variances = np.linalg.eigvalsh(np.cov(windows.flatten(1).numpy().T))[::-1]
     for components in (1, 12, 300):
@@ -292,23 +245,16 @@ def test_the_share_of_the_variance_is_told() -> None:
 @pytest.mark.parametrize(
     ("window", "channels"), [(17, 3), (17, 1), (33, 1), pytest.param(33, 3, marks=pytest.mark.slow)]
 )
-def test_the_dense_form_says_of_every_window_what_the_network_says(window: int, channels: int) -> None:
+def test_the_dense_form_equals_the_network_on_every_window(window: int, channels: int) -> None:
     network = filled(window, channels, 6, drawn(300, window)).double().eval()
-    image = torch.rand(1, 3, window + 3, window + 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    cut = torch.cat([image[..., y : y + window, x : x + window] for y in range(4) for x in range(5)])
-    with torch.no_grad():
-        expected = network(cut).T.reshape(1, 1, 4, 5)
-        torch.testing.assert_close(DenseForm(network, window)(image), expected, rtol=0, atol=1e-12)
-        single = DenseForm(network.float(), window)(image.float())
-    torch.testing.assert_close(single, expected.float(), rtol=0, atol=1e-5)
-    assert expected.std() > 1e-2
+    image = torch.rand(3, window + 3, window + 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert compare_dense(network, image, window, single=1e-5).std() > 1e-2
 
 
 def test_the_projection_is_not_trained_and_the_rest_is() -> None:
     network = filled(10, 3, 5, drawn(200, 10))
     before = copy.deepcopy(network.state_dict())
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    assert sum(parameter.numel() for parameter in trained) == 128 * 5 + 257
+    assert trained(network) == 128 * 5 + 257
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2, weight_decay=1)
     network.train()
     for _ in range(3):
@@ -319,24 +265,7 @@ def test_the_projection_is_not_trained_and_the_rest_is() -> None:
     assert same == {"1.weight", "1.bias"}
 
 
-def test_what_differs_in_a_component_of_little_variance_is_learnt() -> None:
-    # Left and right differ by 6 levels where brightness differs by 150; the components are found without the labels.
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 2, (256, 1), generator=generator).float()
-    windows = 50 + 150 * torch.rand(256, 1, 1, 1, generator=generator).expand(-1, 3, 10, 10).clone()
-    windows[..., 5:] += 12 * labels[..., None, None] - 6
-    windows = (windows + torch.rand(256, 3, 10, 10, generator=generator)).to(torch.uint8)
-    network = filled(10, 3, 2, windows)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    for _ in range(20):
-        loss = F.binary_cross_entropy_with_logits(network(windows.float() / 255), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert ((network.eval()(windows.float() / 255) > 0) == labels.bool()).float().mean() > 0.98
-
-
-def test_a_checkpoint_holds_the_projection() -> None:
+def test_checkpoints_contain_the_projection() -> None:
     network = filled(10, 1, 5, drawn(200, 10)).eval()
     other = window_classifier("cnn1d", 10, 1, 5).eval()
     assert (is_filled(network), is_filled(other)) == (True, False)
@@ -346,7 +275,7 @@ def test_a_checkpoint_holds_the_projection() -> None:
     assert torch.equal(other(image), network(image))
 
 
-def test_bytes_and_images_in_0_to_1_fill_it_alike_and_again() -> None:
+def test_filling_with_bytes_equals_filling_with_floats() -> None:
     windows = drawn(300, 11)
     first, second, third = (filled(11, 3, 6, each) for each in (windows, windows.float() / 255, windows))
     for left, right, again in zip(*(each.state_dict().values() for each in (first, second, third)), strict=True):
@@ -356,7 +285,7 @@ def test_bytes_and_images_in_0_to_1_fill_it_alike_and_again() -> None:
     assert not torch.equal(first[1].weight, second[1].weight)
 
 
-def test_components_that_windows_do_not_have_stay_zero() -> None:
+def test_components_without_variance_stay_zero() -> None:
     grey = drawn(500, 10)[:, :1].expand(-1, 3, -1, -1)  # 100 of 300
     found = projected(filled(10, 3, 120, grey), grey)
     assert found.isfinite().all()
@@ -365,15 +294,3 @@ def test_components_that_windows_do_not_have_stay_zero() -> None:
     flat = window_classifier("cnn1d", 10, 3, 4)
     assert fill_projection(flat, [torch.full((9, 3, 10, 10), 77, dtype=torch.uint8)]) == 0
     assert not is_filled(flat)
-
-
-def test_only_projections_are_filled() -> None:
-    for call in (lambda network: fill_projection(network, [drawn(9, 10)]), is_filled):
-        with pytest.raises(ValueError, match="the network has no projection; build it by window_classifier"):
-            call(window_classifier("cnn1d", 10))
-
-
-@pytest.mark.parametrize("components", [0, 301, -1])
-def test_a_window_has_so_many_components(components: int) -> None:
-    with pytest.raises(ValueError, match=rf"expected 1 to 300 components .*, got {components}"):
-        projection(3, components, 10)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ops.regions import without_small_regions
 from tasks.decision import MINIMUM_AREAS, THRESHOLDS, ThresholdSearch
 from tasks.metrics.dice import DiceScores
+from tests.checks import rejects
 
 
 def blobs(images: int, classes: int, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -65,7 +66,7 @@ def test_best_cells_are_those_of_a_loop(dtype: torch.dtype) -> None:
     assert all(0 < area < 0.3 for area in found["minimum_areas"])  # not won by the edge of the grid
 
 
-def test_every_cell_of_the_default_grid_is_that_of_the_masks_it_stands_for() -> None:
+def test_cells_of_the_default_grid_equal_dice_of_their_masks() -> None:
     probability, target = blobs(4, 2, 60, 80)
     search = ThresholdSearch(["a", "b"])
     search.update(probability, target)
@@ -96,10 +97,9 @@ def test_a_small_false_region_is_dropped_by_area() -> None:
 
 
 @pytest.mark.parametrize(
-    ("probability", "expected"),
-    [(0.0, (0.5, 0.0)), (0.5, (0.5, 0.0)), (0.44, (0.4, 0.0)), (0.01, (0.5, 0.0))],
+    ("probability", "expected"), [(0.0, (0.5, 0.0)), (0.5, (0.5, 0.0)), (0.44, (0.4, 0.0)), (0.01, (0.5, 0.0))]
 )
-def test_ties_go_to_the_least_surprising_cell(probability: float, expected: tuple[float, float]) -> None:
+def test_ties_go_to_the_cell_nearest_the_default(probability: float, expected: tuple[float, float]) -> None:
     search = ThresholdSearch(["sky"])
     search.update(torch.full((2, 1, 10, 10), probability), torch.full((2, 1, 10, 10), probability > 0.1))
     found = search.compute()
@@ -107,7 +107,14 @@ def test_ties_go_to_the_least_surprising_cell(probability: float, expected: tupl
     assert found["dice"].item() == 1
 
 
-def test_full_size_picture_in_half_precision() -> None:
+def test_of_equally_near_thresholds_the_lower_wins() -> None:
+    probability, target = torch.tensor([[0.47, 0.52], [1.0, 0.0]]).view(2, 2, 1, 1, 1).expand(2, 2, 1, 10, 10)
+    search = ThresholdSearch(["sky"])
+    search.update(probability, target)
+    assert search.compute()["thresholds"].item() == pytest.approx(0.45)  # as good as 0.55
+
+
+def test_a_full_size_image_in_half_precision() -> None:
     full = torch.ones(1, 1, 1400, 2100, dtype=torch.float16)
     half = full.clone()
     half[..., :1050] = 0
@@ -128,17 +135,19 @@ def test_reset_and_merged_states_start_over_and_add_up() -> None:
     assert first.images + second.images == whole.images == 6
 
 
-def test_arguments_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"thresholds are \[0\.3\].* expected 0\.5 .* add them"):
-        ThresholdSearch(["sky"], thresholds=(0.3,))
-    with pytest.raises(ValueError, match=r"minimum_areas \[0\.1\].* 0 among the areas"):
-        ThresholdSearch(["sky"], minimum_areas=(0.1,))
-    with pytest.raises(ValueError, match=r"probability is \(1, 2, 4, 4\).* expected one shape \(B, 1, H, W\)"):
-        ThresholdSearch(["sky"]).update(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4))
+def test_rejects_wrong_arguments() -> None:
+    rejects(r"\[0\.3\].* expected 0\.5", ThresholdSearch, ["sky"], thresholds=(0.3,))
+    rejects(r"minimum_areas \[0\.1\].* 0 among the areas", ThresholdSearch, ["sky"], minimum_areas=(0.1,))
+    rejects(
+        r"\(1, 2, 4, 4\).*\(B, 1, H, W\)",
+        ThresholdSearch(["sky"]).update,
+        torch.zeros(1, 2, 4, 4),
+        torch.zeros(1, 2, 4, 4),
+    )
 
 
 @pytest.mark.slow
-def test_hundred_pictures_take_less_than_a_minute() -> None:
+def test_a_hundred_images_take_less_than_a_minute() -> None:
     probability, target = blobs(10, 4, 350, 525)
     search = ThresholdSearch(["a", "b", "c", "d"])
     start = time.perf_counter()
