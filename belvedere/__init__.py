@@ -7,8 +7,8 @@ as `belvedere.CloudsTask`. Importing this module imports no library; the first u
 >>> found = belvedere.predict("run/checkpoints/best.ckpt", ["data/images/avalanche_001.jpg"])
 >>> found[0].name, found[0].masks["avalanche"].dtype
 ('avalanche_001.jpg', dtype('bool'))
->>> list(belvedere.TASKS)
-['clouds', 'roads', 'avalanches', 'colorization', 'aesthetics']
+>>> belvedere.TASKS["clouds"]
+'cloud patterns in satellite images'
 """
 
 from importlib import import_module

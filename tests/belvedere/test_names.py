@@ -1,5 +1,7 @@
+import doctest
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +18,9 @@ from belvedere.__main__ import HELP, main
 from belvedere.names import MOVED, SHIPPED, TASKS, configs, import_classes, renamed
 from tasks.base import ImageTask
 from tasks.clouds import CloudsTask
-from tests.helpers import masked_images
+from tests.helpers import ROOT, masked_images
+
+FIXTURE = ROOT / "tests" / "fixtures" / "run_66ad3a8"
 
 
 def test_names_are_imported_on_demand() -> None:
@@ -90,7 +94,8 @@ def test_the_sixth_task_of_contributing_works(
     text = (SHIPPED.parent / "CONTRIBUTING.md").read_text()
     files = dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`.*?\n```\w+\n(.*?)```", text, flags=re.S | re.M))
     [subject] = re.findall(r'^    ("glaciers": .*),$', text, flags=re.M)
-    monkeypatch.setattr("belvedere.names.TASKS", TASKS | json.loads(f"{{{subject}}}"))
+    for module in ("belvedere", "belvedere.names"):
+        monkeypatch.setattr(f"{module}.TASKS", TASKS | json.loads(f"{{{subject}}}"))
     for name in ("tasks/glaciers.py", "datamodules/glaciers.py", "configs/glaciers/fpn.yaml"):
         assert len(files[name].splitlines()) < 15
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -104,3 +109,14 @@ def test_the_sixth_task_of_contributing_works(
     assert belvedere("test", "--ckpt_path", "run/checkpoints/best.ckpt").code == 0
     assert belvedere("predict", "--ckpt_path", "run/checkpoints/best.ckpt", "--data.pictures", "data/images").code == 0
     assert len(list(Path("run/predict-images/masks").glob("*.png"))) > 1
+    for options in (
+        {"overlap": 0.5, "batch_size": 2},
+        {"size": (64, 32)},
+        {"output_size": None},
+        {"output_size": (20, 30)},
+    ):
+        found = api.predict("run/checkpoints/best.ckpt", "data/images", **options)
+        assert {each.masks["glacier"].shape for each in found} == {options.get("output_size") or (40, 60)}
+    shutil.copytree(FIXTURE, tmp_path / "example")
+    monkeypatch.chdir(tmp_path / "example")
+    assert doctest.testmod(api).failed == 0  # with six tasks
