@@ -21,12 +21,14 @@ claim()
 from belvedere.names import TASKS, class_modules  # noqa: E402  # `claim` comes before anything that imports our packages
 
 if TYPE_CHECKING:
-    from belvedere.prediction import Prediction, Predictions, load, predict
+    from belvedere.prediction import Predictions, load, predict
+    from callbacks.writers.prediction import Prediction
 
 __version__ = "0.1.0"
 __all__ = ["TASKS", "Prediction", "Predictions", "load", "predict"]
 
-_MODULES = class_modules() | dict.fromkeys(("Prediction", "Predictions", "load", "predict"), "belvedere.prediction")
+_MODULES = class_modules() | dict.fromkeys(("Predictions", "load", "predict"), "belvedere.prediction")
+_MODULES["Prediction"] = "callbacks.writers.prediction"
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,8 @@
 """The Python API: opens a checkpoint and applies it to images, along the same path as `belvedere predict`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,12 +19,10 @@ from belvedere.names import import_classes
 from belvedere.quiet import quiet
 from belvedere.trust import check_trusted
 from callbacks.handover import Handover
-from callbacks.writers.base import Finished, Format, Writer
-from callbacks.writers.colorings import Colorized, Scores
+from callbacks.writers.base import Finished, Table, Writer
 from callbacks.writers.memory import Collector
 from callbacks.writers.outlines import Outlines, geojson
-from callbacks.writers.scores import Judged, ScoreTable
-from callbacks.writers.segmentation import Submission
+from callbacks.writers.prediction import Prediction
 from callbacks.writers.stitch import Stitched
 from datamodules.base import ImageDataModule
 from ops.errors import ArgumentError, ParserError, nearest
@@ -34,38 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Picture: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]
-TABLES: dict[type[Format[Any]], str] = {Submission: "submission.csv", ScoreTable: "scores.csv", Scores: "figures.csv"}
 KEPT = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # modes of Pillow that a PNG can hold
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a task predicts for one image. Fields that the task does not predict are empty.
-
-    Attributes:
-        name: Name of the image's file, or its index in a list.
-        masks: By class, bool (H, W) at the image's size, or at the data module's `output_size`.
-        probability: For segmentation float32 (K, H, W), one map per class; for aesthetics that of a professional shot.
-        scores: Values by name: `probability`, `mean` and `spread` of the votes, or color metrics; NaN if unknown.
-        image: The image in color, uint8 (H, W, 3), of colorization.
-        problem: Why the image could not be used; "" if it could.
-    """
-
-    name: str
-    masks: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
-    probability: NDArray[np.float32] | float | None = None
-    scores: Mapping[str, float] = field(default_factory=dict)
-    image: NDArray[np.uint8] | None = None
-    problem: str = ""
-    _outlined: Callable[[], dict[str, Any]] | None = field(default=None, repr=False)
-
-    @cached_property
-    def polygons(self) -> dict[str, Any] | None:
-        """The masks as a GeoJSON FeatureCollection, a MultiPolygon per class in pixels; None without masks.
-
-        x points to the right and y down; whole numbers are pixel centers. Computed at the first use.
-        """
-        return None if self._outlined is None else self._outlined()
 
 
 class Predictions(list[Prediction]):
@@ -257,32 +224,21 @@ def _collected(
 
 
 def _prediction(image: Finished, writer: Writer[Any]) -> Prediction:
-    """Returns a writer's image as a prediction."""
-    if isinstance(image, Stitched):
-        masks = {label: image.mask(k) for k, label in enumerate(image.classes)}
-        outlines = next((each for each in writer.formats if isinstance(each, Outlines)), Outlines())
-        settings = (outlines.tolerance, outlines.smooth, outlines.least_iou)
-        return Prediction(image.name, masks, image.probability, _outlined=partial(geojson, image, *settings))
-    if isinstance(image, Colorized):
-        return Prediction(
-            image.name, scores=image.scores, image=None if image.problem else image.image, problem=image.problem
-        )
-    assert isinstance(image, Judged)
-    scores = {"probability": image.probability, "mean": image.mean, "spread": image.spread}
-    return Prediction(image.name, probability=image.probability, scores=scores, problem=image.problem)
+    """Returns a writer's image as a prediction, with the polygons of its own settings."""
+    prediction = image.prediction()
+    if not isinstance(image, Stitched):
+        return prediction
+    outlines = next((each for each in writer.formats if isinstance(each, Outlines)), Outlines())
+    settings = (outlines.tolerance, outlines.smooth, outlines.least_iou)
+    return replace(prediction, outlined=partial(geojson, image, *settings))
 
 
 def _table(images: Sequence[Finished], writer: Writer[Any]) -> "pd.DataFrame | None":
     """Returns the table that the writer would write, by its own format."""
     import pandas as pd
 
-    for table in writer.formats:
-        name = TABLES.get(type(table))
-        if name is not None:
-            with TemporaryDirectory(prefix="belvedere-") as folder:
-                table.finish([row for image in images for row in table.write(image, Path(folder))], Path(folder))
-                # the run lengths of an empty mask are an empty text
-                return pd.read_csv(
-                    Path(folder) / name, keep_default_na=name != "submission.csv", dtype={"problem": str}
-                )
+    for each in writer.formats:
+        if isinstance(each, Table):
+            rows = [row for image in images for row in each.write(image, Path())]
+            return pd.DataFrame(each.table(rows), columns=list(each.columns))
     return None

@@ -1,6 +1,7 @@
 """Base of all prediction writers: results appear in the run folder once all of them are complete."""
 
 import json
+import math
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
+from ops.atomic import write_table
 
 LISTED = 10  # skipped images named in the message; tables list all of them
 Row: TypeAlias = list[Any]
@@ -32,6 +35,10 @@ class Finished:
     name: str
     index: int
     problem: str = ""
+
+    def prediction(self) -> Prediction:
+        """Returns what the Python API gives of the image."""
+        return Prediction(self.name, problem=self.problem)
 
 
 Image = TypeVar("Image", bound=Finished)
@@ -66,6 +73,29 @@ class Format(ABC, Generic[Image]):
         Returns:
             Text to append to the closing message.
         """
+        return ""
+
+
+class Table(Format[Image]):
+    """Writes one CSV table, which the Python API returns as a data frame; `write` returns rows and writes no files.
+
+    Attributes:
+        file: Name of the table.
+        columns: Its columns.
+    """
+
+    file: str
+    columns: Sequence[str]
+
+    def table(self, rows: Sequence[Row]) -> list[Row]:
+        """Returns the rows of the table, with NaN for unknown numbers, from those of `write`; by default the same."""
+        return list(rows)
+
+    def finish(self, rows: Sequence[Row], folder: Path) -> str:
+        cells = [
+            ["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row] for row in self.table(rows)
+        ]
+        write_table(folder / self.file, self.columns, cells)
         return ""
 
 

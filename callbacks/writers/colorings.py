@@ -1,6 +1,7 @@
 """Writes colorized images at their own size, and how far they are from the originals."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -8,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from callbacks.writers.base import Finished, Format, Row, Writer
+from callbacks.writers.base import Finished, Format, Row, Table, Writer
+from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
 from drawing.pictures import Picture, panel, save_picture, scaled
-from ops.atomic import write_table
 from ops.color import luminance_and_chroma
 from ops.color_quality import picture_scores
 from ops.coloring import colored, grey, has_colors
@@ -21,7 +22,6 @@ from ops.pictures import cropped
 
 VIEW = 800  # maximum pixels of the longer side of an image in a panel
 SCORES = ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness", "colorfulness_true")
-COLUMNS = ("name", *SCORES, "problem")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,10 @@ class Colorized(Finished):
     image: Picture
     original: bool = False
     scores: Mapping[str, float] = field(default_factory=dict)
+
+    def prediction(self) -> Prediction:
+        image = None if self.problem else self.image
+        return Prediction(self.name, scores=self.scores, image=image, problem=self.problem)
 
 
 class ColoringWriter(Writer[Colorized]):
@@ -114,15 +118,14 @@ class ColoringPanels(Format[Colorized]):
         return []
 
 
-class Scores(Format[Colorized]):
+class Scores(Table[Colorized]):
     """Writes `figures.csv`."""
 
-    def write(self, image: Colorized, folder: Path) -> list[Row]:
-        return [[image.name, *(image.scores.get(column, "") for column in SCORES), image.problem]]
+    file = "figures.csv"
+    columns = ("name", *SCORES, "problem")
 
-    def finish(self, rows: Sequence[Row], folder: Path) -> str:
-        write_table(folder / "figures.csv", COLUMNS, rows)
-        return ""
+    def write(self, image: Colorized, folder: Path) -> list[Row]:
+        return [[image.name, *(image.scores.get(column, math.nan) for column in SCORES), image.problem]]
 
 
 def _reduced(image: Picture) -> Picture:

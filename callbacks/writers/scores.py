@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from uuid import uuid4
 
-from callbacks.writers.base import Finished, Format, Row, Writer
+from callbacks.writers.base import Finished, Format, Row, Table, Writer
+from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
 from drawing.pictures import Picture, save_picture
 from drawing.sheet import Shown, drawn_sheet, jpeg_of, write_page
-from ops.atomic import write_table
 from ops.errors import ArgumentError
 
 SIDE = 320  # maximum pixels of the longer side of an image on the page
 SCORES = ("probability", "mean", "spread")
-COLUMNS = ("name", *SCORES, "problem")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,10 @@ class Judged(Finished):
         """Sort key: best first, unusable images last."""
         known = [value if math.isfinite(value) else -math.inf for value in (self.probability, self.mean)]
         return bool(self.problem), -known[0], -known[1]
+
+    def prediction(self) -> Prediction:
+        scores = {"probability": self.probability, "mean": self.mean, "spread": self.spread}
+        return Prediction(self.name, probability=self.probability, scores=scores, problem=self.problem)
 
 
 class ScoreWriter(Writer[Judged]):
@@ -76,19 +79,19 @@ class ScoreWriter(Writer[Judged]):
             yield Judged(name=name, index=index, problem=problem, source=batch["source"][i], **scores)
 
 
-class ScoreTable(Format[Judged]):
+class ScoreTable(Table[Judged]):
     """Writes `scores.csv`."""
 
+    file = "scores.csv"
+    columns = ("name", *SCORES, "problem")
+
     def write(self, image: Judged, folder: Path) -> list[Row]:
-        scores = [
-            "" if math.isnan(value) else f"{value:.6g}" for value in (image.probability, image.mean, image.spread)
-        ]
+        scores = [float(f"{value:.6g}") for value in (image.probability, image.mean, image.spread)]
         return [[image.rank, [image.name, *scores, image.problem]]]
 
-    def finish(self, rows: Sequence[Row], folder: Path) -> str:
+    def table(self, rows: Sequence[Row]) -> list[Row]:
         ranked = sorted(rows, key=lambda row: row[0])  # stable: ties stay in the order of the data
-        write_table(folder / "scores.csv", COLUMNS, [row[1] for row in ranked])
-        return ""
+        return [row[1] for row in ranked]
 
 
 class _Thumbnail(NamedTuple):

@@ -1,20 +1,17 @@
 """Writes masks, overlays and run lengths of segmented images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from callbacks.writers.base import Row
+from callbacks.writers.base import Row, Table
 from callbacks.writers.mask_files import ReducedMask, mask_file
 from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter, Whole
 from drawing.pictures import Picture, labelled, overlay, save_picture
-from ops.atomic import write_table
 from ops.errors import ArgumentError
 from ops.filenames import safe_name
 from ops.rle import encode
-
-COLUMNS = ("Image_Label", "EncodedPixels")
 
 
 class SegmentationWriter(StitchingWriter):
@@ -70,15 +67,14 @@ class Overlays(StitchedFormat):
         return []
 
 
-class Submission(StitchedFormat):
+class Submission(StitchedFormat, Table[Stitched]):
     """Writes `submission.csv`."""
+
+    file = "submission.csv"
+    columns = ("Image_Label", "EncodedPixels")
 
     def write(self, image: Stitched, folder: Path) -> Iterator[Row]:
         yield from runs(image)
-
-    def finish(self, rows: Sequence[Row], folder: Path) -> str:
-        write_table(folder / "submission.csv", COLUMNS, rows)
-        return ""
 
 
 def runs(image: Stitched) -> Iterator[list[str]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from callbacks.writers.base import Finished, Format, Writer
+from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
 from drawing.pictures import Masks, Picture
 from ops.regions import LargeRegions
@@ -177,6 +178,10 @@ class Stitched(Finished):
     def mask(self, index: int) -> Mask:
         """Returns the mask (H, W) of one class."""
         return np.concatenate(list(self.bands(index)))
+
+    def prediction(self) -> Prediction:
+        masks = {label: self.mask(k) for k, label in enumerate(self.classes)}
+        return Prediction(self.name, masks, self.probability)
 
     def in_memory(self) -> "Stitched":
         """Returns a copy that stays valid, its masks and probability whole in memory."""
