@@ -1,5 +1,6 @@
 """The command line: `belvedere`, which is `python -m belvedere`."""
 
+import os
 import sys
 from contextlib import nullcontext
 
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         SIGUSR1 or SIGTERM. `study` has its own codes, see `studies.command.study`.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    sys.path.append(os.getcwd())  # for the user's own classes in configs; last, so that they hide no library
     # these answer at once: importing the libraries takes seconds
     answers = {"--version": lambda: f"belvedere {__version__}", "configs": configs}
     if not arguments or arguments[0] in ("-h", "--help", "help"):

@@ -1,21 +1,24 @@
-"""Prepares what is typed for the parser: finds configs, puts a checkpoint's config first, shortens parser errors."""
+"""Prepares what is typed for the parser: finds configs, puts a checkpoint's config first, rewords parser errors."""
 
 import difflib
 import inspect
 import operator
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import reduce
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
+from torch import Tensor
 
 from belvedere.checkpoints import run_config
 from belvedere.names import SHIPPED, renamed
+from belvedere.trust import known_classes, wants_class
 from ops.errors import ArgumentError, ParserError, nearest
 
 FROM_CHECKPOINT = ("validate", "test", "predict")
@@ -109,6 +112,9 @@ def expanded(arguments: list[str]) -> list[str]:
 class Parser(LightningArgumentParser):
     """Lightning's parser, with one-line errors that name the nearest option."""
 
+    def __init__(self, *args: Any, prog: str = "belvedere", **kwargs: Any) -> None:
+        super().__init__(*args, prog=prog, **kwargs)  # the parser behind `--data.help` gets no name
+
     def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
         """Adds a class's arguments, and reads "1" as an integer wherever an int and a float are both possible.
 
@@ -132,6 +138,13 @@ class Parser(LightningArgumentParser):
             ParserError: Always. Its message is the parser's own, because a parser of a class's arguments raises it
                 inside another parser, which looks into it; `shortened` is for the outermost.
         """
+        key = re.match(r'Parser key "([\w.]+)":', message)
+        hint = next((vars(each).get("_typehint") for each in self._actions if key and each.dest == key[1]), None)
+        if get_origin(hint) in (Union, UnionType):
+            hint = reduce(operator.or_, [each for each in get_args(hint) if each is not Tensor])  # nobody types one
+        if key and hint is not None and not wants_class(hint):
+            *_, got = re.split(r"(?:Got|Given) value: ", message)
+            message = f"{key[0]}\n  expected {in_words(hint)}, got {got}"
         raise ParserError(message, list(self._options()))
 
     def _options(self) -> Iterable[str]:
@@ -159,6 +172,23 @@ def parameters(kind: type) -> list[str]:
     return list(names)
 
 
+def in_words(hint: Any) -> str:
+    """Returns what values of a type look like on the command line."""
+    known = {int: "an integer", float: "a number", str: "a text", bool: "true or false", NoneType: "null"}
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType, Literal):
+        parts = [hint] if origin is Literal else inner
+        values = (get_args(each) if get_origin(each) is Literal else [in_words(each)] for each in parts)
+        *others, last = dict.fromkeys(str(each) for several in values for each in several)
+        return f"{', '.join(others)} or {last}" if others else last
+    if origin in (dict, Mapping):
+        return "a mapping"
+    if origin is not None:
+        more = ["…"] if origin is not tuple else []
+        return f"[{', '.join([*('…' if each is ... else in_words(each) for each in inner), *more])}]"
+    return known.get(hint) or f"a {hint.__name__.lower()}"
+
+
 def _descendants(parent: type) -> list[type]:
     children: list[type] = parent.__subclasses__()
     return [each for child in children for each in (child, *_descendants(child))]
@@ -170,9 +200,15 @@ def shortened(error: ParserError) -> str:
     The parser lists why each possible type was rejected, one inside the other, and then the value in full. Every option
     may also be null, which it lists last.
     """
-    reasons, *_ = str(error).partition("Given value type")
+    text = str(error)
+    keys = list(dict.fromkeys(re.findall(r'Parser key "([\w.]+)":', text)))
+    wrong = re.search(r"class_path '([\w.]+)':\s+((?!Parser key).*)|import path string: ([A-Z]\w*)", text)
+    if wrong:
+        name = wrong[1] or wrong[3]
+        reason = f": {wrong[2].removesuffix('.')}" if wrong[2] else ""
+        return f"--{'.'.join(keys)}: there is no class {name}{reason}.{nearest(name, known_classes(), cutoff=0.8)}"
+    reasons, *_ = text.partition("Given value type")
     lines = [line.strip().removeprefix("- ") for line in reasons.splitlines() if "<class 'NoneType'>" not in line]
-    keys = list(dict.fromkeys(re.findall(r'Parser key "([\w.]+)":', reasons)))
     last = next((line for line in reversed(lines) if line), str(error))
     unknown = re.search(r"ption '([\w.]+)'|unrecognized arguments: --([\w.]+)", last)
     hint = nearest("--" + ".".join([*keys, unknown[1] or unknown[2]]), error.known) if unknown else ""

@@ -2,6 +2,7 @@ import functools
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,6 +229,7 @@ def belvedere(
 
     def run(*arguments: str) -> Result:
         monkeypatch.delenv("BELVEDERE_RUN", raising=False)
+        monkeypatch.setattr(sys, "path", [*sys.path])  # commands append the working folder
         capfd.readouterr()
         try:
             code = main(list(arguments))

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import belvedere as api
 import datamodules
@@ -18,7 +20,7 @@ from belvedere.__main__ import HELP, main
 from belvedere.names import MOVED, SHIPPED, TASKS, configs, import_classes, renamed
 from tasks.base import ImageTask
 from tasks.clouds import CloudsTask
-from tests.helpers import ROOT, masked_images
+from tests.helpers import ROOT, masked_images, table
 
 FIXTURE = ROOT / "tests" / "fixtures" / "run_66ad3a8"
 
@@ -120,3 +122,22 @@ def test_the_sixth_task_of_contributing_works(
     shutil.copytree(FIXTURE, tmp_path / "example")
     monkeypatch.chdir(tmp_path / "example")
     assert doctest.testmod(api).failed == 0  # with six tasks
+
+
+def test_the_output_format_of_contributing_works(
+    monkeypatch: pytest.MonkeyPatch, belvedere: Callable[..., Any], fitted: Path
+) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    [code] = re.findall(r"```python\n([^`]*?class AreaTable.*?)```", text, flags=re.S)
+    [config] = re.findall(r"```yaml\n([^`]*?AreaTable.*?)```", text, flags=re.S)
+    Path("my_formats.py").write_text(code)
+    Path("areas.yaml").write_text(config)
+    checkpoint = str(fitted / "checkpoints" / "best.ckpt")
+    done = belvedere("predict", "--ckpt_path", checkpoint, "--config", "areas.yaml", "--output", "out")
+    monkeypatch.delitem(sys.modules, "my_formats")
+    assert done.code == 0, done.err
+    rows = table("out/areas.csv")
+    assert len(rows) == 4 * 4
+    for row in rows:
+        mask = np.asarray(Image.open(f"out/masks/{row['class']}/{Path(row['name']).stem}.png"))
+        assert int(row["pixels"]) == (mask > 0).sum()

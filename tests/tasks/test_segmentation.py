@@ -12,7 +12,7 @@ from tests.checks import rejects
 from tests.tasks.helpers import Trainers, loader, logged, reloaded
 
 
-class GlaciersTask(SegmentationTask):
+class IceTask(SegmentationTask):
     """Masks of glaciers in satellite images."""
 
     classes = ("glacier",)
@@ -29,7 +29,7 @@ def images() -> Batch:
 
 def test_a_class_name_makes_a_task(make_trainer: Trainers, images: Batch, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    task = GlaciersTask("pspnet", pretrained=False, optimizer=lambda p: torch.optim.NAdam(p, lr=3e-3))
+    task = IceTask("pspnet", pretrained=False, optimizer=lambda p: torch.optim.NAdam(p, lr=3e-3))
     trainer = make_trainer(max_epochs=4)
     trainer.fit(task, loader(images, 20), loader(images))
     found, names = logged(trainer), ("loss", "dice", "dice_positive", "dice_global", "auprc")
@@ -45,7 +45,7 @@ def test_a_class_name_makes_a_task(make_trainer: Trainers, images: Batch, tmp_pa
 
 
 def test_step_predict_and_threshold_search_share_one_path(images: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = GlaciersTask("pspnet", pretrained=False).eval()
+    task = IceTask("pspnet", pretrained=False).eval()
     monkeypatch.setattr(task, "activate", lambda outputs, batch: torch.full_like(batch["mask"], 0.7))
     for found in (task.step(images).probability, task.predict(images)["probability"], task.probability(images)):
         assert found is not None
@@ -53,12 +53,12 @@ def test_step_predict_and_threshold_search_share_one_path(images: Batch, monkeyp
 
 
 def test_target_decides_whether_invalid_pixels_count(images: Batch) -> None:
-    class Kept(GlaciersTask):
+    class Kept(IceTask):
         def target(self, batch: Batch) -> Tensor:
             return super().target(batch) * batch["valid"]
 
     batch = images | {"valid": torch.zeros(2, 1, 32, 48, dtype=torch.bool)}
-    missed, skipped = (task("pspnet", pretrained=False).eval().step(batch) for task in (GlaciersTask, Kept))
+    missed, skipped = (task("pspnet", pretrained=False).eval().step(batch) for task in (IceTask, Kept))
     assert torch.equal(missed.target, images["mask"])
     assert not skipped.target.any()
     assert not missed.prediction.any()
