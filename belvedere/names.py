@@ -13,8 +13,8 @@ TASKS = {
     "colorization": "colors for gray images",
     "aesthetics": "professional shot or snapshot",
 }
-"""Name and subject of each task. A name is that of the files in `tasks`, `datamodules` and `configs`; a task's classes
-are called `<Name>Task` and `<Name>DataModule`. This is the only place where a task is registered."""
+"""Name and subject of each task. A name is one lower-case word, that of the files in `tasks`, `datamodules` and
+`configs`; a task's classes are called `<Name>Task` and `<Name>DataModule`. A task is registered nowhere else."""
 
 MOVED = {
     "callbacks.predictions.SegmentationWriter": "SegmentationWriter",

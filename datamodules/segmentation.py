@@ -32,11 +32,11 @@ def check_overlap(overlap: float) -> None:
 class SegmentationDataModule(ImageDataModule):
     """Images with K masks that may overlap, decoded once into a cache.
 
-    A segmentation task derives from this class and gives its folder and classes as defaults::
+    A segmentation task derives from this class and gives its folder and classes::
 
         class GlaciersDataModule(SegmentationDataModule):
-            def __init__(self, root: str | Path = "glaciers", classes: Sequence[str] = ("glacier",), **options: Any):
-                super().__init__(root, classes, **options)
+            def __init__(self, root: str | Path = "glaciers", **options: Any) -> None:
+                super().__init__(root, ("glacier",), **options)
 
     Batches have `image` (B, 3, H, W), `mask` (B, K, H, W), `name` and `index`; those to predict have no `mask`, but
     what stitching needs, see `datamodules.decoded.predicted`.

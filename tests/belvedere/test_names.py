@@ -18,6 +18,7 @@ import datamodules
 import tasks
 from belvedere.__main__ import HELP, main
 from belvedere.names import MOVED, SHIPPED, TASKS, configs, import_classes, renamed
+from datamodules.segmentation import SegmentationDataModule
 from tasks.base import ImageTask
 from tasks.clouds import CloudsTask
 from tests.helpers import ROOT, masked_images, table
@@ -102,6 +103,9 @@ def test_the_sixth_task_of_contributing_works(
         assert len(files[name].splitlines()) < 15
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(files[name])
+    lines = files["datamodules/glaciers.py"].splitlines()
+    for line in (lines[-6], *lines[-2:]):  # without its docstring
+        assert line.strip() in (SegmentationDataModule.__doc__ or "")
     for package in (tasks, datamodules):
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / package.__name__)])
     masked_images(tmp_path / "data", ["glacier"])
