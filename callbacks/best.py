@@ -181,7 +181,7 @@ class Summary(Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rank_zero_info(
-            f"Training finished: {trainer.current_epoch} epochs, {trainer.global_step} steps.{self._text(trainer)}"
+            f"Training finished. Epochs: {trainer.current_epoch}, steps: {trainer.global_step}.{self._text(trainer)}"
         )
 
     @rank_zero_only

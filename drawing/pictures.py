@@ -1,5 +1,6 @@
 """Draws on images: overlays, legends and panels; arrays in, arrays or files out."""
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,7 @@ PALETTE = (
     (213, 94, 0),
     (0, 114, 178),
 )
+LEGEND = 240  # pixels across that show names of up to 30 letters
 _INK, _GRAY, _PALE = (32, 32, 32), (150, 150, 150), (225, 225, 225)
 
 
@@ -128,8 +130,16 @@ def legend(
 
 
 def labelled(image: Picture, classes: Sequence[str], present: Sequence[bool] | None = None) -> Picture:
-    """Returns the image with a legend of its classes below."""
-    return np.vstack([image, legend(classes, image.shape[1], present)])
+    """Returns the image with a legend of its classes below.
+
+    White beside a narrow image makes room for the longest name, up to `LEGEND` pixels.
+    """
+    height, width = image.shape[:2]
+    size = letter_size(width)
+    needed = max((math.ceil(font_of(size).getlength(name)) + 3 * size for name in classes), default=0)
+    full = np.full((height, max(width, min(needed, LEGEND)), 3), 255, np.uint8)
+    full[:, :width] = image
+    return np.vstack([full, legend(classes, full.shape[1], present, size)])
 
 
 def panel(rows: Sequence[Sequence[Picture]], titles: Sequence[str], row_names: Sequence[str] | None = None) -> Picture:

@@ -109,7 +109,7 @@ class Outlines(StitchedFormat):
         ious = [record["iou"] for record in found]
         vertices = np.mean([record["vertices"] for record in found])
         return (
-            f"\nPolygons in {len(found)} images: {vertices:.1f} vertices on average; IoU with the mask "
+            f"\nImages with polygons: {len(found)}; {vertices:.1f} vertices on average; IoU with the mask "
             f"{np.mean(ious):.4f} on average, at least {min(ious):.4f}."
         )
 

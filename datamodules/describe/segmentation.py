@@ -164,7 +164,7 @@ def _charts(areas: NDArray[np.float64], regions: "pd.DataFrame", classes: list[s
     return {
         "Images by number of masks": bars(per_image[list(numbers)], numbers, "masks"),
         "Images of each class": bars(present.sum(axis=0), classes, "class"),
-        "Empty cells of each class": bars((~present).sum(axis=0), classes, "class", "images without it"),
+        "Images without each class": bars((~present).sum(axis=0), classes, "class"),
         "Areas of masks": histogram(areas[present], (0, 1), "share of the image", "masks"),
         "Regions of each mask": bars(np.bincount(per_mask, minlength=MOST_REGIONS + 1)[1:], labels, "regions", "masks"),
         "How far regions fill their boxes": histogram(regions["fill"], (0, 1), "share of the box", "regions"),

@@ -21,13 +21,13 @@ SAMPLES: dict[str, Callable[..., Path]] = {
 
 
 def main() -> None:
-    """Draws the sample of a task and lists what it wrote."""
+    """Generates the sample of a task and lists what it wrote."""
     parser = argparse.ArgumentParser(
         prog="python -m datamodules.samples",
-        description="Draw a small synthetic dataset in the layout of the task's real dataset.",
+        description="Generate a small synthetic dataset in the layout of the task's real dataset.",
     )
     parser.add_argument("task", choices=sorted(SAMPLES))
-    parser.add_argument("folder", type=Path, help="missing, empty, or drawn before with the same options")
+    parser.add_argument("folder", type=Path, help="missing, empty, or generated before with the same options")
     parser.add_argument("--pictures", type=int,
                         help="number of images (default: 80 aesthetics, 12 avalanches, 48 clouds, 60 colorization, "
                         "64 roads)")  # fmt: skip

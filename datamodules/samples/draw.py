@@ -89,7 +89,7 @@ def draw_once(root: Path, fill: Callable[[Path], None], **arguments: str | int |
     their minimums raise an ArgumentError, see `check_at_least`.
 
     Args:
-        root: Folder of the sample: missing, empty, or drawn before with the same arguments.
+        root: Folder of the sample: missing, empty, or written before with the same arguments.
         fill: Writes the sample into the folder it gets, which is renamed to `root` at the end.
         arguments: Everything that determines the sample; stored in its `sample.json`.
 

@@ -148,7 +148,7 @@ def test_summary_names_the_best_epoch_and_the_files(
     callbacks = BestCheckpoint("val/dice", mode), Summary("val/dice", mode)
     fit(tmp_path, Scripted([0.2, 0.5, 0.4]), *callbacks)
     text = caplog.messages[-1]
-    assert "3 epochs, 9 steps" in text
+    assert "Epochs: 3, steps: 9." in text
     assert best in text
     files = [line.strip() for line in text.splitlines() if line.startswith("  ")]
     assert files == [str(tmp_path / "checkpoints" / "best.ckpt"), str(tmp_path / "curves.png")]

@@ -94,9 +94,20 @@ def test_legend_wraps_and_never_runs_over_its_borders(width: int) -> None:
 
 
 def test_labelled_puts_the_legend_below() -> None:
-    drawn = drawing.labelled(GREY, CLASSES)
-    assert (drawn[:40] == GREY).all()
-    assert (drawn[40:] == drawing.legend(CLASSES, 60)).all()
+    wide = np.full((40, 300, 3), 100, np.uint8)
+    drawn = drawing.labelled(wide, CLASSES)
+    assert (drawn[:40] == wide).all()
+    assert (drawn[40:] == drawing.legend(CLASSES, 300)).all()
+
+
+def test_names_fit_below_a_narrow_image() -> None:
+    drawn = drawing.labelled(GREY, ["avalanche"])
+    assert (drawn[:40, :60] == GREY).all()
+    assert (drawn[:40, 60:] == 255).all()
+    ink = np.nonzero((drawn[40:] < 200).all(axis=2).any(axis=0))[0]
+    whole = np.nonzero((drawing.legend(["avalanche"], 240) < 200).all(axis=2).any(axis=0))[0]
+    np.testing.assert_array_equal(ink, whole)
+    assert drawing.labelled(GREY, ["a" * 100]).shape[1] == 240
 
 
 def test_panel_cells_are_equal_and_hold_the_images_in_order() -> None:

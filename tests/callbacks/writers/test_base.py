@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
-from callbacks.writers.base import Finished, Format, Row, Writer, skipped
+from callbacks.writers.base import Finished, Format, Row, Table, Writer, skipped
 from tasks.base import Batch
 from tests.callbacks.writers.shared import Batches, predict, predict_in_processes
 from tests.datamodules.helpers import contents
@@ -49,6 +50,15 @@ class TextWriter(Writer[Finished]):
         for name, index in zip(batch["name"], batch["index"].tolist(), strict=True):
             self.given += 1
             yield Finished(name=name, index=index, problem="p is empty." if name == "p" else "")
+
+
+class Lengths(Table[Finished]):
+    """Writes a number of each image, unknown for one."""
+
+    file, columns = "lengths.csv", ("name", "length")
+
+    def write(self, image: Finished, folder: Path) -> list[Row]:
+        return [[image.name, math.nan if image.problem else len(image.name) / 2]]
 
 
 def batches(*rows: list[int], names: str = "abcdefgh") -> list[Batch]:
@@ -106,3 +116,12 @@ def test_a_new_prediction_replaces_the_earlier_one(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text()
     assert sorted(path.name for path in (tmp_path / "texts").iterdir()) == ["b.one", "b.two"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "one", "texts", "two"]
+
+
+def test_unknown_numbers_of_a_table_are_empty_cells(tmp_path: Path) -> None:
+    writer = TextWriter()
+    writer.formats = [Lengths()]
+    predict(tmp_path, Task(), Batches(batches([0, 1], names="ap")), writer)
+    assert (tmp_path / "lengths.csv").read_text() == "name,length\na,0.5\np,\n"
+    images = [Finished(name="a", index=0), Finished(name="p", index=1, problem="p is empty.")]
+    assert [each.prediction().problem for each in images] == ["", "p is empty."]

@@ -84,7 +84,7 @@ def test_charts_count_masks_regions_and_black_pixels(made: Study) -> None:
 
     assert heights("Images by number of masks") == {"0": 1, "1": 1, "2": 2}
     assert heights("Images of each class") == {"cloud": 3, "sea": 2}
-    assert heights("Empty cells of each class") == {"cloud": 1, "sea": 2}
+    assert heights("Images without each class") == {"cloud": 1, "sea": 2}
     assert heights("Areas of masks") == {
         "(0.0, 0.05]": 1, "(0.05, 0.1]": 1, "(0.1, 0.15]": 1, "(0.15, 0.2]": 1, "(0.95, 1.0]": 1
     }  # fmt: skip
@@ -97,7 +97,7 @@ def test_charts_count_masks_regions_and_black_pixels(made: Study) -> None:
     assert heights("Black pixels") == {"(0.0, 0.025]": 3, "(0.475, 0.5]": 1}
     assert {(series.index.name, series.name) for series in made.charts.values()} >= {
         ("masks", "images"),
-        ("class", "images without it"),
+        ("class", "images"),
         ("share of the image's width", "regions"),
     }
 
