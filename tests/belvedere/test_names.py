@@ -61,6 +61,23 @@ def test_configs_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str])
     assert max(map(len, listed.splitlines())) <= 140
 
 
+def test_the_configs_of_a_task_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["configs", "aesthetics"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert {"aesthetics/alexnet", "aesthetics", "aesthetics_delta"} <= {*names}
+    assert all(name.startswith("aesthetics") for name in names)
+    assert main(["configs", "cloud"]) == 2
+    assert "no task 'cloud'; expected clouds, roads" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    closed = f"{sys.executable} -c 'import os; os.close(0)'"
+    for command in ("configs", "--help", "--version"):
+        pipe = f"set -o pipefail; (sleep 0.5; {sys.executable} -m belvedere {command}) | {closed}"
+        done = subprocess.run(["bash", "-c", pipe], cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"belvedere {api.__version__}\n"
