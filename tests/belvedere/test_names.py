@@ -38,6 +38,7 @@ def test_names_are_imported_on_demand() -> None:
         for name, module in ((f"{task.title()}Task", tasks), (f"{task.title()}DataModule", datamodules)):
             assert getattr(api, name).__module__ == f"{module.__name__}.{task}"
             assert name in dir(api)
+            assert name in api.__all__
     with pytest.raises(AttributeError, match="no attribute 'CloudTask'"):
         api.CloudTask  # noqa: B018
 
