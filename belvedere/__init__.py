@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["TASKS", "Prediction", "Predictions", "load", "predict"]
+__all__ += class_modules().keys()
 
 _MODULES = class_modules() | dict.fromkeys(("Predictions", "load", "predict"), "belvedere.prediction")
 _MODULES["Prediction"] = "callbacks.writers.prediction"

@@ -17,7 +17,7 @@ HELP = """belvedere: five image tasks for small datasets, on one command line
   belvedere features --ckpt_path FILE                           writes feature vectors, and fits classifiers on them
   belvedere describe --config clouds/fpn --data.root FOLDER     checks a dataset, then writes tables and charts of it
   belvedere study    clouds --data.root FOLDER                  compares many runs; see belvedere study --help
-  belvedere configs                                             lists the shipped configs, one line each
+  belvedere configs  [TASK]                                     lists the shipped configs, one line each
 
 The tasks and their configs:
 {tasks}
@@ -59,13 +59,16 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     sys.path.append(os.getcwd())  # for the user's own classes in configs; last, so that they hide no library
     # these answer at once: importing the libraries takes seconds
-    answers = {"--version": lambda: f"belvedere {__version__}", "configs": configs}
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP)
-        return 0
-    if arguments[0] in answers:
-        print(answers[arguments[0]]())
-        return 0
+        return _print(HELP)
+    if arguments[0] == "--version":
+        return _print(f"belvedere {__version__}")
+    if arguments[0] == "configs":
+        task = arguments[1] if len(arguments) > 1 else ""
+        if task in ("", *TASKS):
+            return _print(configs(task))
+        print(f"\nbelvedere: there is no task {task!r}; expected {', '.join(TASKS)}.", file=sys.stderr)
+        return 2
     if arguments[0] == "study":
         from studies.command import study
 
@@ -74,6 +77,14 @@ def main(arguments: list[str] | None = None) -> int:
         from belvedere.cli import run
 
         return run(arguments)
+
+
+def _print(text: str) -> int:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 if __name__ == "__main__":

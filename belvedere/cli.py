@@ -231,6 +231,8 @@ class BelvedereCLI(LightningCLI):
             self.model.configure_optimizers()
         except ValueError as error:
             raise ArgumentError(f"--model.optimizer: {error}.") from error
+        if not self.datamodule.root.is_dir():
+            self.datamodule.prepare_data()  # its message is due before any weights are downloaded
         if config.ckpt_path is not None:
             self._check_weights()
         elif states(self.folder) and not config.resume and "LOCAL_RANK" not in os.environ:

@@ -1,6 +1,7 @@
 """The tasks, the shipped configs, and what a config may call a class: its bare name, or a path of earlier versions."""
 
 import pkgutil
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,18 @@ def renamed(config: Any) -> Any:
     return MOVED.get(config, config) if isinstance(config, str) else config
 
 
-def configs() -> str:
-    """Lists the shipped configs with the first comment line of each: experiments, overlays, studies."""
+def configs(task: str = "") -> str:
+    """Lists the shipped configs with the first comment line of each: experiments, overlays, studies.
+
+    Args:
+        task: Lists those of this task only.
+    """
     lines: dict[str, list[str]] = {"experiments": [], "overlays": [], "studies": []}
     for path in sorted(SHIPPED.rglob("*.yaml")):
         text = path.read_text(encoding="utf-8")
         name = path.relative_to(SHIPPED).with_suffix("").as_posix()
         kind = "experiments" if "\nmodel:" in text else "overlays"
         kind, name = ("studies", name.removeprefix("studies/")) if name.startswith("studies/") else (kind, name)
-        lines[kind].append(f"  {name:32}{text.splitlines()[0].lstrip('# ')}")
-    return "\n\n".join("\n".join([f"{kind}:", *rows]) for kind, rows in lines.items())
+        if not task or re.match(f"{re.escape(task)}(?![a-z])", name):
+            lines[kind].append(f"  {name:32}{text.splitlines()[0].lstrip('# ')}")
+    return "\n\n".join("\n".join([f"{kind}:", *rows]) for kind, rows in lines.items() if rows)

@@ -25,5 +25,6 @@ def quiet() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Returns whether a message of Lightning is neither an advertisement nor a notice that there is no accelerator."""
-    return not record.getMessage().startswith(("💡", "TPU available", "GPU available: False"))
+    """Returns whether a message of Lightning is news: no advertisement, missing accelerator or path that was typed."""
+    known = ("💡", "TPU available", "GPU available: False", "Restoring states", "Loaded model weights")
+    return not record.getMessage().startswith(known)

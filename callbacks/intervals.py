@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
@@ -97,7 +97,7 @@ class Intervals(Callback):
         if not trainer.is_global_zero:
             return
         if not rows:
-            rank_zero_warn("No intervals are written: they need two or more test images.")
+            rank_zero_info("No intervals are written: they need two or more test images.")
             return
         write_table(_path(trainer), COLUMNS, rows)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
 from belvedere.__main__ import HELP
@@ -225,3 +226,11 @@ def test_missing_srun_is_reported_only_in_a_job(
         quiet()
         assert not SLURMEnvironment.detect()
     assert sum("`srun`" in str(each.message) for each in caught) == (job is not None)
+
+
+def test_only_news_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    quiet()
+    with caplog.at_level("INFO"):
+        for text in ("Restoring states from the checkpoint path at a.ckpt", "Loaded model weights from a.ckpt", "news"):
+            rank_zero_info(text)
+    assert caplog.messages == ["news"]

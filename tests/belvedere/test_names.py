@@ -38,6 +38,7 @@ def test_names_are_imported_on_demand() -> None:
         for name, module in ((f"{task.title()}Task", tasks), (f"{task.title()}DataModule", datamodules)):
             assert getattr(api, name).__module__ == f"{module.__name__}.{task}"
             assert name in dir(api)
+            assert name in api.__all__
     with pytest.raises(AttributeError, match="no attribute 'CloudTask'"):
         api.CloudTask  # noqa: B018
 
@@ -59,6 +60,23 @@ def test_configs_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str])
     assert all(len(text) > 15 and "belvedere" not in text for _, text in lines)
     assert len({text for _, text in lines}) == len(lines)
     assert max(map(len, listed.splitlines())) <= 140
+
+
+def test_the_configs_of_a_task_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["configs", "aesthetics"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert {"aesthetics/alexnet", "aesthetics", "aesthetics_delta"} <= {*names}
+    assert all(name.startswith("aesthetics") for name in names)
+    assert main(["configs", "cloud"]) == 2
+    assert "no task 'cloud'; expected clouds, roads" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    closed = f"{sys.executable} -c 'import os; os.close(0)'"
+    for command in ("configs", "--help", "--version"):
+        pipe = f"set -o pipefail; (sleep 0.5; {sys.executable} -m belvedere {command}) | {closed}"
+        done = subprocess.run(["bash", "-c", pipe], cwd=ROOT, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,7 @@ CASES: dict[str, list[tuple[list[str], str]]] = {
         (["--monitor", "val/dize"], "Did you mean val/dice?"),
         (["--trainer.max_epochs", "-3"], "max_epochs"),
         (["--ckpt_path", "junk.ckpt"], "junk.ckpt is not a checkpoint"),
+        (["--data.root", "nowhere", "--model.pretrained", "no.pth"], "No dataset in |nowhere"),
         (["--config", "slurm"], "--config ddp"),
         (["--output", "junk.ckpt"], "junk.ckpt is a file"),
     ],
