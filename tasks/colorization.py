@@ -162,8 +162,8 @@ class ColorizationTask(ImageTask):
         return maps
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Returns the network's maps, see `forward`."""
-        luminance, _ = luminance_and_chroma(batch["image"])
+        """Returns the network's maps, see `forward`; `luminance` in the batch saves converting the images again."""
+        luminance = batch["luminance"] if "luminance" in batch else luminance_and_chroma(batch["image"])[0]
         maps: Tensor = self(luminance, self._vector(luminance, batch))
         return maps
 
@@ -181,7 +181,7 @@ class ColorizationTask(ImageTask):
         """Returns the loss and the colored images; pixels that are not `valid` count nowhere."""
         image, valid = batch["image"], batch["valid"]
         luminance, chroma = luminance_and_chroma(image)
-        maps = self.outputs(batch)
+        maps = self.outputs({**batch, "luminance": luminance})
         if self.objective == "regression":
             loss = chroma_loss(maps, chroma, valid)
         else:
@@ -201,7 +201,7 @@ class ColorizationTask(ImageTask):
             `chroma` (B, 2, H, W), scaled, and `image` (B, 3, H, W) in [0, 1], the images in these colors.
         """
         luminance, _ = luminance_and_chroma(batch["image"])
-        chroma = self.probability(batch)
+        chroma = self.probability({**batch, "luminance": luminance})
         return {"chroma": chroma, "image": to_rgb(luminance, chroma)}
 
     def _vector(self, luminance: Tensor, batch: Batch) -> Tensor | None:

@@ -41,7 +41,7 @@ def test_no_training_step_makes_the_host_wait(
     monkeypatch.setattr("tasks.metrics.dice.counted", scattered)  # as on a device
     monkeypatch.setattr(Store, "to", Store.to)  # restores it after it is wrapped
     root: Any = request.getfixturevalue(f"{name}_root")
-    options = ["--data.root", str(root), "--data.batch_size", "2", "--data.num_workers", "0", "--output", str(tmp_path),
+    options = ["--data.root", str(root), "--data.batch_size", "4", "--data.num_workers", "0", "--output", str(tmp_path),
                "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "4", "--trainer.accelerator", "cpu",
                "--trainer.callbacks+=tests.followed.StepsFollowed"]  # fmt: skip
     assert main(["fit", *RUNS[name], *CSV_ONLY, *options]) == 0
