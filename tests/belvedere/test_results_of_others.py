@@ -77,7 +77,7 @@ def test_output_with_results_of_others_is_rejected(tmp_path: Path) -> None:
 
 
 def test_the_commands_keep_both(belvedere: Command, fitted: Path, clouds_root: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(fitted, tmp_path / "run")
+    run = shutil.copytree(fitted, tmp_path / "run", ignore=shutil.ignore_patterns("predict*"))
     for number, place in enumerate(("north", "south")):
         shutil.copy(sorted((clouds_root / "train_images").iterdir())[number], tmp_path / place / "photos")
         options = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--data.pictures", f"{place}/photos"]

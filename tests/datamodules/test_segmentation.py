@@ -12,7 +12,7 @@ from ops.errors import DataError
 from tests.datamodules.helpers import Keeping, noise, write
 
 
-class GlaciersDataModule(SegmentationDataModule):
+class IceDataModule(SegmentationDataModule):
     """A sixth task: its folder and its class, and nothing else."""
 
     def __init__(self, root: str | Path = "glaciers", classes: Sequence[str] = ("glacier",), **options: Any) -> None:
@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_a_task_of_one_class_is_its_defaults(root: Path, keep: Callable[..., Keeping]) -> None:
-    data = GlaciersDataModule(root, size=(20, 30), window=(12, 16), pictures=root / "images", batch_size=4, flips=False)
+    data = IceDataModule(root, size=(20, 30), window=(12, 16), pictures=root / "images", batch_size=4, flips=False)
     assert (data.classes, data.task) == (["glacier"], "glaciers")
     task = keep(data, "fit", "test", "predict")
     assert {split: len(set(task.names(split))) for split in task.seen} == {
@@ -49,11 +49,11 @@ def test_a_task_of_one_class_is_its_defaults(root: Path, keep: Callable[..., Kee
 
 def test_the_command_line_knows_all_options_of_a_task(root: Path) -> None:
     parser = LightningArgumentParser()
-    parser.add_lightning_class_args(GlaciersDataModule, "data")
+    parser.add_lightning_class_args(IceDataModule, "data")
     made = parser.instantiate_classes(parser.parse_args([f"--data.root={root}", "--data.window=[8,8]"])).data
     assert (made.root, made.window, made.classes, made.overlap) == (root, (8, 8), ["glacier"], 0.25)
 
 
 def test_predict_needs_images(root: Path) -> None:
     with pytest.raises(DataError, match=r"--data\.pictures"):
-        GlaciersDataModule(root).setup("predict")
+        IceDataModule(root).setup("predict")

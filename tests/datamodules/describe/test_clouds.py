@@ -169,7 +169,7 @@ def test_tables_and_test_images_are_checked_too(clouds_copy: Path, tmp_path: Pat
     )
 
 
-class GlaciersDataModule(CloudsDataModule):
+class SnowfieldsDataModule(CloudsDataModule):
     pass
 
 
@@ -177,7 +177,7 @@ def test_a_segmentation_dataset_without_a_file_of_its_own_is_described(
     data: CloudsDataModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert describer(data).__name__ == "datamodules.describe.clouds"
-    glaciers = GlaciersDataModule(data.root, data.classes, size=(20, 20))
+    glaciers = SnowfieldsDataModule(data.root, data.classes, size=(20, 20))
     assert describer(glaciers).__name__ == "datamodules.describe.clouds"  # the closest parent's
     monkeypatch.setattr(CloudsDataModule, "__module__", "datamodules.segmentation")
     assert describer(glaciers) is segmentation
