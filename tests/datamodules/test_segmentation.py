@@ -31,7 +31,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_a_task_of_one_class_is_its_defaults(root: Path, keep: Callable[..., Keeping]) -> None:
     data = IceDataModule(root, size=(20, 30), window=(12, 16), pictures=root / "images", batch_size=4, flips=False)
-    assert (data.classes, data.task) == (["glacier"], "glaciers")
+    assert (data.classes, data.task) == (["glacier"], "ice")
     task = keep(data, "fit", "test", "predict")
     assert {split: len(set(task.names(split))) for split in task.seen} == {
         "train": 7, "val": 2, "test": 1, "predict": 10}  # fmt: skip
