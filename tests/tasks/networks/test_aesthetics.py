@@ -237,7 +237,7 @@ def test_dense_layers_can_be_kept_where_they_are_as_wide_as_published(
 
 def test_missing_hub_weights_suggest_training_the_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(repository: str, revision: str | None, name: str) -> Path:
-        raise WeightsError(f"{name} is not to be had. To start from random ones: --model.pretrained false.")
+        raise WeightsError(f"{name} is not available. To start from random weights: --model.pretrained false.")
 
     monkeypatch.setattr(aesthetics, "hub_weights", refuse)
     rejects_weights(r"--model\.freeze_convolutions false\.$", load_judge, built(SMALL), SMALL, pretrained=True)
