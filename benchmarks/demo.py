@@ -59,7 +59,7 @@ def main() -> None:
     """Prints a table in Markdown."""
     with tempfile.TemporaryDirectory() as folder:
         demos = {seed: demo(Path(folder), seed) for seed in SEEDS}
-    columns = ("seed", "test pictures", "dice", "nothing marked", "difference", "fit and test, seconds")
+    columns = ("seed", "test images", "dice", "empty mask", "difference", "fit and test, seconds")
     print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for seed, each in demos.items():
         figures = f"{each.dice:.3f} | {each.empty:.3f} | {each.dice - each.empty:+.3f} | {each.seconds:.0f}"
