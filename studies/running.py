@@ -86,7 +86,7 @@ def _run_steps(study: Study, run: Run, folder: Path, lock: int, log: Callable[[s
             words = ["fit", *run.arguments, "--seed_everything", str(run.seed), "--output", str(place),
                      "--resume", "auto", "--preemption.requeue", "false"]  # fmt: skip
         else:
-            words = [*shlex.split(step), "--trust", "--ckpt_path", str(place / "checkpoints" / "best.ckpt")]
+            words = [*shlex.split(step), "--ckpt_path", str(place / "checkpoints" / "best.ckpt"), "--trust"]
         path, step_began = place / LOG, time.monotonic()
         with path.open("a", encoding="utf-8") as file:
             file.write(f"\n$ belvedere {shlex.join(words)}\n")

@@ -12,7 +12,7 @@ import time
 import zipfile
 from pathlib import Path
 
-command, *words = sys.argv[1:]
+command, *words = [word for word in sys.argv[1:] if word != "--trust"]
 options = dict(zip(words[::2], words[1::2], strict=True))
 run = Path(options["--output"]) if command == "fit" else Path(options["--ckpt_path"]).parents[1]
 names = ("WANDB_RUN_GROUP", "WANDB_NAME", "BELVEDERE_RUN")

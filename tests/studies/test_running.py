@@ -46,7 +46,7 @@ def test_every_run_is_trained_tested_and_predicts(
     assert [call[0] for call in found] == ["fit", "test", "predict"] * 4
     place = folder / "cells" / "one" / "seed-1"
     seen = ["WANDB_RUN_GROUP=quokka", "WANDB_NAME=one--seed-1", "BELVEDERE_RUN=None"]
-    best = ["--ckpt_path", str(place / "checkpoints" / "best.ckpt")]
+    best = ["--ckpt_path", str(place / "checkpoints" / "best.ckpt"), "--trust"]
     assert found[3] == ["fit", "--config", "any", "--model.act", "good", "--seed_everything", "1", "--output",
                         str(place), "--resume", "auto", "--preemption.requeue", "false", *seen]  # fmt: skip
     assert found[4] == ["test", *best, *seen]
