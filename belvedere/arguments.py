@@ -70,8 +70,10 @@ def option(arguments: list[str], name: str) -> str | None:
 
 def at_home(argument: str) -> str:
     """Returns an argument with a path that begins with `~/` in full; shells leave `--option=~/path` as it is."""
-    name, value = re.fullmatch(r"(--?[\w.+-]+=)?(.*)", argument, flags=re.DOTALL).groups()  # type: ignore[union-attr]
-    return (name or "") + (os.path.expanduser(value) if re.match(r"~[\w.-]*/", value) else value)
+    prefix = re.match(r"--?[\w.+-]+=", argument)
+    name = prefix[0] if prefix else ""
+    value = argument.removeprefix(name)
+    return name + (os.path.expanduser(value) if re.match(r"~[\w.-]*/", value) else value)
 
 
 def expanded(arguments: list[str]) -> list[str]:
