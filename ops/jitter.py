@@ -39,6 +39,7 @@ class Jitter:
     rotation: float = 0.0
     color: float = 0.0
 
+
 JITTERS: dict[str, Jitter] = {
     "none": Jitter(),
     "flips": Jitter(mirror=True, upright=False),
