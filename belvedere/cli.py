@@ -286,7 +286,8 @@ def _follow_data(config: Any, command: str) -> None:
         ArgumentError: A checkpoint was trained with others.
     """
     facts = _facts(config.data)
-    for name, fact in {"classes": facts.classes, "window": facts.window, "threshold": facts.vote_scale[1]}.items():
+    follows = {"classes": facts.classes, "window": facts.window, "size": facts.size, "threshold": facts.vote_scale[1]}
+    for name, fact in follows.items():
         known = config.model.init_args.get(name)
         given, known = (list(value) if isinstance(value, tuple) else value for value in (fact, known))
         if given in (None, []) or name not in config.model.init_args or given == known:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
@@ -242,7 +243,11 @@ class ImageDataModule(LightningDataModule, ABC):
         if "mask" in batch:
             batch["mask"] = batch["mask"].float()
         if self.views is not None and self.augmenting:
-            batch["image"], batch["mask"] = self.views(batch["image"], batch["mask"], batch["seed"])
+            planes = [batch[key].float() for key in ("mask", "valid") if key in batch]
+            batch["image"], views = self.views(batch["image"], torch.cat(planes, dim=1), batch["seed"])
+            batch["mask"] = views[:, : planes[0].shape[1]]
+            if "valid" in batch:
+                batch["valid"] = views[:, -1:] > 0
         elif self.flips and self.augmenting:
             keys = [key for key in ("image", "mask") if key in batch]
             batch.update(zip(keys, flip_by_seed([batch[key] for key in keys], batch["seed"]), strict=True))
