@@ -1,7 +1,6 @@
 """Samples, samplers and loaders whose order depends on (seed, epoch), not on workers or processes."""
 
 import itertools
-import signal
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datamodules.read.cache import core_count
 from ops.errors import DataError
+from ops.processes import KEYBOARD, SIGNALS, blocked, obey_parent
 
 PRIME = 1_000_003
 FEW = 64  # samples below which worker processes take longer to start than they save
@@ -135,16 +135,16 @@ class EpochLoader(DataLoader[Any]):
             self.sampler.skipped = given * (self.batch_size or 1)  # type: ignore[attr-defined]  # an EpochSampler
         else:
             given = 0
-        for batch in super().__iter__():
+        with blocked(*SIGNALS, *KEYBOARD):  # between its start and `_start_worker`, a signal would end a worker
+            batches = super().__iter__()
+        for batch in batches:
             given += 1
             self._given = now, given
             yield batch
 
 
-def leave_signals(worker: int) -> None:
-    """Makes a loader worker ignore the signals of a scheduler, which the main process handles."""
-    for each in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(each, signal.SIG_IGN)
+def _start_worker(worker: int) -> None:
+    obey_parent()
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0 and training,
         collate_fn=collate,
-        worker_init_fn=leave_signals,
+        worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         # a last batch of one sample has no batch statistics
         drop_last=training and len(sampler) > batch_size and len(sampler) % batch_size == 1,

@@ -1,12 +1,17 @@
+import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from itertools import chain, product
+from multiprocessing import active_children
+from multiprocessing.util import register_after_fork
 
 import pytest
 import torch
 
 from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, make_loader, sample_seed
 from ops.errors import DataError
+from ops.processes import SIGNALS
 from tests.checks import rejects
 
 SIZES = [1, 2, 3, 7, 24, 33, 97]
@@ -109,6 +114,32 @@ def test_an_iterator_made_before_the_epoch_is_set_has_its_order() -> None:
     batches = iter(late)
     late.sampler.set_epoch(7)
     assert [batch["index"].tolist() for batch in batches] == order(loader(samples(24), 5), 7)
+
+
+@pytest.mark.parametrize("each", [*SIGNALS, signal.SIGINT])
+def test_a_worker_ignores_signals_from_its_first_moment(each: signal.Signals) -> None:
+    def signaled(index: int) -> dict[str, object]:
+        os.kill(os.getpid(), each)
+        return {"number": index}
+
+    class Started:
+        """Signals a child process before it does anything else, as long as this object lives."""
+
+    started = Started()
+    register_after_fork(started, lambda _: os.kill(os.getpid(), each))
+    batches = list(make_loader(Samples(["a", "b"], signaled), "val", batch_size=1, workers=1, seed=0))
+    assert [batch["number"].tolist() for batch in batches] == [[0], [1]]
+    assert each not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_worker_ends_when_its_process_terminates_it() -> None:
+    iterator = iter(make_loader(samples(8), "train", batch_size=1, workers=1, seed=0, training=True))
+    next(iterator)
+    (worker,) = active_children()
+    os.kill(worker.pid or 0, signal.SIGUSR1)
+    worker.terminate()  # as `multiprocessing` does when Python exits, which then waits for the worker
+    worker.join(60)
+    assert worker.exitcode == 0
 
 
 def test_seeds_of_samples_differ() -> None:
