@@ -20,6 +20,15 @@ from tasks.schedules import StepSchedule
 STAGES = ("train", "val", "test")
 
 
+def gathered(value: Any, world_size: int) -> list[Any]:
+    """Returns the values of all processes, in each of them."""
+    if world_size == 1:
+        return [value]
+    values: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
 class ImageTask(LightningModule, ABC):
     """An image task: subclasses add a network, `step`, `predict` and `build_metrics`.
 
