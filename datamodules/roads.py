@@ -13,12 +13,12 @@ from datamodules.batch import DataFacts
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.tiles import Tiles, decoded_tiles
 from datamodules.decoded.whole import DecodedSample
-from datamodules.loaders import Samples
+from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples
 from datamodules.read.masks import one_mask_each
 from datamodules.read.pictures import picture_files
 from datamodules.read.tables import Table, no_image
 from datamodules.segmentation import check_overlap, sides
-from ops.augment import Strategy, copies
+from ops.augment import Strategy, copies, copy_count
 from ops.backends import Backend, check_backend
 from ops.errors import refuse
 from ops.filters import FILTERS
@@ -46,7 +46,8 @@ class RoadsDataModule(ImageDataModule):
         samples_per_category: Images to draw from each category with the run's seed, to train and validate on; 520 in
             the paper. None takes all.
         pictures: Images to predict: a folder or one file.
-        batch_size: Images per process and step, before copies are added.
+        batch_size: Images per process and step, copies included: with three copies of each tile, 8 are two tiles. A
+            multiple of the number of copies plus 1.
         num_workers: Loader processes; None depends on the number of cores and tiles.
         val_fraction: Share of the drawn images to validate on.
         test_fraction: Share of all images to test on; they are set aside before drawing.
@@ -107,7 +108,24 @@ class RoadsDataModule(ImageDataModule):
     def facts(self) -> DataFacts:
         return DataFacts(size=self.size)
 
+    def tiles_per_step(self) -> int:
+        """Returns how many tiles a training batch is made of; their copies fill it.
+
+        Raises:
+            ArgumentError: `batch_size` is not a multiple of the number of images that a tile becomes.
+        """
+        each = copy_count(self.strategy, self.filters)
+        above = -(-self.batch_size // each) * each
+        check(
+            above == self.batch_size,
+            f"batch_size is {self.batch_size}, but with the strategy {self.strategy!r} each tile becomes {each} images "
+            f"of the batch; expected a multiple of {each}, such as {above}",
+        )
+        return self.batch_size // each
+
     def prepare_data(self) -> None:
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            self.tiles_per_step()  # rejected before any file is read
         if not self.predicting:
             self.tiles()
 
@@ -206,6 +224,17 @@ class RoadsDataModule(ImageDataModule):
             DataError: There are none.
         """
         return picture_files(self.required_pictures())
+
+    def loader(
+        self,
+        split: str,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        most_workers: int = MOST_WORKERS,
+        training: bool = False,
+    ) -> EpochLoader:
+        tiles = self.tiles_per_step() if training and batch_size is None else batch_size
+        return super().loader(split, tiles, workers, most_workers, training)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         if self.augmenting:

@@ -107,8 +107,8 @@ def test_two_processes_train_a_task_like_one(roads_root: Path, tmp_path: Path) -
     options = ["--config", "roads/vgg10", "--data.root", str(roads_root), "--data.window", "[64,64]", "--data.size",
                "[64,64]", "--trainer.max_epochs", "4", "--trainer.logger", "false", "--panels.pictures", "1",
                "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"]  # fmt: skip
-    run_python("-m", "belvedere", "fit", *options, "--data.batch_size", "6", "--output", str(tmp_path / "one"))
-    run_python("-m", "belvedere", "fit", *options, "--data.batch_size", "3", "--output", str(tmp_path / "two"), *TWO)
+    run_python("-m", "belvedere", "fit", *options, "--data.batch_size", "24", "--output", str(tmp_path / "one"))
+    run_python("-m", "belvedere", "fit", *options, "--data.batch_size", "12", "--output", str(tmp_path / "two"), *TWO)
     one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("one", "two"))
     assert one["global_step"] == two["global_step"] == 4
     # RMSprop would divide by tiny gradients and amplify rounding to 2e-5

@@ -185,7 +185,7 @@ MAKE: dict[str, Callable[[Path], tuple[ImageTask, ImageDataModule]]] = {
     ),
     "roads": lambda root: (
         RoadsTask("vgg10"),
-        RoadsDataModule(root, window=(32, 32), size=(32, 32), batch_size=3, num_workers=0),
+        RoadsDataModule(root, window=(32, 32), size=(32, 32), batch_size=4, num_workers=0),
     ),
     "avalanches": lambda root: (
         AvalanchesTask("cnn2d", window=17, second_input="edges"),

@@ -10,6 +10,7 @@ from PIL import Image
 
 from datamodules.describe.roads import problems
 from datamodules.roads import RoadsDataModule
+from ops.errors import ArgumentError
 from ops.filters import filtered
 from tests.datamodules.helpers import Keeping, assert_problems, problems_of, sizes, split_names, table, write
 
@@ -25,9 +26,12 @@ def write_tiles(root: Path, roads: int, others: int, size: tuple[int, int] = (8,
     return root
 
 
-@pytest.mark.parametrize(("strategy", "seen"), [("few", 832), ("rotations", 3328), ("filters", 3328), ("both", 3328)])
+@pytest.mark.parametrize(
+    ("strategy", "seen", "steps"),
+    [("few", 832, 13), ("rotations", 3328, 52), ("filters", 3328, 52), ("both", 3328, 52)],
+)
 def test_the_papers_protocol(
-    strategy: Any, seen: int, keep: Callable[..., Keeping], tmp_path_factory: pytest.TempPathFactory
+    strategy: Any, seen: int, steps: int, keep: Callable[..., Keeping], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path_factory.getbasetemp() / "paper"  # the tiles of all four
     if not root.exists():
@@ -36,6 +40,7 @@ def test_the_papers_protocol(
     batches = keep(data, "fit", "test").seen
     counts = {split: sum(len(batch["image"]) for batch in batches[split]) for split in ("train", "val", "test")}
     assert counts == {"train": seen, "val": 208, "test": 1080}
+    assert [len(batch["image"]) for batch in batches["train"]] == [64] * steps, "copies count"
     names = split_names(data)
     assert Counter(name[0] for name in names["train"]) == {"r": 416, "n": 416}
     assert Counter(name[0] for name in names["val"]) == {"r": 104, "n": 104}
@@ -43,12 +48,24 @@ def test_the_papers_protocol(
     assert max(Counter(name for part in names.values() for name in set(part)).values()) == 1
 
 
+def test_a_batch_that_copies_cannot_fill_is_rejected_before_training(
+    keep: Callable[..., Keeping], tmp_path: Path
+) -> None:
+    root = write_tiles(tmp_path / "tiles", roads=12, others=0)
+    options: dict[str, Any] = {"filters": ["contour", "detail"], "size": (8, 8), "batch_size": 8, "num_workers": 0}
+    data = RoadsDataModule(root, strategy="filters", **options)
+    with pytest.raises(ArgumentError, match=r"batch_size is 8.*'filters'.* 3 images.*multiple of 3, such as 9"):
+        keep(data)
+    keep(data, "test")  # of an older run, which counted tiles
+    keep(RoadsDataModule(root, strategy="rotations", **options))
+
+
 @pytest.mark.parametrize("backend", ["exact", "kornia"])
 def test_copies_follow_their_images_with_names_and_masks(
     backend: Any, keep: Callable[..., Keeping], tmp_path: Path
 ) -> None:
     root = write_tiles(tmp_path / "tiles", roads=12, others=0)
-    data = RoadsDataModule(root, size=(8, 8), strategy="filters", filters=["find_edges", "detail"], batch_size=4,
+    data = RoadsDataModule(root, size=(8, 8), strategy="filters", filters=["find_edges", "detail"], batch_size=12,
                            num_workers=0, backend=backend)  # fmt: skip
     batch = keep(data).seen["train"][-1]
     count = len(batch["image"]) // 3

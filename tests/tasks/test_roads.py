@@ -11,6 +11,7 @@ from tasks.base import Batch
 from tasks.roads import RoadsTask
 from tests.checks import rejects, rejects_weights
 from tests.tasks.helpers import Trainers, changed, loader, logged, reloaded, state, unmoved
+from tests.tasks.networks.helpers import convolutions
 
 SCORES = ("dice", "dice_positive", "f_measure", "precision", "recall", "specificity", "accuracy", "iou")
 NAMES = {"loss", *SCORES}
@@ -98,10 +99,41 @@ def test_a_checkpoint_restores_the_task(make_trainer: Trainers, tiles: Batch, tm
 def test_rejects_wrong_arguments_and_missing_weights(tmp_path: Path) -> None:
     rejects("'vgg10' has no pretrained weights", RoadsTask, "vgg10", pretrained=True)
     rejects("vgg10, vgg12", RoadsTask, "vgg11")
+    rejects("norm is 'batch', network 'unet'.* vgg10, vgg12, vgg16", RoadsTask, "unet", norm="batch")
+    rejects("'vgg16' and pretrained True", RoadsTask, "vgg16", norm="batch", pretrained=True)
     rejects(r"threshold is 1\.5 .*probability", RoadsTask, threshold=1.5)
     rejects("minimum_area -1", RoadsTask, minimum_area=-1)
     gone = RoadsTask("vgg16", pretrained=str(tmp_path / "gone.safetensors"))
     rejects_weights(r"weights file .*gone\.safetensors", gone.load_pretrained)
+
+
+def test_the_last_bias_starts_at_the_share_of_road(make_trainer: Trainers, tiles: Batch, tmp_path: Path) -> None:
+    task = RoadsTask("vgg10", norm="batch", prior_bias=True, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    task.prepare([tiles, {"mask": tiles["mask"][:1]}])
+    marked = tiles["mask"].sum() + tiles["mask"][0].sum()
+    share = (marked + 1) / (3 * 64 * 64 + 2)
+    bias = convolutions(task.network)[-1].bias
+    assert bias is not None
+    assert bias.sigmoid().item() == pytest.approx(share.item(), rel=1e-5)
+    assert all(layer.bias is None for layer in convolutions(task.network)[:-1])
+    make_trainer(max_epochs=1).fit(task, loader(tiles))
+    moved = bias.item()
+    trainer = make_trainer(max_epochs=1)
+    trainer.strategy.connect(task)
+    again = reloaded(task, trainer, tmp_path)
+    again.prepare([tiles])  # as a resumed run does
+    [*_, last] = convolutions(again.network)
+    assert last.bias is not None
+    assert last.bias.item() == moved
+    assert "prior" not in RoadsTask("vgg10").state_dict()
+
+
+def test_without_any_road_the_last_bias_is_finite() -> None:
+    task = RoadsTask("unet", prior_bias=True)
+    task.prepare([{"mask": torch.zeros(1, 1, 8, 8)}])
+    [*_, last] = convolutions(task.network)
+    assert last.bias is not None
+    assert last.bias.sigmoid().item() == pytest.approx(1 / 66, rel=1e-5)
 
 
 def test_checkpoints_restore_fitted_thresholds_unless_one_is_given(make_trainer: Trainers, tmp_path: Path) -> None:
