@@ -1,4 +1,4 @@
-"""Roads: a small set of aerial tiles with one mask each, multiplied on the device by rotations or filters."""
+"""Roads: aerial images with one mask each, cut into tiles that are multiplied on the device by rotations or filters."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.base import SPLITS, ImageDataModule, check
 from datamodules.batch import DataFacts
+from datamodules.decoded.measured import MeasuredSample, whole_images
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.tiles import Tiles, decoded_tiles
 from datamodules.decoded.whole import DecodedSample
@@ -24,11 +25,14 @@ from ops.errors import refuse
 from ops.filters import FILTERS
 from ops.windows import Size
 
+MEASURED = ("val", "test")  # splits of whole images
 CATEGORIES = ("no_road", "road")  # unless there is a categories.csv
 
 
 class RoadsDataModule(ImageDataModule):
-    """Tiles of aerial images and the masks of their roads, decoded once into a cache.
+    """Aerial images and the masks of their roads, decoded once into a cache.
+
+    Training sees tiles. Validation and test see whole images, one at a time, in the overlapping windows of `predict`.
 
     The protocol is that of Kebir, Taibi and Serradilla (ICCSA 2021), with one difference: they augment before
     splitting, so that copies of one tile are in several splits; here images are split first, and only training images
@@ -127,7 +131,7 @@ class RoadsDataModule(ImageDataModule):
         if self.trainer is not None and self.trainer.state.fn == "fit":
             self.tiles_per_step()  # rejected before any file is read
         if not self.predicting:
-            self.tiles()
+            whole_images(self.task, self.tiles())
 
     def setup(self, stage: str) -> None:
         """Makes the samples of a stage.
@@ -142,7 +146,12 @@ class RoadsDataModule(ImageDataModule):
         if self.datasets.keys() >= {"train", "val"}:
             return
         tiles = self.tiles()
+        images = whole_images(self.task, tiles)
         for split, names in self.split_by_category(tiles).items():
+            if split in MEASURED:
+                whole = MeasuredSample(images, names, self.window, self.size, self.overlap)
+                self.datasets[split] = Samples(names, whole, self.seed)
+                continue
             rows = tiles.of(names)
             sample = DecodedSample(tiles.pictures, tiles.masks, rows)
             named = [tiles.source.names[tiles.owners[row]] for row in rows]
@@ -150,8 +159,8 @@ class RoadsDataModule(ImageDataModule):
         self.report_splits()
 
     def truth(self) -> list[str | Path]:
-        """Returns the size of the tiles, which metrics are computed on."""
-        return [f"window {self.window}"]
+        """Returns what metrics are computed on; in earlier versions these were tiles."""
+        return ["whole images"]
 
     def tiles(self) -> Tiles:
         """Returns the tiles of all images, from the cache or decoded into it.
@@ -233,8 +242,11 @@ class RoadsDataModule(ImageDataModule):
         most_workers: int = MOST_WORKERS,
         training: bool = False,
     ) -> EpochLoader:
-        tiles = self.tiles_per_step() if training and batch_size is None else batch_size
-        return super().loader(split, tiles, workers, most_workers, training)
+        if split in MEASURED:
+            batch_size = 1  # the numbers of windows differ
+        elif training and batch_size is None:
+            batch_size = self.tiles_per_step()
+        return super().loader(split, batch_size, workers, most_workers, training)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         if self.augmenting:

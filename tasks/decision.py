@@ -22,9 +22,8 @@ class Decision(nn.Module):
     Args:
         classes: Number K of classes.
         threshold: Initial threshold of every class.
-        minimum_pixels: Smallest region in pixels that is kept in whole images of any size, besides the fitted minimum
-            areas, which are shares of an image. `masks`, and so the metrics, ignore it: they may be of tiles, which
-            show cut ends of regions.
+        minimum_pixels: Smallest region in pixels that is kept in images of any size, besides the fitted minimum areas,
+            which are shares of an image.
     """
 
     thresholds: Tensor
@@ -55,14 +54,14 @@ class Decision(nn.Module):
         return without_small_regions(masks, self.least_areas((masks.shape[1], masks.shape[2])))
 
     def masks(self, probability: Tensor) -> Tensor:
-        """Returns masks, bool, for probabilities (B, K, H, W); in training small regions stay.
+        """Returns masks, bool, for probabilities (B, K, H, W); in training, which sees tiles, small regions stay.
 
         The regions are found on the CPU.
         """
         marked = self.marked(probability)
-        if self.training or not self.minimum_areas.any():  # the host waits for the device here
+        if self.training or not (self.minimum_pixels or self.minimum_areas.any()):  # the host waits for the device here
             return marked
-        areas = self.minimum_areas.tolist()
+        areas = self.least_areas((marked.shape[-2], marked.shape[-1]))
         kept = [torch.from_numpy(without_small_regions(mask.numpy(), areas)) for mask in marked.cpu()]
         return torch.stack(kept).to(marked.device)
 

@@ -29,8 +29,9 @@ COMPRESSED = ("vgg10", "vgg12")
 class RoadsTask(SegmentationTask):
     """Marks roads in aerial images, or any one class.
 
-    Headline metric: `val/dice`. A pixel is road where its probability reaches the threshold. `FittedThresholds` fits
-    the threshold too; give it `minimum_areas: [0]`, because its areas are shares of a tile.
+    Trains on tiles and is measured on whole images, by the masks that `predict` writes. Headline metric: `val/dice`. A
+    pixel is road where its probability reaches the threshold, in a region no smaller than the minimum area.
+    `FittedThresholds` fits both on the validation images.
 
     Args:
         network: The paper's auto-encoders `vgg10`, `vgg12` or `vgg16`; or, not in the paper, a `unet`, `fpn` or
@@ -45,7 +46,7 @@ class RoadsTask(SegmentationTask):
             instead of 0. The checkpoint keeps the share of road as `prior`.
         threshold: Probability in [0, 1] at and above which a pixel is road. A value that differs from the checkpoint's
             overrides the checkpoint's thresholds.
-        minimum_area: Smallest region, in pixels, that `predict` keeps in whole images. Metrics keep smaller ones,
+        minimum_area: Smallest region, in pixels, that is kept in whole images. In training smaller ones are kept,
             because a tile shows cut ends of roads.
         optimizer: Builds the optimizer; the paper used RMSprop, whose rate and decay in Keras are 1e-3 and 0.9.
         scheduler: Builds the learning-rate schedule; none in the paper.
@@ -102,7 +103,7 @@ class RoadsTask(SegmentationTask):
         return Decision(1, self.threshold, self.minimum_area)
 
     def build_metrics(self) -> dict[str, Metric]:
-        """Returns the dice of tiles, and CDnet's metrics over all pixels, the F-measure among them."""
+        """Returns the dice of images, and CDnet's metrics over all pixels, the F-measure among them."""
         return {"dice": DiceScores(self.classes, pooled=False), "pixels": PixelScores()}
 
     def load_pretrained(self) -> None:

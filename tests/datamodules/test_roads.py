@@ -12,6 +12,7 @@ from datamodules.describe.roads import problems
 from datamodules.roads import RoadsDataModule
 from ops.errors import ArgumentError
 from ops.filters import filtered
+from ops.windows import Size
 from tests.datamodules.helpers import Keeping, assert_problems, problems_of, sizes, split_names, table, write
 
 
@@ -78,7 +79,32 @@ def test_copies_follow_their_images_with_names_and_masks(
     assert torch.equal(batch["mask"], (levels[:, :1] > 128).float().repeat(3, 1, 1, 1))
 
 
-def test_evaluation_tiles_are_never_altered(keep: Callable[..., Keeping], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("image", "window"), [((20, 30), (8, 8)), ((8, 8), (8, 8)), ((16, 16), (16, 16))])
+def test_evaluation_sees_whole_images_in_the_windows_of_predict(
+    image: Size, window: Size, keep: Callable[..., Keeping], tmp_path: Path
+) -> None:
+    root = write_tiles(tmp_path / "tiles", roads=12, others=0, size=image)
+    data = RoadsDataModule(root, window=window, size=(8, 8), strategy="both", batch_size=20, num_workers=0, flips=True,
+                           pictures=root / "images")  # fmt: skip
+    task = keep(data, "fit", "test", "predict")
+    windows: dict[str, list[torch.Tensor]] = {}
+    for batch in task.seen["predict"]:
+        for name, each in zip(batch["name"], batch["image"], strict=True):
+            windows.setdefault(name, []).append((each * 255).round())
+    for stage in ("val", "test"):
+        names = [name for batch in task.seen[stage] for name in batch["name"]]
+        assert len(names) == len(task.seen[stage])
+        assert names == data.datasets[stage].names == sorted(set(names))
+        for batch in task.seen[stage]:
+            [name] = batch["name"]
+            picture, mask = (np.asarray(Image.open(root / folder / name)) for folder in ("images", "masks"))
+            np.testing.assert_array_equal((batch["image"][0] * 255).round(), picture.transpose(2, 0, 1))
+            np.testing.assert_array_equal(batch["mask"][0, 0], mask / 255)
+            assert torch.equal(batch["windows"][0].float(), torch.stack(windows[name]))
+            assert (tuple(batch["window"][0].tolist()), batch["overlap"]) == (window, [0.25])
+
+
+def test_evaluation_images_are_never_altered(keep: Callable[..., Keeping], tmp_path: Path) -> None:
     root = write_tiles(tmp_path / "tiles", roads=12, others=0)
     data = RoadsDataModule(root, size=(8, 8), strategy="both", batch_size=20, num_workers=0)
     task = keep(data, "fit", "test")
