@@ -139,6 +139,21 @@ def test_two_devices_test_31_images_like_one(checkpoint: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_two_devices_test_whole_images_in_windows_like_one(
+    roads_root: Path, trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    options = ["--ckpt_path", str(trained("roads")), "--data.root", str(roads_root), "--model.threshold", "0.3"]
+    assert main(["test", *options, "--output", str(tmp_path / "one")]) == 0
+    run_python("-m", "belvedere", "test", *options, "--output", str(tmp_path / "two"), *TWO)
+    one, two = (metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
+    assert two == pytest.approx(one, abs=TOLERANCE)
+    assert 0 < one["test/dice"] < 1
+    drawn = [(tmp_path / name / "intervals.csv").read_text() for name in ("one", "two")]
+    assert drawn[0] == drawn[1]
+    assert {line.split(",")[-1] for line in drawn[0].splitlines()[1:]} == {"8"}
+
+
+@pytest.mark.slow
 def test_fewer_images_than_processes_are_rejected(checkpoint: Path, root: Path, tmp_path: Path) -> None:
     picture = next((root / "test_images").iterdir())
     options = ["--ckpt_path", str(checkpoint), "--data.pictures", str(picture), "--output", str(tmp_path), *TWO]
