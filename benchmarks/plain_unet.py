@@ -2,8 +2,8 @@
 
 A U-Net of segmentation_models_pytorch with ImageNet weights from a file, trained in about sixty lines without our
 code: BCE + dice, flips (and quarter turns for aerial images), AdamW with warm-up and cosine, a fixed number of steps in
-bfloat16, no validation. Five folds of the real images under $BELVEDERE_DATA, fixed in `benchmarks/folds.json`, so that every
-image is tested once; the network trains on all images of the other folds.
+bfloat16, no validation. Five folds of the real images under $BELVEDERE_DATA, fixed in `benchmarks/folds.json`, so that
+every image is tested once; the network trains on all images of the other folds.
 
 Writes `benchmarks/results/plain_unet_<dataset>.json`: per image dice and pixel counts, with and without test-time
 augmentation.

@@ -1,4 +1,4 @@
-"""Recommended recipes against the plain answer: `python -m benchmarks.recipes roads --weights mobilenet_v2.safetensors`.
+"""Recommended recipes against the plain answer: `python -m benchmarks.recipes roads --weights FILE`.
 
 Trains `<task>/best` on the five folds of `benchmarks/folds.json` through the command line, predicts the images that
 were left out, and compares the masks with those of `benchmarks.plain_unet`, which has to run first: the same weights
@@ -65,13 +65,12 @@ def laid_out(dataset: str, data: Path, folder: Path, test: list[str], names: lis
 
 def run_fold(dataset: str, folder: Path, weights: Path, extra: list[str]) -> float:
     """Trains and predicts a fold, unless that has been done; returns the seconds that it took."""
-    run, (folder_csv := folder / "csv.yaml") = folder / "run", folder / "csv.yaml"
+    run, loggers = folder / "run", folder / "csv.yaml"
     start = time.monotonic()
     if not (run / "done").is_file():
-        folder_csv.write_text(CSV)
-        belvedere("fit", "--config", f"{TASKS[dataset]}/best", "--config", str(folder_csv), "--data.root", str(folder),
-                  "--model.pretrained", str(weights), "--output", str(run), "--resume", "auto", "--panels.pictures", "1",
-                  *OPTIONS.get(dataset, []), *extra)  # fmt: skip
+        loggers.write_text(CSV)
+        belvedere("fit", "--config", f"{TASKS[dataset]}/best", "--config", str(loggers), "--data.root", str(folder),
+                  "--model.pretrained", str(weights), "--output", str(run), "--resume", "auto", *OPTIONS.get(dataset, []), *extra)  # fmt: skip
         belvedere("predict", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--data.pictures",
                   str(folder / "test"), "--output", str(folder / "predicted"), "--overwrite")  # fmt: skip
         (run / "done").touch()

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datamodules.read.cache import core_count
@@ -99,7 +100,7 @@ class EpochLoader(DataLoader[Any]):
         return {"epoch": now, "given": given if epoch == now else 0, **self._epochs()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resumes an epoch at its position.
+        """Resumes an epoch at its position; warns if a new epoch has other samples, another order or other batches.
 
         Raises:
             DataError: The epoch had other samples, another order or other batches.
@@ -114,6 +115,8 @@ class EpochLoader(DataLoader[Any]):
                 f"{'; '.join(changed)}. Resume with the data and batch size that it was written with, or from "
                 "best.ckpt, which was written at the end of an epoch."
             )
+        if changed:
+            rank_zero_warn(f"The run resumes otherwise than it began: {'; '.join(changed)}.")
         self._resumed = state_dict["epoch"], state_dict["given"]
 
     def _epochs(self) -> dict[str, Any]:

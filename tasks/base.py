@@ -121,9 +121,11 @@ class ImageTask(LightningModule, ABC):
         """Whether `probability` averages over several views of the images, or over several tasks."""
         return bool(self.members)
 
-    def measured(self, batch: Batch, outputs: Tensor) -> Tensor:
-        """Returns the probabilities to measure a batch by: while fitting those of `outputs`, which costs least."""
-        return self.probability(batch, None if self.averages and not self.fitting else outputs.detach())
+    def measured(self, batch: Batch, outputs: Tensor | None = None) -> Tensor:
+        """Returns the probabilities to measure a batch by; while fitting they are not averaged, which costs least."""
+        if self.averages and not self.fitting:
+            return self.probability(batch)
+        return self.probability(batch, self.outputs(batch) if outputs is None else outputs.detach())
 
     @abstractmethod
     def step(self, batch: Batch) -> Step:

@@ -20,6 +20,7 @@ from tasks.losses import SEGMENTATION_LOSSES, SegmentationLoss
 from tasks.metrics.dice import DiceScores, PixelAveragePrecision
 from tasks.metrics.meter import Step
 from tasks.networks.backbones import Architecture, encoder_of, load_encoder, segmentation_network
+from tasks.whole import log_odds, stitched
 
 
 class SegmentationTask(ImageTask):
@@ -179,8 +180,21 @@ class SegmentationTask(ImageTask):
         mask: Tensor = batch["mask"]
         return mask
 
+    def probability(self, batch: Batch, outputs: Tensor | None = None) -> Tensor:
+        """Returns probabilities for a batch; of a whole image in `windows`, blended as prediction blends them."""
+        if "windows" in batch:
+            return stitched(self.probability, batch)
+        return super().probability(batch, outputs)
+
     def step(self, batch: Batch) -> Step:
-        """Returns loss and masks at the size of the truth; pixels that are not `valid` have no loss and no class."""
+        """Returns loss and masks at the size of the truth; pixels that are not `valid` have no loss and no class.
+
+        The loss of a whole image in `windows` is that of its blended probability.
+        """
+        if "windows" in batch:
+            target, probability = self.target(batch), stitched(self.measured, batch)
+            loss = self.loss(log_odds(probability), target, None)
+            return Step(loss, self.active_decision.masks(probability), target, probability)
         target, valid = self.target(batch), batch.get("valid")
         size = target.shape[-2:]
         logits = self.outputs(batch)

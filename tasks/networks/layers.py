@@ -58,9 +58,10 @@ class AnySize(nn.Module):
 def start_like_keras(network: nn.Module) -> None:
     """Initializes convolutions as Keras does: uniformly after Glorot and Bengio (2010), equation 16, with biases 0."""
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+        if isinstance(layer, nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def remove_unused(network: nn.Module, image: Tensor) -> None:
