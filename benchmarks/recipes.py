@@ -70,7 +70,8 @@ def run_fold(dataset: str, folder: Path, weights: Path, extra: list[str]) -> flo
     if not (run / "done").is_file():
         loggers.write_text(CSV)
         belvedere("fit", "--config", f"{TASKS[dataset]}/best", "--config", str(loggers), "--data.root", str(folder),
-                  "--model.pretrained", str(weights), "--output", str(run), "--resume", "auto", *OPTIONS.get(dataset, []), *extra)  # fmt: skip
+                  "--model.pretrained", str(weights), "--output", str(run), "--resume", "auto",
+                  *OPTIONS.get(dataset, []), *extra)  # fmt: skip
         belvedere("predict", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--data.pictures",
                   str(folder / "test"), "--output", str(folder / "predicted"), "--overwrite")  # fmt: skip
         (run / "done").touch()
