@@ -17,6 +17,7 @@ from datamodules.decoded.scenes import PredictedScene, Scene, Scenes, decoded_sc
 from datamodules.decoded.windows import Draws, Ratio, Store, stored
 from datamodules.loaders import EpochLoader, Samples
 from datamodules.read.boxes import Box, boxes_beside, read_boxes
+from datamodules.read.mask_files import Values, meaning
 from datamodules.read.masks import one_mask_each
 from datamodules.read.pictures import picture_files, picture_size, same_stems
 from datamodules.read.tables import Table, no_image
@@ -46,7 +47,8 @@ class AvalanchesDataModule(ImageDataModule):
     and `seed`. Validation and test batches have one photo: `image` (1, 3, H, W), `mask` (1, 1, H, W), `name` and
     `condition`, "" if none is given. Batches to predict have `image`, its full `size`, `level`, how often the sides
     were halved, and `source`, the full photo. If `boxes.csv` lists a photo, `valid` (1, 1, H, W) is true inside its
-    boxes; otherwise there is no `valid`.
+    boxes; otherwise there is no `valid`. With `ignore_value`, `ignored` (1, 1, H, W) marks pixels that do not count; no
+    training window is centered on one.
 
     Args:
         root: Folder with `images/`, `masks/` with the same stems, and optionally `references/` (the images with the
@@ -70,6 +72,10 @@ class AvalanchesDataModule(ImageDataModule):
             device to the host and back, which is slow on a GPU.
         backend: Reduces images to predict on their device: `exact` like OpenCV, or `kornia`. For `fit` and `test`
             OpenCV fills the cache on the host, with the same bits.
+        mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
+            [r, g, b]. None accepts masks only if what their values mean is certain.
+        ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
+            threshold.
 
     Raises:
         ArgumentError: A number is out of range, or the ratio is unknown.
@@ -92,6 +98,8 @@ class AvalanchesDataModule(ImageDataModule):
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
         backend: Backend = "exact",
+        mask_values: Values | None = None,
+        ignore_value: Values | None = None,
     ) -> None:
         super().__init__(root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips)
         check(window >= 1, f"window is {window}; expected 1 pixel or more")
@@ -103,6 +111,7 @@ class AvalanchesDataModule(ImageDataModule):
         self.windows_per_epoch, self.val_pictures = windows_per_epoch, val_pictures
         check_backend(backend)
         self.backend = backend
+        self.values = meaning(mask_values, ignore_value, LEAST)
         self.conditions: list[str] = []  # of the test images
         self.window_augmentations = Augmentations(augmentations, moving=False) if augmentations else None
         self._store: Store | None = None
@@ -139,13 +148,17 @@ class AvalanchesDataModule(ImageDataModule):
             self._store = self.store(scenes, splits["train"])
         rank_zero_info(f"{self.root}: " + ", ".join(f"{len(splits[split])} {split}" for split in SPLITS))
 
+    def truth(self) -> list[str | Path]:
+        """Returns the given values of masks."""
+        return [*self.values.recipe()]
+
     def checked(self) -> tuple[Scenes, dict[str, list[str]], dict[str, list[Box]], dict[str, str]]:
         """Returns the decoded images, the names of each split, and boxes and conditions by image name.
 
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        source = one_mask_each(self.root, LAYOUT, LEAST)
+        source = one_mask_each(self.root, self.values, LAYOUT)
         scenes: list[Scenes] = []
         splits: dict[str, list[str]] = {}
         boxes: dict[str, list[Box]] = {}

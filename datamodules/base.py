@@ -231,6 +231,6 @@ class ImageDataModule(LightningDataModule, ABC):
         if "mask" in batch:
             batch["mask"] = batch["mask"].float()
         if self.flips and self.augmenting:
-            keys = [key for key in ("image", "mask") if key in batch]
+            keys = [key for key in ("image", "mask", "ignored") if key in batch]
             batch.update(zip(keys, flip_by_seed([batch[key] for key in keys], batch["seed"]), strict=True))
         return batch

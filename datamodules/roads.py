@@ -14,6 +14,7 @@ from datamodules.decoded.predicted import predicted
 from datamodules.decoded.tiles import Tiles, decoded_tiles
 from datamodules.decoded.whole import DecodedSample
 from datamodules.loaders import Samples
+from datamodules.read.mask_files import Values, meaning
 from datamodules.read.masks import one_mask_each
 from datamodules.read.pictures import picture_files
 from datamodules.read.tables import Table, no_image
@@ -55,6 +56,10 @@ class RoadsDataModule(ImageDataModule):
         augmentations: albumentations transforms of training images and masks, applied before copies are added, a list
             of `class_path` and `init_args`; see `datamodules.augmentations`.
         backend: Computes the filters: `exact` like Pillow, or `kornia`.
+        mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
+            [r, g, b]. None accepts masks only if what their values mean is certain.
+        ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
+            threshold.
 
     Raises:
         ArgumentError: A number is out of range, or a strategy or filter is unknown.
@@ -78,6 +83,8 @@ class RoadsDataModule(ImageDataModule):
         flips: bool = False,
         augmentations: list[dict[str, Any]] | None = None,
         backend: Backend = "exact",
+        mask_values: Values | None = None,
+        ignore_value: Values | None = None,
     ) -> None:
         super().__init__(
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
@@ -103,6 +110,7 @@ class RoadsDataModule(ImageDataModule):
         self.samples_per_category = samples_per_category
         check_backend(backend)
         self.backend = backend
+        self.values = meaning(mask_values, ignore_value)
 
     def facts(self) -> DataFacts:
         return DataFacts(size=self.size)
@@ -132,8 +140,8 @@ class RoadsDataModule(ImageDataModule):
         self.report_splits()
 
     def truth(self) -> list[str | Path]:
-        """Returns the size of the tiles, which metrics are computed on."""
-        return [f"window {self.window}"]
+        """Returns the size of the tiles, which metrics are computed on, and the given values of masks."""
+        return [f"window {self.window}", *self.values.recipe()]
 
     def tiles(self) -> Tiles:
         """Returns the tiles of all images, from the cache or decoded into it.
@@ -141,7 +149,7 @@ class RoadsDataModule(ImageDataModule):
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        return decoded_tiles(self.task, one_mask_each(self.root), self.window, self.size)
+        return decoded_tiles(self.task, one_mask_each(self.root, self.values), self.window, self.size)
 
     def categories(self, tiles: Tiles) -> dict[str, str]:
         """Returns the category of each image: that of `categories.csv`, or else whether its mask contains road.
@@ -210,11 +218,14 @@ class RoadsDataModule(ImageDataModule):
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         if self.augmenting:
             count = len(batch["image"])
-            image, mask = copies(
-                batch["image"], batch["mask"], self.strategy, self.filters, batch["seed"], self.backend
-            )
+            keys = [key for key in ("mask", "ignored") if key in batch]
+            planes = torch.cat([batch[key] for key in keys], dim=1)
+            image, planes = copies(batch["image"], planes, self.strategy, self.filters, batch["seed"], self.backend)
             times = len(image) // count
-            batch = {key: _repeated(value, times) for key, value in batch.items()} | {"image": image, "mask": mask}
+            moved = {"mask": planes[:, : batch["mask"].shape[1]]}
+            if "ignored" in batch:
+                moved["ignored"] = planes[:, -1:].bool()
+            batch = {key: _repeated(value, times) for key, value in batch.items()} | {"image": image, **moved}
         return super().on_after_batch_transfer(batch, dataloader_index)
 
 
