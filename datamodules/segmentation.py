@@ -131,7 +131,9 @@ class SegmentationDataModule(ImageDataModule):
         data = self.decoded()
         row = {name: index for index, name in enumerate(data.source.names)}
         for split, names in self.split(data.source.names).items():
-            sample = self.sampled(data, split, [row[name] for name in names])
+            masks = data.masks if split == "train" else data.scored
+            rows = masks.counting([row[name] for name in names], f"the {len(names)} {split} images of {self.root}")
+            sample = self.sampled(data, split, rows)
             self.datasets[split] = Samples([data.source.names[row] for row in sample.rows], sample, self.seed)
         self.report_splits()
 

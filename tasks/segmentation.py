@@ -21,6 +21,20 @@ from tasks.metrics.meter import Step
 from tasks.networks.backbones import Architecture, encoder_of, load_encoder, segmentation_network
 
 
+def known(batch: Batch) -> Tensor | None:
+    """Returns where the truth is known, bool (B, 1, h, w), or None if it is everywhere."""
+    return ~batch["ignored"] if "ignored" in batch else None
+
+
+def counted(batch: Batch, size: Sequence[int]) -> Tensor | None:
+    """Returns which pixels of a truth of this height and width have a loss, bool (B, 1, h, w), or None if all have."""
+    valid, there = batch.get("valid"), known(batch)
+    if valid is None:
+        return there
+    valid = F.interpolate(valid.float(), tuple(size)) > 0.5
+    return valid if there is None else valid & there
+
+
 class SegmentationTask(ImageTask):
     """Marks classes that may overlap, one sigmoid map each, with an encoder-decoder network.
 
@@ -121,13 +135,14 @@ class SegmentationTask(ImageTask):
         """Turns logits into probabilities.
 
         Returns:
-            (B, K, h, w) float32 in [0, 1], 0 where a pixel is not `valid`; at the size of the batch's `mask`, if it has
-            one, otherwise at that of its images.
+            (B, K, h, w) float32 in [0, 1], 0 where a pixel is not `valid` or `ignored`; at the size of the batch's
+            `mask`, if it has one, otherwise at that of its images.
         """
         probability = outputs.float().sigmoid()
         if "valid" in batch:
             probability = probability * batch["valid"]
-        return resized_maps(probability, batch["mask"].shape[-2:] if "mask" in batch else None)
+        probability = resized_maps(probability, batch["mask"].shape[-2:] if "mask" in batch else None)
+        return probability * ~batch["ignored"] if "ignored" in batch else probability
 
     def loss(self, logits: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
         """Returns the loss of logits and truth (B, K, h, w), counted where `valid` (B, 1, h, w)."""
@@ -142,14 +157,16 @@ class SegmentationTask(ImageTask):
         return mask
 
     def step(self, batch: Batch) -> Step:
-        """Returns loss and masks at the size of the truth; pixels that are not `valid` have no loss and no class."""
-        target, valid = self.target(batch), batch.get("valid")
+        """Returns loss and masks at the size of the truth.
+
+        Pixels that are not `valid` have no loss and no class; `ignored` ones count in no metric either.
+        """
+        target = self.target(batch)
         size = target.shape[-2:]
         logits = self.outputs(batch)
-        counted = None if valid is None else F.interpolate(valid.float(), size) > 0.5
-        loss = self.loss(resized_maps(logits, size), target, counted)
+        loss = self.loss(resized_maps(logits, size), target, counted(batch, size))
         probability = self.probability(batch, logits.detach())
-        return Step(loss, self.active_decision.masks(probability), target, probability)
+        return Step(loss, self.active_decision.masks(probability), target, probability, known(batch))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:

@@ -38,9 +38,14 @@ class Tiles:
     masks: PackedMasks
 
     def of(self, names: Sequence[str]) -> list[int]:
-        """Returns the tiles of these images, in the order of all tiles."""
+        """Returns the tiles of these images that are not ignored as a whole, in the order of all tiles.
+
+        Raises:
+            DataError: All of them are.
+        """
         wanted = set(names)
-        return [row for row, owner in enumerate(self.owners.tolist()) if self.source.names[owner] in wanted]
+        rows = [row for row, owner in enumerate(self.owners.tolist()) if self.source.names[owner] in wanted]
+        return self.masks.counting(rows, f"{len(rows)} tiles in {self.source.root}")
 
 
 def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> Tiles:

@@ -35,6 +35,21 @@ class PackedMasks:
         planes = self.rows[row]
         return np.unpackbits(planes[:-1] if self.ignoring else planes, axis=-1, count=self.width)
 
+    def counting(self, rows: Sequence[int], what: str) -> list[int]:
+        """Returns those of some rows that have a pixel which is not ignored.
+
+        Args:
+            rows: Rows of images.
+            what: Describes the rows in the error.
+
+        Raises:
+            DataError: There are rows, but none of them is left.
+        """
+        left = [row for row in rows if not self.ignoring or not self.sample(row)["ignored"].all()]
+        if rows and not left:
+            raise DataError(f"Every pixel of {what} is ignored. Correct --data.ignore_value or the masks.")
+        return left
+
     def sample(self, row: int) -> dict[str, NDArray[Any]]:
         """Returns the `mask` (K, H, W), 0 or 1, and, if pixels may be ignored, `ignored` (1, H, W), bool."""
         if not self.ignoring:
