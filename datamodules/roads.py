@@ -18,11 +18,12 @@ from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples
 from datamodules.read.masks import one_mask_each
 from datamodules.read.pictures import picture_files
 from datamodules.read.tables import Table, no_image
-from datamodules.segmentation import check_overlap, sides
+from datamodules.segmentation import check_overlap, sides, views_of
 from ops.augment import Strategy, copies, copy_count
 from ops.backends import Backend, check_backend
 from ops.errors import refuse
 from ops.filters import FILTERS
+from ops.jitter import Augment
 from ops.windows import Size
 
 MEASURED = ("val", "test")  # splits of whole images
@@ -59,6 +60,10 @@ class RoadsDataModule(ImageDataModule):
         flips: Whether to also flip training images at random, along both axes.
         augmentations: albumentations transforms of training images and masks, applied before copies are added, a list
             of `class_path` and `init_args`; see `datamodules.augmentations`.
+        augment: How training tiles vary on the device, in place of `flips`: `none`, `flips`, `d4`, `photo` or
+            `aerial`, see `ops.jitter`. None leaves it to `flips`.
+        crop: Height and width of the views that training takes at random places of its tiles; None takes the whole.
+        steps_per_epoch: Training steps in an epoch; None takes every tile once.
         backend: Computes the filters: `exact` like Pillow, or `kornia`.
 
     Raises:
@@ -82,11 +87,15 @@ class RoadsDataModule(ImageDataModule):
         split_seed: int = 0,
         flips: bool = False,
         augmentations: list[dict[str, Any]] | None = None,
+        augment: Augment | None = None,
+        crop: Size | None = None,
+        steps_per_epoch: int | None = None,
         backend: Backend = "exact",
     ) -> None:
         super().__init__(
-            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
-        )
+            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations,
+            views_of(augment, size, crop), steps_per_epoch,
+        )  # fmt: skip
         self.size = sides("size", size)
         self.window = self.size if window is None else sides("window", window)
         check_overlap(overlap)

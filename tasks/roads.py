@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from datamodules.batch import Batch
+from ops.views import TestTime
 from tasks.decision import Decision
-from tasks.losses import bce_loss
+from tasks.losses import SegmentationLoss
 from tasks.metrics.dice import DiceScores
 from tasks.metrics.pixels import PixelScores
 from tasks.networks.backbones import load_encoder, segmentation_network
@@ -48,6 +49,10 @@ class RoadsTask(SegmentationTask):
             overrides the checkpoint's thresholds.
         minimum_area: Smallest region, in pixels, that is kept in whole images. In training smaller ones are kept,
             because a tile shows cut ends of roads.
+        loss: What training minimizes: `bce`, cross-entropy; `bce_dice`, plus squared dice; `bce_lovasz`, plus the
+            Lovász hinge; or `focal_dice`.
+        encoder_lr: What the optimizer's learning rate is multiplied by for the encoder.
+        tta: Views that test, predict and the threshold search average over: `none`, `flip`, `d4` or `scales`.
         optimizer: Builds the optimizer; the paper used RMSprop, whose rate and decay in Keras are 1e-3 and 0.9.
         scheduler: Builds the learning-rate schedule; none in the paper.
 
@@ -70,6 +75,9 @@ class RoadsTask(SegmentationTask):
         minimum_area: int = 0,
         optimizer: OptimizerCallable = lambda p: torch.optim.RMSprop(p, lr=1e-3, alpha=0.9, eps=1e-7),
         scheduler: LRSchedulerCallable | None = None,
+        loss: SegmentationLoss = "bce",
+        encoder_lr: float = 1.0,
+        tta: TestTime = "none",
     ) -> None:
         if network in COMPRESSED and pretrained is not False:
             raise ValueError(
@@ -88,7 +96,8 @@ class RoadsTask(SegmentationTask):
             )
         self.name, self.norm, self.prior_bias = network, norm, prior_bias
         self.threshold, self.minimum_area = threshold, minimum_area
-        super().__init__(encoder=encoder, pretrained=pretrained, optimizer=optimizer, scheduler=scheduler)
+        super().__init__(encoder=encoder, pretrained=pretrained, optimizer=optimizer, scheduler=scheduler, loss=loss,
+                         encoder_lr=encoder_lr, tta=tta)  # fmt: skip
         if prior_bias:
             self.register_buffer("prior", torch.tensor(math.nan))
 
@@ -131,6 +140,3 @@ class RoadsTask(SegmentationTask):
         if checkpoint.get("threshold", self.threshold) != self.threshold:
             checkpoint["state_dict"].pop("decision.thresholds", None)
         super().on_load_checkpoint(checkpoint)
-
-    def loss(self, logits: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
-        return bce_loss(logits, target, valid)
