@@ -13,6 +13,8 @@ from torchmetrics import Metric
 from ops.regions import region_overlaps, without_small_regions
 from tasks.metrics.dice import as_bool, check_shapes, counting, dice_units, mean_dice
 
+HALF = 0.5  # the threshold where none is given or fitted
+
 
 class Decision(nn.Module):
     """Marks a class where its probability reaches a threshold, in regions no smaller than a minimum area.
@@ -29,7 +31,7 @@ class Decision(nn.Module):
     thresholds: Tensor
     minimum_areas: Tensor
 
-    def __init__(self, classes: int, threshold: float = 0.5, minimum_pixels: int = 0) -> None:
+    def __init__(self, classes: int, threshold: float = HALF, minimum_pixels: int = 0) -> None:
         super().__init__()
         self.initial_threshold, self.minimum_pixels = threshold, minimum_pixels
         self.register_buffer("thresholds", torch.full((classes,), threshold))
