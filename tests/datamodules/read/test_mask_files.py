@@ -194,7 +194,7 @@ def test_a_value_has_one_meaning(tmp_path: Path) -> None:
         ([True], None, "has True"),
     ):
         with pytest.raises(ArgumentError, match=message):
-            meaning(positive, ignored)  # type: ignore[arg-type]
+            meaning(positive, ignored)
 
 
 TALL, SQUARE = np.zeros((8, 6), np.uint8), np.zeros((6, 6), np.uint8)
