@@ -229,3 +229,25 @@ def test_no_window_is_centered_on_an_ignored_pixel(root: Path, keep: Callable[..
         assert torch.equal(batch["ignored"], inside)
         assert not batch["mask"][inside].any()
         assert batch["mask"].any()
+
+
+def test_photos_are_resized_with_masks_and_boxes(root: Path, tmp_path: Path, keep: Callable[..., Keeping]) -> None:
+    shutil.copytree(root, tmp_path / "boxed")
+    table(tmp_path / "boxed" / "boxes.csv", "image,x0,y0,x1,y1", "1.png,0,0,18,24")
+    options: dict[str, Any] = {"photos": (12, 18), "batch_size": 2, "augment": "none", "steps_per_epoch": 3}
+    for folder in (root, tmp_path / "boxed"):
+        data = AvalanchesDataModule(folder, **options)
+        assert data.facts().size == (12, 18)
+        batches = keep(data).seen["train"]
+        assert [batch["image"].shape for batch in batches] == [(2, 3, 12, 18)] * 3
+        for batch in batches:
+            for name, image, mask in zip(batch["name"], batch["image"], batch["mask"], strict=True):
+                whole = np.asarray(Image.open(root / "images" / name))
+                expected = cv2.resize(whole, (18, 12), interpolation=cv2.INTER_AREA)
+                np.testing.assert_allclose(image.permute(1, 2, 0) * 255, expected, atol=1e-3)
+                truth = (np.asarray(Image.open(root / "masks" / name)) >= 127).astype(np.float32)
+                share = cv2.resize(truth, (18, 12), interpolation=cv2.INTER_AREA)
+                assert (mask[0].numpy() == (share >= 0.5))[abs(share - 0.5) > 0.01].all()
+    valid = {name: part for batch in batches for name, part in zip(batch["name"], batch["valid"], strict=True)}
+    assert all(part.float().mean() == (0.5 if name == "1.png" else 1) for name, part in valid.items())
+    assert keep(data).seen["val"][0]["image"].shape[-2:] == SIZE, "whole images are evaluated at their own size"
