@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from belvedere.__main__ import main as belvedere
-from datamodules.read.pictures import picture_files, read_mask, read_picture
+from datamodules.read.names import picture_files
+from datamodules.read.pictures import read_mask, read_picture
 from tasks.metrics.dice import DiceScores
 
 FOLDS = 3

@@ -1,7 +1,6 @@
 """Avalanches: random windows of mountain photos to train on, whole photos to evaluate and predict."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,16 @@ from torch import Tensor
 from datamodules.augmentations import Augmentations
 from datamodules.base import SPLITS, ImageDataModule, check
 from datamodules.batch import Batch, DataFacts
-from datamodules.decoded.scenes import PredictedScene, Scene, Scenes, decoded_scenes, readable_sizes, too_small
+from datamodules.decoded.scenes import PredictedScene, Scene, Scenes, decoded_scenes, readable_sizes
 from datamodules.decoded.windows import Draws, Ratio, Store, stored
 from datamodules.loaders import EpochLoader, Samples
 from datamodules.read.boxes import Box, boxes_beside, read_boxes
 from datamodules.read.masks import one_mask_each
-from datamodules.read.pictures import picture_files, picture_size, same_stems
+from datamodules.read.names import located
 from datamodules.read.tables import Table, no_image
 from ops.backends import Backend, check_backend
 from ops.errors import DataError, collected, refuse
+from ops.imagefiles import MAX_PIXELS
 from ops.pyramids import pyramid
 from ops.windows import Size
 
@@ -70,6 +70,7 @@ class AvalanchesDataModule(ImageDataModule):
             device to the host and back, which is slow on a GPU.
         backend: Reduces images to predict on their device: `exact` like OpenCV, or `kornia`. For `fit` and `test`
             OpenCV fills the cache on the host, with the same bits.
+        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
         ArgumentError: A number is out of range, or the ratio is unknown.
@@ -92,8 +93,19 @@ class AvalanchesDataModule(ImageDataModule):
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
         backend: Backend = "exact",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
-        super().__init__(root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips)
+        super().__init__(
+            root,
+            pictures,
+            batch_size,
+            num_workers,
+            val_fraction,
+            test_fraction,
+            split_seed,
+            flips,
+            max_pixels=max_pixels,
+        )
         check(window >= 1, f"window is {window}; expected 1 pixel or more")
         check(pyramid_levels >= 0, f"pyramid_levels is {pyramid_levels}; expected 0 or more")
         check(ratio in ("natural", "balanced"), f"ratio is {ratio!r}; expected natural or balanced")
@@ -121,11 +133,13 @@ class AvalanchesDataModule(ImageDataModule):
             DataError: The dataset is invalid; all problems are listed.
         """
         if stage == "predict":
-            files = self.predicted_files()
-            sizes = {file.name: picture_size(file) for file in files}
-            known = sizes if len(files) > 1 else None  # the table of a single image may list others
-            boxes = read_boxes(boxes_beside(files[0]), sizes, self.pyramid_levels, known, files[0].parent)
-            self.datasets["predict"] = Samples(list(sizes), PredictedScene(files, self.pyramid_levels, boxes))
+            folder, names = self.predicted_names()
+            known = names if len(names) > 1 else None  # the table of a single image may list others
+            table = boxes_beside(self.required_pictures())
+            sizes = readable_sizes({name: located(folder, name) for name in names})[0] if table.is_file() else {}
+            boxes = read_boxes(table, sizes, self.pyramid_levels, known, folder)
+            sample = PredictedScene(folder, names, self.pyramid_levels, self.window, boxes)
+            self.datasets["predict"] = Samples(names, sample)
             return
         if self.datasets.keys() >= {"train", "val"} and (stage != "fit" or self._store is not None):
             return
@@ -145,7 +159,7 @@ class AvalanchesDataModule(ImageDataModule):
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        source = one_mask_each(self.root, LAYOUT, LEAST)
+        source = self.usable(one_mask_each(self.root, LAYOUT, LEAST))
         scenes: list[Scenes] = []
         splits: dict[str, list[str]] = {}
         boxes: dict[str, list[Box]] = {}
@@ -154,7 +168,7 @@ class AvalanchesDataModule(ImageDataModule):
             [
                 lambda: scenes.append(decoded_scenes(self.task, source, self.pyramid_levels, self.window)),
                 lambda: splits.update(self.split(source.names)),
-                lambda: boxes.update(self.boxes(readable_sizes(source)[0], source.names)),
+                lambda: boxes.update(self.boxes(readable_sizes(source.paths)[0], source.names)),
                 lambda: conditions.update(read_conditions(self.root / "conditions.csv", source.names)),
             ]
         )
@@ -194,20 +208,6 @@ class AvalanchesDataModule(ImageDataModule):
                 f"{self.root} has {what} at its center. Give a smaller --data.window, or --data.ratio natural."
             )
         return store
-
-    def predicted_files(self) -> list[Path]:
-        """Returns the images to predict.
-
-        Raises:
-            DataError: There are none, or some cannot be used; all problems are listed.
-        """
-        files = picture_files(self.required_pictures())
-
-        def fits(file: Path) -> None:
-            refuse(too_small(file, picture_size(file), self.pyramid_levels, self.window, trained=True), str(file))
-
-        refuse(same_stems(files) + collected(partial(fits, file) for file in files), str(self.pictures))
-        return files
 
     def loader(
         self,

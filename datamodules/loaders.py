@@ -2,7 +2,7 @@
 
 import signal
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -40,17 +40,29 @@ class EpochSampler(DistributedSampler[Any]):
         seed: Seed of the permutations.
         world: Number of processes.
         rank: Number of this process.
+        without: Names of samples to leave out, unless shuffled.
 
     Attributes:
         samples: Samples to order.
         skipped: How many samples of the next epoch to skip, since an earlier run consumed them.
     """
 
-    def __init__(self, dataset: "Samples", shuffle: bool, seed: int, world: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: "Samples",
+        shuffle: bool,
+        seed: int,
+        world: int = 1,
+        rank: int = 0,
+        without: Collection[str] = (),
+    ) -> None:
         # the parent adds the epoch to its seed, so epoch 1 of one seed would be epoch 0 of the next
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=shuffle, seed=seed * PRIME)
         self.samples, self.skipped = dataset, 0
-        self.share = [index for group in dataset.groups[rank::world] for index in group]
+        groups: Sequence[range] = dataset.groups
+        if without:
+            groups = [group for group in groups if dataset.names[group[0]] not in without]
+        self.share = [index for group in groups[rank::world] for index in group]
         if not shuffle:
             self.num_samples = len(self.share)
 
@@ -199,6 +211,7 @@ def make_loader(
     most_workers: int = MOST_WORKERS,
     change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     training: bool = False,
+    without: Collection[str] = (),
 ) -> EpochLoader:
     """Returns the loader of a split: shuffled for `training`, every sample once and in order otherwise.
 
@@ -213,6 +226,7 @@ def make_loader(
         most_workers: Largest number of workers if `workers` is None.
         change: Changes samples as they are loaded.
         training: Whether the loader is for training steps.
+        without: Names of samples to leave out, unless shuffled.
 
     Raises:
         DataError: A process would have no sample; `train`, whose samples are repeated, is not checked.
@@ -226,7 +240,7 @@ def make_loader(
         workers = 0 if len(samples) < FEW else min(most_workers, core_count())
     if len(samples.groups) < len(samples):
         workers = min(1, workers)  # it keeps an image open while cutting its windows; several would all decode it
-    sampler = EpochSampler(samples, shuffle=training, seed=seed, world=world, rank=rank)
+    sampler = EpochSampler(samples, shuffle=training, seed=seed, world=world, rank=rank, without=without)
     return EpochLoader(
         samples if change is None else Changed(samples, change),
         batch_size=batch_size,

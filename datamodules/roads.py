@@ -15,13 +15,13 @@ from datamodules.decoded.tiles import Tiles, decoded_tiles
 from datamodules.decoded.whole import DecodedSample
 from datamodules.loaders import Samples
 from datamodules.read.masks import one_mask_each
-from datamodules.read.pictures import picture_files
 from datamodules.read.tables import Table, no_image
 from datamodules.segmentation import check_overlap, sides
 from ops.augment import Strategy, copies
 from ops.backends import Backend, check_backend
 from ops.errors import refuse
 from ops.filters import FILTERS
+from ops.imagefiles import MAX_PIXELS
 from ops.windows import Size
 
 CATEGORIES = ("no_road", "road")  # unless there is a categories.csv
@@ -55,6 +55,7 @@ class RoadsDataModule(ImageDataModule):
         augmentations: albumentations transforms of training images and masks, applied before copies are added, a list
             of `class_path` and `init_args`; see `datamodules.augmentations`.
         backend: Computes the filters: `exact` like Pillow, or `kornia`.
+        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
         ArgumentError: A number is out of range, or a strategy or filter is unknown.
@@ -78,9 +79,19 @@ class RoadsDataModule(ImageDataModule):
         flips: bool = False,
         augmentations: list[dict[str, Any]] | None = None,
         backend: Backend = "exact",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(
-            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
+            root,
+            pictures,
+            batch_size,
+            num_workers,
+            val_fraction,
+            test_fraction,
+            split_seed,
+            flips,
+            augmentations,
+            max_pixels,
         )
         self.size = sides("size", size)
         self.window = self.size if window is None else sides("window", window)
@@ -118,8 +129,8 @@ class RoadsDataModule(ImageDataModule):
             DataError: The dataset is invalid; all problems are listed.
         """
         if stage == "predict":
-            files = self.predicted_files()
-            self.datasets["predict"] = predicted(files, self.size, window=self.window, overlap=self.overlap)
+            pictures = self.predicted_names()
+            self.datasets["predict"] = predicted(*pictures, self.size, window=self.window, overlap=self.overlap)
             return
         if self.datasets.keys() >= {"train", "val"}:
             return
@@ -141,7 +152,7 @@ class RoadsDataModule(ImageDataModule):
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        return decoded_tiles(self.task, one_mask_each(self.root), self.window, self.size)
+        return decoded_tiles(self.task, self.usable(one_mask_each(self.root)), self.window, self.size)
 
     def categories(self, tiles: Tiles) -> dict[str, str]:
         """Returns the category of each image: that of `categories.csv`, or else whether its mask contains road.
@@ -198,14 +209,6 @@ class RoadsDataModule(ImageDataModule):
             splits["train"] += drawn[vals:]
         refuse(problems, str(self.root))
         return {split: sorted(part) for split, part in splits.items()}
-
-    def predicted_files(self) -> list[Path]:
-        """Returns the images to predict.
-
-        Raises:
-            DataError: There are none.
-        """
-        return picture_files(self.required_pictures())
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         if self.augmenting:

@@ -10,7 +10,8 @@ from datamodules.decoded.predicted import predicted
 from datamodules.decoded.whole import Decoded, DecodedSample, decoded
 from datamodules.loaders import Samples
 from datamodules.read.masks import MaskSource, class_masks
-from datamodules.read.pictures import picture_files
+from datamodules.read.names import composed
+from ops.imagefiles import MAX_PIXELS
 from ops.windows import Size
 
 
@@ -60,6 +61,7 @@ class SegmentationDataModule(ImageDataModule):
         flips: Whether to flip training images at random, along both axes.
         augmentations: albumentations transforms of training images and masks, a list of `class_path` and `init_args`;
             see `datamodules.augmentations`.
+        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
         ArgumentError: A number is out of range, or classes are missing or repeated.
@@ -81,9 +83,19 @@ class SegmentationDataModule(ImageDataModule):
         split_seed: int = 0,
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(
-            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
+            root,
+            pictures,
+            batch_size,
+            num_workers,
+            val_fraction,
+            test_fraction,
+            split_seed,
+            flips,
+            augmentations,
+            max_pixels,
         )
         check(
             len(classes) == len(set(classes)) > 0,
@@ -95,7 +107,7 @@ class SegmentationDataModule(ImageDataModule):
             f"window is {window} and output_size {output_size}; masks stitched from windows are as large as their "
             "images. Set one of them to null",
         )
-        self.classes = list(classes)
+        self.classes = list(map(composed, classes))
         self.size = sides("size", size)
         self.output_size = None if output_size is None else sides("output_size", output_size)
         self.window = None if window is None else sides("window", window)
@@ -115,8 +127,8 @@ class SegmentationDataModule(ImageDataModule):
             DataError: The dataset is invalid; all problems are listed.
         """
         if stage == "predict":
-            files = self.predicted_files()
-            self.datasets["predict"] = predicted(files, self.size, self.output_size, self.window, self.overlap)
+            pictures = self.predicted_names()
+            self.datasets["predict"] = predicted(*pictures, self.size, self.output_size, self.window, self.overlap)
             return
         if self.datasets.keys() >= {"train", "val"}:
             return
@@ -137,7 +149,7 @@ class SegmentationDataModule(ImageDataModule):
         Raises:
             DataError: There is no dataset.
         """
-        return class_masks(self.root, self.classes)
+        return self.usable(class_masks(self.root, self.classes))
 
     def decoded(self) -> Decoded:
         """Returns the dataset at the input size and at the scored size, from the cache or decoded into it.
@@ -150,11 +162,3 @@ class SegmentationDataModule(ImageDataModule):
     def sampled(self, data: Decoded, split: str, rows: list[int]) -> DecodedSample:
         """Returns what makes the samples of a split from these rows of the dataset."""
         return DecodedSample(data.pictures, data.masks if split == "train" else data.scored, rows)
-
-    def predicted_files(self) -> list[Path]:
-        """Returns the images to predict.
-
-        Raises:
-            DataError: There are none.
-        """
-        return picture_files(self.required_pictures())
