@@ -102,7 +102,7 @@ class AestheticsDataModule(ImageDataModule):
             split_seed,
             flips,
             augmentations,
-            max_pixels,
+            max_pixels=max_pixels,
         )
         side = round(size * 8 / 7) if load_size is None else load_size
         check(size >= 1, f"size is {size}; expected 1 pixel or more")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
@@ -20,6 +21,7 @@ from datamodules.read.tables import Table
 from ops.augment import flip_by_seed
 from ops.errors import ArgumentError, DataError, refuse
 from ops.imagefiles import MAX_PIXELS, limit_pixels
+from ops.jitter import RandomViews
 
 SPLITS = ("train", "val", "test")
 Source = TypeVar("Source", bound=MaskSource)
@@ -48,6 +50,8 @@ class ImageDataModule(LightningDataModule, ABC):
         augmentations: albumentations transforms of training images and their masks, such as
             `[{class_path: albumentations.RandomBrightnessContrast, init_args: {p: 0.5}}]`, applied on the host and
             seeded per sample, see `datamodules.augmentations`.
+        views: How training images and masks vary on the device, in place of `flips`; None leaves it to `flips`.
+        steps_per_epoch: Training steps in an epoch; None takes every sample once.
         max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
@@ -65,6 +69,8 @@ class ImageDataModule(LightningDataModule, ABC):
         split_seed: int,
         flips: bool,
         augmentations: Sequence[dict[str, Any]] | None = None,
+        views: RandomViews | None = None,
+        steps_per_epoch: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__()
@@ -75,6 +81,11 @@ class ImageDataModule(LightningDataModule, ABC):
             f"val_fraction is {val_fraction} and test_fraction {test_fraction}; expected shares in [0, 1) that leave "
             "some images to train on",
         )
+        check(
+            steps_per_epoch is None or steps_per_epoch >= 1,
+            f"steps_per_epoch is {steps_per_epoch}; expected null, 1 or more",
+        )
+        self.views, self.steps_per_epoch = views, steps_per_epoch
         check(max_pixels >= 1, f"max_pixels is {max_pixels}; expected 1 or more")
         limit_pixels(max_pixels)
         self.root = Path(root).expanduser()
@@ -241,6 +252,7 @@ class ImageDataModule(LightningDataModule, ABC):
             most_workers=most_workers,
             change=self.augmentations if training else None,
             training=training,
+            steps=self.steps_per_epoch,
             without=self.finished if split == "predict" else (),
         )
 
@@ -257,11 +269,17 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.loader("predict")
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        """Converts images to float in [0, 1] and, in training only, flips them."""
+        """Converts images to float in [0, 1] and, in training only, augments them."""
         batch["image"] = batch["image"].float() / 255
         if "mask" in batch:
             batch["mask"] = batch["mask"].float()
-        if self.flips and self.augmenting:
+        if self.views is not None and self.augmenting:
+            planes = [batch[key].float() for key in ("mask", "valid") if key in batch]
+            batch["image"], views = self.views(batch["image"], torch.cat(planes, dim=1), batch["seed"])
+            batch["mask"] = views[:, : planes[0].shape[1]]
+            if "valid" in batch:
+                batch["valid"] = views[:, -1:] > 0
+        elif self.flips and self.augmenting:
             keys = [key for key in ("image", "mask") if key in batch]
             batch.update(zip(keys, flip_by_seed([batch[key] for key in keys], batch["seed"]), strict=True))
         return batch

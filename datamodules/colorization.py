@@ -111,7 +111,7 @@ class ColorizationDataModule(ImageDataModule):
             split_seed,
             flips,
             augmentations,
-            max_pixels,
+            max_pixels=max_pixels,
         )
         check(size >= LEAST_SIDE, f"size is {size}; expected {LEAST_SIDE} pixels or more")
         for name, share in (("shear", shear), ("zoom", zoom)):
