@@ -138,17 +138,20 @@ def test_predict_needs_no_dataset(root: Path, tmp_path: Path) -> None:
     assert int(data.datasets["predict"][0, 0]["valid"].sum()) == 16 * 8, "boxes lie beside images/"
 
 
-def test_all_images_that_cannot_be_predicted_are_reported(tmp_path: Path) -> None:
+def test_images_that_cannot_be_predicted_are_samples_with_the_reason(tmp_path: Path) -> None:
     for name, side in {"a.png": 8, "b.png": 9, "b.jpg": 9}.items():
         write(tmp_path / name, noise(side, side))
     (tmp_path / "c.png").write_bytes(b"")
     data = AvalanchesDataModule("avalanches", window=9, pictures=tmp_path)
-    assert_problems(
-        problems_of(lambda: data.setup("predict")),
-        ("2 images are named b.*",),
-        (f"{tmp_path}/a.png is 8 x 8", "smaller than a window of 9 x 9"),
-        (f"{tmp_path}/c.png is empty",),
-    )
+    assert_problems(problems_of(lambda: data.setup("predict")), ("2 images are named b.*",))
+    (tmp_path / "b.jpg").unlink()
+    data.setup("predict")
+    samples = data.datasets["predict"]
+    small, usable, empty = (samples[0, index]["problem"] for index in range(3))
+    assert f"{tmp_path}/a.png is 8 x 8" in small
+    assert "smaller than a window of 9 x 9" in small
+    assert usable == ""
+    assert f"{tmp_path}/c.png is empty" in empty
 
 
 def test_windows_that_cannot_be_balanced_are_rejected(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from PIL import EpsImagePlugin, Image, PngImagePlugin
 from datamodules.read.mask_files import read_mask
 from datamodules.read.pictures import picture_size, read_picture
 from datamodules.read.strips import picture_bands
+from datamodules.roads import RoadsDataModule
 from datamodules.votes.pictures import read_square
 from ops.errors import DataError
 from ops.imagefiles import FORMATS, opened
@@ -195,6 +196,38 @@ def test_damaged_images_are_read_or_rejected(suffix: str, tmp_path: Path) -> Non
         for reader in READERS.values():
             with suppress(DataError):
                 reader(path)
+
+
+@pytest.mark.parametrize("reader", ["picture", "mask", "square"])
+def test_large_images_are_rejected_before_they_are_decoded(
+    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bomb.png"
+    texts = PngImagePlugin.PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", "<x/>")
+    Image.fromarray(SMALL).save(path, pnginfo=texts)
+    RoadsDataModule(max_pixels=40 * 60)
+    READERS[reader](path) if reader != "mask" else None
+    RoadsDataModule(max_pixels=40 * 60 - 1)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"bomb\.png is 40 x 60 pixels .* at most 2,399.*--data\.max_pixels"):
+        READERS[reader](path)
+
+
+def test_large_jpegs_are_read_reduced_and_streamed(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    Image.fromarray(np.zeros((400, 600, 3), np.uint8)).save(path)
+    RoadsDataModule(max_pixels=100 * 150)
+    assert read_picture(path, at_least=(40, 60)).shape == (50, 75, 3)
+    assert sum(len(rows) for rows in picture_bands(path)) == 400
+    with pytest.raises(DataError, match="max_pixels"):
+        read_picture(path)
+
+
+@pytest.fixture(autouse=True)
+def unlimited() -> Iterator[None]:
+    yield
+    RoadsDataModule()  # restores the default
 
 
 def test_images_are_opened_in_one_place() -> None:
