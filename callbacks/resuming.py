@@ -151,9 +151,9 @@ class Preemption(Checkpoint):
         if not trainer.strategy.reduce_boolean_decision(received is not None, all=False):
             return
         path = save_state(trainer, "preempted.ckpt")
+        signals.leave()  # now, because torchrun repeats the signal, which would end squeue or scontrol
         if trainer.is_global_zero:
             print(f"\n{self._text(trainer, path, received)}", file=sys.stderr)
-        signals.leave()
         raise SystemExit(
             EXIT_CODE if trainer.is_global_zero else 0
         )  # launchers would treat 75 from another process as a crash
