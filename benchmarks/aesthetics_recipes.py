@@ -23,8 +23,9 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegressionCV
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -121,7 +122,8 @@ def kept(folder: Path, name: str, weights: Path, paths: Sequence[Path], side: in
 def logistic(train: Array, labels: Array, test: Array) -> Array:
     """Probabilities by logistic regression, the regularization chosen by 5-fold cross-validation."""
     found = LogisticRegressionCV(Cs=STRENGTHS / train.shape[1], cv=5, scoring="roc_auc", max_iter=300)
-    model = make_pipeline(StandardScaler(), found).fit(train, labels)
+    # the rotation to principal components changes nothing but the time
+    model = make_pipeline(StandardScaler(), PCA(), found).fit(train, labels)
     return np.asarray(model.predict_proba(test)[:, 1])
 
 
@@ -162,9 +164,17 @@ def interval(first: Array, second: Array, labels: Array, score: Callable[[Array,
     return f"{low:+.3f} to {high:+.3f}"
 
 
+def area(labels: Array, probability: Array) -> float:
+    """Area under the ROC curve, by ranks; scikit-learn's takes ten times as long."""
+    ones = int(labels.sum())
+    above = rankdata(probability)[labels > 0].sum() - ones * (ones + 1) / 2
+    return float(above / (ones * (len(labels) - ones)))
+
+
 def balanced(labels: Array, probability: Array) -> float:
     """Balanced accuracy at one half."""
-    return float(balanced_accuracy_score(labels, probability > 0.5))
+    right = (probability > 0.5) == labels
+    return float((right[labels > 0].mean() + right[labels == 0].mean()) / 2)
 
 
 def main() -> None:
@@ -221,7 +231,7 @@ def main() -> None:
     print("\n| method | AUC | less than the first by | balanced accuracy | less than the first by |")
     print("|---|---|---|---|---|")
     for name, each in answers.items():
-        cells = [f"{roc_auc_score(labels, each):.3f}", interval(reference, each, labels, roc_auc_score),
+        cells = [f"{area(labels, each):.3f}", interval(reference, each, labels, area),
                  f"{balanced(labels, each):.3f}", interval(reference, each, labels, balanced)]  # fmt: skip
         print(f"| {name} | " + " | ".join(cells if each is not reference else [cells[0], "", cells[2], ""]) + " |")
 

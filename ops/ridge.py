@@ -22,7 +22,8 @@ class Ridge:
         scale: One over their standard deviations, 0 for constant features, (D,).
         weight: (D, T).
         bias: (T,).
-        left_out: What a model without that sample predicts for each sample, (N, T).
+        left_out: What a model without that sample predicts for each sample, (N, T), but with the bias of all samples:
+            the mean of the others would reveal the sample's own target.
         penalty: The chosen strength of the regularization.
     """
 
@@ -78,8 +79,9 @@ def fit_ridge(features: Tensor, targets: Tensor, of: Tensor) -> Ridge:
         found = float(((predicted - targets) @ of).square().mean())
         if found < error:
             best, error, left_out = penalty, found, predicted
+    own = (targets - bias) / (count - 1)
     weight = standard.T @ (directions @ (along / (values + best * count)[:, None])) / length**0.5
-    return Ridge(mean, scale, weight, bias, left_out, best)
+    return Ridge(mean, scale, weight, bias, left_out + own, best)
 
 
 def _principal(standard: Tensor) -> tuple[Tensor, Tensor]:

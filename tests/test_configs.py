@@ -26,6 +26,8 @@ TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_
         "colorization": ["--model.extractor", "null", "--data.size", "32", "--data.batch_size", "4"],
         "aesthetics": ["--model.pretrained", "false", "--model.freeze_convolutions", "false", "--data.batch_size", "4",
                        "--model.dense_width", "8", "--data.size", "67", "--data.load_size", "67"],
+        "aesthetics/best": ["--model.backbones", "{test_resnet: false}", "--data.batch_size", "4", "--data.size", "32",
+                            "--data.load_size", "32"],
         }  # fmt: skip
 ONE_BATCH = ["--config", "debug", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
 pytestmark = pytest.mark.usefixtures("working_folder")
@@ -60,7 +62,7 @@ def dataset(task: str, request: pytest.FixtureRequest) -> Path:
 def test_experiment_trains_on_one_batch(name: str, request: pytest.FixtureRequest) -> None:
     task = name.split("/")[0]
     root = dataset(task, request)
-    tiny = TINY.get(task, ["--model.pretrained", "false", "--data.size", "[32,32]"])
+    tiny = TINY.get(name) or TINY.get(task, ["--model.pretrained", "false", "--data.size", "[32,32]"])
     assert main(["fit", "--config", name, *ONE_BATCH, *tiny, "--data.root", str(root), "--output", "run"]) == 0
     checkpoint = torch.load("run/checkpoints/best.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 1

@@ -21,6 +21,8 @@ from tasks.metrics.meter import Step
 class Judge(nn.Module):
     """Three vectors that are easily distinguished; `fc7` is flattened."""
 
+    vectors = ("pooled", "fc6", "fc7")
+
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(1.0))
@@ -78,6 +80,10 @@ def test_descriptors_need_no_network(batch: Batch) -> None:
     assert features.predict_step(batch)["color_moments"].shape == (4, 81)
     with pytest.raises(ArgumentError, match="no dense layers"):
         Features(task, ["color_moments", "fc7"])
+    task.network = Judge()
+    task.network.vectors = ("pooled",)  # type: ignore[assignment]  # a network without dense layers
+    with pytest.raises(ArgumentError, match=r"no vectors fc7; it has pooled"):
+        Features(task, ["pooled", "fc7"])
     with pytest.raises(ArgumentError, match="--vectors is empty"):
         Features(task, [])
 

@@ -45,7 +45,8 @@ def test_equals_scikit_learn_with_the_penalty_of_the_smallest_left_out_error(cou
             left_out[row] = model.predict(inputs[row : row + 1])[0]
         errors.append(np.square((left_out - targets.numpy()) @ of.numpy()).mean())
         if penalty == found.penalty:
-            np.testing.assert_allclose(found.left_out, left_out, atol=1e-6)
+            others = (targets.sum(0) - targets) / (count - 1)  # the bias that each model has
+            np.testing.assert_allclose(found.left_out, left_out - (others - targets.mean(0)).numpy(), atol=1e-6)
     assert found.penalty == PENALTIES[int(np.argmin(errors))]
     expected = fitted_by_sklearn(inputs, targets, found.penalty).predict(inputs)
     predicted = (features - found.mean) * found.scale @ found.weight + found.bias
@@ -60,6 +61,15 @@ def test_noise_is_regularized_more_than_signal() -> None:
     penalties = [fit_ridge(features, each, torch.ones(1)).penalty for each in (noise, exact)]
     assert penalties[0] > 100 * penalties[1]
     assert penalties[1] == PENALTIES[0]
+
+
+def test_left_out_predictions_without_signal_do_not_reveal_their_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ops.ridge.PENALTIES", (100.0,))
+    rng = np.random.default_rng(0)
+    features, targets = (torch.from_numpy(rng.normal(size=(500, length))) for length in (50, 1))
+    found = fit_ridge(features, targets, torch.ones(1))
+    correlation = torch.corrcoef(torch.cat([found.left_out, targets], dim=1).T)[0, 1]
+    assert abs(correlation) < 0.2  # with the mean of the others as their bias, nearly -1
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 0, 1, 1, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1, 1], [1] * 8])
