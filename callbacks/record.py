@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from callbacks.best import Summary
 from callbacks.handover import UsesData
 from ops.atomic import write_text
+from ops.processes import SIGNALS, blocked
 
 LIBRARIES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "segmentation-models-pytorch")
 SOURCE = Path(__file__).parents[1]
@@ -125,7 +126,8 @@ def git_commit(folder: Path) -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+        with blocked(*SIGNALS):
+            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+from ops.processes import SIGNALS
+
 _received: list[signal.Signals] = []
 _process = 0  # ID of the process that notes signals; 0 if none does
 
@@ -30,15 +31,18 @@ def noted() -> Iterator[None]:
     try:
         yield
     finally:
-        # After `leave`, SIG_IGN stays while Python exits and removes its handlers: a late signal would change the code.
-        for each, handler in earlier.items():
-            signal.signal(each, handler if _process else signal.SIG_IGN)
+        if _process:  # else SIG_IGN stays while Python exits: a late signal would change the code
+            for each, handler in earlier.items():
+                signal.signal(each, handler)
         _process = 0
 
 
 def leave() -> None:
-    """Ignores further signals while the process exits."""
+    """Ignores further signals while the process exits, and so do the commands that it still runs."""
     global _process
+    if are_noted():
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
     _process = 0
 
 

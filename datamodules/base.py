@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
@@ -17,6 +18,7 @@ from datamodules.read.fingerprint import fingerprint
 from datamodules.read.tables import Table
 from ops.augment import flip_by_seed
 from ops.errors import ArgumentError, DataError
+from ops.jitter import RandomViews
 
 SPLITS = ("train", "val", "test")
 
@@ -44,6 +46,8 @@ class ImageDataModule(LightningDataModule, ABC):
         augmentations: albumentations transforms of training images and their masks, such as
             `[{class_path: albumentations.RandomBrightnessContrast, init_args: {p: 0.5}}]`, applied on the host and
             seeded per sample, see `datamodules.augmentations`.
+        views: How training images and masks vary on the device, in place of `flips`; None leaves it to `flips`.
+        steps_per_epoch: Training steps in an epoch; None takes every sample once.
 
     Raises:
         ArgumentError: A number is out of range, or a transform is invalid.
@@ -60,6 +64,8 @@ class ImageDataModule(LightningDataModule, ABC):
         split_seed: int,
         flips: bool,
         augmentations: Sequence[dict[str, Any]] | None = None,
+        views: RandomViews | None = None,
+        steps_per_epoch: int | None = None,
     ) -> None:
         super().__init__()
         check(root is not None, "root is null; expected the folder of the dataset")
@@ -70,6 +76,11 @@ class ImageDataModule(LightningDataModule, ABC):
             f"val_fraction is {val_fraction} and test_fraction {test_fraction}; expected shares in [0, 1) that leave "
             "some images to train on",
         )
+        check(
+            steps_per_epoch is None or steps_per_epoch >= 1,
+            f"steps_per_epoch is {steps_per_epoch}; expected null, 1 or more",
+        )
+        self.views, self.steps_per_epoch = views, steps_per_epoch
         self.root = Path(root).expanduser()
         self.pictures = None if pictures is None else Path(pictures).expanduser()
         self.batch_size = batch_size
@@ -212,6 +223,7 @@ class ImageDataModule(LightningDataModule, ABC):
             most_workers=most_workers,
             change=self.augmentations if training else None,
             training=training,
+            steps=self.steps_per_epoch,
         )
 
     def train_dataloader(self) -> EpochLoader:
@@ -227,11 +239,17 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.loader("predict")
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        """Converts images to float in [0, 1] and, in training only, flips them."""
+        """Converts images to float in [0, 1] and, in training only, augments them."""
         batch["image"] = batch["image"].float() / 255
         if "mask" in batch:
             batch["mask"] = batch["mask"].float()
-        if self.flips and self.augmenting:
+        if self.views is not None and self.augmenting:
+            keys = [key for key in ("mask", "valid", "ignored") if key in batch]
+            planes = [batch[key].float() for key in keys]
+            batch["image"], views = self.views(batch["image"], torch.cat(planes, dim=1), batch["seed"])
+            for key, view in zip(keys, views.split([plane.shape[1] for plane in planes], dim=1), strict=True):
+                batch[key] = view if key == "mask" else view > 0
+        elif self.flips and self.augmenting:
             keys = [key for key in ("image", "mask", "ignored") if key in batch]
             batch.update(zip(keys, flip_by_seed([batch[key] for key in keys], batch["seed"]), strict=True))
         return batch

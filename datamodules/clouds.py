@@ -16,6 +16,7 @@ from datamodules.read.pictures import picture_files
 from datamodules.read.tables import Table
 from datamodules.segmentation import SegmentationDataModule
 from ops.errors import DataError
+from ops.jitter import Augment
 from ops.pictures import seen
 from ops.windows import Size
 
@@ -47,6 +48,10 @@ class CloudsDataModule(SegmentationDataModule):
         flips: Whether to flip training images at random, along both axes.
         augmentations: albumentations transforms of training images and masks, a list of `class_path` and `init_args`;
             see `datamodules.augmentations`.
+        augment: How training images vary on the device, in place of `flips`: `none`, `flips`, `d4`, `photo` or
+            `aerial`, see `ops.jitter`. None leaves it to `flips`.
+        crop: Height and width of the views that training takes at random places of its images; None takes the whole.
+        steps_per_epoch: Training steps in an epoch; None takes every image once.
         mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
             [r, g, b]. None accepts masks only if what their values mean is certain.
         ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
@@ -75,12 +80,15 @@ class CloudsDataModule(SegmentationDataModule):
         split_seed: int = 0,
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
+        augment: Augment | None = None,
+        crop: Size | None = None,
+        steps_per_epoch: int | None = None,
         mask_values: Values | None = None,
         ignore_value: Values | None = None,
     ) -> None:
         super().__init__(root, classes, size, output_size, window, overlap, pictures, batch_size, num_workers,
-                         val_fraction, test_fraction, split_seed, flips, augmentations, mask_values,
-                         ignore_value)  # fmt: skip
+                         val_fraction, test_fraction, split_seed, flips, augmentations, augment, crop,
+                         steps_per_epoch, mask_values, ignore_value)  # fmt: skip
         check(
             0 <= small_mask_area <= 1,
             f"small_mask_area is {small_mask_area}; expected a share of the image in [0, 1]",

@@ -12,6 +12,8 @@ from datamodules.loaders import Samples
 from datamodules.read.mask_files import Values, meaning
 from datamodules.read.masks import MaskSource, class_masks
 from datamodules.read.pictures import picture_files
+from ops.errors import ArgumentError
+from ops.jitter import Augment, RandomViews
 from ops.windows import Size
 
 
@@ -23,6 +25,20 @@ def sides(name: str, size: Sequence[int]) -> Size:
     """
     check(min(size) >= 1, f"{name} is {list(size)}; expected height and width in pixels, 1 or more")
     return size[0], size[1]
+
+
+def views_of(augment: Augment | None, size: Size, crop: Size | None) -> RandomViews | None:
+    """Returns what draws views of training images; None without `augment` and `crop`.
+
+    Raises:
+        ArgumentError: Images of this size have no such views.
+    """
+    if augment is None and crop is None:
+        return None
+    try:
+        return RandomViews(augment or "none", size, crop)
+    except ValueError as error:
+        raise ArgumentError(str(error)) from error
 
 
 def check_overlap(overlap: float) -> None:
@@ -61,6 +77,10 @@ class SegmentationDataModule(ImageDataModule):
         flips: Whether to flip training images at random, along both axes.
         augmentations: albumentations transforms of training images and masks, a list of `class_path` and `init_args`;
             see `datamodules.augmentations`.
+        augment: How training images vary on the device, in place of `flips`: `none`, `flips`, `d4`, `photo` or
+            `aerial`, see `ops.jitter`. None leaves it to `flips`.
+        crop: Height and width of the views that training takes at random places of its images; None takes the whole.
+        steps_per_epoch: Training steps in an epoch; None takes every image once.
         mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
             [r, g, b]. None accepts masks only if what their values mean is certain.
         ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
@@ -86,12 +106,16 @@ class SegmentationDataModule(ImageDataModule):
         split_seed: int = 0,
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
+        augment: Augment | None = None,
+        crop: Size | None = None,
+        steps_per_epoch: int | None = None,
         mask_values: Values | None = None,
         ignore_value: Values | None = None,
     ) -> None:
         super().__init__(
-            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
-        )
+            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations,
+            views_of(augment, size, crop), steps_per_epoch,
+        )  # fmt: skip
         check(
             len(classes) == len(set(classes)) > 0,
             f"classes are {list(classes)}; expected one or more different names",

@@ -14,12 +14,12 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from belvedere.__main__ import main
-from callbacks.signals import SIGNALS
 from datamodules.samples.aesthetics import draw_aesthetics
 from datamodules.samples.avalanches import draw_avalanches
 from datamodules.samples.clouds import draw_clouds
 from datamodules.samples.colorization import draw_colorization
 from datamodules.samples.roads import draw_roads
+from ops.processes import SIGNALS
 from tasks.networks.aesthetics import judge
 from tests.helpers import SMALL
 

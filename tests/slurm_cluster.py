@@ -14,7 +14,8 @@ from tests.helpers import free_ports
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 NODES = ("n1", "n2")
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # daemons are not on every PATH
-PATIENCE = 300  # seconds, on a busy machine
+PATIENCE = 900  # seconds, on a busy machine
+UNENDED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED")  # states of jobs
 
 # SLURM replaces %n by the node. Lightning derives a port from the job number, so each cluster starts at another.
 CONFIG = """\
@@ -90,21 +91,34 @@ class Cluster:
         words = self.run("scontrol", "--oneliner", "show", "job", number).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
+    def log(self, number: str) -> str:
+        """What a job has printed; "" before it has."""
+        path = Path(self.job(number)["StdOut"])
+        return path.read_text(errors="replace") if path.is_file() else ""
+
+    def report(self, number: str) -> str:
+        """What is known about a job that did not do what it should."""
+        return f"{self.job(number)}\n{self.log(number)}"
+
+    def check_unended(self, number: str) -> None:
+        """Fails if a job has ended."""
+        assert self.job(number)["JobState"] in UNENDED, self.report(number)
+
     def requeued(self, number: str, times: int) -> None:
         """Waits until a job is requeued, and starts it before SLURM's two minutes are over."""
 
         def queued() -> bool:
+            self.check_unended(number)
             found = self.job(number)
             return found["Restarts"] == str(times) and found["JobState"] == "PENDING"
 
-        until(queued, lambda: str(self.job(number)))
+        until(queued, lambda: self.report(number))
         # a node takes no credential for a job that is as old, in whole seconds, as when it revoked the job's last one
         self.run("scontrol", "update", f"JobId={number}", "StartTime=now+2")
 
     def ended(self, number: str) -> str:
         """Waits for the end of a job and returns its state."""
-        unfinished = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
-        until(lambda: self.job(number)["JobState"] not in unfinished, lambda: str(self.job(number)))
+        until(lambda: self.job(number)["JobState"] not in UNENDED, lambda: self.report(number))
         return self.job(number)["JobState"]
 
 

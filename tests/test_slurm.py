@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,23 @@ JOBS = ROOT / "docs" / "jobs"
 CPU = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.sync_batchnorm", "false"]
 SMALL = ["--config", "clouds/demo", "--model.architecture", "pspnet", "--data.size", "[33,48]", "--data.output_size",
          "[35,53]", "--data.batch_size", "2", "--panels.every_n_epochs", "100", "--config", "steps.yaml"]  # fmt: skip
-# Every process logs its steps, slowly enough to be stopped.
+# Every process logs its steps. Where a file asks for it, it waits in a step until it is signaled or the file is gone:
+# what a signal interrupts is then the same on any machine.
 STEPS = """\
+import os
 import time
 from pathlib import Path
+from callbacks.signals import received
 from lightning.pytorch import Callback
 
 class Steps(Callback):
     def on_train_batch_start(self, trainer, *arguments):
         with Path(trainer.default_root_dir, f"steps-{trainer.global_rank}").open("a") as file:
             print(trainer.current_epoch, trainer.global_step, file=file)
-        time.sleep(0.2)
+        holds = Path(os.environ.get("HOLDS", "unheld"))
+        signaled, gone_on = (holds / f"{trainer.global_step}-{until}" for until in ("signaled", "removed"))
+        while gone_on.exists() or (signaled.exists() and not received()):
+            time.sleep(0.05)
 """
 CONFIG = """\
 trainer:
@@ -77,10 +84,32 @@ def submit(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     return lambda *arguments: slurm.run("sbatch", "--parsable", *arguments)
 
 
+@contextmanager
+def holding(slurm: Cluster, *holds: str) -> Iterator[Callable[[str], None]]:
+    """Makes the jobs submitted inside wait in these steps; gives a function that ends a wait."""
+    folder = Path("holds").absolute()
+    folder.mkdir()
+    for hold in holds:
+        (folder / hold).touch()
+    slurm.environment["HOLDS"] = str(folder)
+    yield lambda hold: (folder / hold).unlink()
+    del slurm.environment["HOLDS"]
+
+
 def steps(run: Path, rank: int) -> list[str]:
     """Epoch and number of each step that a process took."""
     path = run / f"steps-{rank}"
     return path.read_text().splitlines() if path.is_file() else []
+
+
+def reached(slurm: Cluster, job: str, run: Path, step: int, ranks: int = 1) -> None:
+    """Waits until all processes of a job are in a step, the first of which is 0."""
+
+    def there() -> bool:
+        slurm.check_unended(job)
+        return all(len(steps(run, rank)) > step for rank in range(ranks))
+
+    until(there, lambda: slurm.report(job))
 
 
 def test_a_job_stopped_twice_ends_like_one_that_was_not(
@@ -91,23 +120,22 @@ def test_a_job_stopped_twice_ends_like_one_that_was_not(
 ) -> None:
     shape = ["--nodes=2", "--ntasks-per-node=1", "--gres=none", "--cpus-per-task=1", "--time=30"]
     options = [*SMALL, *CPU, "--data.root", str(clouds_root), "--data.num_workers", "1", "--trainer.max_epochs", "5"]
-    whole, stopped = (submit(*shape, str(JOBS / "train.sh"), *options) for _ in range(2))
+    whole = submit(*shape, str(JOBS / "train.sh"), *options)
+    with holding(slurm, "2-signaled", "8-signaled"):
+        stopped = submit(*shape, str(JOBS / "train.sh"), *options)
     one, other = (Path("runs") / f"belvedere-{job}" for job in (whole, stopped))
-    log = Path(f"belvedere-{stopped}.out")
 
-    def taken(count: int) -> None:
-        until(lambda: len(steps(other, 0)) >= count, lambda: log.read_text())
-
-    taken(2)
+    reached(slurm, stopped, other, step=2, ranks=2)
     slurm.run("scancel", "--signal=USR1", stopped)  # as SLURM does before the time is over
     slurm.requeued(stopped, times=1)
-    assert f"Job {stopped} was requeued." in log.read_text()
-    taken(8)
+    assert f"Job {stopped} was requeued." in slurm.log(stopped)
+    reached(slurm, stopped, other, step=8, ranks=2)
     slurm.run("scontrol", "requeue", stopped)  # as an administrator does: SIGTERM, and soon SIGKILL
     slurm.requeued(stopped, times=2)
-    assert [slurm.ended(job) for job in (whole, stopped)] == ["COMPLETED", "COMPLETED"]
+    for job in (whole, stopped):
+        assert slurm.ended(job) == "COMPLETED", slurm.report(job)
 
-    assert log.read_text().count("Resume with --resume auto.") == 2
+    assert slurm.log(stopped).count("Resume with --resume auto.") == 2
     for rank in (0, 1):
         assert steps(other, rank) == steps(one, rank)
         assert [int(line.split()[1]) for line in steps(one, rank)] == list(range(len(steps(one, rank))))
@@ -118,14 +146,16 @@ def test_a_job_stopped_twice_ends_like_one_that_was_not(
 def test_a_canceled_job_is_not_requeued(slurm: Cluster, submit: Callable[..., str], clouds_root: Path) -> None:
     shape = ["--nodes=1", "--ntasks-per-node=1", "--gres=none", "--cpus-per-task=1", "--time=30"]
     options = [*SMALL, *CPU, "--data.root", str(clouds_root), "--data.num_workers", "0", "--trainer.max_epochs", "5"]
-    job = submit(*shape, str(JOBS / "train.sh"), *options)
-    log, run = Path(f"belvedere-{job}.out"), Path("runs") / f"belvedere-{job}"
-    until(lambda: len(steps(run, 0)) >= 2, lambda: log.read_text())
-    slurm.run("scancel", "--signal=USR1", job)  # noted; the batch goes on for a moment
+    with holding(slurm, "2-removed") as release:
+        job = submit(*shape, str(JOBS / "train.sh"), *options)
+    reached(slurm, job, Path("runs") / f"belvedere-{job}", step=2)
+    slurm.run("scancel", "--signal=USR1", job)  # noted; the batch goes on until SLURM knows that the job is canceled
     slurm.run("scancel", job)
-    assert slurm.ended(job) == "CANCELLED"
-    until(lambda: "saved the state of" in log.read_text(), lambda: log.read_text(), patience=60)
-    assert f"Job {job} was canceled and is not requeued." in log.read_text()
+    until(lambda: slurm.job(job)["JobState"] != "RUNNING", lambda: slurm.report(job))
+    release("2-removed")
+    assert slurm.ended(job) == "CANCELLED", slurm.report(job)
+    until(lambda: "saved the state of" in slurm.log(job), lambda: slurm.report(job), patience=60)
+    assert f"Job {job} was canceled and is not requeued." in slurm.log(job)
     assert slurm.job(job)["Restarts"] == "0"
 
 
@@ -133,21 +163,21 @@ def test_torchrun_and_an_array_of_seeds_resume(slurm: Cluster, submit: Callable[
     slurm.environment["GPUS"] = "1"  # a process a node
     shape = ["--gres=none", "--cpus-per-task=1", "--time=30"]
     options = [*SMALL, *CPU, "--data.root", str(clouds_root), "--data.num_workers", "1", "--trainer.max_epochs", "5"]
-    torchrun = submit(*shape, str(JOBS / "torchrun.sh"), *options)
-    array = submit(*shape, "--array=0-1", str(JOBS / "array.sh"), *options)
+    with holding(slurm, "4-signaled") as release:
+        torchrun = submit(*shape, str(JOBS / "torchrun.sh"), *options)
+        array = submit(*shape, "--array=0-1", str(JOBS / "array.sh"), *options)
     two = Path("runs") / f"belvedere-{torchrun}"
     seeds = [Path("runs") / f"belvedere-seeds-{array}" / f"seed-{seed}" for seed in (0, 1)]
 
-    def said() -> str:
-        return "\n".join(path.read_text() for path in sorted(Path().glob("*.out")))
-
-    for job, run, name in ((f"{array}_0", seeds[0], "USR1"), (torchrun, two, "TERM")):
-        until(lambda run=run: len(steps(run, 0)) >= 2, said)
+    for job, run, ranks, name in ((f"{array}_0", seeds[0], 1, "USR1"), (torchrun, two, 2, "TERM")):
+        reached(slurm, job, run, step=4, ranks=ranks)
         slurm.run("scancel", f"--signal={name}", job)
         slurm.requeued(job, times=1)
-    jobs = [torchrun, f"{array}_0", f"{array}_1"]
-    assert [slurm.ended(job) for job in jobs] == ["COMPLETED"] * 3, said()
-    assert said().count("Resume with --resume auto.") == 2
+    release("4-signaled")
+    for job in (torchrun, f"{array}_0", f"{array}_1"):
+        assert slurm.ended(job) == "COMPLETED", slurm.report(job)
+    for job in (torchrun, f"{array}_0"):
+        assert slurm.log(job).count("Resume with --resume auto.") == 1
     for run, rank, count in ((two, 0, 15), (two, 1, 15), (seeds[0], 0, 30), (seeds[1], 0, 30)):
         assert [int(line.split()[1]) for line in steps(run, rank)] == list(range(count))
 
@@ -157,17 +187,16 @@ def test_a_job_array_runs_a_study(slurm: Cluster, submit: Callable[..., str], cl
     Path("overlay.yaml").write_text(OVERLAY)
     study = ["belvedere", "study", "quokka", "--data.root", str(clouds_root)]
     Path("job.sh").write_text(slurm.run(*study, "--slurm", "overlay.yaml"))
-    job = submit("job.sh")
+    with holding(slurm, "4-signaled") as release:
+        job = submit("job.sh")
     run = Path("runs/studies/quokka/cells/pspnet/seed-0")
-    logs = Path("runs/studies/quokka/slurm")
 
-    def said() -> str:
-        return "\n".join(path.read_text() for path in sorted(logs.iterdir()))
-
-    until(lambda: len(steps(run, 0)) >= 4, said)
+    reached(slurm, f"{job}_0", run, step=4)
     slurm.run("scancel", "--batch", "--signal=USR1", f"{job}_0")  # as SLURM does before the time is over
     slurm.requeued(f"{job}_0", times=1)
-    assert [slurm.ended(f"{job}_{task}") for task in range(2)] == ["COMPLETED", "COMPLETED"], said()
+    release("4-signaled")
+    for task in range(2):
+        assert slurm.ended(f"{job}_{task}") == "COMPLETED", slurm.report(f"{job}_{task}")
     assert "Received SIGTERM: saved the state of epoch" in (run / "log.txt").read_text()
     assert [int(line.split()[1]) for line in steps(run, 0)] == list(range(6 * 3))
 

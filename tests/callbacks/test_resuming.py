@@ -14,6 +14,7 @@ from torchmetrics import Metric
 
 from callbacks import resuming, signals
 from callbacks.resuming import EXIT_CODE, LastCheckpoint, Preemption, requeue_job
+from ops.processes import SIGNALS
 from tasks.base import Batch, ImageTask
 from tasks.metrics.dice import DiceScores
 from tasks.metrics.meter import Step
@@ -144,7 +145,7 @@ def test_counts_of_the_metrics_are_saved_within_an_epoch_only(tmp_path: Path) ->
     assert task.meter("train").result()["dice"] == pytest.approx((sum(dice) + 1) / 4)
 
 
-@pytest.mark.parametrize("each", signals.SIGNALS)
+@pytest.mark.parametrize("each", SIGNALS)
 @pytest.mark.parametrize(("after", "step"), [(0, 1), (2, 3), (3, 4), (7, 8)])
 def test_a_signal_ends_training_where_it_can_resume_exactly(
     each: Any, after: int, step: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any

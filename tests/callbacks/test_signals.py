@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from callbacks import signals
+from ops.processes import SIGNALS
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("each", signals.SIGNALS)
+@pytest.mark.parametrize("each", SIGNALS)
 def test_a_signal_is_noted_instead_of_ending_the_process(each: signal.Signals) -> None:
-    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    before = [signal.getsignal(number) for number in SIGNALS]
     with signals.noted():
         assert signals.received() is None
         os.kill(os.getpid(), each)
         assert signals.received() == each
-    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_earlier_signals_are_forgotten_and_none_is_noted_outside() -> None:
@@ -44,8 +45,9 @@ def test_forked_processes_note_nothing() -> None:
 def test_a_process_that_leaves_ignores_signals() -> None:
     with signals.noted():
         signals.leave()
+        assert subprocess.run(["sh", "-c", "kill -TERM $$; echo sound"], capture_output=True).stdout == b"sound\n"
         os.kill(os.getpid(), signal.SIGUSR1)  # would end this process
-    assert [signal.getsignal(number) for number in signals.SIGNALS] == [signal.SIG_IGN] * 2
+    assert [signal.getsignal(number) for number in SIGNALS] == [signal.SIG_IGN] * 2
     assert signals.received() is None
 
 

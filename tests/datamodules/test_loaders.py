@@ -1,12 +1,18 @@
+import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from itertools import chain, product
+from multiprocessing import active_children
+from multiprocessing.util import register_after_fork
 
 import pytest
 import torch
 
-from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, sample_seed
+from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, make_loader, sample_seed
 from ops.errors import DataError
+from ops.processes import SIGNALS
+from tests.checks import rejects
 
 SIZES = [1, 2, 3, 7, 24, 33, 97]
 
@@ -35,6 +41,39 @@ def test_the_order_is_a_permutation_of_each_epoch_and_seed() -> None:
         assert sorted(chain(*batches)) == list(range(24))
     assert len({str(batches) for batches in orders.values()}) == 4
     assert order(loader(samples(24), 5), 5) == orders[0, 5], "one epoch needs no other before it"
+
+
+def test_an_epoch_of_steps_repeats_permutations_with_new_seeds() -> None:
+    def drawn(world: int, rank: int, epoch: int = 2) -> list[list[list[int]]]:
+        found = make_loader(samples(7), "train", 4 // world, 0, seed=0, world=world, rank=rank, training=True, steps=6)
+        found.sampler.set_epoch(epoch)
+        assert len(found) == 6
+        return [torch.stack([batch["index"], batch["seed"]], dim=1).tolist() for batch in found]
+
+    whole = drawn(1, 0)
+    indices = [index for index, _ in chain(*whole)]
+    assert len(indices) == 24
+    assert [sorted(indices[first : first + 7]) for first in (0, 7, 14)] == [list(range(7))] * 3
+    assert len({seed for _, seed in chain(*whole)}) == 24
+    shares = [drawn(2, rank) for rank in range(2)]
+    assert [sorted(one + other) for one, other in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
+    assert drawn(1, 0, epoch=3) != whole
+
+
+def test_an_epoch_of_steps_resumes_within_a_permutation() -> None:
+    def steps(count: int = 6) -> EpochLoader:
+        return make_loader(samples(7), "train", 4, 0, seed=0, training=True, steps=count)
+
+    whole = [batch["seed"].tolist() for batch in steps()]
+    stopped = steps()
+    for _ in zip(range(3), stopped, strict=False):
+        state = stopped.state_dict()
+    resumed = steps()
+    resumed.load_state_dict(state)
+    assert [batch["seed"].tolist() for batch in resumed] == whole[3:]
+    rejects("samples per epoch", steps(5).load_state_dict, state, error=DataError)
+    old = {key: value for key, value in state.items() if key != "length"}
+    rejects("samples per epoch None, now 24", steps().load_state_dict, old, error=DataError)
 
 
 def test_workers_change_no_order_and_know_the_epoch() -> None:
@@ -75,6 +114,32 @@ def test_an_iterator_made_before_the_epoch_is_set_has_its_order() -> None:
     batches = iter(late)
     late.sampler.set_epoch(7)
     assert [batch["index"].tolist() for batch in batches] == order(loader(samples(24), 5), 7)
+
+
+@pytest.mark.parametrize("each", [*SIGNALS, signal.SIGINT])
+def test_a_worker_ignores_signals_from_its_first_moment(each: signal.Signals) -> None:
+    def signaled(index: int) -> dict[str, object]:
+        os.kill(os.getpid(), each)
+        return {"number": index}
+
+    class Started:
+        """Signals a child process before it does anything else, as long as this object lives."""
+
+    started = Started()
+    register_after_fork(started, lambda _: os.kill(os.getpid(), each))
+    batches = list(make_loader(Samples(["a", "b"], signaled), "val", batch_size=1, workers=1, seed=0))
+    assert [batch["number"].tolist() for batch in batches] == [[0], [1]]
+    assert each not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_worker_ends_when_its_process_terminates_it() -> None:
+    iterator = iter(make_loader(samples(8), "train", batch_size=1, workers=1, seed=0, training=True))
+    next(iterator)
+    (worker,) = active_children()
+    os.kill(worker.pid or 0, signal.SIGUSR1)
+    worker.terminate()  # as `multiprocessing` does when Python exits, which then waits for the worker
+    worker.join(60)
+    assert worker.exitcode == 0
 
 
 def test_seeds_of_samples_differ() -> None:
@@ -157,7 +222,8 @@ def test_resuming_another_epoch_is_rejected(other: Callable[[], EpochLoader], pr
     first = loader(samples(24), 5)
     first.sampler.set_epoch(3)
     state = first.state_dict()
-    other().load_state_dict(state)  # nothing was given yet: there is nothing to resume
+    with pytest.warns(UserWarning, match=f"resumes otherwise.*{problem}"):  # a new epoch may change
+        other().load_state_dict(state)
     next(iter(first))
     with pytest.raises(DataError, match=f"middle of epoch 3, which cannot be resumed: {problem}"):
         other().load_state_dict(first.state_dict())
