@@ -151,6 +151,10 @@ class Parser(LightningArgumentParser):
         if key and hint is not None and not wants_class(hint):
             *_, got = re.split(r"(?:Got|Given) value: ", message)
             message = f"{key[0]}\n  expected {in_words(hint)}, got {got}"
+            if got.strip(" .") in ("True", "False", "None") and "a text" in in_words(hint):
+                message += (
+                    "; YAML reads words like yes, no, on, off and null as such values, so quote them: '[\"yes\"]'"
+                )
         raise ParserError(message, list(self._options()))
 
     def _options(self) -> Iterable[str]:

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from PIL import Image, PngImagePlugin, features
+from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
 
 from ops.errors import DataError, UserError
 
@@ -91,4 +91,28 @@ def unreadable(path: Path, error: Exception) -> str:
         return f"There is no file {path}."
     if path.stat().st_size == 0:
         return f"{path} is empty (0 bytes); expected an image. Download it again or remove it."
+    if isinstance(error, UnidentifiedImageError) and (found := _tiff_bands(path)):
+        return (
+            f"{path} is a TIFF with {found}, which cannot be read; expected one gray band, or red, green and "
+            "blue, of 8 bits (masks: up to 32). Convert it first."
+        )
     return f"{path} is truncated or not an image ({error}). Download it again or remove it."
+
+
+def _tiff_bands(path: Path) -> str:
+    """Returns the bands of a TIFF as text; empty for other files and broken headers."""
+    kinds = {1: "unsigned integers", 2: "integers", 3: "floating-point numbers", 6: "complex numbers"}
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            directory = TiffImagePlugin.ImageFileDirectory_v2(head if head[2:4] != b"+\0" else head + file.read(8))
+            file.seek(directory.next)
+            directory.load(file)
+        if not {279, 325} & set(directory):  # where a truncated directory has ended
+            return ""
+        bands, bits, kind = int(directory.get(277, 1)), directory.get(258, (1,)), directory.get(339, (1,))
+        return f"{bands} {'band' if bands == 1 else 'bands'} of {bits[0]}-bit {kinds.get(kind[0], 'values')}"
+    except MemoryError:
+        raise
+    except Exception:  # broken headers make the parser raise anything
+        return ""
