@@ -194,9 +194,11 @@ class BelvedereCLI(LightningCLI):
         # these may also be words
         for values, names in ((config, ("ckpt_path",)), (config.model.init_args, ("pretrained", "extractor_weights"))):
             for name in names:
-                path = values.get(name)
-                if isinstance(path, str | Path) and (found := Path(path).expanduser()).exists():
-                    values[name] = str(found.absolute())
+                if values.get(name) is not None:
+                    values[name] = _absolute_if_found(values[name])
+        backbones = config.model.init_args.get("backbones")
+        if backbones:
+            config.model.init_args.backbones = {name: _absolute_if_found(path) for name, path in backbones.items()}
         self.task_name = config.data.class_path.split(".")[-2]
         self.folder = output_folder(self.command, self.task_name, config)
         if "LOCAL_RANK" not in os.environ:  # the first process has checked it
@@ -337,6 +339,13 @@ class BelvedereCLI(LightningCLI):
         self.skipped += sum(each.failed for each in callbacks if isinstance(each, Writer))
         if self.trainer.is_global_zero:
             write_source(self.folder, source_of(self.command, self.settings))
+
+
+def _absolute_if_found(value: Any) -> Any:
+    """Returns the absolute path of a file that exists, and any other value as it is."""
+    if isinstance(value, str | Path) and (found := Path(value).expanduser()).exists():
+        return str(found.absolute())
+    return value
 
 
 def _follow_data(config: Any, command: str) -> None:

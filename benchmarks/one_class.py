@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from belvedere.__main__ import main as belvedere
+from datamodules.read.mask_files import read_mask
 from datamodules.read.names import picture_files
-from datamodules.read.pictures import read_mask, read_picture
+from datamodules.read.pictures import read_picture
 from tasks.metrics.dice import DiceScores
 
 FOLDS = 3
