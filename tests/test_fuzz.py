@@ -21,7 +21,8 @@ from datamodules.base import ImageDataModule
 from datamodules.clouds import CloudsDataModule
 from datamodules.colorization import ColorizationDataModule
 from datamodules.describe import describer
-from datamodules.read.pictures import picture_size, read_mask, read_picture
+from datamodules.read.mask_files import read_mask
+from datamodules.read.pictures import picture_size, read_picture
 from datamodules.read.strips import picture_bands
 from datamodules.roads import RoadsDataModule
 from datamodules.votes.pictures import read_square

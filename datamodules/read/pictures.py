@@ -74,7 +74,8 @@ def orientation(picture: Image.Image) -> int:
     if picture.format == "PNG" and not {"exif", "Raw profile type exif"} & picture.info.keys():
         if not {"xmp", "XML:com.adobe.xmp"} & picture.info.keys():
             return 1  # Pillow would decode the whole image to look for one at its end
-        check_pixels(Path(str(getattr(picture, "filename", ""))), picture.height, picture.width)
+        file = vars(picture).get("fp")
+        check_pixels(Path(getattr(file, "name", "")), picture.height, picture.width)
         picture.load()
     try:
         found = picture.getexif().get(0x0112)
