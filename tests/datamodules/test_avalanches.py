@@ -229,3 +229,19 @@ def test_no_window_is_centered_on_an_ignored_pixel(root: Path, keep: Callable[..
         assert torch.equal(batch["ignored"], inside)
         assert not batch["mask"][inside].any()
         assert batch["mask"].any()
+
+
+def test_ignored_pixels_follow_whole_photos(root: Path, keep: Callable[..., Keeping], tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    for index in range(10):
+        image, mask = (np.array(Image.open(root / part / f"{index}.png")) for part in ("images", "masks"))
+        image[:12, :9], mask[:12, :9] = (0, 255, 0), 99
+        image[12:] = image[12:] // 2
+        write(tmp_path / "images" / f"{index}.png", image)
+        write(tmp_path / "masks" / f"{index}.png", mask)
+    data = AvalanchesDataModule(tmp_path, photos=SIZE, augment="flips", batch_size=2, ignore_value=99)
+    for batch in keep(data).seen["train"]:
+        green = (batch["image"] == torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1)).all(dim=1, keepdim=True)
+        assert torch.equal(batch["ignored"], green)
+        assert int(green.sum()) == len(green) * 12 * 9
+        assert not batch["mask"][green].any()
