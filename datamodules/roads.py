@@ -168,8 +168,9 @@ class RoadsDataModule(ImageDataModule):
         images = whole_images(self.task, tiles)
         for split, names in self.split_by_category(tiles).items():
             if split in MEASURED:
-                whole = MeasuredSample(images, names, self.window, self.size, self.overlap)
-                self.datasets[split] = Samples(names, whole, self.seed)
+                there = images.counting(names, f"the {len(names)} {split} images of {self.root}")
+                whole = MeasuredSample(images, there, self.window, self.size, self.overlap)
+                self.datasets[split] = Samples(there, whole, self.seed)
                 continue
             rows = tiles.of(names)
             sample = DecodedSample(tiles.pictures, tiles.masks, rows)

@@ -15,7 +15,7 @@ from datamodules.read.boxes import Box, inside
 from datamodules.read.cache import MappedRows, cache_key, cached_array
 from datamodules.read.mask_files import IGNORED
 from datamodules.read.mask_survey import value_problems
-from datamodules.read.masks import FolderMasks
+from datamodules.read.masks import FolderMasks, label_planes
 from datamodules.read.names import located, stem
 from datamodules.read.pictures import channels_first, picture_size, read_picture, resized, resized_mask
 from ops.errors import DataError, collected, refuse
@@ -223,16 +223,16 @@ class ResizedScene:
 
     def __call__(self, index: int) -> dict[str, Any]:
         name = self.names[index]
-        picture, mask = self.scenes.picture(name).transpose(1, 2, 0), self.scenes.mask(name)
-        planes = {"mask": mask > 0}
+        picture, labels = self.scenes.picture(name).transpose(1, 2, 0), self.scenes.labels(name)
+        found = label_planes([labels], self.size, self.scenes.source.values)
+        planes = dict(zip(("mask", "ignored")[: len(found)], found, strict=True))
         if self.boxes:
-            planes["valid"] = np.ones_like(mask, bool)
-        if name in self.boxes:
-            planes["valid"] = inside(self.boxes[name], mask.shape, self.scenes.levels)[0].numpy()
-        if self.scenes.source.values.ignored:
-            planes["ignored"] = self.scenes.labels(name) == IGNORED
+            valid = np.ones_like(labels, bool)
+            if name in self.boxes:
+                valid = inside(self.boxes[name], labels.shape, self.scenes.levels)[0].numpy()
+            planes["valid"] = resized_mask(valid, self.size)
         return {"image": channels_first(resized(np.ascontiguousarray(picture), self.size))} | {
-            key: torch.from_numpy(resized_mask(plane, self.size)[None]) for key, plane in planes.items()
+            key: torch.from_numpy(plane[None].copy()) for key, plane in planes.items()
         }
 
 

@@ -22,7 +22,7 @@ TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: I
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}  # fmt: skip
 BAND = 1024  # rows
-READERS = 2
+READERS = 3
 """Version of everything that decodes images and masks, part of the key of every cached array. Add 1 whenever a file
 would be decoded to other pixels, so that nothing is used that an earlier version has cached."""
 Image.MAX_IMAGE_PIXELS = 1 << 30  # aerial images exceed the limit of Pillow

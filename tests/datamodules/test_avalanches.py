@@ -254,3 +254,19 @@ def test_photos_are_resized_with_masks_and_boxes(root: Path, tmp_path: Path, kee
     valid = {name: part for batch in batches for name, part in zip(batch["name"], batch["valid"], strict=True)}
     assert all(part.float().mean() == (0.5 if name == "1.png" else 1) for name, part in valid.items())
     assert keep(data).seen["val"][0]["image"].shape[-2:] == SIZE, "whole images are evaluated at their own size"
+
+
+def test_ignored_pixels_follow_whole_photos(root: Path, keep: Callable[..., Keeping], tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    for index in range(10):
+        image, mask = (np.array(Image.open(root / part / f"{index}.png")) for part in ("images", "masks"))
+        image[:12, :9], mask[:12, :9] = (0, 255, 0), 99
+        image[12:] = image[12:] // 2
+        write(tmp_path / "images" / f"{index}.png", image)
+        write(tmp_path / "masks" / f"{index}.png", mask)
+    data = AvalanchesDataModule(tmp_path, photos=SIZE, augment="flips", batch_size=2, ignore_value=99)
+    for batch in keep(data).seen["train"]:
+        green = (batch["image"] == torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1)).all(dim=1, keepdim=True)
+        assert torch.equal(batch["ignored"], green)
+        assert int(green.sum()) == len(green) * 12 * 9
+        assert not batch["mask"][green].any()
