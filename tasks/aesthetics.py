@@ -45,7 +45,7 @@ class AestheticsTask(JudgingTask):
         remember: GiB of memory to cache the outputs of frozen convolutions for images that are not augmented; what fits
             is computed in the first epoch only.
         keep_dense_weights: Whether dense layers of 4096 nodes start from published weights too.
-        tta: `flip` averages the logits of each image and its mirror image, except in training.
+        tta: `flip` averages the probabilities of each image and its mirror image in test and predict.
         optimizer: Builds the optimizer; SGD at 1e-3 in the paper.
         scheduler: Builds the learning-rate schedule; none in the paper.
 
@@ -102,13 +102,17 @@ class AestheticsTask(JudgingTask):
         """Whether the convolutions are frozen."""
         return self.freeze_convolutions
 
-    def outputs(self, batch: Batch) -> Tensor:
-        """Returns logits, see `JudgingTask`; of each image and its mirror image with `tta`."""
-        logits = super().outputs(batch)
-        if self.tta == "none" or self.training:
-            return logits
-        names = [f"{name} mirrored" for name in batch.get("name", [])]
-        return (logits + super().outputs({**batch, "image": batch["image"].flip(3), "name": names})) / 2
+    @property
+    def averages(self) -> bool:
+        """Whether `probability` averages over several views of the images, or over several tasks."""
+        return super().averages or self.tta != "none"
+
+    def averaged(self, batch: Batch) -> Tensor:
+        """Returns this task's probabilities for a batch, averaged over each image and its mirror image with `tta`."""
+        found = super().averaged(batch)
+        if self.tta == "none":
+            return found
+        return (found + super().averaged({**batch, "image": batch["image"].flip(3), "name": []})) / 2
 
 
 class LinearAestheticsTask(JudgingTask):

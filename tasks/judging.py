@@ -96,6 +96,22 @@ class JudgingTask(ImageTask):
                 "the data, give --data.threshold."
             )
 
+    def check_members(self) -> None:
+        """Checks that every member predicts the same.
+
+        Raises:
+            ArgumentError: One is another task, or has another head or other votes.
+        """
+        super().check_members()
+        for member in self.members:
+            assert isinstance(member, JudgingTask)
+            votes = [(each.bins, each.threshold) for each in (self, member) if each.head == "distribution"]
+            if self.head != member.head or len(set(votes)) > 1:
+                raise ArgumentError(
+                    f"--members: one has head {member.head}, bins {member.bins} and threshold {member.threshold:g}; "
+                    f"expected {self.head}, {self.bins} and {self.threshold:g}, as in --ckpt_path."
+                )
+
     def on_fit_start(self) -> None:
         """Forgets the outputs of an earlier training."""
         self._maps.clear()
@@ -131,7 +147,7 @@ class JudgingTask(ImageTask):
             loss = emd_loss(self.activate(logits, batch), votes)
         else:
             raise ValueError(self._other_votes(votes.shape[1]))
-        shares = self.probability(batch, logits.detach())
+        shares = self.measured(batch, logits)
         return Step(loss, self._judgement(shares), target, shares, votes=votes, tags=batch.get("tags"))
 
     def _other_votes(self, bins: int | None) -> str:

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from datamodules.aesthetics import AestheticsDataModule
 from ops.errors import ArgumentError, TrainingError
 from ops.ridge import fit_ridge
 from tasks import base
-from tasks.aesthetics import LinearAestheticsTask, Sample
+from tasks.aesthetics import AestheticsTask, LinearAestheticsTask, Sample
 from tests.checks import rejects
 from tests.tasks.helpers import Trainers, changed, logged, reloaded, state
 
@@ -189,15 +188,26 @@ def test_rejects_wrong_arguments_and_data(make_trainer: Trainers, aesthetics_roo
     rejects(r"--data\.size is 31; test_resnet .* 32 or more", trainer.fit, made(), small, error=ArgumentError)
 
 
-def test_mirror_images_average_the_logits_of_a_trained_network(make_trainer: Callable[..., Any]) -> None:
-    from tasks.aesthetics import AestheticsTask
-
+def test_mirror_images_average_the_probabilities_of_a_trained_network() -> None:
     torch.manual_seed(0)
     task = AestheticsTask(network="mobilenetv3_small_050", dense_width=8, tta="flip").eval()
-    batch = {"image": torch.rand(2, 3, 64, 64)}
+    torch.nn.init.normal_(task.network.dense.get_submodule("output").weight, std=20)
+    image = torch.rand(2, 3, 64, 64)
+    batch = {"image": image, "professional": torch.ones(2), "votes": torch.ones(2, 10)}
     with torch.no_grad():
-        wanted = (task(batch["image"]) + task(batch["image"].flip(3))) / 2
-        torch.testing.assert_close(task.outputs(batch), wanted)
-        task.train()
-        task.network.dense.eval()
-        torch.testing.assert_close(task.outputs(batch), task(batch["image"]))
+        sides = [task(each).softmax(1)[:, 1] for each in (image, image.flip(3))]
+    assert not torch.allclose(*sides, atol=1e-4)
+    torch.testing.assert_close(task.predict(batch)["probability"], sum(sides) / 2)
+    torch.testing.assert_close(task.step(batch).prediction, sum(sides) / 2)
+
+
+def test_members_of_an_ensemble_predict_the_same() -> None:
+    task = made(head="distribution")
+    task.members = [made(head="distribution")]
+    task.check_members()
+    for other in (made(), made(head="distribution", bins=5), made(head="distribution", threshold=6)):
+        task.members = [other]
+        rejects("--members: one has .*expected distribution, 10 and 5", task.check_members, error=ArgumentError)
+    one = made()
+    one.members = [made(threshold=4)]
+    one.check_members()
