@@ -17,7 +17,7 @@ from datamodules.batch import Batch
 from ops.atomic import replacing, write_table
 from tasks.base import ImageTask
 from tasks.decision import HALF, MINIMUM_AREAS, ThresholdSearch
-from tasks.segmentation import SegmentationTask
+from tasks.segmentation import SegmentationTask, known
 
 
 class FittedThresholds(UsesData):
@@ -115,7 +115,7 @@ def fit_decision(
     ):
         with trainer.precision_plugin.forward_context():
             probability = task.probability(batch)
-        search.update(probability, task.target(batch))
+        search.update(probability, task.target(batch), known(batch))
     # torchmetrics makes scalars of values with one entry
     fitted = {name: value.reshape(-1) for name, value in search.compute().items()}
     task.active_decision.thresholds.copy_(fitted["thresholds"])
