@@ -125,6 +125,6 @@ def fit_softmax(scores: Tensor, shares: Tensor, penalty: float = 1e-4) -> tuple[
             value.backward()  # type: ignore[no-untyped-call]  # torch's own
             return value
 
-        optimizer.step(loss)  # type: ignore[arg-type]  # torch's type is a float, its documentation a tensor
+        optimizer.step(loss)  # type: ignore[no-untyped-call]  # torch's own
     found = weight.detach() * scale[:, None]
     return found, bias.detach() - mean @ found

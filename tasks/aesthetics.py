@@ -24,7 +24,7 @@ from ops.ridge import Ridge, fit_ridge, fit_softmax
 from tasks.base import gathered
 from tasks.judging import Head, JudgingTask
 from tasks.metrics.judgements import mean_vote
-from tasks.networks.aesthetics import judge, load_judge
+from tasks.networks.aesthetics import Judge, judge, load_judge
 from tasks.networks.linear_judge import LinearJudge, Views, half
 
 
@@ -52,6 +52,8 @@ class AestheticsTask(JudgingTask):
     Raises:
         ValueError: The network or head is unknown, or a number is out of range.
     """
+
+    network: Judge
 
     def __init__(
         self,
@@ -140,6 +142,8 @@ class LinearAestheticsTask(JudgingTask):
         ValueError: A network or the head is unknown, or a number is out of range.
     """
 
+    network: LinearJudge
+
     def __init__(
         self,
         backbones: dict[str, bool | str] | None = None,
@@ -160,7 +164,7 @@ class LinearAestheticsTask(JudgingTask):
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.name, self.most = " + ".join(self.weights), most
-        self.network: LinearJudge = LinearJudge(list(self.weights), self.outputs_count, tta)
+        self.network = LinearJudge(list(self.weights), self.outputs_count, tta)
 
     def load_pretrained(self) -> None:
         """Fills the frozen networks.
@@ -193,7 +197,7 @@ class LinearAestheticsTask(JudgingTask):
         sample.merge(gathered(sample.rows, 1 if trainer is None else trainer.world_size))
         if len(sample.rows) < 2:
             raise TrainingError(f"There are {len(sample.rows)} training images; expected 2 or more to fit on.")
-        found = None if trainer is not None and not trainer.is_global_zero else self._fit(sample)
+        found: Any = None if trainer is not None and not trainer.is_global_zero else self._fit(sample)
         self.network.fill(*(found if trainer is None else trainer.strategy.broadcast(found)))
 
     def _fit(self, sample: "Sample") -> tuple[Tensor, ...]:

@@ -18,7 +18,8 @@ Command = Callable[..., Any]
 def test_a_fitted_layer_is_used_by_every_command(belvedere: Command, aesthetics_root: Path) -> None:
     weights = Path("net.pth")
     torch.manual_seed(0)
-    torch.save(LinearAestheticsTask({"test_resnet": False}).network.backbones[0].network.state_dict(), weights)
+    stages: Any = LinearAestheticsTask({"test_resnet": False}).network.backbones[0]
+    torch.save(stages.network.state_dict(), weights)
     Path("csv.yaml").write_text(CSV)
     fit = ["fit", "--config", "aesthetics/best", "--config", "csv.yaml", "--data.root", str(aesthetics_root)]
     small = ["--model.backbones", "{test_resnet: net.pth}", "--data.size", "32", "--data.load_size", "32"]
@@ -41,7 +42,8 @@ def test_a_fitted_layer_is_used_by_every_command(belvedere: Command, aesthetics_
     assert plain != rows
     assert belvedere("features", "--ckpt_path", checkpoint, "--classifiers", "false", "--output", "seen").code == 0
     vectors = np.load("seen/vectors/pooled.npy")
-    assert vectors.shape == (30, api.load(checkpoint).network.length)
+    task: Any = api.load(checkpoint)
+    assert vectors.shape == (30, task.network.length)
     message = belvedere("features", "--ckpt_path", checkpoint, "--vectors", "[fc7]", "--output", "fc7").refusal
     assert "no vectors fc7" in message
     assert "pooled" in message

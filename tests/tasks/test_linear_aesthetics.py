@@ -17,7 +17,7 @@ from tasks.aesthetics import AestheticsTask, LinearAestheticsTask, Sample
 from tests.checks import rejects
 from tests.tasks.helpers import Trainers, changed, logged, reloaded, state
 
-SMALL = {"test_resnet": False}
+SMALL: dict[str, bool | str] = {"test_resnet": False}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,8 @@ def test_the_order_of_the_judgements_is_that_of_ridge_regression(make_trainer: T
 def test_a_checkpoint_needs_no_other_file(make_trainer: Trainers, album: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     weights = tmp_path / "weights.pth"
-    torch.save(LinearAestheticsTask(SMALL).network.backbones[0].network.state_dict(), weights)
+    stages: Any = LinearAestheticsTask(SMALL).network.backbones[0]
+    torch.save(stages.network.state_dict(), weights)
     task, data = made(backbones={"test_resnet": str(weights)}), data_of(album)
     trainer = fitted(make_trainer, data, task)
     weights.unlink()
@@ -150,7 +151,7 @@ def test_as_many_images_as_asked_are_sampled_whatever_the_batches_and_processes(
 
 
 def test_processes_fit_on_the_images_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = [{"image": torch.rand(4, 3, 32, 32), "name": [f"{place}{row}" for row in range(4)],
+    batches: list[dict[str, Any]] = [{"image": torch.rand(4, 3, 32, 32), "name": [f"{place}{row}" for row in range(4)],
                 "votes": torch.rand(4, 10) + 0.1, "professional": torch.tensor([0.0, 1, 0, 1])}
                for place in range(2)]  # fmt: skip
     whole, part = made(), made()
@@ -191,12 +192,12 @@ def test_rejects_wrong_arguments_and_data(make_trainer: Trainers, aesthetics_roo
 def test_mirror_images_average_the_probabilities_of_a_trained_network() -> None:
     torch.manual_seed(0)
     task = AestheticsTask(network="mobilenetv3_small_050", dense_width=8, tta="flip").eval()
-    torch.nn.init.normal_(task.network.dense.get_submodule("output").weight, std=20)
+    torch.nn.init.normal_(task.network.dense.get_submodule("output").get_parameter("weight"), std=20)
     image = torch.rand(2, 3, 64, 64)
     batch = {"image": image, "professional": torch.ones(2), "votes": torch.ones(2, 10)}
     with torch.no_grad():
         sides = [task(each).softmax(1)[:, 1] for each in (image, image.flip(3))]
-    assert not torch.allclose(*sides, atol=1e-4)
+    assert not torch.allclose(sides[0], sides[1], atol=1e-4)
     torch.testing.assert_close(task.predict(batch)["probability"], sum(sides) / 2)
     torch.testing.assert_close(task.step(batch).prediction, sum(sides) / 2)
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -53,7 +54,7 @@ def test_several_networks_are_side_by_side_and_transformers_add_their_last_vecto
     network = LinearJudge(["test_resnet", "test_vit"], 2, tta="none")
     with torch.no_grad():
         first, second = (stages(image) for stages in network.backbones)
-        vit = network.backbones[1].network
+        vit: Any = network.backbones[1].network
         prepared = normalize(image, list(vit.default_cfg["mean"]), list(vit.default_cfg["std"]))
         token = vit(prepared)  # without a classifier
     assert first[1] == []
@@ -77,7 +78,8 @@ def test_mirror_images_are_averaged(image: Tensor) -> None:
 
 def test_the_linear_layer_is_as_filled_and_exact_under_mixed_precision(image: Tensor) -> None:
     network = LinearJudge(["test_resnet"], 2)
-    assert not network.fitted
+    before = network.fitted
+    assert not before
     assert torch.equal(network(image), torch.zeros(3, 2))
     generator = torch.Generator().manual_seed(0)
     mean, scale, weight, bias = (
@@ -116,7 +118,8 @@ def test_weights_of_timm_networks_have_timms_keys(image: Tensor, tmp_path: Path)
     torch.save(model.state_dict(), tmp_path / "vit.pth")
     network = LinearJudge(["test_vit"], 2)
     network.load({"test_vit": str(tmp_path / "vit.pth")})
-    found = network.backbones[0].network.state_dict()
+    stages: Any = network.backbones[0]
+    found = stages.network.state_dict()
     assert torch.equal(found["blocks.0.attn.qkv.weight"], model.state_dict()["blocks.0.attn.qkv.weight"].half().float())
     assert torch.equal(found["norm.weight"], model.state_dict()["norm.weight"])
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
