@@ -275,10 +275,10 @@ class ImageDataModule(LightningDataModule, ABC):
         if "mask" in batch:
             batch["mask"] = batch["mask"].float()
         if self.views is not None and self.augmenting:
-            keys = [key for key in ("mask", "valid", "ignored") if key in batch]
-            planes = [batch[key].float() for key in keys]
-            batch["image"], views = self.views(batch["image"], torch.cat(planes, dim=1), batch["seed"])
-            for key, view in zip(keys, views.split([plane.shape[1] for plane in planes], dim=1), strict=True):
+            planes = {key: batch[key].float() for key in ("mask", "valid", "ignored") if key in batch}
+            batch["image"], views = self.views(batch["image"], torch.cat(list(planes.values()), dim=1), batch["seed"])
+            counts = [plane.shape[1] for plane in planes.values()]
+            for key, view in zip(planes, torch.split(views, counts, dim=1), strict=True):
                 batch[key] = view if key == "mask" else view > 0
         elif self.flips and self.augmenting:
             keys = [key for key in ("image", "mask", "ignored") if key in batch]

@@ -90,7 +90,7 @@ class RandomViews:
         else:
             pairs = zip(torch.cat([image, mask], dim=1), draws.tolist(), strict=True)
             views = torch.stack([_cut(each, draw, self.jitter, self.size) for each, draw in pairs])
-            image, mask = views.split([image.shape[1], mask.shape[1]], dim=1)
+            image, mask = torch.split(views, [image.shape[1], mask.shape[1]], dim=1)
         return _recolored(image, draws[:, 6:10], self.jitter.color), mask
 
 
@@ -132,7 +132,7 @@ def _warped(image: Tensor, mask: Tensor, draws: Tensor, jitter: Jitter, size: Si
     with full_precision(image.device):
         grid = F.affine_grid(theta.to(image.device), [len(image), 1, rows, columns], align_corners=False)
         both = F.grid_sample(torch.cat([image, mask], 1), grid, padding_mode="reflection", align_corners=False)
-    views, masks = both.split([image.shape[1], mask.shape[1]], dim=1)
+    views, masks = torch.split(both, [image.shape[1], mask.shape[1]], dim=1)
     return views.clamp(0, 1), (masks > 0.5).to(mask.dtype)
 
 
@@ -147,4 +147,5 @@ def _recolored(image: Tensor, draws: Tensor, amount: float) -> Tensor:
         image = enhance.adjust_gamma(image, around[:, 0].exp())
         image = enhance.adjust_brightness_accumulative(image, 1 + around[:, 1])
         image = enhance.adjust_contrast_with_mean_subtraction(image, 1 + around[:, 2])
-        return enhance.adjust_saturation_with_gray_subtraction(image, 1 + around[:, 3])
+        changed: Tensor = enhance.adjust_saturation_with_gray_subtraction(image, 1 + around[:, 3])
+        return changed

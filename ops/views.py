@@ -1,6 +1,6 @@
 """Views of images for test-time augmentation: symmetries and sizes, and the mean of the maps predicted for them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -31,27 +31,27 @@ def mean_over_views(network: Callable[[Tensor], Tensor], image: Tensor, views: T
     Returns:
         (B, K, H, W), in the geometry of the images.
     """
-    maps = [back(network(view)) for view, back in _views(image, views)]
+    maps = [_seen(network, image, *view) for view in _views(views)]
     return torch.stack(maps).mean(dim=0) if len(maps) > 1 else maps[0]
 
 
-def _views(image: Tensor, views: TestTime) -> Iterator[tuple[Tensor, Callable[[Tensor], Tensor]]]:
-    """Yields each view with what takes its maps back."""
-    if views == "scales":
-        size = image.shape[-2:]
-        for scale in SCALES:
-            sides = [max(1, round(side * scale)) for side in size]
-            view = image if scale == 1 else F.interpolate(image, sides, mode="bilinear", antialias=True)
-            yield view, lambda maps: _resized(maps, size)
-            yield view.flip(3), lambda maps: _resized(maps.flip(3), size)
-        return
-    turns = range(4) if views == "d4" else range(1)
-    for turn in turns:
-        view = torch.rot90(image, turn, (2, 3))
-        yield view, lambda maps, turn=turn: torch.rot90(maps, -turn, (2, 3))
-        if views != "none":
-            yield view.flip(3), lambda maps, turn=turn: torch.rot90(maps.flip(3), -turn, (2, 3))
+def _views(views: TestTime) -> Iterator[tuple[float, int, bool]]:
+    """Yields scale, quarter turns, and whether the view is mirrored."""
+    for scale in SCALES if views == "scales" else (1.0,):
+        for turns in range(4) if views == "d4" else (0,):
+            for mirrored in (False,) if views == "none" else (False, True):
+                yield scale, turns, mirrored
 
 
-def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    return maps if maps.shape[-2:] == size else F.interpolate(maps, size, mode="bilinear", antialias=True)
+def _seen(network: Callable[[Tensor], Tensor], image: Tensor, scale: float, turns: int, mirrored: bool) -> Tensor:
+    """Returns the maps predicted for one view, taken back to the geometry of the images."""
+    size = image.shape[-2:]
+    view = torch.rot90(_resized(image, [max(1, round(side * scale)) for side in size]), turns, (2, 3))
+    maps = network(view.flip(3)).flip(3) if mirrored else network(view)
+    return _resized(torch.rot90(maps, -turns, (2, 3)), size)
+
+
+def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    if list(maps.shape[-2:]) == list(size):
+        return maps
+    return F.interpolate(maps, list(size), mode="bilinear", antialias=True)

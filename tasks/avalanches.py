@@ -133,9 +133,11 @@ class AvalanchesTask(SegmentationTask):
         self.boosted_decision = Decision(1)
 
     def build_network(self) -> nn.Module:
-        if self.name in ("unet", "fpn", "pspnet"):
-            return segmentation_network(self.name, self.encoder, 1)
-        return window_classifier(self.name, self.window, self.channels, self.components)
+        match self.name:
+            case "unet" | "fpn" | "pspnet":
+                return segmentation_network(self.name, self.encoder, 1)
+            case _:
+                return window_classifier(self.name, self.window, self.channels, self.components)
 
     def build_metrics(self) -> dict[str, Metric]:
         """Returns metrics of whole images: of their windows, one per pixel, and of their masks."""

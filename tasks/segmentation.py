@@ -195,10 +195,11 @@ class SegmentationTask(ImageTask):
             return super().trained_parameters()
         encoder = set(encoder_of(self.network).parameters())
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return [
+        groups: list[dict[str, Any]] = [
             {"params": [each for each in trained if each not in encoder]},
             {"params": [each for each in trained if each in encoder], "lr_factor": self.encoder_lr},
         ]
+        return groups
 
     def target(self, batch: Batch) -> Tensor:
         """Returns the truth (B, K, h, w) that metrics compare with.
