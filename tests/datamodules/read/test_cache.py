@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import os
 import re
 import subprocess
@@ -11,8 +12,11 @@ import pytest
 
 from datamodules.read import cache as module
 from datamodules.read.cache import cache_folder, cache_key, cached_array
+from datamodules.read.mask_files import MaskValues, read_marks
+from datamodules.read.masks import label_planes
+from datamodules.read.pictures import read_picture
 from ops.errors import DataError
-from tests.datamodules.helpers import assert_problems, problems_of
+from tests.datamodules.helpers import assert_problems, exif, problems_of, write
 
 ROOT = Path(__file__).parents[3]
 ROWS = np.random.default_rng(0).integers(0, 256, (50, 3, 4)).astype(np.uint8)
@@ -196,3 +200,21 @@ def test_the_faster_process_keeps_its_file(folder: Path) -> None:
 
     np.testing.assert_array_equal(cached_array("rows", "k", ROWS.shape, make, "making"), ROWS)
     assert names(folder) == ["rows-50x3x4-k.npy"]
+
+
+def test_a_change_of_decoded_pixels_needs_another_version(tmp_path: Path) -> None:
+    """If this fails, add 1 to `READERS`, so that nobody uses what was cached before, and put the new digest here."""
+    levels = np.arange(24 * 36, dtype=np.uint32).reshape(24, 36)
+    picture = np.stack([levels % 251, levels % 13 * 19, levels % 7 * 36], axis=2).astype(np.uint8)
+    soft = np.clip((levels % 36).astype(np.int64) * 40 - 600, 0, 255).astype(np.uint8)
+    digest = hashlib.sha256()
+    for index, (values, turn) in enumerate(
+        [(picture, 1), (picture, 6), (soft, 8), (picture[..., :2].repeat(2, axis=2), 1), (levels % 36 < 9, 3)]
+    ):
+        path = write(tmp_path / f"{index}.png", values, exif=exif(turn))
+        digest.update(read_picture(path).tobytes())
+        if values.ndim == 2:
+            digest.update(read_marks(path, MaskValues()).labels.tobytes())
+    planes = label_planes([(levels % 3).astype(np.uint8), None], (12, 18), MaskValues(ignored=(2.0,)))
+    digest.update(planes.tobytes())
+    assert (module.READERS, digest.hexdigest()[:16]) == (3, "4f25966c1c149a58")
