@@ -160,7 +160,7 @@ def test_colored_images_keep_size_and_lightness(belvedere: Command, trained: Tra
     Image.fromarray(rng.integers(0, 256, (70, 40, 3), np.uint8)).save(album / "old" / "colored.png")
     (album / "broken.jpg").write_bytes(b"no image")
     predict = ["predict", "--ckpt_path", str(trained("colorization")), "--data.pictures", str(album)]
-    assert belvedere(*predict, "--output", "out").code == 0
+    assert belvedere(*predict, "--output", "out").code == 3  # broken.jpg
     for name in ("grey.png", "old/colored.png"):
         found, given = lightness(Path("out/colored") / name), lightness(album / name)
         assert found.shape == given.shape
@@ -183,8 +183,8 @@ def test_an_album_is_ranked(belvedere: Command, trained: Trained, tmp_path: Path
         Image.fromarray(square).save(album / name)
     (album / "May" / "broken.jpg").write_bytes(b"no image")
     predict = ["predict", "--ckpt_path", str(checkpoint)]
-    assert belvedere(*predict, "--data.pictures", str(album), "--output", "out").code == 0
-    names = ["contact_sheet.html", "contact_sheet.png", "scores.csv", "source.txt"]
+    assert belvedere(*predict, "--data.pictures", str(album), "--output", "out").code == 3
+    names = ["contact_sheet.html", "contact_sheet.png", "scores.csv", "skipped.csv", "source.txt"]
     assert sorted(os.listdir("out")) == names
     *rows, last = table("out/scores.csv")
     assert last["name"] == "May/broken.jpg"
