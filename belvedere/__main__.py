@@ -3,6 +3,7 @@
 import os
 import sys
 from contextlib import nullcontext
+from io import TextIOWrapper
 
 from belvedere import TASKS, __version__
 from belvedere.names import SHIPPED, configs
@@ -53,11 +54,18 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: What was typed after `belvedere`; None reads it from the process.
 
     Returns:
-        The exit code: 0; 2 for an error that the user can fix; 75 for a training that saved its state and stopped on
+        The exit code: 0; 2 for an error that the user can fix; 3 if predict, features or describe finished, but skipped
+        images that cannot be used; 75 for a training that saved its state and stopped on
         SIGUSR1 or SIGTERM. `study` has its own codes, see `studies.command.study`.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.path.append(os.getcwd())  # for the user's own classes in configs; last, so that they hide no library
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have any bytes
+    try:
+        sys.path.append(os.getcwd())  # for the user's own classes in configs; last, so that they hide no library
+    except FileNotFoundError:
+        print("\nbelvedere: The working folder no longer exists. Change to another one.", file=sys.stderr)
+        return 2
     # these answer at once: importing the libraries takes seconds
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         return _print(HELP)

@@ -20,6 +20,7 @@ from belvedere.checkpoints import run_config
 from belvedere.names import SHIPPED, renamed
 from belvedere.trust import known_classes, wants_class
 from ops.errors import ArgumentError, ParserError, nearest
+from ops.yamls import read_yaml
 
 FROM_CHECKPOINT = ("validate", "test", "predict")
 
@@ -44,9 +45,9 @@ def find_config(name: str) -> Path:
 
 def _read(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ArgumentError(f"The config {path} is not valid YAML: {' '.join(str(error).split())}.") from error
+        return read_yaml(path.read_text(encoding="utf-8"), f"The config {path}")
+    except UnicodeDecodeError as error:
+        raise ArgumentError(f"The config {path} is not UTF-8 text: {error}.") from error
 
 
 def _config(name: str) -> str:
@@ -88,6 +89,9 @@ def expanded(arguments: list[str]) -> list[str]:
         ArgumentError: A config or checkpoint is missing, or an option of the data is given to the model.
     """
     command, *rest = (at_home(argument) for argument in arguments)
+    for index, argument in reversed(list(enumerate(rest))):
+        if argument == "--resume" and (index + 1 == len(rest) or rest[index + 1].startswith("-")):
+            rest[index] = "--resume=auto"
     for name in ("classes", "window"):
         if option(rest, f"--model.{name}") is not None:
             raise ArgumentError(f"--model.{name} follows the data: give --data.{name}.")
@@ -147,6 +151,10 @@ class Parser(LightningArgumentParser):
         if key and hint is not None and not wants_class(hint):
             *_, got = re.split(r"(?:Got|Given) value: ", message)
             message = f"{key[0]}\n  expected {in_words(hint)}, got {got}"
+            if got.strip(" .") in ("True", "False", "None") and "a text" in in_words(hint):
+                message += (
+                    "; YAML reads words like yes, no, on, off and null as such values, so quote them: '[\"yes\"]'"
+                )
         raise ParserError(message, list(self._options()))
 
     def _options(self) -> Iterable[str]:

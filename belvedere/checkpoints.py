@@ -1,20 +1,23 @@
 """Reads checkpoints and their run's settings, checks that they fit a network, and chooses where a command writes."""
 
 import hashlib
+import json
 import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from belvedere.names import renamed
 from belvedere.trust import check_trusted
+from callbacks.record import FINGERPRINT
+from datamodules.base import ImageDataModule
 from ops.atomic import replacing
 from ops.errors import ArgumentError
 from ops.filenames import safe_name
+from ops.yamls import read_yaml
 
 # Keys of a run's config that its checkpoint passes on; the others concern that run alone.
 REMEMBERED = ("seed_everything", "monitor", "model", "data")
@@ -136,6 +139,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ArgumentError(f"There is no checkpoint file {path}.{hint}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except PermissionError as error:
+        raise ArgumentError(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # a broken file can make the unpickler raise anything
         raise ArgumentError(f"{path} is not a checkpoint of belvedere, or is truncated.") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
@@ -158,17 +163,25 @@ def run_config(path: Path, trust: bool = False) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     beside = run_folder(path) / "config.yaml"
     source = beside if beside.is_file() else path
+    advice = f"Remove {beside} to use the copy in {path.name}" if beside.is_file() else "Use another checkpoint"
     try:
         text = beside.read_text(encoding="utf-8") if beside.is_file() else str(checkpoint.get("config", ""))
-        config = yaml.safe_load(text) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ArgumentError(f"The config in {source} cannot be read: {' '.join(str(error).split())}.") from error
+        config = read_yaml(text, f"The config in {source}") or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"The config in {source} cannot be read: {error}. {advice}.") from error
+    except ArgumentError as error:
+        raise ArgumentError(f"{error} {advice}.") from error
     if not isinstance(config, dict) or not {"model", "data"} <= config.keys():
         raise ArgumentError(
             f"Found no config of the run beside {path} or inside it. Give the run's config: --config FILE."
         )
     trainer = config.get("trainer")
     callbacks = trainer.get("callbacks") if isinstance(trainer, dict) else None
+    if not (all(_names_class(config[key]) for key in ("model", "data")) and isinstance(callbacks, list | None)):
+        raise ArgumentError(
+            f"The config in {source} is damaged: expected model and data with a class_path each, and a list of "
+            f"callbacks. {advice}."
+        )
     remembered = {key: config[key] for key in REMEMBERED if key in config}
     arguments = config["data"].get("init_args") if isinstance(config["data"], dict) else None
     if isinstance(arguments, dict):
@@ -179,8 +192,41 @@ def run_config(path: Path, trust: bool = False) -> dict[str, Any]:
     return found
 
 
+def _names_class(value: Any) -> bool:
+    """Returns whether a part of a config is a class, with arguments or without."""
+    if isinstance(value, dict):
+        arguments = value.get("init_args", {})
+        return isinstance(value.get("class_path"), str) and isinstance(arguments, dict | None)
+    return isinstance(value, str)
+
+
+def check_same_data(path: Path, data: ImageDataModule) -> None:
+    """Checks that a run is resumed with the data that its checkpoint was trained on, as far as the run recorded it.
+
+    Raises:
+        ArgumentError: The data are others; the message names both folders.
+    """
+    checkpoint, record = read_checkpoint(path), run_folder(path) / "record.json"
+    known = checkpoint.get("callbacks", {}).get("Record", {}).get(FINGERPRINT)
+    with suppress(OSError, ValueError, AttributeError):
+        known = known or json.loads(record.read_text(encoding="utf-8")).get(FINGERPRINT)
+    if known is None:
+        return
+    data.prepare_data()
+    data.setup("fit")
+    if data.fingerprint() == known:
+        return
+    config = run_config(path, trust=True)
+    arguments = config["data"].get("init_args") or {} if isinstance(config["data"], dict) else {}
+    root = arguments.get("root", "another folder")
+    raise ArgumentError(
+        f"The run in {run_folder(path)} was trained on the data in {root}, whose fingerprint was {known}; that of "
+        f"{data.root} is {data.fingerprint()}. Resume with the data as they were, or train anew with another --output."
+    )
+
+
 def check_fit(path: Path, expected: dict[str, Any], optional: Sequence[str] = ()) -> None:
-    """Checks that a checkpoint's weights fit a network.
+    """Checks that a checkpoint's weights are numbers and fit a network.
 
     Args:
         path: The checkpoint.
@@ -188,9 +234,9 @@ def check_fit(path: Path, expected: dict[str, Any], optional: Sequence[str] = ()
         optional: Keys that checkpoints of earlier versions lack.
 
     Raises:
-        ArgumentError: They do not: the command line or the config changed the network.
+        ArgumentError: They do not: the command line or the config changed the network, or its training diverged.
     """
-    weights = read_checkpoint(path)["state_dict"]
+    weights = finite_weights(path)
     odd = [key for key in weights.keys() | (expected.keys() - {*optional})
            if key not in weights or key not in expected or weights[key].shape != expected[key].shape]  # fmt: skip
     if odd:
@@ -198,3 +244,22 @@ def check_fit(path: Path, expected: dict[str, Any], optional: Sequence[str] = ()
             f"{path} holds the weights of another network: {len(odd)} of its tensors do not fit, the first is "
             f"{min(odd)!r}. Leave architecture, encoder and classes as they were in training."
         )
+
+
+def finite_weights(path: Path) -> dict[str, Any]:
+    """Returns the weights of a checkpoint.
+
+    Raises:
+        ArgumentError: It cannot be read, or some weights are nan or infinite.
+    """
+    import torch
+
+    weights: dict[str, Any] = read_checkpoint(path)["state_dict"]
+    numbers = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
+    broken = [key for key, value in numbers.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise ArgumentError(
+            f"{path} holds weights that are nan or infinite, the first in {broken[0]!r}: its training diverged. Use "
+            "another checkpoint, or train with a lower learning rate."
+        )
+    return weights

@@ -1,7 +1,10 @@
 """The commands: a LightningCLI whose subclasses of task and data module are chosen in the config."""
 
+import hashlib
+import math
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +14,16 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from belvedere.arguments import Parser, expanded, shortened
-from belvedere.checkpoints import check_fit, output_folder, resumed_from, source_of, states, write_source
+from belvedere.checkpoints import (
+    check_fit,
+    check_same_data,
+    output_folder,
+    resumed_from,
+    run_folder,
+    source_of,
+    states,
+    write_source,
+)
 from belvedere.describe import describe
 from belvedere.features import features
 from belvedere.names import SHIPPED, import_classes
@@ -25,14 +37,17 @@ from callbacks.loggers import ProgressBar, SaveConfig, WandbLogger
 from callbacks.panels import Panels
 from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
+from callbacks.writers.base import Writer, finished_rows
 from datamodules.base import ImageDataModule
 from datamodules.batch import DataFacts
+from ops.atomic import check_writable, in_words
 from ops.errors import ArgumentError, ParserError, UserError, nearest
 from tasks.base import ImageTask
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-OWN_COMMANDS = {"features": features, "describe": describe}
+OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "describe": describe}
 COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
+SKIPPED = 3  # exit code: the command finished, but some images could not be used
 # Callbacks with options of their own, by prefix. `intervals` acts in tests, the others in training.
 OWN_CALLBACKS = {"early_stopping": EarlyStopping, "panels": Panels, "last_checkpoint": LastCheckpoint,
                  "preemption": Preemption, "intervals": Intervals}  # fmt: skip
@@ -56,16 +71,24 @@ def run(arguments: list[str]) -> int:
             raise ArgumentError(
                 f"belvedere has no command {command!r}; its commands are {', '.join(known)}.{nearest(command, known)}"
             )
-        BelvedereCLI(command, expanded(arguments)[1:])
+        cli = BelvedereCLI(command, expanded(arguments)[1:])
     except (UserError, MisconfigurationException) as error:
         text = shortened(error) if isinstance(error, ParserError) else str(error)
         text = text.split("DataError: ")[-1]  # a loader's worker wraps its traceback around the message
         print(f"\nbelvedere: {text}", file=sys.stderr)
         return 2
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"\nbelvedere: {place}{in_words(error)}.", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("\nbelvedere: There is not enough memory. Use a smaller --data.batch_size, fewer --data.num_workers or "
+              "smaller images; a lower --data.max_pixels skips large ones.", file=sys.stderr)  # fmt: skip
+        return 2
     finally:
         if not named:
             os.environ.pop("BELVEDERE_RUN", None)  # the next command of this process gets its own folder
-    return 0
+    return SKIPPED if cli.skipped else 0
 
 
 class BelvedereCLI(LightningCLI):
@@ -78,10 +101,13 @@ class BelvedereCLI(LightningCLI):
     Args:
         command: One of `COMMANDS`.
         arguments: What follows the command, after `belvedere.arguments.expanded`.
+
+    Attributes:
+        skipped: How many images could not be used.
     """
 
     def __init__(self, command: str, arguments: list[str]) -> None:
-        self.command = command
+        self.command, self.skipped = command, 0
         import_classes()
         subcommands = command in TRAINER_COMMANDS
         settings = {"default_config_files": [str(SHIPPED / "defaults.yaml")], "allow_abbrev": False}
@@ -102,7 +128,8 @@ class BelvedereCLI(LightningCLI):
         )
         if not subcommands:
             given = {name: self.config_init[name] for name in self.own_options}
-            OWN_COMMANDS[command](self.model, self.datamodule, self.trainer, self.folder, **given)
+            found = OWN_COMMANDS[command](self.model, self.datamodule, self.trainer, self.folder, **given)
+            self.skipped += found or 0
             self.after_predict()
 
     @property
@@ -126,7 +153,8 @@ class BelvedereCLI(LightningCLI):
         overwrite_help = "Let predict and features replace results of other images in the same folder."
         parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
         parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
-        parser.add_argument("--resume", type=Literal["auto"] | None, help="auto: resume the run in --output, if any.")
+        resume_help = "auto: resume the run in --output, if any; predict keeps the images that are finished."
+        parser.add_argument("--resume", type=Literal["auto"] | None, help=resume_help)
         # options exist for every command, so that one config serves all; callbacks act only where they belong
         acting = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals"}}.get(self.command, set())
         parser.callback_keys[:] = [name for name in OWN_CALLBACKS if name in acting]
@@ -173,8 +201,8 @@ class BelvedereCLI(LightningCLI):
             config.model.init_args.backbones = {name: _absolute_if_found(path) for name, path in backbones.items()}
         self.task_name = config.data.class_path.split(".")[-2]
         self.folder = output_folder(self.command, self.task_name, config)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise ArgumentError(f"--output {self.folder} is a file; expected a folder.")
+        if "LOCAL_RANK" not in os.environ:  # the first process has checked it
+            check_writable(self.folder)
         config.trainer.default_root_dir = str(self.folder)
 
     def _resume(self) -> None:
@@ -236,13 +264,19 @@ class BelvedereCLI(LightningCLI):
                 f"--monitor {config.monitor}: there is no such metric.{nearest(config.monitor, metrics)}"
             )
         try:
-            self.model.configure_optimizers()
+            configured: Any = self.model.configure_optimizers()
         except ValueError as error:
             raise ArgumentError(f"--model.optimizer: {error}.") from error
+        optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+        for group in getattr(optimizer, "param_groups", ()):
+            if not math.isfinite(group.get("lr", 0)):
+                raise ArgumentError(f"--model.optimizer.lr is {group['lr']}; expected a finite number.")
         if not self.datamodule.root.is_dir():
             self.datamodule.prepare_data()  # its message is due before any weights are downloaded
         if config.ckpt_path is not None:
             self._check_weights()
+            if run_folder(Path(config.ckpt_path)) == self.folder:
+                check_same_data(Path(config.ckpt_path), self.datamodule)
         elif states(self.folder) and not config.resume and "LOCAL_RANK" not in os.environ:
             raise ArgumentError(
                 f"{self.folder} already holds a run. Choose another --output, or resume the run: --resume auto."
@@ -261,7 +295,31 @@ class BelvedereCLI(LightningCLI):
         self.model.members = [load(path, trust=self.settings.trust) for path in self.settings.members or ()]
         self.model.check_members()
 
-    before_validate = before_test = before_predict = _prepare_trained
+    before_validate = before_test = _prepare_trained
+
+    def before_predict(self) -> None:
+        """Checks the weights, and with `--resume` finds the images that an interrupted prediction has finished."""
+        self._prepare_trained()
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # untyped there
+        writers = [each for each in callbacks if isinstance(each, Writer)]
+        if len(writers) != 1:
+            return
+        (writer,), (folder, names) = writers, self.datamodule.predicted_names()
+        writer.key = self._prediction_key(folder, names)
+        if not self.settings.resume:
+            return
+        rows = finished_rows(self.folder / "part", writer.key)
+        if len({row[2] for row in rows}) >= len(names):
+            rows.pop()  # Lightning skips a prediction of no images, and with it the writer's end
+        writer.earlier, self.datamodule.finished = rows, {row[2] for row in rows}
+        print(f"belvedere: {len(rows)} of {len(names)} images are finished already.", file=sys.stderr)
+
+    def _prediction_key(self, folder: Path, names: Sequence[str]) -> str:
+        """Returns a digest of the images, the checkpoint and the settings of a prediction."""
+        state, settings = Path(self.settings.ckpt_path).stat(), self.settings
+        parts = [settings.ckpt_path, state.st_size, state.st_mtime_ns, str(folder), *names, settings.model.as_dict(),
+                 settings.data.as_dict(), settings.trainer.callbacks]  # fmt: skip
+        return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
     def after_fit(self) -> None:
         """Ends the dashboard's run, or the next run of this process would be logged into it."""
@@ -277,6 +335,8 @@ class BelvedereCLI(LightningCLI):
 
     def after_predict(self) -> None:
         """Writes down of which images the results are, so that those of others do not replace them."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # untyped there
+        self.skipped += sum(each.failed for each in callbacks if isinstance(each, Writer))
         if self.trainer.is_global_zero:
             write_source(self.folder, source_of(self.command, self.settings))
 

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 
+from callbacks.writers.base import FAILED, skipped
 from datamodules.base import ImageDataModule
 from datamodules.describe import describer
 from drawing.charts import draw_study
 from drawing.pictures import panel, save_picture
+from ops.atomic import write_table
 from ops.errors import refuse
 from tasks.base import ImageTask
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def describe(task: ImageTask, data: ImageDataModule, trainer: Trainer, folder: Path) -> None:
-    """Checks a dataset, then writes tables and charts of it.
+def describe(task: ImageTask, data: ImageDataModule, trainer: Trainer, folder: Path) -> int:
+    """Checks a dataset, then writes tables and charts of it. Images that cannot be used are skipped and listed.
 
     Args:
         task: Not used; every command of our own gets the same arguments.
@@ -28,18 +30,29 @@ def describe(task: ImageTask, data: ImageDataModule, trainer: Trainer, folder: P
         trainer: Not used.
         folder: Where to write.
 
+    Returns:
+        How many images were skipped.
+
     Raises:
-        DataError: Something is wrong with the dataset; the message lists all of it.
+        DataError: Something else is wrong with the dataset; the message lists all of it.
         ArgumentError: No module in `datamodules.describe` describes such data.
     """
-    data.folder = folder
+    data.folder, data.skipping = folder, True
     description = describer(data)
     problems = description.problems(data)
-    refuse(problems, str(data.root), shown=len(problems))
+    if problems:
+        problems += data.unusable.values()
+        refuse(list(dict.fromkeys(problems)), str(data.root), shown=len(problems))
     study = description.study(data)
     parts = (study.tables, study.charts, study.examples, study.classes, study.panels)
     for path in write_study(*parts, folder):
         print(path)
+    if data.unusable:
+        write_table(folder / FAILED, ("name", "problem"), data.unusable.items())
+    else:
+        (folder / FAILED).unlink(missing_ok=True)  # that of an earlier check
+    print(skipped(list(data.unusable.items())), end="\n" if data.unusable else "")
+    return len(data.unusable)
 
 
 def write_study(
@@ -69,7 +82,7 @@ def write_study(
         if index == 0:
             print(table.to_string(index=False, na_rep="-"))
         path = folder / f"{name}.csv"
-        table.to_csv(path, index=False)
+        write_table(path, table.columns, table.astype(object).where(table.notna(), "").to_numpy().tolist())
         paths.append(path)
     draw_study(charts, examples, classes, folder / "study.png")
     paths.append(folder / "study.png")

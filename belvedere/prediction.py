@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from belvedere.arguments import Parser, parameters, shortened
-from belvedere.checkpoints import read_checkpoint, run_config
+from belvedere.checkpoints import finite_weights, read_checkpoint, run_config
 from belvedere.names import import_classes
 from belvedere.quiet import quiet
 from belvedere.trust import check_trusted
@@ -71,6 +71,7 @@ def load(checkpoint: str | Path, *, trust: bool = False, **settings: Any) -> Ima
     import_classes()
     path = Path(checkpoint).expanduser()
     config = run_config(path, trust)
+    finite_weights(path)
     kind = _class(config["model"]["class_path"])
     if not trust:  # Lightning makes the task from these
         arguments = dict(read_checkpoint(path).get("hyper_parameters", {}))
@@ -107,11 +108,12 @@ def predict(
         options: Arguments of the data module's class, such as `overlap=0.5`, `batch_size=8` or `output_size=None`.
 
     Returns:
-        A prediction for each image, in the order of the list, or of the names in a folder.
+        A prediction for each image, in the order of the list, or of the names in a folder; the `problem` of one says
+        why an image cannot be used.
 
     Raises:
         ArgumentError: There is no such option, or the task does not come from `load`.
-        DataError: An image cannot be used.
+        DataError: There are no images.
     """
     task = checkpoint if isinstance(checkpoint, ImageTask) else load(checkpoint, trust=trust)
     config = vars(task).get("run_config")
@@ -226,7 +228,7 @@ def _collected(
 def _prediction(image: Finished, writer: Writer[Any]) -> Prediction:
     """Returns a writer's image as a prediction, with the polygons of its own settings."""
     prediction = image.prediction()
-    if not isinstance(image, Stitched):
+    if not isinstance(image, Stitched) or image.problem:
         return prediction
     outlines = next((each for each in writer.formats if isinstance(each, Outlines)), Outlines())
     settings = (outlines.tolerance, outlines.smooth, outlines.least_iou)
@@ -239,6 +241,7 @@ def _table(images: Sequence[Finished], writer: Writer[Any]) -> "pd.DataFrame | N
 
     for each in writer.formats:
         if isinstance(each, Table):
-            rows = [row for image in images for row in each.write(image, Path())]
+            usable = [image for image in images if each.lists_problems or not image.problem]
+            rows = [row for image in usable for row in each.write(image, Path())]
             return pd.DataFrame(each.table(rows), columns=list(each.columns))
     return None

@@ -19,7 +19,8 @@ from benchmarks.avalanches import belvedere
 from callbacks.writers.outlines import drawn_polygon
 from datamodules.avalanches import AvalanchesDataModule
 from datamodules.read.mask_files import read_mask
-from datamodules.read.pictures import picture_files, read_picture
+from datamodules.read.names import picture_files
+from datamodules.read.pictures import read_picture
 from drawing.pictures import Picture, overlay, panel, save_picture
 from ops.edges import canny
 

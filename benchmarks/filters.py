@@ -21,7 +21,8 @@ from PIL import Image, ImageFilter
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.read.pictures import picture_files, read_picture
+from datamodules.read.names import picture_files
+from datamodules.read.pictures import read_picture
 from ops.backends import Backend
 from ops.filters import FILTERS, filtered
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from belvedere.__main__ import main as belvedere
 from datamodules.read.mask_files import read_mask
-from datamodules.read.pictures import picture_files, read_picture
+from datamodules.read.names import picture_files
+from datamodules.read.pictures import read_picture
 from tasks.metrics.dice import DiceScores
 
 FOLDS = 3

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.avalanches import Callbacks, belvedere, rows, table, train
 from datamodules.colorization import ColorizationDataModule
-from datamodules.decoded.letterboxed import tree_names
+from datamodules.read.names import tree_names
 from datamodules.read.pictures import read_picture
 from datamodules.read.works import read_works
 from datamodules.samples.colorization import draw_colorization

@@ -1,6 +1,5 @@
 """The best epoch: keeps its checkpoint, stops training in time, reports the result."""
 
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,8 @@ from callbacks.resuming import write_checkpoints_atomically
 from ops.errors import TrainingError
 
 LOWER_IS_BETTER = ("loss", "error", "emd", "emd2", "hausdorff95", "delta_e76", "delta_e2000")
+
+DIVERGED = 1_000_000  # losses and metrics of all tasks are far below
 
 
 def mode_of(monitor: str) -> Literal["min", "max"]:
@@ -104,7 +105,7 @@ class EarlyStopping(AfterValidation, LightningEarlyStopping):
 
 
 class FiniteOrStop(Callback):
-    """Stops a run whose loss or monitored metric is nan or infinite.
+    """Stops a run whose loss or monitored metric is nan, infinite or beyond a million, where none belongs.
 
     The loss is checked every `trainer.log_every_n_steps` steps, because each check makes the host wait for the device.
 
@@ -119,7 +120,7 @@ class FiniteOrStop(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        finite = torch.isfinite(outputs["loss"].detach())
+        finite = outputs["loss"].detach().abs() < DIVERGED  # false for nan
         self._finite = finite if self._finite is None else self._finite.to(finite.device) & finite
         if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.is_last_batch:  # type: ignore[attr-defined]  # untyped there
             if not trainer.strategy.reduce_boolean_decision(bool(self._finite)):  # all processes stop, or none
@@ -128,7 +129,7 @@ class FiniteOrStop(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         value = trainer.callback_metrics.get(self.monitor)
-        if not trainer.sanity_checking and value is not None and not math.isfinite(value):
+        if not trainer.sanity_checking and value is not None and not abs(value) < DIVERGED:
             self._stop(trainer, self.monitor)
 
     def state_dict(self) -> dict[str, Any]:
@@ -141,8 +142,8 @@ class FiniteOrStop(Callback):
         best = Path(trainer.default_root_dir) / "checkpoints" / "best.ckpt"
         kept = f" The best epoch so far is kept in {best}." if best.is_file() else ""
         raise TrainingError(
-            f"Training stopped in epoch {trainer.current_epoch}, step {trainer.global_step}: {what} is nan or "
-            "infinite. Try a lower learning rate (--model.optimizer.lr), gradient clipping "
+            f"Training stopped in epoch {trainer.current_epoch}, step {trainer.global_step}: {what} is nan, "
+            f"infinite or beyond {DIVERGED:,}. Try a lower learning rate (--model.optimizer.lr), gradient clipping "
             f"(--trainer.gradient_clip_val 1) or full precision (--trainer.precision 32-true).{kept}"
         )
 

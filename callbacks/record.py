@@ -18,6 +18,7 @@ from ops.processes import SIGNALS, blocked
 
 LIBRARIES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "segmentation-models-pytorch")
 SOURCE = Path(__file__).parents[1]
+FINGERPRINT = "data_fingerprint"
 SYSTEM_FILES = {"status": Path("/proc/self/status"), "cpuinfo": Path("/proc/cpuinfo")}
 
 
@@ -42,6 +43,7 @@ class Record(UsesData):
 
     def __init__(self) -> None:
         self._seconds, self._peak = 0.0, 0  # of earlier parts
+        self._fingerprint: str | None = None
         self._began: float | None = None
         self._device = torch.device("cpu")
 
@@ -52,6 +54,7 @@ class Record(UsesData):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             _path(trainer).unlink(missing_ok=True)
+            self._fingerprint = None if self.data is None else self.data.fingerprint()
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         self._began = time.monotonic()
@@ -62,7 +65,7 @@ class Record(UsesData):
         self._peak = max(self._peak, int(peak))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self._time(), "peak": max(self._peak, _peak(self._device))}
+        return {"seconds": self._time(), "peak": max(self._peak, _peak(self._device)), FINGERPRINT: self._fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seconds, self._peak = state_dict["seconds"], state_dict["peak"]
@@ -83,7 +86,7 @@ class Record(UsesData):
             "processes": trainer.world_size,
             "parameters": sum(each.numel() for each in pl_module.parameters()),
             "versions": versions(),
-            "data_fingerprint": None if data is None else data.fingerprint(),
+            FINGERPRINT: None if data is None else data.fingerprint(),
             "pictures": {} if data is None else {split: len(names) for split, names in data.picture_names().items()},
         }
         write_text(_path(trainer), json.dumps(record, indent=2) + "\n")

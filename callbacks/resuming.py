@@ -191,8 +191,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with replacing(Path(path), sync=True) as temporary:
-            torch.save(checkpoint, temporary)
+        with replacing(Path(path), sync=True) as temporary, temporary.open("wb") as file:
+            # to an open file: given a path, torch reports a full disk as a RuntimeError without a reason
+            torch.save(checkpoint, file)
 
 
 def write_checkpoints_atomically(trainer: Trainer) -> None:

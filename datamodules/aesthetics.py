@@ -9,8 +9,8 @@ from torch import Tensor
 
 from datamodules.base import ImageDataModule, check
 from datamodules.batch import DataFacts
-from datamodules.decoded.letterboxed import tree_names
 from datamodules.loaders import Samples
+from datamodules.read.names import located, predicted_names
 from datamodules.votes.checked import Checked, checked_set, refuse_too_many, summary
 from datamodules.votes.files import find_labels
 from datamodules.votes.pictures import JudgedPicture, ScoredPicture, readable, write_unusable
@@ -18,6 +18,7 @@ from datamodules.votes.splits import drawn_splits, read_lists
 from datamodules.votes.votes import Names, Singles, Statistic, Votes
 from ops.augment import central_crops, crops_by_seed
 from ops.errors import listed, refuse
+from ops.imagefiles import MAX_PIXELS
 
 
 class AestheticsDataModule(ImageDataModule):
@@ -60,6 +61,7 @@ class AestheticsDataModule(ImageDataModule):
             overrides the split.
         augmentations: albumentations transforms of training images at `load_size`, a list of `class_path` and
             `init_args`; see `datamodules.augmentations`.
+        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
         ArgumentError: An argument is out of range.
@@ -88,9 +90,19 @@ class AestheticsDataModule(ImageDataModule):
         test_fraction: float = 0.08,
         split_seed: int = 0,
         augmentations: list[dict[str, Any]] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(
-            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
+            root,
+            pictures,
+            batch_size,
+            num_workers,
+            val_fraction,
+            test_fraction,
+            split_seed,
+            flips,
+            augmentations,
+            max_pixels=max_pixels,
         )
         side = round(size * 8 / 7) if load_size is None else load_size
         check(size >= 1, f"size is {size}; expected 1 pixel or more")
@@ -103,7 +115,6 @@ class AestheticsDataModule(ImageDataModule):
         self.labels, self.statistic, self.threshold, self.delta = labels, statistic, threshold, delta
         self.test_list, self.train_list = test_list, train_list
         self.missing_share, self.open_all = missing_share, open_all
-        self.unusable: dict[str, str] = {}
         self.tags: tuple[str, ...] = ()  # of the test images
         self.scale: tuple[int, float] | None = None  # highest vote and threshold, once they are read
         self._count = 0  # of all images
@@ -126,7 +137,7 @@ class AestheticsDataModule(ImageDataModule):
         """
         if stage == "predict":
             folder, names = self.predicted_names()
-            sample = JudgedPicture([folder / name for name in names], self.side, self.squeeze)
+            sample = JudgedPicture([located(folder, name) for name in names], self.side, self.squeeze)
             self.datasets["predict"] = Samples(names, sample)
             return
         if self.datasets.keys() >= {"train", "val"}:
@@ -161,8 +172,11 @@ class AestheticsDataModule(ImageDataModule):
             DataError: The dataset is invalid; all problems are listed.
         """
         opening = self.open_all if open_all is None else open_all
-        return checked_set(self.root, self.labels, self.statistic, self.threshold, self.delta, self.split_votes,
-                           self.missing_share, opening, self.side, self.listing("unusable"))  # fmt: skip
+        found = checked_set(self.root, self.labels, self.statistic, self.threshold, self.delta, self.split_votes,
+                            self.missing_share, opening, self.side, self.listing("unusable"))  # fmt: skip
+        if self.skipping:
+            self.unusable |= found.problems
+        return found
 
     def split_votes(self, votes: Votes) -> tuple[dict[str, list[str]], dict[str, str]]:
         """Returns the names of train, val and test, and the problems of listed names without votes.
@@ -190,13 +204,7 @@ class AestheticsDataModule(ImageDataModule):
         return drawn_splits(votes, lists, self.val_fraction, self.test_fraction, self.split_seed)
 
     def predicted_names(self) -> tuple[Path, list[str]]:
-        """Returns the folder of the images to predict, and their paths relative to it.
-
-        Raises:
-            DataError: There are none.
-        """
-        pictures = self.required_pictures()
-        return (pictures.parent, [pictures.name]) if pictures.is_file() else (pictures, tree_names(pictures))
+        return predicted_names(self.required_pictures(), unique=False)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         """Drops unreadable images, crops and, in training, flips them, and converts them to float in [0, 1]."""

@@ -1,7 +1,6 @@
 """Avalanches: random windows or whole mountain photos to train on, whole photos to evaluate and predict."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,18 @@ from datamodules.decoded.scenes import (
     Scenes,
     decoded_scenes,
     readable_sizes,
-    too_small,
 )
 from datamodules.decoded.windows import Draws, Ratio, Store, stored
 from datamodules.loaders import EpochLoader, Samples
 from datamodules.read.boxes import Box, boxes_beside, read_boxes
 from datamodules.read.mask_files import Values, meaning
 from datamodules.read.masks import one_mask_each
-from datamodules.read.pictures import picture_files, picture_size, same_stems
+from datamodules.read.names import located
 from datamodules.read.tables import Table, no_image
 from datamodules.segmentation import sides, views_of
 from ops.backends import Backend, check_backend
 from ops.errors import DataError, collected, refuse
+from ops.imagefiles import MAX_PIXELS
 from ops.jitter import Augment
 from ops.pyramids import pyramid
 from ops.windows import Size
@@ -91,6 +90,7 @@ class AvalanchesDataModule(ImageDataModule):
             [r, g, b]. None accepts masks only if what their values mean is certain.
         ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
             threshold.
+        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
         ArgumentError: A number is out of range, or the ratio is unknown.
@@ -118,12 +118,13 @@ class AvalanchesDataModule(ImageDataModule):
         backend: Backend = "exact",
         mask_values: Values | None = None,
         ignore_value: Values | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         whole = photos is not None
         super().__init__(
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips and not whole,
             augmentations if whole else None, views_of(augment, sides("photos", photos), None) if photos else None,
-            steps_per_epoch if whole else None,
+            steps_per_epoch if whole else None, max_pixels,
         )  # fmt: skip
         check(whole or steps_per_epoch is None, "steps_per_epoch is for photos; for windows give windows_per_epoch")
         self.photos = photos
@@ -157,11 +158,13 @@ class AvalanchesDataModule(ImageDataModule):
             DataError: The dataset is invalid; all problems are listed.
         """
         if stage == "predict":
-            files = self.predicted_files()
-            sizes = {file.name: picture_size(file) for file in files}
-            known = sizes if len(files) > 1 else None  # the table of a single image may list others
-            boxes = read_boxes(boxes_beside(files[0]), sizes, self.pyramid_levels, known, files[0].parent)
-            self.datasets["predict"] = Samples(list(sizes), PredictedScene(files, self.pyramid_levels, boxes))
+            folder, names = self.predicted_names()
+            known = names if len(names) > 1 else None  # the table of a single image may list others
+            table = boxes_beside(self.required_pictures())
+            sizes = readable_sizes({name: located(folder, name) for name in names})[0] if table.is_file() else {}
+            boxes = read_boxes(table, sizes, self.pyramid_levels, known, folder)
+            scene = PredictedScene(folder, names, self.pyramid_levels, self.least_side, boxes)
+            self.datasets["predict"] = Samples(names, scene)
             return
         if self.datasets.keys() >= {"train", "val"} and (stage != "fit" or self.photos or self._store is not None):
             return
@@ -194,7 +197,7 @@ class AvalanchesDataModule(ImageDataModule):
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        source = one_mask_each(self.root, self.values, LAYOUT)
+        source = self.usable(one_mask_each(self.root, self.values, LAYOUT))
         scenes: list[Scenes] = []
         splits: dict[str, list[str]] = {}
         boxes: dict[str, list[Box]] = {}
@@ -203,7 +206,7 @@ class AvalanchesDataModule(ImageDataModule):
             [
                 lambda: scenes.append(decoded_scenes(self.task, source, self.pyramid_levels, self.least_side)),
                 lambda: splits.update(self.split(source.names)),
-                lambda: boxes.update(self.boxes(readable_sizes(source)[0], source.names)),
+                lambda: boxes.update(self.boxes(readable_sizes(source.paths)[0], source.names)),
                 lambda: conditions.update(read_conditions(self.root / "conditions.csv", source.names)),
             ]
         )
@@ -243,20 +246,6 @@ class AvalanchesDataModule(ImageDataModule):
                 f"{self.root} has {what} at its center. Give a smaller --data.window, or --data.ratio natural."
             )
         return store
-
-    def predicted_files(self) -> list[Path]:
-        """Returns the images to predict.
-
-        Raises:
-            DataError: There are none, or some cannot be used; all problems are listed.
-        """
-        files = picture_files(self.required_pictures())
-
-        def fits(file: Path) -> None:
-            refuse(too_small(file, picture_size(file), self.pyramid_levels, self.least_side, trained=True), str(file))
-
-        refuse(same_stems(files) + collected(partial(fits, file) for file in files), str(self.pictures))
-        return files
 
     def loader(
         self,

@@ -2,9 +2,9 @@
 
 import os
 from abc import ABC
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,12 +15,16 @@ from datamodules.augmentations import Augmentations
 from datamodules.batch import Batch, DataFacts
 from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples, make_loader
 from datamodules.read.fingerprint import fingerprint
+from datamodules.read.masks import MaskSource, unusable
+from datamodules.read.names import predicted_names
 from datamodules.read.tables import Table
 from ops.augment import flip_by_seed
-from ops.errors import ArgumentError, DataError
+from ops.errors import ArgumentError, DataError, refuse
+from ops.imagefiles import MAX_PIXELS, limit_pixels
 from ops.jitter import RandomViews
 
 SPLITS = ("train", "val", "test")
+Source = TypeVar("Source", bound=MaskSource)
 
 
 def check(holds: bool, otherwise: str) -> None:
@@ -48,6 +52,7 @@ class ImageDataModule(LightningDataModule, ABC):
             seeded per sample, see `datamodules.augmentations`.
         views: How training images and masks vary on the device, in place of `flips`; None leaves it to `flips`.
         steps_per_epoch: Training steps in an epoch; None takes every sample once.
+        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
         ArgumentError: A number is out of range, or a transform is invalid.
@@ -66,8 +71,10 @@ class ImageDataModule(LightningDataModule, ABC):
         augmentations: Sequence[dict[str, Any]] | None = None,
         views: RandomViews | None = None,
         steps_per_epoch: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__()
+        check(root is not None, "root is null; expected the folder of the dataset")
         check(batch_size >= 1, f"batch_size is {batch_size}; expected 1 or more")
         check(num_workers is None or num_workers >= 0, f"num_workers is {num_workers}; expected null, 0 or more")
         check(
@@ -80,6 +87,8 @@ class ImageDataModule(LightningDataModule, ABC):
             f"steps_per_epoch is {steps_per_epoch}; expected null, 1 or more",
         )
         self.views, self.steps_per_epoch = views, steps_per_epoch
+        check(max_pixels >= 1, f"max_pixels is {max_pixels}; expected 1 or more")
+        limit_pixels(max_pixels)
         self.root = Path(root).expanduser()
         self.pictures = None if pictures is None else Path(pictures).expanduser()
         self.batch_size = batch_size
@@ -90,6 +99,10 @@ class ImageDataModule(LightningDataModule, ABC):
         self.datasets: dict[str, Samples] = {}
         self._unaugmented = False
         self.folder: Path | None = None  # for lists, if there is no trainer
+        self.finished: Collection[str] = ()  # images that an interrupted prediction has finished
+        self.skipping = False  # whether unusable images of any dataset are skipped, for `describe`
+        self.unusable: dict[str, str] = {}  # problems of skipped images by name
+        self._dropped: dict[str, str] | None = None  # those of the dataset itself, once they are known
 
     @property
     def task(self) -> str:
@@ -154,6 +167,24 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.pictures is None:
             raise DataError("There are no images to predict. Give a folder or a file with --data.pictures.")
         return self.pictures
+
+    def predicted_names(self) -> tuple[Path, list[str]]:
+        """Returns the folder of the images to predict, and their names below it.
+
+        Raises:
+            DataError: There are none, or the outputs of two would have the same name.
+        """
+        return predicted_names(self.required_pictures())
+
+    def usable(self, source: Source) -> Source:
+        """Returns the images and masks of a dataset, without unusable ones if those are skipped."""
+        if self.skipping:
+            found = self._dropped = unusable(source) if self._dropped is None else self._dropped
+            self.unusable |= found
+            source.drop(found)
+            if not source.names:
+                refuse(list(found.values()), str(self.root))
+        return source
 
     def split(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Returns the names of train, val and test: disjoint and seeded, or those of the `splits.csv` in `root`.
@@ -223,6 +254,7 @@ class ImageDataModule(LightningDataModule, ABC):
             change=self.augmentations if training else None,
             training=training,
             steps=self.steps_per_epoch,
+            without=self.finished if split == "predict" else (),
         )
 
     def train_dataloader(self) -> EpochLoader:

@@ -12,10 +12,11 @@ from datamodules.base import check
 from datamodules.decoded.whole import Decoded, DecodedSample, PackedMasks
 from datamodules.read.mask_files import Values
 from datamodules.read.masks import MaskSource, mask_source, split_labels
-from datamodules.read.pictures import picture_files
+from datamodules.read.names import predicted_names
 from datamodules.read.tables import Table
 from datamodules.segmentation import SegmentationDataModule
 from ops.errors import DataError
+from ops.imagefiles import MAX_PIXELS
 from ops.jitter import Augment
 from ops.pictures import seen
 from ops.windows import Size
@@ -56,6 +57,7 @@ class CloudsDataModule(SegmentationDataModule):
             [r, g, b]. None accepts masks only if what their values mean is certain.
         ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
             threshold.
+        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
         ArgumentError: A number is out of range, or classes are missing or repeated.
@@ -85,10 +87,11 @@ class CloudsDataModule(SegmentationDataModule):
         steps_per_epoch: int | None = None,
         mask_values: Values | None = None,
         ignore_value: Values | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(root, classes, size, output_size, window, overlap, pictures, batch_size, num_workers,
                          val_fraction, test_fraction, split_seed, flips, augmentations, augment, crop,
-                         steps_per_epoch, mask_values, ignore_value)  # fmt: skip
+                         steps_per_epoch, mask_values, ignore_value, max_pixels)  # fmt: skip
         check(
             0 <= small_mask_area <= 1,
             f"small_mask_area is {small_mask_area}; expected a share of the image in [0, 1]",
@@ -97,7 +100,7 @@ class CloudsDataModule(SegmentationDataModule):
         self.leave_out_gaps = leave_out_gaps
 
     def source(self) -> MaskSource:
-        return mask_source(self.root, self.classes, self.values)
+        return self.usable(mask_source(self.root, self.classes, self.values))
 
     def sampled(self, data: Decoded, split: str, rows: list[int]) -> DecodedSample:
         if split != "train":
@@ -130,26 +133,25 @@ class CloudsDataModule(SegmentationDataModule):
             )
         return [row for row in rows if row not in small], {}
 
-    def predicted_files(self) -> list[Path]:
+    def predicted_names(self) -> tuple[Path, list[str]]:
         """Returns the images to predict, in the order of `sample_submission.csv` if it lists them.
 
         Raises:
             DataError: There are none, or the table has an unknown class or image.
         """
         folder, order = self.root / "test_images", self.root / "sample_submission.csv"
-        files = picture_files(self.pictures or folder)
+        pictures = predicted_names(self.pictures or folder)
         if self.pictures is not None or not order.is_file():
-            return files
+            return pictures
         table = Table(order, ["Image_Label"])
         table.rows = split_labels(table.rows["Image_Label"], self.classes)
-        by_name = {file.name: file for file in files}
         known = ", ".join(self.classes)
         table.known("label", self.classes, lambda label: f"the class {label!r} is unknown; the classes are {known}.")
         names = table.rows["name"]
-        for row, name in names[~names.isin(by_name) & ~names.duplicated()].items():
+        for row, name in names[~names.isin(pictures[1]) & ~names.duplicated()].items():
             table.add(row, f"there is no image {name!r} in {folder}. Unpack the test images again.")
         table.check()
-        return [by_name[name] for name in dict.fromkeys(names)]
+        return folder, list(dict.fromkeys(names))
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         """Adds `valid` (B, 1, H, W), false in black gaps."""

@@ -17,13 +17,13 @@ from datamodules.decoded.letterboxed import (
     PredictedPicture,
     letterboxed_tree,
     picture_problems,
-    predicted_names,
-    tree_names,
 )
 from datamodules.loaders import EpochLoader, Samples
+from datamodules.read.names import located, tree_names
 from datamodules.read.works import Work, draw_by_group, groups, read_works
 from ops.augment import random_warps, warped
 from ops.errors import DataError, collected, listed, refuse
+from ops.imagefiles import MAX_PIXELS
 from ops.pictures import valid_pixels
 
 LAYOUT = """    {root}/images/**/<stem>.jpg   any image format, any size, anywhere below
@@ -77,6 +77,7 @@ class ColorizationDataModule(ImageDataModule):
             training and skips in prediction.
         augmentations: albumentations transforms of training images and of where they are valid, a list of `class_path`
             and `init_args`; see `datamodules.augmentations`.
+        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
         ArgumentError: A number is out of range.
@@ -98,9 +99,19 @@ class ColorizationDataModule(ImageDataModule):
         rotation: float = 20.0,
         unreadable: Literal["refuse", "skip"] | None = None,
         augmentations: list[dict[str, Any]] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(
-            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
+            root,
+            pictures,
+            batch_size,
+            num_workers,
+            val_fraction,
+            test_fraction,
+            split_seed,
+            flips,
+            augmentations,
+            max_pixels=max_pixels,
         )
         check(size >= LEAST_SIDE, f"size is {size}; expected {LEAST_SIDE} pixels or more")
         for name, share in (("shear", shear), ("zoom", zoom)):
@@ -124,7 +135,7 @@ class ColorizationDataModule(ImageDataModule):
         """
         if stage == "predict":
             folder, names = self.predicted_names()
-            files = [folder / name for name in names]
+            files = [located(folder, name) for name in names]
             if self.unreadable == "refuse":
                 refuse(picture_problems(files), str(self.pictures))
             self.datasets["predict"] = Samples(names, PredictedPicture(files, self.size))
@@ -157,7 +168,7 @@ class ColorizationDataModule(ImageDataModule):
         data: list[Letterboxed] = []
         works: dict[str, Work] = {}
         splits: list[dict[str, list[str]]] = []
-        skip = self.unreadable == "skip"
+        skip = self.unreadable == "skip" or (self.skipping and self.unreadable is None)
         problems = collected(
             [
                 lambda: data.append(letterboxed_tree(self.task, folder, names, self.size, skip)),
@@ -166,6 +177,7 @@ class ColorizationDataModule(ImageDataModule):
             ]
         )
         refuse(problems, str(self.root))
+        self.unusable |= {name: " ".join(each) for name, each in data[0].problems.items()}
         usable = {split: [name for name in part if name not in data[0].problems] for split, part in splits[0].items()}
         refuse([f"None of the {len(splits[0][split])} images of the split {split!r} can be used: "
                 + next(iter(data[0].problems[splits[0][split][0]])) for split in ("train", "val") if not usable[split]],
@@ -200,14 +212,6 @@ class ColorizationDataModule(ImageDataModule):
         if not any(group.startswith("artist ") for group in self._group_of.values()):
             return super().draw_splits(names)
         return draw_by_group(self._group_of, {"val": self.val_fraction, "test": self.test_fraction}, self.split_seed)
-
-    def predicted_names(self) -> tuple[Path, list[str]]:
-        """Returns the folder of the images to predict, and their paths relative to it.
-
-        Raises:
-            DataError: There are none, or the outputs of two would have the same name.
-        """
-        return predicted_names(self.required_pictures())
 
     def predict_dataloader(self) -> EpochLoader:
         """Returns the images to predict one at a time with few workers, since each comes whole."""

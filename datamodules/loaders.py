@@ -2,7 +2,7 @@
 
 import itertools
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -44,6 +44,7 @@ class EpochSampler(DistributedSampler[Any]):
         world: Number of processes.
         rank: Number of this process.
         length: Samples of this process in a training epoch; None takes every sample once.
+        without: Names of samples to leave out, unless shuffled.
 
     Attributes:
         samples: Samples to order.
@@ -51,12 +52,22 @@ class EpochSampler(DistributedSampler[Any]):
     """
 
     def __init__(
-        self, dataset: "Samples", shuffle: bool, seed: int, world: int = 1, rank: int = 0, length: int | None = None
+        self,
+        dataset: "Samples",
+        shuffle: bool,
+        seed: int,
+        world: int = 1,
+        rank: int = 0,
+        length: int | None = None,
+        without: Collection[str] = (),
     ) -> None:
         # the parent adds the epoch to its seed, so epoch 1 of one seed would be epoch 0 of the next
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=shuffle, seed=seed * PRIME)
         self.samples, self.skipped = dataset, 0
-        self.share = [index for group in dataset.groups[rank::world] for index in group]
+        groups: Sequence[range] = dataset.groups
+        if without:
+            groups = [group for group in groups if dataset.names[group[0]] not in without]
+        self.share = [index for group in groups[rank::world] for index in group]
         self.length = length if shuffle else None
         if not shuffle:
             self.num_samples = len(self.share)
@@ -229,6 +240,7 @@ def make_loader(
     change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     training: bool = False,
     steps: int | None = None,
+    without: Collection[str] = (),
 ) -> EpochLoader:
     """Returns the loader of a split: shuffled for `training`, every sample once and in order otherwise.
 
@@ -244,6 +256,7 @@ def make_loader(
         change: Changes samples as they are loaded.
         training: Whether the loader is for training steps.
         steps: Batches in a training epoch; None takes every sample once.
+        without: Names of samples to leave out, unless shuffled.
 
     Raises:
         DataError: A process would have no sample; `train`, whose samples are repeated, is not checked.
@@ -258,7 +271,7 @@ def make_loader(
     if len(samples.groups) < len(samples):
         workers = min(1, workers)  # it keeps an image open while cutting its windows; several would all decode it
     length = None if steps is None else steps * batch_size
-    sampler = EpochSampler(samples, shuffle=training, seed=seed, world=world, rank=rank, length=length)
+    sampler = EpochSampler(samples, training, seed, world, rank, length, without)
     return EpochLoader(
         samples if change is None else Changed(samples, change),
         batch_size=batch_size,

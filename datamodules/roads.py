@@ -17,13 +17,13 @@ from datamodules.decoded.whole import DecodedSample
 from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples
 from datamodules.read.mask_files import Values, meaning
 from datamodules.read.masks import one_mask_each
-from datamodules.read.pictures import picture_files
 from datamodules.read.tables import Table, no_image
 from datamodules.segmentation import check_overlap, sides, views_of
 from ops.augment import Strategy, copies, copy_count
 from ops.backends import Backend, check_backend
 from ops.errors import refuse
 from ops.filters import FILTERS
+from ops.imagefiles import MAX_PIXELS
 from ops.jitter import Augment
 from ops.windows import Size
 
@@ -70,6 +70,7 @@ class RoadsDataModule(ImageDataModule):
             [r, g, b]. None accepts masks only if what their values mean is certain.
         ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
             threshold.
+        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
         ArgumentError: A number is out of range, or a strategy or filter is unknown.
@@ -98,10 +99,11 @@ class RoadsDataModule(ImageDataModule):
         backend: Backend = "exact",
         mask_values: Values | None = None,
         ignore_value: Values | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations,
-            views_of(augment, size, crop), steps_per_epoch,
+            views_of(augment, size, crop), steps_per_epoch, max_pixels,
         )  # fmt: skip
         self.size = sides("size", size)
         self.window = self.size if window is None else sides("window", window)
@@ -157,8 +159,8 @@ class RoadsDataModule(ImageDataModule):
             DataError: The dataset is invalid; all problems are listed.
         """
         if stage == "predict":
-            files = self.predicted_files()
-            self.datasets["predict"] = predicted(files, self.size, window=self.window, overlap=self.overlap)
+            pictures = self.predicted_names()
+            self.datasets["predict"] = predicted(*pictures, self.size, window=self.window, overlap=self.overlap)
             return
         if self.datasets.keys() >= {"train", "val"}:
             return
@@ -166,8 +168,9 @@ class RoadsDataModule(ImageDataModule):
         images = whole_images(self.task, tiles)
         for split, names in self.split_by_category(tiles).items():
             if split in MEASURED:
-                whole = MeasuredSample(images, names, self.window, self.size, self.overlap)
-                self.datasets[split] = Samples(names, whole, self.seed)
+                there = images.counting(names, f"the {len(names)} {split} images of {self.root}")
+                whole = MeasuredSample(images, there, self.window, self.size, self.overlap)
+                self.datasets[split] = Samples(there, whole, self.seed)
                 continue
             rows = tiles.of(names)
             sample = DecodedSample(tiles.pictures, tiles.masks, rows)
@@ -185,7 +188,8 @@ class RoadsDataModule(ImageDataModule):
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        return decoded_tiles(self.task, one_mask_each(self.root, self.values), self.window, self.size)
+        source = self.usable(one_mask_each(self.root, self.values))
+        return decoded_tiles(self.task, source, self.window, self.size)
 
     def categories(self, tiles: Tiles) -> dict[str, str]:
         """Returns the category of each image: that of `categories.csv`, or else whether its mask contains road.
@@ -242,14 +246,6 @@ class RoadsDataModule(ImageDataModule):
             splits["train"] += drawn[vals:]
         refuse(problems, str(self.root))
         return {split: sorted(part) for split, part in splits.items()}
-
-    def predicted_files(self) -> list[Path]:
-        """Returns the images to predict.
-
-        Raises:
-            DataError: There are none.
-        """
-        return picture_files(self.required_pictures())
 
     def loader(
         self,

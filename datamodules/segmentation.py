@@ -11,8 +11,9 @@ from datamodules.decoded.whole import Decoded, DecodedSample, decoded
 from datamodules.loaders import Samples
 from datamodules.read.mask_files import Values, meaning
 from datamodules.read.masks import MaskSource, class_masks
-from datamodules.read.pictures import picture_files
+from datamodules.read.names import composed
 from ops.errors import ArgumentError
+from ops.imagefiles import MAX_PIXELS
 from ops.jitter import Augment, RandomViews
 from ops.windows import Size
 
@@ -85,6 +86,7 @@ class SegmentationDataModule(ImageDataModule):
             [r, g, b]. None accepts masks only if what their values mean is certain.
         ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
             threshold.
+        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
         ArgumentError: A number is out of range, or classes are missing or repeated.
@@ -111,10 +113,11 @@ class SegmentationDataModule(ImageDataModule):
         steps_per_epoch: int | None = None,
         mask_values: Values | None = None,
         ignore_value: Values | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations,
-            views_of(augment, size, crop), steps_per_epoch,
+            views_of(augment, size, crop), steps_per_epoch, max_pixels,
         )  # fmt: skip
         check(
             len(classes) == len(set(classes)) > 0,
@@ -126,7 +129,7 @@ class SegmentationDataModule(ImageDataModule):
             f"window is {window} and output_size {output_size}; masks stitched from windows are as large as their "
             "images. Set one of them to null",
         )
-        self.classes = list(classes)
+        self.classes = list(map(composed, classes))
         self.values = meaning(mask_values, ignore_value)
         self.size = sides("size", size)
         self.output_size = None if output_size is None else sides("output_size", output_size)
@@ -147,8 +150,8 @@ class SegmentationDataModule(ImageDataModule):
             DataError: The dataset is invalid; all problems are listed.
         """
         if stage == "predict":
-            files = self.predicted_files()
-            self.datasets["predict"] = predicted(files, self.size, self.output_size, self.window, self.overlap)
+            pictures = self.predicted_names()
+            self.datasets["predict"] = predicted(*pictures, self.size, self.output_size, self.window, self.overlap)
             return
         if self.datasets.keys() >= {"train", "val"}:
             return
@@ -171,7 +174,7 @@ class SegmentationDataModule(ImageDataModule):
         Raises:
             DataError: There is no dataset.
         """
-        return class_masks(self.root, self.classes, self.values)
+        return self.usable(class_masks(self.root, self.classes, self.values))
 
     def decoded(self) -> Decoded:
         """Returns the dataset at the input size and at the scored size, from the cache or decoded into it.
@@ -184,11 +187,3 @@ class SegmentationDataModule(ImageDataModule):
     def sampled(self, data: Decoded, split: str, rows: list[int]) -> DecodedSample:
         """Returns what makes the samples of a split from these rows of the dataset."""
         return DecodedSample(data.pictures, data.masks if split == "train" else data.scored, rows)
-
-    def predicted_files(self) -> list[Path]:
-        """Returns the images to predict.
-
-        Raises:
-            DataError: There are none.
-        """
-        return picture_files(self.required_pictures())

@@ -6,7 +6,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from drawing.pictures import Masks, Picture, color_of, font_of, overlay, scaled, scaled_masks, shortened
+from drawing.pictures import Masks, Picture, color_of, font_of, overlay, printable, scaled, scaled_masks, shortened
 from ops.atomic import replacing
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def draw_study(
         small = scaled(image, 640, 640)
         axes.imshow(overlay(small, scaled_masks(masks, small.shape[1], small.shape[0])))
     if examples:
-        patches = [Patch(color=hex_color(k), label=name) for k, name in enumerate(classes)]
+        patches = [Patch(color=hex_color(k), label=printable(name)) for k, name in enumerate(classes)]
         blocks[1].legend(handles=patches, loc="outside lower center", ncols=min(8, len(classes)), frameon=False)
     save_figure(figure, path)
 
@@ -170,12 +170,14 @@ def _ticks(index: "pd.Index[Any]") -> tuple[list[float], list[str]]:
     if isinstance(index, pd.IntervalIndex):
         edges = [*index.left, *index.right[-1:]]
         return [place - 0.5 for place in range(len(edges))], [f"{edge:.3g}" for edge in edges]
-    return list(range(len(index))), [f"{label:.3g}" if isinstance(label, float) else str(label) for label in index]
+    return list(range(len(index))), [
+        f"{label:.3g}" if isinstance(label, float) else printable(str(label)) for label in index
+    ]
 
 
 def plain(axes: "Axes", title: str, size: int = 11) -> None:
     """Gives a plot its title, in letters of `size` points, and the plain style of all charts."""
-    axes.set_title(title, loc="left", fontsize=size, fontweight="bold")
+    axes.set_title(printable(title), loc="left", fontsize=size, fontweight="bold")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="0.92")
     axes.set_axisbelow(True)
@@ -189,9 +191,11 @@ def hex_color(index: int) -> str:
 
 def new_figure(width: float, height: float, pad: float = 0.08) -> "Figure":
     """Returns an empty figure without pyplot and its global state; all sizes in inches."""
+    import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    matplotlib.rcParams["text.parse_math"] = False  # names may have a $
     return Figure(figsize=(width, height), dpi=150, layout=ConstrainedLayoutEngine(h_pad=pad, w_pad=pad))
 
 

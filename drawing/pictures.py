@@ -136,7 +136,7 @@ def labelled(image: Picture, classes: Sequence[str], present: Sequence[bool] | N
     """
     height, width = image.shape[:2]
     size = letter_size(width)
-    needed = max((math.ceil(font_of(size).getlength(name)) + 3 * size for name in classes), default=0)
+    needed = max((math.ceil(font_of(size).getlength(printable(name))) + 3 * size for name in classes), default=0)
     full = np.full((height, max(width, min(needed, LEGEND)), 3), 255, np.uint8)
     full[:, :width] = image
     return np.vstack([full, legend(classes, full.shape[1], present, size)])
@@ -204,8 +204,16 @@ def font_of(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
+def printable(text: str) -> str:
+    """Returns a text that can be drawn: line breaks become spaces, and what has no letter a question mark."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "\ufffd" for letter in text)
+
+
 def shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """Returns the text, cut off with an ellipsis if wider than `width` pixels."""
+    """Returns the printable text, cut off with an ellipsis if wider than `width` pixels."""
+    text = printable(text)
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

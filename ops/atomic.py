@@ -1,13 +1,25 @@
 """Atomic writes: a file is either complete or absent."""
 
 import csv
+import errno
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ops.errors import ArgumentError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import DTypeLike
 
 PREFIX = ".part-"
+FORMULA = re.compile(r"[=+\-@\t\r]")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 @contextmanager
@@ -37,18 +49,38 @@ def replacing(path: Path, *, sync: bool = False, keep: bool = False) -> Iterator
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file atomically."""
+    """Writes a UTF-8 text file atomically; file names in it keep their bytes, whatever their encoding."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_table(path: Path, header: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
-    """Writes a UTF-8 CSV table atomically; file names in it keep their bytes, whatever their encoding."""
+    """Writes a UTF-8 CSV table atomically; file names in it keep their bytes, whatever their encoding.
+
+    Texts that a spreadsheet would take for a formula get an apostrophe, see `harmless`.
+    """
+    cells = ([harmless(cell) for cell in row] for row in (header, *rows))
     with (
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+        csv.writer(_Lines(file), lineterminator="\r\n").writerows(cells)
+
+
+class _Lines:
+    """Writes the rows of `csv.writer`, which quotes only the line ends that it writes itself, with a line feed."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, row: str) -> None:
+        self.file.write(row.removesuffix("\r\n") + "\n")
+
+
+def harmless(cell: Any) -> Any:
+    """Returns a cell that no spreadsheet computes: a text that begins like a formula, but is no number, gets an "'"."""
+    formula = isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell)
+    return f"'{cell}" if formula else cell
 
 
 def remove_leftovers(*folders: Path) -> None:
@@ -56,3 +88,53 @@ def remove_leftovers(*folders: Path) -> None:
     for folder in folders:
         for path in folder.glob(f"{PREFIX}*"):
             path.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Checks that files can be written into a folder, which need not exist, and leaves nothing behind.
+
+    Raises:
+        ArgumentError: They cannot.
+    """
+    made: list[Path] = []
+    try:
+        made += [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        reason = f"{folder.name} is a file" if isinstance(error, FileExistsError) else in_words(error)
+        raise ArgumentError(
+            f"Nothing can be written to {folder}: {reason}. Choose another folder with --output."
+        ) from error
+    finally:
+        with suppress(OSError):  # another process may use it already
+            for each in made:
+                each.rmdir()
+
+
+def mapped_array(path: Path, shape: tuple[int, ...], dtype: "DTypeLike") -> "np.memmap[Any, Any]":
+    """Creates a .npy file on reserved space and maps it: writing to a map beyond a full disk would end the process.
+
+    Raises:
+        OSError: There is not enough space.
+    """
+    import numpy as np
+
+    mapped: np.memmap[Any, Any] = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    with path.open("r+b") as file:
+        size = path.stat().st_size
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:  # macOS
+            file.seek(size - mapped.nbytes)
+            for start in range(0, mapped.nbytes, 1 << 24):
+                file.write(bytes(min(1 << 24, mapped.nbytes - start)))
+    return mapped
+
+
+def in_words(error: OSError) -> str:
+    """Returns what an error of the system means, as part of a sentence."""
+    text = error.strerror or str(error).strip().split("\n")[-1]
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{text} (free some space on the disk or in the quota, then try again)" if full else text

@@ -4,10 +4,18 @@ import difflib
 from collections.abc import Callable, Iterable, Sequence
 
 SHOWN = 20  # problems listed in one message
+LONGEST = 2000  # letters of a line of a message
 
 
 class UserError(ValueError):
-    """Base of all errors that a user can fix. The command line prints the message and exits with code 2."""
+    """Base of all errors that a user can fix. The command line prints the message and exits with code 2.
+
+    Args:
+        message: The message; the middle of very long lines is left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("\n".join(map(clipped, message.split("\n"))))
 
 
 class DataError(UserError):
@@ -19,7 +27,7 @@ class DataError(UserError):
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.problems = list(problems) or [message]
+        self.problems = list(map(clipped, problems)) or [str(self)]
 
 
 class ArgumentError(UserError):
@@ -57,6 +65,11 @@ class TrainingError(UserError):
 
 class StudyError(UserError):
     """Reports why a study cannot be planned."""
+
+
+def clipped(line: str) -> str:
+    """Returns a line without its middle if it is very long, such as one that quotes a cell of a table."""
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
 
 
 def listed(problems: Sequence[str], shown: int = SHOWN) -> str:

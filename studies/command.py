@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from ops.atomic import write_text
-from ops.errors import StudyError
+from ops.atomic import check_writable, in_words, write_text
+from ops.errors import ArgumentError, StudyError
 from ops.filenames import safe_name
 from studies.notes import check_folder, claim, failure, read_note, read_states, read_table, state
 from studies.plan import SHIPPED, Run, Study, find_study, read_study
@@ -83,7 +83,10 @@ def study(words: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except StudyError as error:
+    except OSError as error:
+        print(f"\nbelvedere: {f'{error.filename}: ' if error.filename else ''}{in_words(error)}.", file=sys.stderr)
+        return 2
+    except (StudyError, ArgumentError) as error:
         print(f"\nbelvedere: {error}", file=sys.stderr)
         return 2
 
@@ -176,6 +179,7 @@ def _run(planned: Study, arguments: Arguments, folder: Path) -> int:
         if not number.isdecimal() or int(number) > last:
             raise StudyError(f"--run is {arguments.value}; expected an integer from 0 to {last}.")
         runs = (runs[int(number)],)
+    check_writable(folder)
     claim(planned, folder)
     finished = sum(state(run, folder) == "finished" for run in runs)
     print(f"{planned.name}: runs {len(runs)}, finished {finished}; {folder}", flush=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from drawing.charts import STAGES, hex_color, new_figure, plain
-from drawing.pictures import Picture, font_of, scaled, shortened
+from drawing.pictures import Picture, font_of, printable, scaled, shortened
 from ops.atomic import replacing
 from studies.notes import read_record, read_states, read_table
 from studies.plan import Run, Study, cells_of
@@ -106,7 +106,7 @@ def drawn_panel(study: Study, folder: Path) -> "Figure | None":
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
         name = "\n".join(textwrap.fill(label, 22) for label in labels)
-        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        line[0].set_ylabel(printable(name), rotation=0, ha="right", va="center", fontsize=9)
     for axes, name in zip(grid[0], names, strict=True):
         axes.set_title(shortened(Path(name).stem, font_of(19), width * 150), fontsize=9)
     return figure
@@ -224,7 +224,7 @@ def drawn_bars(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | No
     if right.get_xlim()[1] < 1:
         right.set_xlim(-0.05, 1)
     right.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    left.set_yticks(range(len(bars)), [name for name, *_ in bars], fontsize=8)
+    left.set_yticks(range(len(bars)), [printable(name) for name, *_ in bars], fontsize=8)
     left.set_ylim(len(bars) - 0.4, -0.6)
     return figure
 
@@ -254,7 +254,7 @@ def _draw_seeds(axes: "Axes", seeds: Sequence[Mapping[int, float]], label: str, 
     common = sorted(set.intersection(*(set(values) for values in seeds)))
     means = [sum(values[epoch] for values in seeds) / len(seeds) for epoch in common]
     marker = "." if len(common) == 1 else ""
-    axes.plot(common, means, color=color, linewidth=1.5, label=label, marker=marker, zorder=3)
+    axes.plot(common, means, color=color, linewidth=1.5, label=printable(label), marker=marker, zorder=3)
     if len(seeds) > 1:
         lowest, highest = ([choose(values[epoch] for values in seeds) for epoch in common] for choose in (min, max))
         axes.fill_between(common, lowest, highest, color=color, alpha=0.2, linewidth=0)

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import yaml
 
-from ops.errors import StudyError, nearest
+from ops.errors import ArgumentError, StudyError, nearest
 from ops.filenames import safe_name
+from ops.yamls import read_yaml
 
 Options = dict[str, Any]
 Axes = dict[str, dict[str, Options]]
@@ -233,17 +234,6 @@ RESERVED = {"output": "the study has its own --output, with a folder for each ru
             "resume": "the study resumes its runs itself"}  # fmt: skip
 
 
-class _Loader(yaml.SafeLoader):
-    """Rejects duplicate keys, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        merge = "tag:yaml.org,2002:merge"  # `<<` may be repeated
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
-        for key in keys:
-            _check(keys.count(key) == 1, f"duplicate key {key!r}; remove one.")
-        return super().construct_mapping(node, deep)
-
-
 def read_file(path: Path) -> dict[str, Any]:
     """Reads and checks a study file, with defaults for missing keys.
 
@@ -255,11 +245,11 @@ def read_file(path: Path) -> dict[str, Any]:
         StudyError: The file cannot be read or its content is invalid.
     """
     try:
-        return _checked(yaml.load(path.read_text(encoding="utf-8"), _Loader))
+        return _checked(read_yaml(path.read_text(encoding="utf-8"), path))
     except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"Cannot read {path}: {error}.") from error
-    except yaml.YAMLError as error:
-        raise StudyError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    except ArgumentError as error:
+        raise StudyError(str(error)) from error
     except StudyError as error:
         raise StudyError(f"{path}: {error}") from None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ops.atomic import replacing
+from ops.atomic import harmless, replacing
 from studies.notes import read_record, read_table, state
 from studies.plan import RECORDED, Run, Study
 
@@ -56,9 +56,12 @@ def read_results(study: Study, folder: Path) -> "pd.DataFrame":
 
 
 def write_results(rows: "pd.DataFrame", path: Path) -> None:
-    """Writes the results as CSV, atomically."""
+    """Writes the results as CSV, atomically; labels that a spreadsheet would compute are neutralized."""
+    labels = rows.columns.difference(["arguments"])  # these begin with --
     with replacing(path) as temporary:
-        rows.to_csv(temporary, index=False)
+        rows.assign(**{name: rows[name].map(harmless) for name in labels}).to_csv(
+            temporary, index=False, errors="surrogateescape"
+        )
 
 
 def incomparable(rows: "pd.DataFrame") -> list[str]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from ops.errors import StudyError, nearest
+from ops.errors import ArgumentError, StudyError, nearest
 from ops.filenames import safe_name
+from ops.yamls import read_yaml
 from studies.plan import SHIPPED, Study
 
 DEFAULT = SHIPPED / "slurm" / "default.yaml"
@@ -132,9 +133,11 @@ def _job(path: Path) -> dict[str, Any]:
     """Returns the values of an overlay as text, None for null; `setup` is a list."""
     try:
         # every value as text: YAML reads 12:00:00 as an integer
-        values = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = read_yaml(path.read_text(encoding="utf-8"), path, yaml.BaseLoader) or {}
+    except (OSError, UnicodeDecodeError) as error:
         raise StudyError(f"Cannot read {path}: {' '.join(str(error).split())}.") from error
+    except ArgumentError as error:
+        raise StudyError(str(error)) from error
     if not isinstance(values, dict):
         raise StudyError(f"{path} is {values!r}; expected keys with values: {', '.join(KEYS)}, setup.")
     job: dict[str, Any] = {}

@@ -53,6 +53,8 @@ class RoadsTask(SegmentationTask):
             Lovász hinge; or `focal_dice`.
         encoder_lr: What the optimizer's learning rate is multiplied by for the encoder.
         tta: Views that test, predict and the threshold search average over: `none`, `flip`, `d4` or `scales`.
+        border: Pixels by which images are reflected beyond their edges to validate, test and predict, at the input
+            size of the network, cut off its output again. Networks pad with zeros, so that masks fade near the edge.
         optimizer: Builds the optimizer; the paper used RMSprop, whose rate and decay in Keras are 1e-3 and 0.9.
         scheduler: Builds the learning-rate schedule; none in the paper.
 
@@ -78,6 +80,7 @@ class RoadsTask(SegmentationTask):
         loss: SegmentationLoss = "bce",
         encoder_lr: float = 1.0,
         tta: TestTime = "none",
+        border: int = 0,
     ) -> None:
         if network in COMPRESSED and pretrained is not False:
             raise ValueError(
@@ -97,7 +100,7 @@ class RoadsTask(SegmentationTask):
         self.name, self.norm, self.prior_bias = network, norm, prior_bias
         self.threshold, self.minimum_area = threshold, minimum_area
         super().__init__(encoder=encoder, pretrained=pretrained, optimizer=optimizer, scheduler=scheduler, loss=loss,
-                         encoder_lr=encoder_lr, tta=tta)  # fmt: skip
+                         encoder_lr=encoder_lr, tta=tta, border=border)  # fmt: skip
         if prior_bias:
             self.register_buffer("prior", torch.tensor(math.nan))
 

@@ -56,6 +56,8 @@ class SegmentationTask(ImageTask):
             Lovász hinge; or `focal_dice`.
         encoder_lr: What the optimizer's learning rate is multiplied by for the encoder.
         tta: Views that test, predict and the threshold search average over: `none`, `flip`, `d4` or `scales`.
+        border: Pixels by which images are reflected beyond their edges to validate, test and predict, at the input
+            size of the network, cut off its output again. Networks pad with zeros, so that masks fade near the edge.
         optimizer: Builds the optimizer.
         scheduler: Builds the learning-rate schedule; none by default.
 
@@ -81,6 +83,7 @@ class SegmentationTask(ImageTask):
         loss: SegmentationLoss = "bce_dice",
         encoder_lr: float = 1.0,
         tta: TestTime = "none",
+        border: int = 0,
     ) -> None:
         if not self.classes:
             raise ValueError("classes are []; expected one or more different names")
@@ -92,7 +95,9 @@ class SegmentationTask(ImageTask):
                 "freeze_encoder true"
             )
         check_test_time(tta)
-        self.loss_name, self.encoder_lr, self.tta = loss, encoder_lr, tta
+        if border < 0:
+            raise ValueError(f"border is {border}; expected 0 pixels or more")
+        self.loss_name, self.encoder_lr, self.tta, self.border = loss, encoder_lr, tta, border
         super().__init__(optimizer, scheduler)
         own = inspect.signature(type(self)).parameters  # a subclass may take other arguments
         hidden = {"optimizer", "scheduler"} | inspect.signature(SegmentationTask).parameters.keys() - own.keys()
@@ -149,6 +154,15 @@ class SegmentationTask(ImageTask):
         """Maps images (B, 3, H, W) in [0, 1] to logits (B, K, H, W)."""
         logits: Tensor = self.network(image)
         return logits
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Returns logits of a batch; outside of training, of images that are reflected beyond their edges."""
+        height, width = batch["image"].shape[-2:]
+        border = 0 if self.training else min(self.border, height - 1, width - 1)
+        if not border:
+            return super().outputs(batch)
+        logits: Tensor = self(F.pad(batch["image"], (border,) * 4, mode="reflect"))
+        return logits[..., border : border + height, border : border + width]
 
     def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Turns logits into probabilities.

@@ -28,6 +28,15 @@ TASKS = {"clouds": ["--config", "clouds/demo", "--model.architecture", "pspnet",
          }  # fmt: skip
 
 
+AVERAGED = """\
+trainer:
+  callbacks+: [{class_path: AveragedWeights, init_args: {decay: 0.5}}]
+model:
+  init_args:
+    encoder_lr: 0.5
+    tta: flip
+    scheduler: {class_path: WarmupCosine}
+"""
 Same = Callable[[Path, Path], None]
 
 
@@ -104,10 +113,23 @@ def test_a_run_stopped_anywhere_ends_like_one_that_was_not(name: str, fit: Calla
         ["--trainer.val_check_interval", "0.5"],
         ["--trainer.limit_train_batches", "2"],
         ["--early_stopping.patience", "1", "--model.optimizer.lr", "1e-9"],
+        [
+            "--data.steps_per_epoch",
+            "4",
+            "--data.augment",
+            "aerial",
+            "--data.size",
+            "[48,48]",
+            "--data.crop",
+            "[32,32]",
+            "--config",
+            "averaged.yaml",
+        ],
     ],
     ids=lambda options: options[0],
 )
 def test_options_do_not_break_resuming(options: list[str], fit: Callable[..., None], same_run: Same) -> None:
+    Path("averaged.yaml").write_text(AVERAGED)
     fit("clouds", "whole", *options)
     steps = int(table("whole/metrics.csv")[-1]["step"]) + 1
     places = [("on_train_batch_start", steps // 2), ("on_train_epoch_end", steps // 2), ("on_fit_end", steps)]

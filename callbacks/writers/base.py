@@ -15,9 +15,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
-from ops.atomic import write_table
+from ops.atomic import remove_leftovers, write_table, write_text
 
-LISTED = 10  # skipped images named in the message; tables list all of them
+LISTED = 10  # skipped images named in the message
+FAILED = "skipped.csv"  # lists all of them
+ROWS, EARLIER, KEY = "rows*.jsonl", "rows_earlier.jsonl", "key.txt"  # in `part`, until it is moved
 Row: TypeAlias = list[Any]
 """What a format remembers of one image until all are merged; anything JSON can hold."""
 
@@ -49,15 +51,17 @@ class Format(ABC, Generic[Image]):
 
     Attributes:
         folders: Folders it writes into, each of which replaces one of the same name, even if no image is written.
+        lists_problems: Whether it also gets images that could not be used.
     """
 
     folders: Sequence[str] = ()
+    lists_problems = False
 
     @abstractmethod
     def write(self, image: Image, folder: Path) -> Iterable[Row]:
         """Writes the files of one image below `folder` and returns rows for `finish`.
 
-        Runs in the process that predicted the image. Images with a `problem` are passed too.
+        Runs in the process that predicted the image.
         """
 
     def close(self) -> None:
@@ -103,16 +107,24 @@ class Writer(Callback, ABC, Generic[Image]):
     """Hands finished images to output formats while `predict` runs.
 
     Every process writes its own images into the folder `part` of the run folder. When all are done, rows are merged
-    in the order of the data and everything moves up into the run folder, replacing an earlier prediction. If
-    prediction fails, `part` is deleted.
+    in the order of the data and everything moves up into the run folder, replacing an earlier prediction. Images that
+    cannot be used are listed in `skipped.csv`. If prediction fails, `part` keeps the finished images where it can be
+    resumed, and is deleted otherwise.
 
     Args:
         formats: The output formats.
+
+    Attributes:
+        failed: How many images could not be used, in the first process.
+        key: Identifies what is predicted and how; "" if it cannot be resumed.
+        earlier: Rows of the images that an earlier part finished, see `finished_rows`.
     """
 
     def __init__(self, formats: Sequence[Format[Image]]) -> None:
         self.formats = list(formats)
         self.part = Path()
+        self.failed, self.key = 0, ""
+        self.earlier: list[Any] = []
 
     def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
         """Prepares for the first batch.
@@ -140,8 +152,14 @@ class Writer(Callback, ABC, Generic[Image]):
         self.begin(pl_module, part)
         self.part = part
         if trainer.is_global_zero:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
+            if not self.earlier:
+                shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(part, *(path for path in part.rglob("*") if path.is_dir()))
+            write_text(part / EARLIER, "".join(json.dumps(line) + "\n" for line in self.earlier))
+            for path in set(part.glob(ROWS)) - {part / EARLIER}:
+                path.unlink()
+            write_text(part / KEY, self.key)
             for name in (name for each in self.formats for name in each.folders):
                 (part / name).mkdir(parents=True, exist_ok=True)  # formats may share one
         trainer.strategy.barrier()
@@ -158,12 +176,20 @@ class Writer(Callback, ABC, Generic[Image]):
     ) -> None:
         with self._rows(trainer.global_rank).open("a") as file:
             for image in self.images(outputs, batch):
-                rows = [list(each.write(image, self.part)) for each in self.formats]
-                file.write(json.dumps([dataloader_idx, image.index, image.problem, rows]) + "\n")
+                rows = [
+                    list(each.write(image, self.part)) if each.lists_problems or not image.problem else []
+                    for each in self.formats
+                ]
+                file.write(json.dumps([dataloader_idx, image.index, image.name, image.problem, rows]) + "\n")
+                file.flush()  # a killed prediction resumes after this image
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._release()
         if trainer.predicting and trainer.is_global_zero and self.part.name:
+            finished = len(finished_rows(self.part, self.key)) if self.key else 0
+            if finished:
+                rank_zero_info(f"Images finished: {finished}, kept in {self.part}. Resume with --resume.")
+                return
             shutil.rmtree(self.part, ignore_errors=True)
             with suppress(OSError):  # the run folder goes only if nothing else is in it
                 self.part.parent.rmdir()
@@ -175,18 +201,22 @@ class Writer(Callback, ABC, Generic[Image]):
         if not trainer.is_global_zero:
             return
         lines = []
-        for path in map(self._rows, range(trainer.world_size)):
+        for path in sorted(self.part.glob(ROWS)):
             with path.open() as file:
                 lines += [json.loads(line) for line in file]
+        for path in (*self.part.glob(ROWS), self.part / KEY):
             path.unlink()
         lines.sort(key=lambda line: line[:2])
         notes = [
-            each.finish([row for line in lines for row in line[3][number]], self.part)
+            each.finish([row for line in lines for row in line[4][number]], self.part)
             for number, each in enumerate(self.formats)
         ]
-        problems = [line[2] for line in lines if line[2]]
-        count = len(lines) - len(problems)
-        rank_zero_info(f"Images predicted: {count}.{_place(self.part)}{skipped(problems)}{''.join(notes)}")
+        problems = [(line[2], line[3]) for line in lines if line[3]]
+        self.failed, count = len(problems), len(lines) - len(problems)
+        if problems:
+            write_table(self.part / FAILED, ("name", "problem"), problems)
+        (self.part.parent / FAILED).unlink(missing_ok=True)  # that of an earlier prediction
+        rank_zero_info(f"Images predicted: {count}.{_place(self.part)}{''.join(notes)}{skipped(problems)}")
 
     def _release(self) -> None:
         self.end()
@@ -195,6 +225,28 @@ class Writer(Callback, ABC, Generic[Image]):
 
     def _rows(self, rank: int) -> Path:
         return self.part / f"rows{rank}.jsonl"
+
+
+def finished_rows(part: Path, key: str) -> list[Any]:
+    """Returns the rows of the images that an interrupted prediction finished; none if it was another one.
+
+    Images that could not be used are tried again.
+
+    Args:
+        part: Its folder `part`.
+        key: The key of the writer.
+    """
+    try:
+        if (part / KEY).read_text() != key:
+            return []
+        lines = [line for path in sorted(part.glob(ROWS)) for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError):
+        return []
+    rows: list[Any] = []
+    for line in lines:
+        with suppress(ValueError):  # the last one may be cut off
+            rows.append(json.loads(line))
+    return [row for row in rows if not row[3]]
 
 
 def _place(part: Path) -> str:
@@ -209,10 +261,11 @@ def _place(part: Path) -> str:
     return "".join(f"\n  {part.parent / path.name}" for path in reversed(written))
 
 
-def skipped(problems: Sequence[str]) -> str:
+def skipped(problems: Sequence[tuple[str, str]]) -> str:
     """Returns the first problems of images that could not be used, to append to a message."""
     if not problems:
         return ""
-    shown = "".join(f"\n  - {problem}" for problem in problems[:LISTED])
+    shown = "".join(f"\n  - {problem}" for _, problem in problems[:LISTED])
     more = len(problems) - LISTED
-    return f"\nSkipped: {len(problems)}.{shown}" + (f"\n  … and {more} more" if more > 0 else "")
+    rest = f"\n  … and {more} more, see {FAILED}" if more > 0 else ""
+    return f"\nSkipped, since they cannot be used: {len(problems)}.{shown}{rest}"

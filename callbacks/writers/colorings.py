@@ -98,8 +98,7 @@ class ColoredFiles(Format[Colorized]):
         self.suffix = suffix
 
     def write(self, image: Colorized, folder: Path) -> list[Row]:
-        if not image.problem:
-            save_picture(image.image, folder / "colored" / safe_path(image.name, f".{self.suffix}"))
+        save_picture(image.image, folder / "colored" / safe_path(image.name, f".{self.suffix}"))
         return []
 
 
@@ -109,12 +108,11 @@ class ColoringPanels(Format[Colorized]):
     folders = ("panels",)
 
     def write(self, image: Colorized, folder: Path) -> list[Row]:
-        if not image.problem:
-            small = _reduced(image.source)
-            row = {"gray": grey(small), "colorized": _reduced(image.image)}
-            row |= {"original": small} if image.original else {}
-            drawn = panel([list(row.values())], list(row), [image.name])
-            save_picture(drawn, folder / "panels" / safe_path(image.name, ".jpg"))
+        small = _reduced(image.source)
+        row = {"gray": grey(small), "colorized": _reduced(image.image)}
+        row |= {"original": small} if image.original else {}
+        drawn = panel([list(row.values())], list(row), [image.name])
+        save_picture(drawn, folder / "panels" / safe_path(image.name, ".jpg"))
         return []
 
 
@@ -122,6 +120,7 @@ class Scores(Table[Colorized]):
     """Writes `figures.csv`."""
 
     file = "figures.csv"
+    lists_problems = True
     columns = ("name", *SCORES, "problem")
 
     def write(self, image: Colorized, folder: Path) -> list[Row]:

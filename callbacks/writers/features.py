@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from callbacks.writers.base import Finished, Format, Row, Writer
 from datamodules.batch import Batch
-from ops.atomic import write_table
+from ops.atomic import mapped_array, write_table
 
 COLUMNS = ("name", "split", "professional")
 FOLDER = "vectors"
@@ -71,8 +71,6 @@ class Vectors(Format[Described]):
         self._process, self._count = uuid4().hex, 0
 
     def write(self, image: Described, folder: Path) -> list[Row]:
-        if image.problem:
-            return []
         for name, vector in image.vectors.items():
             if name not in self._files:
                 self._files[name] = (folder / FOLDER / f"{name}.{self._process}").open("wb")
@@ -99,7 +97,7 @@ class Vectors(Format[Described]):
                 vectors = np.memmap(share, NUMBERS, mode="r").reshape(len(mine), -1)
                 if merged is None:
                     shape = (len(rows), vectors.shape[1])
-                    merged = np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=NUMBERS, shape=shape)
+                    merged = mapped_array(folder / f"{name}.npy", shape, NUMBERS)
                 merged[mine] = vectors
                 share.unlink()
         write_table(folder / "names.csv", COLUMNS, [row[2] for row in rows])

@@ -17,8 +17,9 @@ from callbacks.writers.base import Row
 from callbacks.writers.segmentation import MaskFiles
 from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter
 from drawing.pictures import Picture, color_of, labelled, save_picture, scaled, scaled_masks
+from ops.atomic import write_text
 from ops.errors import ArgumentError
-from ops.filenames import safe_name
+from ops.filenames import safe_path
 from ops.polygons import Ring, intersection_over_union, polygon_mask, rings, simplified, smoothed
 
 VIEW = 1200  # maximum pixels of the longer side of an overlay
@@ -36,10 +37,10 @@ CONVENTION = (
 class OutlineWriter(StitchingWriter):
     """Writes the mask, the polygon and an overlay of every image of a one-class task into the run folder.
 
-    - `masks/<stem>.png`: 0 and 255, as large as the image.
+    - `masks/<path and stem>.png`: 0 and 255, as large as the image.
     - `polygons.json`: for each image its size, its polygon, the number of vertices, and its IoU with the mask.
-    - `overlays/<stem>.jpg`: the image with the mask tinted and the polygon drawn, at most 1200 pixels long.
-    - `stages/<stem>/<number>_<name>.png`: the intermediate maps of the task, at their own size.
+    - `overlays/<path and stem>.jpg`: the image with the mask tinted and the polygon drawn, at most 1200 pixels long.
+    - `stages/<path and stem>/<number>_<name>.png`: the intermediate maps of the task, at their own size.
 
     Args:
         keep_stages: Whether to write the stages.
@@ -70,7 +71,7 @@ class OutlineWriter(StitchingWriter):
 
 
 class Outlines(StitchedFormat):
-    """Writes `polygons.json` and `overlays/<stem>.jpg` of a task with one class.
+    """Writes `polygons.json` and `overlays/<path and stem>.jpg` of a task with one class.
 
     Args:
         tolerance: See `OutlineWriter`.
@@ -89,7 +90,7 @@ class Outlines(StitchedFormat):
         mask = image.mask(0)
         polygon, iou = fitted_polygon(mask, self.tolerance, self.smooth, self.least_iou)
         drawn = labelled(drawn_polygon(image.source, mask, polygon), image.classes, [bool(mask.any())])
-        save_picture(drawn, folder / "overlays" / safe_name(Path(image.name).stem, ".jpg"))
+        save_picture(drawn, folder / "overlays" / safe_path(image.name, ".jpg"))
         record = {
             "size": list(image.size),
             "rings": [ring.tolist() for ring in polygon],
@@ -101,7 +102,7 @@ class Outlines(StitchedFormat):
     def finish(self, rows: Sequence[Row], folder: Path) -> str:
         images = ",\n".join(f"{json.dumps(name)}: {json.dumps(record)}" for name, record in rows)
         text = f'{{"convention": {json.dumps(CONVENTION)},\n"pictures": {{\n{images}\n}}}}\n'
-        (folder / "polygons.json").write_text(text)
+        write_text(folder / "polygons.json", text)
         records: list[dict[str, Any]] = [record for _, record in rows]
         found = [record for record in records if record["vertices"] or record["iou"] < 1]
         if not found:
@@ -115,7 +116,7 @@ class Outlines(StitchedFormat):
 
 
 class Stages(StitchedFormat):
-    """Writes `stages/<stem>/<number>_<name>.png`."""
+    """Writes `stages/<path and stem>/<number>_<name>.png`."""
 
     folders = ("stages",)
 
@@ -125,7 +126,7 @@ class Stages(StitchedFormat):
         for number, (name, stage) in enumerate(image.stages.items(), start=1):
             levels = (stage.float().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
             drawn = levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
-            save_picture(drawn, folder / "stages" / safe_name(Path(image.name).stem) / f"{number}_{name}.png")
+            save_picture(drawn, folder / "stages" / safe_path(image.name, "") / f"{number}_{name}.png")
         return []
 
 

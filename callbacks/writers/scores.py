@@ -83,6 +83,7 @@ class ScoreTable(Table[Judged]):
     """Writes `scores.csv`."""
 
     file = "scores.csv"
+    lists_problems = True
     columns = ("name", *SCORES, "problem")
 
     def write(self, image: Judged, folder: Path) -> list[Row]:
@@ -114,6 +115,8 @@ class ContactSheets(Format[Judged]):
         on_page: See `ScoreWriter`.
         on_sheet: See `ScoreWriter`.
     """
+
+    lists_problems = True
 
     def __init__(self, on_page: int, on_sheet: int) -> None:
         self.on_page, self.on_sheet = on_page, on_sheet

@@ -10,15 +10,15 @@ from callbacks.writers.mask_files import ReducedMask, mask_file
 from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter, Whole
 from drawing.pictures import Picture, labelled, overlay, save_picture
 from ops.errors import ArgumentError
-from ops.filenames import safe_name
+from ops.filenames import safe_name, safe_path
 from ops.rle import encode
 
 
 class SegmentationWriter(StitchingWriter):
     """Writes masks and an overlay of every image, and optionally a table of run lengths, into the run folder.
 
-    - `masks/<class>/<stem>.png`: 0 and 255, at the size of the output.
-    - `overlays/<stem>.jpg`: the image with masks tinted and outlined.
+    - `masks/<class>/<path and stem>.png`: 0 and 255, at the size of the output.
+    - `overlays/<path and stem>.jpg`: the image with masks tinted and outlined.
     - `submission.csv`: Kaggle's columns `Image_Label,EncodedPixels`, one row per image and class in the order of the
       data; run lengths as in `ops.rle`. Needs the mask of one class in memory, the others only a strip.
 
@@ -32,7 +32,7 @@ class SegmentationWriter(StitchingWriter):
 
 
 class MaskFiles(StitchedFormat):
-    """Writes `masks/<class>/<stem>.png`, or `masks/<stem>.png` without class folders."""
+    """Writes `masks/<class>/<path and stem>.png`, or `masks/<path and stem>.png` without class folders."""
 
     folders = ("masks",)
 
@@ -47,7 +47,7 @@ class MaskFiles(StitchedFormat):
             )
         for k, label in enumerate(image.classes):
             inner = folder / "masks" / (safe_name(label) if self.by_class else "")
-            path = inner / safe_name(Path(image.name).stem, ".png")
+            path = inner / safe_path(image.name, ".png")
             if isinstance(image.content, Whole):  # Pillow compresses better, but needs the whole mask
                 save_picture(image.mask(k).view(np.uint8) * np.uint8(255), path)
                 continue
@@ -58,12 +58,12 @@ class MaskFiles(StitchedFormat):
 
 
 class Overlays(StitchedFormat):
-    """Writes `overlays/<stem>.jpg`."""
+    """Writes `overlays/<path and stem>.jpg`."""
 
     folders = ("overlays",)
 
     def write(self, image: Stitched, folder: Path) -> list[Row]:
-        save_picture(overlaid(image), folder / "overlays" / safe_name(Path(image.name).stem, ".jpg"))
+        save_picture(overlaid(image), folder / "overlays" / safe_path(image.name, ".jpg"))
         return []
 
 

@@ -180,6 +180,8 @@ class Stitched(Finished):
         return np.concatenate(list(self.bands(index)))
 
     def prediction(self) -> Prediction:
+        if self.problem:
+            return super().prediction()
         masks = {label: self.mask(k) for k, label in enumerate(self.classes)}
         return Prediction(self.name, masks, self.probability)
 
@@ -197,7 +199,8 @@ class StitchingWriter(Writer[Stitched]):
     """Puts the predictions of a segmentation task together and hands finished images to output formats.
 
     The task has `classes` and an `active_decision`, and predicts `probability` (B, K, h, w) and maybe `stages`. Batches
-    come in one of two kinds, both with `name`, `index`, `size`, `source` and maybe `georeference`:
+    come in one of two kinds, both with `name`, `index`, `size`, `source` and maybe `georeference` and `problem`, "" for
+    usable images:
 
     - windows, with `origin`, `window` and `overlap`: blended strip by strip, so that memory does not grow with the
       height of an image;
@@ -225,7 +228,9 @@ class StitchingWriter(Writer[Stitched]):
     def images(self, outputs: Any, batch: Batch) -> Iterator[Stitched]:
         contents = self._enlarged if "level" in batch else self._blended
         for i, content in contents(outputs["probability"], batch):
+            problem = batch["problem"][i] if "problem" in batch else ""
             image = Stitched(
+                problem=problem,
                 name=batch["name"][i],
                 index=int(batch["index"][i]),
                 classes=self.classes,
@@ -234,15 +239,20 @@ class StitchingWriter(Writer[Stitched]):
                 stages={name: stage[i] for name, stage in outputs.get("stages", {}).items()},
                 georeference=batch["georeference"][i] if "georeference" in batch else None,
             )
-            yield image.in_memory() if self.in_memory else image
+            yield image.in_memory() if self.in_memory and not problem else image
 
     def end(self) -> None:
         if self._canvas is not None:
             self._canvas.close()
         self._canvas = None
 
-    def _blended(self, probability: Tensor, batch: Batch) -> Iterator[tuple[int, Canvas]]:
+    def _blended(self, probability: Tensor, batch: Batch) -> Iterator[tuple[int, Canvas | Whole]]:
         for i in range(len(batch["name"])):
+            if "problem" in batch and batch["problem"][i]:
+                self.end()
+                if batch["source"][i] is not None:  # the last sample of the image
+                    yield i, self._nothing()
+                continue
             origin, size, window = (_pair(batch[key][i]) for key in ("origin", "size", "window"))
             if origin == (0, 0):
                 self.end()
@@ -254,12 +264,19 @@ class StitchingWriter(Writer[Stitched]):
 
     def _enlarged(self, probability: Tensor, batch: Batch) -> Iterator[tuple[int, Whole]]:
         for i in range(len(batch["name"])):
+            if "problem" in batch and batch["problem"][i]:
+                yield i, self._nothing()
+                continue
             full = enlarged(probability[i : i + 1].float(), int(batch["level"][i]), _pair(batch["size"][i]))
             marked = self.decision.marked(full)
             if "inside" in batch:  # enlarging reaches beyond the edges of boxes
                 marked &= batch["inside"][i : i + 1]
             masks = self.decision.cleaned(marked[0].cpu().numpy())
             yield i, Whole(masks, full[0].cpu().numpy() if self.in_memory else None)
+
+    def _nothing(self) -> Whole:
+        """Returns the empty masks of an image that cannot be read."""
+        return Whole(np.zeros((len(self.classes), 0, 0), np.bool_))
 
 
 def enlarged(maps: Tensor, levels: int, size: tuple[int, int]) -> Tensor:

@@ -1,6 +1,5 @@
 """Letterboxes images anywhere below a folder, once into the cache or one by one to predict."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,80 +11,29 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.read.cache import MappedRows, cache_key, cached_array, check_pictures
-from datamodules.read.pictures import PICTURE_SUFFIXES, channels_first, picture_size, read_picture
+from datamodules.read.names import located
+from datamodules.read.pictures import channels_first, picture_size, read_picture
 from ops.errors import DataError, collected, refuse
+from ops.imagefiles import check_pixels
 from ops.pictures import WHITE, box, letterboxed
 from ops.windows import Size
 
 LEAST_SIDE = 32
-MOST_PIXELS = 1 << 28
 HEAD = 16  # bytes before an image in the cache, for its height and width
-
-
-def tree_names(folder: Path) -> list[str]:
-    """Returns the paths of the images anywhere below a folder, relative to it and with `/`, sorted.
-
-    Links are followed, hidden files and folders are ignored.
-
-    Raises:
-        DataError: There is no folder, or no image below it.
-    """
-    if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}. Give the path of images ({' '.join(PICTURE_SUFFIXES)}).")
-    names, seen = [], set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
-        # A link to a folder above would never end.
-        folders[:] = [name for name in folders if not name.startswith(".")
-                      and os.path.realpath(os.path.join(place, name)) not in seen]  # fmt: skip
-        names += [
-            Path(place, name).relative_to(folder).as_posix()
-            for name in files
-            if Path(name).suffix.lower() in PICTURE_SUFFIXES and not name.startswith(".")  # macOS: ._picture.jpg
-        ]
-    if not names:
-        raise DataError(
-            f"There are no images anywhere below {folder}; expected files ending in {' '.join(PICTURE_SUFFIXES)}."
-        )
-    return sorted(names)
-
-
-def predicted_names(pictures: Path) -> tuple[Path, list[str]]:
-    """Returns a folder and the relative paths of the images below it, or the folder and name of a single image.
-
-    Raises:
-        DataError: There are none, or two differ in their suffix only, so that their outputs would have the same name.
-    """
-    if pictures.is_file():
-        return pictures.parent, [pictures.name]
-    names, first = tree_names(pictures), dict[str, str]()
-    refuse(
-        [
-            f"The outputs of {first[stem]} and {name} would have the same name. Rename one of them."
-            for name in names
-            if first.setdefault(stem := os.path.splitext(name)[0], name) != name
-        ],
-        str(pictures),
-    )
-    return pictures, names
 
 
 def checked_size(path: Path) -> Size:
     """Returns the height and width of an image that can be colorized, from the header of the file.
 
     Raises:
-        DataError: It is not an image, has a side of less than 32 pixels, or so many pixels that it may be an attack.
+        DataError: It is not an image, has a side of less than 32 pixels, or too many pixels.
     """
     height, width = picture_size(path)
     if min(height, width) < LEAST_SIDE:
         raise DataError(
             f"{path} is {height} x {width} pixels (height x width); expected sides of {LEAST_SIDE} or more. Remove it."
         )
-    if height * width > MOST_PIXELS:
-        raise DataError(
-            f"{path} is {height} x {width} pixels (height x width), which may not fit into memory; expected at most "
-            f"{MOST_PIXELS:,} pixels in all. Reduce or remove it."
-        )
+    check_pixels(path, height, width)
     return height, width
 
 
@@ -111,7 +59,7 @@ class Letterboxed:
     """A decoded dataset of letterboxed images.
 
     Attributes:
-        names: Names of all images that were found, see `tree_names`.
+        names: Names of all images that were found, see `datamodules.read.names`.
         side: Side of the squares in pixels.
         rows: Height, width and square of each image, in the order of the names.
         problems: Problems of unusable images by name.
@@ -145,7 +93,7 @@ def letterboxed_tree(task: str, folder: Path, names: Sequence[str], side: int, s
     Raises:
         DataError: Some images are unusable and `skip` is false; all are listed.
     """
-    paths = [folder / name for name in names]
+    paths = [located(folder, name) for name in names]
     length = HEAD + side * side * 3
 
     def make(index: int) -> NDArray[np.uint8]:

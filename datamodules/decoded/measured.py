@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from datamodules.decoded.predicted import BACKGROUND
 from datamodules.decoded.tiles import Tiles
-from datamodules.decoded.whole import PackedMasks
+from datamodules.decoded.whole import PackedMasks, all_ignored
 from datamodules.read.cache import MappedRows, cache_key, cached_array
 from datamodules.read.masks import label_planes
 from datamodules.read.pictures import channels_first, fitted, read_picture, resized
-from ops.errors import collected, refuse
+from ops.errors import DataError, collected, refuse
 from ops.windows import Size, cut, window_grid
 
 
@@ -42,6 +42,21 @@ class WholeImages:
         """Returns the `mask` of an image and what is `ignored`, see `PackedMasks.sample`, read on demand."""
         size, row = self.places[name]
         return self.masks[size].sample(row)
+
+    def counting(self, names: Sequence[str], what: str) -> list[str]:
+        """Returns those of some images that have a pixel which is not ignored.
+
+        Args:
+            names: The images.
+            what: Describes them in the error.
+
+        Raises:
+            DataError: There are images, but none of them is left.
+        """
+        left = [name for name in names if not self.mask(name).get("ignored", np.zeros(1)).all()]
+        if names and not left:
+            raise DataError(all_ignored(what))
+        return left
 
 
 def whole_images(task: str, tiles: Tiles) -> WholeImages:

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,19 @@ import numpy as np
 import torch
 
 from datamodules.loaders import Samples
-from datamodules.read.pictures import channels_first, fitted, picture_size, read_picture, resized, same_stems
+from datamodules.read.names import located
+from datamodules.read.pictures import channels_first, fitted, picture_size, read_picture, resized
 from datamodules.read.strips import Strip
-from ops.errors import collected, refuse
+from ops.errors import DataError
+from ops.imagefiles import check_pixels
 from ops.windows import Size, cut, window_grid
 
 BACKGROUND = 1200  # pixels of the longer side of the background of overlays
 
 
 def predicted(
-    files: Sequence[Path],
+    folder: Path,
+    names: Sequence[str],
     size: Size,
     output_size: Size | None = None,
     window: Size | None = None,
@@ -31,33 +33,40 @@ def predicted(
     A sample also has what stitching needs: `size` of the output (2,), `origin` and `window` (2,), its place in the
     output, and `overlap`, the share of a window that its neighbors also cover. The last sample of an image has
     `source`, the background of the overlay (h, w, 3): the image, its longer side reduced to at most 1200 pixels.
+    `problem` states why the image cannot be read as far as the sample reaches, or is ""; from there on samples of the
+    image are black, and its source is empty.
 
     Of an image in windows, memory holds a strip as high as a window; see `datamodules.read.strips`.
 
     Args:
-        files: The image files.
+        folder: Folder of the images.
+        names: Their names below it.
         size: Height and width of the network's input.
         output_size: Height and width of the output of whole images; None is the size of each image.
         window: Height and width in pixels of the windows that images are cut into; None takes images whole.
         overlap: Least share of a window that it has in common with the next one.
-
-    Raises:
-        DataError: Two images have the same stem, or one cannot be read.
     """
-    refuse(same_stems(files), str(files[0].parent))
+    files = [located(folder, name) for name in names]
     if window is None:
-        return Samples([file.name for file in files], WholePictures(list(files), size, output_size))
-    grids: list[list[Size]] = []
+        return Samples(list(names), WholePictures(files, size, output_size))
+    places: list[tuple[int, int, int]] = []
+    groups: list[range] = []
+    for picture, file in enumerate(files):
+        try:
+            grid = window_grid(picture_size(file), window, overlap)
+        except DataError:
+            grid = [(0, 0)]  # the problem is that of its sample
+        groups.append(range(len(places), len(places) + len(grid)))
+        places += [(picture, *origin) for origin in grid]
+    named = [names[picture] for picture, *_ in places]
+    return Samples(named, Windows(files, places, window, size, overlap), groups=groups)
 
-    def add(file: Path) -> None:
-        grids.append(window_grid(picture_size(file), window, overlap))
 
-    refuse(collected(partial(add, file) for file in files), str(files[0].parent))
-    places = [(picture, *origin) for picture, grid in enumerate(grids) for origin in grid]
-    ends = np.cumsum([len(grid) for grid in grids]).tolist()
-    groups = [range(end - len(grid), end) for grid, end in zip(grids, ends, strict=True)]
-    names = [files[picture].name for picture, *_ in places]
-    return Samples(names, Windows(list(files), places, window, size, overlap), groups=groups)
+def unreadable(size: Size, problem: str, last: bool = True) -> dict[str, Any]:
+    """Returns a sample of an image that cannot be read, black at this height and width."""
+    image = torch.zeros((3, *size), dtype=torch.uint8)
+    source = np.zeros((0, 0, 3), np.uint8) if last else None
+    return {"image": image, **_placed((1, 1), (0, 0), (1, 1), 0.0), "source": source, "problem": problem}
 
 
 @dataclass(frozen=True)
@@ -76,11 +85,15 @@ class WholePictures:
 
     def __call__(self, index: int) -> dict[str, Any]:
         file = self.files[index]
-        own = picture_size(file)
-        view = fitted(own, BACKGROUND)
-        picture = read_picture(file, at_least=(max(view[0], self.size[0]), max(view[1], self.size[1])))
+        try:
+            own = picture_size(file)
+            check_pixels(file, *(self.output_size or own))
+            view = fitted(own, BACKGROUND)
+            picture = read_picture(file, at_least=(max(view[0], self.size[0]), max(view[1], self.size[1])))
+        except DataError as error:
+            return unreadable(self.size, str(error))
         image, size = channels_first(resized(picture, self.size)), self.output_size or own
-        return {"image": image, **_placed(size, (0, 0), size, 0.0), "source": resized(picture, view)}
+        return {"image": image, **_placed(size, (0, 0), size, 0.0), "source": resized(picture, view), "problem": ""}
 
 
 class Windows:
@@ -101,24 +114,28 @@ class Windows:
         # Process, number of the image, and its strip, kept for the next window. A worker must not use the strip of the
         # process that it was forked from: both would move the position in one open file.
         self._kept: tuple[int, int, Strip] | None = None
+        self._failed = (-1, "")  # number of an image, and why it cannot be read
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_kept": None}
 
     def __call__(self, index: int) -> dict[str, Any]:
-        """Returns sample `index`.
-
-        Raises:
-            DataError: The image cannot be read as far as the window reaches.
-        """
+        """Returns sample `index`."""
         number, top, left = self.places[index]
-        strip = self._strip(number, top)
-        image = channels_first(resized(cut(strip.move(top), (0, left), self.window), self.size))
         following = self.places[index + 1 : index + 2]
         ends = not following or following[0][0] != number
+        if self._failed[0] == number and (top, left) != (0, 0):  # the first window tries again
+            return unreadable(self.size, self._failed[1], ends)
+        try:
+            strip = self._strip(number, top)
+            image = channels_first(resized(cut(strip.move(top), (0, left), self.window), self.size))
+        except DataError as error:
+            self._failed = number, str(error)
+            return unreadable(self.size, str(error), ends)
         self._kept = None if ends else (os.getpid(), number, strip)
         source = strip.view() if ends else None
-        return {"image": image, **_placed(strip.size, (top, left), self.window, self.overlap), "source": source}
+        placed = _placed(strip.size, (top, left), self.window, self.overlap)
+        return {"image": image, **placed, "source": source, "problem": ""}
 
     def _strip(self, number: int, top: int) -> Strip:
         """Returns the kept strip of an image, or a new one if there is none or it has moved below row `top`."""

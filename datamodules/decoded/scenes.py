@@ -1,6 +1,6 @@
 """Decodes images of different sizes with one mask each, once, at a level of their pyramid."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,8 @@ from datamodules.read.boxes import Box, inside
 from datamodules.read.cache import MappedRows, cache_key, cached_array
 from datamodules.read.mask_files import IGNORED
 from datamodules.read.mask_survey import value_problems
-from datamodules.read.masks import FolderMasks
+from datamodules.read.masks import FolderMasks, label_planes
+from datamodules.read.names import located, stem
 from datamodules.read.pictures import channels_first, picture_size, read_picture, resized, resized_mask
 from ops.errors import DataError, collected, refuse
 from ops.windows import Size
@@ -101,14 +102,14 @@ def too_small(path: Path, size: Size, levels: int, window: int, trained: bool = 
     ]
 
 
-def readable_sizes(source: FolderMasks) -> tuple[dict[str, Size], list[str]]:
-    """Returns the height and width of the images by name, and the problems of unreadable ones."""
+def readable_sizes(paths: Mapping[str, Path]) -> tuple[dict[str, Size], list[str]]:
+    """Returns the height and width of the images by name, from their files, and the problems of unreadable ones."""
     sizes: dict[str, Size] = {}
 
     def read(name: str) -> None:
-        sizes[name] = picture_size(source.path(name))
+        sizes[name] = picture_size(paths[name])
 
-    return sizes, collected(partial(read, name) for name in source.names)
+    return sizes, collected(partial(read, name) for name in paths)
 
 
 def decoded_scenes(task: str, source: FolderMasks, levels: int, window: int) -> Scenes:
@@ -124,7 +125,7 @@ def decoded_scenes(task: str, source: FolderMasks, levels: int, window: int) -> 
         DataError: Folders, images or masks are invalid, a mask is all 0 or all 1, or an image is smaller than a window;
             all problems are listed.
     """
-    sizes, unreadable = readable_sizes(source)
+    sizes, unreadable = readable_sizes(source.paths)
     problems = source.problems + unreadable
     groups: dict[Size, list[str]] = {}
     for name, size in sizes.items():
@@ -154,7 +155,7 @@ def _pictures(task: str, source: FolderMasks, names: Sequence[str], levels: int,
 
 
 def _masks(task: str, source: FolderMasks, names: Sequence[str], levels: int, size: Size) -> MappedRows:
-    files = [source.by_class[0].get(Path(name).stem) for name in names]
+    files = [source.by_class[0].get(stem(name)) for name in names]
 
     def make(index: int) -> NDArray[np.uint8]:
         misfit = source.misfit(names[index])
@@ -222,16 +223,16 @@ class ResizedScene:
 
     def __call__(self, index: int) -> dict[str, Any]:
         name = self.names[index]
-        picture, mask = self.scenes.picture(name).transpose(1, 2, 0), self.scenes.mask(name)
-        planes = {"mask": mask > 0}
+        picture, labels = self.scenes.picture(name).transpose(1, 2, 0), self.scenes.labels(name)
+        found = label_planes([labels], self.size, self.scenes.source.values)
+        planes = dict(zip(("mask", "ignored")[: len(found)], found, strict=True))
         if self.boxes:
-            planes["valid"] = np.ones_like(mask, bool)
-        if name in self.boxes:
-            planes["valid"] = inside(self.boxes[name], mask.shape, self.scenes.levels)[0].numpy()
-        if self.scenes.source.values.ignored:
-            planes["ignored"] = self.scenes.labels(name) == IGNORED
+            valid = np.ones_like(labels, bool)
+            if name in self.boxes:
+                valid = inside(self.boxes[name], labels.shape, self.scenes.levels)[0].numpy()
+            planes["valid"] = resized_mask(valid, self.size)
         return {"image": channels_first(resized(np.ascontiguousarray(picture), self.size))} | {
-            key: torch.from_numpy(resized_mask(plane, self.size)[None]) for key, plane in planes.items()
+            key: torch.from_numpy(plane[None].copy()) for key, plane in planes.items()
         }
 
 
@@ -239,20 +240,36 @@ class ResizedScene:
 class PredictedScene:
     """Makes samples of images to predict, at full size.
 
+    `problem` states why an image cannot be used, or is ""; an unusable one is black, with an empty source.
+
     Attributes:
-        files: The image files.
+        folder: Folder of the images.
+        names: Their names below it.
         levels: How often their sides are halved.
+        window: Height and width in pixels of a window, the smallest image that can be used.
         boxes: Boxes by image name.
     """
 
-    files: list[Path]
+    folder: Path
+    names: list[str]
     levels: int
+    window: int
     boxes: dict[str, list[Box]]
 
     def __call__(self, index: int) -> dict[str, Any]:
-        picture, name = read_picture(self.files[index]), self.files[index].name
+        name = self.names[index]
+        path = located(self.folder, name)
+        try:
+            refuse(too_small(path, picture_size(path), self.levels, self.window, trained=True), str(path))
+            picture = read_picture(path)
+        except DataError as error:
+            side = self.window * 2**self.levels
+            black = torch.zeros((3, side, side), dtype=torch.uint8)
+            return {"image": black, "size": torch.tensor((side, side)), "level": self.levels,
+                    "source": np.zeros((0, 0, 3), np.uint8), "problem": "".join(error.problems)}  # fmt: skip
         image = channels_first(picture)  # `AvalanchesDataModule` reduces it on the device
-        sample = {"image": image, "size": torch.tensor(picture.shape[:2]), "level": self.levels, "source": picture}
+        sample = {"image": image, "size": torch.tensor(picture.shape[:2]), "level": self.levels, "source": picture,
+                  "problem": ""}  # fmt: skip
         if name in self.boxes:
             sample["valid"] = inside(self.boxes[name], level_size(picture.shape[:2], self.levels), self.levels)
             sample["inside"] = inside(self.boxes[name], picture.shape[:2], 0)

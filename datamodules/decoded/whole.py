@@ -47,7 +47,7 @@ class PackedMasks:
         """
         left = [row for row in rows if not self.ignoring or not self.sample(row)["ignored"].all()]
         if rows and not left:
-            raise DataError(f"Every pixel of {what} is ignored. Correct --data.ignore_value or the masks.")
+            raise DataError(all_ignored(what))
         return left
 
     def sample(self, row: int) -> dict[str, NDArray[Any]]:
@@ -56,6 +56,11 @@ class PackedMasks:
             return {"mask": self[row]}
         ignored = np.unpackbits(self.rows[row][-1:], axis=-1, count=self.width)
         return {"mask": self[row], "ignored": ignored.astype(np.bool_)}
+
+
+def all_ignored(what: str) -> str:
+    """Returns the problem of images without a pixel that counts."""
+    return f"Every pixel of {what} is ignored. Correct --data.ignore_value or the masks."
 
 
 @dataclass(frozen=True)

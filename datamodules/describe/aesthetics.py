@@ -27,6 +27,7 @@ from datamodules.describe.study import (
     summary,
     without_masks,
 )
+from datamodules.read.names import located
 from datamodules.read.pictures import channels_first, read_picture
 from datamodules.votes.checked import Checked
 from datamodules.votes.pictures import read_square
@@ -83,7 +84,7 @@ def study(data: AestheticsDataModule) -> Study:
     examples = []
     for row in spread(pictures["mean"].sort_values(kind="stable").index.tolist()):
         name, mean, deviation = pictures.loc[row, ["name", "mean", "spread"]]
-        image = read_picture(data.root / "images" / name, at_least=(VIEW, VIEW))
+        image = read_picture(located(data.root / "images", name), at_least=(VIEW, VIEW))
         examples.append(without_masks(f"{mean:.2f} ± {deviation:.2f}: {name}", image))
     return Study(
         tables=made,
@@ -97,7 +98,7 @@ def _seen(data: AestheticsDataModule, found: Checked) -> Panel:
     """Returns a few training images: the squares that are loaded, the validation crop, and training crops."""
     lines = []
     for row in spread(found.trained.tolist(), SEEN):
-        path = data.root / "images" / found.votes.names[row]
+        path = located(data.root / "images", found.votes.names[row])
         image = channels_first(read_square(path, data.side, data.squeeze))[None]
         crops = data.trained_on(image.expand(4, -1, -1, -1), 4 * row + torch.arange(4))
         views = [image[0], central_crops(image, data.size)[0], *crops]

@@ -27,7 +27,8 @@ from datamodules.describe.study import (
     summary,
 )
 from datamodules.read.cache import check_pictures
-from datamodules.read.pictures import picture_files, read_picture, resized
+from datamodules.read.names import located, stem, tree_names
+from datamodules.read.pictures import read_picture, resized
 from ops.components import principal_components
 from ops.edges import grey
 from ops.errors import DataError, collected
@@ -101,7 +102,7 @@ def study(data: AvalanchesDataModule) -> Study:
             "hue_peak": [colors[name].hue for name in names],
             "saturation_peak": [colors[name].saturation for name in names],
             "boxes": [len(boxes.get(name, ())) for name in names],
-            "reference": [Path(name).stem in references for name in names],
+            "reference": [stem(name) in references for name in names],
         }
     )
     shares = variance_shares(scenes, splits["train"], data.window)
@@ -204,9 +205,9 @@ def _charts(table: "pd.DataFrame", colors: Mapping[str, Colors], shares: NDArray
 def _panels(scenes: Scenes, references: Mapping[str, Path]) -> dict[str, Panel]:
     """Returns a few images beside their masks and references, if there are any."""
     rows = []
-    for name in [name for name in scenes.source.names if Path(name).stem in references][:REFERENCES]:
+    for name in [name for name in scenes.source.names if stem(name) in references][:REFERENCES]:
         mask = np.repeat(255 * scenes.mask(name)[..., None], 3, axis=2)
-        images = [_rows(scenes.picture(name)), mask, read_picture(references[Path(name).stem], at_least=(VIEW, VIEW))]
+        images = [_rows(scenes.picture(name)), mask, read_picture(references[stem(name)], at_least=(VIEW, VIEW))]
         scale = VIEW / max(mask.shape)
         size = max(1, round(scale * mask.shape[0])), max(1, round(scale * mask.shape[1]))
         rows.append([resized(image, size) for image in images])
@@ -216,7 +217,7 @@ def _panels(scenes: Scenes, references: Mapping[str, Path]) -> dict[str, Panel]:
 def _references(root: Path) -> dict[str, Path]:
     """Returns the optional images with the outline drawn by hand, by stem."""
     try:
-        return {path.stem: path for path in picture_files(root / "references")}
+        return {stem(name): located(root / "references", name) for name in tree_names(root / "references")}
     except DataError:
         return {}
 

@@ -26,6 +26,7 @@ from datamodules.describe.study import (
     summary,
     without_masks,
 )
+from datamodules.read.names import located
 from datamodules.read.pictures import channels_first
 from datamodules.read.works import Work
 from ops.color import in_gamut, lab_to_rgb, rgb_to_lab
@@ -71,7 +72,7 @@ def problems(data: ColorizationDataModule) -> list[str]:
         listed: list[tuple[Path, Sequence[str]]] = []
         found += collected([lambda: listed.append(data.predicted_names())])
         if data.unreadable == "refuse":
-            found += picture_problems([folder / name for folder, names in listed for name in names])
+            found += picture_problems([located(folder, name) for folder, names in listed for name in names])
     return found
 
 

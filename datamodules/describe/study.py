@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datamodules.base import SPLITS
-from datamodules.read.cache import check_pictures
-from datamodules.read.pictures import picture_files
+from datamodules.read.cache import unreadable
+from datamodules.read.names import picture_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,16 +48,22 @@ class Study:
 
 
 class Predicting(Protocol):
-    """A data module that can list the files to predict."""
+    """A data module that can list the images to predict.
 
-    def predicted_files(self) -> list[Path]:
-        """Returns the images to predict, or raises a DataError."""
+    Attributes:
+        unusable: Problems of images that are skipped, by name.
+    """
+
+    unusable: dict[str, str]
+
+    def predicted_names(self) -> tuple[Path, list[str]]:
+        """Returns the folder and the names of the images to predict, or raises a DataError."""
 
 
 def prediction_checks(
     data: Predicting, folder: Path | None, at_least: tuple[int, int] | None = None
 ) -> list[Callable[[], object]]:
-    """Returns checks that raise a DataError unless all images to predict can be opened.
+    """Returns checks of the images to predict; those that cannot be opened become `unusable`.
 
     Args:
         data: The data module.
@@ -66,7 +72,7 @@ def prediction_checks(
     """
     if folder is None:
         return []
-    return [data.predicted_files, lambda: check_pictures(picture_files(folder), at_least)]
+    return [data.predicted_names, lambda: data.unusable.update(unreadable(picture_files(folder), at_least))]
 
 
 def split_column(splits: "dict[str, list[str]]", names: Sequence[str]) -> list[str]:

@@ -7,15 +7,17 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from datamodules.read.pictures import READERS, read_picture
-from ops.atomic import replacing
-from ops.errors import DataError, refuse
+from ops.atomic import in_words, mapped_array, replacing
+from ops.errors import DataError, collected, refuse
 
 
 def core_count() -> int:
@@ -34,7 +36,7 @@ def cache_key(files: Sequence[Path], recipe: object) -> str:
     digest = hashlib.sha256(json.dumps([READERS, recipe], sort_keys=True, default=str).encode())
     for file in files:
         status = file.stat()
-        digest.update(f"{file.absolute()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{file.absolute()}|{status.st_size}|{status.st_mtime_ns}\n"))
     return digest.hexdigest()[:16]
 
 
@@ -80,14 +82,24 @@ def cached_array(
         DataError: Rows could not be made (all are listed), or the array does not fit into the cache folder.
     """
     path = cache_folder() / f"{name}-{'x'.join(map(str, shape))}-{key}.npy"
-    if not path.is_file():
+    if not is_whole(path, shape):
         _make_room(path.parent, math.prod(shape), what)
+        path.unlink(missing_ok=True)  # a damaged one
         with replacing(path, keep=True) as temporary:
-            rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+            rows = _reserved(temporary, shape, what)
             refuse(_fill(rows, make, what), what)
             rows.flush()
             del rows
     return MappedRows(path)
+
+
+def is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    """Returns whether a file of the cache exists, and its header and size are those of such an array."""
+    try:
+        rows = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError, MemoryError, OverflowError):
+        return False
+    return bool(rows.shape == shape and rows.dtype == np.uint8 and rows.flags.c_contiguous)
 
 
 def _make_room(folder: Path, size: int, what: str) -> None:
@@ -102,10 +114,26 @@ def _make_room(folder: Path, size: int, what: str) -> None:
     except OSError:
         free = 0
     if free < size:
-        raise DataError(
-            f"{what} needs {size / 1e9:.3f} GB in the cache {folder}, which has {free / 1e9:.3f} GB of writable space. "
-            "Free some, or set the environment variable BELVEDERE_CACHE to another folder."
-        )
+        raise _no_room(folder, size, what, f"has {free / 1e9:.3f} GB of writable space")
+
+
+def _reserved(path: Path, shape: tuple[int, ...], what: str) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    """Returns an array mapped from a new file, whose space no other process can take.
+
+    Raises:
+        DataError: There is not enough disk space.
+    """
+    try:
+        return mapped_array(path, shape, np.uint8)
+    except OSError as error:
+        raise _no_room(path.parent, math.prod(shape), what, f"cannot hold it: {in_words(error)}") from error
+
+
+def _no_room(folder: Path, size: int, what: str, found: str) -> DataError:
+    return DataError(
+        f"{what} needs {size / 1e9:.3f} GB in the cache {folder}, which {found}. Free some, or set the environment "
+        "variable BELVEDERE_CACHE to another folder."
+    )
 
 
 def _fill(rows: NDArray[np.uint8], make: Callable[[int], NDArray[np.uint8]], what: str) -> list[str]:
@@ -138,3 +166,13 @@ def check_pictures(files: Sequence[Path], at_least: tuple[int, int] | None = Non
 
     what = f"opening the images of {files[0].parent}"
     cached_array("opened", cache_key(files, None), (len(files), 1), make, what)
+
+
+def unreadable(files: Sequence[Path], at_least: tuple[int, int] | None = None) -> dict[str, str]:
+    """Returns the problems of images that cannot be read, by path; see `check_pictures`."""
+    try:
+        check_pictures(files, at_least)
+    except DataError:
+        found = {str(file): "".join(collected([partial(read_picture, file, at_least)])) for file in files}
+        return {path: problem for path, problem in found.items() if problem}
+    return {}

@@ -2,15 +2,13 @@
 
 import hashlib
 import os
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from datamodules.read.pictures import PICTURE_SUFFIXES
+from datamodules.read.names import RUNS, SYSTEM, composed
+from ops.imagefiles import suffixes
 
 WHOLE = 256 * 2**20  # bytes up to which every file is read
-IGNORED = ("thumbs.db", "desktop.ini")  # created by Windows
-RUNS = "runs"  # default folder of runs, which may be inside the dataset
 
 
 def fingerprint(root: Path, tested: Iterable[str], truth: Iterable[str | Path] = ()) -> str:
@@ -39,9 +37,9 @@ def fingerprint(root: Path, tested: Iterable[str], truth: Iterable[str | Path] =
     whole = sum(size for _, size, _ in files) <= WHOLE
     digest = hashlib.sha256()
     for name, size, path in files:
-        read = whole or path.suffix.lower() not in PICTURE_SUFFIXES
+        read = whole or path.suffix.lower() not in suffixes()
         _add(digest, "file", name, str(size), _bytes_of(path) if read else "")
-    _add(digest, "tested", *sorted(map(_composed, tested)))
+    _add(digest, "tested", *sorted(map(composed, tested)))
     for each in truth:
         _add(digest, "truth", each if isinstance(each, str) else _bytes_of(each))
     return digest.hexdigest()[:16]
@@ -60,16 +58,12 @@ def _files(root: Path) -> Iterator[tuple[str, int, Path]]:
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
                 path = Path(entry.path)
-                if entry.name.startswith(".") or entry.name.lower() in IGNORED or path == root / RUNS:
+                if entry.name.startswith(".") or entry.name.lower() in SYSTEM or path == root / RUNS:
                     continue
                 if entry.is_dir():
                     waiting.append(path)
                 elif entry.is_file():
-                    yield _composed(path.relative_to(root).as_posix()), entry.stat().st_size, path
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+                    yield composed(path.relative_to(root).as_posix()), entry.stat().st_size, path
 
 
 def _bytes_of(path: Path) -> str:

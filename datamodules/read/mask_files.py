@@ -13,7 +13,7 @@ from PIL import Image
 
 from datamodules.read.pictures import TURNED, TURNS, orientation, picture_size
 from ops.errors import ArgumentError, DataError
-from ops.imagefiles import opened
+from ops.imagefiles import check_pixels, opened
 from ops.windows import Size
 
 Value: TypeAlias = int | float | Sequence[int]
@@ -230,6 +230,7 @@ def read_marks(path: Path, values: MaskValues, turn: int | None = None) -> Marks
             has their histogram.
     """
     with opened(path) as picture:
+        check_pixels(path, picture.height, picture.width)
         pixels = _pixels(path, picture, turn)
     marks = _decided(pixels, values) if values.positive is None else _given(path, pixels, values)
     if marks is None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from datamodules.read.cache import MappedRows, cache_key, cached_array
 from datamodules.read.mask_files import OTHERS, Certainty, fitting_turn, value_name
 from datamodules.read.masks import FolderMasks, MaskSource
+from datamodules.read.names import stem
 from ops.errors import collected
 
 WARNINGS = {
@@ -32,8 +33,7 @@ def value_problems(task: str, source: MaskSource) -> list[str]:
     """
     if not isinstance(source, FolderMasks):
         return []
-    named = {Path(name).stem: name for name in source.names}
-    files = [(path, named[path.stem]) for path in source.files if path.stem in named]
+    files = list(_owned(source).items())
     if not files:
         return []
     rows: list[MappedRows] = []
@@ -62,6 +62,12 @@ def value_problems(task: str, source: MaskSource) -> list[str]:
     return problems
 
 
+def _owned(source: FolderMasks) -> dict[Path, str]:
+    """Returns the image of each mask file that has one."""
+    named = {stem(name): name for name in source.names}
+    return {path: named[each] for masks in source.by_class for each, path in masks.items() if each in named}
+
+
 def _mixed(source: FolderMasks, folder: Path, found: Sequence[tuple[Path, float]]) -> list[str]:
     """Returns the problem of a class whose files mark different values, or none of the given ones."""
     by_value: dict[float, list[Path]] = {}
@@ -73,7 +79,7 @@ def _mixed(source: FolderMasks, folder: Path, found: Sequence[tuple[Path, float]
         if set(by_value) != {OTHERS}:
             return []
         path = by_value[OTHERS][0]
-        histogram = source.read(path, next(name for name in source.names if Path(name).stem == path.stem)).histogram
+        histogram = source.read(path, _owned(source)[path]).histogram
         return [
             f"none of the {len(found)} masks in {folder} has one of --data.mask_values; {path.name} has {histogram}. "
             "Correct the values."

@@ -3,7 +3,8 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.read.cache import core_count
 from datamodules.read.mask_files import IGNORED, Certainty, Marks, MaskValues, fitting_turn, read_marks, turned_size
-from datamodules.read.pictures import picture_files, picture_size, resized_mask, touched
+from datamodules.read.names import located, stem, tree_names
+from datamodules.read.pictures import picture_size, read_picture, resized_mask, touched
 from datamodules.read.tables import Table
 from ops.errors import DataError, collected
 from ops.rle import decode_to, parse_runs
@@ -64,6 +67,25 @@ class MaskSource(Protocol):
     def misfit(self, name: str) -> str | None:
         """Returns what is wrong with the size of an image or of its masks, or None."""
 
+    def drop(self, names: Collection[str]) -> None:
+        """Removes images and their masks, as if they did not exist."""
+
+
+def unusable(source: MaskSource) -> dict[str, str]:
+    """Returns the problems of images that cannot be read, or whose masks cannot, by name; opens every file."""
+
+    def problems(name: str) -> str:
+        misfit = source.misfit(name)
+        checks: list[Callable[[], object]] = [
+            lambda: read_picture(source.path(name)),
+            lambda: source.masks(name, (8, 8)),
+        ]
+        return "\n".join(dict.fromkeys([*([misfit] if misfit else []), *collected(checks)]))
+
+    with ThreadPoolExecutor(core_count()) as pool:
+        found = dict(zip(source.names, pool.map(problems, source.names), strict=True))
+    return {name: problem for name, problem in found.items() if problem}
+
 
 ANY_VALUES = MaskValues()
 
@@ -99,7 +121,7 @@ def class_masks(
         DataError: There is no dataset.
     """
     _check_images(root, layout)
-    return FolderMasks(root, [root / "masks" / label for label in classes], values)
+    return FolderMasks(root, [located(root / "masks", label) for label in classes], values)
 
 
 def one_mask_each(root: Path, values: MaskValues = ANY_VALUES, layout: str = ONE_MASK) -> "FolderMasks":
@@ -145,32 +167,35 @@ class FolderMasks:
         self.root, self.folders, self.values = root, list(folders), values
         self.folder = root / "images"
         self.problems: list[str] = []
-        pictures = self._by_stem(picture_files(self.folder))
-        self.by_class = [self._by_stem(self._mask_files(folder)) for folder in folders]
+        self.names = tree_names(self.folder)
+        self.paths = {name: located(self.folder, name) for name in self.names}
+        pictures = self._by_stem(self.folder, self.names)
+        self.by_class = [self._by_stem(folder, self._mask_names(folder)) for folder in folders]
         self.files = [path for by_stem in self.by_class for path in by_stem.values()]
         self.problems += [
-            f"the mask {path} has no image {path.stem}.* in {self.folder}. Add the image, or remove the mask."
-            for path in self.files
-            if path.stem not in pictures
+            f"the mask {path} has no image {each}.* in {self.folder}. Add the image, or remove the mask."
+            for by_stem in self.by_class
+            for each, path in by_stem.items()
+            if each not in pictures
         ]
-        masked = {path.stem for path in self.files}
+        masked = {each for by_stem in self.by_class for each in by_stem}
         self.problems += [
-            f"the image {path} has no mask {stem}.png in {' or '.join(map(str, folders))}. Add one, or remove the "
+            f"the image {path} has no mask {each}.png in {' or '.join(map(str, folders))}. Add one, or remove the "
             "image."
-            for stem, path in pictures.items()
-            if stem not in masked and all(self.by_class)  # a folder without masks is reported already
+            for each, path in pictures.items()
+            if each not in masked and all(self.by_class)  # a folder without masks is reported already
         ]
-        self.names = sorted(path.name for path in pictures.values())
 
-    def _by_stem(self, files: Sequence[Path]) -> dict[str, Path]:
+    def _by_stem(self, folder: Path, names: Sequence[str]) -> dict[str, Path]:
         by_stem: dict[str, Path] = {}
-        for path in files:
-            first = by_stem.setdefault(path.stem, path)
+        for name in names:
+            path = located(folder, name)
+            first = by_stem.setdefault(stem(name), path)
             if first != path:
                 self.problems.append(f"{path} and {first.name} differ in their suffix only. Keep one of them.")
         return by_stem
 
-    def _mask_files(self, folder: Path) -> list[Path]:
+    def _mask_names(self, folder: Path) -> list[str]:
         if not folder.is_dir():
             found = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
             more = ", or give --data.classes" if folder.parent != self.root else ""
@@ -179,16 +204,24 @@ class FolderMasks:
                 f"{', '.join(found) or 'nothing'}: rename a folder{more}."
             )
             return []
-        files: list[Path] = []
-        self.problems += collected([lambda: files.extend(picture_files(folder))])
-        return files
+        names: list[str] = []
+        self.problems += collected([lambda: names.extend(tree_names(folder))])
+        return names
+
+    def drop(self, names: Collection[str]) -> None:
+        """Removes images and their masks, as if they did not exist."""
+        stems = set(map(stem, names))
+        self.names = [name for name in self.names if name not in names]
+        self.paths = {name: self.paths[name] for name in self.names}
+        self.by_class = [{key: path for key, path in each.items() if key not in stems} for each in self.by_class]
+        self.files = [path for by_stem in self.by_class for path in by_stem.values()]
 
     def path(self, name: str) -> Path:
         """Returns the file of an image."""
-        return self.folder / name
+        return self.paths[name]
 
     def _masks_of(self, name: str) -> list[Path | None]:
-        return [by_stem.get(Path(name).stem) for by_stem in self.by_class]
+        return [by_stem.get(stem(name)) for by_stem in self.by_class]
 
     def labels(self, name: str) -> NDArray[np.uint8]:
         """Returns the mask (H, W) of the first class at the size of the image: 0, 1, or `IGNORED`.
@@ -296,7 +329,7 @@ class KaggleMasks:
         table = Table(self.table, COLUMNS)
         if not self.folder.is_dir():
             raise DataError(f"{self.table} exists, but the folder of its images {self.folder} does not. Add it.")
-        self.names = [path.name for path in picture_files(self.folder)]
+        self.names = tree_names(self.folder)
         self.files = [self.table]
         rows = table.rows[COLUMNS]
         rows = rows.join(split_labels(rows["Image_Label"], classes)).rename_axis("row").reset_index()
@@ -362,9 +395,13 @@ class KaggleMasks:
             raise DataError(f"No image in {self.folder} can be read, so run lengths cannot be checked.")
         return Counter(sizes).most_common(1)[0][0]
 
+    def drop(self, names: Collection[str]) -> None:
+        """Removes images and their masks, as if they did not exist."""
+        self.names = [name for name in self.names if name not in names]
+
     def path(self, name: str) -> Path:
         """Returns the file of an image."""
-        return self.folder / name
+        return located(self.folder, name)
 
     def masks(self, name: str, size: Size) -> NDArray[np.bool_]:
         """Returns the masks (K, H, W) of an image at this height and width; a class without a row has none.

@@ -1,7 +1,6 @@
 """Reads and resizes images."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,48 +13,19 @@ from PIL import Image
 from torch import Tensor
 
 from ops.errors import DataError
-from ops.imagefiles import opened
+from ops.imagefiles import check_pixels, opened
 from ops.profiles import profile_of, to_srgb
 from ops.windows import Size
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}  # fmt: skip
 BAND = 1024  # rows
-READERS = 2
+READERS = 3
 """Version of everything that decodes images and masks, part of the key of every cached array. Add 1 whenever a file
 would be decoded to other pixels, so that nothing is used that an earlier version has cached."""
 Image.MAX_IMAGE_PIXELS = 1 << 30  # aerial images exceed the limit of Pillow
-
-
-def picture_files(path: Path) -> list[Path]:
-    """Returns the images of a folder, sorted by name, or the one file that `path` is.
-
-    Raises:
-        DataError: The path does not exist or the folder has no images.
-    """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"There is no folder or file {path}. Give the path of images ({' '.join(PICTURE_SUFFIXES)}).")
-    files = sorted(
-        file for file in path.iterdir()
-        if file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith(".")  # macOS: ._picture.jpg
-    )  # fmt: skip
-    if not files:
-        raise DataError(f"{path} contains no images; expected files ending in {' '.join(PICTURE_SUFFIXES)}.")
-    return files
-
-
-def same_stems(files: Iterable[Path]) -> list[str]:
-    """Returns a problem for each stem that several images share, since their outputs would have the same name."""
-    return [
-        f"{count} images are named {stem}.*; their masks would overwrite each other. Rename all but one."
-        for stem, count in Counter(file.stem for file in files).items()
-        if count > 1
-    ]
 
 
 def picture_size(path: Path) -> Size:
@@ -104,6 +74,8 @@ def orientation(picture: Image.Image) -> int:
     if picture.format == "PNG" and not {"exif", "Raw profile type exif"} & picture.info.keys():
         if not {"xmp", "XML:com.adobe.xmp"} & picture.info.keys():
             return 1  # Pillow would decode the whole image to look for one at its end
+        file = vars(picture).get("fp")
+        check_pixels(Path(getattr(file, "name", "")), picture.height, picture.width)
         picture.load()
     try:
         found = picture.getexif().get(0x0112)
@@ -121,6 +93,7 @@ def opened_upright(path: Path, at_least: Size | None = None) -> Iterator[Image.I
         refuse_depth(path, picture)
         if at_least is not None:
             picture.draft("RGB", at_least if orientation(picture) in TURNED else (at_least[1], at_least[0]))
+        check_pixels(path, picture.height, picture.width)  # of a JPEG those of the reduced one
         picture.load()  # Pillow turns a TIFF by itself
         # Pillow's own function also rewrites the EXIF, and fails if it is broken
         turn = TURNS.get(orientation(picture))

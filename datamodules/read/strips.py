@@ -1,5 +1,6 @@
 """Reads images a few rows at a time, so that memory holds a strip of them, whatever their height."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -153,7 +154,7 @@ def _decoded(path: Path, mode: str, profile: bytes | None) -> Iterator[Rows]:
     pyvips.block_untrusted_set(True)  # loaders for other formats, some of which start programs
     pyvips.cache_set_max(0)  # libvips would keep the decoders of the last hundred images
     try:
-        source = pyvips.Source.new_from_file(str(path))  # not a name, whose end libvips may read as options
+        source = pyvips.Source.new_from_file(os.fsencode(path))  # not a name, whose end libvips may read as options
         image = pyvips.Image.new_from_source(source, "", access="sequential", fail_on="error")
         # A region is computed by the calling thread; the threads of libvips are missing in a forked loader worker.
         region = pyvips.Region.new(image)

@@ -1,6 +1,8 @@
 """Reads CSV tables and plain-text lists, and checks their rows."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
+from io import StringIO
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.read.names import composed
 from ops.errors import DataError, refuse
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LARGEST = 2**53  # integers up to here are exact as float64
+NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?\s*")  # Python takes more: 1_0, ١
 
 
 class Table:
@@ -70,12 +74,13 @@ class Table:
         """
         import pandas as pd
 
-        cells = [pd.to_numeric(self.rows[column], errors="coerce").to_numpy(np.float64) for column in columns]
+        texts = [self.rows[column].where(self.rows[column].str.fullmatch(NUMBER), "") for column in columns]
+        cells = [pd.to_numeric(text, errors="coerce").to_numpy(np.float64) for text in texts]
         values = np.stack(cells, axis=1)
         good = np.isfinite(values)
         if whole:
             good &= (values == np.round(values)) & (np.abs(values) < LARGEST)
-        kind = "an integer" if whole else "a number"
+        kind = f"an integer below {LARGEST:,}" if whole else "a number"
         for place, column in np.argwhere(~good):
             name = columns[column]
             self.add(self.rows.index[place], f"{name} is {self.rows[name].iloc[place]!r}; expected {kind}.")
@@ -115,9 +120,10 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     wanted = list(columns)
+    text = read_text(path)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        table = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path} cannot be read as a CSV file with the columns {wanted}: {error}") from error
     if not isinstance(table.index, pd.RangeIndex):  # pandas makes an index of cells that have no header
         raise DataError(f"{path} has rows with more cells than its header {','.join(table.columns)!r}. Remove them.")
@@ -137,8 +143,21 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     Raises:
         DataError: The file cannot be read as text.
     """
+    return [(number, line) for number, line in enumerate(read_text(path).splitlines(), start=1) if line.strip()]
+
+
+def read_text(path: Path) -> str:
+    """Reads a UTF-8 text in NFC, so that its names are spelled like those of files; see `datamodules.read.names`.
+
+    Raises:
+        DataError: The file cannot be read as text.
+    """
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as text: {error}") from error
-    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text: {error}. Save it as UTF-8.") from error
+    if "\0" in text:
+        raise DataError(f"{path} is not a text: it contains NUL bytes. Download it again or save it as UTF-8.")
+    return composed(text)

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.read.names import composed
 from datamodules.read.tables import Table, read_lines
 from datamodules.votes.votes import Names, Votes
 from ops.errors import DataError, refuse
 
 FIELDS = 15
+MOST_VOTES = 10**9  # of one kind on an image; sums of these are exact
 AVA_LINE = "the index, the image id, the counts of the votes 1 to 10, two tag ids and the challenge id"
-COLUMN = re.compile(r"count_(\d+)")
+COLUMN = re.compile(r"count_([0-9]{1,6})")
 LABELS = ("AVA.txt", "labels.csv")
 Where = Callable[[int], str]
 """Returns the place of a row in its file, for messages."""
@@ -115,8 +117,8 @@ def _misfits(path: Path, number: int, line: str) -> list[str]:
     fields = line.split()
     if len(fields) != FIELDS:
         return [f"{path}, line {number}: {len(fields)} fields; expected {FIELDS}: {AVA_LINE}."]
-    odd = [field for field in fields if not re.fullmatch(r"[+-]?\d{1,18}", field)]
-    return [f"{path}, line {number}: {odd[0]!r} is not an integer."] if odd else []
+    odd = [field for field in fields if not re.fullmatch(r"[+-]?[0-9]{1,18}", field)]
+    return [f"{path}, line {number}: {odd[0]!r} is not an integer of at most 18 digits."] if odd else []
 
 
 def _read_counts(path: Path) -> Votes:
@@ -142,17 +144,20 @@ def _read_json(path: Path) -> Votes:
     try:
         entries = json.loads("\n".join(line for _, line in read_lines(path)))
         labels = [entry["label"] for entry in entries]
-        names = [f"{entry['image_id']}.jpg" for entry in entries]
-    except (ValueError, TypeError, KeyError) as error:
+        names = [composed(f"{entry['image_id']}.jpg") for entry in entries]  # escapes hide accents from `read_text`
+        "".join(names).encode()  # escapes may also be half of a character
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(
             f'{path} cannot be read as a list of {{"image_id": …, "label": [counts]}}: {error!r}'
         ) from error
     bins = len(labels[0]) if labels and isinstance(labels[0], list) else 0
     odd = [
         index for index, label in enumerate(labels)
-        if not isinstance(label, list) or len(label) != bins or any(type(count) is not int for count in label)
+        if not isinstance(label, list) or len(label) != bins
+        or any(type(count) is not int or abs(count) > MOST_VOTES for count in label)
     ]  # fmt: skip
-    refuse([f"{path}, entry {index}: the label is {labels[index]}; expected {bins} integers, as in the first entry."
+    refuse([f"{path}, entry {index}: the label is {labels[index]}; expected {bins} integers up to {MOST_VOTES:,}, "
+            "as in the first entry."
             for index in odd], str(path))  # fmt: skip
     if bins < 2:
         raise DataError(f"{path} has {len(labels)} entries with {bins} counts; expected 2 or more counts.")
@@ -167,8 +172,8 @@ def _votes(path: Path, names: list[str], counts: NDArray[np.int64], tags: NDArra
         DataError: Counts are negative or all 0, or an image is repeated; all problems are listed.
     """
     problems = [
-        f"{where(row)}: {names[row]!r} has the counts {counts[row].tolist()}; expected 0 or more."
-        for row in np.flatnonzero((counts < 0).any(axis=1)).tolist()
+        f"{where(row)}: {names[row]!r} has the counts {counts[row].tolist()}; expected 0 to {MOST_VOTES:,}."
+        for row in np.flatnonzero(((counts < 0) | (counts > MOST_VOTES)).any(axis=1)).tolist()
     ]
     problems += [
         f"{where(row)}: {names[row]!r} has no votes. Remove it."

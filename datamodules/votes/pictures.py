@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.read.cache import cache_key, cached_array
+from datamodules.read.names import composed, located
 from datamodules.read.pictures import channels_first, fitted, opened_upright, read_picture, resized
 from datamodules.votes.tags import Tags
 from datamodules.votes.votes import Votes
@@ -63,8 +64,8 @@ def absent(folder: Path, names: Iterable[str]) -> dict[str, str]:
     for name in names:
         inner, _, last = name.rpartition("/")
         if inner not in there:
-            place = folder / inner
-            there[inner] = set(os.listdir(place)) if place.is_dir() else set()
+            place = located(folder, inner)
+            there[inner] = set(map(composed, os.listdir(place))) if place.is_dir() else set()
         if last not in there[inner]:
             found[name] = f"There is no file {folder / name}."
     return found
@@ -80,7 +81,7 @@ def unreadable(folder: Path, names: Sequence[str], side: int) -> dict[str, str]:
     """
     if not names:
         return {}
-    paths = [folder / name for name in names]
+    paths = [located(folder, name) for name in names]
     there = [path for path in paths if path.exists()]  # a link may be broken
 
     def problem(path: Path) -> str:
@@ -153,7 +154,7 @@ class ScoredPicture:
     def __call__(self, index: int) -> dict[str, Any]:
         row = int(self.rows[index])
         try:
-            square, problem = read_square(self.folder / self.votes.names[row], self.side, self.squeeze), ""
+            square, problem = read_square(located(self.folder, self.votes.names[row]), self.side, self.squeeze), ""
         except DataError as error:
             square, problem = np.zeros((self.side, self.side, 3), np.uint8), str(error)
         return {

@@ -1,5 +1,6 @@
 """Reads semantic tags and photographic styles of images with votes."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from datamodules.votes.votes import Votes
 from ops.errors import DataError
 
 STYLES = "style_image_lists"
+NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _published_styles(folder: Path) -> Iterator[tuple[str, str]]:
 def _numbered(path: Path) -> Iterator[tuple[int, str]]:
     for number, line in read_lines(path):
         head, _, name = line.strip().partition(" ")
-        if not head.isdigit() or not name:
+        if not NUMBER.fullmatch(head) or not name:
             raise DataError(f"{path}, line {number}: {line!r}; expected a number, a space and a name.")
         yield int(head), name.strip()
 
@@ -120,7 +122,7 @@ def _fields(path: Path) -> list[list[int]]:
     rows = []
     for number, line in read_lines(path):
         fields = line.split()
-        if not all(field.isdigit() for field in fields):
-            raise DataError(f"{path}, line {number}: {line!r}; expected integers.")
+        if not all(map(NUMBER.fullmatch, fields)):
+            raise DataError(f"{path}, line {number}: {line!r}; expected integers of at most 18 digits.")
         rows.append([int(field) for field in fields])
     return rows

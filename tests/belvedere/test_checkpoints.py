@@ -15,7 +15,9 @@ from ops.errors import ArgumentError
 def write_run(folder: Path, config: dict[str, Any] | None) -> Path:
     checkpoint = folder / "checkpoints" / "best.ckpt"
     checkpoint.parent.mkdir(parents=True)
-    torch.save({"state_dict": {}, "config": yaml.safe_dump({"model": "CloudsTask", "data": None})}, checkpoint)
+    torch.save(
+        {"state_dict": {}, "config": yaml.safe_dump({"model": "CloudsTask", "data": "CloudsDataModule"})}, checkpoint
+    )
     if config is not None:
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return checkpoint

@@ -26,6 +26,8 @@ CASES: dict[str, list[tuple[list[str], str]]] = {
         (["--data.size", "64"], "--data.size: expected [an integer, an integer], got 64."),
         (["--trainer.max_epochs", "many"], "--trainer.max_epochs: expected an integer or null, got many."),
         (["--data.classes", "3"], "--data.classes: expected [a text, …], got 3."),
+        (["--data.classes", "[yes,no]"], "--data.classes: expected [a text, …], got True; YAML|so quote them"),
+        (["--data.root", "null"], "root is null; expected the folder"),
         (["--model.optimizer.lr", "high"], "--model.optimizer.lr: expected a number, got high."),
         (["--model.architecture", "fnp"], "--model.architecture: expected unet, pspnet or fpn, got fnp."),
         (["--model.encoder", "resnet35"], "'resnet35' is unknown|did you mean"),

@@ -105,8 +105,8 @@ def test_epochs_that_are_not_validated_are_skipped(tmp_path: Path) -> None:
     assert epoch_of(tmp_path) == (3, 3)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf, 2e6])
+def test_a_loss_that_is_not_finite_or_far_too_large_stops_the_run(tmp_path: Path, value: float) -> None:
     module = Scripted([0.1] * 3, [1.0] * (STEPS + 1) + [value])
     with pytest.raises(TrainingError) as caught:
         fit(tmp_path, module, FiniteOrStop("val/dice"), BestCheckpoint("val/dice", "max"))

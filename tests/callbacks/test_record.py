@@ -111,7 +111,7 @@ def test_a_killed_part_counts_up_to_its_checkpoint(
         recorded(0.1, 0.5, 0.3, 0.4, clock=Clock(killed_in=2))
     assert not (tmp_path / "record.json").exists()
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Record"]
-    assert state == {"seconds": 2 * STEPS * STEP, "peak": 70 * 1024}
+    assert state == {"seconds": 2 * STEPS * STEP, "peak": 70 * 1024, "data_fingerprint": None}
     status.write_text("VmHWM: 50 kB")
     found = recorded(0.1, 0.5, 0.3, 0.4, resume="last.ckpt")
     assert (found["best_epoch"], found["epochs"]) == (1, 4)

@@ -138,17 +138,20 @@ def test_predict_needs_no_dataset(root: Path, tmp_path: Path) -> None:
     assert int(data.datasets["predict"][0, 0]["valid"].sum()) == 16 * 8, "boxes lie beside images/"
 
 
-def test_all_images_that_cannot_be_predicted_are_reported(tmp_path: Path) -> None:
+def test_images_that_cannot_be_predicted_are_samples_with_the_reason(tmp_path: Path) -> None:
     for name, side in {"a.png": 8, "b.png": 9, "b.jpg": 9}.items():
         write(tmp_path / name, noise(side, side))
     (tmp_path / "c.png").write_bytes(b"")
     data = AvalanchesDataModule("avalanches", window=9, pictures=tmp_path)
-    assert_problems(
-        problems_of(lambda: data.setup("predict")),
-        ("2 images are named b.*",),
-        (f"{tmp_path}/a.png is 8 x 8", "smaller than a window of 9 x 9"),
-        (f"{tmp_path}/c.png is empty",),
-    )
+    assert_problems(problems_of(lambda: data.setup("predict")), ("2 images are named b.*",))
+    (tmp_path / "b.jpg").unlink()
+    data.setup("predict")
+    samples = data.datasets["predict"]
+    small, usable, empty = (samples[0, index]["problem"] for index in range(3))
+    assert f"{tmp_path}/a.png is 8 x 8" in small
+    assert "smaller than a window of 9 x 9" in small
+    assert usable == ""
+    assert f"{tmp_path}/c.png is empty" in empty
 
 
 def test_windows_that_cannot_be_balanced_are_rejected(tmp_path: Path) -> None:
@@ -229,3 +232,41 @@ def test_no_window_is_centered_on_an_ignored_pixel(root: Path, keep: Callable[..
         assert torch.equal(batch["ignored"], inside)
         assert not batch["mask"][inside].any()
         assert batch["mask"].any()
+
+
+def test_photos_are_resized_with_masks_and_boxes(root: Path, tmp_path: Path, keep: Callable[..., Keeping]) -> None:
+    shutil.copytree(root, tmp_path / "boxed")
+    table(tmp_path / "boxed" / "boxes.csv", "image,x0,y0,x1,y1", "1.png,0,0,18,24")
+    options: dict[str, Any] = {"photos": (12, 18), "batch_size": 2, "augment": "none", "steps_per_epoch": 3}
+    for folder in (root, tmp_path / "boxed"):
+        data = AvalanchesDataModule(folder, **options)
+        assert data.facts().size == (12, 18)
+        batches = keep(data).seen["train"]
+        assert [batch["image"].shape for batch in batches] == [(2, 3, 12, 18)] * 3
+        for batch in batches:
+            for name, image, mask in zip(batch["name"], batch["image"], batch["mask"], strict=True):
+                whole = np.asarray(Image.open(root / "images" / name))
+                expected = cv2.resize(whole, (18, 12), interpolation=cv2.INTER_AREA)
+                np.testing.assert_allclose(image.permute(1, 2, 0) * 255, expected, atol=1e-3)
+                truth = (np.asarray(Image.open(root / "masks" / name)) >= 127).astype(np.float32)
+                share = cv2.resize(truth, (18, 12), interpolation=cv2.INTER_AREA)
+                assert (mask[0].numpy() == (share >= 0.5))[abs(share - 0.5) > 0.01].all()
+    valid = {name: part for batch in batches for name, part in zip(batch["name"], batch["valid"], strict=True)}
+    assert all(part.float().mean() == (0.5 if name == "1.png" else 1) for name, part in valid.items())
+    assert keep(data).seen["val"][0]["image"].shape[-2:] == SIZE, "whole images are evaluated at their own size"
+
+
+def test_ignored_pixels_follow_whole_photos(root: Path, keep: Callable[..., Keeping], tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    for index in range(10):
+        image, mask = (np.array(Image.open(root / part / f"{index}.png")) for part in ("images", "masks"))
+        image[:12, :9], mask[:12, :9] = (0, 255, 0), 99
+        image[12:] = image[12:] // 2
+        write(tmp_path / "images" / f"{index}.png", image)
+        write(tmp_path / "masks" / f"{index}.png", mask)
+    data = AvalanchesDataModule(tmp_path, photos=SIZE, augment="flips", batch_size=2, ignore_value=99)
+    for batch in keep(data).seen["train"]:
+        green = (batch["image"] == torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1)).all(dim=1, keepdim=True)
+        assert torch.equal(batch["ignored"], green)
+        assert int(green.sum()) == len(green) * 12 * 9
+        assert not batch["mask"][green].any()

@@ -124,3 +124,15 @@ def test_study_draws_the_heights_and_is_readable(count: int, tmp_path: Path, fig
     ]
     assert len(examples) == count
     assert all(axes.get_title().startswith("a_very_long") for axes in examples)
+
+
+def test_names_with_dollars_newlines_and_other_bytes_are_drawn_as_they_are(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    names = ["$x^2$", "two\nlines", "caf\udce9", "-dash", r"$\frac{$"]
+    counts = pd.Series(range(5), pd.Index(names, name="class"), name="images")
+    examples = [(name, GREY, np.ones((5, 40, 60), np.bool_)) for name in names]
+    charts.draw_study({"$a$ and $b$": counts}, examples, names, tmp_path / "study.png")
+    drawn = {text.get_text() for text in figures[0].findobj(Text)}
+    assert {"$x^2$", "two lines", "caf\ufffd", "-dash", r"$\frac{$", "$a$ and $b$"} <= drawn
+    assert not any(text.get_parse_math() for text in figures[0].findobj(Text))

@@ -1,3 +1,4 @@
+import csv
 import os
 import signal
 import subprocess
@@ -6,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.atomic import remove_leftovers, replacing, write_text
+from ops.atomic import check_writable, harmless, remove_leftovers, replacing, write_table, write_text
+from ops.errors import ArgumentError
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,3 +88,36 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run" / "panels").iterdir())) == 2
     remove_leftovers(tmp_path / "run", tmp_path / "run" / "panels", tmp_path / "missing")
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1"])
+def test_texts_that_a_spreadsheet_would_compute_are_neutralized(cell: str, tmp_path: Path) -> None:
+    write_table(tmp_path / "a.csv", [cell], [[cell, -1.5, "-1.5", "+2e3", "a=b", "", None, 3]])
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["'" + cell], ["'" + cell, "-1.5", "-1.5", "+2e3", "a=b", "", "", "3"]]
+
+
+def test_numbers_and_other_values_stay_as_they_are() -> None:
+    for value in (-1, -0.5, None, True, "-0.5", "a", ""):
+        assert harmless(value) is value
+
+
+def test_tables_and_texts_keep_the_bytes_of_names(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write_table(tmp_path / "b.csv", ["name"], [["a\rb"], ["a\nb"], ["a\r\nb"]])
+    with (tmp_path / "b.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["name"], ["a\rb"], ["a\nb"], ["a\r\nb"]]
+    write_table(tmp_path / "a.csv", ["name"], [[name]])
+    write_text(tmp_path / "a.txt", name)
+    assert (tmp_path / "a.csv").read_bytes() == b"name\ncaf\xe9\n"
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9"
+
+
+def test_folders_are_checked_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path)
+    for folder in (tmp_path / "file", tmp_path / "file" / "a", tmp_path / ("x" * 300), Path("/proc/nothing")):
+        with pytest.raises(ArgumentError, match=r"Nothing can be written to .*--output"):
+            check_writable(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from ops.errors import SHOWN, DataError, refuse
+from ops.errors import LONGEST, SHOWN, DataError, UserError, refuse
 from tests.checks import rejects
 
 
@@ -19,3 +19,12 @@ def test_message_shows_the_first_problems_and_the_error_keeps_all() -> None:
     assert pickle.loads(pickle.dumps(caught.value)).problems == problems
     rejects(re.escape("1 problem in here:\n  - It is odd."), refuse, ["It is odd."], "here", error=DataError)
     assert DataError("Alone.").problems == ["Alone."]
+
+
+def test_very_long_lines_lose_their_middle() -> None:
+    problem = f"t.csv, row 2: count is {'9' * 2_000_000}; expected an integer."
+    for error in (UserError(problem), DataError(f"1 problem:\n{problem}", [problem])):
+        assert len(str(error)) < 2 * LONGEST
+        assert str(error).endswith("9; expected an integer.")
+        assert "t.csv, row 2" in str(error)
+    assert len(DataError("1 problem", [problem]).problems[0]) < 2 * LONGEST

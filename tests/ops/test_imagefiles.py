@@ -5,21 +5,24 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image, PngImagePlugin
+import pyvips
+from PIL import EpsImagePlugin, Image, ImageOps, PngImagePlugin
 
 from datamodules.read.mask_files import read_mask
 from datamodules.read.pictures import picture_size, read_picture
 from datamodules.read.strips import picture_bands
+from datamodules.roads import RoadsDataModule
 from datamodules.votes.pictures import read_square
 from ops.errors import DataError
 from ops.imagefiles import FORMATS, opened
+from tests.datamodules.helpers import exif, write
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("belvedere", "tasks", "datamodules", "callbacks", "drawing", "ops", "studies")
@@ -197,9 +200,69 @@ def test_damaged_images_are_read_or_rejected(suffix: str, tmp_path: Path) -> Non
                 reader(path)
 
 
+@pytest.mark.parametrize("reader", ["picture", "mask", "square"])
+def test_large_images_are_rejected_before_they_are_decoded(
+    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bomb.png"
+    texts = PngImagePlugin.PngInfo()
+    texts.add_itxt("XML:com.adobe.xmp", "<x/>")
+    Image.fromarray(SMALL).save(path, pnginfo=texts)
+    RoadsDataModule(max_pixels=40 * 60)
+    READERS[reader](path) if reader != "mask" else None
+    RoadsDataModule(max_pixels=40 * 60 - 1)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"bomb\.png is 40 x 60 pixels .* at most 2,399.*--data\.max_pixels"):
+        READERS[reader](path)
+
+
+def test_large_jpegs_are_read_reduced_and_streamed(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    Image.fromarray(np.zeros((400, 600, 3), np.uint8)).save(path)
+    RoadsDataModule(max_pixels=100 * 150)
+    assert read_picture(path, at_least=(40, 60)).shape == (50, 75, 3)
+    assert sum(len(rows) for rows in picture_bands(path)) == 400
+    with pytest.raises(DataError, match="max_pixels"):
+        read_picture(path)
+
+
+@pytest.fixture(autouse=True)
+def unlimited() -> Iterator[None]:
+    yield
+    RoadsDataModule()  # restores the default
+
+
 def test_images_are_opened_in_one_place() -> None:
     ways = ("Image.open", "PIL.Image.open", "cv2.imread")
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     calls = [path.relative_to(ROOT).as_posix() for path in files for node in ast.walk(ast.parse(path.read_text()))
              if isinstance(node, ast.Call) and ast.unparse(node.func) in ways]  # fmt: skip
     assert calls == ["ops/imagefiles.py"]
+
+
+@pytest.mark.parametrize(
+    ("bands", "kind", "message"),
+    [(5, "uchar", "5 bands of 8-bit unsigned integers"), (3, "float", "3 bands of 32-bit floating-point numbers"),
+     (1, "double", "1 band of 64-bit floating-point"), (1, "complex", "1 band of 64-bit complex")],
+)  # fmt: skip
+@pytest.mark.parametrize("large", [False, True])
+def test_tiffs_of_other_bands_are_described(bands: int, kind: str, message: str, large: bool, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pyvips.Image.black(8, 8, bands=bands).cast(kind).tiffsave(str(path), bigtiff=large)
+    for read in (read_picture, read_mask, picture_size):
+        with pytest.raises(DataError, match=rf"a.tif is a TIFF with {message}.* Convert it") as caught:
+            read(path)
+        assert "truncated" not in str(caught.value)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"a\.tif is truncated or not an image"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("shape", [(6, 9), (6, 9, 3)])
+def test_uncompressed_tiffs_are_turned(orientation: int, shape: tuple[int, ...], tmp_path: Path) -> None:
+    values = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    path = write(tmp_path / "a.tif", values, exif=exif(orientation))
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(write(tmp_path / "a.png", values, exif=exif(orientation)))))
+    expected = upright if values.ndim == 3 else np.repeat(upright[..., None], 3, axis=2)
+    np.testing.assert_array_equal(read_picture(path), expected)

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from datamodules.read.pictures import read_mask, read_picture
+from datamodules.read.mask_files import read_mask
+from datamodules.read.pictures import read_picture
 from datamodules.read.strips import picture_bands
 from datamodules.votes.pictures import read_square
 from drawing.pictures import save_picture

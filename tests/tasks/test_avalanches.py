@@ -244,3 +244,33 @@ def test_principal_components_are_fitted_once_on_the_windows_of_all_processes(
             monkeypatch.setattr(again, "summed", summed)
             again.prepare(iter([parts[rank]]))
     torch.testing.assert_close(again.network[1].weight, before, rtol=1e-4, atol=1e-5)
+
+
+def test_a_segmentation_network_marks_whole_images_at_one_size(picture: Batch) -> None:
+    torch.manual_seed(0)
+    task = AvalanchesTask("pspnet", size=(24, 32), second_input="none", loss="bce_dice", tta="flip").eval()
+    sizes: list[Any] = []
+    task.network.register_forward_hook(lambda module, inputs, outputs: sizes.append(tuple(inputs[0].shape[-2:])))
+    found = task.predict(picture)
+    assert sizes == [(24, 32)] * 2
+    assert found["probability"].shape == picture["mask"].shape
+    mirrored = task.predict({"image": picture["image"].flip(3)})["probability"].flip(3)
+    torch.testing.assert_close(found["probability"], mirrored)
+    assert list(found["stages"]) == ["first_probability", "first_mask", "last_edges"]
+    valid = torch.zeros_like(picture["mask"], dtype=torch.bool)
+    valid[..., 10:20, 20:30] = True
+    assert not task.predict(picture | {"valid": valid})["probability"][~valid].any()
+    assert task.build_training_metrics().keys() == {"masks", "pixels"}
+
+
+@pytest.mark.parametrize(
+    ("match", "settings"),
+    [
+        ("components", {"network": "unet", "components": 3}),
+        ("components", {"network": "fpn", "xgboost_on": "features"}),
+        ("windows", {"network": "cnn2d", "tta": "flip"}),
+        ("windows", {"network": "cnn2d", "loss": "bce_dice"}),
+    ],
+)
+def test_whole_images_and_windows_have_options_of_their_own(match: str, settings: dict[str, Any]) -> None:
+    rejects(match, AvalanchesTask, **settings)

@@ -20,6 +20,8 @@ TASKS = {
     "clouds": lambda: CloudsTask("pspnet", pretrained=False, classes=["Fish", "Sugar"]),
     "roads": lambda: RoadsTask("pspnet"),
     "avalanches": lambda: AvalanchesTask("cnn2d", window=17, second_input="none"),
+    "focal and dice": lambda: RoadsTask("pspnet", loss="focal_dice"),
+    "lovasz": lambda: RoadsTask("pspnet", loss="bce_lovasz"),
 }
 
 

@@ -127,6 +127,22 @@ def test_a_whole_image_is_measured_by_the_blend_of_its_windows(
     )
 
 
+def test_images_are_reflected_beyond_their_edges_outside_of_training() -> None:
+    task, plain = RoadsTask(border=2), RoadsTask()
+    box = nn.Conv2d(3, 1, 5, padding=2)
+    task.network = plain.network = box
+    image = torch.rand(2, 3, 9, 12)
+    padded = torch.from_numpy(np.pad(image.numpy(), [(0, 0), (0, 0), (2, 2), (2, 2)], mode="reflect"))
+    expected = nn.functional.conv2d(padded, box.weight, box.bias).sigmoid()
+    torch.testing.assert_close(task.eval().predict({"image": image})["probability"], expected)
+    assert not torch.allclose(plain.eval().predict({"image": image})["probability"], expected)
+    assert torch.equal(task.train().outputs({"image": image}), plain.train().outputs({"image": image}))
+    even = task.eval().predict({"image": torch.full((1, 3, 9, 12), 0.3)})["probability"]
+    torch.testing.assert_close(even, even[:, :, :1, :1].expand_as(even))  # the edge is like the inside
+    assert task.predict({"image": image[..., :1, :]})["probability"].shape == (2, 1, 1, 12)
+    rejects("border is -1", RoadsTask, border=-1)
+
+
 def test_a_checkpoint_restores_the_task(make_trainer: Trainers, tiles: Batch, tmp_path: Path) -> None:
     task = RoadsTask("vgg10", threshold=0.4)
     trainer = make_trainer(max_epochs=1)

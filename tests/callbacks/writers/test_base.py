@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
-from callbacks.writers.base import Finished, Format, Row, Table, Writer, skipped
+from callbacks.writers.base import Finished, Format, Row, Table, Writer, finished_rows, skipped
 from tasks.base import Batch
 from tests.callbacks.writers.shared import Batches, predict, predict_in_processes
 from tests.datamodules.helpers import contents
@@ -55,7 +55,7 @@ class TextWriter(Writer[Finished]):
 class Lengths(Table[Finished]):
     """Writes a number of each image, unknown for one."""
 
-    file, columns = "lengths.csv", ("name", "length")
+    file, columns, lists_problems = "lengths.csv", ("name", "length"), True
 
     def write(self, image: Finished, folder: Path) -> list[Row]:
         return [[image.name, math.nan if image.problem else len(image.name) / 2]]
@@ -81,16 +81,19 @@ def test_the_message_names_files_and_what_was_skipped(tmp_path: Path, caplog: py
     caplog.set_level("INFO")
     predict(tmp_path, Task(), Batches(batches([0, 1], names="ap")), TextWriter())
     assert caplog.messages[-1].splitlines() == [
-        "Images predicted: 1.", *(f"  {tmp_path / name}" for name in ("two", "texts", "one")),
-        "Skipped: 1.", "  - p is empty.", "Rows: 4.", "Rows: 4."
+        "Images predicted: 1.", *(f"  {tmp_path / name}" for name in ("two", "texts", "skipped.csv", "one")),
+        "Rows: 2.", "Rows: 2.", "Skipped, since they cannot be used: 1.", "  - p is empty."
     ]  # fmt: skip
+    assert (tmp_path / "skipped.csv").read_text() == "name,problem\np,p is empty.\n"
+    predict(tmp_path, Task(), Batches(batches([0], names="a")), TextWriter())
+    assert not (tmp_path / "skipped.csv").exists()
 
 
 def test_the_first_ten_problems_are_listed() -> None:
     assert skipped([]) == ""
-    lines = skipped([f"{number} is broken." for number in range(13)]).splitlines()
-    assert lines[1] == "Skipped: 13."
-    assert lines[2:] == [*(f"  - {number} is broken." for number in range(10)), "  … and 3 more"]
+    lines = skipped([(str(number), f"{number} is broken.") for number in range(13)]).splitlines()
+    assert lines[1] == "Skipped, since they cannot be used: 13."
+    assert lines[2:] == [*(f"  - {number} is broken." for number in range(10)), "  … and 3 more, see skipped.csv"]
 
 
 def test_an_error_leaves_nothing_new_and_the_earlier_prediction(tmp_path: Path) -> None:
@@ -105,6 +108,34 @@ def test_an_error_leaves_nothing_new_and_the_earlier_prediction(tmp_path: Path) 
     with pytest.raises(OSError, match="disk full"):
         predict(run, task, broken, writer)
     assert contents(run) == whole
+
+
+def test_a_prediction_resumes_with_what_is_finished(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    run, names = tmp_path / "run", [*"apb", "broken"]
+    rows = [{"name": [name], "index": torch.tensor([index])} for index, name in enumerate(names)]
+    first = TextWriter()
+    first.key = "1"
+    with pytest.raises(OSError, match="disk full"):
+        predict(run, Task(), Batches(rows), first)
+    assert "Images finished: 2" in caplog.messages[-1]
+    with (run / "part" / "rows0.jsonl").open("a") as file:
+        file.write('[0, 3, "bro')  # a kill may cut a row off
+    (run / "part" / "texts" / ".part-12345678-x").touch()
+    assert finished_rows(run / "part", "2") == []
+    second = TextWriter()
+    second.key, second.earlier = "1", finished_rows(run / "part", "1")
+    assert [row[2] for row in second.earlier] == ["a", "b"]
+    rest = [rows[1], {"name": ["c"], "index": torch.tensor([3])}]
+    predict(run, Task(), Batches(rest), second)
+    assert second.given == 2
+    assert contents(run).keys() == {
+        "one",
+        "two",
+        "skipped.csv",
+        *(f"texts/{n}.{t}" for n in "abc" for t in ("one", "two")),
+    }
+    assert [line for line in (run / "one").read_text().splitlines() if "second" not in line] == ["a ", "b ", "c "]
 
 
 def test_a_new_prediction_replaces_the_earlier_one(tmp_path: Path) -> None:

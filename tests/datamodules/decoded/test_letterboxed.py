@@ -6,60 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.decoded import letterboxed as picture_tree
 from datamodules.decoded.letterboxed import (
     LetterboxedSample,
     PredictedPicture,
     checked_size,
     letterboxed_tree,
     picture_problems,
-    predicted_names,
-    tree_names,
 )
+from ops import imagefiles
 from ops.errors import DataError
 from tests.datamodules.helpers import assert_problems, noise, problems_of, truncate, write
-
-
-def test_images_anywhere_below_are_named_by_their_paths(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a/c.png", "a/b/c.webp", "a/.trash/c.png", "a/._c.png", "a/notes.txt", ".c.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert tree_names(tmp_path) == ["a/b/c.webp", "a/c.png", "b.JPG"]
-
-
-def test_links_are_followed_and_rings_left(tmp_path: Path) -> None:
-    write(tmp_path / "elsewhere" / "deep" / "1.png", noise(2, 2))
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "artist").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "images" / "2.png").symlink_to(tmp_path / "elsewhere" / "deep" / "1.png")
-    (tmp_path / "elsewhere" / "ring").symlink_to(tmp_path / "images")
-    assert tree_names(tmp_path / "images") == ["2.png", "artist/deep/1.png"]
-
-
-def test_folders_without_images_are_rejected(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"no images anywhere below .* \.jpg "):
-        tree_names(tmp_path)
-    with pytest.raises(DataError, match="There is no folder"):
-        tree_names(tmp_path / "gone")
-
-
-def test_equal_stems_may_lie_in_different_folders_only(tmp_path: Path) -> None:
-    for name in ("a/1.png", "b/1.png"):
-        write(tmp_path / name, noise(2, 2))
-    assert predicted_names(tmp_path) == (tmp_path, ["a/1.png", "b/1.png"])
-    write(tmp_path / "b" / "1.jpg", noise(2, 2))
-    with pytest.raises(DataError, match=r"b/1\.jpg and b/1\.png would have the same name"):
-        predicted_names(tmp_path)
-    assert predicted_names(tmp_path / "b" / "1.jpg") == (tmp_path / "b", ["1.jpg"])
 
 
 def test_too_small_and_too_large_images_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checked_size(write(tmp_path / "1.png", noise(32, 40))) == (32, 40)
     with pytest.raises(DataError, match=r"2\.png is 31 x 40 pixels \(height x width\); expected sides of 32"):
         checked_size(write(tmp_path / "2.png", noise(31, 40)))
-    monkeypatch.setattr(picture_tree, "MOST_PIXELS", 32 * 40 - 1)
-    with pytest.raises(DataError, match=r"1\.png is 32 x 40 pixels .* at most 1,279 pixels"):
+    monkeypatch.setattr(imagefiles, "_limit", [32 * 40 - 1])
+    with pytest.raises(DataError, match=r"1\.png is 32 x 40 pixels .* at most 1,279"):
         checked_size(tmp_path / "1.png")
 
 

@@ -9,8 +9,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.decoded.predicted import BACKGROUND, predicted
 from datamodules.loaders import EpochSampler, Samples
-from ops.errors import DataError
-from tests.datamodules.helpers import assert_problems, noise, problems_of, truncate, write
+from tests.datamodules.helpers import noise, truncate, write
 
 
 @pytest.fixture
@@ -21,7 +20,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def windows(files: list[Path], size: tuple[int, int] = (32, 32)) -> Samples:
-    return predicted(files, size, window=(32, 32), overlap=0.25)
+    return predicted(files[0].parent, [file.name for file in files], size, window=(32, 32), overlap=0.25)
 
 
 def test_windows_cover_every_image(files: list[Path]) -> None:
@@ -59,7 +58,7 @@ def test_the_background_comes_with_the_last_window(files: list[Path]) -> None:
 def test_the_background_is_no_larger_than_a_screen(tmp_path: Path) -> None:
     Image.new("RGB", (3 * BACKGROUND, BACKGROUND)).save(tmp_path / "wide.png")
     for window in (None, (512, 512)):
-        samples = predicted([tmp_path / "wide.png"], (32, 32), window=window)
+        samples = predicted(tmp_path, ["wide.png"], (32, 32), window=window)
         assert samples[0, len(samples) - 1]["source"].shape == (BACKGROUND // 3, BACKGROUND, 3)
 
 
@@ -84,10 +83,14 @@ def test_workers_forked_within_an_image_have_their_own_place_in_it(files: list[P
 
 
 def test_a_truncated_image_is_reported_each_time(tmp_path: Path) -> None:
-    samples = windows([truncate(write(tmp_path / "a.png", noise(200, 40)))])
+    samples = windows([truncate(write(tmp_path / "a.jpg", noise(2000, 400)), 0.9)])
     for _ in range(2):
-        with pytest.raises(DataError, match=r"a\.png is truncated"):
-            samples[0, len(samples) - 1]
+        found = [samples[0, index] for index in range(len(samples))]
+        assert "a.jpg is truncated" in found[-1]["problem"]
+        assert found[0]["problem"] == ""  # its rows are there
+        assert [sample["source"] is None for sample in found] == [True] * (len(found) - 1) + [False]
+        assert found[-1]["source"].size == 0
+        assert not found[-1]["image"].any()
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
@@ -106,9 +109,15 @@ def test_copies_of_samples_are_small(files: list[Path]) -> None:
     assert len(pickle.dumps(windows(files))) < 4000, "a worker would be sent the pictures"
 
 
-def test_images_that_cannot_be_predicted_are_rejected(files: list[Path]) -> None:
-    twin = write(files[0].with_suffix(".jpg"), noise(40, 70))
-    assert_problems(problems_of(lambda: windows([*files, twin])), ("2 images are named a.*",))
-    for file in files[:2]:
-        file.write_bytes(b"text")
-    assert_problems(problems_of(lambda: windows(files)), ("a.png is truncated",), ("b.png is truncated",))
+@pytest.mark.parametrize("window", [None, (32, 32)])
+def test_images_that_cannot_be_read_are_one_sample_with_the_reason(
+    files: list[Path], window: tuple[int, int] | None
+) -> None:
+    files[1].write_bytes(b"text")
+    names = [file.name for file in files]
+    samples = predicted(files[0].parent, names, (32, 32), window=window)
+    found = [samples[0, index] for index in range(len(samples))]
+    problems = {sample["name"]: sample["problem"] for sample in found}
+    assert [name for name, problem in problems.items() if problem] == ["b.png"]
+    assert "b.png is truncated or not an image" in problems["b.png"]
+    assert samples.names.count("b.png") == 1

@@ -152,21 +152,21 @@ def test_tables_and_test_images_are_checked_too(clouds_copy: Path, tmp_path: Pat
     tests[0].unlink()
     tests[1].write_bytes(b"")
     (clouds_copy / "train_images" / "new.jpg").write_bytes(tests[2].read_bytes())
+    data = CloudsDataModule(clouds_copy, size=(32, 32))
     assert_problems_in_any_order(
-        problems(CloudsDataModule(clouds_copy, size=(32, 32))),
+        problems(data),
         ("train_images/new.jpg", "train.csv"),
         ("splits.csv, row 2", "gone.jpg"),
         ("sample_submission.csv, row 2", tests[0].name),
-        (tests[1], "empty"),
     )
+    assert list(data.unusable) == [str(tests[1])]
+    assert "empty" in data.unusable[str(tests[1])]
     (clouds_copy / "train.csv").write_text("hello\n")
     (tmp_path / "mine" / "mine.jpg").parent.mkdir()
     (tmp_path / "mine" / "mine.jpg").write_text("no picture")
-    assert_problems_in_any_order(
-        problems(CloudsDataModule(clouds_copy, size=(32, 32), pictures=tmp_path / "mine")),
-        (f"{clouds_copy}/train.csv", "Image_Label"),
-        (f"{tmp_path}/mine/mine.jpg",),
-    )
+    data = CloudsDataModule(clouds_copy, size=(32, 32), pictures=tmp_path / "mine")
+    assert_problems_in_any_order(problems(data), (f"{clouds_copy}/train.csv", "Image_Label"))
+    assert list(data.unusable) == [f"{tmp_path}/mine/mine.jpg"]
 
 
 class SnowfieldsDataModule(CloudsDataModule):

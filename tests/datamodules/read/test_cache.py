@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import subprocess
@@ -126,6 +127,46 @@ def test_a_cache_without_space_or_folder_is_rejected(folder: Path) -> None:
     folder.write_text("a file")
     with pytest.raises(DataError, match=r"in the cache .*/cache, which has 0\.000 GB"):
         cached_array("rows", "k", ROWS.shape, ROWS.__getitem__, "decoding")
+
+
+def test_a_cache_reserves_its_space_before_it_is_mapped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may take the space that was free a moment ago."""
+    reserved: list[int] = []
+
+    def full(file: int, start: int, size: int) -> None:
+        reserved.append(size)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match=r"decoding needs .*/cache, which cannot hold it: No space left"):
+        cached_array("rows", "k", ROWS.shape, ROWS.__getitem__, "decoding")
+    assert reserved == [ROWS.nbytes + 128]  # with the header
+    assert names(folder) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish", b"\x93NUMPY\1\0\xff\xff{'descr': ", None, "half", "type", "shape"])
+def test_a_damaged_cache_is_made_again(damage: bytes | str | None, folder: Path) -> None:
+    expected = np.array(cached_array("rows", "k", ROWS.shape, ROWS.__getitem__, "making")._rows)  # no map
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    wrong = {"type": ROWS.view(np.int8), "shape": ROWS.reshape(3, 50, 4)}
+    if damage in wrong:
+        with path.open("wb") as file:
+            np.save(file, wrong[str(damage)])
+    elif isinstance(damage, bytes):
+        path.write_bytes(damage)
+    else:
+        path.write_bytes(whole[: len(whole) // 2] if damage == "half" else whole.replace(b"50", b"99", 1))
+    again = cached_array("rows", "k", ROWS.shape, ROWS.__getitem__, "making")
+    np.testing.assert_array_equal(again._rows, expected)
+    assert path.read_bytes() == whole
+
+
+def test_a_cache_key_has_the_bytes_of_any_name(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path / "caf") + b"\xe9"
+    with open(name, "w"):
+        pass
+    assert re.fullmatch(r"[0-9a-f]{16}", cache_key([Path(os.fsdecode(name))], None))
 
 
 def test_two_processes_that_start_at_once_both_get_the_whole_array(folder: Path) -> None:

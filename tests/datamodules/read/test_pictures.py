@@ -9,7 +9,6 @@ from PIL import Image
 from datamodules.read.mask_files import read_mask
 from datamodules.read.pictures import (
     fitted,
-    picture_files,
     picture_size,
     read_picture,
     resized,
@@ -20,16 +19,6 @@ from tests.datamodules.helpers import exif, truncate, write
 
 RAMP = np.arange(20 * 30 * 3, dtype=np.uint32).reshape(20, 30, 3).astype(np.uint8)
 GREY = RAMP[..., 0]
-
-
-def test_files_of_a_folder_are_its_sorted_images(tmp_path: Path) -> None:
-    for pictures, message in ((tmp_path / "gone", r"no folder or file .*/gone\."), (tmp_path, "no images")):
-        with pytest.raises(DataError, match=message):
-            picture_files(pictures)
-    for name in ("b.JPG", "a.png", "c.tiff", "._a.png", "notes.txt", ".jpg"):
-        (tmp_path / name).write_bytes(b"x")
-    assert [path.name for path in picture_files(tmp_path)] == ["a.png", "b.JPG", "c.tiff"]
-    assert picture_files(tmp_path / "a.png") == [tmp_path / "a.png"]
 
 
 @pytest.mark.parametrize(

@@ -88,5 +88,37 @@ def test_lines_keep_their_numbers(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbfone\r\n\r\n  \r\ntwo ")
     assert read_lines(path) == [(1, "one"), (4, "two ")]
     path.write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(DataError, match=r"t\.txt cannot be read as text"):
+    with pytest.raises(DataError, match=r"t\.txt cannot be read as UTF-8 text"):
+        read_lines(path)
+
+
+@pytest.mark.parametrize("cell", ["\u0661\u0662", "1_0", "0x10", "\u00b2", "1e99999", "--1", "1 2", "nan", "inf"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_only_plain_decimal_numbers_are_numbers(cell: str, whole: bool, tmp_path: Path) -> None:
+    checked = Table(table(tmp_path / "t.csv", "name,count", f"a,{cell}"), ["name"])
+    assert np.isnan(checked.numbers(["count"], whole)).all()
+    assert_problems(checked.problems(), ("row 2: ", f"count is {cell!r}"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"), [(" 12 ", 12), ("-1.50", -1.5), ("+3", 3), (".5", 0.5), ("2.", 2), ("1e3", 1000)]
+)
+def test_usual_numbers_are_read(cell: str, value: float, tmp_path: Path) -> None:
+    checked = Table(table(tmp_path / "t.csv", "name,count", f"a,{cell}"), ["name"])
+    assert checked.numbers(["count"]).tolist() == [[value]]
+    assert checked.problems() == []
+
+
+def test_nul_bytes_and_unreadable_files_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = table(tmp_path / "t.csv", "name", "a")
+    path.write_bytes(path.read_bytes() + bytes(3))
+    for read in (lambda: read_table(path, ["name"]), lambda: read_lines(path)):
+        with pytest.raises(DataError, match=r"t\.csv is not a text: it contains NUL bytes"):
+            read()
+
+    def closed(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", closed)
+    with pytest.raises(DataError, match=r"t\.csv cannot be read: Permission denied"):
         read_lines(path)

@@ -69,7 +69,7 @@ def test_many_tags_are_found_where_they_belong() -> None:
         (".", {"tags_txt": "\n1\n"}, r"tags\.txt, line 2: '1'"),
         (".", {"tags_csv": "image,tag\n4.jpg,Family\n"}, r"tags\.csv, row 2: .* no votes for '4\.jpg'"),
         (".", {"styles_csv": "image,tag\n1.jpg,Family\n"}, "'style' is missing"),
-        ("style_image_lists", {"styles_txt": "1 HDR\n"}, r"train\.jpgl cannot be read as text"),
+        ("style_image_lists", {"styles_txt": "1 HDR\n"}, r"train\.jpgl cannot be read"),
         ("style_image_lists", {"styles_txt": "1 HDR\n", "train_jpgl": "1\n2\n", "train_lab": "1\n"},
          r"train\.jpgl has 2 lines, .*train\.lab 1; expected as many"),
         ("style_image_lists", {"styles_txt": "1 HDR\n", "train_jpgl": "1\n", "train_lab": "2\n"},
