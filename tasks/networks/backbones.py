@@ -145,7 +145,8 @@ def timm_classifier(name: str, classes: int) -> nn.Sequential:
 class Stages(nn.Module):
     """Returns the maps of every stage of a classifier, and the vector that its last layer would see.
 
-    The keys of `network` are torchvision's for encoders of segmentation_models_pytorch, otherwise timm's.
+    Batch normalization is frozen, in training too. The keys of `network` are torchvision's for encoders of
+    segmentation_models_pytorch, otherwise timm's.
 
     Args:
         name: `mobilenet_v2`, `resnet50` or another encoder of the families in `CARDS`; `resnet50_v1`, ResNet-50 as
@@ -158,6 +159,7 @@ class Stages(nn.Module):
     def __init__(self, name: str) -> None:
         import segmentation_models_pytorch as smp
         import timm
+        from timm.layers import freeze_batch_norm_2d
 
         super().__init__()
         family = next((family for family in CARDS if name.startswith(family)), None)
@@ -178,6 +180,8 @@ class Stages(nn.Module):
             except TypeError:
                 self.network = timm.create_model(name, pretrained=False, num_classes=0)
                 self.side = found.input_size[1] if found.fixed_input_size else None
+        # `sync_batchnorm` would replace timm's batch normalization, and lose the activation that it contains
+        self.network = freeze_batch_norm_2d(self.network)
         self.normalize = Normalize(*card)
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:

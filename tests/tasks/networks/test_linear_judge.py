@@ -104,6 +104,14 @@ def test_only_the_linear_layer_is_trained(image: Tensor) -> None:
     assert torch.equal(network.flat(image), before)
 
 
+def test_synchronized_batch_normalization_changes_nothing(image: Tensor) -> None:
+    network = LinearJudge(["mobilenetv2_050"], 2)  # timm's batch normalization contains the activation
+    before = network.flat(image)
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    torch.testing.assert_close(converted.flat(image), before)
+    assert before.std() > 0.01
+
+
 def test_transformers_take_other_sizes_or_resize(image: Tensor) -> None:
     assert Stages("vit_small_patch14_dinov2").network.patch_embed.img_size == (518, 518)
     assert Stages("test_vit").eval()(image)[0][0].shape == (3, 64, 4, 4)
