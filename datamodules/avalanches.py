@@ -123,9 +123,9 @@ class AvalanchesDataModule(ImageDataModule):
         whole = photos is not None
         super().__init__(
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips and not whole,
-            augmentations if whole else None, views_of(augment, sides("photos", photos), None) if photos else None,
-            steps_per_epoch if whole else None, max_pixels,
+            augmentations if whole else None, steps_per_epoch if whole else None, max_pixels,
         )  # fmt: skip
+        self.views = None if photos is None else views_of(augment, sides("photos", photos), None)
         check(whole or steps_per_epoch is None, "steps_per_epoch is for photos; for windows give windows_per_epoch")
         self.photos = photos
         check(window >= 1, f"window is {window}; expected 1 pixel or more")

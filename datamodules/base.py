@@ -50,13 +50,15 @@ class ImageDataModule(LightningDataModule, ABC):
         augmentations: albumentations transforms of training images and their masks, such as
             `[{class_path: albumentations.RandomBrightnessContrast, init_args: {p: 0.5}}]`, applied on the host and
             seeded per sample, see `datamodules.augmentations`.
-        views: How training images and masks vary on the device, in place of `flips`; None leaves it to `flips`.
         steps_per_epoch: Training steps in an epoch; None takes every sample once.
         max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
         ArgumentError: A number is out of range, or a transform is invalid.
     """
+
+    views: RandomViews | None = None
+    """How training images and masks vary on the device, in place of `flips`; None leaves it to `flips`."""
 
     def __init__(
         self,
@@ -69,7 +71,6 @@ class ImageDataModule(LightningDataModule, ABC):
         split_seed: int,
         flips: bool,
         augmentations: Sequence[dict[str, Any]] | None = None,
-        views: RandomViews | None = None,
         steps_per_epoch: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
@@ -86,7 +87,7 @@ class ImageDataModule(LightningDataModule, ABC):
             steps_per_epoch is None or steps_per_epoch >= 1,
             f"steps_per_epoch is {steps_per_epoch}; expected null, 1 or more",
         )
-        self.views, self.steps_per_epoch = views, steps_per_epoch
+        self.steps_per_epoch = steps_per_epoch
         check(max_pixels >= 1, f"max_pixels is {max_pixels}; expected 1 or more")
         limit_pixels(max_pixels)
         self.root = Path(root).expanduser()

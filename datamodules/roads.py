@@ -103,8 +103,9 @@ class RoadsDataModule(ImageDataModule):
     ) -> None:
         super().__init__(
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations,
-            views_of(augment, size, crop), steps_per_epoch, max_pixels,
+            steps_per_epoch, max_pixels,
         )  # fmt: skip
+        self.views = views_of(augment, size, crop)
         self.size = sides("size", size)
         self.window = self.size if window is None else sides("window", window)
         check_overlap(overlap)

@@ -117,8 +117,9 @@ class SegmentationDataModule(ImageDataModule):
     ) -> None:
         super().__init__(
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations,
-            views_of(augment, size, crop), steps_per_epoch, max_pixels,
+            steps_per_epoch, max_pixels,
         )  # fmt: skip
+        self.views = views_of(augment, size, crop)
         check(
             len(classes) == len(set(classes)) > 0,
             f"classes are {list(classes)}; expected one or more different names",

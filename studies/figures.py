@@ -105,8 +105,8 @@ def drawn_panel(study: Study, folder: Path) -> "Figure | None":
             axes.set_xticks([])
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
-        name = "\n".join(textwrap.fill(label, 22) for label in labels)
-        line[0].set_ylabel(printable(name), rotation=0, ha="right", va="center", fontsize=9)
+        name = "\n".join(textwrap.fill(printable(label), 22) for label in labels)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for axes, name in zip(grid[0], names, strict=True):
         axes.set_title(shortened(Path(name).stem, font_of(19), width * 150), fontsize=9)
     return figure

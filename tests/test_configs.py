@@ -17,7 +17,7 @@ EXPERIMENTS = [name for name in NAMES if "model" in yaml.safe_load((CONFIGS / f"
 OVERLAYS = [name for name in NAMES if name not in EXPERIMENTS and name != "defaults"]
 
 # An experiment of each task, for overlays, and options that make its networks and images tiny.
-FIRST = {name.split("/")[0]: name for name in reversed(EXPERIMENTS)}
+FIRST = {name.split("/")[0]: name for name in reversed(EXPERIMENTS) if not name.endswith("best")}
 TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_v2", "--data.size", "[33,48]",
                    "--data.output_size", "[35,53]"],
         "roads": ["--model.pretrained", "false", "--data.window", "[64,64]", "--data.size", "[32,32]",

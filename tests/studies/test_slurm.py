@@ -132,7 +132,7 @@ def test_an_overlay_wins(script: Callable[..., str]) -> None:
         ("setup: {a: b}", "setup is {'a': 'b'}; expected a list"),
         ("setup: [[a]]", "setup is [['a']]"),
         ("- a", "is ['a']; expected keys"),
-        ("a: [", "Cannot read"),
+        ("a: [", "not valid YAML"),
     ],
 )
 def test_invalid_overlays_are_rejected(script: Callable[..., str], overlay: str, message: str) -> None:

@@ -69,7 +69,7 @@ def test_padding_does_not_matter_where_the_size_divides(architecture: str, size:
     normalize, any_size = network.children()
     image = torch.rand(1, 3, *size)
     with torch.no_grad():
-        assert torch.equal(network(image), any_size.network(normalize(image)))
+        torch.testing.assert_close(network(image), any_size.network(normalize(image)))  # the order in memory differs
 
 
 def test_normalization_is_the_encoders_own(monkeypatch: pytest.MonkeyPatch) -> None:
