@@ -1,12 +1,12 @@
 """The command line: `belvedere`, which is `python -m belvedere`."""
 
 import os
+import signal
 import sys
-from contextlib import nullcontext
 
 from belvedere import TASKS, __version__
 from belvedere.names import SHIPPED, configs
-from callbacks.signals import noted
+from callbacks.signals import Stopped, noted, stoppable
 
 HELP = """belvedere: five image tasks for small datasets, on one command line
 
@@ -54,8 +54,20 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 for an error that the user can fix; 75 for a training that saved its state and stopped on
-        SIGUSR1 or SIGTERM. `study` has its own codes, see `studies.command.study`.
+        SIGUSR1 or SIGTERM; 143 and 130 for another command that was stopped by SIGTERM or Ctrl-C. `study` has its own
+        codes, see `studies.command.study`.
     """
+    try:
+        return _main(arguments)
+    except Stopped as stopped:
+        print(f"\nbelvedere: stopped by {stopped.signal.name}.", file=sys.stderr)
+        return 128 + stopped.signal
+    except KeyboardInterrupt:
+        print("\nbelvedere: stopped by Ctrl-C.", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _main(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     sys.path.append(os.getcwd())  # for the user's own classes in configs; last, so that they hide no library
     # these answer at once: importing the libraries takes seconds
@@ -73,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         from studies.command import study
 
         return study(arguments[1:])
-    with noted() if arguments[0] == "fit" else nullcontext():
+    with noted() if arguments[0] == "fit" else stoppable():
         from belvedere.cli import run
 
         return run(arguments)

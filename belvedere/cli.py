@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from belvedere.arguments import Parser, expanded, shortened
-from belvedere.checkpoints import check_fit, output_folder, resumed_from, source_of, states, write_source
+from belvedere.checkpoints import SOURCE, check_fit, output_folder, resumed_from, source_of, states, write_source
 from belvedere.describe import describe
 from belvedere.features import features
 from belvedere.names import SHIPPED, import_classes
@@ -25,9 +26,14 @@ from callbacks.loggers import ProgressBar, SaveConfig, WandbLogger
 from callbacks.panels import Panels
 from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
+from callbacks.signals import Stopped
+from callbacks.stopping import Stopping
+from callbacks.writers.base import PARTIAL
 from datamodules.base import ImageDataModule
 from datamodules.batch import DataFacts
+from ops.atomic import remove_leftovers
 from ops.errors import ArgumentError, ParserError, UserError, nearest
+from ops.locks import claimed
 from tasks.base import ImageTask
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
@@ -86,23 +92,24 @@ class BelvedereCLI(LightningCLI):
         settings = {"default_config_files": [str(SHIPPED / "defaults.yaml")], "allow_abbrev": False}
         main: dict[str, Any] = {"prog": "belvedere", "allow_abbrev": False}
         main |= {name: dict(settings) for name in TRAINER_COMMANDS}
-        super().__init__(
-            ImageTask,
-            ImageDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=SaveConfig,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            parser_class=Parser,
-            parser_kwargs=main if subcommands else {"prog": f"belvedere {command}", **settings},
-            run=subcommands,
-            args=[command, *arguments] if subcommands else arguments,
-        )
-        if not subcommands:
-            given = {name: self.config_init[name] for name in self.own_options}
-            OWN_COMMANDS[command](self.model, self.datamodule, self.trainer, self.folder, **given)
-            self.after_predict()
+        with ExitStack() as self._claims:
+            super().__init__(
+                ImageTask,
+                ImageDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=SaveConfig,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                parser_class=Parser,
+                parser_kwargs=main if subcommands else {"prog": f"belvedere {command}", **settings},
+                run=subcommands,
+                args=[command, *arguments] if subcommands else arguments,
+            )
+            if not subcommands:
+                given = {name: self.config_init[name] for name in self.own_options}
+                OWN_COMMANDS[command](self.model, self.datamodule, self.trainer, self.folder, **given)
+                self.after_predict()
 
     @property
     def settings(self) -> Any:
@@ -194,10 +201,11 @@ class BelvedereCLI(LightningCLI):
                 logger["init_args.project"], logger["init_args.name"] = f"belvedere-{self.task_name}", self.folder.name
 
     def instantiate_classes(self) -> None:
-        """Makes task, data module and trainer.
+        """Makes task, data module and trainer, and claims the folder: two commands would mix what they write.
 
         Raises:
             ParserError: A class rejected a value.
+            FolderError: Another process uses the folder.
         """
         try:
             super().instantiate_classes()
@@ -205,12 +213,23 @@ class BelvedereCLI(LightningCLI):
             raise
         except (TypeError, ValueError) as error:
             raise ParserError(str(error)) from error
+        if self.trainer.is_global_zero:
+            self._claims.enter_context(claimed(self.folder, f"belvedere {self.command}"))
+            self._claims.push(self._note_source)
+            remove_leftovers(*(self.folder / name for name in ("", "checkpoints", "panels")))
+
+    def _note_source(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Writes down of which images the results of a stopped prediction are."""
+        if kind is Stopped and (self.folder / PARTIAL).is_dir() and not (self.folder / SOURCE).exists():
+            self.after_predict()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer; in training it gets the callbacks that monitor the run."""
         monitor = self.settings.monitor
         watched = monitor, mode_of(monitor)
         callbacks: list[Callback] = [ProgressBar()]
+        if self.command != "fit":
+            callbacks.append(Stopping())
         if self.command in TRAINER_COMMANDS:
             callbacks.append(Handover(self.datamodule, self.model))
         if self.command == "fit":

@@ -1,11 +1,13 @@
 """Atomic writes: a file is either complete or absent."""
 
 import csv
+import fcntl
 import os
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 PREFIX = ".part-"
 
@@ -25,15 +27,27 @@ def replacing(path: Path, *, sync: bool = False, keep: bool = False) -> Iterator
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
-    try:
-        yield temporary
-        if sync:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-        if not (keep and path.exists()):
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _created(temporary):
+        try:
+            yield temporary
+            if sync:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+            if not (keep and path.exists()):
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _created(path: Path) -> IO[bytes]:
+    """Returns an empty file, locked against `remove_leftovers` of other processes."""
+    while True:
+        file = path.open("wb")
+        with suppress(OSError):  # the file system has no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists():  # else another process has removed it between our two calls
+            return file
+        file.close()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,7 +66,9 @@ def write_table(path: Path, header: Iterable[object], rows: Iterable[Iterable[ob
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Removes the temporary files that killed processes left in folders that no other process writes to."""
+    """Removes the temporary files that killed processes left in folders; those of running processes stay."""
     for folder in folders:
         for path in folder.glob(f"{PREFIX}*"):
-            path.unlink(missing_ok=True)
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -13,11 +14,14 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from callbacks.signals import Stopped, unstopped
 from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
 from ops.atomic import write_table
 
 LISTED = 10  # skipped images named in the message; tables list all of them
+PARTIAL = "partial"  # folder of what a stopped prediction had finished
+PATIENCE = 10.0  # seconds that the other processes of a stopped prediction have to end
 Row: TypeAlias = list[Any]
 """What a format remembers of one image until all are merged; anything JSON can hold."""
 
@@ -104,7 +108,8 @@ class Writer(Callback, ABC, Generic[Image]):
 
     Every process writes its own images into the folder `part` of the run folder. When all are done, rows are merged
     in the order of the data and everything moves up into the run folder, replacing an earlier prediction. If
-    prediction fails, `part` is deleted.
+    prediction fails, `part` is deleted; if it is stopped by a signal, the finished images are kept in `partial`, and
+    those of an earlier prediction stay as they are.
 
     Args:
         formats: The output formats.
@@ -158,15 +163,23 @@ class Writer(Callback, ABC, Generic[Image]):
     ) -> None:
         with self._rows(trainer.global_rank).open("a") as file:
             for image in self.images(outputs, batch):
-                rows = [list(each.write(image, self.part)) for each in self.formats]
-                file.write(json.dumps([dataloader_idx, image.index, image.problem, rows]) + "\n")
+                with unstopped():
+                    rows = [list(each.write(image, self.part)) for each in self.formats]
+                    file.write(json.dumps([dataloader_idx, image.index, image.problem, rows]) + "\n")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._release()
-        if trainer.predicting and trainer.is_global_zero and self.part.name:
-            shutil.rmtree(self.part, ignore_errors=True)
-            with suppress(OSError):  # the run folder goes only if nothing else is in it
-                self.part.parent.rmdir()
+        if not trainer.predicting or not self.part.name:
+            return
+        if isinstance(exception, Stopped):
+            self._ended(trainer.global_rank).touch()
+        if not trainer.is_global_zero:
+            return
+        if isinstance(exception, Stopped) and self._all_ended(trainer.world_size):
+            self._keep_finished(trainer.world_size)
+        shutil.rmtree(self.part, ignore_errors=True)
+        with suppress(OSError):  # the run folder goes only if nothing else is in it
+            self.part.parent.rmdir()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Merges what all processes wrote and moves it into the run folder."""
@@ -174,8 +187,19 @@ class Writer(Callback, ABC, Generic[Image]):
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
+        count, notes = self._finish(trainer.world_size)
+        places = _place(self.part)
+        shutil.rmtree(self.part.with_name(PARTIAL), ignore_errors=True)
+        rank_zero_info(f"Images predicted: {count}.{places}{notes}")
+
+    def _finish(self, world_size: int) -> tuple[int, str]:
+        """Merges the rows of all processes and writes the tables.
+
+        Returns:
+            The number of images without a problem, and text to append to the closing message.
+        """
         lines = []
-        for path in map(self._rows, range(trainer.world_size)):
+        for path in map(self._rows, range(world_size)):
             with path.open() as file:
                 lines += [json.loads(line) for line in file]
             path.unlink()
@@ -185,8 +209,32 @@ class Writer(Callback, ABC, Generic[Image]):
             for number, each in enumerate(self.formats)
         ]
         problems = [line[2] for line in lines if line[2]]
-        count = len(lines) - len(problems)
-        rank_zero_info(f"Images predicted: {count}.{_place(self.part)}{skipped(problems)}{''.join(notes)}")
+        return len(lines) - len(problems), f"{skipped(problems)}{''.join(notes)}"
+
+    def _keep_finished(self, world_size: int) -> None:
+        """Keeps the images that are finished in a folder of their own, unless there are none."""
+        if not any(self._rows(rank).stat().st_size for rank in range(world_size)):
+            return
+        count, notes = self._finish(world_size)
+        partial = self.part.with_name(PARTIAL)
+        shutil.rmtree(partial, ignore_errors=True)
+        self.part.replace(partial)
+        rank_zero_info(f"Images predicted before the command was stopped: {count}.\n  {partial}{notes}")
+
+    def _all_ended(self, world_size: int) -> bool:
+        """Waits for all processes to stop, removes their marks and returns whether they have."""
+        marks = [self._ended(rank) for rank in range(world_size)]
+        until = time.monotonic() + PATIENCE
+        while not all(mark.exists() for mark in marks):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.1)
+        for mark in marks:
+            mark.unlink()
+        return True
+
+    def _ended(self, rank: int) -> Path:
+        return self.part / f"ended{rank}"
 
     def _release(self) -> None:
         self.end()

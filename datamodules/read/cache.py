@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from datamodules.read.pictures import read_picture
-from ops.atomic import replacing
+from ops.atomic import remove_leftovers, replacing
 from ops.errors import DataError, refuse
 
 
@@ -67,7 +67,7 @@ def cached_array(
     """Returns a memory-mapped uint8 array whose row i is `make(i)`, computed once, on all cores.
 
     The file gets its name when it is complete: two processes that start at once both end with a complete file, and a
-    killed one leaves at most a `.part-…`, which nothing reads.
+    killed one leaves at most a `.part-…`, which the next one removes.
 
     Args:
         name: Start of the file name, for people who look into the folder.
@@ -81,6 +81,7 @@ def cached_array(
     """
     path = cache_folder() / f"{name}-{'x'.join(map(str, shape))}-{key}.npy"
     if not path.is_file():
+        remove_leftovers(path.parent)
         _make_room(path.parent, math.prod(shape), what)
         with replacing(path, keep=True) as temporary:
             rows = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)

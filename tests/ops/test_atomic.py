@@ -71,6 +71,16 @@ def test_text_is_utf8(tmp_path: Path) -> None:
     assert (tmp_path / "note.txt").read_bytes() == "Dürer\n".encode()
 
 
+def test_leftovers_of_running_processes_stay(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    with replacing(path) as temporary:
+        remove_leftovers(tmp_path)
+        assert temporary.exists()
+        temporary.write_text("one")
+        remove_leftovers(tmp_path)
+    assert path.read_text() == "one"
+
+
 def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     code = (
         "import os, signal\nfrom pathlib import Path\nfrom ops.atomic import replacing\n"

@@ -1,12 +1,16 @@
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule
 
+from callbacks.signals import Stopped
+from callbacks.writers import base
 from callbacks.writers.base import Finished, Format, Row, Table, Writer, skipped
 from tasks.base import Batch
 from tests.callbacks.writers.shared import Batches, predict, predict_in_processes
@@ -125,3 +129,58 @@ def test_unknown_numbers_of_a_table_are_empty_cells(tmp_path: Path) -> None:
     assert (tmp_path / "lengths.csv").read_text() == "name,length\na,0.5\np,\n"
     images = [Finished(name="a", index=0), Finished(name="p", index=1, problem="p is empty.")]
     assert [each.prediction().problem for each in images] == ["", "p is empty."]
+
+
+class StoppedWriter(TextWriter):
+    """Is stopped after a number of images."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def images(self, outputs: Any, batch: Batch) -> Iterator[Finished]:
+        for image in super().images(outputs, batch):
+            if self.given > self.after:
+                raise Stopped(signal.SIGTERM)
+            yield image
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_stopped_prediction_keeps_the_finished_images_apart(after: int, tmp_path: Path) -> None:
+    predict(tmp_path, Task(), Batches(batches([0, 1], [2, 3])), TextWriter())
+    earlier = contents(tmp_path)
+    writer = StoppedWriter(after)
+    with pytest.raises(Stopped):
+        predict(tmp_path, Task(), Batches(batches([3, 2], [1, 0])), writer)
+    found = contents(tmp_path)
+    assert {name: content for name, content in found.items() if not name.startswith("partial/")} == earlier
+    partial = {name for name in found if name.startswith("partial/")}
+    names = {"one", "two", *(f"texts/{name}.{table}" for name in "dcb" for table in ("one", "two"))}
+    assert partial == ({f"partial/{name}" for name in names} if after else set())
+    if after:
+        assert (tmp_path / "partial" / "one").read_text().split()[::4] == ["b", "c", "d"]
+    assert not any(each.open for each in writer.formats if isinstance(each, Texts))
+    predict(tmp_path, Task(), Batches(batches([0, 1], [2, 3])), TextWriter())
+    assert contents(tmp_path) == earlier
+
+
+@pytest.mark.parametrize("all_end", [True, False])
+def test_stopped_processes_keep_what_all_of_them_finished(
+    all_end: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "PATIENCE", 0.1)
+    strategy = SimpleNamespace(broadcast=lambda value: value, barrier=lambda: None)
+    trainers: list[Any] = [
+        SimpleNamespace(strategy=strategy, default_root_dir=tmp_path, world_size=2, global_rank=rank,
+                        is_global_zero=rank == 0, predicting=True) for rank in range(2)
+    ]  # fmt: skip
+    writers = [TextWriter() for _ in trainers]
+    for rank, (writer, trainer) in enumerate(zip(writers, trainers, strict=True)):
+        writer.on_predict_start(trainer, Task())
+        writer.on_predict_batch_end(trainer, Task(), None, batches([1 - rank])[0], 0)
+    for writer, trainer in reversed(list(zip(writers, trainers, strict=True))[: 1 + all_end]):
+        writer.on_exception(trainer, Task(), Stopped(signal.SIGTERM))
+    assert not (tmp_path / "part").exists()
+    assert (tmp_path / "partial").exists() == all_end
+    if all_end:
+        assert (tmp_path / "partial" / "one").read_text().split()[::4] == ["a", "b"]

@@ -1,0 +1,110 @@
+"""Commands that a signal stops, and commands that would write into a folder at the same time."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch import Trainer
+
+from belvedere import describe, features
+from belvedere.__main__ import main
+from belvedere.cli import BelvedereCLI
+from callbacks.writers.segmentation import Submission
+from datamodules.base import ImageDataModule
+from tests.helpers import ROOT, table
+
+
+def after(count: int, act: Callable[..., Any], number: signal.Signals) -> Callable[..., Any]:
+    """Returns a function like another one, in whose call of this number the process is signaled."""
+    calls = iter(range(count))
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if next(calls, None) is None:
+            os.kill(os.getpid(), number)
+        return act(*arguments, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_prediction_keeps_what_is_finished(
+    number: signal.Signals, fitted: Path, clouds_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Submission, "write", after(2, Submission.write, number))
+    given = ["predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--output", str(tmp_path / "out"),
+             "--data.pictures", str(clouds_root / "train_images"), "--data.num_workers", "1"]  # fmt: skip
+    assert main(given) == 128 + number
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["partial", "source.txt"]
+    rows = table(tmp_path / "out" / "partial" / "submission.csv")
+    images = sorted({row["Image_Label"].split("_")[0] for row in rows})
+    assert len(images) == 3  # the third was being written when the signal came
+    assert sorted(path.stem for path in (tmp_path / "out" / "partial" / "overlays").iterdir()) == [
+        Path(image).stem for image in images
+    ]
+    monkeypatch.undo()
+    monkeypatch.setenv("BELVEDERE_CACHE", str(tmp_path / "cache"))
+    assert main(given) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"masks", "overlays", "submission.csv", "source.txt"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["validate", "test", "describe", "features"])
+def test_a_stopped_command_exits_at_once(
+    command: str, number: signal.Signals, fitted: Path, clouds_root: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    owner, name = {"describe": (describe, "describer"), "features": (features, "Features")}.get(
+        command, (ImageDataModule, "on_after_batch_transfer")
+    )
+    monkeypatch.setattr(owner, name, after(0, getattr(owner, name), number))
+    run = ["--config", "clouds/demo"] if command in ("describe", "features") else [
+        "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt")]  # fmt: skip
+    given = [command, *run, "--output", str(tmp_path / "out"), "--data.root", str(clouds_root)]
+    assert main(given) == 128 + number
+    assert f"stopped by {number.name}" in capsys.readouterr().err
+    assert not (tmp_path / "out" / ".in-use").exists()
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[Path]:
+    """A folder that another process has claimed."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom ops.locks import claimed\n"
+        "with claimed(Path(sys.argv[1]), 'belvedere fit'):\n    print(flush=True)\n    sys.stdin.read()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], cwd=ROOT, stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE)  # fmt: skip
+    assert other.stdout is not None
+    other.stdout.readline()
+    yield tmp_path / "run"
+    other.communicate(b"")
+
+
+@pytest.mark.parametrize("command", ["fit", "resume", "predict", "test", "describe", "features"])
+def test_a_folder_in_use_is_rejected(
+    command: str, busy: Path, fitted: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if command in ("predict", "test"):
+        given = [command, "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt")]
+    else:
+        given = ["fit", *tiny, "--resume", "auto"] if command == "resume" else [command, *tiny]
+    assert main([*given, "--output", str(busy)]) == 2
+    said = capsys.readouterr().err
+    assert "in use by belvedere fit, process" in said
+    assert "Traceback" not in said
+    assert [path.name for path in busy.iterdir()] == [".in-use"]
+
+
+def test_only_the_first_process_claims_a_folder(busy: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def begun(command: BelvedereCLI) -> None:
+        raise KeyError("begun")
+
+    monkeypatch.setattr(Trainer, "is_global_zero", False)
+    monkeypatch.setattr(BelvedereCLI, "before_fit", begun)
+    with pytest.raises(KeyError, match="begun"):
+        main(["fit", *tiny, "--output", str(busy)])
