@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -17,6 +16,7 @@ from belvedere.checkpoints import SOURCE, check_fit, output_folder, resumed_from
 from belvedere.describe import describe
 from belvedere.features import features
 from belvedere.names import SHIPPED, import_classes
+from belvedere.precision import fastest_precision, mixed_precision
 from belvedere.quiet import quiet
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, mode_of
 from callbacks.curves import Curves
@@ -43,6 +43,7 @@ COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
 OWN_CALLBACKS = {"early_stopping": EarlyStopping, "panels": Panels, "last_checkpoint": LastCheckpoint,
                  "preemption": Preemption, "intervals": Intervals}  # fmt: skip
 
+PRECISION_HELP = "auto: bf16-mixed where the device computes it faster, unless --trainer.precision is given."
 TRUST_HELP = (
     "Let the checkpoint's config name any class. Such a config can run any program with your rights, so trust only "
     "checkpoints whose makers you trust. Without it, a checkpoint may only name belvedere's own classes and torch's "
@@ -126,6 +127,9 @@ class BelvedereCLI(LightningCLI):
             parser.add_lightning_class_args(callback, name)
         parser.link_arguments("monitor", "early_stopping.monitor")
         parser.link_arguments("monitor", "early_stopping.mode", compute_fn=mode_of)
+        parser.add_argument("--precision", type=Literal["auto"] | None, help=PRECISION_HELP)
+        members_help = "Further checkpoints whose probabilities test and predict average with those of --ckpt_path."
+        parser.add_argument("--members", type=list[str] | None, help=members_help)
         overwrite_help = "Let predict and features replace results of other images in the same folder."
         parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
         parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
@@ -151,6 +155,8 @@ class BelvedereCLI(LightningCLI):
         self._choose_folder()
         self._resume()
         self._choose_loggers()
+        if config.precision == "auto" and config.trainer.precision is None:
+            config.trainer.precision = fastest_precision(config.trainer.accelerator, config.trainer.devices)
         config.trainer.precision = mixed_precision(config.trainer.precision, config.trainer.accelerator)
         if self.command == "predict":
             config.return_predictions = False  # the callbacks write them, so memory use stays constant
@@ -264,7 +270,15 @@ class BelvedereCLI(LightningCLI):
     def _check_weights(self) -> None:
         check_fit(Path(self.settings.ckpt_path), self.model.state_dict(), self.model.optional_keys)
 
-    before_validate = before_test = before_predict = _check_weights
+    def _prepare_trained(self) -> None:
+        """Checks the checkpoint and loads the other members of the ensemble."""
+        self._check_weights()
+        from belvedere.prediction import load
+
+        self.model.members = [load(path, trust=self.settings.trust) for path in self.settings.members or ()]
+        self.model.check_members()
+
+    before_validate = before_test = before_predict = _prepare_trained
 
     def after_fit(self) -> None:
         """Ends the dashboard's run, or the next run of this process would be logged into it."""
@@ -291,7 +305,8 @@ def _follow_data(config: Any, command: str) -> None:
         ArgumentError: A checkpoint was trained with others.
     """
     facts = _facts(config.data)
-    for name, fact in {"classes": facts.classes, "window": facts.window, "threshold": facts.vote_scale[1]}.items():
+    follows = {"classes": facts.classes, "window": facts.window, "size": facts.size, "threshold": facts.vote_scale[1]}
+    for name, fact in follows.items():
         known = config.model.init_args.get(name)
         given, known = (list(value) if isinstance(value, tuple) else value for value in (fact, known))
         if given in (None, []) or name not in config.model.init_args or given == known:
@@ -330,17 +345,3 @@ def check_started(plugins: Any) -> None:
             "--config slurm is for processes that srun starts in a SLURM job, and srun did not start this one. See "
             "docs/jobs for job files. On this machine alone: --config ddp."
         )
-
-
-def mixed_precision(precision: str | None, accelerator: str) -> str | None:
-    """Returns the precision to train with: falls back to 16-mixed, with a notice, on GPUs without bfloat16.
-
-    Args:
-        precision: `trainer.precision`.
-        accelerator: `trainer.accelerator`.
-    """
-    on_gpu = accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
-    if precision != "bf16-mixed" or not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False):
-        return precision
-    print(f"belvedere: {torch.cuda.get_device_name()} has no bfloat16; using 16-mixed instead.", file=sys.stderr)
-    return "16-mixed"

@@ -25,7 +25,6 @@ from datamodules.base import SPLITS
 from ops.atomic import write_table
 
 ROOT = Path(__file__).parents[1]
-DEVIATIONS = (0.229, 0.224, 0.225)  # ImageNet's, of RGB in [0, 1]
 Callbacks = dict[str, dict[str, float]]  # their arguments, by class path
 WINDOWS = ("loss", "accuracy", "balanced_accuracy", "auprc")
 
@@ -103,18 +102,6 @@ def split_data(folder: Path) -> dict[str, list[str]]:
             folder / "splits.csv", ("name", "split"), ((name, split) for split in SPLITS for name in splits[split])
         )
     return splits
-
-
-def scaled_resnet(path: Path, output: Path) -> Path:
-    """Weights whose first layer wants RGB of 0 to 255 less the mean, as Keras has it, for RGB of deviation 1."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    if not output.exists():
-        weights = load_file(path)
-        scale = 255 * torch.tensor(DEVIATIONS).view(1, 3, 1, 1)
-        save_file({**weights, "conv1.weight": weights["conv1.weight"].float() * scale}, output)
-    return output
 
 
 def train(run: Path, options: list[str], callbacks: Callbacks, data: Path) -> None:
@@ -218,7 +205,7 @@ def main() -> None:
     output: Path = asked.output.absolute()
     data = output / "data"
     splits = split_data(data)
-    weights = {"vgg16": asked.vgg16, "resnet50_v1": scaled_resnet(asked.resnet50, output / "resnet50.safetensors")}
+    weights = {"vgg16": asked.vgg16, "resnet50_v1": asked.resnet50}
     unets = [output / f"unet-seed{seed}" for seed in range(2)]
     with ThreadPoolExecutor(asked.jobs) as pool:
         jobs = [pool.submit(classify, output / str(each), each, data, asked.minutes, weights) for each in CLASSIFIERS]

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 STRATEGIES = ("few", "rotations", "filters", "both")
 FIGURES = ("f_measure", "precision", "recall", "specificity", "dice")
 TRAINED = 32  # of 70 tiles, with the fractions below
+IMAGES = 8  # in a step, copies included
 SPLIT = ["--data.test_fraction", "0.43", "--data.val_fraction", "0.2"]
 
 
@@ -40,12 +41,11 @@ def train(run: Path, strategy: str, seed: int, steps: int, side: int, options: l
     """Trains and tests, unless that has been done."""
     if (run / "test" / "metrics.csv").is_file():
         return
-    tiles = 8 if strategy == "few" else 2
-    steps_of_epoch = TRAINED // tiles
+    steps_of_epoch = TRAINED * (1 if strategy == "few" else 4) // IMAGES
     data = ["--data.root", str(Path(os.environ["BELVEDERE_DATA"]) / "roads"), "--data.window", "[400,400]", *SPLIT]
     limits = ["--trainer.max_epochs", str(steps // steps_of_epoch), "--trainer.check_val_every_n_epoch",
               str(32 // steps_of_epoch), "--panels.every_n_epochs", str(steps // steps_of_epoch)]  # fmt: skip
-    belvedere(["fit", *options, *data, "--data.size", f"[{side},{side}]", "--data.batch_size", str(tiles),
+    belvedere(["fit", *options, *data, "--data.size", f"[{side},{side}]", "--data.batch_size", str(IMAGES),
                "--data.strategy", strategy, "--seed_everything", str(seed), *limits, "--output", str(run)])  # fmt: skip
     belvedere(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")])
 

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from callbacks.resuming import gathered
 from datamodules.batch import Batch
 from ops.atomic import write_table
-from tasks.base import ImageTask
+from tasks.base import ImageTask, gathered
 from tasks.metrics.meter import Meter, States
 
 COLUMNS = ("figure", "low", "high", "pictures")

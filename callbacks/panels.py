@@ -29,7 +29,8 @@ class Panels(Callback):
     predicted `image` stands between its gray input and the original. Other tasks have no panel.
 
     Args:
-        pictures: Number of images, the first ones of the first validation batch.
+        pictures: Number of images, the first ones of the first validation batch; of images that come in windows, one
+            per batch, the first ones of all.
         every_n_epochs: Draw after every n-th epoch; 5 draws after epochs 4, 9, 14, counted from 0.
 
     Raises:
@@ -44,7 +45,7 @@ class Panels(Callback):
             )
         self.pictures = pictures
         self.every_n_epochs = every_n_epochs
-        self._samples: Batch | None = None
+        self._samples: list[Batch] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, ImageTask):
@@ -62,17 +63,18 @@ class Panels(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        first = batch_idx == 0 and dataloader_idx == 0 and len(batch["image"]) > 0
+        room = self.pictures - sum(len(each["image"]) for each in self._samples)
+        first = (batch_idx == 0 or "windows" in batch) and dataloader_idx == 0 and len(batch["image"]) > 0 < room
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 or not _fitting(trainer)
         if first and due and trainer.is_global_zero and not trainer.sanity_checking:
-            self._samples = {key: _first(value, self.pictures) for key, value in batch.items()}
+            self._samples.append({key: _first(value, room) for key, value in batch.items()})
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        samples, self._samples = self._samples, None
-        if samples is None or not isinstance(pl_module, ImageTask):
+        samples, self._samples = self._samples, []
+        if not samples or not isinstance(pl_module, ImageTask):
             return
-        prediction = _predicted(trainer, pl_module, samples)
-        panel = _panel(samples, prediction, list(getattr(pl_module, "classes", ())))
+        predictions = [_predicted(trainer, pl_module, each) for each in samples]
+        panel = _panel(_joined(samples), _joined(predictions), list(getattr(pl_module, "classes", ())))
         if panel is None:
             return
         name = f"epoch_{trainer.current_epoch:04d}" if _fitting(trainer) else "validate"
@@ -95,6 +97,14 @@ def _first(value: Any, count: int) -> Any:
     return value[:count] if isinstance(value, list | tuple) else value
 
 
+def _joined(batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Returns one batch as it is, and of several what is drawn of segmented images, in lists: sizes may differ."""
+    if len(batches) == 1:
+        return batches[0]
+    drawn = batches[0].keys() & {"image", "mask", "name"}
+    return {key: [value for batch in batches for value in batch[key]] for key in drawn}
+
+
 def _predicted(trainer: Trainer, task: ImageTask, samples: Batch) -> dict[str, Any]:
     """Returns the task's predictions in the trainer's precision, and the `mask` of a segmentation task.
 
@@ -109,7 +119,7 @@ def _predicted(trainer: Trainer, task: ImageTask, samples: Batch) -> dict[str, A
         return predicted
 
 
-def _panel(samples: Batch, prediction: Mapping[str, Any], classes: Sequence[str]) -> drawing.Picture | None:
+def _panel(samples: Mapping[str, Any], prediction: Mapping[str, Any], classes: Sequence[str]) -> drawing.Picture | None:
     """Returns a row per image and a legend of the classes, or None if the task predicts no images."""
     images, names = _arrays(samples["image"]), samples.get("name")
     if "mask" not in prediction:

@@ -22,7 +22,7 @@ from torch import Tensor
 from callbacks import signals
 from callbacks.loggers import CSVLogger
 from ops.atomic import replacing
-from tasks.base import ImageTask
+from tasks.base import ImageTask, gathered
 
 COUNTED = "counted"  # key of a checkpoint: what the metrics have counted in the current epoch
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: temporary failure, try again
@@ -197,15 +197,6 @@ def write_checkpoints_atomically(trainer: Trainer) -> None:
     """Makes all checkpoints of a trainer atomic, unless the user chose a plugin to write them."""
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-
-
-def gathered(value: Any, world_size: int) -> list[Any]:
-    """Returns the values of all processes, in each of them."""
-    if world_size == 1:
-        return [value]
-    values: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(values, value)
-    return values
 
 
 def any_signaled(trainer: Trainer) -> Tensor:

@@ -28,17 +28,24 @@ class FittedThresholds(UsesData):
 
     Args:
         minimum_areas: Shares of an image to try, 0 among them. Large ones need many validation images.
+        caution: Keeps 0.5 and 0 unless others gain more than this many standard errors; for few validation images. See
+            `tasks.decision.ThresholdSearch`.
+
+    Raises:
+        ValueError: `caution` is negative, or 0 is not among the areas.
     """
 
-    def __init__(self, minimum_areas: Sequence[float] = MINIMUM_AREAS) -> None:
-        self.minimum_areas = list(minimum_areas)
+    def __init__(self, minimum_areas: Sequence[float] = MINIMUM_AREAS, caution: float = 0.0) -> None:
+        ThresholdSearch(("",), minimum_areas=minimum_areas, caution=caution)  # rejects them before training
+        self.minimum_areas, self.caution = list(minimum_areas), caution
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Loads the best epoch, fits, and writes the result into its checkpoint."""
         assert isinstance(pl_module, SegmentationTask)
         if not go_to_best(trainer, pl_module):
             return
-        fitted = fit_decision(trainer, pl_module, self.source().unaugmented("val"), self.minimum_areas)
+        batches = self.source().unaugmented("val")
+        fitted = fit_decision(trainer, pl_module, batches, self.minimum_areas, self.caution)
         keep_in_best(trainer, pl_module, "decision.")
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "thresholds.csv"
@@ -77,7 +84,11 @@ def keep_in_best(trainer: Trainer, task: ImageTask, prefix: str) -> None:
 
 @torch.no_grad()
 def fit_decision(
-    trainer: Trainer, task: SegmentationTask, batches: Iterable[Batch], minimum_areas: Sequence[float] = MINIMUM_AREAS
+    trainer: Trainer,
+    task: SegmentationTask,
+    batches: Iterable[Batch],
+    minimum_areas: Sequence[float] = MINIMUM_AREAS,
+    caution: float = 0.0,
 ) -> dict[str, Tensor]:
     """Finds and sets the best threshold and minimum area of each class, at the size of the masks.
 
@@ -86,11 +97,12 @@ def fit_decision(
         task: Its `active_decision` is changed.
         batches: This process's validation batches on its device.
         minimum_areas: Shares of an image to try, 0 among them.
+        caution: See `tasks.decision.ThresholdSearch`.
 
     Returns:
         `thresholds`, `minimum_areas`, `dice` and `dice_at_half`, (K,) each.
     """
-    search = ThresholdSearch(task.classes, minimum_areas=minimum_areas).to(task.device)
+    search = ThresholdSearch(task.classes, minimum_areas=minimum_areas, caution=caution).to(task.device)
     task.eval()
     count = validation_batches(trainer)
     for batch in tqdm(

@@ -1,4 +1,4 @@
-"""Avalanches: random windows of mountain photos to train on, whole photos to evaluate and predict."""
+"""Avalanches: random windows or whole mountain photos to train on, whole photos to evaluate and predict."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -13,15 +13,25 @@ from torch import Tensor
 from datamodules.augmentations import Augmentations
 from datamodules.base import SPLITS, ImageDataModule, check
 from datamodules.batch import Batch, DataFacts
-from datamodules.decoded.scenes import PredictedScene, Scene, Scenes, decoded_scenes, readable_sizes, too_small
+from datamodules.decoded.scenes import (
+    PredictedScene,
+    ResizedScene,
+    Scene,
+    Scenes,
+    decoded_scenes,
+    readable_sizes,
+    too_small,
+)
 from datamodules.decoded.windows import Draws, Ratio, Store, stored
 from datamodules.loaders import EpochLoader, Samples
 from datamodules.read.boxes import Box, boxes_beside, read_boxes
 from datamodules.read.masks import one_mask_each
 from datamodules.read.pictures import picture_files, picture_size, same_stems
 from datamodules.read.tables import Table, no_image
+from datamodules.segmentation import sides, views_of
 from ops.backends import Backend, check_backend
 from ops.errors import DataError, collected, refuse
+from ops.jitter import Augment
 from ops.pyramids import pyramid
 from ops.windows import Size
 
@@ -41,6 +51,8 @@ class AvalanchesDataModule(ImageDataModule):
     and edge detection", 2020) classify each pixel by the window around it. Storing all windows of a photo would take a
     thousand times its memory, so the training photos are stored on the device and each batch is drawn from them. Unlike
     the authors' splits, these are by photo: no pixel of an evaluated photo was trained on.
+
+    With `photos`, for networks that mark a whole photo at once, training takes whole photos of that size instead.
 
     Training batches have `image` (B, 3, w, w), `label` (B,), the mask at row and column w // 2 as 0.0 or 1.0, `index`
     and `seed`. Validation and test batches have one photo: `image` (1, 3, H, W), `mask` (1, 1, H, W), `name` and
@@ -65,9 +77,12 @@ class AvalanchesDataModule(ImageDataModule):
         split_seed: Seed of the split; a `splits.csv` in `root` (`name,split`) overrides the split.
         flips: Whether to flip windows at random, along both axes. In windows of an even size this moves the labeled
             pixel from row or column w // 2 to the one before.
-        augmentations: albumentations transforms of training windows, a list of `class_path` and `init_args`, see
-            `datamodules.augmentations`. Only transforms that move no pixels are allowed. Windows are copied from the
-            device to the host and back, which is slow on a GPU.
+        augmentations: albumentations transforms of training windows or photos, a list of `class_path` and `init_args`,
+            see `datamodules.augmentations`. On windows only transforms that move no pixels are allowed; windows are
+            copied from the device to the host and back, which is slow on a GPU.
+        photos: Height and width that whole photos are resized to, to train on them; None trains on windows.
+        augment: How photos vary on the device: `none`, `flips`, `photo` or others, see `ops.jitter`; not for windows.
+        steps_per_epoch: Training steps in an epoch of photos; None takes every photo once.
         backend: Reduces images to predict on their device: `exact` like OpenCV, or `kornia`. For `fit` and `test`
             OpenCV fills the cache on the host, with the same bits.
 
@@ -91,9 +106,19 @@ class AvalanchesDataModule(ImageDataModule):
         split_seed: int = 0,
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
+        photos: Size | None = None,
+        augment: Augment = "photo",
+        steps_per_epoch: int | None = None,
         backend: Backend = "exact",
     ) -> None:
-        super().__init__(root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips)
+        whole = photos is not None
+        super().__init__(
+            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips and not whole,
+            augmentations if whole else None, views_of(augment, sides("photos", photos), None) if photos else None,
+            steps_per_epoch if whole else None,
+        )  # fmt: skip
+        check(whole or steps_per_epoch is None, "steps_per_epoch is for photos; for windows give windows_per_epoch")
+        self.photos = photos
         check(window >= 1, f"window is {window}; expected 1 pixel or more")
         check(pyramid_levels >= 0, f"pyramid_levels is {pyramid_levels}; expected 0 or more")
         check(ratio in ("natural", "balanced"), f"ratio is {ratio!r}; expected natural or balanced")
@@ -104,10 +129,12 @@ class AvalanchesDataModule(ImageDataModule):
         check_backend(backend)
         self.backend = backend
         self.conditions: list[str] = []  # of the test images
-        self.window_augmentations = Augmentations(augmentations, moving=False) if augmentations else None
+        self.window_augmentations = Augmentations(augmentations, moving=False) if augmentations and not whole else None
         self._store: Store | None = None
 
     def facts(self) -> DataFacts:
+        if self.photos is not None:
+            return DataFacts(size=self.photos, conditions=self.conditions)
         return DataFacts(window=self.window, conditions=self.conditions)
 
     def prepare_data(self) -> None:
@@ -127,17 +154,26 @@ class AvalanchesDataModule(ImageDataModule):
             boxes = read_boxes(boxes_beside(files[0]), sizes, self.pyramid_levels, known, files[0].parent)
             self.datasets["predict"] = Samples(list(sizes), PredictedScene(files, self.pyramid_levels, boxes))
             return
-        if self.datasets.keys() >= {"train", "val"} and (stage != "fit" or self._store is not None):
+        if self.datasets.keys() >= {"train", "val"} and (stage != "fit" or self.photos or self._store is not None):
             return
         scenes, splits, boxes, conditions = self.checked()
         self.conditions = sorted({conditions.get(name, "") for name in splits["test"]} - {""})
         for split in ("val", "test"):
             names = self.measured(splits[split]) if split == "val" else splits[split]
             self.datasets[split] = Samples(names, Scene(scenes, names, boxes, conditions))
-        self.datasets["train"] = Draws(self.windows_per_epoch, self.seed, splits["train"])
-        if stage == "fit":
+        if self.photos is not None:
+            sample = ResizedScene(scenes, splits["train"], boxes, self.photos)
+            self.datasets["train"] = Samples(splits["train"], sample, self.seed)
+        else:
+            self.datasets["train"] = Draws(self.windows_per_epoch, self.seed, splits["train"])
+        if stage == "fit" and self.photos is None:
             self._store = self.store(scenes, splits["train"])
         rank_zero_info(f"{self.root}: " + ", ".join(f"{len(splits[split])} {split}" for split in SPLITS))
+
+    @property
+    def least_side(self) -> int:
+        """The smallest height and width in pixels of an image, at its pyramid level."""
+        return self.window if self.photos is None else 1
 
     def checked(self) -> tuple[Scenes, dict[str, list[str]], dict[str, list[Box]], dict[str, str]]:
         """Returns the decoded images, the names of each split, and boxes and conditions by image name.
@@ -152,7 +188,7 @@ class AvalanchesDataModule(ImageDataModule):
         conditions: dict[str, str] = {}
         problems = collected(
             [
-                lambda: scenes.append(decoded_scenes(self.task, source, self.pyramid_levels, self.window)),
+                lambda: scenes.append(decoded_scenes(self.task, source, self.pyramid_levels, self.least_side)),
                 lambda: splits.update(self.split(source.names)),
                 lambda: boxes.update(self.boxes(readable_sizes(source)[0], source.names)),
                 lambda: conditions.update(read_conditions(self.root / "conditions.csv", source.names)),
@@ -204,7 +240,7 @@ class AvalanchesDataModule(ImageDataModule):
         files = picture_files(self.required_pictures())
 
         def fits(file: Path) -> None:
-            refuse(too_small(file, picture_size(file), self.pyramid_levels, self.window, trained=True), str(file))
+            refuse(too_small(file, picture_size(file), self.pyramid_levels, self.least_side, trained=True), str(file))
 
         refuse(same_stems(files) + collected(partial(fits, file) for file in files), str(self.pictures))
         return files
@@ -219,7 +255,9 @@ class AvalanchesDataModule(ImageDataModule):
     ) -> EpochLoader:
         # Windows are drawn on the device and need no worker; whole images differ in size.
         if training:
-            return super().loader(split, batch_size, workers or 0, training=True)
+            return super().loader(
+                split, batch_size, workers or (self.num_workers if self.photos else 0) or 0, training=True
+            )
         return super().loader(split, batch_size or 1, workers or self.num_workers or 0)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
@@ -250,7 +288,7 @@ class AvalanchesDataModule(ImageDataModule):
 
     def unaugmented(self, split: str) -> Iterator[Batch]:
         """Yields batches without augmentation; of the training windows a sample, all centers equally likely."""
-        if split != "train":
+        if split != "train" or self.photos is not None:
             yield from super().unaugmented(split)
             return
         assert self._store is not None  # setup("fit") comes first

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
@@ -17,6 +18,7 @@ from datamodules.read.fingerprint import fingerprint
 from datamodules.read.tables import Table
 from ops.augment import flip_by_seed
 from ops.errors import ArgumentError, DataError
+from ops.jitter import RandomViews
 
 SPLITS = ("train", "val", "test")
 
@@ -44,6 +46,8 @@ class ImageDataModule(LightningDataModule, ABC):
         augmentations: albumentations transforms of training images and their masks, such as
             `[{class_path: albumentations.RandomBrightnessContrast, init_args: {p: 0.5}}]`, applied on the host and
             seeded per sample, see `datamodules.augmentations`.
+        views: How training images and masks vary on the device, in place of `flips`; None leaves it to `flips`.
+        steps_per_epoch: Training steps in an epoch; None takes every sample once.
 
     Raises:
         ArgumentError: A number is out of range, or a transform is invalid.
@@ -60,6 +64,8 @@ class ImageDataModule(LightningDataModule, ABC):
         split_seed: int,
         flips: bool,
         augmentations: Sequence[dict[str, Any]] | None = None,
+        views: RandomViews | None = None,
+        steps_per_epoch: int | None = None,
     ) -> None:
         super().__init__()
         check(batch_size >= 1, f"batch_size is {batch_size}; expected 1 or more")
@@ -69,6 +75,11 @@ class ImageDataModule(LightningDataModule, ABC):
             f"val_fraction is {val_fraction} and test_fraction {test_fraction}; expected shares in [0, 1) that leave "
             "some images to train on",
         )
+        check(
+            steps_per_epoch is None or steps_per_epoch >= 1,
+            f"steps_per_epoch is {steps_per_epoch}; expected null, 1 or more",
+        )
+        self.views, self.steps_per_epoch = views, steps_per_epoch
         self.root = Path(root).expanduser()
         self.pictures = None if pictures is None else Path(pictures).expanduser()
         self.batch_size = batch_size
@@ -211,6 +222,7 @@ class ImageDataModule(LightningDataModule, ABC):
             most_workers=most_workers,
             change=self.augmentations if training else None,
             training=training,
+            steps=self.steps_per_epoch,
         )
 
     def train_dataloader(self) -> EpochLoader:
@@ -226,11 +238,17 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.loader("predict")
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        """Converts images to float in [0, 1] and, in training only, flips them."""
+        """Converts images to float in [0, 1] and, in training only, augments them."""
         batch["image"] = batch["image"].float() / 255
         if "mask" in batch:
             batch["mask"] = batch["mask"].float()
-        if self.flips and self.augmenting:
+        if self.views is not None and self.augmenting:
+            planes = [batch[key].float() for key in ("mask", "valid") if key in batch]
+            batch["image"], views = self.views(batch["image"], torch.cat(planes, dim=1), batch["seed"])
+            batch["mask"] = views[:, : planes[0].shape[1]]
+            if "valid" in batch:
+                batch["valid"] = views[:, -1:] > 0
+        elif self.flips and self.augmenting:
             keys = [key for key in ("image", "mask") if key in batch]
             batch.update(zip(keys, flip_by_seed([batch[key] for key in keys], batch["seed"]), strict=True))
         return batch

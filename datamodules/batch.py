@@ -14,6 +14,10 @@ sample's number. What a task learns from is one of
 - `label` (B,), 0.0 or 1.0, of windows,
 - `votes` (B, V), counts of the votes 1 to V, with `professional` (B,), 0.0 or 1.0, and `tags`, a list per image.
 
+Whole images that are measured in windows come one per batch (B = 1), with `windows` (B, N, 3, y, x), uint8, at the
+input size of the network and in the order of `ops.windows.window_grid`; `window` and `overlap` as below, `mask` at full
+size, and `image` at any.
+
 `valid` (B, 1, H, W), bool, marks the pixels that count; all count where it is missing. `altered` is present where
 augmentation changed the images.
 

@@ -15,6 +15,7 @@ from datamodules.read.pictures import picture_files
 from datamodules.read.tables import Table
 from datamodules.segmentation import SegmentationDataModule
 from ops.errors import DataError
+from ops.jitter import Augment
 from ops.pictures import seen
 from ops.windows import Size
 
@@ -46,6 +47,10 @@ class CloudsDataModule(SegmentationDataModule):
         flips: Whether to flip training images at random, along both axes.
         augmentations: albumentations transforms of training images and masks, a list of `class_path` and `init_args`;
             see `datamodules.augmentations`.
+        augment: How training images vary on the device, in place of `flips`: `none`, `flips`, `d4`, `photo` or
+            `aerial`, see `ops.jitter`. None leaves it to `flips`.
+        crop: Height and width of the views that training takes at random places of its images; None takes the whole.
+        steps_per_epoch: Training steps in an epoch; None takes every image once.
 
     Raises:
         ArgumentError: A number is out of range, or classes are missing or repeated.
@@ -70,9 +75,13 @@ class CloudsDataModule(SegmentationDataModule):
         split_seed: int = 0,
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
+        augment: Augment | None = None,
+        crop: Size | None = None,
+        steps_per_epoch: int | None = None,
     ) -> None:
         super().__init__(root, classes, size, output_size, window, overlap, pictures, batch_size, num_workers,
-                         val_fraction, test_fraction, split_seed, flips, augmentations)  # fmt: skip
+                         val_fraction, test_fraction, split_seed, flips, augmentations, augment, crop,
+                         steps_per_epoch)  # fmt: skip
         check(
             0 <= small_mask_area <= 1,
             f"small_mask_area is {small_mask_area}; expected a share of the image in [0, 1]",

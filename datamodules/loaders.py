@@ -1,11 +1,13 @@
 """Samples, samplers and loaders whose order depends on (seed, epoch), not on workers or processes."""
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datamodules.read.cache import core_count
@@ -16,7 +18,7 @@ PRIME = 1_000_003
 FEW = 64  # samples below which worker processes take longer to start than they save
 MOST_WORKERS = 8
 NAMES = {"samples": "samples", "digest": "digest of their names", "batch": "batch size of all processes",
-         "seed": "seed"}  # fmt: skip
+         "seed": "seed", "length": "samples per epoch"}  # fmt: skip
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
@@ -25,12 +27,13 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
 
 
 class EpochSampler(DistributedSampler[Any]):
-    """Yields (epoch, index), so that workers know the epoch.
+    """Yields (epoch, number), so that workers know the epoch.
 
     In training, each (seed, epoch) has one permutation, cut into batches that do not depend on the number of processes:
     step k takes the same samples however many processes share them, and the last step repeats a few of the first
-    samples if the shares would be unequal. Otherwise every index comes once, in order: process r takes the groups r,
-    r + world, …, and nothing is repeated.
+    samples if the shares would be unequal. With a `length`, an epoch is the start of as many permutations as it takes,
+    and the samples of permutation r have the numbers r N to r N + N - 1: each gets another seed in each permutation.
+    Otherwise every index comes once, in order: process r takes the groups r, r + world, …, and nothing is repeated.
 
     It is a DistributedSampler so that Lightning does not replace it.
 
@@ -40,22 +43,42 @@ class EpochSampler(DistributedSampler[Any]):
         seed: Seed of the permutations.
         world: Number of processes.
         rank: Number of this process.
+        length: Samples of this process in a training epoch; None takes every sample once.
 
     Attributes:
         samples: Samples to order.
         skipped: How many samples of the next epoch to skip, since an earlier run consumed them.
     """
 
-    def __init__(self, dataset: "Samples", shuffle: bool, seed: int, world: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self, dataset: "Samples", shuffle: bool, seed: int, world: int = 1, rank: int = 0, length: int | None = None
+    ) -> None:
         # the parent adds the epoch to its seed, so epoch 1 of one seed would be epoch 0 of the next
         super().__init__(dataset, num_replicas=world, rank=rank, shuffle=shuffle, seed=seed * PRIME)
         self.samples, self.skipped = dataset, 0
         self.share = [index for group in dataset.groups[rank::world] for index in group]
+        self.length = length if shuffle else None
         if not shuffle:
             self.num_samples = len(self.share)
+        if self.length is not None:
+            self.num_samples = self.length
+
+    def _repeated(self) -> Iterator[int]:
+        """Yields this process's numbers of one permutation after another, without end."""
+        count, position = len(self.samples), 0
+        for turn in itertools.count():
+            generator = torch.Generator().manual_seed(sample_seed(self.seed, self.epoch, turn))
+            for index in torch.randperm(count, generator=generator).tolist():
+                if position % self.num_replicas == self.rank:
+                    yield turn * count + index
+                position += 1
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        indices = super().__iter__() if self.shuffle else iter(self.share)
+        indices: Iterator[int]
+        if self.length is not None:
+            indices = islice(self._repeated(), self.length)
+        else:
+            indices = super().__iter__() if self.shuffle else iter(self.share)
         skipped, self.skipped = self.skipped, 0
         yield from ((self.epoch, index) for index in islice(indices, skipped, None))
 
@@ -70,37 +93,42 @@ class EpochLoader(DataLoader[Any]):
     _given = (0, 0)  # an epoch, and how many of its batches were consumed
     _resumed = (0, 0)  # the same of the run to resume
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Returns the position in the epoch, and what identifies the epoch."""
         epoch, given = self._given
         now: int = self.sampler.epoch  # type: ignore[attr-defined]  # an EpochSampler in training
         return {"epoch": now, "given": given if epoch == now else 0, **self._epochs()}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Resumes an epoch at its position.
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Resumes an epoch at its position; warns if a new epoch has other samples, another order or other batches.
 
         Raises:
             DataError: The epoch had other samples, another order or other batches.
         """
         now = self._epochs()
-        changed = [f"{name} {state_dict[key]}, now {now[key]}" for key, name in NAMES.items()
-                   if state_dict[key] != now[key]]  # fmt: skip
+        before = {"length": None} | state_dict  # earlier versions always took every sample once
+        changed = [f"{name} {before[key]}, now {now[key]}" for key, name in NAMES.items()
+                   if before[key] != now[key]]  # fmt: skip
         if changed and state_dict["given"]:
             raise DataError(
                 f"The checkpoint is from the middle of epoch {state_dict['epoch']}, which cannot be resumed: "
                 f"{'; '.join(changed)}. Resume with the data and batch size that it was written with, or from "
                 "best.ckpt, which was written at the end of an epoch."
             )
+        if changed:
+            rank_zero_warn(f"The run resumes otherwise than it began: {'; '.join(changed)}.")
         self._resumed = state_dict["epoch"], state_dict["given"]
 
-    def _epochs(self) -> dict[str, int]:
+    def _epochs(self) -> dict[str, Any]:
         """Returns what decides which samples are in which batch."""
         assert isinstance(self.sampler, EpochSampler)
         assert self.batch_size is not None
         names = self.sampler.samples.names
         digest = zlib.crc32("\n".join(names).encode(errors="surrogateescape"))
         batch = self.batch_size * self.sampler.num_replicas
-        return {"samples": len(names), "digest": digest, "batch": batch, "seed": self.sampler.seed // PRIME}
+        length = self.sampler.length
+        return {"samples": len(names), "digest": digest, "batch": batch, "seed": self.sampler.seed // PRIME,
+                "length": None if length is None else length * self.sampler.num_replicas}  # fmt: skip
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator starts workers lazily
         now = getattr(self.sampler, "epoch", 0)  # Lightning replaces our sampler for predict
@@ -161,11 +189,12 @@ class Samples(Dataset[dict[str, Any]]):
         return len(self.names)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = key
+        epoch, number = key
+        index = number % len(self)
         return {
             "name": self.names[index],
             "index": index,
-            "seed": sample_seed(self.seed, epoch, index),
+            "seed": sample_seed(self.seed, epoch, number),
             **self.make(index),
         }
 
@@ -199,6 +228,7 @@ def make_loader(
     most_workers: int = MOST_WORKERS,
     change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     training: bool = False,
+    steps: int | None = None,
 ) -> EpochLoader:
     """Returns the loader of a split: shuffled for `training`, every sample once and in order otherwise.
 
@@ -213,6 +243,7 @@ def make_loader(
         most_workers: Largest number of workers if `workers` is None.
         change: Changes samples as they are loaded.
         training: Whether the loader is for training steps.
+        steps: Batches in a training epoch; None takes every sample once.
 
     Raises:
         DataError: A process would have no sample; `train`, whose samples are repeated, is not checked.
@@ -226,7 +257,8 @@ def make_loader(
         workers = 0 if len(samples) < FEW else min(most_workers, core_count())
     if len(samples.groups) < len(samples):
         workers = min(1, workers)  # it keeps an image open while cutting its windows; several would all decode it
-    sampler = EpochSampler(samples, shuffle=training, seed=seed, world=world, rank=rank)
+    length = None if steps is None else steps * batch_size
+    sampler = EpochSampler(samples, shuffle=training, seed=seed, world=world, rank=rank, length=length)
     return EpochLoader(
         samples if change is None else Changed(samples, change),
         batch_size=batch_size,

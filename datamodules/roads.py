@@ -1,4 +1,4 @@
-"""Roads: a small set of aerial tiles with one mask each, multiplied on the device by rotations or filters."""
+"""Roads: aerial images with one mask each, cut into tiles that are multiplied on the device by rotations or filters."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,25 +10,30 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from datamodules.base import SPLITS, ImageDataModule, check
 from datamodules.batch import DataFacts
+from datamodules.decoded.measured import MeasuredSample, whole_images
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.tiles import Tiles, decoded_tiles
 from datamodules.decoded.whole import DecodedSample
-from datamodules.loaders import Samples
+from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples
 from datamodules.read.masks import one_mask_each
 from datamodules.read.pictures import picture_files
 from datamodules.read.tables import Table, no_image
-from datamodules.segmentation import check_overlap, sides
-from ops.augment import Strategy, copies
+from datamodules.segmentation import check_overlap, sides, views_of
+from ops.augment import Strategy, copies, copy_count
 from ops.backends import Backend, check_backend
 from ops.errors import refuse
 from ops.filters import FILTERS
+from ops.jitter import Augment
 from ops.windows import Size
 
+MEASURED = ("val", "test")  # splits of whole images
 CATEGORIES = ("no_road", "road")  # unless there is a categories.csv
 
 
 class RoadsDataModule(ImageDataModule):
-    """Tiles of aerial images and the masks of their roads, decoded once into a cache.
+    """Aerial images and the masks of their roads, decoded once into a cache.
+
+    Training sees tiles. Validation and test see whole images, one at a time, in the overlapping windows of `predict`.
 
     The protocol is that of Kebir, Taibi and Serradilla (ICCSA 2021), with one difference: they augment before
     splitting, so that copies of one tile are in several splits; here images are split first, and only training images
@@ -46,7 +51,8 @@ class RoadsDataModule(ImageDataModule):
         samples_per_category: Images to draw from each category with the run's seed, to train and validate on; 520 in
             the paper. None takes all.
         pictures: Images to predict: a folder or one file.
-        batch_size: Images per process and step, before copies are added.
+        batch_size: Images per process and step, copies included: with three copies of each tile, 8 are two tiles. A
+            multiple of the number of copies plus 1.
         num_workers: Loader processes; None depends on the number of cores and tiles.
         val_fraction: Share of the drawn images to validate on.
         test_fraction: Share of all images to test on; they are set aside before drawing.
@@ -54,6 +60,10 @@ class RoadsDataModule(ImageDataModule):
         flips: Whether to also flip training images at random, along both axes.
         augmentations: albumentations transforms of training images and masks, applied before copies are added, a list
             of `class_path` and `init_args`; see `datamodules.augmentations`.
+        augment: How training tiles vary on the device, in place of `flips`: `none`, `flips`, `d4`, `photo` or
+            `aerial`, see `ops.jitter`. None leaves it to `flips`.
+        crop: Height and width of the views that training takes at random places of its tiles; None takes the whole.
+        steps_per_epoch: Training steps in an epoch; None takes every tile once.
         backend: Computes the filters: `exact` like Pillow, or `kornia`.
 
     Raises:
@@ -77,11 +87,15 @@ class RoadsDataModule(ImageDataModule):
         split_seed: int = 0,
         flips: bool = False,
         augmentations: list[dict[str, Any]] | None = None,
+        augment: Augment | None = None,
+        crop: Size | None = None,
+        steps_per_epoch: int | None = None,
         backend: Backend = "exact",
     ) -> None:
         super().__init__(
-            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
-        )
+            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations,
+            views_of(augment, size, crop), steps_per_epoch,
+        )  # fmt: skip
         self.size = sides("size", size)
         self.window = self.size if window is None else sides("window", window)
         check_overlap(overlap)
@@ -107,9 +121,26 @@ class RoadsDataModule(ImageDataModule):
     def facts(self) -> DataFacts:
         return DataFacts(size=self.size)
 
+    def tiles_per_step(self) -> int:
+        """Returns how many tiles a training batch is made of; their copies fill it.
+
+        Raises:
+            ArgumentError: `batch_size` is not a multiple of the number of images that a tile becomes.
+        """
+        each = copy_count(self.strategy, self.filters)
+        above = -(-self.batch_size // each) * each
+        check(
+            above == self.batch_size,
+            f"batch_size is {self.batch_size}, but with the strategy {self.strategy!r} each tile becomes {each} images "
+            f"of the batch; expected a multiple of {each}, such as {above}",
+        )
+        return self.batch_size // each
+
     def prepare_data(self) -> None:
+        if self.trainer is not None and self.trainer.state.fn == "fit":
+            self.tiles_per_step()  # rejected before any file is read
         if not self.predicting:
-            self.tiles()
+            whole_images(self.task, self.tiles())
 
     def setup(self, stage: str) -> None:
         """Makes the samples of a stage.
@@ -124,7 +155,12 @@ class RoadsDataModule(ImageDataModule):
         if self.datasets.keys() >= {"train", "val"}:
             return
         tiles = self.tiles()
+        images = whole_images(self.task, tiles)
         for split, names in self.split_by_category(tiles).items():
+            if split in MEASURED:
+                whole = MeasuredSample(images, names, self.window, self.size, self.overlap)
+                self.datasets[split] = Samples(names, whole, self.seed)
+                continue
             rows = tiles.of(names)
             sample = DecodedSample(tiles.pictures, tiles.masks, rows)
             named = [tiles.source.names[tiles.owners[row]] for row in rows]
@@ -132,8 +168,8 @@ class RoadsDataModule(ImageDataModule):
         self.report_splits()
 
     def truth(self) -> list[str | Path]:
-        """Returns the size of the tiles, which metrics are computed on."""
-        return [f"window {self.window}"]
+        """Returns what metrics are computed on; in earlier versions these were tiles."""
+        return ["whole images"]
 
     def tiles(self) -> Tiles:
         """Returns the tiles of all images, from the cache or decoded into it.
@@ -206,6 +242,20 @@ class RoadsDataModule(ImageDataModule):
             DataError: There are none.
         """
         return picture_files(self.required_pictures())
+
+    def loader(
+        self,
+        split: str,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        most_workers: int = MOST_WORKERS,
+        training: bool = False,
+    ) -> EpochLoader:
+        if split in MEASURED:
+            batch_size = 1  # the numbers of windows differ
+        elif training and batch_size is None:
+            batch_size = self.tiles_per_step()
+        return super().loader(split, batch_size, workers, most_workers, training)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         if self.augmenting:

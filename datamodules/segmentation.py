@@ -11,6 +11,8 @@ from datamodules.decoded.whole import Decoded, DecodedSample, decoded
 from datamodules.loaders import Samples
 from datamodules.read.masks import MaskSource, class_masks
 from datamodules.read.pictures import picture_files
+from ops.errors import ArgumentError
+from ops.jitter import Augment, RandomViews
 from ops.windows import Size
 
 
@@ -22,6 +24,20 @@ def sides(name: str, size: Sequence[int]) -> Size:
     """
     check(min(size) >= 1, f"{name} is {list(size)}; expected height and width in pixels, 1 or more")
     return size[0], size[1]
+
+
+def views_of(augment: Augment | None, size: Size, crop: Size | None) -> RandomViews | None:
+    """Returns what draws views of training images; None without `augment` and `crop`.
+
+    Raises:
+        ArgumentError: Images of this size have no such views.
+    """
+    if augment is None and crop is None:
+        return None
+    try:
+        return RandomViews(augment or "none", size, crop)
+    except ValueError as error:
+        raise ArgumentError(str(error)) from error
 
 
 def check_overlap(overlap: float) -> None:
@@ -60,6 +76,10 @@ class SegmentationDataModule(ImageDataModule):
         flips: Whether to flip training images at random, along both axes.
         augmentations: albumentations transforms of training images and masks, a list of `class_path` and `init_args`;
             see `datamodules.augmentations`.
+        augment: How training images vary on the device, in place of `flips`: `none`, `flips`, `d4`, `photo` or
+            `aerial`, see `ops.jitter`. None leaves it to `flips`.
+        crop: Height and width of the views that training takes at random places of its images; None takes the whole.
+        steps_per_epoch: Training steps in an epoch; None takes every image once.
 
     Raises:
         ArgumentError: A number is out of range, or classes are missing or repeated.
@@ -81,10 +101,14 @@ class SegmentationDataModule(ImageDataModule):
         split_seed: int = 0,
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
+        augment: Augment | None = None,
+        crop: Size | None = None,
+        steps_per_epoch: int | None = None,
     ) -> None:
         super().__init__(
-            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations
-        )
+            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations,
+            views_of(augment, size, crop), steps_per_epoch,
+        )  # fmt: skip
         check(
             len(classes) == len(set(classes)) > 0,
             f"classes are {list(classes)}; expected one or more different names",

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from ops.atomic import replacing
 
@@ -177,15 +177,18 @@ def panel(rows: Sequence[Sequence[Picture]], titles: Sequence[str], row_names: S
 
 
 def save_picture(picture: Picture, path: Path) -> None:
-    """Writes an image atomically, as PNG or JPEG by its suffix.
+    """Writes an image atomically, as PNG or JPEG by its suffix; a PNG in color says that it is sRGB.
 
     Raises:
         ValueError: Another suffix.
     """
     if path.suffix.lower() not in {".png", ".jpg", ".jpeg"}:
         raise ValueError(f"expected a file ending in .png, .jpg or .jpeg, got {path}")
+    tags = PngImagePlugin.PngInfo()
+    if picture.ndim == 3:
+        tags.add(b"sRGB", b"\0")  # perceptual intent, see the PNG specification
     with replacing(path) as temporary:
-        Image.fromarray(picture).save(temporary, quality=95)
+        Image.fromarray(picture).save(temporary, quality=95, pnginfo=tags)
 
 
 def letter_size(width: int) -> int:

@@ -201,6 +201,11 @@ def _crop_room(image: Tensor, side: int) -> tuple[int, int]:
     return height, width
 
 
+def copy_count(strategy: Strategy, filters: Sequence[str]) -> int:
+    """Returns how many images `copies` makes of one, itself included."""
+    return {"few": 1, "filters": 1 + len(filters)}.get(strategy, 4)
+
+
 def copies(
     image: Tensor, mask: Tensor, strategy: Strategy, filters: Sequence[str], seeds: Tensor, backend: Backend = "exact"
 ) -> tuple[Tensor, Tensor]:

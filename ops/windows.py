@@ -1,7 +1,7 @@
 """Splits images of any size into overlapping windows and blends the windows' outputs, strip by strip."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TypeVar
 
@@ -56,7 +56,7 @@ def _shared(side: int, overlap: float) -> int:
 
 
 def cut(picture: NDArray[Pixel], origin: Size, window: Size) -> NDArray[Pixel]:
-    """Cuts a window out of an image; where it extends over the lower or right edge, the edge is repeated.
+    """Cuts a window out of an image; where it extends over the lower or right edge, the image is reflected there.
 
     Args:
         picture: (H, W) or (H, W, C).
@@ -64,7 +64,7 @@ def cut(picture: NDArray[Pixel], origin: Size, window: Size) -> NDArray[Pixel]:
         window: Its height and width.
 
     Returns:
-        (h, w) or (h, w, C): a view of the image, or a copy where the edge is repeated.
+        (h, w) or (h, w, C): a view of the image, or a copy where it is reflected.
 
     Raises:
         ValueError: The window starts outside the image.
@@ -74,11 +74,15 @@ def cut(picture: NDArray[Pixel], origin: Size, window: Size) -> NDArray[Pixel]:
         raise ValueError(
             f"expected a window that starts inside an image of {picture.shape[:2]}, got {origin}: use window_grid"
         )
-    part = picture[top : top + height, left : left + width]
-    below, right = height - part.shape[0], width - part.shape[1]
-    if not below and not right:
-        return part
-    return np.pad(part, [(0, below), (0, right)] + [(0, 0)] * (picture.ndim - 2), mode="edge")
+    if top + height <= picture.shape[0] and left + width <= picture.shape[1]:
+        return picture[top : top + height, left : left + width]
+    rows, columns = _reflected(top, height, picture.shape[0]), _reflected(left, width, picture.shape[1])
+    return picture[rows[:, None], columns]
+
+
+def _reflected(start: int, count: int, length: int) -> NDArray[np.int64]:
+    """Returns which pixels of a side a window has, reflected beyond its end without repeating the last one."""
+    return np.pad(np.arange(length), (0, max(0, start + count - length)), mode="reflect")[start : start + count]
 
 
 class Blend:
@@ -169,6 +173,29 @@ class Blend:
             for side, start, end in zip(self.window, origin, self.size, strict=True)
         )
         return vertical[:, None] * horizontal
+
+
+def blended(windows: Iterable[Tensor], size: Size, window: Size, overlap: float) -> Tensor:
+    """Returns the blend of all windows of one image, see `Blend`.
+
+    Args:
+        windows: Outputs (K, h, w) in the order of `window_grid`.
+        size: Height H and width W of the image.
+        window: Height and width of the windows.
+        overlap: Smallest share of a window, in [0, 1), that it shares with the next one.
+
+    Returns:
+        (K, H, W), float32, on the device of the windows, without gradients.
+
+    Raises:
+        ValueError: A window is missing or of another size.
+    """
+    blend, rows = None, []
+    for values, origin in zip(windows, window_grid(size, window, overlap), strict=True):
+        blend = blend or Blend(size, window, overlap, len(values))
+        rows.append(blend.add(values, origin))
+    assert blend is not None  # a grid has a window
+    return torch.cat([*rows, blend.finish()], dim=1)
 
 
 @lru_cache(maxsize=64)

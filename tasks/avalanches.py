@@ -14,19 +14,22 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+from torch.nn import functional
 from torchmetrics import Metric
 
 from datamodules.batch import Batch
 from ops.backends import Backend
 from ops.edges import canny
 from ops.errors import TrainingError, WeightsError
+from ops.views import TestTime
+from ops.windows import resized_maps
 from tasks.boosting import with_trees
 from tasks.decision import Decision
-from tasks.losses import bce_loss
+from tasks.losses import SegmentationLoss
 from tasks.metrics.dice import DiceScores, PixelAveragePrecision
 from tasks.metrics.meter import Meter, Step
 from tasks.metrics.pixels import BoundaryDistance, PixelScores
-from tasks.networks.backbones import load_features
+from tasks.networks.backbones import load_features, segmentation_network
 from tasks.networks.sliding import classify_picture
 from tasks.networks.window_classifier import fill_projection, is_filled, window_classifier
 from tasks.segmentation import SegmentationTask
@@ -34,26 +37,32 @@ from tasks.segmentation import SegmentationTask
 if TYPE_CHECKING:
     from xgboost import Booster
 
-Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "resnet50_v1", "inception_resnet_v2"]
+Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "resnet50_v1", "inception_resnet_v2", "unet", "fpn", "pspnet"]
+WHOLE = ("unet", "fpn", "pspnet")
+"""Networks that mark a whole photograph at once, not in the paper."""
 
 
 class AvalanchesTask(SegmentationTask):
-    """Marks avalanches in photographs, or any one class, by a classifier of windows.
+    """Marks avalanches in photographs, or any one class, by a classifier of windows or a segmentation network.
 
-    Trains on windows and is measured on whole images. Headline metric: `val/dice` of the network's first pass. A pixel
-    is avalanche where its probability reaches a threshold, in a region no smaller than a minimum area. Both start at
-    0.5 and 0, are fitted on the validation images after training, and are kept in the checkpoint.
+    Trains on windows, or on whole images with `unet`, `fpn` and `pspnet`, and is measured on whole images. Headline
+    metric: `val/dice` of the network's first pass. A pixel is avalanche where its probability reaches a threshold, in a
+    region no smaller than a minimum area. Both start at 0.5 and 0, are fitted on the validation images after training,
+    and are kept in the checkpoint.
 
     `callbacks.boosting` can fit boosted trees on the network's outputs. For whole images they then replace the
     network's decision, with a threshold and a minimum area of their own.
 
     Args:
-        network: `cnn1d`, `cnn2d`, `vgg16`, `resnet50`, `resnet50_v1` or `inception_resnet_v2`.
+        network: `cnn1d`, `cnn2d`, `vgg16`, `resnet50`, `resnet50_v1` or `inception_resnet_v2` classify windows; `unet`,
+            `fpn` and `pspnet` mark whole photos.
+        encoder: The encoder of the latter, by its name in segmentation_models_pytorch.
+        size: Height and width that photos are resized to for the latter; follows the data's.
         window: Height and width of the windows in pixels; follows the data's.
         channels: 3, or 1 for a small network that sees gray only.
         components: Principal components of training windows that `cnn1d` sees instead of the windows; null for none.
-        pretrained: What the large networks start from: `false`, random weights; `true`, the library's ImageNet
-            weights; or the path of a weights file.
+        pretrained: What the large networks and the encoder start from: `false`, random weights; `true`, the library's
+            ImageNet weights; or the path of a weights file.
         stride: Pixels from one classified pixel to the next for networks without a dense form, which are the large
             ones.
         second_input: Input of the second pass: the `edges` of the first mask, the image `enhanced` by them in white,
@@ -64,6 +73,11 @@ class AvalanchesTask(SegmentationTask):
         tile: Height and width in pixels of the parts in which an image is classified.
         backend: Finds the edges: `exact` like OpenCV, or `kornia`, which has the Euclidean gradient only and needs
             thresholds above 0.
+        loss: What training minimizes: `bce`, cross-entropy, and for whole photos also `bce_dice`, `bce_lovasz` or
+            `focal_dice`.
+        encoder_lr: What the optimizer's learning rate is multiplied by for the encoder.
+        tta: Views of whole photos that test, predict and the threshold search average over: `none`, `flip`, `d4` or
+            `scales`.
         optimizer: Builds the optimizer; the paper used Adam or RMSprop at 1e-3.
         scheduler: Builds the learning-rate schedule; none in the paper.
 
@@ -94,20 +108,33 @@ class AvalanchesTask(SegmentationTask):
         backend: Backend = "exact",
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
         scheduler: LRSchedulerCallable | None = None,
+        encoder: str = "mobilenet_v2",
+        size: tuple[int, int] | None = None,
+        loss: SegmentationLoss = "bce",
+        encoder_lr: float = 1.0,
+        tta: TestTime = "none",
     ) -> None:
+        self.whole = network in WHOLE
+        if self.whole and (components is not None or xgboost_on != "none" or channels != 3):
+            raise ValueError(f"{network} sees whole photos in color: it has no components, trees or gray input")
+        if not self.whole and (loss != "bce" or encoder_lr != 1 or tta != "none"):
+            raise ValueError(f"{network} classifies windows: loss, encoder_lr and tta are for {', '.join(WHOLE)}")
         if tile < 1 or not all(0 <= each < math.inf for each in edge_thresholds):
             raise ValueError(f"{tile=} and {edge_thresholds=}; expected 1 pixel or more and finite numbers from 0")
         if backend == "kornia" and not all(edge_thresholds):
             raise ValueError(f"backend 'kornia' needs edge thresholds above 0, got {list(edge_thresholds)}")
         self.name, self.window, self.channels, self.components = network, window, channels, components
-        self.stride, self.tile, self.edge_thresholds = stride, tile, edge_thresholds
+        self.stride, self.tile, self.edge_thresholds, self.size = stride, tile, edge_thresholds, size
         self.backend = backend
         self.second_input, self.xgboost_on = second_input, xgboost_on
         self.trees: Booster | None = None
-        super().__init__(pretrained=pretrained, optimizer=optimizer, scheduler=scheduler)
+        super().__init__(encoder=encoder, pretrained=pretrained, optimizer=optimizer, scheduler=scheduler, loss=loss,
+                         encoder_lr=encoder_lr, tta=tta)  # fmt: skip
         self.boosted_decision = Decision(1)
 
-    def build_network(self) -> nn.Sequential:
+    def build_network(self) -> nn.Module:
+        if self.name in ("unet", "fpn", "pspnet"):
+            return segmentation_network(self.name, self.encoder, 1)
         return window_classifier(self.name, self.window, self.channels, self.components)
 
     def build_metrics(self) -> dict[str, Metric]:
@@ -115,7 +142,7 @@ class AvalanchesTask(SegmentationTask):
         return picture_metrics(self.classes)
 
     def build_training_metrics(self) -> dict[str, Metric]:
-        return window_metrics(self.classes)
+        return mask_metrics(self.classes) if self.whole else window_metrics(self.classes)
 
     @property
     def active_decision(self) -> Decision:
@@ -127,6 +154,9 @@ class AvalanchesTask(SegmentationTask):
         Raises:
             WeightsError: The weights are missing or do not fit.
         """
+        if self.whole:
+            super().load_pretrained()
+            return
         if self.pretrained is not False and self.name in ("cnn1d", "cnn2d"):
             raise WeightsError(f"{self.name} has no pretrained weights: give --model.pretrained false.")
         if self.pretrained is not False:
@@ -177,10 +207,19 @@ class AvalanchesTask(SegmentationTask):
             return torch.stack([classify(each, where=part) for each, part in zip(image.float(), parts, strict=True)])
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Returns logits: of windows with a `label` each (B, 1, 1, 1), otherwise of all pixels, see `classified`."""
+        """Returns logits: of windows with a `label` each (B, 1, 1, 1), otherwise of all pixels (B, 1 or 2, H, W)."""
+        if self.whole:
+            return self.marked(batch["image"])
         if "label" in batch:
             return self(batch["image"])[:, :, None, None]  # type: ignore[no-any-return]  # untyped in Lightning
         return self.classified(batch["image"], batch.get("valid"))
+
+    def marked(self, image: Tensor) -> Tensor:
+        """Returns logits (B, 1, H, W) of whole images (B, 3, H, W) in [0, 1], computed at `size`."""
+        size, whole = self.size or image.shape[-2:], image.shape[-2:]
+        if size != tuple(whole):
+            image = functional.interpolate(image, size, mode="bilinear", antialias=True)
+        return resized_maps(self(image), whole)
 
     def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Turns the last logits, the trees' if there are trees, into probabilities (B, 1, H, W); 0 where not valid."""
@@ -198,8 +237,9 @@ class AvalanchesTask(SegmentationTask):
     def _step(self, logits: Tensor, batch: Batch, by_trees: bool) -> Step:
         """Returns loss and decisions of the network, or of the trees, whose logits follow the network's."""
         logits, decision = (logits[:, 1:], self.boosted_decision) if by_trees else (logits[:, :1], self.decision)
-        target, probability = self.target(batch), self.probability(batch, logits.detach())
-        return Step(bce_loss(logits, target, batch.get("valid")), decision.masks(probability), target, probability)
+        target, probability = self.target(batch), self.measured(batch, logits)
+        loss = self.loss(logits, target, batch.get("valid"))
+        return Step(loss, decision.masks(probability), target, probability)
 
     def on_test_start(self) -> None:
         """Makes meters for every pass and every condition of the test images."""
@@ -218,7 +258,7 @@ class AvalanchesTask(SegmentationTask):
         if self.trees is not None:
             self._count("boosted_", logits, batch, by_trees=True)
         if self.second_input != "none":
-            edges = self._edges(self.masks(self.probability(batch, logits)))
+            edges = self._edges(self.masks(self.measured(batch, logits)))
             again = batch | {"image": redrawn(batch["image"], edges, self.second_input)}
             self._count("second_", self.outputs(again), batch, by_trees=self.trees is not None)
 

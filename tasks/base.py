@@ -1,5 +1,6 @@
 """The parent of every task."""
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -12,9 +13,20 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from datamodules.batch import Batch, DataFacts
+from ops.errors import ArgumentError, TrainingError
 from tasks.metrics.meter import Meter, Step
+from tasks.schedules import StepSchedule
 
 STAGES = ("train", "val", "test")
+
+
+def gathered(value: Any, world_size: int) -> list[Any]:
+    """Returns the values of all processes, in each of them."""
+    if world_size == 1:
+        return [value]
+    values: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 class ImageTask(LightningModule, ABC):
@@ -25,7 +37,8 @@ class ImageTask(LightningModule, ABC):
 
     Args:
         optimizer: Builds the optimizer from the trained parameters.
-        scheduler: Builds the learning-rate schedule from the optimizer; it steps once per epoch. None by default.
+        scheduler: Builds the learning-rate schedule from the optimizer; it steps once per epoch, a `StepSchedule` once
+            per batch. None by default.
     """
 
     classes: Sequence[str] = ()
@@ -38,6 +51,8 @@ class ImageTask(LightningModule, ABC):
     """State dict keys that checkpoints of earlier versions lack; the task's own values stay."""
     facts = DataFacts()
     """The facts about the data, see `receive`."""
+    members: "Sequence[ImageTask]" = ()
+    """Other trained tasks whose probabilities are averaged with this one's in test and predict: an ensemble."""
     ask_facts: Callable[[], DataFacts] | None = None
     """Returns the data module's facts, already before `setup`; `callbacks.handover` sets it."""
 
@@ -74,9 +89,43 @@ class ImageTask(LightningModule, ABC):
 
         Args:
             batch: Only `image` is required, and `valid` where some pixels do not count.
-            outputs: The network's `outputs` for this batch, where the caller has them; otherwise they are computed.
+            outputs: The network's `outputs` for this batch, to be taken as they are. Without them, the probabilities
+                are `averaged` over views of the images, and over this task and its `members`.
         """
-        return self.activate(self.outputs(batch) if outputs is None else outputs, batch)
+        if outputs is not None:
+            return self.activate(outputs, batch)
+        if not self.members:
+            return self.averaged(batch)
+        every = (self, *(member.to(self.device) for member in self.members))
+        return torch.stack([each.averaged(batch) for each in every]).mean(dim=0)
+
+    def averaged(self, batch: Batch) -> Tensor:
+        """Returns this task's probabilities for a batch, averaged over views of the images; by default of one view."""
+        return self.activate(self.outputs(batch), batch)
+
+    def check_members(self) -> None:
+        """Checks that every member predicts the same classes.
+
+        Raises:
+            ArgumentError: One does not.
+        """
+        for member in self.members:
+            if (type(member), list(member.classes)) != (type(self), list(self.classes)):
+                raise ArgumentError(
+                    f"--members: one is a {type(member).__name__} of the classes {list(member.classes)}; expected a "
+                    f"{type(self).__name__} of {list(self.classes)}, as in --ckpt_path."
+                )
+
+    @property
+    def averages(self) -> bool:
+        """Whether `probability` averages over several views of the images, or over several tasks."""
+        return bool(self.members)
+
+    def measured(self, batch: Batch, outputs: Tensor | None = None) -> Tensor:
+        """Returns the probabilities to measure a batch by; while fitting they are not averaged, which costs least."""
+        if self.averages and not self.fitting:
+            return self.probability(batch)
+        return self.probability(batch, self.outputs(batch) if outputs is None else outputs.detach())
 
     @abstractmethod
     def step(self, batch: Batch) -> Step:
@@ -168,7 +217,10 @@ class ImageTask(LightningModule, ABC):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Logs at an epoch's last batch, so that callbacks find the metrics at the end of the epoch."""
-        if self.trainer.is_last_batch:
+        ended = 0 < self.trainer.max_steps <= self.trainer.global_step
+        if ended:  # within an epoch Lightning would end the run without a validation, and so without a best epoch
+            self.trainer.should_stop = True
+        if ended or self.trainer.is_last_batch:
             self._log("train")
 
     def on_validation_epoch_end(self) -> None:
@@ -177,16 +229,26 @@ class ImageTask(LightningModule, ABC):
     def on_test_epoch_end(self) -> None:
         self._log("test")
 
-    def trained_parameters(self) -> Iterable[nn.Parameter]:
-        """Returns the parameters that the optimizer updates."""
+    def trained_parameters(self) -> Iterable[nn.Parameter] | Iterable[dict[str, Any]]:
+        """Returns the parameters that the optimizer updates, or groups of them.
+
+        A group may have a `lr_factor` that the learning rate of its parameters is multiplied by.
+        """
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.trained_parameters())
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("lr_factor", 1.0)
         if self.scheduler is None:
             return optimizer
         schedule = self.scheduler(optimizer)
         config: dict[str, Any] = {"scheduler": schedule, "interval": "epoch"}
+        if isinstance(schedule, StepSchedule):
+            config["interval"] = "step"
+            trainer = self.attached_trainer()
+            if trainer is not None:
+                schedule.spread(_steps_of(trainer, type(schedule).__name__))
         if isinstance(schedule, ReduceLROnPlateau):
             config["monitor"] = schedule.monitor
         return {"optimizer": optimizer, "lr_scheduler": config}
@@ -216,3 +278,15 @@ class ImageTask(LightningModule, ABC):
                 shown = name in ("loss", self.headline) and not prefix + suffix
                 key = f"{stage}/{prefix}{name}{suffix}"
                 self.log(key, value, prog_bar=shown, on_step=False, on_epoch=True, batch_size=1)
+
+
+def _steps_of(trainer: Trainer, schedule: str) -> int:
+    """Returns the number of steps that a run has.
+
+    Raises:
+        TrainingError: It has no end.
+    """
+    steps = trainer.estimated_stepping_batches
+    if not math.isfinite(steps):
+        raise TrainingError(f"{schedule} needs to know when training ends: give --trainer.max_epochs or max_steps.")
+    return int(steps)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
+from ops.views import TestTime
+from tasks.losses import SegmentationLoss
 from tasks.networks.backbones import Architecture
 from tasks.segmentation import SegmentationTask
 
@@ -25,11 +27,16 @@ class CloudsTask(SegmentationTask):
             weights file.
         freeze_encoder: Whether the encoder keeps its pretrained weights and statistics.
         classes: Names of the K classes, in the order of the masks.
+        loss: What training minimizes: `bce`, cross-entropy; `bce_dice`, plus squared dice; `bce_lovasz`, plus the
+            Lovász hinge; or `focal_dice`.
+        encoder_lr: What the optimizer's learning rate is multiplied by for the encoder.
+        tta: Views that test, predict and the threshold search average over: `none`, `flip`, `d4` or `scales`.
         optimizer: Builds the optimizer; the thesis used Nadam with learning rate 2e-4.
         scheduler: Builds the learning-rate schedule; none in the thesis.
 
     Raises:
-        ValueError: The architecture or encoder is unknown, or there is no class.
+        ValueError: The architecture, encoder, loss or views are unknown, a number is out of range, or there is no
+            class.
     """
 
     def __init__(
@@ -41,6 +48,9 @@ class CloudsTask(SegmentationTask):
         classes: Sequence[str] = ("Fish", "Flower", "Gravel", "Sugar"),
         optimizer: OptimizerCallable = lambda p: torch.optim.NAdam(p, lr=2e-4),
         scheduler: LRSchedulerCallable | None = None,
+        loss: SegmentationLoss = "bce_dice",
+        encoder_lr: float = 1.0,
+        tta: TestTime = "none",
     ) -> None:
         self.classes = list(classes)
-        super().__init__(architecture, encoder, pretrained, freeze_encoder, optimizer, scheduler)
+        super().__init__(architecture, encoder, pretrained, freeze_encoder, optimizer, scheduler, loss, encoder_lr, tta)

@@ -22,9 +22,8 @@ class Decision(nn.Module):
     Args:
         classes: Number K of classes.
         threshold: Initial threshold of every class.
-        minimum_pixels: Smallest region in pixels that is kept in whole images of any size, besides the fitted minimum
-            areas, which are shares of an image. `masks`, and so the metrics, ignore it: they may be of tiles, which
-            show cut ends of regions.
+        minimum_pixels: Smallest region in pixels that is kept in images of any size, besides the fitted minimum areas,
+            which are shares of an image.
     """
 
     thresholds: Tensor
@@ -55,19 +54,20 @@ class Decision(nn.Module):
         return without_small_regions(masks, self.least_areas((masks.shape[1], masks.shape[2])))
 
     def masks(self, probability: Tensor) -> Tensor:
-        """Returns masks, bool, for probabilities (B, K, H, W); in training small regions stay.
+        """Returns masks, bool, for probabilities (B, K, H, W); in training, which sees tiles, small regions stay.
 
         The regions are found on the CPU.
         """
         marked = self.marked(probability)
-        if self.training or not self.minimum_areas.any():  # the host waits for the device here
+        if self.training or not (self.minimum_pixels or self.minimum_areas.any()):  # the host waits for the device here
             return marked
-        areas = self.minimum_areas.tolist()
+        areas = self.least_areas((marked.shape[-2], marked.shape[-1]))
         kept = [torch.from_numpy(without_small_regions(mask.numpy(), areas)) for mask in marked.cpu()]
         return torch.stack(kept).to(marked.device)
 
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
+GAIN_UNITS = 2**10  # gains are squared in units of 2⁻²⁰, so that their sum over a million images fits
 MINIMUM_AREAS = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 
 
@@ -79,19 +79,25 @@ class ThresholdSearch(Metric):
     empty masks count 1. Among equal cells the threshold nearest to 0.5 wins (the lower of two equally near), then the
     smallest minimum area.
 
+    On few images the best cell may win by chance. With `caution`, only cells count whose gain in dice over threshold
+    0.5 and area 0, averaged over the images, is more than that many standard errors of this mean above 0; where there
+    is none, and with a single image, 0.5 and 0 stay.
+
     Args:
         classes: Names of the K classes, in the order of the maps.
         thresholds: Probabilities in [0, 1] to try; 0.5 must be among them.
         minimum_areas: Shares of the image's area in [0, 1] to try; 0 must be among them.
+        caution: Number of standard errors, at least 0; 0 takes the best cell.
 
     Raises:
-        ValueError: 0.5 or 0 is missing.
+        ValueError: 0.5 or 0 is missing, or `caution` is negative.
     """
 
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
     dice_sum: Tensor
+    gain_squares: Tensor
     images: Tensor
 
     def __init__(
@@ -99,19 +105,23 @@ class ThresholdSearch(Metric):
         classes: Sequence[str],
         thresholds: Sequence[float] = THRESHOLDS,
         minimum_areas: Sequence[float] = MINIMUM_AREAS,
+        caution: float = 0.0,
     ) -> None:
         super().__init__()
+        if not caution >= 0:
+            raise ValueError(f"caution is {caution}; expected a number of standard errors, 0 or more")
         if 0.5 not in thresholds or 0 not in minimum_areas:
             raise ValueError(
                 f"thresholds are {list(thresholds)} and minimum_areas {list(minimum_areas)}; expected 0.5 among the "
                 "thresholds and 0 among the areas, the baseline that the gain is measured against: add them"
             )
-        self.class_count = len(classes)
+        self.class_count, self.caution = len(classes), caution
         # Of equal cells the first one wins: 0.5 and 0 come first.
         self.thresholds = sorted(thresholds, key=lambda value: (round(abs(value - 0.5), 6), value))
         self.minimum_areas = sorted(minimum_areas)
         grid = torch.zeros(len(classes), len(thresholds), len(minimum_areas), dtype=torch.int64)
         self.add_state("dice_sum", grid, dist_reduce_fx="sum")
+        self.add_state("gain_squares", grid.clone(), dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, probability: Tensor, target: Tensor) -> None:
@@ -129,7 +139,9 @@ class ThresholdSearch(Metric):
         for image_probabilities, image_truths in zip(probabilities, truths, strict=True):
             for index in range(self.class_count):
                 overlap, marked = self._counts(image_probabilities[index], image_truths[index])
-                self.dice_sum[index] += dice_units(overlap, marked).to(self.dice_sum.device)
+                units = dice_units(overlap, marked).to(self.dice_sum.device)
+                self.dice_sum[index] += units
+                self.gain_squares[index] += ((units - units[0, 0]) // GAIN_UNITS).square()
         self.images += len(target)
 
     def compute(self) -> dict[str, Tensor]:
@@ -140,7 +152,7 @@ class ThresholdSearch(Metric):
             `dice_at_half`, the dice at threshold 0.5 with all regions kept; each float32 (K,).
         """
         sums = self.dice_sum.flatten(start_dim=1)
-        best = sums.argmax(dim=1)  # the first of equal ones
+        best = sums.where(self._clear(sums), -1).argmax(dim=1)  # the first of equal ones
         grid = list(product(self.thresholds, self.minimum_areas))
         cells = torch.tensor(grid, dtype=torch.float32, device=sums.device)
         return {
@@ -149,6 +161,18 @@ class ThresholdSearch(Metric):
             "dice": mean_dice(sums.gather(1, best.unsqueeze(1)).squeeze(1), self.images),
             "dice_at_half": mean_dice(sums[:, 0], self.images),
         }
+
+    def _clear(self, sums: Tensor) -> Tensor:
+        """Returns which cells gain enough, bool (K, cells); the first always does."""
+        clear = torch.ones_like(sums, dtype=torch.bool)
+        if self.caution:
+            count = int(self.images)
+            totals, squares = (sums - sums[:, :1]).cpu(), self.gain_squares.flatten(start_dim=1).cpu()
+            gain = totals.double() / (GAIN_UNITS * count)
+            variance = (squares.double() / count - gain.square()).clamp(min=0) / max(count - 1, 1)
+            clear = ((gain > self.caution * variance.sqrt()) & (count > 1)).to(sums.device)
+            clear[:, 0] = True
+        return clear
 
     def _counts(self, probability: npt.NDArray[np.float32], truth: npt.NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
         """Returns TP and 2 TP + FP + FN of one image and class, int64 (thresholds, minimum areas) each."""

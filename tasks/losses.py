@@ -1,6 +1,8 @@
 """Losses for segmentation (one sigmoid map per class), for colors (values or classes), and for votes."""
 
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -58,10 +60,63 @@ def bce_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Ten
     _check_shapes(logits, target, valid)
     with torch.autocast(logits.device.type, enabled=False):
         entropy = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
-        if valid is None:
-            return entropy.mean()
-        counted = (valid.float().sum(dim=(1, 2, 3)) * logits.shape[1]).clamp(min=1)  # (B,)
-        return ((entropy * valid).sum(dim=(1, 2, 3)) / counted).mean()
+        return _mean_of_classes(entropy, valid)
+
+
+def focal_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None, gamma: float = 2.0) -> Tensor:
+    """Returns the cross-entropy of each pixel times (1 - p)^gamma, where p is the probability given to the truth.
+
+    T.-Y. Lin, P. Goyal, R. Girshick, K. He and P. Dollar, "Focal loss for dense object detection", ICCV 2017, equation
+    4, without class weights; averaged as in `bce_loss`. Computed by torchvision.
+
+    Args:
+        logits: Network output before the sigmoid, (B, K, H, W).
+        target: Truth in [0, 1], (B, K, H, W).
+        valid: 1 where a pixel counts, otherwise 0, (B, 1, H, W). All pixels count by default.
+        gamma: How much less certain pixels count; 0 is `bce_loss`.
+
+    Returns:
+        A float32 scalar, at least 0, whatever the precision of the logits.
+
+    Raises:
+        ValueError: The shapes do not match.
+    """
+    from torchvision.ops import sigmoid_focal_loss
+
+    _check_shapes(logits, target, valid)
+    with torch.autocast(logits.device.type, enabled=False):
+        return _mean_of_classes(sigmoid_focal_loss(logits.float(), target.float(), alpha=-1, gamma=gamma), valid)
+
+
+def lovasz_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Returns the Lovász hinge of each image and class, averaged: a convex surrogate of 1 - IoU.
+
+    M. Berman, A. Rannen Triki and M. B. Blaschko, "The Lovász-Softmax loss", CVPR 2018, section 3.1.
+
+    Args:
+        logits: Network output before the sigmoid, (B, K, H, W).
+        target: Truth, 0 or 1, (B, K, H, W).
+        valid: 1 where a pixel counts, otherwise 0, (B, 1, H, W). All pixels count by default.
+
+    Returns:
+        A float32 scalar, at least 0, whatever the precision of the logits.
+
+    Raises:
+        ValueError: The shapes do not match.
+    """
+    _check_shapes(logits, target, valid)
+    with torch.autocast(logits.device.type, enabled=False):
+        scores, truth = logits.float().flatten(2), target.float().flatten(2)  # (B, K, H W)
+        errors = F.relu(1 - scores * (2 * truth - 1))
+        if valid is not None:  # pixels without error come last, where they change nothing
+            errors, truth = errors * valid.flatten(2), truth * valid.flatten(2)
+        errors, order = errors.sort(dim=2, descending=True)
+        truth = truth.gather(2, order)
+        marked = truth.sum(dim=2, keepdim=True)
+        # Jaccard loss if the first n pixels in this order were wrong, for every n
+        jaccard = 1 - (marked - truth.cumsum(dim=2)) / (marked + (1 - truth).cumsum(dim=2))
+        steps = torch.diff(jaccard, dim=2, prepend=jaccard.new_zeros(*jaccard.shape[:2], 1))
+        return (errors * steps).sum(dim=2).mean()
 
 
 def bce_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -79,6 +134,25 @@ def bce_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -
         ValueError: The shapes do not match.
     """
     return bce_loss(logits, target, valid) + squared_dice_loss(logits, target, valid)
+
+
+def focal_dice_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Returns `focal_loss` plus `squared_dice_loss`; the arguments are theirs."""
+    return focal_loss(logits, target, valid) + squared_dice_loss(logits, target, valid)
+
+
+def bce_lovasz_loss(logits: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Returns `bce_loss` plus `lovasz_loss`; the arguments are theirs."""
+    return bce_loss(logits, target, valid) + lovasz_loss(logits, target, valid)
+
+
+SegmentationLoss = Literal["bce", "bce_dice", "focal_dice", "bce_lovasz"]
+SEGMENTATION_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]] = {
+    "bce": bce_loss,
+    "bce_dice": bce_dice_loss,
+    "focal_dice": focal_dice_loss,
+    "bce_lovasz": bce_lovasz_loss,
+}
 
 
 def chroma_loss(prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -204,6 +278,14 @@ def earth_movers_distance(probability: Tensor, votes: Tensor, r: float = 2.0) ->
         # a root of a sum of powers would have no gradient at 0
         distance: Tensor = torch.linalg.vector_norm(differences, r, dim=1) / differences.shape[1] ** (1 / r)
         return distance
+
+
+def _mean_of_classes(values: Tensor, valid: Tensor | None) -> Tensor:
+    """Returns the mean over the valid pixels and classes of each image (B, K, H, W), then over the images."""
+    if valid is None:
+        return values.mean()
+    counted = (valid.float().sum(dim=(1, 2, 3)) * values.shape[1]).clamp(min=1)  # (B,)
+    return ((values * valid).sum(dim=(1, 2, 3)) / counted).mean()
 
 
 def _mean_of_images(values: Tensor, valid: Tensor | None) -> Tensor:

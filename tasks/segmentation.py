@@ -1,7 +1,7 @@
 """Segmentation: the parent of every task that marks classes pixel by pixel."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import torch
@@ -12,13 +12,15 @@ from torchmetrics import Metric
 
 from datamodules.batch import Batch
 from ops.errors import WeightsError
+from ops.views import TestTime, check_test_time, mean_over_views
 from ops.windows import resized_maps
 from tasks.base import ImageTask
 from tasks.decision import Decision
-from tasks.losses import bce_dice_loss
+from tasks.losses import SEGMENTATION_LOSSES, SegmentationLoss
 from tasks.metrics.dice import DiceScores, PixelAveragePrecision
 from tasks.metrics.meter import Step
 from tasks.networks.backbones import Architecture, encoder_of, load_encoder, segmentation_network
+from tasks.whole import log_odds, stitched
 
 
 class SegmentationTask(ImageTask):
@@ -36,6 +38,10 @@ class SegmentationTask(ImageTask):
         pretrained: `true` for the library's ImageNet weights, `false` to train from scratch, or the path of a
             weights file.
         freeze_encoder: Whether the encoder keeps its pretrained weights and statistics.
+        loss: What training minimizes: `bce`, cross-entropy; `bce_dice`, plus squared dice; `bce_lovasz`, plus the
+            Lovász hinge; or `focal_dice`.
+        encoder_lr: What the optimizer's learning rate is multiplied by for the encoder.
+        tta: Views that test, predict and the threshold search average over: `none`, `flip`, `d4` or `scales`.
         optimizer: Builds the optimizer.
         scheduler: Builds the learning-rate schedule; none by default.
 
@@ -43,7 +49,8 @@ class SegmentationTask(ImageTask):
         decision: Thresholds and minimum areas.
 
     Raises:
-        ValueError: The architecture or encoder is unknown, or there is no class.
+        ValueError: The architecture, encoder, loss or views are unknown, a number is out of range, or there is no
+            class.
     """
 
     headline = "dice"
@@ -57,9 +64,21 @@ class SegmentationTask(ImageTask):
         freeze_encoder: bool = False,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
         scheduler: LRSchedulerCallable | None = None,
+        loss: SegmentationLoss = "bce_dice",
+        encoder_lr: float = 1.0,
+        tta: TestTime = "none",
     ) -> None:
         if not self.classes:
             raise ValueError("classes are []; expected one or more different names")
+        if loss not in SEGMENTATION_LOSSES:
+            raise ValueError(f"loss is {loss!r}; expected one of {', '.join(SEGMENTATION_LOSSES)}")
+        if not 0 < encoder_lr <= 1:
+            raise ValueError(
+                f"encoder_lr is {encoder_lr}; expected a factor above 0, up to 1. To keep the encoder as it is: "
+                "freeze_encoder true"
+            )
+        check_test_time(tta)
+        self.loss_name, self.encoder_lr, self.tta = loss, encoder_lr, tta
         super().__init__(optimizer, scheduler)
         own = inspect.signature(type(self)).parameters  # a subclass may take other arguments
         hidden = {"optimizer", "scheduler"} | inspect.signature(SegmentationTask).parameters.keys() - own.keys()
@@ -124,14 +143,34 @@ class SegmentationTask(ImageTask):
             (B, K, h, w) float32 in [0, 1], 0 where a pixel is not `valid`; at the size of the batch's `mask`, if it has
             one, otherwise at that of its images.
         """
-        probability = outputs.float().sigmoid()
-        if "valid" in batch:
-            probability = probability * batch["valid"]
-        return resized_maps(probability, batch["mask"].shape[-2:] if "mask" in batch else None)
+        return _placed(outputs.float().sigmoid(), batch)
+
+    @property
+    def averages(self) -> bool:
+        return super().averages or self.tta != "none"
+
+    def averaged(self, batch: Batch) -> Tensor:
+        if self.tta == "none":
+            return super().averaged(batch)
+
+        def maps(image: Tensor) -> Tensor:
+            return self.outputs(batch | {"image": image}).float().sigmoid()
+
+        return _placed(mean_over_views(maps, batch["image"], self.tta), batch)
 
     def loss(self, logits: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
         """Returns the loss of logits and truth (B, K, h, w), counted where `valid` (B, 1, h, w)."""
-        return bce_dice_loss(logits, target, valid)
+        return SEGMENTATION_LOSSES[self.loss_name](logits, target, valid)
+
+    def trained_parameters(self) -> Iterable[nn.Parameter] | Iterable[dict[str, Any]]:
+        if self.encoder_lr == 1:
+            return super().trained_parameters()
+        encoder = set(encoder_of(self.network).parameters())
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return [
+            {"params": [each for each in trained if each not in encoder]},
+            {"params": [each for each in trained if each in encoder], "lr_factor": self.encoder_lr},
+        ]
 
     def target(self, batch: Batch) -> Tensor:
         """Returns the truth (B, K, h, w) that metrics compare with.
@@ -141,14 +180,27 @@ class SegmentationTask(ImageTask):
         mask: Tensor = batch["mask"]
         return mask
 
+    def probability(self, batch: Batch, outputs: Tensor | None = None) -> Tensor:
+        """Returns probabilities for a batch; of a whole image in `windows`, blended as prediction blends them."""
+        if "windows" in batch:
+            return stitched(self.probability, batch)
+        return super().probability(batch, outputs)
+
     def step(self, batch: Batch) -> Step:
-        """Returns loss and masks at the size of the truth; pixels that are not `valid` have no loss and no class."""
+        """Returns loss and masks at the size of the truth; pixels that are not `valid` have no loss and no class.
+
+        The loss of a whole image in `windows` is that of its blended probability.
+        """
+        if "windows" in batch:
+            target, probability = self.target(batch), stitched(self.measured, batch)
+            loss = self.loss(log_odds(probability), target, None)
+            return Step(loss, self.active_decision.masks(probability), target, probability)
         target, valid = self.target(batch), batch.get("valid")
         size = target.shape[-2:]
         logits = self.outputs(batch)
         counted = None if valid is None else F.interpolate(valid.float(), size) > 0.5
         loss = self.loss(resized_maps(logits, size), target, counted)
-        probability = self.probability(batch, logits.detach())
+        probability = self.measured(batch, logits)
         return Step(loss, self.active_decision.masks(probability), target, probability)
 
     @torch.no_grad()
@@ -167,3 +219,10 @@ class SegmentationTask(ImageTask):
             (B, K, H, W) bool, on the device of `probability`.
         """
         return self.active_decision.masks(resized_maps(probability, size))
+
+
+def _placed(maps: Tensor, batch: Batch) -> Tensor:
+    """Returns probabilities as `SegmentationTask.activate` describes them."""
+    if "valid" in batch:
+        maps = maps * batch["valid"]
+    return resized_maps(maps, batch["mask"].shape[-2:] if "mask" in batch else None)

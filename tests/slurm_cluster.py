@@ -14,7 +14,7 @@ from tests.helpers import free_ports
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 NODES = ("n1", "n2")
 SEARCHED = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # daemons are not on every PATH
-PATIENCE = 300  # seconds, on a busy machine
+PATIENCE = 900  # seconds, on a busy machine
 UNENDED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "SUSPENDED")  # states of jobs
 
 # SLURM replaces %n by the node. Lightning derives a port from the job number, so each cluster starts at another.

@@ -107,8 +107,8 @@ def test_two_processes_train_a_task_like_one(roads_root: Path, tmp_path: Path) -
     options = ["--config", "roads/vgg10", "--data.root", str(roads_root), "--data.window", "[64,64]", "--data.size",
                "[64,64]", "--trainer.max_epochs", "4", "--trainer.logger", "false", "--panels.pictures", "1",
                "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"]  # fmt: skip
-    run_python("-m", "belvedere", "fit", *options, "--data.batch_size", "6", "--output", str(tmp_path / "one"))
-    run_python("-m", "belvedere", "fit", *options, "--data.batch_size", "3", "--output", str(tmp_path / "two"), *TWO)
+    run_python("-m", "belvedere", "fit", *options, "--data.batch_size", "24", "--output", str(tmp_path / "one"))
+    run_python("-m", "belvedere", "fit", *options, "--data.batch_size", "12", "--output", str(tmp_path / "two"), *TWO)
     one, two = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("one", "two"))
     assert one["global_step"] == two["global_step"] == 4
     # RMSprop would divide by tiny gradients and amplify rounding to 2e-5
@@ -136,6 +136,21 @@ def test_two_devices_test_31_images_like_one(checkpoint: Path, tmp_path: Path) -
     drawn = [(tmp_path / name / "intervals.csv").read_text() for name in ("one", "two")]
     assert drawn[0] == drawn[1]
     assert drawn[0].count("\n") == 1 + 12  # all figures but the loss
+
+
+@pytest.mark.slow
+def test_two_devices_test_whole_images_in_windows_like_one(
+    roads_root: Path, trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    options = ["--ckpt_path", str(trained("roads")), "--data.root", str(roads_root), "--model.threshold", "0.3"]
+    assert main(["test", *options, "--output", str(tmp_path / "one")]) == 0
+    run_python("-m", "belvedere", "test", *options, "--output", str(tmp_path / "two"), *TWO)
+    one, two = (metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
+    assert two == pytest.approx(one, abs=TOLERANCE)
+    assert 0 < one["test/dice"] < 1
+    drawn = [(tmp_path / name / "intervals.csv").read_text() for name in ("one", "two")]
+    assert drawn[0] == drawn[1]
+    assert {line.split(",")[-1] for line in drawn[0].splitlines()[1:]} == {"8"}
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ STEPS = {"clouds": 3, "roads": 2, "avalanches": 4, "colorization": 3, "aesthetic
 TASKS = {"clouds": ["--config", "clouds/demo", "--model.architecture", "pspnet", "--data.size", "[33,48]",
                     "--data.output_size", "[35,53]", "--data.batch_size", "5", *PLATEAU],
          "roads": ["--config", "roads/vgg10", "--data.size", "[32,32]", "--data.window", "[64,64]",
-                   "--data.strategy", "both", "--data.flips", "true", "--data.batch_size", "2",
+                   "--data.strategy", "both", "--data.flips", "true", "--data.batch_size", "8",
                    "--data.samples_per_category", "3"],
          "avalanches": ["--config", "avalanches/cnn2d", "--data.windows_per_epoch", "64", "--data.batch_size", "16",
                         "--data.val_pictures", "1", "--data.window", "17"],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from datamodules.read.boxes import Box, inside
 from datamodules.read.cache import MappedRows, cache_key, cached_array
 from datamodules.read.masks import FolderMasks
-from datamodules.read.pictures import channels_first, picture_size, read_picture
+from datamodules.read.pictures import channels_first, picture_size, read_picture, resized, resized_mask
 from ops.errors import DataError, collected, refuse
 from ops.windows import Size
 
@@ -180,6 +180,39 @@ class Scene:
         if name in self.boxes:
             sample["valid"] = inside(self.boxes[name], mask.shape[1:], self.scenes.levels)
         return {**sample, "condition": self.conditions.get(name, "")}
+
+
+@dataclass(frozen=True)
+class ResizedScene:
+    """Makes samples of whole images with masks, resized to one size to train on.
+
+    Attributes:
+        scenes: Decoded dataset.
+        names: Images to sample.
+        boxes: Boxes by image name; if there are any, every sample has `valid`.
+        size: Height and width of the samples.
+    """
+
+    scenes: Scenes
+    names: list[str]
+    boxes: dict[str, list[Box]]
+    size: Size
+
+    def __call__(self, index: int) -> dict[str, Any]:
+        name = self.names[index]
+        picture, mask = self.scenes.picture(name).transpose(1, 2, 0), self.scenes.mask(name)
+        planes = {"mask": mask > 0}
+        if self.boxes:
+            everywhere = np.ones_like(mask, bool)
+            held = (
+                inside(self.boxes[name], mask.shape, self.scenes.levels)[0].numpy()
+                if name in self.boxes
+                else everywhere
+            )
+            planes["valid"] = held
+        return {"image": channels_first(resized(np.ascontiguousarray(picture), self.size))} | {
+            key: torch.from_numpy(resized_mask(plane, self.size)[None]) for key, plane in planes.items()
+        }
 
 
 @dataclass(frozen=True)

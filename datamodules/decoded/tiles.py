@@ -22,14 +22,18 @@ class Tiles:
 
     Attributes:
         source: Names, images and masks that they were cut from.
+        window: Height and width of a tile in pixels of the images.
+        size: Height and width that tiles were resized to, the input size of the network.
         sizes: Height and width of the images (P, 2), in the order of `source.names`.
         marked: Mask pixels of each image (P,).
         owners: Image of each tile (N,).
-        pictures: Tiles (N, H, W, 3) at the input size of the network.
+        pictures: Tiles (N, H, W, 3) at `size`.
         masks: Their masks at the same size.
     """
 
     source: FolderMasks
+    window: Size
+    size: Size
     sizes: NDArray[np.int64]
     marked: NDArray[np.int64]
     owners: NDArray[np.int64]
@@ -97,7 +101,7 @@ def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> T
     refuse(list(dict.fromkeys(problems)), str(source.root))
     pictures, masks = arrays
     owners = np.array([row for row, _ in places])
-    return Tiles(source, sizes, marked, owners, pictures, PackedMasks(masks, size[1]))
+    return Tiles(source, window, size, sizes, marked, owners, pictures, PackedMasks(masks, size[1]))
 
 
 def _measured(task: str, source: FolderMasks, files: Sequence[Path]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ops.errors import DataError
 from ops.imagefiles import opened
+from ops.profiles import profile_of, to_srgb
 from ops.windows import Size
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
@@ -70,7 +71,8 @@ def read_picture(path: Path, at_least: Size | None = None) -> NDArray[np.uint8]:
     """Reads an image as (H, W, 3) sRGB, rotated as its EXIF orientation says.
 
     Args:
-        path: Any image file; gray and palette images become RGB, an alpha channel is dropped.
+        path: Any image file; gray and palette images become RGB, an alpha channel is dropped, and colors are converted
+            from an embedded ICC profile.
         at_least: Height and width that suffice: a JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, which is
             several times faster, but no smaller than this.
 
@@ -171,7 +173,7 @@ def orientation(picture: Image.Image) -> int:
 
 @contextmanager
 def opened_upright(path: Path, at_least: Size | None = None) -> Iterator[Image.Image]:
-    """Opens an image file as RGB of 8 bits, rotated as its EXIF orientation says; see `read_picture`."""
+    """Opens an image file as sRGB of 8 bits, rotated as its EXIF orientation says; see `read_picture`."""
     with opened(path) as picture:
         refuse_depth(path, picture)
         if at_least is not None:
@@ -180,7 +182,7 @@ def opened_upright(path: Path, at_least: Size | None = None) -> Iterator[Image.I
         # Pillow's own function also rewrites the EXIF, and fails if it is broken
         turn = TURNS.get(orientation(picture))
         upright = picture if turn is None else picture.transpose(turn)
-        yield upright if upright.mode == "RGB" else upright.convert("RGB")
+        yield to_srgb(upright, profile_of(picture), path)
 
 
 def channels_first(picture: NDArray[np.uint8]) -> Tensor:

@@ -12,6 +12,7 @@ from PIL import Image
 from datamodules.read.pictures import orientation, read_picture, refuse_depth
 from ops.errors import DataError
 from ops.imagefiles import opened, unreadable
+from ops.profiles import profile_of, to_srgb
 from ops.windows import Size
 
 Rows = NDArray[np.uint8]  # (n, W, 3)
@@ -127,16 +128,16 @@ def picture_bands(path: Path) -> Iterator[Rows]:
     """
     with opened(path) as picture:
         refuse_depth(path, picture)
-        turn, mode = orientation(picture), picture.mode
+        turn, mode, profile = orientation(picture), picture.mode, profile_of(picture)
         premultiplied = any("RGBa" in str(part) for part in getattr(picture, "tile", ()))  # Pillow divides by alpha
         streamed = mode in STREAMED.get(picture.format or "", ()) and not premultiplied
     if not streamed:
         whole = read_picture(path)
         yield from (whole[top:bottom] for top, bottom in _bands(*whole.shape[:2]))
     elif turn in TURNS:
-        yield from _turned(_decoded(path, mode), *TURNS[turn])
+        yield from _turned(_decoded(path, mode, profile), *TURNS[turn])
     else:
-        yield from _decoded(path, mode)
+        yield from _decoded(path, mode, profile)
 
 
 def _bands(height: int, width: int) -> Iterator[tuple[int, int]]:
@@ -145,7 +146,7 @@ def _bands(height: int, width: int) -> Iterator[tuple[int, int]]:
     return ((top, min(top + count, height)) for top in range(0, height, count))
 
 
-def _decoded(path: Path, mode: str) -> Iterator[Rows]:
+def _decoded(path: Path, mode: str, profile: bytes | None) -> Iterator[Rows]:
     """Yields the rows as they are stored."""
     import pyvips
 
@@ -158,16 +159,22 @@ def _decoded(path: Path, mode: str) -> Iterator[Rows]:
         region = pyvips.Region.new(image)
         for top, bottom in _bands(image.height, image.width):
             values = np.frombuffer(region.fetch(0, top, image.width, bottom - top), np.uint8)
-            yield _rgb(values.reshape(bottom - top, image.width, image.bands), mode)
+            yield _rgb(values.reshape(bottom - top, image.width, image.bands), mode, profile, path)
     except pyvips.Error as error:
         raise DataError(unreadable(path, error)) from error
 
 
-def _rgb(values: NDArray[np.uint8], mode: str) -> Rows:
-    """Converts values (n, W, C) of a color mode to RGB without alpha, by Pillow's formulas."""
-    if mode == "CMYK":
-        return np.asarray(Image.frombuffer("CMYK", values.shape[1::-1], values).convert("RGB"))
-    return values[..., :3] if values.shape[2] >= 3 else values[..., :1].repeat(3, axis=2)
+def _rgb(values: NDArray[np.uint8], mode: str, profile: bytes | None, path: Path) -> Rows:
+    """Converts values (n, W, C) of a color mode and an ICC profile to sRGB without alpha, by Pillow's formulas."""
+    if mode != "CMYK":
+        values = values[..., :3] if values.shape[2] >= 3 else values[..., :1]
+        if values.shape[2] == 1 and (profile is None or mode not in ("L", "LA")):
+            values = values.repeat(3, axis=2)
+        if profile is None:
+            return values
+    kind = {1: "L", 3: "RGB", 4: "CMYK"}[values.shape[2]]
+    picture = Image.frombuffer(kind, values.shape[1::-1], np.ascontiguousarray(values))
+    return np.asarray(to_srgb(picture, profile, path))
 
 
 def _turned(bands: Iterator[Rows], transposed: bool, upside_down: bool, mirrored: bool) -> Iterator[Rows]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ops.errors import WeightsError
 from tasks.networks.layers import AnySize, Normalize, remove_unused
@@ -17,12 +18,17 @@ Architecture = Literal["unet", "pspnet", "fpn"]
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+KERAS = IMAGENET[0], (1 / 255,) * 3  # of its ResNet-50: RGB of 0 to 255 less the mean
 # Normalization that each family of encoders was trained with; families with another one are not offered.
 CARDS = {"resnet": IMAGENET, "vgg": IMAGENET, "mobilenet_v2": IMAGENET,
          "inceptionresnetv2": HALF, "inceptionv4": HALF}  # fmt: skip
 # Convolutions of classifiers, by timm's names: channels, and the encoder whose weights fit.
 EXTRACTORS = {"vgg16": (512, "vgg16"), "resnet50": (2048, "resnet50"), "resnet50_v1": (2048, "resnet50"),
               "inception_resnet_v2": (1536, "inceptionresnetv2")}  # fmt: skip
+# Networks that no library has weights of, and what to do.
+UNPUBLISHED = {
+    "resnet50_v1": "The library's weights belong to resnet50, which halves elsewhere. Use it, or give a file."
+}
 
 
 def segmentation_network(architecture: Architecture, encoder: str, classes: int) -> nn.Module:
@@ -66,7 +72,7 @@ def feature_extractor(name: str) -> nn.Sequential:
 
     VGG16 (Simonyan and Zisserman 2015), ResNet-50 (He et al. 2016) or Inception-ResNet-v2 (Szegedy et al. 2017) of
     timm, without the final pooling and dense layers; `load_features` fills them. `resnet50_v1` is ResNet-50 as
-    published and as in Keras, for weights that were trained that way.
+    published and as in Keras, with its normalization, for weights from there.
 
     Args:
         name: A key of `EXTRACTORS`, which also holds the number C of channels.
@@ -88,13 +94,12 @@ def feature_extractor(name: str) -> nn.Sequential:
         features: nn.Module = nn.Sequential(OrderedDict(features=convolutions))
     else:
         features = timm.create_model(name.removesuffix("_v1"), pretrained=False, num_classes=0, global_pool="")
-    if name == "resnet50_v1":  # its stages halve in their first convolution, timm's and torchvision's in their second
-        network: Any = features
-        for stage in (network.layer2, network.layer3, network.layer4):
-            stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    if name == "resnet50_v1":
+        _halve_early(features)
     encoder = EXTRACTORS[name][1]
     card = next(card for family, card in CARDS.items() if encoder.startswith(family))
-    return nn.Sequential(OrderedDict(normalize=Normalize(*card), features=features))
+    normalize = Normalize(*(KERAS if name == "resnet50_v1" else card))
+    return nn.Sequential(OrderedDict(normalize=normalize, features=features))
 
 
 def timm_card(name: str) -> Any:
@@ -137,10 +142,94 @@ def timm_classifier(name: str, classes: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(normalize=Normalize(card.mean, card.std), classifier=network))
 
 
+class Stages(nn.Module):
+    """Returns the maps of every stage of a classifier, and the vector that its last layer would see.
+
+    The keys of `network` are torchvision's for encoders of segmentation_models_pytorch, otherwise timm's.
+
+    Args:
+        name: `mobilenet_v2`, `resnet50` or another encoder of the families in `CARDS`; `resnet50_v1`, which is
+            ResNet-50 as published; or any timm name, with or without a tag.
+
+    Raises:
+        ValueError: The network is unknown; the message names the nearest.
+    """
+
+    def __init__(self, name: str) -> None:
+        import segmentation_models_pytorch as smp
+        import timm
+
+        super().__init__()
+        family = next((family for family in CARDS if name.startswith(family)), None)
+        encoder = "resnet50" if name == "resnet50_v1" else name
+        self.keys = "torchvision's"
+        self.side: int | None = None
+        card = CARDS.get(family or "", IMAGENET)
+        if family is not None and encoder in smp.encoders.get_encoder_names():
+            self.network: Any = smp.encoders.get_encoder(encoder, weights=None)
+            if name == "resnet50_v1":
+                _halve_early(self.network)
+                card = KERAS
+        else:
+            found = timm_card(name)
+            self.keys, card = "timm's", (found.mean, found.std)
+            try:  # transformers for one size, which can take others
+                self.network = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+            except TypeError:
+                self.network = timm.create_model(name, pretrained=False, num_classes=0)
+                self.side = found.input_size[1] if found.fixed_input_size else None
+        self.normalize = Normalize(*card)
+
+    def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps images (B, 3, H, W) in [0, 1] to maps (B, C, h, w) and vectors (B, V)."""
+        if self.side is not None:
+            image = F.interpolate(image, (self.side, self.side), mode="bilinear", antialias=True)
+        image = self.normalize(image)
+        if self.keys == "torchvision's":
+            return self.network(image)[1:], []
+        last, maps = self.network.forward_intermediates(image)
+        return maps, [] if last is maps[-1] else [self.network.forward_head(last, pre_logits=True)]
+
+
+def load_stages(stages: Stages, name: str, weights: bool | str | Path, option: str) -> None:
+    """Fills `Stages` of this name with trained weights.
+
+    Args:
+        stages: Changed in place.
+        name: The name that it was built by.
+        weights: True for the library's ImageNet weights, or the path of a weights file; False does nothing.
+        option: The option that gave them, for the message.
+
+    Raises:
+        WeightsError: They are missing or do not fit.
+    """
+    if weights is False:
+        return
+    if weights is not True:
+        path = Path(weights)
+    elif name in UNPUBLISHED:
+        raise WeightsError(UNPUBLISHED[name])
+    elif stages.keys == "torchvision's":
+        path = _library_weights(name)
+    else:
+        repository = timm_card(name).hf_hub_id
+        if repository is None:
+            raise WeightsError(f"timm has no weights of {name}. Give a file: --model.{option} path/to/weights.")
+        path = hub_weights(repository, None, name, option)
+    tensors = read_weights(path, heads=stages.keys == "timm's", option=option)
+    fill_weights(stages.network, tensors, name, str(path), stages.keys)
+
+
+def _halve_early(network: Any) -> None:
+    """Makes ResNet-50 the published one: its stages halve in their first convolution, the libraries' in the second."""
+    for stage in (network.layer2, network.layer3, network.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+
+
 def load_features(extractor: nn.Module, name: str, pretrained: bool | str | Path) -> None:
     """Fills a `feature_extractor` of this name with trained weights; see `load_weights`."""
-    if name == "resnet50_v1" and pretrained is True:
-        raise WeightsError("The library's weights belong to resnet50, which halves elsewhere. Use it, or give a file.")
+    if name in UNPUBLISHED and pretrained is True:
+        raise WeightsError(UNPUBLISHED[name])
     load_weights(extractor.get_submodule("features"), EXTRACTORS[name][1], pretrained)
 
 

@@ -17,7 +17,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
 from belvedere.__main__ import HELP
-from belvedere.cli import COMMANDS, mixed_precision
+from belvedere.cli import COMMANDS
+from belvedere.precision import fastest_precision, mixed_precision
 from belvedere.quiet import quiet
 from ops.errors import DataError
 from tests.helpers import ROOT, table
@@ -234,3 +235,18 @@ def test_only_news_are_logged(caplog: pytest.LogCaptureFixture) -> None:
         for text in ("Restoring states from the checkpoint path at a.ckpt", "Loaded model weights from a.ckpt", "news"):
             rank_zero_info(text)
     assert caplog.messages == ["news"]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "times", "expected"),
+    [("cpu", 1, [2.0, 1.0], "bf16-mixed"), ("auto", "auto", [1.0, 3.0], "32-true"), ("cpu", 2, [2.0, 1.0], "32-true")],
+)
+def test_the_cpu_is_timed_for_bfloat16(
+    accelerator: str, devices: int | str, times: list[float], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {torch.float32: times[0], torch.bfloat16: times[1]}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("belvedere.precision._seconds", seconds.__getitem__)
+    assert fastest_precision(accelerator, devices) == expected
+    monkeypatch.undo()
+    assert fastest_precision("cpu", 1) in ("32-true", "bf16-mixed")

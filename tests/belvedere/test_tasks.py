@@ -12,10 +12,13 @@ import torch
 from PIL import Image
 
 from datamodules.read.pictures import read_mask, read_picture
+from datamodules.roads import RoadsDataModule
 from ops.color import rgb_to_lab
 from ops.polygons import intersection_over_union, polygon_mask
 from tasks.aesthetics import AestheticsTask
 from tasks.avalanches import AvalanchesTask
+from tasks.metrics.dice import DiceScores
+from tasks.metrics.pixels import PixelScores
 from tasks.networks.window_classifier import is_filled
 from tasks.roads import RoadsTask
 from tests.helpers import metrics, table
@@ -74,6 +77,29 @@ def test_a_large_image_is_predicted_window_by_window(belvedere: Command, trained
     np.testing.assert_array_equal(mask[:32, :32], task.masks(task.predict({"image": corner})["probability"])[0, 0])
     assert belvedere(*predict, "--model.threshold", "0", "--output", "all").code == 0
     assert read_mask(Path("all/masks/town.png")).all()
+
+
+def test_roads_are_tested_by_the_masks_that_predict_writes(
+    belvedere: Command, trained: Trained, roads_root: Path
+) -> None:
+    picture = read_picture(roads_root / "images" / "tile_0004.png")
+    task = RoadsTask.load_from_checkpoint(trained("roads"), map_location="cpu").eval()
+    image = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() / 255
+    threshold = float(task.predict({"image": image})["probability"].median())  # neither all nor nothing
+    options = ["--ckpt_path", str(trained("roads")), "--model.threshold", str(threshold), "--model.minimum_area", "9"]
+    assert belvedere("test", *options, "--output", "test").code == 0
+    assert belvedere("predict", *options, "--data.pictures", str(roads_root / "images"), "--output", "out").code == 0
+    data = RoadsDataModule(roads_root, size=(32, 32))
+    data.setup("test")
+    scores = {"dice": DiceScores(("road",)), "f_measure": PixelScores()}
+    for name in data.datasets["test"].names:
+        masks = [read_mask(folder / "masks" / name) for folder in (Path("out"), roads_root)]
+        assert 0 < masks[0].mean() < 1
+        for score in scores.values():
+            score.update(*(torch.from_numpy(mask)[None, None] for mask in masks))
+    found = metrics("test/metrics.csv")
+    for name, score in scores.items():
+        assert found[f"test/{name}"] == pytest.approx(float(score.compute()[name]), abs=1e-6)
 
 
 def test_later_commands_use_the_seed_of_the_run(belvedere: Command, trained: Trained) -> None:

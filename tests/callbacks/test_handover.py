@@ -61,7 +61,8 @@ def test_a_task_gets_facts_then_unaugmented_training_images(make_trainer: Traine
     expected = torch.stack([dataset[0, index]["image"] for index in range(len(dataset))]).float() / 255
     assert torch.equal(images, expected)
     assert torch.equal(curious.images, expected)
-    assert len(task.calls[2]) == 4 * 4, "training batches are augmented as before"
+    assert len(task.calls[2]) == 4, "training batches are augmented as before: a tile and its copies"
+    assert not torch.equal(task.calls[2], images[:4])
     trainer.test(task, data, verbose=False)
     assert task.calls[3:] == ["facts"]
 

@@ -146,6 +146,23 @@ def test_the_decision_of_a_segmentation_task_makes_the_masks(tmp_path: Path) -> 
     assert (panel[: len(grid)] == grid).all()
 
 
+def test_whole_images_in_windows_come_from_several_batches(tmp_path: Path) -> None:
+    data = [{**batch, "mask": batch["mask"] * 0 + 1} for batch in batches(4, 1)]
+    for height, batch in zip((24, 16, 24, 24), data, strict=True):
+        batch["image"], batch["mask"] = batch["image"][:, :, :height], batch["mask"][:, :, :height]
+        windows = torch.zeros(1, 2, 3, height, 24, dtype=torch.uint8)
+        batch |= {"windows": windows, "window": torch.tensor([[height, 24]]), "overlap": [0.0]}
+    fit(Everything(pretrained=False), tmp_path, Panels(pictures=3), data, max_epochs=1)
+    rows = []
+    for height, number in ((320, 0), (213, 1), (320, 2)):
+        image = shown(data[number:])
+        marked = drawing.overlay(image, np.ones((2, height, 480), bool))
+        rows.append([image, marked, marked])
+    names = ["0_0.jpg", "1_0.jpg", "2_0.jpg"]
+    grid = drawing.panel(rows, ["image", "truth", "prediction"], names)
+    assert (drawn(tmp_path)[: len(grid)] == grid).all()
+
+
 @pytest.mark.parametrize(("every", "files"), [(2, ["epoch_0001.png", "epoch_0003.png"]), (9, [])])
 def test_every_n_epochs(tmp_path: Path, every: int, files: list[str]) -> None:
     fit(Tiny(), tmp_path, Panels(pictures=1, every_n_epochs=every), max_epochs=5)

@@ -12,6 +12,7 @@ import torch
 from datamodules.loaders import EpochLoader, EpochSampler, Samples, collate, make_loader, sample_seed
 from ops.errors import DataError
 from ops.processes import SIGNALS
+from tests.checks import rejects
 
 SIZES = [1, 2, 3, 7, 24, 33, 97]
 
@@ -40,6 +41,39 @@ def test_the_order_is_a_permutation_of_each_epoch_and_seed() -> None:
         assert sorted(chain(*batches)) == list(range(24))
     assert len({str(batches) for batches in orders.values()}) == 4
     assert order(loader(samples(24), 5), 5) == orders[0, 5], "one epoch needs no other before it"
+
+
+def test_an_epoch_of_steps_repeats_permutations_with_new_seeds() -> None:
+    def drawn(world: int, rank: int, epoch: int = 2) -> list[list[list[int]]]:
+        found = make_loader(samples(7), "train", 4 // world, 0, seed=0, world=world, rank=rank, training=True, steps=6)
+        found.sampler.set_epoch(epoch)
+        assert len(found) == 6
+        return [torch.stack([batch["index"], batch["seed"]], dim=1).tolist() for batch in found]
+
+    whole = drawn(1, 0)
+    indices = [index for index, _ in chain(*whole)]
+    assert len(indices) == 24
+    assert [sorted(indices[first : first + 7]) for first in (0, 7, 14)] == [list(range(7))] * 3
+    assert len({seed for _, seed in chain(*whole)}) == 24
+    shares = [drawn(2, rank) for rank in range(2)]
+    assert [sorted(one + other) for one, other in zip(*shares, strict=True)] == [sorted(batch) for batch in whole]
+    assert drawn(1, 0, epoch=3) != whole
+
+
+def test_an_epoch_of_steps_resumes_within_a_permutation() -> None:
+    def steps(count: int = 6) -> EpochLoader:
+        return make_loader(samples(7), "train", 4, 0, seed=0, training=True, steps=count)
+
+    whole = [batch["seed"].tolist() for batch in steps()]
+    stopped = steps()
+    for _ in zip(range(3), stopped, strict=False):
+        state = stopped.state_dict()
+    resumed = steps()
+    resumed.load_state_dict(state)
+    assert [batch["seed"].tolist() for batch in resumed] == whole[3:]
+    rejects("samples per epoch", steps(5).load_state_dict, state, error=DataError)
+    old = {key: value for key, value in state.items() if key != "length"}
+    rejects("samples per epoch None, now 24", steps().load_state_dict, old, error=DataError)
 
 
 def test_workers_change_no_order_and_know_the_epoch() -> None:
@@ -188,7 +222,8 @@ def test_resuming_another_epoch_is_rejected(other: Callable[[], EpochLoader], pr
     first = loader(samples(24), 5)
     first.sampler.set_epoch(3)
     state = first.state_dict()
-    other().load_state_dict(state)  # nothing was given yet: there is nothing to resume
+    with pytest.warns(UserWarning, match=f"resumes otherwise.*{problem}"):  # a new epoch may change
+        other().load_state_dict(state)
     next(iter(first))
     with pytest.raises(DataError, match=f"middle of epoch 3, which cannot be resumed: {problem}"):
         other().load_state_dict(first.state_dict())

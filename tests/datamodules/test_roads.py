@@ -10,7 +10,9 @@ from PIL import Image
 
 from datamodules.describe.roads import problems
 from datamodules.roads import RoadsDataModule
+from ops.errors import ArgumentError
 from ops.filters import filtered
+from ops.windows import Size
 from tests.datamodules.helpers import Keeping, assert_problems, problems_of, sizes, split_names, table, write
 
 
@@ -25,9 +27,12 @@ def write_tiles(root: Path, roads: int, others: int, size: tuple[int, int] = (8,
     return root
 
 
-@pytest.mark.parametrize(("strategy", "seen"), [("few", 832), ("rotations", 3328), ("filters", 3328), ("both", 3328)])
+@pytest.mark.parametrize(
+    ("strategy", "seen", "steps"),
+    [("few", 832, 13), ("rotations", 3328, 52), ("filters", 3328, 52), ("both", 3328, 52)],
+)
 def test_the_papers_protocol(
-    strategy: Any, seen: int, keep: Callable[..., Keeping], tmp_path_factory: pytest.TempPathFactory
+    strategy: Any, seen: int, steps: int, keep: Callable[..., Keeping], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path_factory.getbasetemp() / "paper"  # the tiles of all four
     if not root.exists():
@@ -36,6 +41,7 @@ def test_the_papers_protocol(
     batches = keep(data, "fit", "test").seen
     counts = {split: sum(len(batch["image"]) for batch in batches[split]) for split in ("train", "val", "test")}
     assert counts == {"train": seen, "val": 208, "test": 1080}
+    assert [len(batch["image"]) for batch in batches["train"]] == [64] * steps, "copies count"
     names = split_names(data)
     assert Counter(name[0] for name in names["train"]) == {"r": 416, "n": 416}
     assert Counter(name[0] for name in names["val"]) == {"r": 104, "n": 104}
@@ -43,12 +49,24 @@ def test_the_papers_protocol(
     assert max(Counter(name for part in names.values() for name in set(part)).values()) == 1
 
 
+def test_a_batch_that_copies_cannot_fill_is_rejected_before_training(
+    keep: Callable[..., Keeping], tmp_path: Path
+) -> None:
+    root = write_tiles(tmp_path / "tiles", roads=12, others=0)
+    options: dict[str, Any] = {"filters": ["contour", "detail"], "size": (8, 8), "batch_size": 8, "num_workers": 0}
+    data = RoadsDataModule(root, strategy="filters", **options)
+    with pytest.raises(ArgumentError, match=r"batch_size is 8.*'filters'.* 3 images.*multiple of 3, such as 9"):
+        keep(data)
+    keep(data, "test")  # of an older run, which counted tiles
+    keep(RoadsDataModule(root, strategy="rotations", **options))
+
+
 @pytest.mark.parametrize("backend", ["exact", "kornia"])
 def test_copies_follow_their_images_with_names_and_masks(
     backend: Any, keep: Callable[..., Keeping], tmp_path: Path
 ) -> None:
     root = write_tiles(tmp_path / "tiles", roads=12, others=0)
-    data = RoadsDataModule(root, size=(8, 8), strategy="filters", filters=["find_edges", "detail"], batch_size=4,
+    data = RoadsDataModule(root, size=(8, 8), strategy="filters", filters=["find_edges", "detail"], batch_size=12,
                            num_workers=0, backend=backend)  # fmt: skip
     batch = keep(data).seen["train"][-1]
     count = len(batch["image"]) // 3
@@ -61,7 +79,32 @@ def test_copies_follow_their_images_with_names_and_masks(
     assert torch.equal(batch["mask"], (levels[:, :1] > 128).float().repeat(3, 1, 1, 1))
 
 
-def test_evaluation_tiles_are_never_altered(keep: Callable[..., Keeping], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("image", "window"), [((20, 30), (8, 8)), ((8, 8), (8, 8)), ((16, 16), (16, 16))])
+def test_evaluation_sees_whole_images_in_the_windows_of_predict(
+    image: Size, window: Size, keep: Callable[..., Keeping], tmp_path: Path
+) -> None:
+    root = write_tiles(tmp_path / "tiles", roads=12, others=0, size=image)
+    data = RoadsDataModule(root, window=window, size=(8, 8), strategy="both", batch_size=20, num_workers=0, flips=True,
+                           pictures=root / "images")  # fmt: skip
+    task = keep(data, "fit", "test", "predict")
+    windows: dict[str, list[torch.Tensor]] = {}
+    for batch in task.seen["predict"]:
+        for name, each in zip(batch["name"], batch["image"], strict=True):
+            windows.setdefault(name, []).append((each * 255).round())
+    for stage in ("val", "test"):
+        names = [name for batch in task.seen[stage] for name in batch["name"]]
+        assert len(names) == len(task.seen[stage])
+        assert names == data.datasets[stage].names == sorted(set(names))
+        for batch in task.seen[stage]:
+            [name] = batch["name"]
+            picture, mask = (np.asarray(Image.open(root / folder / name)) for folder in ("images", "masks"))
+            np.testing.assert_array_equal((batch["image"][0] * 255).round(), picture.transpose(2, 0, 1))
+            np.testing.assert_array_equal(batch["mask"][0, 0], mask / 255)
+            assert torch.equal(batch["windows"][0].float(), torch.stack(windows[name]))
+            assert (tuple(batch["window"][0].tolist()), batch["overlap"]) == (window, [0.25])
+
+
+def test_evaluation_images_are_never_altered(keep: Callable[..., Keeping], tmp_path: Path) -> None:
     root = write_tiles(tmp_path / "tiles", roads=12, others=0)
     data = RoadsDataModule(root, size=(8, 8), strategy="both", batch_size=20, num_workers=0)
     task = keep(data, "fit", "test")

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ops.windows import Blend, Size, cut, resized_maps, window_grid
+from ops.windows import Blend, Size, blended, cut, resized_maps, window_grid
 from tests.checks import rejects
 
 OVERLAPS = (0.0, 0.1, 0.25, 0.3, 0.5, 0.55, 0.7, 0.9, 0.99)
@@ -79,7 +79,7 @@ def test_rejects_impossible_grids(height: int, side: int, overlap: float) -> Non
 @pytest.mark.parametrize("size", [(20, 31), (5, 31), (20, 4), (1, 1)])
 def test_pixels_are_those_of_the_padded_image(size: Size, dtype: type, channels: tuple[int, ...]) -> None:
     picture: NDArray[np.generic] = np.random.default_rng(0).integers(0, 256, (*size, *channels)).astype(dtype)
-    padded = np.pad(picture, [(0, 9), (0, 9)] + [(0, 0)] * len(channels), mode="edge")
+    padded = np.pad(picture, [(0, 9), (0, 9)] + [(0, 0)] * len(channels), mode="reflect")
     for top, left in [(0, 0), *window_grid(size, (8, 9), 0.5), (size[0] - 1, size[1] - 1)]:
         window = cut(picture, (top, left), (8, 9))
         assert window.dtype == dtype
@@ -94,14 +94,6 @@ def test_a_window_inside_is_no_copy() -> None:
 @pytest.mark.parametrize("origin", [(-1, 0), (0, -1), (20, 0), (0, 30)])
 def test_rejects_origins_outside_the_image(origin: Size) -> None:
     rejects(r"inside .*\(20, 30\), got .* window_grid", cut, np.zeros((20, 30, 3), np.uint8), origin, (8, 8))
-
-
-def blended(windows: list[Tensor], size: Size, window: Size, overlap: float) -> Tensor:
-    """All rows of a blend, one after the other."""
-    blend = Blend(size, window, overlap, len(windows[0]))
-    origins = window_grid(size, window, overlap)
-    rows = [blend.add(values, origin) for values, origin in zip(windows, origins, strict=True)]
-    return torch.cat([*rows, blend.finish()], dim=1)
 
 
 def weight(position: int, start: int, side: int, length: int, overlap: float) -> float:
@@ -177,7 +169,7 @@ def tiled_and_whole(network: nn.Module, size: Size, side: int) -> tuple[Tensor, 
     """What a network says of windows, blended, and of the whole image.
 
     Where the picture is smaller than a window, `cut` enlarges the whole as it does the window: beyond the picture both
-    have its repeated edge, and only then the zeros of the padding.
+    have its reflection, and only then the zeros of the padding.
     """
     picture: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
 
@@ -228,6 +220,12 @@ def test_blends_in_single_precision_without_gradients() -> None:
     assert found.dtype == torch.float32
     assert not found.requires_grad
     assert torch.equal(found, torch.full((1, 4, 6), 0.75))
+
+
+def test_a_blend_needs_every_window() -> None:
+    windows = [torch.zeros(1, 4, 4)] * 3
+    rejects("argument 2 is longer", blended, windows, (4, 11), (4, 4), 0.1)
+    rejects("argument 2 is shorter", blended, windows, (4, 7), (4, 4), 0.1)
 
 
 def test_rejects_windows_out_of_order_or_of_another_shape() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
+from callbacks.best import BestCheckpoint
 from tasks.avalanches import AvalanchesTask
 from tasks.base import Batch, ImageTask
 from tasks.clouds import CloudsTask
@@ -160,3 +161,15 @@ def test_dropout_is_a_function_of_seed_epoch_and_batch(make_trainer: Trainers, m
 
 def test_a_task_must_implement_the_abstract_methods() -> None:
     rejects(r"abstract.*build_metrics.*predict.*step", ImageTask, sgd, error=TypeError)
+
+
+def test_a_run_that_ends_within_an_epoch_is_validated_there(make_trainer: Trainers) -> None:
+    best = BestCheckpoint("val/error", "min")
+    trainer = make_trainer(max_steps=7, max_epochs=-1, callbacks=[best], enable_checkpointing=True)
+    task = Brightness()
+    data = batches(2, 2, 2, 2, 2)
+    trainer.fit(task, DataLoader(data, batch_size=None), DataLoader(data[:1], batch_size=None))
+    assert trainer.global_step == 7
+    assert {"train/loss", "val/loss", "val/error"} <= trainer.callback_metrics.keys()
+    assert torch.load(best.best_model_path, weights_only=True)["global_step"] in (5, 7)
+    assert len(task.outputs) == 7 + 2  # a validation after the fifth step and one at the end

@@ -70,7 +70,8 @@ def test_a_checkpoint_restores_the_task(
     task.hparams["pretrained"] = True  # as in most runs; the checkpoint alone must suffice
     monkeypatch.setattr("tasks.segmentation.load_encoder", lambda *_: pytest.fail("loads weights"))
     loaded = reloaded(task, trainer, tmp_path, weights_only=True)
-    assert loaded.hparams.keys() == {"architecture", "encoder", "pretrained", "freeze_encoder", "classes"}
+    assert loaded.hparams.keys() == {"architecture", "encoder", "pretrained", "freeze_encoder", "classes", "loss",
+                                     "encoder_lr", "tta"}  # fmt: skip
     assert loaded.classes == ["a", "b", "c", "d"]
     batch = {"image": torch.rand(2, 3, 41, 57)}
     expected, found = task.eval().predict(batch), loaded.predict(batch)

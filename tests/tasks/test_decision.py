@@ -114,6 +114,24 @@ def test_of_equally_near_thresholds_the_lower_wins() -> None:
     assert search.compute()["thresholds"].item() == pytest.approx(0.45)  # as good as 0.55
 
 
+def test_caution_keeps_the_default_unless_the_gain_is_clear() -> None:
+    probability, target = torch.full((4, 2, 10, 10), 0.6), torch.ones(4, 2, 10, 10)
+    lacking = np.array([(30, 0), (50, 0), (40, 90), (40, 2)])  # pixels that only 0.3 marks, by image and class
+    for maps, counts in zip(probability, lacking, strict=True):
+        for values, count in zip(maps, counts, strict=True):
+            values.view(-1)[:count] = 0.4
+    gains = 1 - 2 * (100 - lacking[:, 1]) / (200 - lacking[:, 1])
+    ratio = gains.mean() / (gains.std(ddof=1) / 2)  # in standard errors
+    for caution, expected in ((0.0, [0.3, 0.3]), (ratio * 0.99, [0.3, 0.3]), (ratio * 1.01, [0.3, 0.5])):
+        search = ThresholdSearch(["steady", "chance"], (0.5, 0.3), (0.0,), caution=caution)
+        search.update(probability, target)
+        assert search.compute()["thresholds"].tolist() == pytest.approx(expected)
+    alone = ThresholdSearch(["steady", "chance"], (0.5, 0.3), (0.0,), caution=0.1)
+    alone.update(probability[2:3], target[2:3])
+    assert alone.compute()["thresholds"].tolist() == [0.5, 0.5], "one image has no standard error"
+    rejects("caution is -1", ThresholdSearch, ["sky"], caution=-1)
+
+
 def test_a_full_size_image_in_half_precision() -> None:
     full = torch.ones(1, 1, 1400, 2100, dtype=torch.float16)
     half = full.clone()

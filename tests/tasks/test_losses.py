@@ -8,11 +8,31 @@ import torch
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from tasks.losses import bce_dice_loss, bins_loss, chroma_loss, earth_movers_distance, emd_loss, squared_dice_loss
+from tasks.losses import (
+    bce_dice_loss,
+    bce_loss,
+    bce_lovasz_loss,
+    bins_loss,
+    chroma_loss,
+    earth_movers_distance,
+    emd_loss,
+    focal_dice_loss,
+    focal_loss,
+    lovasz_loss,
+    squared_dice_loss,
+)
 from tests.checks import rejects
 
 Loss = Callable[..., Tensor]
-LOSSES: list[Loss] = [squared_dice_loss, bce_dice_loss]
+LOSSES: list[Loss] = [squared_dice_loss, bce_dice_loss, focal_dice_loss, lovasz_loss, bce_lovasz_loss]
+
+WORST = {
+    squared_dice_loss: 1,
+    bce_dice_loss: 31,
+    focal_dice_loss: 31,
+    lovasz_loss: 31,
+    bce_lovasz_loss: 61,
+}  # at a logit of -30
 
 
 def random_batch(seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -51,6 +71,22 @@ def test_loss_is_the_mean_of_a_loop_over_pairs() -> None:
     entropy = -np.mean(truth * np.log(probability) + (1 - truth) * np.log(1 - probability))
     assert squared_dice_loss(logits, target).item() == pytest.approx(1 - np.mean(dice), abs=1e-6)
     assert bce_dice_loss(logits, target).item() == pytest.approx(entropy + 1 - np.mean(dice), abs=1e-6)
+
+
+def test_focal_and_lovasz_equal_those_of_segmentation_models_pytorch() -> None:
+    from segmentation_models_pytorch.losses import FocalLoss, LovaszLoss
+
+    logits, target = random_batch()
+    expected = FocalLoss("multilabel", gamma=2.0)(logits, target)
+    assert focal_loss(logits, target).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert focal_loss(logits, target, gamma=0).item() == pytest.approx(bce_loss(logits, target).item(), rel=1e-5)
+    pairs = [
+        LovaszLoss("binary")(a[None], b[None]) for a, b in zip(logits.flatten(0, 1), target.flatten(0, 1), strict=True)
+    ]
+    assert lovasz_loss(logits, target).item() == pytest.approx(torch.stack(pairs).mean().item(), rel=1e-5)
+    perfect = 10 * (2 * target - 1)
+    assert lovasz_loss(perfect, target).item() == 0
+    assert lovasz_loss(-perfect, target).item() > 10
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -98,7 +134,7 @@ def test_full_size_images_in_half_precision(loss: Loss, dtype: torch.dtype) -> N
     wrong = torch.full_like(target, -30).requires_grad_()
     value = loss(wrong, target)
     assert value.dtype == torch.float32
-    assert value.item() == pytest.approx(1 if loss is squared_dice_loss else 31, abs=1e-4)
+    assert value.item() == pytest.approx(WORST[loss], abs=1e-4)
     assert gradient(value, wrong).isfinite().all()
 
 

@@ -7,10 +7,12 @@ import torch
 from torch import nn
 
 from datamodules.samples.roads import road_tile
+from ops.windows import Blend, Size, cut, window_grid
 from tasks.base import Batch
 from tasks.roads import RoadsTask
 from tests.checks import rejects, rejects_weights
 from tests.tasks.helpers import Trainers, changed, loader, logged, reloaded, state, unmoved
+from tests.tasks.networks.helpers import convolutions
 
 SCORES = ("dice", "dice_positive", "f_measure", "precision", "recall", "specificity", "accuracy", "iou")
 NAMES = {"loss", *SCORES}
@@ -76,14 +78,53 @@ def test_step_and_predict_decide_at_the_threshold(simple: RoadsTask, tiles: Batc
     assert step.loss.item() == pytest.approx(entropy, rel=1e-5)
 
 
-def test_the_minimum_area_is_in_pixels_and_not_scored(tiles: Batch) -> None:
+def test_the_minimum_area_is_in_pixels_of_whole_images() -> None:
     assert RoadsTask(minimum_area=9).decision.least_areas((8, 16)) == [9 / 128]
     assert RoadsTask().decision.least_areas((8, 16)) == [0]
     task = RoadsTask(minimum_area=10_000).eval()
     assert task.decision.least_areas((8, 16)) == [1]
-    task.decision.thresholds.fill_(0)
-    assert task.step(tiles).prediction.all()
+    probability = torch.zeros(1, 1, 8, 16)
+    probability[..., :3, :3] = probability[..., 5:7, 5:9] = 1  # 9 and 8 pixels
+    decision = RoadsTask(minimum_area=9).decision
+    assert decision.eval().masks(probability)[0, 0].nonzero().max() == 2
+    assert torch.equal(decision.train().masks(probability), probability > 0), "a training tile shows cut ends of roads"
     assert not task.decision.cleaned(np.arange(4096).reshape(1, 64, 64) > 0).any()
+
+
+@pytest.mark.parametrize(("size", "window", "overlap"), [((50, 40), (16, 24), 0.25), ((10, 64), (32, 32), 0.0)])
+def test_a_whole_image_is_measured_by_the_blend_of_its_windows(
+    simple: RoadsTask, size: Size, window: Size, overlap: float
+) -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (*size, 3), np.uint8)
+    grid = window_grid(size, window, overlap)
+    inputs = [torch.from_numpy(cut(picture, each, window).transpose(2, 0, 1).copy()) for each in grid]
+    mask = torch.from_numpy(rng.random((1, 1, *size)) < 0.3).float()
+    batch = {
+        "image": torch.from_numpy(picture.transpose(2, 0, 1).copy())[None].float() / 255,
+        "mask": mask,
+        "windows": torch.stack(inputs)[None],
+        "window": torch.tensor([window]),
+        "overlap": [overlap],
+    }
+    whole = simple.step({key: batch[key] for key in ("image", "mask")})
+    simple.network = nn.Sequential(simple.network, nn.ZeroPad2d(-1), nn.ReplicationPad2d(1))  # wrong at their edges
+    step = simple.step(batch)
+    blend = Blend(size, window, overlap, 1)
+    rows = [blend.add(simple.predict({"image": each[None].float() / 255})["probability"][0], origin)
+            for each, origin in zip(inputs, grid, strict=True)]  # fmt: skip
+    expected = torch.cat([*rows, blend.finish()], dim=1)[None]
+    assert torch.equal(step.probability, expected)
+    assert torch.equal(simple.predict(batch)["probability"], expected)
+    assert torch.equal(step.prediction, expected >= 0.7)
+    entropy = torch.nn.functional.binary_cross_entropy(expected, mask).item()
+    assert step.loss.item() == pytest.approx(entropy, rel=1e-5)
+    assert whole.loss.item() == pytest.approx(entropy, rel=0.2)
+    rejects(
+        "one whole image per batch, got 2",
+        simple.step,
+        batch | {"windows": torch.stack(inputs)[None].repeat(2, 1, 1, 1, 1)},
+    )
 
 
 def test_a_checkpoint_restores_the_task(make_trainer: Trainers, tiles: Batch, tmp_path: Path) -> None:
@@ -98,10 +139,41 @@ def test_a_checkpoint_restores_the_task(make_trainer: Trainers, tiles: Batch, tm
 def test_rejects_wrong_arguments_and_missing_weights(tmp_path: Path) -> None:
     rejects("'vgg10' has no pretrained weights", RoadsTask, "vgg10", pretrained=True)
     rejects("vgg10, vgg12", RoadsTask, "vgg11")
+    rejects("norm is 'batch', network 'unet'.* vgg10, vgg12, vgg16", RoadsTask, "unet", norm="batch")
+    rejects("'vgg16' and pretrained True", RoadsTask, "vgg16", norm="batch", pretrained=True)
     rejects(r"threshold is 1\.5 .*probability", RoadsTask, threshold=1.5)
     rejects("minimum_area -1", RoadsTask, minimum_area=-1)
     gone = RoadsTask("vgg16", pretrained=str(tmp_path / "gone.safetensors"))
     rejects_weights(r"weights file .*gone\.safetensors", gone.load_pretrained)
+
+
+def test_the_last_bias_starts_at_the_share_of_road(make_trainer: Trainers, tiles: Batch, tmp_path: Path) -> None:
+    task = RoadsTask("vgg10", norm="batch", prior_bias=True, optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    task.prepare([tiles, {"mask": tiles["mask"][:1]}])
+    marked = tiles["mask"].sum() + tiles["mask"][0].sum()
+    share = (marked + 1) / (3 * 64 * 64 + 2)
+    bias = convolutions(task.network)[-1].bias
+    assert bias is not None
+    assert bias.sigmoid().item() == pytest.approx(share.item(), rel=1e-5)
+    assert all(layer.bias is None for layer in convolutions(task.network)[:-1])
+    make_trainer(max_epochs=1).fit(task, loader(tiles))
+    moved = bias.item()
+    trainer = make_trainer(max_epochs=1)
+    trainer.strategy.connect(task)
+    again = reloaded(task, trainer, tmp_path)
+    again.prepare([tiles])  # as a resumed run does
+    [*_, last] = convolutions(again.network)
+    assert last.bias is not None
+    assert last.bias.item() == moved
+    assert "prior" not in RoadsTask("vgg10").state_dict()
+
+
+def test_without_any_road_the_last_bias_is_finite() -> None:
+    task = RoadsTask("unet", prior_bias=True)
+    task.prepare([{"mask": torch.zeros(1, 1, 8, 8)}])
+    [*_, last] = convolutions(task.network)
+    assert last.bias is not None
+    assert last.bias.sigmoid().item() == pytest.approx(1 / 66, rel=1e-5)
 
 
 def test_checkpoints_restore_fitted_thresholds_unless_one_is_given(make_trainer: Trainers, tmp_path: Path) -> None:

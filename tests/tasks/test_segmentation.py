@@ -1,6 +1,8 @@
 """A task of a few lines, as a newcomer writes it."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -38,7 +40,8 @@ def test_a_class_name_makes_a_task(make_trainer: Trainers, images: Batch, tmp_pa
     assert task.headline in names
     loaded = reloaded(task, trainer, tmp_path)
     assert loaded.hparams == {"architecture": "pspnet", "encoder": "mobilenet_v2", "pretrained": False,
-                              "freeze_encoder": False}  # fmt: skip
+                              "freeze_encoder": False, "loss": "bce_dice", "encoder_lr": 1.0,
+                              "tta": "none"}  # fmt: skip
     probability = loaded.predict(images)["probability"]
     assert torch.equal(probability, task.eval().predict(images)["probability"])
     assert (loaded.masks(probability) == (images["mask"] > 0.5)).float().mean() > 0.9
@@ -67,3 +70,38 @@ def test_target_decides_whether_invalid_pixels_count(images: Batch) -> None:
 
 def test_rejects_a_task_without_classes() -> None:
     rejects("one or more different names", SegmentationTask)
+
+
+def test_test_time_views_are_averaged_outside_of_fit_only(images: Batch) -> None:
+    task = IceTask("pspnet", pretrained=False, tta="d4").eval()
+    plain = IceTask("pspnet", pretrained=False).eval()
+    plain.load_state_dict(task.state_dict())
+    batch = images | {"valid": images["mask"] > 0}
+    views = [torch.rot90(images["image"], turn, (2, 3)) for turn in range(4)]
+    maps = [plain.probability({"image": view}) for view in views]
+    maps += [plain.probability({"image": view.flip(3)}).flip(3) for view in views]
+    expected = (
+        torch.stack([torch.rot90(each, -turn, (2, 3)) for turn, each in enumerate(maps)]).mean(0) * batch["valid"]
+    )
+    for found in (task.probability(batch), task.predict(batch)["probability"], task.step(batch).probability):
+        assert found is not None
+        torch.testing.assert_close(found, expected)
+    task._trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"))  # type: ignore[assignment]
+    assert torch.equal(task.step(batch).probability, plain.step(batch).probability)  # type: ignore[arg-type]
+    torch.testing.assert_close(task.probability(batch), expected)  # the threshold search, which ends fit
+
+
+def test_members_are_averaged(images: Batch) -> None:
+    tasks = [IceTask("pspnet", pretrained=False, tta=tta).eval() for tta in ("none", "flip")]
+    alone = [task.probability(images) for task in tasks]
+    tasks[0].members = [tasks[1]]
+    keys = tasks[0].state_dict().keys()
+    for found in (tasks[0].probability(images), tasks[0].step(images).probability):
+        torch.testing.assert_close(found, (alone[0] + alone[1]) / 2)
+    assert keys == tasks[1].state_dict().keys()
+
+
+@pytest.mark.parametrize(("match", "settings"), [("tta", {"tta": "d8"}), ("loss", {"loss": "mse"}),
+                                                 ("encoder_lr", {"encoder_lr": 0.0})])  # fmt: skip
+def test_rejects(match: str, settings: dict[str, Any]) -> None:
+    rejects(match, IceTask, pretrained=False, **settings)

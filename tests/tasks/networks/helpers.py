@@ -73,7 +73,7 @@ def starts_as_in_keras(layer: nn.Conv2d) -> bool:
     """Whether weights are uniform within Glorot's bound, and biases zero."""
     area = int(np.prod(layer.kernel_size))
     bound = (6 / (area * layer.in_channels + area * layer.out_channels)) ** 0.5
-    found = bool(layer.weight.abs().max() <= bound) and not layer.bias.any()
+    found = bool(layer.weight.abs().max() <= bound) and (layer.bias is None or not layer.bias.any())
     if layer.weight.numel() > 10_000:
         found = found and layer.weight.abs().max().item() > 0.999 * bound
         found = found and layer.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.03)

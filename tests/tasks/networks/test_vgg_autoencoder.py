@@ -57,6 +57,23 @@ def test_parameters_are_counted_and_all_get_a_gradient(name: str) -> None:
     rejects(r"'vgg11' is unknown.* vgg10, vgg12", vgg_autoencoder, "vgg11")
 
 
+NORMALIZED = {"vgg10": 5_462_017, "vgg12": 9_593_345, "vgg16": 17_853_073}  # a bias more per normalized channel
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batch_normalization_follows_all_convolutions_but_the_last(name: str) -> None:
+    network = vgg_autoencoder(name, norm="batch")
+    assert trained(network) == NORMALIZED[name] == COUNTS[name] + sum(CHANNELS[name][:-1])
+    layers = [layer for layer in network.modules() if not list(layer.children())]
+    kinds = [type(layer) for layer in layers if not isinstance(layer, nn.MaxPool2d | nn.Upsample)]
+    assert kinds[1:] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * (len(CHANNELS[name]) - 1) + [nn.Conv2d]
+    assert all(map(starts_as_in_keras, convolutions(network)))
+    assert [layer.bias is None for layer in convolutions(network)] == [True] * (len(CHANNELS[name]) - 1) + [False]
+    network(torch.rand(2, 3, 64, 64)).sum().backward()
+    assert without_gradient(network) == []
+    rejects("norm is 'layer'.* none or batch", vgg_autoencoder, name, norm="layer")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_layers_are_the_lists(name: str) -> None:
     with torch.device("meta"):

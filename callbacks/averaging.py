@@ -1,0 +1,32 @@
+"""Averages the weights of a run over its last steps."""
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+
+from tasks.base import ImageTask
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """Validates and saves an exponential moving average of the weights instead of the weights themselves.
+
+    On few images the average changes less from epoch to epoch, so the best epoch is chosen more by merit than by
+    chance. Checkpoints hold both; a resumed run repeats the average exactly.
+
+    Args:
+        decay: Share of the average that each step keeps, in [0, 1); the average spans about 1 / (1 - decay) steps.
+
+    Raises:
+        ValueError: `decay` is out of range.
+    """
+
+    def __init__(self, decay: float = 0.98) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay is {decay}; expected a share in [0, 1)")
+        super().__init__(decay=decay)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Copies the task, but not the data module that it asks for facts."""
+        assert isinstance(pl_module, ImageTask)
+        asked, pl_module.ask_facts = pl_module.ask_facts, None
+        super().setup(trainer, pl_module, stage)
+        pl_module.ask_facts = asked

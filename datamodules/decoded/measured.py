@@ -1,0 +1,128 @@
+"""Makes samples of whole images with masks, and of the windows that prediction cuts them into, to measure masks on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datamodules.decoded.predicted import BACKGROUND
+from datamodules.decoded.tiles import Tiles
+from datamodules.decoded.whole import PackedMasks
+from datamodules.read.cache import MappedRows, cache_key, cached_array
+from datamodules.read.pictures import channels_first, fitted, read_picture, resized
+from ops.errors import collected, refuse
+from ops.windows import Size, cut, window_grid
+
+
+@dataclass(frozen=True)
+class WholeImages:
+    """Whole images of a dataset with their masks, with separate arrays for each size of images.
+
+    Attributes:
+        places: Size of each image, and its row in the arrays of this size, by name.
+        pictures: Images (n, H, W, 3) by size.
+        masks: Their masks by size.
+    """
+
+    places: dict[str, tuple[Size, int]]
+    pictures: dict[Size, MappedRows]
+    masks: dict[Size, PackedMasks]
+
+    def picture(self, name: str) -> NDArray[np.uint8]:
+        """Returns an image (H, W, 3), read on demand."""
+        size, row = self.places[name]
+        return self.pictures[size][row]
+
+    def mask(self, name: str) -> NDArray[np.uint8]:
+        """Returns the masks (1, H, W) of an image, 0 or 1, read on demand."""
+        size, row = self.places[name]
+        return self.masks[size][row]
+
+
+def whole_images(task: str, tiles: Tiles) -> WholeImages:
+    """Returns the images that tiles were cut from, from the cache or decoded into it; those that are one tile, from it.
+
+    Args:
+        task: Task name, which starts the names of the cached files.
+        tiles: The tiles of all images.
+
+    Raises:
+        DataError: An image or a mask is invalid; all problems are listed.
+    """
+    places: dict[str, tuple[Size, int]] = {}
+    pictures: dict[Size, MappedRows] = {}
+    masks: dict[Size, PackedMasks] = {}
+    groups: dict[Size, list[int]] = {}
+    for index, (height, width) in enumerate(tiles.sizes.tolist()):
+        groups.setdefault((height, width), []).append(index)
+
+    def decode(size: Size, indices: list[int]) -> None:
+        names = [tiles.source.names[index] for index in indices]
+        if size == tiles.window == tiles.size:
+            rows = np.searchsorted(tiles.owners, indices).tolist()  # owners ascend
+            pictures[size], masks[size] = tiles.pictures, tiles.masks
+        else:
+            rows = range(len(names))
+            pictures[size], masks[size] = _pictures(task, tiles, names, size), _masks(task, tiles, names, size)
+        places.update({name: (size, row) for name, row in zip(names, rows, strict=True)})
+
+    refuse(collected(partial(decode, *group) for group in groups.items()), str(tiles.source.root))
+    return WholeImages(places, pictures, masks)
+
+
+def _pictures(task: str, tiles: Tiles, names: Sequence[str], size: Size) -> MappedRows:
+    paths = [tiles.source.path(name) for name in names]
+    what = f"decoding {tiles.source.folder}"
+    return cached_array(
+        f"{task}-whole", cache_key(paths, None), (len(names), *size, 3), lambda index: read_picture(paths[index]), what
+    )
+
+
+def _masks(task: str, tiles: Tiles, names: Sequence[str], size: Size) -> PackedMasks:
+    def make(index: int) -> NDArray[np.uint8]:
+        return np.packbits(tiles.source.mask(names[index])[None], axis=-1)
+
+    files = [*tiles.source.files, *map(tiles.source.path, names)]
+    shape, what = (len(names), 1, size[0], -(-size[1] // 8)), f"decoding the masks of {tiles.source.root}"
+    return PackedMasks(cached_array(f"{task}-whole-masks", cache_key(files, None), shape, make, what), size[1])
+
+
+@dataclass(frozen=True)
+class MeasuredSample:
+    """Makes samples of whole images with the windows of `datamodules.decoded.predicted.Windows`.
+
+    A sample has `mask` uint8 (1, H, W), `image` uint8 (3, h, w), the image with its longer side reduced to at most 1200
+    pixels, `windows` uint8 (N, 3, y, x) at the input size of the network, in the order of `ops.windows.window_grid`,
+    and `window` and `overlap`.
+
+    Attributes:
+        images: The images.
+        names: Images to sample.
+        window: Height and width of the windows in pixels.
+        size: Height and width of the network's input, which windows are resized to.
+        overlap: Least share of a window that it has in common with the next one.
+    """
+
+    images: WholeImages
+    names: list[str]
+    window: Size
+    size: Size
+    overlap: float
+
+    def __call__(self, index: int) -> dict[str, Any]:
+        name = self.names[index]
+        picture = self.images.picture(name)
+        size = picture.shape[:2]
+        grid = window_grid(size, self.window, self.overlap)
+        windows = [channels_first(resized(cut(picture, origin, self.window), self.size)) for origin in grid]
+        return {
+            "image": channels_first(resized(picture, fitted(size, BACKGROUND))),
+            "mask": torch.from_numpy(self.images.mask(name)),
+            "windows": torch.stack(windows),
+            "window": torch.tensor(self.window),
+            "overlap": self.overlap,
+        }

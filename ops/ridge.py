@@ -1,0 +1,128 @@
+"""Fits linear models in closed form, their regularization chosen by leave-one-out cross-validation.
+
+A. E. Hoerl and R. W. Kennard, "Ridge regression", Technometrics 1970; the left-out predictions by D. M. Allen, "The
+relationship between variable selection and data augmentation and a method for prediction", Technometrics 1974.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PENALTIES = tuple(10 ** (power / 4) for power in range(-20, 9))  # 1e-5 to 1e2
+LEAST = 1e-10  # eigenvalues below this share of the largest are rounding
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """A linear model: `(features - mean) * scale @ weight + bias` predicts the targets.
+
+    Attributes:
+        mean: Means of the features, (D,).
+        scale: One over their standard deviations, 0 for constant features, (D,).
+        weight: (D, T).
+        bias: (T,).
+        left_out: What a model without that sample predicts for each sample, (N, T).
+        penalty: The chosen strength of the regularization.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+    left_out: Tensor
+    penalty: float
+
+
+def fit_ridge(features: Tensor, targets: Tensor, of: Tensor) -> Ridge:
+    """Fits ridge regression on standardized features.
+
+    It minimizes the mean squared error plus `penalty` times D times the sum of squared weights, so that the same
+    penalty suits any number of samples and features. Of `PENALTIES`, the one with the smallest leave-one-out error is
+    chosen; one eigendecomposition serves all of them.
+
+    Args:
+        features: (N, D).
+        targets: (N, T).
+        of: Weights (T,) of the combination of the targets whose leave-one-out error decides.
+
+    Returns:
+        The model, in float64.
+
+    Raises:
+        ValueError: The shapes do not match, there are fewer than two samples, or a value is not finite.
+    """
+    if features.ndim != 2 or targets.ndim != 2 or len(features) != len(targets) or len(features) < 2:
+        raise ValueError(
+            f"features of shape {tuple(features.shape)} and targets of shape {tuple(targets.shape)}; expected (N, D) "
+            "and (N, T) of at least two samples"
+        )
+    if not (features.isfinite().all() and targets.isfinite().all()):
+        raise ValueError("some features or targets are nan or infinite")
+    features, targets, of = features.double(), targets.double(), of.double()
+    count, length = features.shape
+    deviation, mean = torch.std_mean(features, dim=0, correction=0)
+    varies = deviation > LEAST * (1 + mean.abs())
+    scale = torch.where(varies, 1 / deviation, 0)
+    standard = (features - mean) * scale / length**0.5
+    directions, values = _principal(standard)
+    bias = targets.mean(dim=0)
+    along = directions.T @ (targets - bias)
+    best, error = PENALTIES[-1], torch.inf
+    left_out = torch.empty_like(targets)
+    for penalty in PENALTIES:
+        shrunk = values / (values + penalty * count)
+        fitted = bias + directions @ (shrunk[:, None] * along)
+        leverage = directions.square() @ shrunk + 1 / count
+        predicted = targets - (targets - fitted) / (1 - leverage).clamp(min=LEAST)[:, None]
+        found = float(((predicted - targets) @ of).square().mean())
+        if found < error:
+            best, error, left_out = penalty, found, predicted
+    weight = standard.T @ (directions @ (along / (values + best * count)[:, None])) / length**0.5
+    return Ridge(mean, scale, weight, bias, left_out, best)
+
+
+def _principal(standard: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the left singular vectors (N, R) of a matrix (N, D) and its squared singular values (R,)."""
+    count, length = standard.shape
+    values, vectors = torch.linalg.eigh(standard @ standard.T if count <= length else standard.T @ standard)
+    kept = values > LEAST * values[-1].clamp(min=LEAST)
+    values, vectors = values[kept], vectors[:, kept]
+    return (vectors if count <= length else standard @ vectors / values.sqrt()), values
+
+
+def fit_softmax(scores: Tensor, shares: Tensor, penalty: float = 1e-4) -> tuple[Tensor, Tensor]:
+    """Fits multinomial logistic regression on a few scores by L-BFGS.
+
+    After J. Platt, "Probabilistic outputs for support vector machines" (1999): the targets contain one uniform sample
+    more than there are, so that the result is finite even where the scores separate the classes.
+
+    Args:
+        scores: (N, T).
+        shares: The share of each class, (N, C); rows sum to 1.
+        penalty: Strength of the regularization, for scores that depend on each other.
+
+    Returns:
+        Weight (T, C) and bias (C,), in float64: `(scores @ weight + bias).softmax(1)` predicts the shares.
+    """
+    scores, shares = scores.double(), shares.double()
+    count, classes = shares.shape
+    shares = (count * shares + 1 / classes) / (count + 1)
+    deviation, mean = torch.std_mean(scores, dim=0, correction=0)
+    scale = torch.where(deviation > LEAST, 1 / deviation, 0)
+    standard = (scores - mean) * scale
+    with torch.enable_grad():
+        weight = torch.zeros(scores.shape[1], classes, dtype=torch.float64, requires_grad=True)
+        bias = shares.mean(dim=0).log().requires_grad_()
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=500, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            logits = (standard @ weight + bias).log_softmax(dim=1)
+            value: Tensor = penalty * weight.square().sum() - (shares * logits).sum(dim=1).mean()
+            value.backward()  # type: ignore[no-untyped-call]  # torch's own
+            return value
+
+        optimizer.step(loss)  # type: ignore[arg-type]  # torch's type is a float, its documentation a tensor
+    found = weight.detach() * scale[:, None]
+    return found, bias.detach() - mean @ found
