@@ -173,9 +173,11 @@ class BelvedereCLI(LightningCLI):
         # these may also be words
         for values, names in ((config, ("ckpt_path",)), (config.model.init_args, ("pretrained", "extractor_weights"))):
             for name in names:
-                path = values.get(name)
-                if isinstance(path, str | Path) and (found := Path(path).expanduser()).exists():
-                    values[name] = str(found.absolute())
+                if values.get(name) is not None:
+                    values[name] = _absolute_if_found(values[name])
+        backbones = config.model.init_args.get("backbones")
+        if backbones:
+            config.model.init_args.backbones = {name: _absolute_if_found(path) for name, path in backbones.items()}
         self.task_name = config.data.class_path.split(".")[-2]
         self.folder = output_folder(self.command, self.task_name, config)
         if self.folder.exists() and not self.folder.is_dir():
@@ -296,6 +298,13 @@ class BelvedereCLI(LightningCLI):
         """Writes down of which images the results are, so that those of others do not replace them."""
         if self.trainer.is_global_zero:
             write_source(self.folder, source_of(self.command, self.settings))
+
+
+def _absolute_if_found(value: Any) -> Any:
+    """Returns the absolute path of a file that exists, and any other value as it is."""
+    if isinstance(value, str | Path) and (found := Path(value).expanduser()).exists():
+        return str(found.absolute())
+    return value
 
 
 def _follow_data(config: Any, command: str) -> None:

@@ -43,14 +43,14 @@ def features(
         trainer: Runs the network; gets a `FeatureWriter`.
         folder: Where to write.
         ckpt_path: A trained network; without one, the convolutions have the weights that training starts from.
-        vectors: Which vectors to write; fc6, fc7 and pooled of a trained network, otherwise pooled.
+        vectors: Which vectors to write; all that a trained network has, otherwise pooled.
         classifiers: Whether to fit classifiers on the training images and test them on the test images.
 
     Raises:
         ArgumentError: There are no such vectors, or no classifiers can be fitted on them.
     """
-    trained: list[Vector] = ["fc6", "fc7", "pooled"]
-    module = Features(task, (trained if ckpt_path is not None else ["pooled"]) if vectors is None else vectors)
+    trained: list[Vector] = list(getattr(task.network, "vectors", ())) if ckpt_path is not None else []
+    module = Features(task, (trained or ["pooled"]) if vectors is None else vectors)
     module.load(ckpt_path)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without a type
     callbacks.append(FeatureWriter())
@@ -68,8 +68,9 @@ class Features(LightningModule):
     After J. Donahue et al., "DeCAF: a deep convolutional activation feature for generic visual recognition", ICML 2014.
 
     Args:
-        task: Its network's `forward_features` maps images (B, 3, H, W) in [0, 1] to vectors (B, V) by name: `fc6` and
-            `fc7`, after their activation, and `pooled`, the mean of the last convolution over the image.
+        task: Its network's `forward_features` maps images (B, 3, H, W) in [0, 1] to vectors (B, V) by name, those that
+            its `vectors` lists: `fc6` and `fc7`, after their activation, and `pooled`, the mean of the last convolution
+            over the image, or the mean and standard deviation of every stage.
         vectors: Which of them, and of the descriptors in `ops.descriptors`, to compute; at least one.
 
     Raises:
@@ -86,6 +87,17 @@ class Features(LightningModule):
                 f"{type(task).__name__} has no dense layers to take features from. Use a task that has, such as "
                 f"AestheticsTask, or --vectors '[{','.join(DESCRIPTORS)}]'."
             )
+        missing = [name for name in self.vectors if name not in (*DESCRIPTORS, *self.own_vectors)]
+        if missing:
+            raise ArgumentError(
+                f"The network has no vectors {', '.join(missing)}; it has {', '.join(self.own_vectors)}. Use --vectors "
+                f"'[{','.join(self.own_vectors)}]'."
+            )
+
+    @property
+    def own_vectors(self) -> Sequence[str]:
+        """Names of the vectors that the network has."""
+        return getattr(self.task.network, "vectors", ()) if self.needs_network else ()
 
     @property
     def needs_network(self) -> bool:

@@ -17,6 +17,9 @@ TASKS = {
 """Name and subject of each task. A name is one lower-case word, that of the files in `tasks`, `datamodules` and
 `configs`; a task's classes are called `<Name>Task` and `<Name>DataModule`. A task is registered nowhere else."""
 
+MORE_TASKS = {"LinearAestheticsTask": "tasks.aesthetics"}
+"""Modules of classes that are other ways to do one of the tasks."""
+
 MOVED = {
     "callbacks.predictions.SegmentationWriter": "SegmentationWriter",
     "callbacks.outlines.OutlineWriter": "OutlineWriter",
@@ -29,16 +32,17 @@ MOVED = {
 
 
 def class_modules() -> dict[str, str]:
-    """Returns the module of each task's two classes, by class name."""
-    return {f"{task.title()}{kind}": f"{package}.{task}" for task in TASKS
-            for kind, package in (("Task", "tasks"), ("DataModule", "datamodules"))}  # fmt: skip
+    """Returns the module of each task's classes, by class name."""
+    found = {f"{task.title()}{kind}": f"{package}.{task}" for task in TASKS
+             for kind, package in (("Task", "tasks"), ("DataModule", "datamodules"))}  # fmt: skip
+    return found | MORE_TASKS
 
 
 def import_classes() -> None:
     """Imports every task, data module and callback: the parser finds imported classes by their bare names."""
     import callbacks
 
-    modules = [*class_modules().values()]
+    modules = list(dict.fromkeys(class_modules().values()))
     modules += [module.name for module in pkgutil.walk_packages(callbacks.__path__, "callbacks.") if not module.ispkg]
     for name in modules:
         import_module(name)

@@ -28,7 +28,8 @@ def known_classes() -> dict[str, type]:
     """Returns the classes that a checkpoint may name, by bare name and by path.
 
     These are the tasks and data modules, the callbacks and output formats in `callbacks` (but no loggers), the
-    optimizers of `torch.optim` and the `SCHEDULERS`, and Lightning's ReduceLROnPlateau.
+    schedules in `tasks.schedules`, the optimizers of `torch.optim` and the `SCHEDULERS`, and Lightning's
+    ReduceLROnPlateau.
     """
     import torch
     from lightning.pytorch import Callback
@@ -36,6 +37,7 @@ def known_classes() -> dict[str, type]:
 
     import callbacks
     from callbacks.writers.base import Format
+    from tasks import schedules
 
     found: dict[str, type] = {name: getattr(import_module(path), name) for name, path in class_modules().items()}
     for module in pkgutil.walk_packages(callbacks.__path__, "callbacks."):
@@ -43,6 +45,8 @@ def known_classes() -> dict[str, type]:
             members = vars(import_module(module.name)).values()
             found |= {each.__name__: each for each in members if inspect.isclass(each)
                       and each.__module__ == module.name and issubclass(each, Callback | Format)}  # fmt: skip
+    found |= {name: each for name, each in vars(schedules).items()
+              if inspect.isclass(each) and issubclass(each, schedules.StepSchedule)}  # fmt: skip
     found |= {f"{each.__module__}.{each.__name__}": each for each in found.values()}
     found |= {f"torch.optim.{name}": each for name, each in vars(torch.optim).items()
               if inspect.isclass(each) and issubclass(each, torch.optim.Optimizer)}  # fmt: skip

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.read.pictures import read_mask, read_picture
+from datamodules.read.mask_files import read_mask
+from datamodules.read.pictures import read_picture
 from ops.edges import grey
 from tasks.metrics.dice import DiceScores
 from tasks.metrics.pixels import BoundaryDistance, PixelScores

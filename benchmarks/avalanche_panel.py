@@ -18,7 +18,8 @@ from benchmarks.avalanche_answers import Mask, mask_of, scores
 from benchmarks.avalanches import belvedere
 from callbacks.writers.outlines import drawn_polygon
 from datamodules.avalanches import AvalanchesDataModule
-from datamodules.read.pictures import picture_files, read_mask, read_picture
+from datamodules.read.mask_files import read_mask
+from datamodules.read.pictures import picture_files, read_picture
 from drawing.pictures import Picture, overlay, panel, save_picture
 from ops.edges import canny
 

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from belvedere.__main__ import main as belvedere
-from datamodules.read.pictures import picture_files, read_mask, read_picture
+from datamodules.read.mask_files import read_mask
+from datamodules.read.pictures import picture_files, read_picture
 from tasks.metrics.dice import DiceScores
 
 FOLDS = 3

@@ -16,15 +16,16 @@ from callbacks.resuming import validation_batches
 from datamodules.batch import Batch
 from ops.atomic import replacing, write_table
 from tasks.base import ImageTask
-from tasks.decision import MINIMUM_AREAS, ThresholdSearch
-from tasks.segmentation import SegmentationTask
+from tasks.decision import HALF, MINIMUM_AREAS, ThresholdSearch
+from tasks.segmentation import SegmentationTask, known
 
 
 class FittedThresholds(UsesData):
     """Fits a task's `decision` on the validation masks with the best epoch's weights.
 
     Thresholds and minimum areas go into `best.ckpt`, where test and predict find them, and into `thresholds.csv`. The
-    dice in that table is optimistic, because it is measured on the images that were fitted on; report the test's.
+    dice in that table is optimistic, because it is measured on the images that were fitted on; report the test's. A
+    task that was given another threshold than 0.5 keeps it, and fits nothing.
 
     Args:
         minimum_areas: Shares of an image to try, 0 among them. Large ones need many validation images.
@@ -43,6 +44,10 @@ class FittedThresholds(UsesData):
         """Loads the best epoch, fits, and writes the result into its checkpoint."""
         assert isinstance(pl_module, SegmentationTask)
         if not go_to_best(trainer, pl_module):
+            return
+        given = pl_module.active_decision.initial_threshold
+        if given != HALF:
+            rank_zero_info(f"The threshold was given, {given}: neither it nor a minimum area is fitted.")
             return
         batches = self.source().unaugmented("val")
         fitted = fit_decision(trainer, pl_module, batches, self.minimum_areas, self.caution)
@@ -110,7 +115,7 @@ def fit_decision(
     ):
         with trainer.precision_plugin.forward_context():
             probability = task.probability(batch)
-        search.update(probability, task.target(batch))
+        search.update(probability, task.target(batch), known(batch))
     # torchmetrics makes scalars of values with one entry
     fitted = {name: value.reshape(-1) for name, value in search.compute().items()}
     task.active_decision.thresholds.copy_(fitted["thresholds"])

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.read.pictures import channels_first, resized, resized_mask
+from datamodules.read.pictures import channels_first, resized, resized_mask, touched
 from ops.errors import ArgumentError, DataError, nearest
 from ops.pictures import valid_pixels
 
@@ -58,8 +58,9 @@ class Augmentations:
         """Returns a transformed sample.
 
         Args:
-            sample: `image` uint8 (3, H, W), `seed`, and maybe `mask` uint8 (K, H, W) and `box` (4,), the top, left,
-                height and width of the valid pixels of a square, which become `valid`, bool (1, H, W).
+            sample: `image` uint8 (3, H, W), `seed`, and maybe `mask` uint8 (K, H, W), `ignored`, bool (1, H, W), and
+                `box` (4,), the top, left, height and width of the valid pixels of a square, which become `valid`, bool
+                (1, H, W).
 
         Raises:
             DataError: A transform fails or does not return an RGB image of 8 bits.
@@ -67,6 +68,8 @@ class Augmentations:
         self._compose.set_random_state(np.random.default_rng(sample["seed"]), random.Random(sample["seed"]))
         image, size = sample["image"], (sample["image"].shape[1], sample["image"].shape[2])
         planes = list(sample["mask"].numpy()) if "mask" in sample else []
+        if "ignored" in sample:
+            planes.append(sample["ignored"][0].numpy().astype(np.uint8))
         if "box" in sample:
             planes.append(valid_pixels(sample["box"][None], size[0])[0, 0].numpy().astype(np.uint8))
         given: dict[str, Any] = {"image": np.ascontiguousarray(image.permute(1, 2, 0).numpy())}
@@ -83,11 +86,15 @@ class Augmentations:
                 "uint8. Remove transforms that normalize images or convert their type."
             )
         changed = {**sample, "image": channels_first(resized(values, size))}
-        masks = [torch.from_numpy(resized_mask(plane > 0, size)) for plane in found.get("masks", ())]
+        moved = [plane > 0 for plane in found.get("masks", ())]
         if "box" in sample:
-            changed["valid"] = masks.pop()[None]
-        if masks:
-            changed["mask"] = torch.stack(masks).to(torch.uint8)
+            changed["valid"] = torch.from_numpy(resized_mask(moved.pop(), size))[None]
+        if "ignored" in sample:
+            changed["ignored"] = torch.from_numpy(touched(moved.pop(), size))[None]
+        if moved:
+            changed["mask"] = torch.stack([torch.from_numpy(resized_mask(each, size)) for each in moved]).to(
+                torch.uint8
+            )
         return changed
 
     def images(self, images: Tensor, seeds: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from datamodules.decoded.scenes import (
 from datamodules.decoded.windows import Draws, Ratio, Store, stored
 from datamodules.loaders import EpochLoader, Samples
 from datamodules.read.boxes import Box, boxes_beside, read_boxes
+from datamodules.read.mask_files import Values, meaning
 from datamodules.read.masks import one_mask_each
 from datamodules.read.pictures import picture_files, picture_size, same_stems
 from datamodules.read.tables import Table, no_image
@@ -58,7 +59,8 @@ class AvalanchesDataModule(ImageDataModule):
     and `seed`. Validation and test batches have one photo: `image` (1, 3, H, W), `mask` (1, 1, H, W), `name` and
     `condition`, "" if none is given. Batches to predict have `image`, its full `size`, `level`, how often the sides
     were halved, and `source`, the full photo. If `boxes.csv` lists a photo, `valid` (1, 1, H, W) is true inside its
-    boxes; otherwise there is no `valid`.
+    boxes; otherwise there is no `valid`. With `ignore_value`, `ignored` (1, 1, H, W) marks pixels that do not count; no
+    training window is centered on one.
 
     Args:
         root: Folder with `images/`, `masks/` with the same stems, and optionally `references/` (the images with the
@@ -85,6 +87,10 @@ class AvalanchesDataModule(ImageDataModule):
         steps_per_epoch: Training steps in an epoch of photos; None takes every photo once.
         backend: Reduces images to predict on their device: `exact` like OpenCV, or `kornia`. For `fit` and `test`
             OpenCV fills the cache on the host, with the same bits.
+        mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
+            [r, g, b]. None accepts masks only if what their values mean is certain.
+        ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
+            threshold.
 
     Raises:
         ArgumentError: A number is out of range, or the ratio is unknown.
@@ -110,6 +116,8 @@ class AvalanchesDataModule(ImageDataModule):
         augment: Augment = "photo",
         steps_per_epoch: int | None = None,
         backend: Backend = "exact",
+        mask_values: Values | None = None,
+        ignore_value: Values | None = None,
     ) -> None:
         whole = photos is not None
         super().__init__(
@@ -128,6 +136,7 @@ class AvalanchesDataModule(ImageDataModule):
         self.windows_per_epoch, self.val_pictures = windows_per_epoch, val_pictures
         check_backend(backend)
         self.backend = backend
+        self.values = meaning(mask_values, ignore_value, LEAST)
         self.conditions: list[str] = []  # of the test images
         self.window_augmentations = Augmentations(augmentations, moving=False) if augmentations and not whole else None
         self._store: Store | None = None
@@ -175,13 +184,17 @@ class AvalanchesDataModule(ImageDataModule):
         """The smallest height and width in pixels of an image, at its pyramid level."""
         return self.window if self.photos is None else 1
 
+    def truth(self) -> list[str | Path]:
+        """Returns the given values of masks."""
+        return [*self.values.recipe()]
+
     def checked(self) -> tuple[Scenes, dict[str, list[str]], dict[str, list[Box]], dict[str, str]]:
         """Returns the decoded images, the names of each split, and boxes and conditions by image name.
 
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        source = one_mask_each(self.root, LAYOUT, LEAST)
+        source = one_mask_each(self.root, self.values, LAYOUT)
         scenes: list[Scenes] = []
         splits: dict[str, list[str]] = {}
         boxes: dict[str, list[Box]] = {}

@@ -243,12 +243,12 @@ class ImageDataModule(LightningDataModule, ABC):
         if "mask" in batch:
             batch["mask"] = batch["mask"].float()
         if self.views is not None and self.augmenting:
-            planes = [batch[key].float() for key in ("mask", "valid") if key in batch]
+            keys = [key for key in ("mask", "valid", "ignored") if key in batch]
+            planes = [batch[key].float() for key in keys]
             batch["image"], views = self.views(batch["image"], torch.cat(planes, dim=1), batch["seed"])
-            batch["mask"] = views[:, : planes[0].shape[1]]
-            if "valid" in batch:
-                batch["valid"] = views[:, -1:] > 0
+            for key, view in zip(keys, views.split([plane.shape[1] for plane in planes], dim=1), strict=True):
+                batch[key] = view if key == "mask" else view > 0
         elif self.flips and self.augmenting:
-            keys = [key for key in ("image", "mask") if key in batch]
+            keys = [key for key in ("image", "mask", "ignored") if key in batch]
             batch.update(zip(keys, flip_by_seed([batch[key] for key in keys], batch["seed"]), strict=True))
         return batch

@@ -18,8 +18,9 @@ Whole images that are measured in windows come one per batch (B = 1), with `wind
 input size of the network and in the order of `ops.windows.window_grid`; `window` and `overlap` as below, `mask` at full
 size, and `image` at any.
 
-`valid` (B, 1, H, W), bool, marks the pixels that count; all count where it is missing. `altered` is present where
-augmentation changed the images.
+`valid` (B, 1, H, W), bool, marks the pixels that count; all count where it is missing. `ignored`, bool and of the size
+of the mask, (B, 1, h, w), marks pixels whose truth is not known: they count in no loss, metric or fitted threshold.
+`altered` is present where augmentation changed the images.
 
 Batches to predict also have what stitching needs: `size` (B, 2), height and width of the whole output; `origin` and
 `window` (B, 2), top left corner and size of the sample in it; `overlap`, the share that neighboring windows have in

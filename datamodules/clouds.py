@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from datamodules.base import check
 from datamodules.decoded.whole import Decoded, DecodedSample, PackedMasks
+from datamodules.read.mask_files import Values
 from datamodules.read.masks import MaskSource, mask_source, split_labels
 from datamodules.read.pictures import picture_files
 from datamodules.read.tables import Table
@@ -51,6 +52,10 @@ class CloudsDataModule(SegmentationDataModule):
             `aerial`, see `ops.jitter`. None leaves it to `flips`.
         crop: Height and width of the views that training takes at random places of its images; None takes the whole.
         steps_per_epoch: Training steps in an epoch; None takes every image once.
+        mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
+            [r, g, b]. None accepts masks only if what their values mean is certain.
+        ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
+            threshold.
 
     Raises:
         ArgumentError: A number is out of range, or classes are missing or repeated.
@@ -78,10 +83,12 @@ class CloudsDataModule(SegmentationDataModule):
         augment: Augment | None = None,
         crop: Size | None = None,
         steps_per_epoch: int | None = None,
+        mask_values: Values | None = None,
+        ignore_value: Values | None = None,
     ) -> None:
         super().__init__(root, classes, size, output_size, window, overlap, pictures, batch_size, num_workers,
                          val_fraction, test_fraction, split_seed, flips, augmentations, augment, crop,
-                         steps_per_epoch)  # fmt: skip
+                         steps_per_epoch, mask_values, ignore_value)  # fmt: skip
         check(
             0 <= small_mask_area <= 1,
             f"small_mask_area is {small_mask_area}; expected a share of the image in [0, 1]",
@@ -90,7 +97,7 @@ class CloudsDataModule(SegmentationDataModule):
         self.leave_out_gaps = leave_out_gaps
 
     def source(self) -> MaskSource:
-        return mask_source(self.root, self.classes)
+        return mask_source(self.root, self.classes, self.values)
 
     def sampled(self, data: Decoded, split: str, rows: list[int]) -> DecodedSample:
         if split != "train":

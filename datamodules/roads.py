@@ -15,6 +15,7 @@ from datamodules.decoded.predicted import predicted
 from datamodules.decoded.tiles import Tiles, decoded_tiles
 from datamodules.decoded.whole import DecodedSample
 from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples
+from datamodules.read.mask_files import Values, meaning
 from datamodules.read.masks import one_mask_each
 from datamodules.read.pictures import picture_files
 from datamodules.read.tables import Table, no_image
@@ -65,6 +66,10 @@ class RoadsDataModule(ImageDataModule):
         crop: Height and width of the views that training takes at random places of its tiles; None takes the whole.
         steps_per_epoch: Training steps in an epoch; None takes every tile once.
         backend: Computes the filters: `exact` like Pillow, or `kornia`.
+        mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
+            [r, g, b]. None accepts masks only if what their values mean is certain.
+        ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
+            threshold.
 
     Raises:
         ArgumentError: A number is out of range, or a strategy or filter is unknown.
@@ -91,6 +96,8 @@ class RoadsDataModule(ImageDataModule):
         crop: Size | None = None,
         steps_per_epoch: int | None = None,
         backend: Backend = "exact",
+        mask_values: Values | None = None,
+        ignore_value: Values | None = None,
     ) -> None:
         super().__init__(
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations,
@@ -117,6 +124,7 @@ class RoadsDataModule(ImageDataModule):
         self.samples_per_category = samples_per_category
         check_backend(backend)
         self.backend = backend
+        self.values = meaning(mask_values, ignore_value)
 
     def facts(self) -> DataFacts:
         return DataFacts(size=self.size)
@@ -168,8 +176,8 @@ class RoadsDataModule(ImageDataModule):
         self.report_splits()
 
     def truth(self) -> list[str | Path]:
-        """Returns what metrics are computed on; in earlier versions these were tiles."""
-        return ["whole images"]
+        """Returns what metrics are computed on, tiles in earlier versions, and the given values of masks."""
+        return ["whole images", *self.values.recipe()]
 
     def tiles(self) -> Tiles:
         """Returns the tiles of all images, from the cache or decoded into it.
@@ -177,7 +185,7 @@ class RoadsDataModule(ImageDataModule):
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        return decoded_tiles(self.task, one_mask_each(self.root), self.window, self.size)
+        return decoded_tiles(self.task, one_mask_each(self.root, self.values), self.window, self.size)
 
     def categories(self, tiles: Tiles) -> dict[str, str]:
         """Returns the category of each image: that of `categories.csv`, or else whether its mask contains road.
@@ -260,11 +268,14 @@ class RoadsDataModule(ImageDataModule):
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
         if self.augmenting:
             count = len(batch["image"])
-            image, mask = copies(
-                batch["image"], batch["mask"], self.strategy, self.filters, batch["seed"], self.backend
-            )
+            keys = [key for key in ("mask", "ignored") if key in batch]
+            planes = torch.cat([batch[key] for key in keys], dim=1)
+            image, planes = copies(batch["image"], planes, self.strategy, self.filters, batch["seed"], self.backend)
             times = len(image) // count
-            batch = {key: _repeated(value, times) for key, value in batch.items()} | {"image": image, "mask": mask}
+            moved = {"mask": planes[:, : batch["mask"].shape[1]]}
+            if "ignored" in batch:
+                moved["ignored"] = planes[:, -1:].bool()
+            batch = {key: _repeated(value, times) for key, value in batch.items()} | {"image": image, **moved}
         return super().on_after_batch_transfer(batch, dataloader_index)
 
 

@@ -9,6 +9,7 @@ from datamodules.batch import DataFacts
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.whole import Decoded, DecodedSample, decoded
 from datamodules.loaders import Samples
+from datamodules.read.mask_files import Values, meaning
 from datamodules.read.masks import MaskSource, class_masks
 from datamodules.read.pictures import picture_files
 from ops.errors import ArgumentError
@@ -54,8 +55,8 @@ class SegmentationDataModule(ImageDataModule):
             def __init__(self, root: str | Path = "glaciers", **options: Any) -> None:
                 super().__init__(root, ("glacier",), **options)
 
-    Batches have `image` (B, 3, H, W), `mask` (B, K, H, W), `name` and `index`; those to predict have no `mask`, but
-    what stitching needs, see `datamodules.decoded.predicted`.
+    Batches have `image` (B, 3, H, W), `mask` (B, K, H, W), `name` and `index`, and with `ignore_value` also `ignored`
+    (B, 1, H, W); those to predict have no `mask`, but what stitching needs, see `datamodules.decoded.predicted`.
 
     Args:
         root: Folder with `images/` and `masks/<class>/<stem>.png`. An image may lack the mask file of a class that it
@@ -80,6 +81,10 @@ class SegmentationDataModule(ImageDataModule):
             `aerial`, see `ops.jitter`. None leaves it to `flips`.
         crop: Height and width of the views that training takes at random places of its images; None takes the whole.
         steps_per_epoch: Training steps in an epoch; None takes every image once.
+        mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
+            [r, g, b]. None accepts masks only if what their values mean is certain.
+        ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
+            threshold.
 
     Raises:
         ArgumentError: A number is out of range, or classes are missing or repeated.
@@ -104,6 +109,8 @@ class SegmentationDataModule(ImageDataModule):
         augment: Augment | None = None,
         crop: Size | None = None,
         steps_per_epoch: int | None = None,
+        mask_values: Values | None = None,
+        ignore_value: Values | None = None,
     ) -> None:
         super().__init__(
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations,
@@ -120,6 +127,7 @@ class SegmentationDataModule(ImageDataModule):
             "images. Set one of them to null",
         )
         self.classes = list(classes)
+        self.values = meaning(mask_values, ignore_value)
         self.size = sides("size", size)
         self.output_size = None if output_size is None else sides("output_size", output_size)
         self.window = None if window is None else sides("window", window)
@@ -147,13 +155,15 @@ class SegmentationDataModule(ImageDataModule):
         data = self.decoded()
         row = {name: index for index, name in enumerate(data.source.names)}
         for split, names in self.split(data.source.names).items():
-            sample = self.sampled(data, split, [row[name] for name in names])
+            masks = data.masks if split == "train" else data.scored
+            rows = masks.counting([row[name] for name in names], f"the {len(names)} {split} images of {self.root}")
+            sample = self.sampled(data, split, rows)
             self.datasets[split] = Samples([data.source.names[row] for row in sample.rows], sample, self.seed)
         self.report_splits()
 
     def truth(self) -> list[str | Path]:
-        """Returns the classes, sorted."""
-        return sorted(self.classes)
+        """Returns the classes, sorted, and the given values of masks."""
+        return [*sorted(self.classes), *self.values.recipe()]
 
     def source(self) -> MaskSource:
         """Returns the names, images and masks of the dataset.
@@ -161,7 +171,7 @@ class SegmentationDataModule(ImageDataModule):
         Raises:
             DataError: There is no dataset.
         """
-        return class_masks(self.root, self.classes)
+        return class_masks(self.root, self.classes, self.values)
 
     def decoded(self) -> Decoded:
         """Returns the dataset at the input size and at the scored size, from the cache or decoded into it.

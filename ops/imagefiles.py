@@ -23,7 +23,8 @@ def opened(path: Path) -> Iterator[Image.Image]:
     if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
         raise DataError(f"{path} is {'a folder' if path.is_dir() else 'a pipe or device'}; expected an image file.")
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        # By name, Pillow would map gray TIFFs into memory, and garble those that it turns by 90 degrees.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as picture:
             yield picture
     except (UserError, MemoryError):
         raise

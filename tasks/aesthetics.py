@@ -1,35 +1,35 @@
 """Aesthetics: is a photograph a professional shot or a snapshot?
 
-After F. Rubio, M. J. Flores and J. M. Puerta, "Optimización de las técnicas de Transfer Learning para la clasificación
-de la calidad estética en fotografía", 2018: AlexNet and VGG16 pretrained on ImageNet, with new, narrow
-dense layers; and, as they propose for future work, the distribution of the votes (H. Talebi and P. Milanfar, "NIMA:
-neural image assessment", IEEE Transactions on Image Processing, 2018).
+`LinearAestheticsTask` is the recommended one: a linear layer, fitted in closed form, on frozen networks.
+`AestheticsTask` has AlexNet and VGG16 pretrained on ImageNet with new, narrow dense layers, after F. Rubio, M. Flores
+and J. M. Puerta, "Optimización de las técnicas de Transfer Learning para la clasificación de la calidad estética en
+fotografía", 2018. Both can predict, as those propose for future work, the distribution of the votes (H. Talebi and
+P. Milanfar, "NIMA: neural image assessment", IEEE Transactions on Image Processing, 2018).
 """
 
-import math
-from collections.abc import Sequence
-from typing import Any, Literal, Self
+import hashlib
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any, Self
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
-from datamodules.batch import Batch, DataFacts
-from ops.errors import ArgumentError, WeightsError
-from tasks.base import ImageTask
-from tasks.losses import emd_loss
-from tasks.metrics.judgements import JudgementScores, VoteScores, judgement_of_mean, mean_vote, vote_spread
-from tasks.metrics.meter import Meter, Step
+from datamodules.batch import Batch
+from ops.errors import TrainingError, WeightsError
+from ops.ridge import Ridge, fit_ridge, fit_softmax
+from tasks.base import gathered
+from tasks.judging import Head, JudgingTask
+from tasks.metrics.judgements import mean_vote
 from tasks.networks.aesthetics import judge, load_judge
-from tasks.remembered import Remembered
+from tasks.networks.linear_judge import LinearJudge, Views, half
 
 
-class AestheticsTask(ImageTask):
-    """Distinguishes professional shots from snapshots, or predicts how people would vote.
-
-    Headline metric: `val/balanced_accuracy`.
+class AestheticsTask(JudgingTask):
+    """Judges photographs by trained dense layers on the convolutions of one network, see `JudgingTask`.
 
     Args:
         network: `alexnet`, `alexnet_torchvision`, `vgg16`, or any network of timm.
@@ -45,6 +45,7 @@ class AestheticsTask(ImageTask):
         remember: GiB of memory to cache the outputs of frozen convolutions for images that are not augmented; what fits
             is computed in the first epoch only.
         keep_dense_weights: Whether dense layers of 4096 nodes start from published weights too.
+        tta: `flip` averages the logits of each image and its mirror image, except in training.
         optimizer: Builds the optimizer; SGD at 1e-3 in the paper.
         scheduler: Builds the learning-rate schedule; none in the paper.
 
@@ -52,14 +53,11 @@ class AestheticsTask(ImageTask):
         ValueError: The network or head is unknown, or a number is out of range.
     """
 
-    headline = "balanced_accuracy"
-    baselines = ("majority",)
-
     def __init__(
         self,
         network: str = "alexnet_torchvision",
         dense_width: int = 250,
-        head: Literal["binary", "distribution"] = "binary",
+        head: Head = "binary",
         bins: int = 10,
         threshold: float | None = None,
         dropout: float = 0.5,
@@ -67,29 +65,17 @@ class AestheticsTask(ImageTask):
         freeze_convolutions: bool = True,
         remember: float = 4.0,
         keep_dense_weights: bool = False,
+        tta: Views = "none",
         optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=1e-3),
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        limit = (5.0 if bins == 10 else (1 + bins) / 2) if threshold is None else threshold
-        if head not in ("binary", "distribution") or (head == "distribution" and not 1 < limit < bins):
-            raise ValueError(
-                f"head is {head!r}, bins {bins} and threshold {limit:g}; expected binary or distribution, 2 or more, "
-                "and a number between the lowest and the highest vote"
-            )
-        self.head, self.bins, self.threshold = head, bins, limit
-        super().__init__(optimizer, scheduler)
+        super().__init__(head, bins, threshold, remember, optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])
         self.name, self.pretrained, self.keep_dense_weights = network, pretrained, keep_dense_weights
-        self.freeze_convolutions = freeze_convolutions
-        self.network = judge(network, dense_width, 2 if head == "binary" else bins, dropout)
+        self.freeze_convolutions, self.tta = freeze_convolutions, tta
+        self.network = judge(network, dense_width, self.outputs_count, dropout)
         self.network.convolutions.requires_grad_(not freeze_convolutions)
-        self._maps = Remembered(remember)
         self.train()  # the trainer keeps the modes of a new task; this one sets that of frozen convolutions
-
-    def build_metrics(self, tags: Sequence[str] = ()) -> dict[str, Metric]:
-        """Returns metrics of judgements, of all images and of each tag, and of the votes if they are predicted."""
-        votes: dict[str, Metric] = {"votes": VoteScores()} if self.head == "distribution" else {}
-        return {"judgement": JudgementScores(tags), **votes}
 
     def load_pretrained(self) -> None:
         """Fills the convolutions, and the dense layers with `keep_dense_weights`.
@@ -104,38 +90,6 @@ class AestheticsTask(ImageTask):
             )
         load_judge(self.network, self.name, self.pretrained, self.keep_dense_weights)
 
-    def receive(self, facts: DataFacts) -> None:
-        """Checks that the network takes such images and votes.
-
-        Raises:
-            ArgumentError: It does not take images of this size, or has outputs for other votes or another threshold.
-        """
-        super().receive(facts)
-        least, most = self.network.sides
-        for side in facts.size or ():
-            if not least <= side <= most:
-                sides = (
-                    f"{least}" if least == most else f"{least} or more" if most == math.inf else f"{least} to {most}"
-                )
-                raise ArgumentError(f"--data.size is {side}; {self.name} takes images of {sides} pixels a side.")
-        bins, threshold = facts.vote_scale
-        if self.head == "distribution" and bins not in (None, self.bins):
-            raise ArgumentError(self._other_votes(bins))
-        stated = self.head == "distribution" or self.hparams["threshold"] is not None
-        if stated and threshold not in (None, self.threshold):
-            raise ArgumentError(
-                f"The data's threshold is {threshold:g}, the model's is {self.threshold:g}: --model.threshold follows "
-                "the data, give --data.threshold."
-            )
-
-    def on_fit_start(self) -> None:
-        """Forgets the convolutions' outputs of an earlier training."""
-        self._maps.clear()
-
-    def on_test_start(self) -> None:
-        """Makes metrics for every tag and style of the test images."""
-        self.meters["test_meter"] = Meter(self.build_metrics(self.facts.tags)).to(self.device)
-
     def train(self, mode: bool = True) -> Self:
         """Sets the mode; frozen convolutions keep their batch statistics."""
         super().train(mode)
@@ -143,67 +97,175 @@ class AestheticsTask(ImageTask):
             self.network.convolutions.eval()
         return self
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Maps images (B, 3, H, W) in [0, 1] to logits, see `outputs`."""
-        logits: Tensor = self.network(image)
-        return logits
+    @property
+    def remembering(self) -> bool:
+        """Whether the convolutions are frozen."""
+        return self.freeze_convolutions
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Returns logits (B, 2), snapshot and professional shot, or (B, V), one per vote."""
-        logits: Tensor = self.network.dense(self._flat(batch))
-        return logits
+        """Returns logits, see `JudgingTask`; of each image and its mirror image with `tta`."""
+        logits = super().outputs(batch)
+        if self.tta == "none" or self.training:
+            return logits
+        names = [f"{name} mirrored" for name in batch.get("name", [])]
+        return (logits + super().outputs({**batch, "image": batch["image"].flip(3), "name": names})) / 2
 
-    def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Turns logits into the probabilities of both classes, or the shares of the votes; float32."""
-        return outputs.float().softmax(dim=1)
 
-    def step(self, batch: Batch) -> Step:
-        """Returns the loss and the probabilities of professional shots.
+class LinearAestheticsTask(JudgingTask):
+    """Judges photographs by a linear layer on what frozen ImageNet networks see, see `JudgingTask`.
+
+    The layer is fitted before the only epoch, in seconds: ridge regression of the mean vote, or of the shares of the
+    votes, with the penalty of the smallest leave-one-out error; then logistic regression turns its left-out predictions
+    into probabilities. Validation and the rest of a run are as for any task. Checkpoints contain the frozen networks,
+    in half precision, so that they need no other file.
+
+    Args:
+        backbones: The frozen networks, and for each `true` for the library's ImageNet weights, or the path of a weights
+            file, or `false` for random weights, for tests only. Names are those of
+            `tasks.networks.backbones.Stages`: `mobilenet_v2`, `resnet50`, `vgg16`, or any network of timm. Null is
+            MobileNetV2 and ResNet-50.
+        head: `binary`, snapshot or professional shot; or `distribution`, the shares of the votes.
+        bins: The highest vote, for the distribution.
+        threshold: Mean vote above which the distribution is a professional shot; null is 5 for ten votes, otherwise
+            (1 + bins) / 2. Follows the data's.
+        tta: `flip` averages what the networks see in each image and its mirror image, in training too.
+        most: Largest number of images to fit on; of more, as many are sampled.
+        remember: GiB of memory to cache what the networks see in each image.
+
+    Raises:
+        ValueError: A network or the head is unknown, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        backbones: dict[str, bool | str] | None = None,
+        head: Head = "binary",
+        bins: int = 10,
+        threshold: float | None = None,
+        tta: Views = "flip",
+        most: int = 20_000,
+        remember: float = 4.0,
+    ) -> None:
+        self.weights = {"mobilenet_v2": True, "resnet50": True} if backbones is None else backbones
+        if not self.weights or most < 2:
+            raise ValueError(
+                f"backbones is {backbones} and most {most}; expected one network or more, and 2 images or more"
+            )
+        # without gradients it changes nothing, but counts the steps, by which the trainer numbers checkpoints
+        super().__init__(head, bins, threshold, remember, lambda p: torch.optim.SGD(p, lr=0.0), None)
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.name, self.most = " + ".join(self.weights), most
+        self.network: LinearJudge = LinearJudge(list(self.weights), self.outputs_count, tta)
+
+    def load_pretrained(self) -> None:
+        """Fills the frozen networks.
 
         Raises:
-            ValueError: The batch has another number of votes than the network.
+            WeightsError: Weights are missing or do not fit.
         """
-        logits, target, votes = self.outputs(batch), batch["professional"], batch["votes"]
-        if self.head == "binary":
-            loss = F.cross_entropy(logits.float(), target.long())
-        elif votes.shape[1] == self.bins:
-            loss = emd_loss(self.activate(logits, batch), votes)
-        else:
-            raise ValueError(self._other_votes(votes.shape[1]))
-        shares = self.probability(batch, logits.detach())
-        return Step(loss, self._judgement(shares), target, shares, votes=votes, tags=batch.get("tags"))
+        self.network.load(self.weights)
 
-    def _other_votes(self, bins: int | None) -> str:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stores the frozen networks in half precision, which `load_pretrained` has rounded them to."""
+        weights = checkpoint["state_dict"]
+        frozen = {key: half(value) for key, value in weights.items() if key.startswith("network.backbones.")}
+        checkpoint["state_dict"] = {**weights, **frozen}
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Fits the linear layer on the training images, unless a checkpoint provided it.
+
+        Raises:
+            TrainingError: There are fewer than two images.
+        """
+        if self.network.fitted:
+            return
+        sample = Sample(self.most)
+        trainer = self.attached_trainer()
+        limit = getattr(trainer, "limit_train_batches", None)
+        self._maps.clear()
+        for batch in islice(batches, limit if isinstance(limit, int) else None):
+            sample.add(batch["name"], self.flat(batch), batch["votes"], batch["professional"])
+        sample.merge(gathered(sample.rows, 1 if trainer is None else trainer.world_size))
+        if len(sample.rows) < 2:
+            raise TrainingError(f"There are {len(sample.rows)} training images; expected 2 or more to fit on.")
+        found = None if trainer is not None and not trainer.is_global_zero else self._fit(sample)
+        self.network.fill(*(found if trainer is None else trainer.strategy.broadcast(found)))
+
+    def _fit(self, sample: "Sample") -> tuple[Tensor, ...]:
+        """Returns the arguments of `LinearJudge.fill`."""
+        features, votes, professional = sample.stacked()
+        shares = votes / votes.sum(dim=1, keepdim=True)
+        if self.head == "binary":
+            targets, of = mean_vote(shares)[:, None], torch.ones(1)
+            wanted = F.one_hot(professional.long(), 2)
+        elif votes.shape[1] != self.bins:
+            raise ValueError(self._other_votes(votes.shape[1]))
+        else:
+            targets, of, wanted = shares, torch.arange(1.0, self.bins + 1), shares
+        ridge = fit_ridge(features, targets, of)
+        weight, bias = fit_softmax(ridge.left_out, wanted)
+        rank_zero_info(self._report(ridge, targets, of))
+        return ridge.mean, ridge.scale, ridge.weight @ weight, ridge.bias @ weight + bias
+
+    def _report(self, ridge: Ridge, targets: Tensor, of: Tensor) -> str:
+        found, true = ridge.left_out @ of.double(), targets.double() @ of.double()
+        correlation = torch.corrcoef(torch.stack([found, true]))[0, 1]
         return (
-            f"The data have votes 1 to {bins}, the network has votes 1 to {self.bins}. Train one for these data: "
-            f"--model.bins {bins}."
+            f"Fitted on {len(targets)} training images, {self.network.length} values each: penalty "
+            f"{ridge.penalty:.1e}, leave-one-out correlation with the mean votes {correlation:.3f}."
         )
 
-    def _flat(self, batch: Batch) -> Tensor:
-        """Returns the input of the dense layers; training remembers it where it is the same in every epoch."""
-        names = batch.get("name", [])
-        if self.freeze_convolutions and self.fitting and names and "altered" not in batch:
-            return self._maps(names, batch["image"], self.network.flat)
-        return self.network.flat(batch["image"])
+    def on_fit_start(self) -> None:
+        """Checks that the linear layer is fitted.
+
+        Raises:
+            TrainingError: It is not.
+        """
+        if not self.network.fitted:
+            raise TrainingError(
+                "The linear layer is not fitted. Add callbacks.handover.Handover(data) to the trainer's callbacks."
+            )
 
     @torch.no_grad()
-    def predict(self, batch: Batch) -> dict[str, Any]:
-        """Judges images.
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Returns the loss of a training batch; nothing is left to train."""
+        loss = super().training_step(batch, batch_index)
+        optimizer: Any = self.optimizers()
+        optimizer.step()
+        return loss
 
-        Args:
-            batch: `image` (B, 3, H, W) in [0, 1].
 
-        Returns:
-            `probability` (B,) that an image is a professional shot; for a distribution also the `mean` (B,) of its
-            votes and their standard deviation, `spread` (B,).
-        """
-        shares = self.probability(batch)
-        found = {"probability": self._judgement(shares)}
-        if self.head == "distribution":
-            found |= {"mean": mean_vote(shares), "spread": vote_spread(shares)}
-        return found
+class Sample:
+    """Holds vectors of images with their votes: all of them, or of many a sample that depends on their names only.
 
-    def _judgement(self, shares: Tensor) -> Tensor:
-        if self.head == "binary":
-            return shares[:, 1]
-        return judgement_of_mean(mean_vote(shares), self.threshold, self.bins)
+    Args:
+        most: Largest number of images.
+
+    Attributes:
+        rows: By a hash of the image's name, its vector, votes and class on the host.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.rows: dict[str, tuple[Tensor, ...]] = {}
+
+    def add(self, names: Iterable[str], *values: Tensor) -> None:
+        """Adds images by their names, with values (B, …)."""
+        for name, *row in zip(names, *(each.float().cpu() for each in values), strict=True):
+            key = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+            self.rows[key] = tuple(value.clone() for value in row)  # a view would keep the whole batch
+        if len(self.rows) > 2 * self.most:
+            self._shrink()
+
+    def merge(self, samples: Iterable[dict[str, tuple[Tensor, ...]]]) -> None:
+        """Replaces the rows by those of several processes."""
+        self.rows = {key: row for rows in samples for key, row in rows.items()}
+        self._shrink()
+
+    def _shrink(self) -> None:
+        self.rows = {key: self.rows[key] for key in sorted(self.rows)[: self.most]}
+
+    def stacked(self) -> list[Tensor]:
+        """Returns the values (N, …), in an order that depends on the names only."""
+        return [torch.stack(values) for values in zip(*self.rows.values(), strict=True)]

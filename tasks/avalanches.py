@@ -32,7 +32,7 @@ from tasks.metrics.pixels import BoundaryDistance, PixelScores
 from tasks.networks.backbones import load_features, segmentation_network
 from tasks.networks.sliding import classify_picture
 from tasks.networks.window_classifier import fill_projection, is_filled, window_classifier
-from tasks.segmentation import SegmentationTask
+from tasks.segmentation import SegmentationTask, counted, known
 
 if TYPE_CHECKING:
     from xgboost import Booster
@@ -238,8 +238,8 @@ class AvalanchesTask(SegmentationTask):
         """Returns loss and decisions of the network, or of the trees, whose logits follow the network's."""
         logits, decision = (logits[:, 1:], self.boosted_decision) if by_trees else (logits[:, :1], self.decision)
         target, probability = self.target(batch), self.measured(batch, logits)
-        loss = self.loss(logits, target, batch.get("valid"))
-        return Step(loss, decision.masks(probability), target, probability)
+        loss = self.loss(logits, target, counted(batch, target.shape[-2:]))
+        return Step(loss, decision.masks(probability), target, probability, known(batch))
 
     def on_test_start(self) -> None:
         """Makes meters for every pass and every condition of the test images."""
@@ -258,7 +258,8 @@ class AvalanchesTask(SegmentationTask):
         if self.trees is not None:
             self._count("boosted_", logits, batch, by_trees=True)
         if self.second_input != "none":
-            edges = self._edges(self.masks(self.measured(batch, logits)))
+            shown = {key: value for key, value in batch.items() if key != "ignored"}  # as `predict` does
+            edges = self._edges(self.masks(self.measured(shown, logits)))
             again = batch | {"image": redrawn(batch["image"], edges, self.second_input)}
             self._count("second_", self.outputs(again), batch, by_trees=self.trees is not None)
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ops.regions import region_overlaps, without_small_regions
-from tasks.metrics.dice import as_bool, check_shapes, dice_units, mean_dice
+from tasks.metrics.dice import as_bool, check_shapes, counting, dice_units, mean_dice
+
+HALF = 0.5  # the threshold where none is given or fitted
 
 
 class Decision(nn.Module):
@@ -29,7 +31,7 @@ class Decision(nn.Module):
     thresholds: Tensor
     minimum_areas: Tensor
 
-    def __init__(self, classes: int, threshold: float = 0.5, minimum_pixels: int = 0) -> None:
+    def __init__(self, classes: int, threshold: float = HALF, minimum_pixels: int = 0) -> None:
         super().__init__()
         self.initial_threshold, self.minimum_pixels = threshold, minimum_pixels
         self.register_buffer("thresholds", torch.full((classes,), threshold))
@@ -124,17 +126,22 @@ class ThresholdSearch(Metric):
         self.add_state("gain_squares", grid.clone(), dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, probability: Tensor, target: Tensor) -> None:
+    def update(self, probability: Tensor, target: Tensor, valid: Tensor | None = None) -> None:
         """Adds a batch. Regions are found on the CPU.
 
         Args:
             probability: Probabilities in [0, 1], (B, K, H, W).
             target: True masks, (B, K, H, W): bool, or numbers, where values above one half count as 1.
+            valid: True where a pixel counts, (B, 1, H, W). Others belong to no region. All count by default;
+                an image without any does not count.
 
         Raises:
             ValueError: A shape is not (B, K, H, W), or the two differ.
         """
         check_shapes(self.class_count, probability=probability, target=target)
+        if valid is not None:
+            some = valid.flatten(1).any(dim=1)
+            probability, target = probability.masked_fill(~valid, -1)[some], counting(target, valid)[some]
         probabilities, truths = probability.float().cpu().numpy(), as_bool(target).cpu().numpy()
         for image_probabilities, image_truths in zip(probabilities, truths, strict=True):
             for index in range(self.class_count):

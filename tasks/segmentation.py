@@ -23,6 +23,20 @@ from tasks.networks.backbones import Architecture, encoder_of, load_encoder, seg
 from tasks.whole import log_odds, stitched
 
 
+def known(batch: Batch) -> Tensor | None:
+    """Returns where the truth is known, bool (B, 1, h, w), or None if it is everywhere."""
+    return ~batch["ignored"] if "ignored" in batch else None
+
+
+def counted(batch: Batch, size: Sequence[int]) -> Tensor | None:
+    """Returns which pixels of a truth of this height and width have a loss, bool (B, 1, h, w), or None if all have."""
+    valid, there = batch.get("valid"), known(batch)
+    if valid is None:
+        return there
+    valid = F.interpolate(valid.float(), tuple(size)) > 0.5
+    return valid if there is None else valid & there
+
+
 class SegmentationTask(ImageTask):
     """Marks classes that may overlap, one sigmoid map each, with an encoder-decoder network.
 
@@ -140,8 +154,8 @@ class SegmentationTask(ImageTask):
         """Turns logits into probabilities.
 
         Returns:
-            (B, K, h, w) float32 in [0, 1], 0 where a pixel is not `valid`; at the size of the batch's `mask`, if it has
-            one, otherwise at that of its images.
+            (B, K, h, w) float32 in [0, 1], 0 where a pixel is not `valid` or `ignored`; at the size of the batch's
+            `mask`, if it has one, otherwise at that of its images.
         """
         return _placed(outputs.float().sigmoid(), batch)
 
@@ -183,25 +197,25 @@ class SegmentationTask(ImageTask):
     def probability(self, batch: Batch, outputs: Tensor | None = None) -> Tensor:
         """Returns probabilities for a batch; of a whole image in `windows`, blended as prediction blends them."""
         if "windows" in batch:
-            return stitched(self.probability, batch)
+            return _known_only(stitched(self.probability, batch), batch)
         return super().probability(batch, outputs)
 
     def step(self, batch: Batch) -> Step:
-        """Returns loss and masks at the size of the truth; pixels that are not `valid` have no loss and no class.
+        """Returns loss and masks at the size of the truth.
 
-        The loss of a whole image in `windows` is that of its blended probability.
+        Pixels that are not `valid` have no loss and no class; `ignored` ones count in no metric either. The loss of a
+        whole image in `windows` is that of its blended probability.
         """
-        if "windows" in batch:
-            target, probability = self.target(batch), stitched(self.measured, batch)
-            loss = self.loss(log_odds(probability), target, None)
-            return Step(loss, self.active_decision.masks(probability), target, probability)
-        target, valid = self.target(batch), batch.get("valid")
+        target = self.target(batch)
         size = target.shape[-2:]
-        logits = self.outputs(batch)
-        counted = None if valid is None else F.interpolate(valid.float(), size) > 0.5
-        loss = self.loss(resized_maps(logits, size), target, counted)
-        probability = self.measured(batch, logits)
-        return Step(loss, self.active_decision.masks(probability), target, probability)
+        if "windows" in batch:
+            probability = _known_only(stitched(self.measured, batch), batch)
+            loss = self.loss(log_odds(probability), target, counted(batch, size))
+        else:
+            logits = self.outputs(batch)
+            probability = self.measured(batch, logits)
+            loss = self.loss(resized_maps(logits, size), target, counted(batch, size))
+        return Step(loss, self.active_decision.masks(probability), target, probability, known(batch))
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
@@ -225,4 +239,9 @@ def _placed(maps: Tensor, batch: Batch) -> Tensor:
     """Returns probabilities as `SegmentationTask.activate` describes them."""
     if "valid" in batch:
         maps = maps * batch["valid"]
-    return resized_maps(maps, batch["mask"].shape[-2:] if "mask" in batch else None)
+    return _known_only(resized_maps(maps, batch["mask"].shape[-2:] if "mask" in batch else None), batch)
+
+
+def _known_only(probability: Tensor, batch: Batch) -> Tensor:
+    """Returns probabilities (B, K, h, w) with 0 where pixels are `ignored`."""
+    return probability * ~batch["ignored"] if "ignored" in batch else probability

@@ -21,7 +21,7 @@ FIRST = {name.split("/")[0]: name for name in reversed(EXPERIMENTS)}
 TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_v2", "--data.size", "[33,48]",
                    "--data.output_size", "[35,53]"],
         "roads": ["--model.pretrained", "false", "--data.window", "[64,64]", "--data.size", "[32,32]",
-                  "--data.samples_per_category", "3"],
+                  "--data.crop", "null", "--data.samples_per_category", "3"],
         "avalanches": ["--model.pretrained", "false", "--model.network", "cnn2d", "--data.val_pictures", "1"],
         "colorization": ["--model.extractor", "null", "--data.size", "32", "--data.batch_size", "4"],
         "aesthetics": ["--model.pretrained", "false", "--model.freeze_convolutions", "false", "--data.batch_size", "4",

@@ -13,6 +13,7 @@ from datamodules.decoded.predicted import BACKGROUND
 from datamodules.decoded.tiles import Tiles
 from datamodules.decoded.whole import PackedMasks
 from datamodules.read.cache import MappedRows, cache_key, cached_array
+from datamodules.read.masks import label_planes
 from datamodules.read.pictures import channels_first, fitted, read_picture, resized
 from ops.errors import collected, refuse
 from ops.windows import Size, cut, window_grid
@@ -37,10 +38,10 @@ class WholeImages:
         size, row = self.places[name]
         return self.pictures[size][row]
 
-    def mask(self, name: str) -> NDArray[np.uint8]:
-        """Returns the masks (1, H, W) of an image, 0 or 1, read on demand."""
+    def mask(self, name: str) -> dict[str, NDArray[Any]]:
+        """Returns the `mask` of an image and what is `ignored`, see `PackedMasks.sample`, read on demand."""
         size, row = self.places[name]
-        return self.masks[size][row]
+        return self.masks[size].sample(row)
 
 
 def whole_images(task: str, tiles: Tiles) -> WholeImages:
@@ -84,20 +85,22 @@ def _pictures(task: str, tiles: Tiles, names: Sequence[str], size: Size) -> Mapp
 
 def _masks(task: str, tiles: Tiles, names: Sequence[str], size: Size) -> PackedMasks:
     def make(index: int) -> NDArray[np.uint8]:
-        return np.packbits(tiles.source.mask(names[index])[None], axis=-1)
+        return np.packbits(label_planes([tiles.source.labels(names[index])], size, values), axis=-1)
 
+    values = tiles.source.values
     files = [*tiles.source.files, *map(tiles.source.path, names)]
-    shape, what = (len(names), 1, size[0], -(-size[1] // 8)), f"decoding the masks of {tiles.source.root}"
-    return PackedMasks(cached_array(f"{task}-whole-masks", cache_key(files, None), shape, make, what), size[1])
+    shape = (len(names), 1 + bool(values.ignored), size[0], -(-size[1] // 8))
+    key, what = cache_key(files, values.recipe()), f"decoding the masks of {tiles.source.root}"
+    return PackedMasks(cached_array(f"{task}-whole-masks", key, shape, make, what), size[1], bool(values.ignored))
 
 
 @dataclass(frozen=True)
 class MeasuredSample:
     """Makes samples of whole images with the windows of `datamodules.decoded.predicted.Windows`.
 
-    A sample has `mask` uint8 (1, H, W), `image` uint8 (3, h, w), the image with its longer side reduced to at most 1200
-    pixels, `windows` uint8 (N, 3, y, x) at the input size of the network, in the order of `ops.windows.window_grid`,
-    and `window` and `overlap`.
+    A sample has `mask` uint8 (1, H, W), maybe `ignored` bool (1, H, W), `image` uint8 (3, h, w), the image with its
+    longer side reduced to at most 1200 pixels, `windows` uint8 (N, 3, y, x) at the input size of the network, in the
+    order of `ops.windows.window_grid`, and `window` and `overlap`.
 
     Attributes:
         images: The images.
@@ -121,7 +124,7 @@ class MeasuredSample:
         windows = [channels_first(resized(cut(picture, origin, self.window), self.size)) for origin in grid]
         return {
             "image": channels_first(resized(picture, fitted(size, BACKGROUND))),
-            "mask": torch.from_numpy(self.images.mask(name)),
+            **{key: torch.from_numpy(planes) for key, planes in self.images.mask(name).items()},
             "windows": torch.stack(windows),
             "window": torch.tensor(self.window),
             "overlap": self.overlap,

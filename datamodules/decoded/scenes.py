@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from datamodules.read.boxes import Box, inside
 from datamodules.read.cache import MappedRows, cache_key, cached_array
+from datamodules.read.mask_files import IGNORED
+from datamodules.read.mask_survey import value_problems
 from datamodules.read.masks import FolderMasks
 from datamodules.read.pictures import channels_first, picture_size, read_picture, resized, resized_mask
 from ops.errors import DataError, collected, refuse
@@ -31,7 +33,7 @@ class Scenes:
         sizes: Height and width of each image before that, by name.
         rows: Row of each image in the arrays of its size, by name.
         pictures: Images (n, 3, h, w) by size.
-        masks: Masks (n, h, w), 0 or 1, by size.
+        masks: Masks (n, h, w) by size: 0, 1, or 2 where pixels are ignored.
     """
 
     source: FolderMasks
@@ -45,9 +47,13 @@ class Scenes:
         """Returns an image (3, h, w), read on demand."""
         return self.pictures[self.sizes[name]][self.rows[name]]
 
-    def mask(self, name: str) -> NDArray[np.uint8]:
-        """Returns a mask (h, w), 0 or 1, read on demand."""
+    def labels(self, name: str) -> NDArray[np.uint8]:
+        """Returns a mask (h, w), read on demand: 0, 1, or `IGNORED`."""
         return self.masks[self.sizes[name]][self.rows[name]]
+
+    def mask(self, name: str) -> NDArray[np.uint8]:
+        """Returns a mask (h, w), read on demand: 0 or 1, and 0 where pixels are ignored."""
+        return np.asarray(self.labels(name) == 1).astype(np.uint8)
 
 
 def level_size(size: Size, levels: int) -> Size:
@@ -68,6 +74,17 @@ def reduced_mask(mask: NDArray[np.bool_], levels: int) -> NDArray[np.uint8]:
     for _ in range(levels):
         share = cv2.pyrDown(share).reshape(level_size(share.shape, 1))
     return (share >= 0.5).astype(np.uint8)
+
+
+def reduced_labels(labels: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
+    """Returns labels (H, W) at a level, (h, w): `reduced_mask`, and `IGNORED` where any ignored pixel has a part."""
+    smaller = reduced_mask(labels == 1, levels)
+    share = (labels == IGNORED).astype(np.float32)
+    if share.any():
+        for _ in range(levels):
+            share = cv2.pyrDown(share).reshape(level_size(share.shape, 1))
+        smaller[share > 0] = IGNORED
+    return smaller
 
 
 def too_small(path: Path, size: Size, levels: int, window: int, trained: bool = False) -> list[str]:
@@ -121,7 +138,7 @@ def decoded_scenes(task: str, source: FolderMasks, levels: int, window: int) -> 
 
     for size in groups:
         problems += collected([partial(decode, pictures, _pictures, size), partial(decode, masks, _masks, size)])
-    refuse(list(dict.fromkeys(problems)), str(source.root))
+    refuse(list(dict.fromkeys(problems + value_problems(task, source))), str(source.root))
     rows = {name: row for names in groups.values() for row, name in enumerate(names)}
     return Scenes(source, levels, sizes, rows, pictures, masks)
 
@@ -143,18 +160,21 @@ def _masks(task: str, source: FolderMasks, names: Sequence[str], levels: int, si
         misfit = source.misfit(names[index])
         if misfit:
             raise DataError(misfit)
-        mask = source.mask(names[index])
-        if files[index] is not None and (mask.all() or not mask.any()):  # a missing mask is reported already
+        labels = source.labels(names[index])
+        marked = (labels == 1).any()
+        if files[index] is not None and not (marked and (labels == 0).any()):  # a missing mask is reported already
             raise DataError(
-                f"{files[index]} marks {'all' if mask.any() else 'none'} of its pixels ({source.least} or brighter); "
-                f"expected some. Correct it, or remove it and its image {names[index]}."
+                f"{files[index]} marks {'all' if marked else 'none'} of its pixels that count; expected some. Correct "
+                f"it, or remove it and its image {names[index]}."
             )
-        return reduced_mask(mask, levels)
+        return reduced_labels(labels, levels)
 
     paths = [*filter(None, files), *map(source.path, names)]
     shape = (len(names), *level_size(size, levels))
     what = f"decoding the masks of {source.root}"
-    return cached_array(f"{task}-masks", cache_key(paths, [levels, source.least]), shape, make, what)
+    return cached_array(
+        f"{task}-masks", cache_key(paths, [levels, source.values.least, source.values.recipe()]), shape, make, what
+    )
 
 
 @dataclass(frozen=True)
@@ -175,10 +195,12 @@ class Scene:
 
     def __call__(self, index: int) -> dict[str, Any]:
         name = self.names[index]
-        mask = torch.from_numpy(self.scenes.mask(name)[None].copy())
+        mask = torch.from_numpy(self.scenes.mask(name)[None])
         sample: dict[str, Any] = {"image": torch.from_numpy(self.scenes.picture(name).copy()), "mask": mask}
         if name in self.boxes:
             sample["valid"] = inside(self.boxes[name], mask.shape[1:], self.scenes.levels)
+        if self.scenes.source.values.ignored:
+            sample["ignored"] = torch.from_numpy(self.scenes.labels(name)[None] == IGNORED)
         return {**sample, "condition": self.conditions.get(name, "")}
 
 
@@ -203,13 +225,11 @@ class ResizedScene:
         picture, mask = self.scenes.picture(name).transpose(1, 2, 0), self.scenes.mask(name)
         planes = {"mask": mask > 0}
         if self.boxes:
-            everywhere = np.ones_like(mask, bool)
-            held = (
-                inside(self.boxes[name], mask.shape, self.scenes.levels)[0].numpy()
-                if name in self.boxes
-                else everywhere
-            )
-            planes["valid"] = held
+            planes["valid"] = np.ones_like(mask, bool)
+        if name in self.boxes:
+            planes["valid"] = inside(self.boxes[name], mask.shape, self.scenes.levels)[0].numpy()
+        if self.scenes.source.values.ignored:
+            planes["ignored"] = self.scenes.labels(name) == IGNORED
         return {"image": channels_first(resized(np.ascontiguousarray(picture), self.size))} | {
             key: torch.from_numpy(resized_mask(plane, self.size)[None]) for key, plane in planes.items()
         }

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from datamodules.decoded.whole import PackedMasks
 from datamodules.read.cache import MappedRows, cache_key, cached_array, check_pictures
-from datamodules.read.masks import FolderMasks
-from datamodules.read.pictures import picture_size, read_picture, resized, resized_mask
+from datamodules.read.mask_survey import value_problems
+from datamodules.read.masks import FolderMasks, label_planes
+from datamodules.read.pictures import picture_size, read_picture, resized
 from ops.errors import DataError, collected, refuse
 from ops.windows import Size, cut, window_grid
 
@@ -41,9 +42,14 @@ class Tiles:
     masks: PackedMasks
 
     def of(self, names: Sequence[str]) -> list[int]:
-        """Returns the tiles of these images, in the order of all tiles."""
+        """Returns the tiles of these images that are not ignored as a whole, in the order of all tiles.
+
+        Raises:
+            DataError: All of them are.
+        """
         wanted = set(names)
-        return [row for row, owner in enumerate(self.owners.tolist()) if self.source.names[owner] in wanted]
+        rows = [row for row, owner in enumerate(self.owners.tolist()) if self.source.names[owner] in wanted]
+        return self.masks.counting(rows, f"{len(rows)} tiles in {self.source.root}")
 
 
 def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> Tiles:
@@ -76,7 +82,8 @@ def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> T
     ]
     places = [(row, place) for row, (height, width) in enumerate(sizes.tolist())
               for place in window_grid((height, width), window)]  # fmt: skip
-    read_picture_once, read_mask_once = lru_cache(8)(read_picture), lru_cache(8)(source.mask)
+    problems += value_problems(task, source)
+    read_picture_once, read_labels_once = lru_cache(8)(read_picture), lru_cache(8)(source.labels)
 
     def make_picture(index: int) -> NDArray[np.uint8]:
         row, place = places[index]
@@ -84,24 +91,28 @@ def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> T
 
     def make_mask(index: int) -> NDArray[np.uint8]:
         row, place = places[index]
-        mask = resized_mask(cut(read_mask_once(source.names[row]), place, window), size)
-        return np.packbits(mask[None], axis=-1)
+        return np.packbits(
+            label_planes([cut(read_labels_once(source.names[row]), place, window)], size, source.values), axis=-1
+        )
 
     key, count = cache_key(files, [window, size]), len(places)
+    mask_key = cache_key(files, [window, size, source.values.recipe()])
     arrays: list[MappedRows] = []
-    shape, what = (count, 1, size[0], -(-size[1] // 8)), f"cutting the masks of {source.root}"
+    shape = (count, 1 + bool(source.values.ignored), size[0], -(-size[1] // 8))
+    what = f"cutting the masks of {source.root}"
     problems += collected(
         [
             lambda: arrays.append(
                 cached_array(f"{task}-tiles", key, (count, *size, 3), make_picture, f"cutting {source.folder}")
             ),
-            lambda: arrays.append(cached_array(f"{task}-masks", key, shape, make_mask, what)),
+            lambda: arrays.append(cached_array(f"{task}-masks", mask_key, shape, make_mask, what)),
         ]
     )
     refuse(list(dict.fromkeys(problems)), str(source.root))
     pictures, masks = arrays
     owners = np.array([row for row, _ in places])
-    return Tiles(source, window, size, sizes, marked, owners, pictures, PackedMasks(masks, size[1]))
+    packed = PackedMasks(masks, size[1], bool(source.values.ignored))
+    return Tiles(source, window, size, sizes, marked, owners, pictures, packed)
 
 
 def _measured(task: str, source: FolderMasks, files: Sequence[Path]) -> NDArray[np.int64]:
@@ -116,9 +127,9 @@ def _measured(task: str, source: FolderMasks, files: Sequence[Path]) -> NDArray[
         misfit = source.misfit(name)
         if misfit:
             raise DataError(misfit)
-        values = [*picture_size(source.path(name)), np.count_nonzero(source.mask(name))]
+        values = [*picture_size(source.path(name)), np.count_nonzero(source.labels(name) == 1)]
         return np.array(values, np.int64).view(np.uint8)
 
     shape, what = (len(source.names), 24), f"measuring the masks of {source.root}"
-    rows = cached_array(f"{task}-measured", cache_key(files, None), shape, make, what)
+    rows = cached_array(f"{task}-measured", cache_key(files, source.values.recipe()), shape, make, what)
     return np.stack([rows[index].view(np.int64) for index in range(len(rows))])

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.read.cache import MappedRows, cache_key, cached_array
+from datamodules.read.mask_survey import value_problems
 from datamodules.read.masks import MaskSource
 from datamodules.read.pictures import channels_first, read_picture, resized
 from ops.errors import DataError, collected, refuse
@@ -20,16 +21,41 @@ class PackedMasks:
     """Masks of all images, eight pixels per byte.
 
     Attributes:
-        rows: Masks (N, K, H, ceil(W / 8)), packed along the width.
+        rows: Masks (N, K, H, ceil(W / 8)), packed along the width; if pixels may be ignored, K + 1, these last.
         width: Width W in pixels.
+        ignoring: Whether pixels may be ignored.
     """
 
     rows: MappedRows
     width: int
+    ignoring: bool = False
 
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
         """Returns the masks (K, H, W) of an image, 0 or 1."""
-        return np.unpackbits(self.rows[row], axis=-1, count=self.width)
+        planes = self.rows[row]
+        return np.unpackbits(planes[:-1] if self.ignoring else planes, axis=-1, count=self.width)
+
+    def counting(self, rows: Sequence[int], what: str) -> list[int]:
+        """Returns those of some rows that have a pixel which is not ignored.
+
+        Args:
+            rows: Rows of images.
+            what: Describes the rows in the error.
+
+        Raises:
+            DataError: There are rows, but none of them is left.
+        """
+        left = [row for row in rows if not self.ignoring or not self.sample(row)["ignored"].all()]
+        if rows and not left:
+            raise DataError(f"Every pixel of {what} is ignored. Correct --data.ignore_value or the masks.")
+        return left
+
+    def sample(self, row: int) -> dict[str, NDArray[Any]]:
+        """Returns the `mask` (K, H, W), 0 or 1, and, if pixels may be ignored, `ignored` (1, H, W), bool."""
+        if not self.ignoring:
+            return {"mask": self[row]}
+        ignored = np.unpackbits(self.rows[row][-1:], axis=-1, count=self.width)
+        return {"mask": self[row], "ignored": ignored.astype(np.bool_)}
 
 
 @dataclass(frozen=True)
@@ -70,9 +96,11 @@ def decoded(task: str, source: MaskSource, classes: Sequence[str], size: Size, s
             lambda: arrays.append(_masks(task, source, classes, scored_size)),
         ]
     )
-    refuse(list(dict.fromkeys(problems)), str(source.root))
+    refuse(list(dict.fromkeys(problems + value_problems(task, source))), str(source.root))
     pictures, masks, scored = arrays
-    return Decoded(source, pictures, PackedMasks(masks, size[1]), PackedMasks(scored, scored_size[1]))
+    ignoring = bool(source.values.ignored)
+    packed = [PackedMasks(*each, ignoring) for each in ((masks, size[1]), (scored, scored_size[1]))]
+    return Decoded(source, pictures, *packed)
 
 
 def _pictures(task: str, source: MaskSource, size: Size) -> MappedRows:
@@ -90,17 +118,18 @@ def _pictures(task: str, source: MaskSource, size: Size) -> MappedRows:
 
 def _masks(task: str, source: MaskSource, classes: Sequence[str], size: Size) -> MappedRows:
     def make(index: int) -> NDArray[np.uint8]:
-        return np.packbits(source.masks(source.names[index], size), axis=-1)
+        return np.packbits(source.planes(source.names[index], size), axis=-1)
 
-    shape = (len(source.names), len(classes), size[0], -(-size[1] // 8))
+    planes = len(classes) + bool(source.values.ignored)
+    shape = (len(source.names), planes, size[0], -(-size[1] // 8))
     paths = [source.path(name) for name in source.names]
-    key = cache_key([*source.files, *paths], [list(classes), size])
+    key = cache_key([*source.files, *paths], [list(classes), size, source.values.recipe()])
     return cached_array(f"{task}-masks", key, shape, make, f"decoding the masks of {source.root}")
 
 
 @dataclass(frozen=True)
 class DecodedSample:
-    """Makes samples with `image` uint8 (3, H, W) and `mask` uint8 (K, H, W) of a decoded dataset.
+    """Makes samples of a decoded dataset: `image` uint8 (3, H, W), `mask` uint8 (K, H, W), and maybe `ignored`, bool.
 
     Attributes:
         pictures: Images of the dataset.
@@ -116,7 +145,8 @@ class DecodedSample:
 
     def __call__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
-        mask = self.masks[row]
+        planes = self.masks.sample(row)
         if row in self.absent:
-            mask[self.absent[row]] = 0
-        return {"image": channels_first(self.pictures[row]), "mask": torch.from_numpy(mask)}
+            planes["mask"][self.absent[row]] = 0
+        tensors = {key: torch.from_numpy(each) for key, each in planes.items()}
+        return {"image": channels_first(self.pictures[row]), **tensors}

@@ -38,8 +38,9 @@ class Draws(Samples):
 class Store:
     """Images of different sizes on a device, and the pixels that windows can be centered on.
 
-    These centers are numbered, first those with mask 0, then those with mask 1, each row by row. A run of adjacent
-    centers in a row of an image is two integers, which take less memory than the masks unless they are noise.
+    These centers are numbered, first those with mask 0, then those with mask 1, each row by row; none is ignored. A run
+    of adjacent centers in a row of an image is two integers, which take less memory than the masks unless they are
+    noise.
 
     Attributes:
         pixels: Images one after the other, each row by row, uint8 (3, N).
@@ -124,7 +125,7 @@ def stored(scenes: Scenes, names: Sequence[str], window: int) -> Store:
     runs: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
     for name, (height, width), first, end in zip(names, shapes.tolist(), offsets, ends, strict=True):
         pixels[:, first:end] = scenes.picture(name).reshape(3, -1)
-        centers = scenes.mask(name)[before : height - after, before : width - after]
+        centers = scenes.labels(name)[before : height - after, before : width - after]
         for value in (0, 1):
             rows, columns, lengths = _runs(centers == value)
             runs[value].append(np.stack([first + (rows + before) * width + columns + before, lengths]))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from datamodules.read.pictures import read_picture
+from datamodules.read.pictures import READERS, read_picture
 from ops.atomic import remove_leftovers, replacing
 from ops.errors import DataError, refuse
 
@@ -30,8 +30,8 @@ def cache_folder() -> Path:
 
 
 def cache_key(files: Sequence[Path], recipe: object) -> str:
-    """Returns a key that changes with the path, size or time of any file, and with the recipe."""
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode())
+    """Returns a key that changes with the path, size or time of any file, the recipe, and the version of `READERS`."""
+    digest = hashlib.sha256(json.dumps([READERS, recipe], sort_keys=True, default=str).encode())
     for file in files:
         status = file.stat()
         digest.update(f"{file.absolute()}|{status.st_size}|{status.st_mtime_ns}\n".encode())

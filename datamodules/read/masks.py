@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.read.pictures import picture_files, picture_size, read_mask, resized_mask
+from datamodules.read.mask_files import IGNORED, Certainty, Marks, MaskValues, fitting_turn, read_marks, turned_size
+from datamodules.read.pictures import picture_files, picture_size, resized_mask, touched
 from datamodules.read.tables import Table
 from ops.errors import DataError, collected
 from ops.rle import decode_to, parse_runs
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FOLDERS = """    {root}/images/<stem>.jpg          any image format, any size
-    {root}/masks/<class>/<stem>.png   0/255 or 0/1, as large as its image"""
+    {root}/masks/<class>/<stem>.png   0 and one other value, or see --data.mask_values; as large as its image"""
 KAGGLE_OR_FOLDERS = f"""Either the Kaggle folder as downloaded:
     {{root}}/train.csv                  columns Image_Label,EncodedPixels
     {{root}}/train_images/*.jpg
@@ -30,7 +31,7 @@ KAGGLE_OR_FOLDERS = f"""Either the Kaggle folder as downloaded:
 or a folder of images and one of masks per class:
 {FOLDERS}"""
 ONE_MASK = """    {root}/images/<stem>.png   any image format, any size
-    {root}/masks/<stem>.png    0/255 or 0/1, as large as its image
+    {root}/masks/<stem>.png    0 and one other value, or see --data.mask_values; as large as its image
     {root}/categories.csv      optional: columns image,category"""
 
 
@@ -42,12 +43,14 @@ class MaskSource(Protocol):
         names: File names of the images that exist, sorted.
         files: Files that the masks are made from, for the key of a cache; the images count as well.
         problems: What is wrong with the table or the folders; no image was opened to find out.
+        values: What the values of mask files mean.
     """
 
     root: Path
     names: list[str]
     files: list[Path]
     problems: list[str]
+    values: MaskValues
 
     def path(self, name: str) -> Path:
         """Returns the file of an image."""
@@ -55,49 +58,63 @@ class MaskSource(Protocol):
     def masks(self, name: str, size: Size) -> NDArray[np.bool_]:
         """Returns the masks (K, H, W) of an image, resized to this height and width."""
 
+    def planes(self, name: str, size: Size) -> NDArray[np.bool_]:
+        """Returns the masks of an image, and, if `values` may be ignored, which pixels are: (K + 1, H, W)."""
+
     def misfit(self, name: str) -> str | None:
         """Returns what is wrong with the size of an image or of its masks, or None."""
 
 
-def mask_source(root: Path, classes: Sequence[str]) -> MaskSource:
+ANY_VALUES = MaskValues()
+
+
+def mask_source(root: Path, classes: Sequence[str], values: MaskValues = ANY_VALUES) -> MaskSource:
     """Returns the dataset in `root`, in the Kaggle layout or in folders; its `problems` say what is wrong with it.
 
     Raises:
-        DataError: There is no dataset, or its table cannot be read.
+        DataError: There is no dataset, or its table cannot be read, or has no values to give a meaning.
     """
-    return (
-        KaggleMasks(root, classes) if (root / "train.csv").is_file() else class_masks(root, classes, KAGGLE_OR_FOLDERS)
-    )
+    if not (root / "train.csv").is_file():
+        return class_masks(root, classes, values, KAGGLE_OR_FOLDERS)
+    if values.recipe():
+        raise DataError(
+            f"{root / 'train.csv'} has run lengths, but --data.mask_values and --data.ignore_value are about mask "
+            "files. Set both to null, or move the table away to use folders of masks."
+        )
+    return KaggleMasks(root, classes)
 
 
-def class_masks(root: Path, classes: Sequence[str], layout: str = FOLDERS) -> "FolderMasks":
+def class_masks(
+    root: Path, classes: Sequence[str], values: MaskValues = ANY_VALUES, layout: str = FOLDERS
+) -> "FolderMasks":
     """Returns the images in `images` and their masks in `masks/<class>`; its `problems` say what is wrong with them.
 
     Args:
         root: Folder of the dataset.
         classes: Names of the classes.
+        values: What the values of mask files mean.
         layout: Layout to show if there is no dataset, with `{root}` in it.
 
     Raises:
         DataError: There is no dataset.
     """
     _check_images(root, layout)
-    return FolderMasks(root, [root / "masks" / label for label in classes])
+    return FolderMasks(root, [root / "masks" / label for label in classes], values)
 
 
-def one_mask_each(root: Path, layout: str = ONE_MASK, least: int = 128) -> "FolderMasks":
+def one_mask_each(root: Path, values: MaskValues = ANY_VALUES, layout: str = ONE_MASK) -> "FolderMasks":
     """Returns the images in `images` and one mask for each in `masks`; its `problems` say what is wrong with them.
 
     Args:
         root: Folder of the dataset.
+        values: What the values of mask files mean.
         layout: Layout to show if there is no dataset, with `{root}` in it.
-        least: Lowest gray, 0 to 255, that belongs to a mask.
 
     Raises:
         DataError: There is no dataset.
     """
     _check_images(root, layout)
-    return FolderMasks(root, [root / "masks"], least)
+    return FolderMasks(root, [root / "masks"], values)
 
 
 def _check_images(root: Path, layout: str) -> None:
@@ -118,14 +135,14 @@ class FolderMasks:
     Args:
         root: Folder that contains `images`.
         folders: Folders of the masks of the K classes.
-        least: Lowest gray, 0 to 255, that belongs to a mask.
+        values: What the values of their files mean.
 
     Raises:
         DataError: There are no images.
     """
 
-    def __init__(self, root: Path, folders: Sequence[Path], least: int = 128) -> None:
-        self.root, self.least = root, least
+    def __init__(self, root: Path, folders: Sequence[Path], values: MaskValues = ANY_VALUES) -> None:
+        self.root, self.folders, self.values = root, list(folders), values
         self.folder = root / "images"
         self.problems: list[str] = []
         pictures = self._by_stem(picture_files(self.folder))
@@ -173,14 +190,22 @@ class FolderMasks:
     def _masks_of(self, name: str) -> list[Path | None]:
         return [by_stem.get(Path(name).stem) for by_stem in self.by_class]
 
-    def mask(self, name: str) -> NDArray[np.bool_]:
-        """Returns the mask (H, W) of the first class, at the size of the image.
+    def labels(self, name: str) -> NDArray[np.uint8]:
+        """Returns the mask (H, W) of the first class at the size of the image: 0, 1, or `IGNORED`.
 
         Raises:
             DataError: The mask cannot be read.
         """
         path = self._masks_of(name)[0]
-        return np.zeros(picture_size(self.path(name)), np.bool_) if path is None else read_mask(path, self.least)
+        return np.zeros(picture_size(self.path(name)), np.uint8) if path is None else self.read(path, name).labels
+
+    def read(self, path: Path, name: str) -> Marks:
+        """Returns a mask file of an image, turned to lie on it.
+
+        Raises:
+            DataError: The mask cannot be read.
+        """
+        return read_marks(path, self.values, fitting_turn(path, self.path(name))[0])
 
     def masks(self, name: str, size: Size) -> NDArray[np.bool_]:
         """Returns the masks (K, H, W) of an image, resized to this height and width.
@@ -188,16 +213,29 @@ class FolderMasks:
         Raises:
             DataError: A mask cannot be read.
         """
-        empty = np.zeros(size, dtype=np.bool_)
-        paths = self._masks_of(name)
-        return np.stack([resized_mask(read_mask(path, self.least), size) if path else empty for path in paths])
+        return self.planes(name, size)[: len(self.folders)]
+
+    def planes(self, name: str, size: Size) -> NDArray[np.bool_]:
+        """Returns the masks of an image at this height and width, see `label_planes`.
+
+        Raises:
+            DataError: A mask cannot be read.
+        """
+        labels = [self.read(path, name).labels if path else None for path in self._masks_of(name)]
+        return label_planes(labels, size, self.values)
 
     def misfit(self, name: str) -> str | None:
         """Returns what is wrong with the sizes of an image's masks, or None."""
         try:
             size = picture_size(self.path(name))
             for path in filter(None, self._masks_of(name)):
-                height, width = picture_size(path)
+                turn, certain = fitting_turn(path, self.path(name))
+                if certain == Certainty.DIFFERS:
+                    return (
+                        f"{path} has the EXIF orientation {turn}, but its image {name} has another one, and both ways "
+                        "of turning fit. Write the mask as the image is seen, without orientation."
+                    )
+                height, width = turned_size(path, turn)
                 if (height, width) != size:
                     return (
                         f"{path} is {height} x {width} pixels (height x width), but its image {name} is "
@@ -206,6 +244,25 @@ class FolderMasks:
         except DataError:
             return None  # reported when it is decoded
         return None
+
+
+def label_planes(labels: Sequence[NDArray[np.uint8] | None], size: Size, values: MaskValues) -> NDArray[np.bool_]:
+    """Returns the masks of K classes, resized, and, if values may be ignored, the ignored pixels as one more plane.
+
+    Pixels that one class ignores are ignored for all, and belong to no mask. A resized pixel is ignored if any part of
+    it is.
+
+    Args:
+        labels: For each class (H, W) with 0, 1 and `IGNORED`; None marks nothing.
+        size: Height and width of the planes.
+        values: What the values of the masks mean.
+    """
+    empty = np.zeros(size, np.bool_)
+    planes = [empty if each is None else resized_mask(each == 1, size) for each in labels]
+    if values.ignored:
+        ignored = np.any([empty, *(touched(each == IGNORED, size) for each in labels if each is not None)], axis=0)
+        planes = [*(plane & ~ignored for plane in planes), ignored]
+    return np.stack(planes)
 
 
 COLUMNS = ["Image_Label", "EncodedPixels"]
@@ -232,7 +289,7 @@ class KaggleMasks:
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
-        self.root = root
+        self.root, self.values = root, ANY_VALUES
         self.table = root / "train.csv"
         self.folder = root / "train_images"
         self.classes = list(classes)
@@ -325,6 +382,8 @@ class KaggleMasks:
         if problems:
             raise DataError("\n".join(problems), problems)
         return masks
+
+    planes = masks  # no pixel is ignored
 
     def misfit(self, name: str) -> str | None:
         """Returns what is wrong with the size of an image, or None."""

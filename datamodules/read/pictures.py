@@ -1,4 +1,4 @@
-"""Reads and resizes images and masks."""
+"""Reads and resizes images."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,6 +24,9 @@ TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: I
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}  # fmt: skip
 BAND = 1024  # rows
+READERS = 2
+"""Version of everything that decodes images and masks, part of the key of every cached array. Add 1 whenever a file
+would be decoded to other pixels, so that nothing is used that an earlier version has cached."""
 Image.MAX_IMAGE_PIXELS = 1 << 30  # aerial images exceed the limit of Pillow
 
 
@@ -87,66 +90,6 @@ def read_picture(path: Path, at_least: Size | None = None) -> NDArray[np.uint8]:
         return pixels
 
 
-def read_mask(path: Path, least: int = 128) -> NDArray[np.bool_]:
-    """Reads a mask as (H, W): true from `least` up, or above 0 if the only values are 0 and one other.
-
-    Palettes and colors are converted to gray.
-
-    Args:
-        path: Any image file.
-        least: Lowest gray, 0 to 255, that belongs to the mask; in files of 16 bits, 256 times that.
-
-    Raises:
-        DataError: The file is missing, truncated or not an image, or its values are neither 0 and one other, nor dark
-            and bright with a few grays at the edges.
-    """
-    with opened(path) as picture:
-        values = _grays(path, picture)
-    if values.dtype == np.bool_:
-        return values
-    levels, counts = _levels(values)
-    high = int(levels[-1])
-    if len(levels) <= 2 and levels[0] in (0, high):
-        return values > 0
-    lowest = least if high <= 255 else 256 * least
-    between = (levels > 0.15 * high) & (levels < 0.85 * high)
-    flat = between.sum() <= 16 and counts[between].sum() > 0.5 * counts[levels > 0].sum()  # soft edges have many grays
-    if high < lowest or flat:
-        raise DataError(
-            f"{path} has {len(levels)} values from {levels[0]} to {high}; expected 0 and 255, or 0 and one other "
-            "value. Write one mask file per class."
-        )
-    return values >= lowest
-
-
-def _grays(path: Path, picture: Image.Image) -> NDArray[Any]:
-    """Returns the gray values (H, W) of a mask.
-
-    Raises:
-        DataError: It has more than two colors, or differs in transparency only.
-    """
-    if picture.mode in ("1", "L", "I;16", "I"):
-        return np.asarray(picture)
-    colors = np.asarray(picture.convert("RGB"))
-    grays = np.asarray(picture.convert("RGB").convert("L"))
-    if "A" in picture.getbands() and grays.min() == grays.max() and len(set(picture.getchannel("A").getextrema())) > 1:
-        raise DataError(f"{path} has one color and differs in transparency only; expected a mask of 0 and 255.")
-    colored = (colors.max(axis=2) - colors.min(axis=2)) > 40
-    if colored.mean() > 0.01 and len(_levels(grays)[0]) > 2:
-        raise DataError(f"{path} has several colors; expected 0 and 255. Write one mask file per class.")
-    return grays
-
-
-def _levels(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Returns the values that occur, ascending, and their counts."""
-    if values.dtype != np.uint8:
-        levels, counts = np.unique(values, return_counts=True)
-        return levels, counts
-    counts = np.bincount(values.ravel(), minlength=256)
-    levels = np.flatnonzero(counts)
-    return levels, counts[levels]
-
-
 def refuse_depth(path: Path, picture: Image.Image) -> None:
     """Raises a DataError for an image with more than 8 bits per channel."""
     if picture.mode.startswith(("I", "F")) or any(";16" in str(part) for part in getattr(picture, "tile", ())):
@@ -190,12 +133,12 @@ def channels_first(picture: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
 
 
-def resized(picture: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+def resized(picture: NDArray[Any], size: Size) -> NDArray[Any]:
     """Resizes an image (H, W, C): area means if it shrinks, bilinear if it grows."""
     if picture.shape[:2] == tuple(size):
         return picture
     shrinks = size[0] * size[1] < picture.shape[0] * picture.shape[1]
-    result: NDArray[np.uint8] = cv2.resize(
+    result: NDArray[Any] = cv2.resize(
         picture, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     )
     return result.reshape(*size, picture.shape[2])  # OpenCV drops a single channel
@@ -203,7 +146,12 @@ def resized(picture: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
 
 def resized_mask(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
     """Resizes a mask (H, W): true where it covers at least half of a new pixel."""
-    return resized(mask.astype(np.uint8)[..., None] * 255, size)[..., 0] >= 128
+    return np.asarray(resized(mask.astype(np.uint8)[..., None] * 255, size)[..., 0] >= 128)
+
+
+def touched(mask: NDArray[np.bool_], size: Size) -> NDArray[np.bool_]:
+    """Resizes a mask (H, W): true where it covers any part of a new pixel."""
+    return np.asarray(resized(mask.astype(np.float32)[..., None], size)[..., 0] > 0)
 
 
 def fitted(size: Size, side: int) -> Size:

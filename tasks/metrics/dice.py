@@ -76,25 +76,28 @@ class DiceScores(Metric):
         for name in ("images", "positive_dice_sum", "positive_pairs", "overlap", "marked"):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
+    def update(self, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             prediction: Predicted masks, (B, K, H, W): bool, or numbers, where values above one half count as 1.
             target: True masks, likewise.
+            valid: True where a pixel counts, (B, 1, H, W). All count by default; an image without any does not count.
 
         Raises:
             ValueError: A shape is not (B, K, H, W), or the two differ.
         """
         check_shapes(self.class_count, prediction=prediction, target=target)
-        predicted, true = as_bool(prediction), as_bool(target)
+        predicted, true = counting(prediction, valid), counting(target, valid)
         overlap = pixel_counts(predicted & true)
         true_pixels = pixel_counts(true)
         marked = pixel_counts(predicted) + true_pixels  # 2 TP + FP + FN
         units = dice_units(overlap, marked)
+        if valid is not None:
+            units = units * valid.flatten(1).any(dim=1, keepdim=True)
         positive = true_pixels > 0
         self.dice_sum += units.sum(dim=0)
-        self.images += len(target)
+        self.images += len(target) if valid is None else valid.flatten(1).any(dim=1).sum()
         self.positive_dice_sum += (units * positive).sum()
         self.positive_pairs += positive.sum()
         self.overlap += overlap.sum()
@@ -146,12 +149,13 @@ class PixelAveragePrecision(Metric):
         histograms = torch.zeros(len(classes), 2, bins, dtype=torch.int64)  # axis 1: negatives, positives
         self.add_state("pixels", histograms, dist_reduce_fx="sum")
 
-    def update(self, probability: Tensor, target: Tensor) -> None:
+    def update(self, probability: Tensor, target: Tensor, valid: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             probability: Probabilities in [0, 1], (B, K, H, W); NaN counts as 0.
             target: True masks, (B, K, H, W): bool, or numbers, where values above one half count as 1.
+            valid: True where a pixel counts, (B, 1, H, W). All count by default.
 
         Raises:
             ValueError: A shape is not (B, K, H, W), or the two differ.
@@ -163,6 +167,8 @@ class PixelAveragePrecision(Metric):
             log_odds = torch.logit(probability[:, index].float(), eps=2**-24).nan_to_num(nan=-LOG_ODDS_LIMIT)
             position = ((log_odds / LOG_ODDS_LIMIT + 1) * (self.bins / 2)).int()
             position += true[:, index].int() * self.bins
+            if valid is not None:
+                position = position[valid[:, 0]]
             self.pixels[index] += counted(position.flatten(), 2 * self.bins).view(2, self.bins)
 
     def compute(self) -> dict[str, Tensor]:
@@ -224,6 +230,11 @@ def scattered(numbers: Tensor, count: int) -> Tensor:
 def as_bool(mask: Tensor) -> Tensor:
     """Returns whether each pixel of a bool or number mask is above one half."""
     return mask if mask.dtype == torch.bool else mask > 0.5
+
+
+def counting(mask: Tensor, valid: Tensor | None) -> Tensor:
+    """Returns a bool or number mask (B, K, H, W) as bool, false where pixels are not valid, (B, 1, H, W)."""
+    return as_bool(mask) if valid is None else as_bool(mask) & valid
 
 
 def dice_units(overlap: Tensor, marked: Tensor) -> Tensor:

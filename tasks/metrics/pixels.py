@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from tasks.metrics.dice import as_bool, check_shapes, pixel_counts
+from tasks.metrics.dice import check_shapes, counting, pixel_counts
 
 
 class PixelScores(Metric):
@@ -49,25 +49,27 @@ class PixelScores(Metric):
         for name in ("true_positives", "false_positives", "false_negatives", "true_negatives"):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
+    def update(self, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             prediction: Predicted masks, (B, 1, H, W): bool, or numbers, where values above one half count as 1.
             target: True masks, likewise.
+            valid: True where a pixel counts, (B, 1, H, W). All count by default.
 
         Raises:
             ValueError: A shape is not (B, 1, H, W), or the two differ.
         """
         check_shapes(1, prediction=prediction, target=target)
-        predicted, true = as_bool(prediction), as_bool(target)
+        predicted, true = counting(prediction, valid), counting(target, valid)
         overlap, predicted_pixels, true_pixels = (
             pixel_counts(mask).sum() for mask in (predicted & true, predicted, true)
         )
         self.true_positives += overlap
         self.false_positives += predicted_pixels - overlap
         self.false_negatives += true_pixels - overlap
-        self.true_negatives += true.numel() - predicted_pixels - true_pixels + overlap
+        pixels = true.numel() if valid is None else pixel_counts(valid).sum()
+        self.true_negatives += pixels - predicted_pixels - true_pixels + overlap
 
     def compute(self) -> dict[str, Tensor]:
         """Returns metrics in [0, 1] by name, each a scalar."""
@@ -142,18 +144,23 @@ class BoundaryDistance(Metric):
         for name in ("distance_sum", "pictures"):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
+    def update(self, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> None:
         """Adds a batch.
 
         Args:
             prediction: Predicted masks, (B, 1, H, W): bool, or numbers, where values above one half count as 1.
             target: True masks, likewise.
+            valid: True where a pixel counts, (B, 1, H, W). Others belong to no mask. All count by default;
+                an image without any does not count.
 
         Raises:
             ValueError: A shape is not (B, 1, H, W), or the two differ.
         """
         check_shapes(1, prediction=prediction, target=target)
-        predicted, true = (as_bool(masks)[:, 0].cpu().numpy() for masks in (prediction, target))
+        if valid is not None:
+            some = valid.flatten(1).any(dim=1)
+            prediction, target, valid = prediction[some], target[some], valid[some]
+        predicted, true = (counting(masks, valid)[:, 0].cpu().numpy() for masks in (prediction, target))
         for masks in zip(predicted, true, strict=True):
             self.distance_sum += round(hausdorff95(*masks) * DISTANCE_UNITS)
         self.pictures += len(target)

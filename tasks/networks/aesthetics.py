@@ -38,10 +38,13 @@ class Judge(nn.Module):
         dropout: Dropout rate.
 
     Attributes:
+        vectors: Names of the vectors that `forward_features` returns.
         convolutions: As given.
         pool: Maps to flat vectors (B, F), F = C side², the values of a channel side by side.
         dense: (B, F) to logits (B, outputs).
     """
+
+    vectors = ("fc6", "fc7", "pooled")
 
     def __init__(
         self,

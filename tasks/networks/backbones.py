@@ -148,8 +148,8 @@ class Stages(nn.Module):
     The keys of `network` are torchvision's for encoders of segmentation_models_pytorch, otherwise timm's.
 
     Args:
-        name: `mobilenet_v2`, `resnet50` or another encoder of the families in `CARDS`; `resnet50_v1`, which is
-            ResNet-50 as published; or any timm name, with or without a tag.
+        name: `mobilenet_v2`, `resnet50` or another encoder of the families in `CARDS`; `resnet50_v1`, ResNet-50 as
+            published and as in Keras; or any timm name, with or without a tag.
 
     Raises:
         ValueError: The network is unknown; the message names the nearest.

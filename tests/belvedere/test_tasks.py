@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.read.pictures import read_mask, read_picture
+from datamodules.read.mask_files import read_mask
+from datamodules.read.pictures import read_picture
 from datamodules.roads import RoadsDataModule
 from ops.color import rgb_to_lab
 from ops.polygons import intersection_over_union, polygon_mask

@@ -14,6 +14,8 @@ from callbacks.resuming import LastCheckpoint
 from callbacks.thresholds import FittedThresholds
 from datamodules.batch import Batch
 from tasks.clouds import CloudsTask
+from tasks.roads import RoadsTask
+from tasks.segmentation import SegmentationTask
 from tests.callbacks.shared import Given
 from tests.datamodules.helpers import csv_rows
 from tests.scripted import quiet_trainer
@@ -59,7 +61,7 @@ def make_task(classes: Sequence[str] = CLASSES) -> CloudsTask:
     return task
 
 
-def fit(folder: Path, data: Images, task: CloudsTask, *callbacks: Callback, **options: Any) -> Trainer:
+def fit(folder: Path, data: Images, task: SegmentationTask, *callbacks: Callback, **options: Any) -> Trainer:
     watchers = Handover(data), BestCheckpoint("val/dice", "max"), LastCheckpoint(), FittedThresholds(), Halved()
     trainer = quiet_trainer(folder, *(callbacks or watchers), **({"max_epochs": 1} | options))
     trainer.fit(task, data)
@@ -138,6 +140,19 @@ def test_thresholds_are_fitted_on_unaugmented_validation_images(
 def test_without_data_the_error_names_the_callback_to_add(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"has no data; add .*Handover"):
         fit(tmp_path, Images(), make_task(), BestCheckpoint("val/dice", "max"), FittedThresholds())
+
+
+def test_a_given_threshold_is_not_fitted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = Images()
+    for batch in data.batches["val"]:
+        batch["mask"] = batch["mask"][:, :1]
+    task = RoadsTask("pspnet", threshold=0.4, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    task.network = Colors(1)
+    with caplog.at_level("INFO"):
+        fit(tmp_path, data, task)
+    assert task.decision.thresholds.tolist() == pytest.approx([0.4])
+    assert "threshold was given, 0.4" in caplog.text
+    assert not (tmp_path / "thresholds.csv").exists()
 
 
 def test_one_class_is_fitted_too(tmp_path: Path) -> None:

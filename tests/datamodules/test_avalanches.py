@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,25 @@ def test_conditions_are_read(tmp_path: Path) -> None:
         (f"{path}, row 3: ", "no image 'gone'", f"{tmp_path}/images"),
         (f"{path}, row 4: ", "'a' already"),
     )
+
+
+def test_no_window_is_centered_on_an_ignored_pixel(root: Path, keep: Callable[..., Keeping], tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    for index in range(10):
+        image, mask = (np.array(Image.open(root / part / f"{index}.png")) for part in ("images", "masks"))
+        image[4:20, 5:30] = 0, 255, 0
+        mask[4:20, 5:30] = 99
+        write(tmp_path / "images" / f"{index}.png", image)
+        write(tmp_path / "masks" / f"{index}.png", mask)
+    data = AvalanchesDataModule(
+        tmp_path, window=7, windows_per_epoch=2000, batch_size=500, flips=False, ignore_value=99
+    )
+    seen = keep(data, "fit", "test").seen
+    centers = torch.cat([batch["image"][:, :, 3, 3] for batch in seen["train"]])
+    assert not (centers == torch.tensor([0.0, 1.0, 0.0])).all(dim=1).any()
+    for batch in (*seen["val"], *seen["test"]):
+        inside = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
+        inside[..., 4:20, 5:30] = True
+        assert torch.equal(batch["ignored"], inside)
+        assert not batch["mask"][inside].any()
+        assert batch["mask"].any()

@@ -175,3 +175,39 @@ def test_all_wrong_categories_are_reported(tmp_path: Path) -> None:
         (f"{path}, row 5: ", "category is empty"),
         (f"{path} does not list the image 'r0002.png'",),
     )
+
+
+@pytest.mark.parametrize("strategy", ["few", "rotations", "filters", "both"])
+def test_ignored_pixels_follow_flips_copies_and_transforms(
+    strategy: Any, keep: Callable[..., Keeping], tmp_path: Path
+) -> None:
+    """Ignored pixels are those that are red: whatever moves, they stay together."""
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        picture = rng.integers(0, 100, (8, 8, 3), np.uint8)
+        void = rng.random((8, 8)) < 0.3
+        picture[void] = 240, 0, 0
+        write(tmp_path / "images" / f"{index}.png", picture)
+        write(tmp_path / "masks" / f"{index}.png", np.where(void, 255, picture[..., 1] > 50).astype(np.uint8))
+    turns = [{"class_path": "albumentations.RandomRotate90", "init_args": {"p": 1.0}}]
+    data = RoadsDataModule(tmp_path, size=(8, 8), strategy=strategy, filters=["detail"], batch_size=4, num_workers=0,
+                           flips=True, augmentations=turns, ignore_value=255)  # fmt: skip
+    seen = keep(data, "fit", "test").seen
+    for batch in (*seen["train"], *seen["val"], *seen["test"]):
+        assert batch["ignored"].dtype == torch.bool
+        assert batch["ignored"].shape == batch["mask"].shape
+        assert torch.equal(batch["ignored"], batch["image"][:, :1] > 0.6)
+        assert not batch["mask"][batch["ignored"]].any()
+    assert len(seen["train"][0]["ignored"]) == 4 * {"few": 1, "filters": 2}.get(strategy, 4)
+
+
+def test_tiles_that_are_ignored_as_a_whole_are_left_out(tmp_path: Path) -> None:
+    root = write_tiles(tmp_path, roads=6, others=6)
+    for index in range(4):
+        write(root / "masks" / f"r{index:04d}.png", np.full((8, 8), 7, np.uint8))
+    names = split_names(RoadsDataModule(root, size=(8, 8), ignore_value=7))
+    assert sum(map(len, names.values())) == 8
+    for index in range(12):
+        write(root / "masks" / f"{'r' if index < 6 else 'n'}{index:04d}.png", np.full((8, 8), 7, np.uint8))
+    found = problems_of(lambda: RoadsDataModule(root, size=(8, 8), ignore_value=7).setup("fit"))
+    assert_problems(found, ("tiles in", "is ignored", "--data.ignore_value"))

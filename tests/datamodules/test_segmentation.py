@@ -57,3 +57,25 @@ def test_the_command_line_knows_all_options_of_a_task(root: Path) -> None:
 def test_predict_needs_images(root: Path) -> None:
     with pytest.raises(DataError, match=r"--data\.pictures"):
         IceDataModule(root).setup("predict")
+
+
+def test_ignored_pixels_of_one_class_are_ignored_for_all(tmp_path: Path, keep: Callable[..., Keeping]) -> None:
+    rng = np.random.default_rng(0)
+    void = np.zeros((16, 16), np.bool_)
+    void[:5] = True
+    for index in range(10):
+        write(tmp_path / "images" / f"{index}.png", rng.integers(0, 256, (16, 16, 3), np.uint8))
+        marked = rng.random((16, 16)) < 0.5
+        write(tmp_path / "masks" / "ice" / f"{index}.png", np.where(void, 9, marked).astype(np.uint8))
+        write(tmp_path / "masks" / "snow" / f"{index}.png", (~marked).astype(np.uint8))
+    data = SegmentationDataModule(tmp_path, ["ice", "snow"], size=(16, 16), output_size=(8, 8), flips=False,
+                                  batch_size=4, ignore_value=9)  # fmt: skip
+    seen = keep(data, "fit", "test").seen
+    for split, side, rows in (("train", 16, 5), ("val", 8, 3), ("test", 8, 3)):
+        for batch in seen[split]:
+            assert batch["mask"].shape[1:] == (2, side, side)
+            assert batch["ignored"].shape[1:] == (1, side, side)
+            assert batch["ignored"][:, :, :rows].all()
+            assert not batch["ignored"][:, :, rows:].any()
+            assert not batch["mask"][:, :, :rows].any()
+            assert batch["mask"][:, :, rows:].sum(dim=1).min() >= 1 or side == 8

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
-from datamodules.read.pictures import picture_size, read_mask, read_picture
+from datamodules.read.mask_files import read_mask
+from datamodules.read.pictures import picture_size, read_picture
 from datamodules.read.strips import picture_bands
 from datamodules.votes.pictures import read_square
 from ops.errors import DataError

@@ -68,7 +68,7 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
         (f"mask {masks}/b.png has no image",),
         (f"image {images}/a.png has no mask",),
         (f"{masks}/c.png is 9 x 8", "c.png is 8 x 8"),
-        (f"{masks}/d.png has 4 values",),
+        (f"{masks}/d.png", "not certain", "3: 25.0%"),
         (f"{images}/e.png has the mode 'I;16'",),
         (f"{images}/f.png is truncated",),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datamodules.read import cache as module
 from datamodules.read.cache import cache_folder, cache_key, cached_array
 from ops.errors import DataError
 from tests.datamodules.helpers import assert_problems, problems_of
@@ -99,10 +100,22 @@ def test_a_key_changes_with_files_and_recipe(tmp_path: Path, monkeypatch: pytest
               cache_key(files[::-1], {"size": (8, 8)})]  # fmt: skip
     os.utime(files[1], ns=(0, 10**18 + 1))
     others.append(cache_key(files, {"size": (8, 8)}))
+    monkeypatch.setattr(module, "READERS", module.READERS + 1)
+    others.append(cache_key(files, {"size": (8, 8)}))
+    monkeypatch.undo()
     files[1].write_text("longer")
     os.utime(files[1], ns=(0, 10**18))
     others.append(cache_key(files, {"size": (8, 8)}))
-    assert len({key, *others}) == 6
+    assert len({key, *others}) == 7
+
+
+def test_arrays_of_an_earlier_reader_are_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "READERS", 1)
+    old = cached_array("rows", cache_key([], None), ROWS.shape, lambda index: ROWS[index] + 1, "making")
+    monkeypatch.undo()
+    new = cached_array("rows", cache_key([], None), ROWS.shape, ROWS.__getitem__, "making")
+    np.testing.assert_array_equal(new, ROWS)
+    assert old.path != new.path
 
 
 def test_a_cache_without_space_or_folder_is_rejected(folder: Path) -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datamodules.read.mask_files import read_mask
 from datamodules.read.pictures import (
     fitted,
     picture_files,
     picture_size,
-    read_mask,
     read_picture,
     resized,
     resized_mask,
@@ -115,62 +115,6 @@ def test_truncated_images_are_rejected(suffix: str, tmp_path: Path) -> None:
     for read in (read_picture, read_mask, lambda path: read_picture(path, at_least=(5, 5))):
         with pytest.raises(DataError, match=rf"a{suffix} is truncated"):
             read(path)
-
-
-HALF = np.arange(600).reshape(20, 30) < 250
-
-
-def palette(indices: np.ndarray, colours: list[int]) -> Image.Image:
-    image = Image.fromarray(indices.astype(np.uint8), "P")
-    image.putpalette(colours)
-    return image
-
-
-MASKS = {
-    "one bit": Image.fromarray(HALF),
-    "0 and 1": Image.fromarray(HALF.astype(np.uint8)),
-    "0 and 255": Image.fromarray(HALF * np.uint8(255)),
-    "gray": Image.fromarray(np.where(HALF, 128, 127).astype(np.uint8)),
-    "16 bits": Image.fromarray(HALF * np.uint16(65535)),
-    "rgb": Image.fromarray(np.repeat(HALF[..., None] * np.uint8(255), 3, axis=2)),
-    "palette": Image.fromarray(HALF.astype(np.uint8)).convert("P"),
-    "white first": palette(~HALF, [255, 255, 255, 0, 0, 0]),
-    "quantized": Image.fromarray(HALF * np.uint8(255)).quantize(2),
-    "0 and 100": Image.fromarray(HALF * np.uint8(100)),
-    "red": Image.fromarray(HALF[..., None] * np.array([255, 0, 0], np.uint8)),
-}
-
-
-@pytest.mark.parametrize("kind", MASKS)
-def test_masks_are_what_is_above_half(kind: str, tmp_path: Path) -> None:
-    mask = read_mask(write(tmp_path / "a.png", MASKS[kind]))
-    assert mask.dtype == np.bool_
-    np.testing.assert_array_equal(mask, HALF)
-    assert not read_mask(write(tmp_path / "a.png", np.zeros((4, 5), np.uint8))).any()
-
-
-CLASSES = np.arange(600).reshape(20, 30) // 150
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (CLASSES, "4 values from 0 to 3; expected 0 and 255"),
-        (CLASSES * 60, "4 values from 0 to 180"),
-        (np.stack([CLASSES == 1, CLASSES == 2, CLASSES == 9], axis=2) * 255, "several colors"),
-        (np.dstack([np.zeros((20, 30, 3)), HALF * 255]), "one color .* transparency"),
-    ],
-)
-def test_images_that_are_no_masks_are_rejected(values: np.ndarray, message: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "a.png", values.astype(np.uint8))
-    with pytest.raises(DataError, match=rf"a\.png has {message}"):
-        read_mask(path)
-
-
-def test_gray_edges_are_no_classes(tmp_path: Path) -> None:
-    thin = np.asarray(Image.fromarray(HALF * np.uint8(255)).rotate(30, Image.Resampling.BICUBIC).resize((12, 8)))
-    assert len(np.unique(thin)) > 10
-    np.testing.assert_array_equal(read_mask(write(tmp_path / "a.png", thin)), thin > 127)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -1,0 +1,94 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression, Ridge
+from torch import Tensor
+
+from ops.ridge import PENALTIES, fit_ridge, fit_softmax
+from tests.checks import rejects
+
+
+def drawn(count: int, length: int, targets: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Features of different scales, the second constant, and noisy linear functions of them."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(5, 3, (count, length)) * np.linspace(0.1, 10, length)
+    features[:, 1] = 7
+    truth = features[:, :3] @ rng.normal(size=(3, targets)) / 10
+    return torch.from_numpy(features).float(), torch.from_numpy(truth + rng.normal(size=truth.shape)).float()
+
+
+def fitted_by_sklearn(features: Tensor, targets: Tensor, penalty: float) -> Ridge:
+    """The same model; `alpha` is per sum of squared errors, and there are as many samples and features."""
+    count, length = features.shape
+    return Ridge(alpha=penalty * count * length).fit(features.numpy(), targets.numpy())
+
+
+def standard(features: Tensor) -> Tensor:
+    deviation, mean = torch.std_mean(features.double(), dim=0, correction=0)
+    return (features.double() - mean) / torch.where(deviation > 0, deviation, 1)
+
+
+@pytest.mark.parametrize(("count", "length"), [(12, 40), (60, 9)])
+def test_equals_scikit_learn_with_the_penalty_of_the_smallest_left_out_error(count: int, length: int) -> None:
+    features, targets = drawn(count, length, 2)
+    of = torch.tensor([1.0, -2.0])
+    found = fit_ridge(features, targets, of)
+    inputs, errors = standard(features), []
+    for penalty in PENALTIES:
+        left_out = np.empty((count, 2))
+        for row in range(count):
+            others = np.arange(count) != row
+            # the standardization is not repeated, so the left-out sample keeps the scale that all have together
+            model = Ridge(alpha=penalty * count * length).fit(inputs[others], targets[others])
+            left_out[row] = model.predict(inputs[row : row + 1])[0]
+        errors.append(np.square((left_out - targets.numpy()) @ of.numpy()).mean())
+        if penalty == found.penalty:
+            np.testing.assert_allclose(found.left_out, left_out, atol=1e-6)
+    assert found.penalty == PENALTIES[int(np.argmin(errors))]
+    expected = fitted_by_sklearn(inputs, targets, found.penalty).predict(inputs)
+    predicted = (features - found.mean) * found.scale @ found.weight + found.bias
+    np.testing.assert_allclose(predicted, expected, atol=1e-6)
+    assert found.scale[1] == 0
+
+
+def test_noise_is_regularized_more_than_signal() -> None:
+    features, _ = drawn(40, 10, 1)
+    noise = torch.randn(40, 1, generator=torch.Generator().manual_seed(0))
+    exact = features[:, :1] / 3
+    penalties = [fit_ridge(features, each, torch.ones(1)).penalty for each in (noise, exact)]
+    assert penalties[0] > 100 * penalties[1]
+    assert penalties[1] == PENALTIES[0]
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1, 1, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1, 1], [1] * 8])
+def test_probabilities_are_those_of_logistic_regression(labels: Sequence[int]) -> None:
+    scores = torch.tensor([[-3.0], [-2.0], [-1.0], [0.5], [1.0], [2.0], [3.0], [4.0]])
+    weight, bias = fit_softmax(scores, torch.nn.functional.one_hot(torch.tensor(labels), 2))
+    found = (scores.double() @ weight + bias).softmax(1)[:, 1]
+    # a ninth sample is half of each class, like Platt's; the penalty of one is that of the other's two weights
+    count, deviation = len(labels), scores.std(correction=0).item()
+    x = np.concatenate([scores.numpy(), scores.numpy()]) / deviation
+    sure = np.array(labels, float) * count / (count + 1) + 0.5 / (count + 1)
+    model = LogisticRegression(C=1 / (1e-4 * count), tol=1e-10, max_iter=10_000)
+    model.fit(x, [1] * count + [0] * count, sample_weight=np.concatenate([sure, 1 - sure]))
+    np.testing.assert_allclose(found, model.predict_proba(x[:count])[:, 1], atol=2e-3)
+    assert ((found > 0) & (found < 1)).all()
+
+
+def test_shares_are_recovered_from_scores_that_depend_on_each_other() -> None:
+    rng = np.random.default_rng(0)
+    scores = torch.from_numpy(rng.normal(size=(200, 2)))
+    scores = torch.cat([scores, -scores.sum(1, keepdim=True)], dim=1)
+    shares = (scores * torch.tensor([2.0, 1.0, 0.5])).softmax(1)
+    weight, bias = fit_softmax(scores, shares)
+    torch.testing.assert_close((scores @ weight + bias).softmax(1), shares, atol=0.02, rtol=0)
+
+
+def test_rejects_what_cannot_be_fitted() -> None:
+    features, targets = drawn(4, 3, 1)
+    rejects("at least two samples", fit_ridge, features[:1], targets[:1], torch.ones(1))
+    rejects("at least two samples", fit_ridge, features, targets[:3], torch.ones(1))
+    features[0, 0] = torch.inf
+    rejects("nan or infinite", fit_ridge, features, targets, torch.ones(1))
