@@ -62,7 +62,17 @@ def write_table(path: Path, header: Iterable[object], rows: Iterable[Iterable[ob
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+        csv.writer(_Lines(file)).writerows([header, *rows])
+
+
+class _Lines:
+    """Ends the lines of a `csv.writer` with a line feed alone; told to do so, it would not quote carriage returns."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file = file
+
+    def write(self, line: str) -> None:
+        self.file.write(line.removesuffix("\r\n") + "\n")
 
 
 def remove_leftovers(*folders: Path) -> None:

@@ -46,10 +46,16 @@ def test_a_stopped_prediction_keeps_what_is_finished(
     assert sorted(path.stem for path in (tmp_path / "out" / "partial" / "overlays").iterdir()) == [
         Path(image).stem for image in images
     ]
+    for name in ("", "checkpoints", "panels"):  # of killed processes
+        (tmp_path / "out" / name).mkdir(exist_ok=True)
+        (tmp_path / "out" / name / ".part-01234567-file").touch()
     monkeypatch.undo()
     monkeypatch.setenv("BELVEDERE_CACHE", str(tmp_path / "cache"))
     assert main(given) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"masks", "overlays", "submission.csv", "source.txt"}
+    assert not list((tmp_path / "out").rglob(".*"))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "masks", "overlays", "submission.csv", "source.txt", "checkpoints", "panels"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -1,3 +1,4 @@
+import csv
 import os
 import signal
 import subprocess
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.atomic import remove_leftovers, replacing, write_text
+from ops.atomic import remove_leftovers, replacing, write_table, write_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,6 +70,14 @@ def test_two_writers_do_not_share_a_temporary_file(tmp_path: Path) -> None:
 def test_text_is_utf8(tmp_path: Path) -> None:
     write_text(tmp_path / "note.txt", "Dürer\n")
     assert (tmp_path / "note.txt").read_bytes() == "Dürer\n".encode()
+
+
+def test_a_table_keeps_odd_names(tmp_path: Path) -> None:
+    names = [os.fsdecode(name) for name in (b"a\rb", b"a\nb", b"a\r\nb", b"a\xffb", b'a"b', b"a,b", b"", b"a\r\n")]
+    write_table(tmp_path / "t.csv", ["name", "number"], [[name, 1.5] for name in names])
+    with (tmp_path / "t.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        assert list(csv.reader(file)) == [["name", "number"], *([name, "1.5"] for name in names)]
+    assert (tmp_path / "t.csv").read_bytes().startswith(b'name,number\n"a\rb",1.5\n')
 
 
 def test_leftovers_of_running_processes_stay(tmp_path: Path) -> None:
