@@ -14,6 +14,7 @@ from belvedere.names import renamed
 from belvedere.trust import check_trusted
 from callbacks.record import FINGERPRINT
 from datamodules.base import ImageDataModule
+from ops import locks
 from ops.atomic import replacing
 from ops.errors import ArgumentError
 from ops.filenames import safe_name
@@ -94,7 +95,7 @@ def _other_source(folder: Path, source: Path | None) -> str:
 
 def _contents(folder: Path) -> set[str]:
     """Returns the names in a folder, without the leftovers of a prediction that was killed."""
-    return set(os.listdir(folder)) - {"part"} if folder.is_dir() else set()
+    return set(os.listdir(folder)) - {"part", locks.NAME} if folder.is_dir() else set()
 
 
 def resumed_from(folder: Path, config: Any) -> str | None:

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from callbacks.signals import unstopped
 from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
 from ops.atomic import remove_leftovers, write_table, write_text
@@ -108,8 +109,8 @@ class Writer(Callback, ABC, Generic[Image]):
 
     Every process writes its own images into the folder `part` of the run folder. When all are done, rows are merged
     in the order of the data and everything moves up into the run folder, replacing an earlier prediction. Images that
-    cannot be used are listed in `skipped.csv`. If prediction fails, `part` keeps the finished images where it can be
-    resumed, and is deleted otherwise.
+    cannot be used are listed in `skipped.csv`. If prediction fails or is stopped by a signal, `part` keeps the finished
+    images where it can be resumed, and is deleted otherwise.
 
     Args:
         formats: The output formats.
@@ -176,12 +177,13 @@ class Writer(Callback, ABC, Generic[Image]):
     ) -> None:
         with self._rows(trainer.global_rank).open("a") as file:
             for image in self.images(outputs, batch):
-                rows = [
-                    list(each.write(image, self.part)) if each.lists_problems or not image.problem else []
-                    for each in self.formats
-                ]
-                file.write(json.dumps([dataloader_idx, image.index, image.name, image.problem, rows]) + "\n")
-                file.flush()  # a killed prediction resumes after this image
+                with unstopped():
+                    rows = [
+                        list(each.write(image, self.part)) if each.lists_problems or not image.problem else []
+                        for each in self.formats
+                    ]
+                    file.write(json.dumps([dataloader_idx, image.index, image.name, image.problem, rows]) + "\n")
+                    file.flush()  # a killed prediction resumes after this image
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._release()
@@ -200,6 +202,10 @@ class Writer(Callback, ABC, Generic[Image]):
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
+        with unstopped():  # half-merged rows cannot be resumed
+            self._finish()
+
+    def _finish(self) -> None:
         lines = []
         for path in sorted(self.part.glob(ROWS)):
             with path.open() as file:

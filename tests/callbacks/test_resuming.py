@@ -109,14 +109,6 @@ def test_a_failed_write_keeps_the_previous_state(tmp_path: Path, monkeypatch: py
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
-def test_a_new_start_removes_partial_files(tmp_path: Path) -> None:
-    for folder in ("", "checkpoints", "panels"):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / ".part-01234567-file").touch()
-    fit(tmp_path, LastCheckpoint())
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["last.ckpt"]
-
-
 def test_a_plugin_of_the_user_writes_the_checkpoints(tmp_path: Path) -> None:
     class Plugin(TorchCheckpointIO):
         pass
