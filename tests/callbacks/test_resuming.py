@@ -2,7 +2,7 @@ import os
 import re
 import signal
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import torch
@@ -95,11 +95,11 @@ def test_intervals_that_are_not_positive_are_rejected(options: dict[str, Any]) -
 
 
 def test_a_failed_write_keeps_the_previous_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(checkpoint: dict[str, Any], path: Path) -> None:
+    def save(checkpoint: dict[str, Any], file: IO[bytes]) -> None:
         if checkpoint["global_step"] == 2:
-            Path(path).write_bytes(b"half")
+            file.write(b"half")
             raise KeyboardInterrupt
-        kept(checkpoint, path)
+        kept(checkpoint, file)
 
     kept = torch.save
     monkeypatch.setattr(torch, "save", save)
