@@ -248,6 +248,7 @@ class BelvedereCLI(LightningCLI):
             raise ParserError(str(error)) from error
         if self.trainer.is_global_zero:
             self._claims.enter_context(claimed(self.folder, f"belvedere {self.command}"))
+            self._claims.callback(self._note_source)
             remove_leftovers(*(self.folder / name for name in ("", "checkpoints", "panels")))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -310,8 +311,7 @@ class BelvedereCLI(LightningCLI):
     def before_predict(self) -> None:
         """Checks the weights, and with `--resume` finds the images that an interrupted prediction has finished."""
         self._prepare_trained()
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # untyped there
-        writers = [each for each in callbacks if isinstance(each, Writer)]
+        writers = self._writers()
         if len(writers) != 1:
             return
         (writer,), (folder, names) = writers, self.datamodule.predicted_names()
@@ -344,11 +344,20 @@ class BelvedereCLI(LightningCLI):
     after_validate = after_test
 
     def after_predict(self) -> None:
-        """Writes down of which images the results are, so that those of others do not replace them."""
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # untyped there
-        self.skipped += sum(each.failed for each in callbacks if isinstance(each, Writer))
-        if self.trainer.is_global_zero:
+        """Counts the images that could not be used."""
+        self.skipped += sum(each.failed for each in self._writers())
+
+    def _note_source(self) -> None:
+        """Writes down of which images the results are, so that those of others do not replace them.
+
+        It does so in the end of every command, because a signal or an error may come after the results.
+        """
+        if any(each.placed for each in self._writers()):
             write_source(self.folder, source_of(self.command, self.settings))
+
+    def _writers(self) -> list[Writer[Any]]:
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # untyped there
+        return [each for each in callbacks if isinstance(each, Writer)]
 
 
 def _absolute_if_found(value: Any) -> Any:

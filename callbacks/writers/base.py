@@ -117,6 +117,7 @@ class Writer(Callback, ABC, Generic[Image]):
 
     Attributes:
         failed: How many images could not be used, in the first process.
+        placed: Whether the results are in the run folder, in the first process.
         key: Identifies what is predicted and how; "" if it cannot be resumed.
         earlier: Rows of the images that an earlier part finished, see `finished_rows`.
     """
@@ -124,7 +125,7 @@ class Writer(Callback, ABC, Generic[Image]):
     def __init__(self, formats: Sequence[Format[Image]]) -> None:
         self.formats = list(formats)
         self.part = Path()
-        self.failed, self.key = 0, ""
+        self.failed, self.placed, self.key = 0, False, ""
         self.earlier: list[Any] = []
 
     def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
@@ -222,7 +223,8 @@ class Writer(Callback, ABC, Generic[Image]):
         if problems:
             write_table(self.part / FAILED, ("name", "problem"), problems)
         (self.part.parent / FAILED).unlink(missing_ok=True)  # that of an earlier prediction
-        rank_zero_info(f"Images predicted: {count}.{_place(self.part)}{''.join(notes)}{skipped(problems)}")
+        places, self.placed = _place(self.part), True
+        rank_zero_info(f"Images predicted: {count}.{places}{''.join(notes)}{skipped(problems)}")
 
     def _release(self) -> None:
         self.end()

@@ -71,6 +71,16 @@ def test_a_stopped_prediction_resumes(
     assert contents(out) == contents(whole)
 
 
+def test_a_signal_after_the_last_image_leaves_the_whole_result(
+    fitted: Path, clouds_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Submission, "finish", after(0, Submission.finish, signal.SIGTERM))
+    pictures = sorted((clouds_root / "train_images").iterdir())[0]
+    given = ["predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--data.pictures", str(pictures)]
+    assert main([*given, "--output", str(tmp_path / "out")]) == 128 + signal.SIGTERM
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"masks", "overlays", "submission.csv", "source.txt"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("command", ["validate", "test", "describe", "features"])
 def test_a_stopped_command_exits_at_once(
