@@ -1,7 +1,7 @@
 import math
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -53,11 +53,11 @@ def test_a_resumed_run_knows_the_best_epoch_even_in_a_moved_folder(tmp_path: Pat
 def test_best_is_written_beside_its_target_and_replaced_only_when_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save(checkpoint: dict[str, Any], path: Path) -> None:
+    def save(checkpoint: dict[str, Any], file: BinaryIO) -> None:
         if checkpoint["epoch"] == 1:
-            Path(path).write_bytes(b"half")
+            file.write(b"half")
             raise OSError("No space left on device")
-        kept(checkpoint, path)
+        kept(checkpoint, file)
 
     kept = torch.save
     monkeypatch.setattr(torch, "save", save)
