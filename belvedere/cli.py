@@ -116,7 +116,9 @@ class BelvedereCLI(LightningCLI):
         settings = {"default_config_files": [str(SHIPPED / "defaults.yaml")], "allow_abbrev": False}
         main: dict[str, Any] = {"prog": "belvedere", "allow_abbrev": False}
         main |= {name: dict(settings) for name in TRAINER_COMMANDS}
-        with ExitStack() as self._claims:
+        with ExitStack() as stack:
+            # a function, because averaged weights copy whatever the network refers to
+            self._at_end: Callable[[], ExitStack] = lambda: stack
             super().__init__(
                 ImageTask,
                 ImageDataModule,
@@ -247,8 +249,8 @@ class BelvedereCLI(LightningCLI):
         except (TypeError, ValueError) as error:
             raise ParserError(str(error)) from error
         if self.trainer.is_global_zero:
-            self._claims.enter_context(claimed(self.folder, f"belvedere {self.command}"))
-            self._claims.callback(self._note_source)
+            self._at_end().enter_context(claimed(self.folder, f"belvedere {self.command}"))
+            self._at_end().callback(self._note_source)
             remove_leftovers(*(self.folder / name for name in ("", "checkpoints", "panels")))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
