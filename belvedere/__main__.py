@@ -1,13 +1,13 @@
 """The command line: `belvedere`, which is `python -m belvedere`."""
 
 import os
+import signal
 import sys
-from contextlib import nullcontext
 from io import TextIOWrapper
 
 from belvedere import TASKS, __version__
 from belvedere.names import SHIPPED, configs
-from callbacks.signals import noted
+from callbacks.signals import Stopped, noted, stoppable
 
 HELP = """belvedere: five image tasks for small datasets, on one command line
 
@@ -55,9 +55,21 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2 for an error that the user can fix; 3 if predict, features or describe finished, but skipped
-        images that cannot be used; 75 for a training that saved its state and stopped on
-        SIGUSR1 or SIGTERM. `study` has its own codes, see `studies.command.study`.
+        images that cannot be used; 75 for a training that saved its state and stopped on SIGUSR1 or SIGTERM; 143 and
+        130 for another command that was stopped by SIGTERM or Ctrl-C. `study` has its own codes, see
+        `studies.command.study`.
     """
+    try:
+        return _main(arguments)
+    except Stopped as stopped:
+        print(f"\nbelvedere: stopped by {stopped.signal.name}.", file=sys.stderr)
+        return 128 + stopped.signal
+    except KeyboardInterrupt:
+        print("\nbelvedere: stopped by Ctrl-C.", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _main(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have any bytes
@@ -81,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
         from studies.command import study
 
         return study(arguments[1:])
-    with noted() if arguments[0] == "fit" else nullcontext():
+    with noted() if arguments[0] == "fit" else stoppable():
         from belvedere.cli import run
 
         return run(arguments)

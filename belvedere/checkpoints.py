@@ -1,12 +1,10 @@
 """Reads checkpoints and their run's settings, checks that they fit a network, and chooses where a command writes."""
 
 import hashlib
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from belvedere.names import renamed
 from belvedere.trust import check_trusted
 from callbacks.record import FINGERPRINT
 from datamodules.base import ImageDataModule
+from ops import locks
 from ops.atomic import replacing
 from ops.errors import ArgumentError
 from ops.filenames import safe_name
@@ -94,7 +93,7 @@ def _other_source(folder: Path, source: Path | None) -> str:
 
 def _contents(folder: Path) -> set[str]:
     """Returns the names in a folder, without the leftovers of a prediction that was killed."""
-    return set(os.listdir(folder)) - {"part"} if folder.is_dir() else set()
+    return set(os.listdir(folder)) - {"part", locks.NAME} if folder.is_dir() else set()
 
 
 def resumed_from(folder: Path, config: Any) -> str | None:
@@ -201,15 +200,14 @@ def _names_class(value: Any) -> bool:
 
 
 def check_same_data(path: Path, data: ImageDataModule) -> None:
-    """Checks that a run is resumed with the data that its checkpoint was trained on, as far as the run recorded it.
+    """Checks that a run is resumed with the data that its checkpoint was trained on, as far as that recorded it.
+
+    Earlier versions did so in `record.json` only, and computed other fingerprints.
 
     Raises:
         ArgumentError: The data are others; the message names both folders.
     """
-    checkpoint, record = read_checkpoint(path), run_folder(path) / "record.json"
-    known = checkpoint.get("callbacks", {}).get("Record", {}).get(FINGERPRINT)
-    with suppress(OSError, ValueError, AttributeError):
-        known = known or json.loads(record.read_text(encoding="utf-8")).get(FINGERPRINT)
+    known = read_checkpoint(path).get("callbacks", {}).get("Record", {}).get(FINGERPRINT)
     if known is None:
         return
     data.prepare_data()

@@ -196,7 +196,7 @@ def write_classifiers(folder: Path, most: int = 20_000, seed: int = 0) -> Path:
     Raises:
         ValueError: Labels are missing, or no classifiers can be fitted; see `classifier_scores`.
     """
-    with (folder / "names.csv").open(newline="") as file:
+    with (folder / "names.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         names = list(csv.DictReader(file))
     if not names or any(row["professional"] not in ("0", "1") for row in names):
         raise ValueError(

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,11 +38,13 @@ from callbacks.loggers import ProgressBar, SaveConfig, WandbLogger
 from callbacks.panels import Panels
 from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
+from callbacks.stopping import Stopping
 from callbacks.writers.base import Writer, finished_rows
 from datamodules.base import ImageDataModule
 from datamodules.batch import DataFacts
-from ops.atomic import check_writable, in_words
+from ops.atomic import check_writable, in_words, remove_leftovers
 from ops.errors import ArgumentError, ParserError, UserError, nearest
+from ops.locks import claimed
 from tasks.base import ImageTask
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
@@ -113,24 +116,27 @@ class BelvedereCLI(LightningCLI):
         settings = {"default_config_files": [str(SHIPPED / "defaults.yaml")], "allow_abbrev": False}
         main: dict[str, Any] = {"prog": "belvedere", "allow_abbrev": False}
         main |= {name: dict(settings) for name in TRAINER_COMMANDS}
-        super().__init__(
-            ImageTask,
-            ImageDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=SaveConfig,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            parser_class=Parser,
-            parser_kwargs=main if subcommands else {"prog": f"belvedere {command}", **settings},
-            run=subcommands,
-            args=[command, *arguments] if subcommands else arguments,
-        )
-        if not subcommands:
-            given = {name: self.config_init[name] for name in self.own_options}
-            found = OWN_COMMANDS[command](self.model, self.datamodule, self.trainer, self.folder, **given)
-            self.skipped += found or 0
-            self.after_predict()
+        with ExitStack() as stack:
+            # a function, because averaged weights copy whatever the network refers to
+            self._at_end: Callable[[], ExitStack] = lambda: stack
+            super().__init__(
+                ImageTask,
+                ImageDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=SaveConfig,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                parser_class=Parser,
+                parser_kwargs=main if subcommands else {"prog": f"belvedere {command}", **settings},
+                run=subcommands,
+                args=[command, *arguments] if subcommands else arguments,
+            )
+            if not subcommands:
+                given = {name: self.config_init[name] for name in self.own_options}
+                found = OWN_COMMANDS[command](self.model, self.datamodule, self.trainer, self.folder, **given)
+                self.skipped += found or 0
+                self.after_predict()
 
     @property
     def settings(self) -> Any:
@@ -230,10 +236,11 @@ class BelvedereCLI(LightningCLI):
                 logger["init_args.project"], logger["init_args.name"] = f"belvedere-{self.task_name}", self.folder.name
 
     def instantiate_classes(self) -> None:
-        """Makes task, data module and trainer.
+        """Makes task, data module and trainer, and claims the folder: two commands would mix what they write.
 
         Raises:
             ParserError: A class rejected a value.
+            FolderError: Another process uses the folder.
         """
         try:
             super().instantiate_classes()
@@ -241,12 +248,18 @@ class BelvedereCLI(LightningCLI):
             raise
         except (TypeError, ValueError) as error:
             raise ParserError(str(error)) from error
+        if self.trainer.is_global_zero:
+            self._at_end().enter_context(claimed(self.folder, f"belvedere {self.command}"))
+            self._at_end().callback(self._note_source)
+            remove_leftovers(*(self.folder / name for name in ("", "checkpoints", "panels")))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer; in training it gets the callbacks that monitor the run."""
         monitor = self.settings.monitor
         watched = monitor, mode_of(monitor)
         callbacks: list[Callback] = [ProgressBar()]
+        if self.command != "fit":
+            callbacks.append(Stopping())
         if self.command in TRAINER_COMMANDS:
             callbacks.append(Handover(self.datamodule, self.model))
         if self.command == "fit":
@@ -300,8 +313,7 @@ class BelvedereCLI(LightningCLI):
     def before_predict(self) -> None:
         """Checks the weights, and with `--resume` finds the images that an interrupted prediction has finished."""
         self._prepare_trained()
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # untyped there
-        writers = [each for each in callbacks if isinstance(each, Writer)]
+        writers = self._writers()
         if len(writers) != 1:
             return
         (writer,), (folder, names) = writers, self.datamodule.predicted_names()
@@ -334,11 +346,20 @@ class BelvedereCLI(LightningCLI):
     after_validate = after_test
 
     def after_predict(self) -> None:
-        """Writes down of which images the results are, so that those of others do not replace them."""
-        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # untyped there
-        self.skipped += sum(each.failed for each in callbacks if isinstance(each, Writer))
-        if self.trainer.is_global_zero:
+        """Counts the images that could not be used."""
+        self.skipped += sum(each.failed for each in self._writers())
+
+    def _note_source(self) -> None:
+        """Writes down of which images the results are, so that those of others do not replace them.
+
+        It does so in the end of every command, because a signal or an error may come after the results.
+        """
+        if any(each.placed for each in self._writers()):
             write_source(self.folder, source_of(self.command, self.settings))
+
+    def _writers(self) -> list[Writer[Any]]:
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # untyped there
+        return [each for each in callbacks if isinstance(each, Writer)]
 
 
 def _absolute_if_found(value: Any) -> Any:

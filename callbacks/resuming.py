@@ -16,11 +16,12 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from torch import Tensor
 
 from callbacks import signals
 from callbacks.loggers import CSVLogger
-from ops.atomic import remove_leftovers, replacing
+from ops.atomic import replacing
 from tasks.base import ImageTask, gathered
 
 COUNTED = "counted"  # key of a checkpoint: what the metrics have counted in the current epoch
@@ -52,9 +53,6 @@ class LastCheckpoint(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         write_checkpoints_atomically(trainer)
-        if stage == "fit" and trainer.is_global_zero:
-            run = Path(trainer.default_root_dir)
-            remove_leftovers(run, run / "checkpoints", run / "panels")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock and removes what was logged after the state that the run resumes from."""
@@ -299,3 +297,13 @@ def disable_lightning_signals(trainer: Trainer) -> None:
     """
     connector: Any = trainer._signal_connector
     connector.register_signal_handlers = lambda: None
+
+
+def end_launched(trainer: Trainer) -> None:
+    """Terminates the processes that Lightning started for this one, which a signal to this one does not reach.
+
+    Lightning does so only after Ctrl-C; the launcher's method is public, but not each launcher has one that works.
+    """
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _SubprocessScriptLauncher):
+        launcher.kill(signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import fcntl
 import os
 import re
 import uuid
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any
 
 from ops.errors import ArgumentError
 
@@ -37,15 +38,27 @@ def replacing(path: Path, *, sync: bool = False, keep: bool = False) -> Iterator
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
-    try:
-        yield temporary
-        if sync:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-        if not (keep and path.exists()):
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _created(temporary):
+        try:
+            yield temporary
+            if sync:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+            if not (keep and path.exists()):
+                os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _created(path: Path) -> IO[bytes]:
+    """Returns an empty file, locked against `remove_leftovers` of other processes."""
+    while True:
+        file = path.open("wb")
+        with suppress(OSError):  # the file system has no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if path.exists():  # else another process has removed it between our two calls
+            return file
+        file.close()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -70,7 +83,7 @@ def write_table(path: Path, header: Iterable[object], rows: Iterable[Iterable[ob
 class _Lines:
     """Writes the rows of `csv.writer`, which quotes only the line ends that it writes itself, with a line feed."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: IO[str]) -> None:
         self.file = file
 
     def write(self, row: str) -> None:
@@ -84,10 +97,12 @@ def harmless(cell: Any) -> Any:
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Removes the temporary files that killed processes left in folders that no other process writes to."""
+    """Removes the temporary files that killed processes left in folders; those of running processes stay."""
     for folder in folders:
         for path in folder.glob(f"{PREFIX}*"):
-            path.unlink(missing_ok=True)
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:

@@ -63,6 +63,10 @@ class TrainingError(UserError):
     """Reports why training cannot continue."""
 
 
+class FolderError(UserError):
+    """Reports a folder that another process works in."""
+
+
 class StudyError(UserError):
     """Reports why a study cannot be planned."""
 

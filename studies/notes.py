@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ops.atomic import write_text
+from ops.atomic import remove_leftovers, write_text
 from ops.errors import StudyError
 from studies.plan import Run, Study
 
@@ -87,12 +87,13 @@ def has_checkpoint(place: Path) -> bool:
 
 
 def claim(study: Study, folder: Path) -> None:
-    """Assigns the folder to the study.
+    """Assigns the folder to the study, and removes what killed processes left half-written.
 
     Raises:
         StudyError: The folder belongs to another study.
     """
     check_folder(study, folder)
+    remove_leftovers(folder, folder / "figures")
     _write({"study": study.name, "axes": list(study.axes), "after": study.after}, folder / NOTE)
 
 

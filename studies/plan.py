@@ -413,7 +413,13 @@ def _columns(value: list[Any]) -> list[dict[str, Any]]:
 
 
 def _command(value: Any) -> list[str]:
-    words = shlex.split(value) if isinstance(value, str) else value
+    try:
+        words = shlex.split(value) if isinstance(value, str) else value
+    except ValueError as error:  # quotes that do not close, a backslash at the end
+        raise StudyError(
+            f"after has {value!r}, which is not a command line: {str(error).lower()}. Close the quote, or write the "
+            "command as a list of words."
+        ) from error
     valid = isinstance(words, list) and words and words[0] in AFTER
     _check(bool(valid), f"after has {as_text(value)}; expected one of {', '.join(AFTER)} with its options.")
     return [as_text(word) for word in words]

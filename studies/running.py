@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from ops.locks import is_claimed
 from studies.notes import LOG, NOTE, Note, has_checkpoint, read_note, read_table, state, steps, write_note
 from studies.plan import Run, Study
 from studies.tables import number_text
@@ -49,7 +50,7 @@ def run_study(study: Study, runs: Sequence[Run], folder: Path, log: Callable[[st
         for run in some:
             name = f"[{runs.index(run) + 1}/{len(runs)}] {run.name}"
             with locked(folder / run.folder, patience) as lock:
-                if lock is None:
+                if lock is None or is_claimed(folder / run.folder):  # by another study, or by a command
                     if patience:
                         log(f"{name}: in use by another process; skipped")
                     else:

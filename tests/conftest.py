@@ -19,7 +19,7 @@ from datamodules.samples.avalanches import draw_avalanches
 from datamodules.samples.clouds import draw_clouds
 from datamodules.samples.colorization import draw_colorization
 from datamodules.samples.roads import draw_roads
-from ops.processes import SIGNALS
+from ops.processes import KEYBOARD, SIGNALS
 from tasks.networks.aesthetics import judge
 from tests.helpers import SMALL
 
@@ -40,8 +40,8 @@ def one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Restores the signal handlers: a training that was asked to end ignores further signals."""
-    before = {each: signal.getsignal(each) for each in SIGNALS}
+    """Restores the signal handlers: a command that was asked to end ignores further signals."""
+    before = {each: signal.getsignal(each) for each in (*SIGNALS, *KEYBOARD)}
     yield
     for each, handler in before.items():
         signal.signal(each, handler)

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from callbacks.signals import unstopped
 from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
 from ops.atomic import remove_leftovers, write_table, write_text
@@ -108,14 +109,15 @@ class Writer(Callback, ABC, Generic[Image]):
 
     Every process writes its own images into the folder `part` of the run folder. When all are done, rows are merged
     in the order of the data and everything moves up into the run folder, replacing an earlier prediction. Images that
-    cannot be used are listed in `skipped.csv`. If prediction fails, `part` keeps the finished images where it can be
-    resumed, and is deleted otherwise.
+    cannot be used are listed in `skipped.csv`. If prediction fails or is stopped by a signal, `part` keeps the finished
+    images where it can be resumed, and is deleted otherwise.
 
     Args:
         formats: The output formats.
 
     Attributes:
         failed: How many images could not be used, in the first process.
+        placed: Whether the results are in the run folder, in the first process.
         key: Identifies what is predicted and how; "" if it cannot be resumed.
         earlier: Rows of the images that an earlier part finished, see `finished_rows`.
     """
@@ -123,7 +125,7 @@ class Writer(Callback, ABC, Generic[Image]):
     def __init__(self, formats: Sequence[Format[Image]]) -> None:
         self.formats = list(formats)
         self.part = Path()
-        self.failed, self.key = 0, ""
+        self.failed, self.placed, self.key = 0, False, ""
         self.earlier: list[Any] = []
 
     def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
@@ -176,12 +178,13 @@ class Writer(Callback, ABC, Generic[Image]):
     ) -> None:
         with self._rows(trainer.global_rank).open("a") as file:
             for image in self.images(outputs, batch):
-                rows = [
-                    list(each.write(image, self.part)) if each.lists_problems or not image.problem else []
-                    for each in self.formats
-                ]
-                file.write(json.dumps([dataloader_idx, image.index, image.name, image.problem, rows]) + "\n")
-                file.flush()  # a killed prediction resumes after this image
+                with unstopped():
+                    rows = [
+                        list(each.write(image, self.part)) if each.lists_problems or not image.problem else []
+                        for each in self.formats
+                    ]
+                    file.write(json.dumps([dataloader_idx, image.index, image.name, image.problem, rows]) + "\n")
+                    file.flush()  # a killed prediction resumes after this image
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._release()
@@ -200,6 +203,10 @@ class Writer(Callback, ABC, Generic[Image]):
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return
+        with unstopped():  # half-merged rows cannot be resumed
+            self._finish()
+
+    def _finish(self) -> None:
         lines = []
         for path in sorted(self.part.glob(ROWS)):
             with path.open() as file:
@@ -216,7 +223,8 @@ class Writer(Callback, ABC, Generic[Image]):
         if problems:
             write_table(self.part / FAILED, ("name", "problem"), problems)
         (self.part.parent / FAILED).unlink(missing_ok=True)  # that of an earlier prediction
-        rank_zero_info(f"Images predicted: {count}.{_place(self.part)}{''.join(notes)}{skipped(problems)}")
+        places, self.placed = _place(self.part), True
+        rank_zero_info(f"Images predicted: {count}.{places}{''.join(notes)}{skipped(problems)}")
 
     def _release(self) -> None:
         self.end()

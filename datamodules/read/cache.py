@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from datamodules.read.pictures import READERS, read_picture
-from ops.atomic import in_words, mapped_array, replacing
+from ops.atomic import in_words, mapped_array, remove_leftovers, replacing
 from ops.errors import DataError, collected, refuse
 
 
@@ -69,7 +69,7 @@ def cached_array(
     """Returns a memory-mapped uint8 array whose row i is `make(i)`, computed once, on all cores.
 
     The file gets its name when it is complete: two processes that start at once both end with a complete file, and a
-    killed one leaves at most a `.part-…`, which nothing reads.
+    killed one leaves at most a `.part-…`, which the next one removes.
 
     Args:
         name: Start of the file name, for people who look into the folder.
@@ -83,6 +83,7 @@ def cached_array(
     """
     path = cache_folder() / f"{name}-{'x'.join(map(str, shape))}-{key}.npy"
     if not is_whole(path, shape):
+        remove_leftovers(path.parent)
         _make_room(path.parent, math.prod(shape), what)
         path.unlink(missing_ok=True)  # a damaged one
         with replacing(path, keep=True) as temporary:

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,64 @@ def test_a_process_that_leaves_ignores_signals() -> None:
     assert signals.received() is None
 
 
+@pytest.mark.parametrize("each", signals.STOPPING)
+def test_a_command_is_stopped_once(each: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with signals.stoppable(), pytest.raises(signals.Stopped) as stopped:
+        os.kill(os.getpid(), each)
+    assert stopped.value.signal == each
+    os.kill(os.getpid(), signal.SIGTERM)  # would end this process, which is exiting
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_block_that_must_be_complete_delays_the_stop() -> None:
+    steps = []
+
+    def work() -> None:
+        with signals.unstopped():
+            with signals.unstopped():
+                os.kill(os.getpid(), signal.SIGTERM)
+                steps.append("inner")
+            steps.append("outer")
+        steps.append("after")
+
+    with signals.stoppable(), pytest.raises(signals.Stopped):
+        work()
+    assert steps == ["inner", "outer"]
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    def work() -> None:
+        with signals.unstopped():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with signals.stoppable(), pytest.raises(KeyboardInterrupt):
+        work()
+
+
+def test_a_swallowed_stop_is_raised_again() -> None:
+    with signals.stoppable():
+        signals.check_stopped()
+        with suppress(signals.Stopped):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(signals.Stopped):
+            signals.check_stopped()
+    signals.check_stopped()
+
+
+def test_a_signal_ends_a_forked_process() -> None:
+    with signals.stoppable():
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
+
+
 def test_another_thread_leaves_signals_alone() -> None:
     def run() -> None:
-        with signals.noted():
+        with signals.noted(), signals.stoppable():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     seen: list[object] = []

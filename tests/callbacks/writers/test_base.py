@@ -1,4 +1,6 @@
 import math
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
+from callbacks.signals import Stopped, stoppable
 from callbacks.writers.base import Finished, Format, Row, Table, Writer, finished_rows, skipped
 from tasks.base import Batch
 from tests.callbacks.writers.shared import Batches, predict, predict_in_processes
@@ -156,3 +159,43 @@ def test_unknown_numbers_of_a_table_are_empty_cells(tmp_path: Path) -> None:
     assert (tmp_path / "lengths.csv").read_text() == "name,length\na,0.5\np,\n"
     images = [Finished(name="a", index=0), Finished(name="p", index=1, problem="p is empty.")]
     assert [each.prediction().problem for each in images] == ["", "p is empty."]
+
+
+class Signaled(Texts):
+    """Signals the process while it writes image `b`, or while it writes the table."""
+
+    def __init__(self, merging: bool) -> None:
+        super().__init__("three")
+        self.merging = merging
+
+    def write(self, image: Finished, folder: Path) -> list[Row]:
+        if image.name == "b" and not self.merging:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().write(image, folder)
+
+    def finish(self, rows: Sequence[Row], folder: Path) -> str:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().finish(rows, folder)
+
+
+@pytest.mark.parametrize("merging", [False, True])
+def test_a_signal_waits_for_the_current_image_and_for_the_end(
+    merging: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    predict(tmp_path, Task(), Batches(batches([4])), TextWriter())
+    earlier = contents(tmp_path)
+    writer = TextWriter()
+    writer.key, writer.formats = "1", [Signaled(merging), Texts("one")]
+    with stoppable(), pytest.raises(Stopped):
+        predict(tmp_path, Task(), Batches(batches([0, 1], [2, 3])), writer)
+    assert not any(each.open for each in writer.formats if isinstance(each, Texts))
+    found = contents(tmp_path)
+    names = [f"texts/{name}.{table}" for name in "abcd" for table in ("three", "one")]
+    if merging:
+        assert found.keys() == {*earlier.keys() - {"texts/e.one", "texts/e.two"}, "three", *names}
+        return
+    assert "Images finished: 2" in caplog.messages[-1]
+    assert [row[2] for row in finished_rows(tmp_path / "part", "1")] == ["a", "b"]
+    assert {name for name in found if name.startswith("part/texts")} == {f"part/{name}" for name in names[:4]}
+    assert {name: content for name, content in found.items() if not name.startswith("part/")} == earlier

@@ -190,6 +190,7 @@ def test_a_killed_process_leaves_no_array(folder: Path) -> None:
     assert part.startswith(".part-")
     array = cached_array("slow", "key", (60, 8), lambda index: np.full(8, index, np.uint8), "making")
     np.testing.assert_array_equal(array[:, 0], np.arange(60))
+    assert names(folder) == ["slow-60x8-key.npy"]
 
 
 def test_the_faster_process_keeps_its_file(folder: Path) -> None:
