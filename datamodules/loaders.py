@@ -26,6 +26,11 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     return ((seed * PRIME + epoch) * PRIME + index) % (1 << 63)
 
 
+def epoch_of(key: tuple[int, int] | int) -> tuple[int, int]:
+    """Returns epoch and number of a sample; with `trainer.overfit_batches` Lightning's own sampler gives the number."""
+    return key if isinstance(key, tuple) else (0, key)
+
+
 class EpochSampler(DistributedSampler[Any]):
     """Yields (epoch, number), so that workers know the epoch.
 
@@ -106,8 +111,10 @@ class EpochLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position in the epoch, and what identifies the epoch."""
+        if not isinstance(self.sampler, EpochSampler):  # `trainer.overfit_batches` replaced it
+            return {}
         epoch, given = self._given
-        now: int = self.sampler.epoch  # type: ignore[attr-defined]  # an EpochSampler in training
+        now = self.sampler.epoch
         return {"epoch": now, "given": given if epoch == now else 0, **self._epochs()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -116,6 +123,8 @@ class EpochLoader(DataLoader[Any]):
         Raises:
             DataError: The epoch had other samples, another order or other batches.
         """
+        if not state_dict or not isinstance(self.sampler, EpochSampler):
+            return
         now = self._epochs()
         before = {"length": None} | state_dict  # earlier versions always took every sample once
         changed = [f"{name} {before[key]}, now {now[key]}" for key, name in NAMES.items()
@@ -199,8 +208,8 @@ class Samples(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        epoch, number = key
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+        epoch, number = epoch_of(key)
         index = number % len(self)
         return {
             "name": self.names[index],
@@ -224,7 +233,7 @@ class Changed(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
         return self.change(self.samples[key])
 
 

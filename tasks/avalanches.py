@@ -23,6 +23,7 @@ from ops.edges import canny
 from ops.errors import TrainingError, WeightsError
 from ops.views import TestTime
 from ops.windows import resized_maps
+from tasks.base import check_images
 from tasks.boosting import with_trees
 from tasks.decision import Decision
 from tasks.losses import SegmentationLoss
@@ -278,6 +279,7 @@ class AvalanchesTask(SegmentationTask):
         Returns:
             `probability` (B, 1, H, W) of the last pass, and `stages`, the intermediate results by name.
         """
+        check_images(batch)
         image = batch["image"].float()
         probability = self.probability(batch)
         mask = self.masks(probability)

@@ -290,3 +290,17 @@ def _steps_of(trainer: Trainer, schedule: str) -> int:
     if not math.isfinite(steps):
         raise TrainingError(f"{schedule} needs to know when training ends: give --trainer.max_epochs or max_steps.")
     return int(steps)
+
+
+def check_images(batch: Batch) -> None:
+    """Checks that a batch to predict has images in [0, 1].
+
+    Raises:
+        ArgumentError: They are bytes from 0 to 255, or no batch.
+    """
+    image = batch["image"]
+    if not image.is_floating_point() or image.ndim != 4:
+        raise ArgumentError(
+            f"image is {image.dtype} of shape {tuple(image.shape)}; expected floating point (B, 3, H, W) in [0, 1]: "
+            "divide bytes by 255, or let belvedere.predict read the images."
+        )

@@ -18,7 +18,7 @@ from datamodules.batch import Batch
 from ops.color import SCALE, luminance_and_chroma, to_rgb
 from ops.color_bins import TEMPERATURE, annealed_mean, soft_encoding
 from ops.errors import TrainingError, WeightsError
-from tasks.base import ImageTask
+from tasks.base import ImageTask, check_images
 from tasks.losses import bins_loss, chroma_loss
 from tasks.metrics.colors import FLOORS, ColorScores, Floors, FloorScores
 from tasks.metrics.meter import Step
@@ -200,6 +200,7 @@ class ColorizationTask(ImageTask):
         Returns:
             `chroma` (B, 2, H, W), scaled, and `image` (B, 3, H, W) in [0, 1], the images in these colors.
         """
+        check_images(batch)
         luminance, _ = luminance_and_chroma(batch["image"])
         chroma = self.probability({**batch, "luminance": luminance})
         return {"chroma": chroma, "image": to_rgb(luminance, chroma)}

@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from datamodules.batch import Batch, DataFacts
 from ops.errors import ArgumentError
-from tasks.base import ImageTask
+from tasks.base import ImageTask, check_images
 from tasks.losses import emd_loss
 from tasks.metrics.judgements import JudgementScores, VoteScores, judgement_of_mean, mean_vote, vote_spread
 from tasks.metrics.meter import Meter, Step
@@ -179,6 +179,7 @@ class JudgingTask(ImageTask):
             `probability` (B,) that an image is a professional shot; for a distribution also the `mean` (B,) of its
             votes and their standard deviation, `spread` (B,).
         """
+        check_images(batch)
         shares = self.probability(batch)
         found = {"probability": self._judgement(shares)}
         if self.head == "distribution":

@@ -14,7 +14,7 @@ from datamodules.batch import Batch
 from ops.errors import WeightsError
 from ops.views import TestTime, check_test_time, mean_over_views
 from ops.windows import resized_maps
-from tasks.base import ImageTask
+from tasks.base import ImageTask, check_images
 from tasks.decision import Decision
 from tasks.losses import SEGMENTATION_LOSSES, SegmentationLoss
 from tasks.metrics.dice import DiceScores, PixelAveragePrecision
@@ -235,6 +235,7 @@ class SegmentationTask(ImageTask):
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Returns `probability`, see `activate`; `masks` makes masks of it."""
+        check_images(batch)
         return {"probability": self.probability(batch)}
 
     def masks(self, probability: Tensor, size: Sequence[int] | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.decoded.scenes import Scenes
-from datamodules.loaders import Samples, sample_seed
+from datamodules.loaders import Samples, epoch_of, sample_seed
 from ops.augment import bits_of
 
 Ratio = Literal["natural", "balanced"]
@@ -29,8 +29,8 @@ class Draws(Samples):
         super().__init__([""] * count, lambda index: {}, seed)
         self.pictures = pictures
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+        epoch, index = epoch_of(key)
         return {"index": index, "seed": sample_seed(self.seed, epoch, index)}
 
 

@@ -11,10 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from belvedere.prediction import load
 from datamodules.read.mask_files import read_mask
 from datamodules.read.pictures import read_picture
 from datamodules.roads import RoadsDataModule
 from ops.color import rgb_to_lab
+from ops.errors import ArgumentError
 from ops.polygons import intersection_over_union, polygon_mask
 from tasks.aesthetics import AestheticsTask
 from tasks.avalanches import AvalanchesTask
@@ -225,3 +227,17 @@ def test_metrics_are_logged_with_their_baselines(
     assert "mean vote above 5 are professional" in caplog.text
     names = {"loss", "accuracy", "balanced_accuracy", "auc", "majority"}
     assert {name.split("@")[0] for name in found} == {f"test/{name}" for name in names}
+
+
+@pytest.mark.parametrize("task", ["clouds", "roads", "avalanches", "colorization", "aesthetics"])
+def test_bytes_are_not_taken_for_images(task: str, trained: Callable[[str], Path]) -> None:
+    loaded = load(trained(task))
+    with pytest.raises(ArgumentError, match=r"uint8.*divide"):
+        loaded.predict({"image": torch.zeros(1, 3, 64, 64, dtype=torch.uint8)})
+
+
+@pytest.mark.parametrize("task", ["clouds", "avalanches"])
+def test_one_batch_is_overfitted(task: str, belvedere: Callable[..., Any], small: Callable[[str], list[str]]) -> None:
+    arguments = [*small(task), "--output", "run", "--trainer.overfit_batches", "1", "--trainer.max_epochs", "2"]
+    assert belvedere("fit", *arguments).code == 0
+    assert Path("run/checkpoints/last.ckpt").is_file()
