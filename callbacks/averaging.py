@@ -1,5 +1,7 @@
 """Averages the weights of a run over its last steps."""
 
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
@@ -23,6 +25,11 @@ class AveragedWeights(EMAWeightAveraging):
         if not 0 <= decay < 1:
             raise ValueError(f"decay is {decay}; expected a share in [0, 1)")
         super().__init__(decay=decay)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Restores the average in `fit`; a checkpoint's own weights are the average, which is all that others need."""
+        if trainer.state.fn == "fit":
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Copies the task, but not the data module that it asks for facts."""

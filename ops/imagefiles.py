@@ -96,7 +96,8 @@ def unreadable(path: Path, error: Exception) -> str:
             f"{path} is a TIFF with {found}, which cannot be read; expected one gray band, or red, green and "
             "blue, of 8 bits (masks: up to 32). Convert it first."
         )
-    return f"{path} is truncated or not an image ({error}). Download it again or remove it."
+    reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
+    return f"{path} is truncated or not an image ({reason}). Download it again or remove it."
 
 
 def _tiff_bands(path: Path) -> str:

@@ -172,7 +172,12 @@ class LinearAestheticsTask(JudgingTask):
         Raises:
             WeightsError: Weights are missing or do not fit.
         """
-        self.network.load(self.weights)
+        try:
+            self.network.load(self.weights)
+        except WeightsError as error:
+            names = ", ".join(f"{name}: {name}.safetensors" for name in self.weights)
+            text = str(error).split("--model.pretrained")[0].rstrip()
+            raise WeightsError(f"{text} --model.backbones '{{{names}}}'") from error
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stores the frozen networks in half precision, which `load_pretrained` has rounded them to."""

@@ -112,8 +112,8 @@ class ImageTask(LightningModule, ABC):
         for member in self.members:
             if (type(member), list(member.classes)) != (type(self), list(self.classes)):
                 raise ArgumentError(
-                    f"--members: one is a {type(member).__name__} of the classes {list(member.classes)}; expected a "
-                    f"{type(self).__name__} of {list(self.classes)}, as in --ckpt_path."
+                    f"--members: one is of {type(member).__name__} with the classes {list(member.classes)}; expected "
+                    f"{type(self).__name__} with {list(self.classes)}, as in --ckpt_path."
                 )
 
     @property
@@ -298,6 +298,8 @@ def check_images(batch: Batch) -> None:
     Raises:
         ArgumentError: They are bytes from 0 to 255, or no batch.
     """
+    if not isinstance(batch, dict) or "image" not in batch:
+        raise ArgumentError(f"expected a batch such as {{'image': images}}, got {type(batch).__name__}.")
     image = batch["image"]
     if not image.is_floating_point() or image.ndim != 4:
         raise ArgumentError(
