@@ -215,6 +215,12 @@ class ImageTask(LightningModule, ABC):
         self.meter(stage).update(step, len(batch["image"]))
         return step.loss
 
+    def on_train_start(self) -> None:
+        """Spreads schedules over the run's steps: any earlier, counting them would keep loaders from resuming."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, StepSchedule):
+                config.scheduler.spread(_steps_of(self.trainer, type(config.scheduler).__name__))
+
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Logs at an epoch's last batch, so that callbacks find the metrics at the end of the epoch."""
         ended = 0 < self.trainer.max_steps <= self.trainer.global_step
@@ -246,9 +252,6 @@ class ImageTask(LightningModule, ABC):
         config: dict[str, Any] = {"scheduler": schedule, "interval": "epoch"}
         if isinstance(schedule, StepSchedule):
             config["interval"] = "step"
-            trainer = self.attached_trainer()
-            if trainer is not None:
-                schedule.spread(_steps_of(trainer, type(schedule).__name__))
         if isinstance(schedule, ReduceLROnPlateau):
             config["monitor"] = schedule.monitor
         return {"optimizer": optimizer, "lr_scheduler": config}

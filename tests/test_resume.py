@@ -28,7 +28,7 @@ TASKS = {"clouds": ["--config", "clouds/demo", "--model.architecture", "pspnet",
          }  # fmt: skip
 
 
-AVERAGED = """\
+RECIPE = """\
 trainer:
   callbacks+: [{class_path: AveragedWeights, init_args: {decay: 0.5}}]
 model:
@@ -123,13 +123,13 @@ def test_a_run_stopped_anywhere_ends_like_one_that_was_not(name: str, fit: Calla
             "--data.crop",
             "[32,32]",
             "--config",
-            "averaged.yaml",
+            "recipe.yaml",
         ],
     ],
     ids=lambda options: options[0],
 )
 def test_options_do_not_break_resuming(options: list[str], fit: Callable[..., None], same_run: Same) -> None:
-    Path("averaged.yaml").write_text(AVERAGED)
+    Path("recipe.yaml").write_text(RECIPE)
     fit("clouds", "whole", *options)
     steps = int(table("whole/metrics.csv")[-1]["step"]) + 1
     places = [("on_train_batch_start", steps // 2), ("on_train_epoch_end", steps // 2), ("on_fit_end", steps)]
