@@ -32,8 +32,7 @@ class AnySize(nn.Module):
     """Lets a fully convolutional network accept any image size.
 
     Pads the image on the right and bottom to the next multiple of the network's stride, repeating its edge pixels, and
-    crops the output back. The image is passed on with its channels last in memory, which convolutions compute faster:
-    a training step of a U-Net takes 1.7 instead of 2.1 seconds on one core of a CPU.
+    crops the output back. The image is passed on with its channels last in memory, which convolutions compute faster.
 
     Args:
         network: Maps (B, C, H, W) to (B, K, H, W) where `multiple` divides H and W.
