@@ -76,6 +76,10 @@ class ImageDataModule(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         check(root is not None, "root is null; expected the folder of the dataset")
+        check(
+            not Path(root).expanduser().is_file(),
+            f"root is {root}, a file; expected the folder of the dataset. Unpack an archive first",
+        )
         check(batch_size >= 1, f"batch_size is {batch_size}; expected 1 or more")
         check(num_workers is None or num_workers >= 0, f"num_workers is {num_workers}; expected null, 0 or more")
         check(
