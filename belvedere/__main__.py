@@ -109,6 +109,8 @@ def _main(arguments: list[str] | None) -> int:
         from belvedere.completion import Completion
 
         Completion(arguments[1])
+    if "--quiet" in arguments:
+        os.environ["TQDM_DISABLE"] = "1"  # tqdm reads it when it is imported
     with noted() if arguments[0] == "fit" else stoppable():
         from belvedere.cli import run
 

@@ -28,7 +28,6 @@ def quiet() -> None:
 def silent() -> None:
     """Silences notices and progress bars too; warnings and errors remain."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    os.environ["TQDM_DISABLE"] = "1"
     os.environ["WANDB_SILENT"] = "true"
 
 

@@ -111,8 +111,8 @@ class RoadsDataModule(ImageDataModule):
         check_overlap(overlap)
         check(
             strategy in ("few", "filters") or self.size[0] == self.size[1],
-            f"the strategy {strategy!r} rotates tiles by 90 degrees, but size is {list(self.size)}; expected equal height "
-            "and width",
+            f"the strategy {strategy!r} rotates tiles by 90 degrees, but size is {list(self.size)}; expected equal "
+            "height and width",
         )
         check(
             set(filters) <= set(FILTERS) and len(set(filters)) == len(filters),
