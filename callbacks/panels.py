@@ -14,8 +14,8 @@ from torch import Tensor
 from callbacks.handover import UsesData
 from datamodules.batch import Batch
 from drawing import pictures as drawing
-from ops.color import luminance_and_chroma
-from ops.coloring import colored, grey
+from ops.color.coloring import colored, grey
+from ops.color.lab import luminance_and_chroma
 from ops.errors import ArgumentError
 from tasks.base import ImageTask
 from tasks.segmentation import SegmentationTask
