@@ -222,7 +222,7 @@ def draw_gallery(task: str, rows: list[Row], work: Path) -> None:
         ordered = spread(rows)
         names = ["gray", "colored", "original"] if task == "colorization" else ["image", "truth", "prediction"]
         picture = grid(ordered, names)
-        images = ordered[1][2]
+        images = ordered[COLUMNS // 2][2]
         pair = square(images[0]), square(images[1] if task == "colorization" else images[2])
     save_picture(picture, IMAGES / f"gallery_{task}.jpg")
     for name, image in zip(("in", "out"), pair, strict=True):

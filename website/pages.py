@@ -5,6 +5,7 @@ import re
 import shutil
 import tomllib
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from website.reference import cli_page
@@ -44,19 +45,20 @@ def nav(entries: Any) -> list[str]:
 
 
 def title_and_lead(text: str) -> tuple[str, str]:
-    """Returns the title of a page and the first sentence below it."""
+    """Returns the title of a page and the beginning of its first paragraph."""
     title = re.search(r"^# (.+)$", text, re.MULTILINE)
     assert title, "a page without a title"
-    for paragraph in text[title.end() :].split("\n\n"):
+    prose = re.sub(r"^```.*?^```$", "", text[title.end() :], flags=re.MULTILINE | re.DOTALL)
+    for paragraph in prose.split("\n\n"):
         plain = " ".join(paragraph.split())
-        if plain and not plain.startswith(("#", "|", "!", "`", "<", ":")):
-            lead = re.sub(r"\[([^]]*)\]\([^)]*\)|[*`]", r"\1", plain)
-            return title[1], re.split(r"(?<=[.?:])\s", lead)[0]
+        if re.match(r"[\w*`(]", plain):
+            lead = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", plain)
+            return title[1], shorten(lead, 200, placeholder=" …")
     return title[1], ""
 
 
 def llms(folder: Path, pages: list[str]) -> str:
-    """Returns `llms.txt`: every page with its first sentence, as a language model wants to read the site."""
+    """Returns `llms.txt`: every page with the beginning of its text, for language models."""
     lines = [
         "# Belvedere",
         "",
@@ -65,7 +67,8 @@ def llms(folder: Path, pages: list[str]) -> str:
     ]
     for page in pages:
         title, lead = title_and_lead((folder / page).read_text(encoding="utf-8"))
-        lines.append(f"- [{title}]({page}): {lead}" if lead else f"- [{title}]({page})")
+        address = Path(page).with_suffix(".html").as_posix()
+        lines.append(f"- [{title}]({address}): {lead}" if lead else f"- [{title}]({address})")
     return "\n".join(lines) + "\n"
 
 

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.texts import GENERATED, PAGES, TEXTS, anchors, blocks, prose
+from tests.docs.texts import GENERATED, LINK, PAGES, TEXTS, anchors, blocks, prose
 from tests.helpers import ROOT
 from website.pages import nav
-
-LINK = re.compile(r"!?\[[^]]*\]\(([^)\s]+)\)")
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -9,6 +9,7 @@ from tests.helpers import ROOT
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+LINK = re.compile(r"!?\[[^]]*\]\(([^)\s]+)\)")
 GENERATED = {"reference/cli.md", "changelog.md", "contributing.md"}
 """Pages that `website` makes, besides those of notebooks."""
 
