@@ -24,6 +24,16 @@ def on_site(text: str) -> str:
     return text
 
 
+def marked_commands(text: str) -> str:
+    """Returns a text whose blocks without a language, which are commands, say that they are."""
+    lines, inside = text.splitlines(), False
+    for number, line in enumerate(lines):
+        if line.startswith("```"):
+            lines[number] = "```sh" if line == "```" and not inside else line
+            inside = not inside
+    return "\n".join(lines) + "\n"
+
+
 def notebook_page(path: Path) -> str:
     """Returns a notebook as Markdown: its texts, and its code in blocks."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -78,7 +88,7 @@ def make_pages(folder: Path) -> list[str]:
     shutil.copytree(ROOT / "docs", folder)
     shutil.copytree(ROOT / "benchmarks" / "results", folder / "results", ignore=shutil.ignore_patterns("*.json"))
     for page in folder.rglob("*.md"):
-        page.write_text(on_site(page.read_text(encoding="utf-8")), encoding="utf-8")
+        page.write_text(marked_commands(on_site(page.read_text(encoding="utf-8"))), encoding="utf-8")
     (folder / "reference" / "cli.md").write_text(cli_page(), encoding="utf-8")
     for name in ("CHANGELOG", "CONTRIBUTING"):
         text = (ROOT / f"{name}.md").read_text(encoding="utf-8")

@@ -72,6 +72,17 @@ def class_options(name: str, module: str, prefix: str) -> str:
     return table(rows(parser._actions, prefix))  # argparse lists options nowhere else
 
 
+def _configs() -> list[str]:
+    """Returns the shipped configs, a table for each kind."""
+    parts = []
+    for block in configs().split("\n\n"):
+        kind, *lines = block.splitlines()
+        cells = (line.strip().split(maxsplit=1) for line in lines)
+        rows_of_kind = [f"| `{name}` | {text} |" for name, text in cells]
+        parts += [f"### {kind.rstrip(':').capitalize()}", "\n".join(["| name | |", "|---|---|", *rows_of_kind])]
+    return parts
+
+
 def cli_page() -> str:
     """Returns the page in Markdown."""
     import_classes()
@@ -89,7 +100,7 @@ def cli_page() -> str:
         f"The commands are {', '.join(f'`{each}`' for each in (*COMMANDS, 'study', 'configs'))}. "
         "[Exit codes](files.md#exit-codes-and-interruptions).",
         "## Shipped configs",
-        f"```text\n{configs()}\n```",
+        *_configs(),
         "## Options of every task",
         table(rows(own)),
         "### Around training",
