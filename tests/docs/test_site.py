@@ -31,7 +31,7 @@ class Page(HTMLParser):
             self.anchors.add(found["id"] or "")
         if tag == "a" and "href" in found:
             self.links.append(found["href"] or "")
-        if tag == "link" and "href" in found or "src" in found:
+        if (tag == "link" and "href" in found) or "src" in found:
             self.loaded.append(found.get("src") or found.get("href") or "")
 
 
