@@ -112,7 +112,7 @@ class AvalanchesDataModule(ImageDataModule):
         split_seed: int = 0,
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
-        photos: Size | None = None,
+        photos: Size | int | None = None,
         augment: Augment = "photo",
         steps_per_epoch: int | None = None,
         backend: Backend = "exact",
@@ -125,9 +125,9 @@ class AvalanchesDataModule(ImageDataModule):
             root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips and not whole,
             augmentations if whole else None, steps_per_epoch if whole else None, max_pixels,
         )  # fmt: skip
-        self.views = None if photos is None else views_of(augment, sides("photos", photos), None)
+        self.views = None if photos is None else views_of(augment, photos, None)
         check(whole or steps_per_epoch is None, "steps_per_epoch is for photos; for windows give windows_per_epoch")
-        self.photos = photos
+        self.photos = None if photos is None else sides("photos", photos)
         check(window >= 1, f"window is {window}; expected 1 pixel or more")
         check(pyramid_levels >= 0, f"pyramid_levels is {pyramid_levels}; expected 0 or more")
         check(ratio in ("natural", "balanced"), f"ratio is {ratio!r}; expected natural or balanced")

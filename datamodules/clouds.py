@@ -29,7 +29,7 @@ class CloudsDataModule(SegmentationDataModule):
         root: The Kaggle folder as downloaded (`train.csv`, `train_images`), or `images/` and
             `masks/<class>/<stem>.png`.
         classes: Names of the K classes.
-        size: Height and width of the network's input.
+        size: Height and width of the network's input, or one number for both; so are the other sizes.
         output_size: Height and width of the masks that validate and test score and predict writes; those of the
             competition are 350 x 525. None scores at the size of the input and predicts at the size of each image.
         small_masks: What to do with training masks below `small_mask_area`: `keep` them, `drop_mask` (train as if the
@@ -67,12 +67,12 @@ class CloudsDataModule(SegmentationDataModule):
         self,
         root: str | Path = "understanding_cloud_organization",
         classes: Sequence[str] = ("Fish", "Flower", "Gravel", "Sugar"),
-        size: Size = (224, 224),
-        output_size: Size | None = None,
+        size: Size | int = (224, 224),
+        output_size: Size | int | None = None,
         small_masks: Literal["keep", "drop_mask", "drop_picture"] = "keep",
         small_mask_area: float = 0.01,
         leave_out_gaps: bool = False,
-        window: Size | None = None,
+        window: Size | int | None = None,
         overlap: float = 0.25,
         pictures: str | Path | None = None,
         batch_size: int = 16,
@@ -83,7 +83,7 @@ class CloudsDataModule(SegmentationDataModule):
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
         augment: Augment | None = None,
-        crop: Size | None = None,
+        crop: Size | int | None = None,
         steps_per_epoch: int | None = None,
         mask_values: Values | None = None,
         ignore_value: Values | None = None,

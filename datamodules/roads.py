@@ -79,8 +79,8 @@ class RoadsDataModule(ImageDataModule):
     def __init__(
         self,
         root: str | Path = "roads",
-        window: Size | None = None,
-        size: Size = (256, 256),
+        window: Size | int | None = None,
+        size: Size | int = (256, 256),
         overlap: float = 0.25,
         strategy: Strategy = "filters",
         filters: Sequence[str] = ("contour", "detail", "edge_enhance"),
@@ -94,7 +94,7 @@ class RoadsDataModule(ImageDataModule):
         flips: bool = False,
         augmentations: list[dict[str, Any]] | None = None,
         augment: Augment | None = None,
-        crop: Size | None = None,
+        crop: Size | int | None = None,
         steps_per_epoch: int | None = None,
         backend: Backend = "exact",
         mask_values: Values | None = None,
@@ -110,9 +110,9 @@ class RoadsDataModule(ImageDataModule):
         self.window = self.size if window is None else sides("window", window)
         check_overlap(overlap)
         check(
-            strategy in ("few", "filters") or size[0] == size[1],
-            f"the strategy {strategy!r} rotates tiles by 90 degrees, but size is {list(size)}; expected equal height "
-            "and width",
+            strategy in ("few", "filters") or self.size[0] == self.size[1],
+            f"the strategy {strategy!r} rotates tiles by 90 degrees, but size is {list(self.size)}; expected equal "
+            "height and width",
         )
         check(
             set(filters) <= set(FILTERS) and len(set(filters)) == len(filters),

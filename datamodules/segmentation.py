@@ -18,17 +18,18 @@ from ops.jitter import Augment, RandomViews
 from ops.windows import Size
 
 
-def sides(name: str, size: Sequence[int]) -> Size:
-    """Returns an argument that is a height and a width in pixels.
+def sides(name: str, size: Sequence[int] | int) -> Size:
+    """Returns an argument that is a height and a width in pixels, or one number for both.
 
     Raises:
         ArgumentError: A side is below 1.
     """
+    size = (size, size) if isinstance(size, int) else size
     check(min(size) >= 1, f"{name} is {list(size)}; expected height and width in pixels, 1 or more")
     return size[0], size[1]
 
 
-def views_of(augment: Augment | None, size: Size, crop: Size | None) -> RandomViews | None:
+def views_of(augment: Augment | None, size: Size | int, crop: Size | int | None) -> RandomViews | None:
     """Returns what draws views of training images; None without `augment` and `crop`.
 
     Raises:
@@ -37,7 +38,7 @@ def views_of(augment: Augment | None, size: Size, crop: Size | None) -> RandomVi
     if augment is None and crop is None:
         return None
     try:
-        return RandomViews(augment or "none", size, crop)
+        return RandomViews(augment or "none", sides("size", size), None if crop is None else sides("crop", crop))
     except ValueError as error:
         raise ArgumentError(str(error)) from error
 
@@ -63,7 +64,7 @@ class SegmentationDataModule(ImageDataModule):
         root: Folder with `images/` and `masks/<class>/<stem>.png`. An image may lack the mask file of a class that it
             does not show, but needs the file of at least one class.
         classes: Names of the K classes.
-        size: Height and width of the network's input.
+        size: Height and width of the network's input, or one number for both; so are the other sizes.
         output_size: Height and width of the masks that validate and test score and predict writes. None scores at the
             size of the input and predicts at the size of each image.
         window: Height and width in pixels of the overlapping windows that predict cuts large images into, each resized
@@ -96,9 +97,9 @@ class SegmentationDataModule(ImageDataModule):
         self,
         root: str | Path,
         classes: Sequence[str],
-        size: Size = (224, 224),
-        output_size: Size | None = None,
-        window: Size | None = None,
+        size: Size | int = (224, 224),
+        output_size: Size | int | None = None,
+        window: Size | int | None = None,
         overlap: float = 0.25,
         pictures: str | Path | None = None,
         batch_size: int = 16,
@@ -109,7 +110,7 @@ class SegmentationDataModule(ImageDataModule):
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
         augment: Augment | None = None,
-        crop: Size | None = None,
+        crop: Size | int | None = None,
         steps_per_epoch: int | None = None,
         mask_values: Values | None = None,
         ignore_value: Values | None = None,
