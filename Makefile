@@ -1,11 +1,12 @@
-# make demo: train a demo (TASK=roads, avalanches, colorization, aesthetics)      make test: linters and quick tests    make slow: slow tests    make clean: delete the environment
+# make demo: train a demo (TASK=roads, avalanches, colorization, aesthetics)    make docs: the site
+# make test: linters and quick tests    make slow: slow tests    make clean: delete the environment
 PYTHON ?= python3
 ENV ?= .venv
 BIN = $(ENV)/bin
 TASK ?= clouds
 RUN := runs/$(TASK)/demo-$(shell date +%Y-%m-%d_%H-%M-%S)
 
-.PHONY: demo test lint slow install clean
+.PHONY: demo test lint slow docs install clean
 
 install: $(ENV)/installed
 
@@ -35,5 +36,8 @@ test: lint
 slow: install
 	$(BIN)/python -m pytest -m slow
 
+docs: install
+	$(BIN)/python -m website
+
 clean:
-	rm -rf $(ENV) .mypy_cache .pytest_cache .ruff_cache .coverage
+	rm -rf $(ENV) build .mypy_cache .pytest_cache .ruff_cache .coverage
