@@ -1,5 +1,5 @@
-# make demo: train a demo; TASK=roads, avalanches, colorization or aesthetics chooses the task
-# make test: linters and quick tests    make slow: slow tests    make docs: the site    make clean: delete the environment
+# make demo: train a demo (TASK=roads, avalanches, colorization, aesthetics)    make docs: the site
+# make test: linters and quick tests    make slow: slow tests    make clean: delete the environment
 PYTHON ?= python3
 ENV ?= .venv
 BIN = $(ENV)/bin

@@ -34,7 +34,6 @@ from belvedere.names import SHIPPED, import_classes
 from belvedere.parser import Parser, shortened
 from belvedere.precision import fastest_precision, mixed_precision
 from belvedere.quiet import quiet, silent
-from callbacks.batch_norm import SyncBatchNorm
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, mode_of
 from callbacks.curves import Curves
 from callbacks.handover import Handover
@@ -52,6 +51,7 @@ from ops.errors import ArgumentError, ParserError, UserError, nearest
 from ops.extras import installed
 from ops.locks import claimed
 from tasks.base import ImageTask
+from tasks.networks.batch_norm import SyncBatchNorm
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "describe": describe}
