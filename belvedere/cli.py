@@ -39,9 +39,10 @@ from callbacks.panels import Panels
 from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
 from callbacks.stopping import Stopping
-from callbacks.writers.base import Writer, finished_rows
+from callbacks.writers.base import FAILED, Writer, finished_rows, is_finished, write_checkpoints
 from datamodules.base import ImageDataModule
 from datamodules.batch import DataFacts
+from datamodules.read.tables import Table
 from ops.atomic import check_writable, in_words, remove_leftovers
 from ops.errors import ArgumentError, ParserError, UserError, nearest
 from ops.locks import claimed
@@ -305,8 +306,8 @@ class BelvedereCLI(LightningCLI):
         self._check_weights()
         from belvedere.prediction import load
 
-        self.model.members = [load(path, trust=self.settings.trust) for path in self.settings.members or ()]
-        self.model.check_members()
+        members = self.settings.members or ()
+        self.model.add_members([load(path, trust=self.settings.trust) for path in members], members)
 
     before_validate = before_test = _prepare_trained
 
@@ -317,8 +318,14 @@ class BelvedereCLI(LightningCLI):
         if len(writers) != 1:
             return
         (writer,), (folder, names) = writers, self.datamodule.predicted_names()
-        writer.key = self._prediction_key(folder, names)
+        writer.key, writer.checkpoints = self._prediction_key(folder, names), self._checkpoints()
         if not self.settings.resume:
+            return
+        if is_finished(self.folder, writer.key):
+            self.datamodule.finished = set(names)  # Lightning skips a prediction of no images
+            skipped = self.folder / FAILED
+            writer.failed = len(Table(skipped, ["name"]).rows) if skipped.is_file() else 0
+            print(f"belvedere: all {len(names)} images are finished already: {self.folder}", file=sys.stderr)
             return
         rows = finished_rows(self.folder / "part", writer.key)
         if len({row[2] for row in rows}) >= len(names):
@@ -328,10 +335,15 @@ class BelvedereCLI(LightningCLI):
 
     def _prediction_key(self, folder: Path, names: Sequence[str]) -> str:
         """Returns a digest of the images, the checkpoint and the settings of a prediction."""
-        state, settings = Path(self.settings.ckpt_path).stat(), self.settings
-        parts = [settings.ckpt_path, state.st_size, state.st_mtime_ns, str(folder), *names, settings.model.as_dict(),
-                 settings.data.as_dict(), settings.trainer.callbacks]  # fmt: skip
+        settings, paths = self.settings, self._checkpoints()
+        states = [(path, state.st_size, state.st_mtime_ns) for path in paths for state in (Path(path).stat(),)]
+        parts = [*states, str(folder), *names, settings.model.as_dict(), settings.data.as_dict(),
+                 settings.trainer.callbacks]  # fmt: skip
         return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _checkpoints(self) -> list[str]:
+        """Returns the paths of the checkpoint and of the members that are averaged with it."""
+        return [os.path.abspath(path) for path in (self.settings.ckpt_path, *(self.settings.members or ()))]
 
     def after_fit(self) -> None:
         """Ends the dashboard's run, or the next run of this process would be logged into it."""
@@ -340,7 +352,9 @@ class BelvedereCLI(LightningCLI):
                 logger.experiment.finish()
 
     def after_test(self) -> None:
-        """Prints the path of the metrics."""
+        """Prints the path of the metrics, and writes down of which checkpoints they are."""
+        if self.trainer.is_global_zero:
+            write_checkpoints(self.folder, self._checkpoints())
         print(self.folder / "metrics.csv")
 
     after_validate = after_test
