@@ -114,9 +114,11 @@ class BelvedereCLI(LightningCLI):
         self.command, self.skipped = command, 0
         import_classes()
         subcommands = command in TRAINER_COMMANDS
+        if subcommands:  # the parsers of the other three would take as long as this one's
+            vars(self)["subcommands"] = lambda: {command: LightningCLI.subcommands()[command]}
         settings = {"default_config_files": [str(SHIPPED / "defaults.yaml")], "allow_abbrev": False}
         main: dict[str, Any] = {"prog": "belvedere", "allow_abbrev": False}
-        main |= {name: dict(settings) for name in TRAINER_COMMANDS}
+        main |= {command: dict(settings)}
         with ExitStack() as stack:
             # a function, because averaged weights copy whatever the network refers to
             self._at_end: Callable[[], ExitStack] = lambda: stack

@@ -34,8 +34,8 @@ class Problem(str):
     found: str
     advice: str
 
-    def __getnewargs__(self) -> tuple[str, str]:
-        return self.found, self.advice
+    def __reduce__(self) -> tuple[type["Problem"], tuple[str, str]]:
+        return Problem, (self.found, self.advice)
 
 
 class DataError(UserError):

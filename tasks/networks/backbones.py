@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops.errors import WeightsError
+from tasks.networks.frozen import OnFeatures, chosen
 from tasks.networks.layers import AnySize, Normalize, remove_unused
 from tasks.networks.weights import fill_weights, given_path, hub_weights, read_weights
 
@@ -32,6 +34,23 @@ EXTRACTORS = {"vgg16": (512, "vgg16"), "resnet50": (2048, "resnet50"), "resnet50
 UNPUBLISHED = {
     "resnet50_v1": "The library's weights belong to resnet50, which halves elsewhere. Use it, or give a file."
 }
+
+
+def libraries() -> tuple[Any, Any]:
+    """Returns the modules segmentation_models_pytorch and timm.
+
+    timm would import wandb if it is installed, for its own trainings, which takes half a second.
+    """
+    blocked = "timm" not in sys.modules and "wandb" not in sys.modules
+    if blocked:
+        sys.modules["wandb"] = None  # type: ignore[assignment]  # how Python marks a module that must not be imported
+    try:
+        import segmentation_models_pytorch
+        import timm
+    finally:
+        if blocked:
+            del sys.modules["wandb"]
+    return segmentation_models_pytorch, timm
 
 
 def segmentation_network(
@@ -60,15 +79,15 @@ def segmentation_network(
         ValueError: The architecture or encoder is unknown (the message names the nearest), or the bands have no red,
             green or blue.
     """
-    import segmentation_models_pytorch as smp
-
     if architecture == "features":
-        from tasks.networks.frozen import features_network
-
         if bands is not None:
             raise ValueError("features has its network's own normalization; expected pretrained_bands null")
-        return features_network(encoder, classes)
+        stages, sample = Stages(encoder), torch.zeros(1, 3, 224, 224)
+        with torch.device("meta"):  # nothing is computed or allocated
+            channels = [each.shape[1] for each in chosen(Stages(encoder).eval()(sample.to("meta"))[0])]
+        return nn.Sequential(nn.Identity(), AnySize(OnFeatures(stages, channels, classes), stages.multiple))
 
+    smp, _ = libraries()
     builders: dict[str, Callable[..., nn.Module]] = {"unet": smp.Unet, "pspnet": smp.PSPNet, "fpn": smp.FPN}
     if architecture not in builders:
         raise ValueError(f"architecture {architecture!r} is unknown; expected one of {', '.join(builders)}")
@@ -112,8 +131,7 @@ def feature_extractor(name: str) -> nn.Sequential:
     Raises:
         ValueError: The extractor is unknown; the message lists the known ones.
     """
-    import timm
-
+    _, timm = libraries()
     if name not in EXTRACTORS:
         raise ValueError(f"feature extractor {name!r} is unknown; expected one of {', '.join(EXTRACTORS)}")
     if name == "vgg16":
@@ -139,8 +157,7 @@ def timm_card(name: str) -> Any:
     Raises:
         ValueError: The network is unknown; the message names the nearest.
     """
-    import timm
-
+    _, timm = libraries()
     try:
         return timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError:
@@ -163,8 +180,7 @@ def timm_classifier(name: str, classes: int) -> nn.Sequential:
     Raises:
         ValueError: As in `timm_card`.
     """
-    import timm
-
+    _, timm = libraries()
     card = timm_card(name)
     network = timm.create_model(name, pretrained=False, num_classes=classes)
     return nn.Sequential(OrderedDict(normalize=Normalize(card.mean, card.std), classifier=network))
@@ -185,8 +201,7 @@ class Stages(nn.Module):
     """
 
     def __init__(self, name: str) -> None:
-        import segmentation_models_pytorch as smp
-        import timm
+        smp, timm = libraries()
         from timm.layers import freeze_batch_norm_2d
 
         super().__init__()
@@ -308,9 +323,8 @@ def load_weights(module: nn.Module, name: str, pretrained: bool | str | Path, ba
 
 def _library_weights(encoder: str) -> Path:
     """Returns the path of the library's ImageNet weights, from the local cache or else fetched over the network."""
-    from segmentation_models_pytorch.encoders import encoders
-
-    card = encoders[encoder]["pretrained_settings"].get("imagenet")
+    smp, _ = libraries()
+    card = smp.encoders.encoders[encoder]["pretrained_settings"].get("imagenet")
     if card is None:
         raise WeightsError(
             f"The library has no ImageNet weights for {encoder}. Set model.pretrained to a weights file or to false."

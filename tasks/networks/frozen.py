@@ -6,9 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.networks.backbones import Stages
-from tasks.networks.layers import AnySize
-
 SEEN = 4  # of the last stages of a convolutional network, or blocks of a transformer
 WIDTH = 64  # channels of the head
 
@@ -21,20 +18,14 @@ class OnFeatures(nn.Module):
     and mapped to the classes by 3 x 3. The frozen network is in eval mode and gets no gradient.
 
     Args:
-        name: Name of the network, see `tasks.networks.backbones.Stages`.
+        encoder: The frozen network, a `tasks.networks.backbones.Stages`; it normalizes images by itself.
+        channels: Channels of its `chosen` maps.
         classes: Number K of output maps.
-
-    Attributes:
-        encoder: The frozen network.
-
-    Raises:
-        ValueError: The network is unknown; the message names the nearest.
     """
 
-    def __init__(self, name: str, classes: int) -> None:
+    def __init__(self, encoder: nn.Module, channels: Sequence[int], classes: int) -> None:
         super().__init__()
-        self.encoder = Stages(name).eval().requires_grad_(False)
-        channels = _channels(name)
+        self.encoder = encoder.eval().requires_grad_(False)
         self.reduce = nn.ModuleList(
             nn.Sequential(nn.BatchNorm2d(each, affine=False), nn.Conv2d(each, WIDTH, 1)) for each in channels
         )
@@ -56,32 +47,12 @@ class OnFeatures(nn.Module):
         return _resized(self.output(total), image.shape[-2:])
 
 
-def features_network(name: str, classes: int) -> nn.Module:
-    """Builds a network of `OnFeatures` with random weights for images in [0, 1] of any size.
-
-    Args:
-        name: Name of the frozen network.
-        classes: Number K of output maps.
-
-    Returns:
-        A module that maps (B, 3, H, W) in [0, 1] to logits (B, K, H, W). Its frozen network is `network.encoder`.
-    """
-    network = OnFeatures(name, classes)
-    return nn.Sequential(nn.Identity(), AnySize(network, network.encoder.multiple))  # it normalizes by itself
-
-
 def chosen(maps: Sequence[Tensor]) -> list[Tensor]:
     """Returns the last four maps of different sizes, or of equally large ones four that are spread evenly."""
     if maps[0].shape[-2:] != maps[-1].shape[-2:]:
         return list(maps[-SEEN:])
     count = min(SEEN, len(maps))
     return [maps[len(maps) * (step + 1) // count - 1] for step in range(count)]
-
-
-def _channels(name: str) -> list[int]:
-    """Returns the channels of the maps that the head sees; nothing is computed or allocated."""
-    with torch.device("meta"):
-        return [each.shape[1] for each in chosen(Stages(name).eval()(torch.zeros(1, 3, 224, 224))[0])]
 
 
 def _resized(maps: Tensor, size: Sequence[int]) -> Tensor:
