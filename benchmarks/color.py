@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ops.color import SCALE, in_gamut, joined, lab_to_rgb, luminance_and_chroma, rgb_to_lab
-from ops.color_bins import annealed_mean, bins, soft_encoding
-from ops.coloring import guided_upsample
+from ops.color.bins import annealed_mean, bins, soft_encoding
+from ops.color.coloring import guided_upsample
+from ops.color.lab import SCALE, in_gamut, joined, lab_to_rgb, luminance_and_chroma, rgb_to_lab
 from ops.pictures import box, cropped, letterboxed
 
 REPEATS = 5

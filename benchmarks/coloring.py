@@ -48,7 +48,7 @@ def measured(folder: Path, case: str) -> None:
 
     from callbacks.writers.colorings import ColoringWriter
     from datamodules.colorization import ColorizationDataModule
-    from ops.color import luminance_and_chroma
+    from ops.color.lab import luminance_and_chroma
 
     class OwnChroma(LightningModule):
         def predict_step(self, batch: dict[str, Any], batch_index: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from kornia.filters import canny as kornia_canny
 from torch import Tensor
 
 from benchmarks.filters import by_pillow, tiles
-from ops.color import in_gamut, lab_to_rgb, rgb_to_lab
+from ops.color.lab import in_gamut, lab_to_rgb, rgb_to_lab
 from ops.edges import canny, grey
 from ops.filters import FILTERS, filtered
 from ops.pyramids import pyramid_down

@@ -29,10 +29,10 @@ from datamodules.read.works import read_works
 from datamodules.samples.colorization import draw_colorization
 from drawing.pictures import Picture, panel, scaled
 from ops.atomic import write_table
-from ops.color import SCALE, luminance_and_chroma
-from ops.color_bins import rebalancing, smoothed, soft_encoding
-from ops.color_quality import SCORES
-from ops.coloring import grey
+from ops.color.bins import rebalancing, smoothed, soft_encoding
+from ops.color.coloring import grey
+from ops.color.lab import SCALE, luminance_and_chroma
+from ops.color.quality import SCORES
 from tasks.colorization import ColorizationTask
 from tasks.losses import bins_loss, chroma_loss
 from tasks.metrics.colors import FLOORS, ColorScores, FloorScores

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datamodules.batch import Batch
 from drawing import pictures as drawing
-from ops.coloring import grey
+from ops.color.coloring import grey
 from ops.errors import ArgumentError
 from tasks.base import ImageTask
 from tasks.segmentation import SegmentationTask

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ops.color import joined, luminance_and_chroma
+from ops.color.lab import joined, luminance_and_chroma
 
 ORIENTATIONS = 9
 """Number of bins of unsigned gradient directions, 20° each."""

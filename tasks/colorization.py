@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from datamodules.batch import Batch
-from ops.color import SCALE, luminance_and_chroma, to_rgb
-from ops.color_bins import TEMPERATURE, annealed_mean, soft_encoding
+from ops.color.bins import TEMPERATURE, annealed_mean, soft_encoding
+from ops.color.lab import SCALE, luminance_and_chroma, to_rgb
 from ops.errors import TrainingError, WeightsError
 from tasks.base import ImageTask, check_images
 from tasks.losses import bins_loss, chroma_loss

@@ -195,7 +195,7 @@ def bins_loss(
 
     - v Σ w log softmax(z), sums over the K bins of a pixel's label: equations 2 to 4 of R. Zhang, P. Isola and
     A. A. Efros, "Colorful image colorization", ECCV 2016, but with the mean over an image's valid pixels, then
-    over the images, instead of the sum. `ops.color_bins` makes labels and weights.
+    over the images, instead of the sum. `ops.color.bins` makes labels and weights.
 
     Args:
         logits: Network output before the softmax, (B, Q, H, W).

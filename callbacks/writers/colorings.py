@@ -13,9 +13,9 @@ from callbacks.writers.base import Finished, Format, Row, Table, Writer
 from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
 from drawing.pictures import Picture, panel, save_picture, scaled
-from ops.color import luminance_and_chroma
-from ops.color_quality import picture_scores
-from ops.coloring import colored, grey, has_colors
+from ops.color.coloring import colored, grey, has_colors
+from ops.color.lab import luminance_and_chroma
+from ops.color.quality import picture_scores
 from ops.errors import ArgumentError
 from ops.filenames import safe_path
 from ops.pictures import cropped
@@ -50,10 +50,10 @@ class ColoringWriter(Writer[Colorized]):
 
     - `colored/<path and stem>.png`: as large as the image, with its own luminance: L within 0.5.
     - `panels/<path and stem>.jpg`: gray and colorized side by side, and the original if it has colors.
-    - `figures.csv`: for images with colors the metrics of `ops.color_quality.picture_scores` at full size;
+    - `figures.csv`: for images with colors the metrics of `ops.color.quality.picture_scores` at full size;
       `colorfulness` for every image; and in `problem` why an image was skipped.
 
-    The task predicts `chroma` (B, 2, S, S), scaled as in `ops.color`. Batches have `name`, `index`, `image`, `box`
+    The task predicts `chroma` (B, 2, S, S), scaled as in `ops.color.lab`. Batches have `name`, `index`, `image`, `box`
     (the place of the image within the square), `source`, the whole images (H, W, 3), and `problem`, "" for usable ones.
 
     Args:

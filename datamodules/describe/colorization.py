@@ -29,9 +29,9 @@ from datamodules.describe.study import (
 from datamodules.read.names import located
 from datamodules.read.pictures import channels_first
 from datamodules.read.works import Work
-from ops.color import in_gamut, lab_to_rgb, rgb_to_lab
-from ops.color_quality import colorfulness
-from ops.coloring import has_colors
+from ops.color.coloring import has_colors
+from ops.color.lab import in_gamut, lab_to_rgb, rgb_to_lab
+from ops.color.quality import colorfulness
 from ops.errors import collected
 from ops.pictures import box, valid_pixels
 
@@ -54,7 +54,7 @@ class Colors(NamedTuple):
         pairs: Number of pixels in bins of a (rows) and b (columns), (110, 110).
         lightness: Number of pixels in 20 bins of L.
         chroma: Number of pixels in 20 bins of chroma up to 100; the last one counts all above.
-        grey: Whether there are no colors to learn, see `ops.coloring.has_colors`.
+        grey: Whether there are no colors to learn, see `ops.color.coloring.has_colors`.
     """
 
     colorfulness: float

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from ops.color import SCALE, luminance_and_chroma, to_rgb
-from ops.color_bins import SIDE, bins, rebalancing, smoothed, soft_encoding
-from ops.color_quality import SCORES, picture_scores
+from ops.color.bins import SIDE, bins, rebalancing, smoothed, soft_encoding
+from ops.color.lab import SCALE, luminance_and_chroma, to_rgb
+from ops.color.quality import SCORES, picture_scores
 
 SCORE_UNITS = 2**20  # values are summed in integer units of 2⁻²⁰: the order does not matter
 
 
 class ColorScores(Metric):
-    """Means over the images of `ops.color_quality.picture_scores`; padding does not count.
+    """Means over the images of `ops.color.quality.picture_scores`; padding does not count.
 
     - `psnr`: peak signal-to-noise ratio of the RGB values in decibels, at most 60 per image
     - `ssim`: structural similarity; skips images without a block of 11 x 11 valid pixels
@@ -145,7 +145,7 @@ class Floors(nn.Module):
     Attributes:
         mean: Scaled chroma (2,).
         by_luminance: Scaled chroma for each whole L from 0 to 100, (101, 2).
-        prior: Pixels in each of the color bins of `ops.color_bins.bins`, int64 (Q,); 0 before `fit`.
+        prior: Pixels in each of the color bins of `ops.color.bins.bins`, int64 (Q,); 0 before `fit`.
         centres: Centers of these bins in CIE units, (Q, 2); not in the checkpoint.
         weights: Loss weights of the bins, so that rare colors count as much as frequent ones, (Q,); 1 before `fit`. Not
             in the checkpoint, because they follow from the prior.

@@ -15,7 +15,7 @@ from belvedere.prediction import load
 from datamodules.read.mask_files import read_mask
 from datamodules.read.pictures import read_picture
 from datamodules.roads import RoadsDataModule
-from ops.color import rgb_to_lab
+from ops.color.lab import rgb_to_lab
 from ops.errors import ArgumentError
 from ops.polygons import intersection_over_union, polygon_mask
 from tasks.aesthetics import AestheticsTask

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.stats import moment
 from torch import Tensor
 
-from ops.color import rgb_to_lab
+from ops.color.lab import rgb_to_lab
 from ops.descriptors import color_moments, gradient_histograms
 from tests.checks import rejects
 

@@ -17,8 +17,8 @@ from datamodules.read.strips import picture_bands
 from datamodules.votes.pictures import read_square
 from drawing.pictures import save_picture
 from ops import profiles
-from ops.color import rgb_to_lab
-from ops.coloring import colored
+from ops.color.coloring import colored
+from ops.color.lab import rgb_to_lab
 
 ROWS, COLUMNS = np.mgrid[:96, :128]
 COLORS = np.stack([COLUMNS * 2, ROWS * 2.6, 255 - COLUMNS * 2], -1).clip(0, 255).astype(np.uint8)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ops.color import luminance_and_chroma, to_rgb
-from ops.color_bins import annealed_mean, rebalancing, smoothed
+from ops.color.bins import annealed_mean, rebalancing, smoothed
+from ops.color.lab import luminance_and_chroma, to_rgb
 from ops.errors import TrainingError
 from tasks.base import Batch
 from tasks.colorization import ColorizationTask

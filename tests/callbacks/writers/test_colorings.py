@@ -10,8 +10,8 @@ from PIL import Image
 
 from callbacks.writers.colorings import ColoringWriter
 from callbacks.writers.memory import Collector
-from ops.color import luminance_and_chroma
-from ops.coloring import grey
+from ops.color.coloring import grey
+from ops.color.lab import luminance_and_chroma
 from ops.pictures import box, letterboxed
 from tasks.base import Batch
 from tests.callbacks.writers.shared import Batches, predict, predict_in_processes, read

@@ -13,7 +13,7 @@ from PIL import Image
 
 from callbacks.writers.colorings import ColoringWriter
 from datamodules.colorization import ColorizationDataModule
-from ops.color import luminance_and_chroma
+from ops.color.lab import luminance_and_chroma
 
 ROOT = Path(__file__).parents[3]
 SIZE = (3000, 4000)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from ops.color import luminance_and_chroma
-from ops.color_bins import soft_encoding
-from ops.color_quality import SCORES, picture_scores
+from ops.color.bins import soft_encoding
+from ops.color.lab import luminance_and_chroma
+from ops.color.quality import SCORES, picture_scores
 from tasks.metrics.colors import FLOORS, ColorBatch, ColorScores, Floors, FloorScores
 from tests.checks import rejects
 from tests.tasks.metrics.helpers import by_processes, cut, numbers

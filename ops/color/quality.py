@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ops.color import rgb_to_lab, single
+from ops.color.lab import rgb_to_lab, single
 
 SCORES = (
     "psnr",
@@ -240,7 +240,7 @@ def _check_lab(lab: Tensor, other: Tensor) -> None:
     if lab.ndim != 4 or lab.shape[1] != 3 or other.shape != lab.shape:
         raise ValueError(
             f"expected Lab of one shape (B, 3, H, W), got {tuple(lab.shape)} and {tuple(other.shape)}: convert images "
-            "of one size by ops.color.rgb_to_lab"
+            "of one size by ops.color.lab.rgb_to_lab"
         )
 
 

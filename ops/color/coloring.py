@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ops.color import in_gamut, joined, lab_to_rgb, luminance_and_chroma
+from ops.color.lab import in_gamut, joined, lab_to_rgb, luminance_and_chroma
 
 RADIUS = 2
 """Pixels of the small image on each side of a window's center."""

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-import ops.coloring
-from ops.color import luminance_and_chroma, to_rgb
-from ops.coloring import colored, grey, guide, guided_rows, guided_upsample, has_colors, pixels
+import ops.color.coloring
+from ops.color.coloring import colored, grey, guide, guided_rows, guided_upsample, has_colors, pixels
+from ops.color.lab import luminance_and_chroma, to_rgb
 from ops.pictures import box, cropped, letterboxed
 from tests.checks import rejects
 
@@ -71,7 +71,7 @@ def test_an_image_in_bands_is_the_same(rows: int, monkeypatch: pytest.MonkeyPatc
     picture = make_picture()
     chroma, luminance = small(picture, 20)
     whole = colored(picture, chroma, luminance)
-    monkeypatch.setattr(ops.coloring, "BAND", rows * picture.shape[1])
+    monkeypatch.setattr(ops.color.coloring, "BAND", rows * picture.shape[1])
     found = colored(picture, chroma, luminance)
     assert np.abs(found.astype(int) - whole).max() <= 1
     assert has_colors(picture)
@@ -154,8 +154,8 @@ def test_a_full_image_is_the_sum_of_enlarged_maps(size: tuple[int, int], monkeyp
     chroma, small, full = pictures(size)
     maps = functional.interpolate(guide(chroma, small), size, mode="bicubic", align_corners=False)
     expected = maps[:, :2] + maps[:, 2:4] * (full - maps[:, 4:])
-    for block in (ops.coloring.BAND, 500, 1):  # bands down to one row
-        monkeypatch.setattr(ops.coloring, "BAND", block)
+    for block in (ops.color.coloring.BAND, 500, 1):  # bands down to one row
+        monkeypatch.setattr(ops.color.coloring, "BAND", block)
         found = guided_upsample(chroma, small, full)
         assert found.shape == (2, 2, *size)
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

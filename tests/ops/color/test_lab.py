@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ops import color
-from ops.color import in_gamut, joined, lab_to_rgb, luminance_and_chroma, rgb_to_lab, scaled, to_rgb
+from ops.color import lab as color
+from ops.color.lab import in_gamut, joined, lab_to_rgb, luminance_and_chroma, rgb_to_lab, scaled, to_rgb
 from tests.checks import rejects
 
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ops import color_bins
-from ops.color import rgb_to_lab
-from ops.color_bins import annealed_mean, bins, rebalancing, smoothed, soft_encoding
+from ops.color import bins as color_bins
+from ops.color.bins import annealed_mean, bins, rebalancing, smoothed, soft_encoding
+from ops.color.lab import rgb_to_lab
 from tests.checks import rejects
 
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from ops import color_quality
-from ops.color import rgb_to_lab
-from ops.color_quality import PSNR_LIMIT, SCORES, colorfulness, delta_e76, delta_e2000, picture_scores, psnr, ssim
+from ops.color import quality
+from ops.color.lab import rgb_to_lab
+from ops.color.quality import PSNR_LIMIT, SCORES, colorfulness, delta_e76, delta_e2000, picture_scores, psnr, ssim
 from tests.checks import rejects
 
 
@@ -78,7 +78,7 @@ def test_bands_and_padding_change_nothing(
 ) -> None:
     prediction, target = random_pair()
     whole = score(prediction, target)
-    monkeypatch.setattr(color_quality, "PIXELS_AT_ONCE", rows * 3 * 54)
+    monkeypatch.setattr(quality, "PIXELS_AT_ONCE", rows * 3 * 54)
     (wrong, valid), (white, _) = letterboxed(prediction, math.nan), letterboxed(target, 1.0)
     torch.testing.assert_close(score(wrong, white, valid), whole, atol=1e-4, rtol=0)
     torch.testing.assert_close(score(wrong, white, valid.float()), whole, atol=1e-4, rtol=0)
@@ -235,7 +235,7 @@ def test_scores_of_an_image_are_those_of_its_parts(monkeypatch: pytest.MonkeyPat
         "colorfulness_difference": found - true,
     }
     assert tuple(expected) == SCORES
-    monkeypatch.setattr(color_quality, "PIXELS_AT_ONCE", 7 * 20 * 3)
+    monkeypatch.setattr(quality, "PIXELS_AT_ONCE", 7 * 20 * 3)
     torch.testing.assert_close(picture_scores(prediction, target), expected, atol=1e-4, rtol=1e-4)
     assert list(picture_scores(prediction, target, names=("ssim", "delta_e76"))) == ["ssim", "delta_e76"]
 

@@ -83,7 +83,7 @@ def joined(luminance: Tensor, chroma: Tensor) -> Tensor:
     if luminance.shape[1:2] != (1,) or chroma.shape[1:2] != (2,) or luminance.shape[2:] != chroma.shape[2:]:
         raise ValueError(
             f"expected luminance (B, 1, H, W) and chroma (B, 2, H, W), got {tuple(luminance.shape)} and "
-            f"{tuple(chroma.shape)}: enlarge the chroma to the luminance's size, see ops.coloring"
+            f"{tuple(chroma.shape)}: enlarge the chroma to the luminance's size, see ops.color.coloring"
         )
     return torch.cat([(single(luminance) + 1) * 50, single(chroma) * SCALE], dim=1)
 

@@ -1,7 +1,7 @@
 """Treats colors as classes: squares of the ab plane, soft labels, weights of rare colors, colors from distributions.
 
 R. Zhang, P. Isola, A. A. Efros, "Colorful Image Colorization", ECCV 2016, arXiv:1603.08511. Chroma is in CIE units
-here, 128 times the scaled chroma of `ops.color`.
+here, 128 times the scaled chroma of `ops.color.lab`.
 """
 
 from functools import cache
@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ops.color import rgb_to_lab
+from ops.color.lab import rgb_to_lab
 
 SIDE = 10.0
 """Side of a bin in units of a and b."""

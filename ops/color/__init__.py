@@ -1,0 +1,1 @@
+"""Colors: spaces, classes of color, metrics, and coloring an image at its own size."""
