@@ -37,11 +37,13 @@ class Checked:
 
     Attributes:
         data: Decoded images.
+        views: The same in squares of the side `view`, if there is one.
         works: Rows of `metadata.csv` by image name.
         splits: Names of each split; skipped images are in none.
     """
 
     data: Letterboxed
+    views: Letterboxed | None
     works: dict[str, Work]
     splits: dict[str, list[str]]
 
@@ -62,6 +64,8 @@ class ColorizationDataModule(ImageDataModule):
         root: Folder with `images/`, which may have subfolders, and optionally `metadata.csv`
             (`image,artist,title,year`, where `image` is the path below `images/`); with it, no artist is in two splits.
         size: Side S of the network's input.
+        view: Side V of a second letterboxed copy of each image, `view` (B, 3, V, V) in batches, for an extractor whose
+            input is larger than the network's; null for none.
         pictures: Images to predict: a folder, which may have subfolders, or one file.
         batch_size: Images per process and step; those to predict come one at a time.
         num_workers: Loader processes; None depends on the number of cores and images.
@@ -100,6 +104,7 @@ class ColorizationDataModule(ImageDataModule):
         unreadable: Literal["refuse", "skip"] | None = None,
         augmentations: list[dict[str, Any]] | None = None,
         max_pixels: int = MAX_PIXELS,
+        view: int | None = None,
     ) -> None:
         super().__init__(
             root,
@@ -114,11 +119,18 @@ class ColorizationDataModule(ImageDataModule):
             max_pixels=max_pixels,
         )
         check(size >= LEAST_SIDE, f"size is {size}; expected {LEAST_SIDE} pixels or more")
+        check(view is None or view >= LEAST_SIDE, f"view is {view}; expected {LEAST_SIDE} pixels or more, or null")
+        check(
+            view is None or not augmentations,
+            f"augmentations and view {view}; expected one of the two, since augmentations change only one copy of an "
+            "image. Set data.view to null",
+        )
         for name, share in (("shear", shear), ("zoom", zoom)):
             check(0 <= share < 1, f"{name} is {share}; expected a share in [0, 1)")
         check(0 <= rotation <= 180, f"rotation is {rotation}; expected degrees in [0, 180]")
         check(unreadable in ("refuse", "skip", None), f"unreadable is {unreadable!r}; expected refuse, skip or null")
         self.size, self.shear, self.zoom, self.rotation, self.unreadable = size, shear, zoom, rotation, unreadable
+        self.view = view
 
     def facts(self) -> DataFacts:
         return DataFacts(size=(self.size, self.size))
@@ -138,7 +150,7 @@ class ColorizationDataModule(ImageDataModule):
             files = [located(folder, name) for name in names]
             if self.unreadable == "refuse":
                 refuse(picture_problems(files), str(self.pictures))
-            self.datasets["predict"] = Samples(names, PredictedPicture(files, self.size))
+            self.datasets["predict"] = Samples(names, PredictedPicture(files, self.size, self.view))
             return
         if self.datasets.keys() >= {"train", "val"}:
             return
@@ -148,7 +160,7 @@ class ColorizationDataModule(ImageDataModule):
             rank_zero_warn(f"{len(found.data.problems)} images of {self.root} are skipped:\n{listed(skipped)}")
         row = {name: index for index, name in enumerate(found.data.names)}
         for split, names in found.splits.items():
-            sample = LetterboxedSample(found.data, [row[name] for name in names])
+            sample = LetterboxedSample(found.data, [row[name] for name in names], found.views)
             self.datasets[split] = Samples(names, sample, self.seed)
         self.report_splits()
 
@@ -182,7 +194,8 @@ class ColorizationDataModule(ImageDataModule):
         refuse([f"None of the {len(splits[0][split])} images of the split {split!r} can be used: "
                 + next(iter(data[0].problems[splits[0][split][0]])) for split in ("train", "val") if not usable[split]],
                str(self.root))  # fmt: skip
-        return Checked(data[0], works, usable)
+        views = None if self.view is None else letterboxed_tree(self.task, folder, names, self.view, skip)
+        return Checked(data[0], views, works, usable)
 
     def split_by_artist(self, names: Sequence[str], works: dict[str, Work]) -> dict[str, list[str]]:
         """Returns the names of the images of train, val and test.
@@ -221,12 +234,15 @@ class ColorizationDataModule(ImageDataModule):
         """Converts images to float in [0, 1], adds `valid` and, in training only, augments them."""
         image = batch["image"].float() / 255
         valid = batch["valid"] if "valid" in batch else valid_pixels(batch["box"], self.size)
+        view = {"view": batch["view"].float() / 255} if "view" in batch else {}
         if "source" not in batch:
             del batch["box"]
         if self.augmenting and (self.flips or self.shear or self.zoom or self.rotation):
             image, valid = self.altered(image, valid, batch["seed"])
+            for key, square in view.items():
+                view[key] = self.altered(square, square[:, :1] >= 0, batch["seed"])[0]
             batch["altered"] = True
-        return {**batch, "image": image, "valid": valid}
+        return {**batch, **view, "image": image, "valid": valid}
 
     def altered(self, image: Tensor, valid: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """Returns images and where they are valid, flipped, zoomed, sheared and rotated by these seeds."""

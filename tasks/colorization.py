@@ -211,12 +211,13 @@ class ColorizationTask(ImageTask):
             return None
         names = batch.get("name", [])
         if self.fitting and names and "altered" not in batch:
-            return self._vectors(names, luminance, self._seen)
-        return self._seen(luminance)
+            return self._vectors(names, batch.get("view", luminance), self._seen)
+        return self._seen(batch.get("view", luminance))
 
-    def _seen(self, luminance: Tensor) -> Tensor:
-        """Returns the extractor's vectors for scaled luminance (B, 1, H, W)."""
+    def _seen(self, view: Tensor) -> Tensor:
+        """Returns the extractor's vectors for scaled luminance (B, 1, H, W), or that of images (B, 3, H, W)."""
         assert self.extractor is not None
+        luminance = view if view.shape[1] == 1 else luminance_and_chroma(view)[0]
         grey = to_rgb(luminance, luminance.new_zeros(len(luminance), 2, *luminance.shape[2:]))[:, :1]
         vector: Tensor = self.extractor(grey)
         return vector

@@ -126,15 +126,18 @@ class LetterboxedSample:
     Attributes:
         data: Decoded dataset.
         chosen: Rows to sample.
+        views: The same images in squares of another side, `view` (3, V, V) in the samples.
     """
 
     data: Letterboxed
     chosen: list[int]
+    views: Letterboxed | None = None
 
     def __call__(self, index: int) -> dict[str, Any]:
         row = self.chosen[index]
         place = torch.tensor(box(self.data.size(row), self.data.side))
-        return {"image": channels_first(self.data.picture(row)), "box": place}
+        view = {} if self.views is None else {"view": channels_first(self.views.picture(row))}
+        return {"image": channels_first(self.data.picture(row)), "box": place, **view}
 
 
 @dataclass(frozen=True)
@@ -146,18 +149,20 @@ class PredictedPicture:
     Attributes:
         files: The image files.
         side: Side of the squares in pixels.
+        view: Side of another square, `view` (3, V, V) in the samples.
     """
 
     files: list[Path]
     side: int
+    view: int | None = None
 
     def __call__(self, index: int) -> dict[str, Any]:
         try:
             source, problem = checked_picture(self.files[index]), ""
         except DataError as error:
             source, problem = np.empty((0, 0, 3), np.uint8), str(error)
-        if problem:
-            square, place = np.full((self.side, self.side, 3), WHITE, np.uint8), (0, 0, 0, 0)
-        else:
-            square, place = letterboxed(source, self.side), box((source.shape[0], source.shape[1]), self.side)
-        return {"image": channels_first(square), "box": torch.tensor(place), "source": source, "problem": problem}
+        place = (0, 0, 0, 0) if problem else box((source.shape[0], source.shape[1]), self.side)
+        white = np.full((1, 1, 3), WHITE, np.uint8)
+        sides = {"image": self.side} if self.view is None else {"image": self.side, "view": self.view}
+        squares = {key: channels_first(letterboxed(white if problem else source, side)) for key, side in sides.items()}
+        return {**squares, "box": torch.tensor(place), "source": source, "problem": problem}

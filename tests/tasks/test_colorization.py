@@ -168,6 +168,22 @@ def test_rejects_wrong_arguments_and_another_extractor(make_trainer: Trainers, b
     rejects_weights(r"no weights file .*gone\.safetensors", gone.load_pretrained)
 
 
+def test_the_extractor_sees_the_larger_copy(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+
+    def kept(self: Extractor, image: Tensor) -> Tensor:
+        seen.append(image)
+        return torch.zeros(len(image), self.length)
+
+    monkeypatch.setattr(Extractor, "__call__", kept)
+    task = ColorizationTask(extractor="resnet50", extractor_weights=False)
+    view = torch.rand(2, 3, 80, 80)
+    for each in (batch, batch | {"view": view}):
+        task.predict(each)
+    assert [image.shape[-1] for image in seen] == [32, 80]
+    torch.testing.assert_close(luminance_and_chroma(seen[1].expand(-1, 3, -1, -1))[0], luminance_and_chroma(view)[0])
+
+
 def test_copies_of_metrics_do_not_copy_the_task() -> None:
     task = ColorizationTask(extractor=None)
     metric = task.build_metrics()["floors"].clone()
