@@ -19,6 +19,7 @@ from datamodules.decoded.letterboxed import (
     picture_problems,
 )
 from datamodules.loaders import EpochLoader, Samples
+from datamodules.read.hints import find_hints
 from datamodules.read.names import located, tree_names
 from datamodules.read.works import Work, draw_by_group, groups, read_works
 from ops.augment import random_warps, warped
@@ -53,8 +54,9 @@ class ColorizationDataModule(ImageDataModule):
 
     Batches have `image` (B, 3, S, S), white around the image, `valid` (B, 1, S, S), true inside it, `name`, the path
     below `images/`, and `index`. Batches to predict have one image, and also lists of `source`, the whole image uint8
-    (H, W, 3), and `problem`, why it cannot be used or "", and `box` (1, 4), its top, left, height and width in `image`.
-    An unusable image is valid nowhere and has an empty source and box.
+    (H, W, 3), `hints` (N, 5), row, column and sRGB of given colors, and `problem`, why it cannot be used or ""; and
+    `box` (1, 4), its top, left, height and width in `image`. An unusable image is valid nowhere and has an empty source
+    and box.
 
     Training images are augmented as in the notebook of the group whose report this follows (IIT Guwahati, after
     Baldassarre et al., arXiv:1712.03400): shear .2, zoom .2, rotation 20° and flips left to right. Their library takes
@@ -64,6 +66,9 @@ class ColorizationDataModule(ImageDataModule):
         root: Folder with `images/`, which may have subfolders, and optionally `metadata.csv`
             (`image,artist,title,year`, where `image` is the path below `images/`); with it, no artist is in two splits.
         size: Side S of the network's input.
+        hints: Colors that a person gives for some pixels of the images to predict: a table `image,x,y,color`, or a
+            folder of such tables and of transparent PNG files with strokes, named like the images; see
+            `datamodules.read.hints.find_hints`.
         view: Side V of a second letterboxed copy of each image, `view` (B, 3, V, V) in batches, for an extractor whose
             input is larger than the network's; null for none.
         pictures: Images to predict: a folder, which may have subfolders, or one file.
@@ -105,6 +110,7 @@ class ColorizationDataModule(ImageDataModule):
         augmentations: list[dict[str, Any]] | None = None,
         max_pixels: int = MAX_PIXELS,
         view: int | None = None,
+        hints: str | Path | None = None,
     ) -> None:
         super().__init__(
             root,
@@ -131,6 +137,7 @@ class ColorizationDataModule(ImageDataModule):
         check(unreadable in ("refuse", "skip", None), f"unreadable is {unreadable!r}; expected refuse, skip or null")
         self.size, self.shear, self.zoom, self.rotation, self.unreadable = size, shear, zoom, rotation, unreadable
         self.view = view
+        self.hints = None if hints is None else Path(hints).expanduser()
 
     def facts(self) -> DataFacts:
         return DataFacts(size=(self.size, self.size))
@@ -148,9 +155,10 @@ class ColorizationDataModule(ImageDataModule):
         if stage == "predict":
             folder, names = self.predicted_names()
             files = [located(folder, name) for name in names]
+            hints = None if self.hints is None else find_hints(self.hints, folder, names)
             if self.unreadable == "refuse":
                 refuse(picture_problems(files), str(self.pictures))
-            self.datasets["predict"] = Samples(names, PredictedPicture(files, self.size, self.view))
+            self.datasets["predict"] = Samples(names, PredictedPicture(files, self.size, self.view, names, hints))
             return
         if self.datasets.keys() >= {"train", "val"}:
             return

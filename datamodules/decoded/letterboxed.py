@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.read.cache import MappedRows, cache_key, cached_array, check_pictures
+from datamodules.read.hints import HintFiles
 from datamodules.read.names import located
 from datamodules.read.pictures import channels_first, picture_size, read_picture
 from ops.errors import DataError, collected, refuse
@@ -150,19 +151,26 @@ class PredictedPicture:
         files: The image files.
         side: Side of the squares in pixels.
         view: Side of another square, `view` (3, V, V) in the samples.
+        names: Names of the images, for their hints.
+        hints: Hints, `hints` in the samples, (N, 5): row, column and sRGB of each.
     """
 
     files: list[Path]
     side: int
     view: int | None = None
+    names: Sequence[str] = ()
+    hints: HintFiles | None = None
 
     def __call__(self, index: int) -> dict[str, Any]:
+        hints = np.zeros((0, 5), np.int64)
         try:
             source, problem = checked_picture(self.files[index]), ""
+            if self.hints is not None:
+                hints = self.hints.read(self.names[index])
         except DataError as error:
             source, problem = np.empty((0, 0, 3), np.uint8), str(error)
         place = (0, 0, 0, 0) if problem else box((source.shape[0], source.shape[1]), self.side)
         white = np.full((1, 1, 3), WHITE, np.uint8)
         sides = {"image": self.side} if self.view is None else {"image": self.side, "view": self.view}
         squares = {key: channels_first(letterboxed(white if problem else source, side)) for key, side in sides.items()}
-        return {**squares, "box": torch.tensor(place), "source": source, "problem": problem}
+        return {**squares, "box": torch.tensor(place), "source": source, "problem": problem, "hints": hints}
