@@ -30,6 +30,7 @@ from belvedere.features import features
 from belvedere.names import SHIPPED, import_classes
 from belvedere.precision import fastest_precision, mixed_precision
 from belvedere.quiet import quiet
+from callbacks.batch_norm import SyncBatchNorm
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, mode_of
 from callbacks.curves import Curves
 from callbacks.handover import Handover
@@ -266,6 +267,10 @@ class BelvedereCLI(LightningCLI):
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
             callbacks.append(Record())
         self.trainer_defaults = {"callbacks": callbacks}
+        if self.settings.trainer.sync_batchnorm:
+            made = self.config_init if self.subcommand is None else self.config_init[self.subcommand]
+            plugins = made.trainer.plugins or []
+            kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), SyncBatchNorm()]
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:

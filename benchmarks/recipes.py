@@ -2,8 +2,8 @@
 
 Trains `<task>/best` on the five folds of `benchmarks/folds.json` through the command line, predicts the images that
 were left out, and compares the masks with those of `benchmarks.plain_unet`, which has to run first: the same weights
-file, as many training images seen, the same test images. A tenth of the other images is left for validation; the plain
-answer trains on them too.
+file, as many training images seen, the same test images. A tenth of the other images is left for validation, with
+`--val 0` none; the plain answer trains on all.
 
 Writes `benchmarks/results/recipes_<dataset>[_<name>].json`, and prints the mean dice of both, their F1 over all pixels,
 the mean difference per image with a 95 % bootstrap interval, and how many images are better. Folds that are done are
@@ -46,8 +46,17 @@ def belvedere(*arguments: str) -> None:
         raise SystemExit(f"belvedere {' '.join(arguments)}\n{done.stderr[-3000:]}")
 
 
-def laid_out(dataset: str, data: Path, folder: Path, test: list[str], names: list[str]) -> None:
-    """Makes the dataset of a fold: links to images and masks, and its `splits.csv`; the images to test apart."""
+def laid_out(dataset: str, data: Path, folder: Path, test: list[str], names: list[str], share: float) -> None:
+    """Makes the dataset of a fold: links to images and masks, and its `splits.csv`; the images to test apart.
+
+    Args:
+        dataset: One of `DATASETS`.
+        data: Folder of all real images.
+        folder: Where to make it.
+        test: Images of the fold.
+        names: Images of all folds.
+        share: Share of the other images to validate on.
+    """
     images, masks, *_ = DATASETS[dataset]
     (folder / "test").mkdir(parents=True, exist_ok=True)
     target = folder / "masks" / "cloud" if TASKS[dataset] == "clouds" else folder / "masks"
@@ -58,7 +67,7 @@ def laid_out(dataset: str, data: Path, folder: Path, test: list[str], names: lis
             link.symlink_to(source)
     others = [name for name in names if name not in test]
     order = np.random.default_rng(0).permutation(len(others))
-    val = {others[i] for i in order[: max(1, round(len(others) / 10))]}
+    val = {others[i] for i in order[: max(1, round(share * len(others))) if share else 0]}
     rows = [f"{name},{'test' if name in test else 'val' if name in val else 'train'}" for name in names]
     (folder / "splits.csv").write_text("\n".join(["name,split", *rows]) + "\n")
 
@@ -103,11 +112,13 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("recipes"), help="folder for datasets and runs")
     parser.add_argument("--name", default="", help="name of a variant, whose options follow --")
+    parser.add_argument("--val", type=float, default=0.1, help="share of validation images; 0: the training images")
     parser.add_argument("--folds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
     own, extra = sys.argv[1:], []
     if "--" in own:
         own, extra = own[: own.index("--")], own[own.index("--") + 1 :]
     options = parser.parse_args(own)
+    extra += ["--data.val_fraction", "0"] if options.val == 0 else []
     data = Path(os.environ["BELVEDERE_DATA"])
     truths = truths_of(options.dataset, data)
     plain = json.loads((RESULTS / f"plain_unet_{options.dataset}.json").read_text())["tta"]
@@ -118,7 +129,7 @@ def main() -> None:
         if fold not in options.folds:
             continue
         folder = work / f"fold-{fold}"
-        laid_out(options.dataset, data, folder, test, list(truths))
+        laid_out(options.dataset, data, folder, test, list(truths), options.val)
         seconds += run_fold(options.dataset, folder, options.weights.absolute(), extra)
         for name in test:
             ours[name] = scored(mask_of(folder / "predicted", Path(name).stem), truths[name])

@@ -55,7 +55,7 @@ class AestheticsDataModule(ImageDataModule):
         pictures: Images to predict: a folder, which may have subfolders, or one file.
         batch_size: Images per process and step.
         num_workers: Loader processes; None depends on the number of cores and images.
-        val_fraction: Share of all images to validate on.
+        val_fraction: Share of all images to validate on; 0 validates on the training images.
         test_fraction: Share of all images to test on, if no list says which.
         split_seed: Seed of the split, which does not depend on threshold and δ; a `splits.csv` in `root` (`name,split`)
             overrides the split.

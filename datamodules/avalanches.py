@@ -73,7 +73,7 @@ class AvalanchesDataModule(ImageDataModule):
         pictures: Images to predict: a folder or one file.
         batch_size: Windows per process and step; whole images come one at a time.
         num_workers: Loader processes for whole images; None is 0. Windows need none.
-        val_fraction: Share of the images to validate on.
+        val_fraction: Share of the images to validate on; 0 validates on the training images.
         test_fraction: Share of the images to test on.
         split_seed: Seed of the split; a `splits.csv` in `root` (`name,split`) overrides the split.
         flips: Whether to flip windows at random, along both axes. In windows of an even size this moves the labeled

@@ -43,7 +43,8 @@ class ImageDataModule(LightningDataModule, ABC):
         pictures: Images to predict: a folder or one file; None uses those of the dataset, if it has any.
         batch_size: Images per process and step.
         num_workers: Loader processes; None is the number of cores, at most 8, and 0 for fewer than 64 images.
-        val_fraction: Share of the images to validate on.
+        val_fraction: Share of the images to validate on; 0 validates on the training images, for datasets too small to
+            spare any.
         test_fraction: Share of the images to test on.
         split_seed: Seed of the split. A `splits.csv` in `root` with the columns `name,split` overrides all three.
         flips: Whether to flip training images at random, along both axes.
@@ -195,6 +196,12 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         table = self.root / "splits.csv"
         splits = self._read_splits(table, names) if table.is_file() else self.draw_splits(names)
+        if splits["train"] and not splits["val"] and self.val_fraction == 0:
+            splits["val"] = splits["train"]
+            rank_zero_warn(
+                f"val_fraction is 0: validation uses the {len(splits['train'])} training images, so its metrics "
+                "measure memorization. Only test metrics tell how good the model is."
+            )
         for split in ("train", "val"):
             if not splits[split]:
                 raise DataError(

@@ -43,7 +43,7 @@ class CloudsDataModule(SegmentationDataModule):
         pictures: Images to predict: a folder or one file; None is `test_images` in `root`.
         batch_size: Images per process and step.
         num_workers: Loader processes; None depends on the number of cores and images.
-        val_fraction: Share of the images to validate on.
+        val_fraction: Share of the images to validate on; 0 validates on the training images.
         test_fraction: Share of the images to test on.
         split_seed: Seed of the split; a `splits.csv` in `root` (`name,split`) overrides the split.
         flips: Whether to flip training images at random, along both axes.

@@ -74,7 +74,7 @@ class ColorizationDataModule(ImageDataModule):
         pictures: Images to predict: a folder, which may have subfolders, or one file.
         batch_size: Images per process and step; those to predict come one at a time.
         num_workers: Loader processes; None depends on the number of cores and images.
-        val_fraction: Share of the images to validate on.
+        val_fraction: Share of the images to validate on; 0 validates on the training images.
         test_fraction: Share of the images to test on.
         split_seed: Seed of the split; a `splits.csv` in `root` (`name,split`) overrides the split.
         flips: Whether to flip training images left to right at random.
@@ -220,7 +220,8 @@ class ColorizationDataModule(ImageDataModule):
             )
         splits = self.split(names)
         parts = {split: {self._group_of[name] for name in part} for split, part in splits.items()}
-        both = {group.removeprefix("artist ") for group in parts["train"] & (parts["val"] | parts["test"])}
+        measured = parts["test"] if splits["val"] == splits["train"] else parts["val"] | parts["test"]
+        both = {group.removeprefix("artist ") for group in parts["train"] & measured}
         if works and both:
             rank_zero_warn(
                 f"{self.root / 'splits.csv'} has images by the same artists in train and in val or test "

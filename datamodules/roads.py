@@ -55,7 +55,7 @@ class RoadsDataModule(ImageDataModule):
         batch_size: Images per process and step, copies included: with three copies of each tile, 8 are two tiles. A
             multiple of the number of copies plus 1.
         num_workers: Loader processes; None depends on the number of cores and tiles.
-        val_fraction: Share of the drawn images to validate on.
+        val_fraction: Share of the drawn images to validate on; 0 validates on the training images.
         test_fraction: Share of all images to test on; they are set aside before drawing.
         split_seed: Seed of the split, made per category; a `splits.csv` in `root` (`name,split`) overrides the split.
         flips: Whether to also flip training images at random, along both axes.

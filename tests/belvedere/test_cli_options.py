@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from belvedere.cli import BelvedereCLI
+from callbacks.batch_norm import SyncBatchNorm
 from callbacks.best import mode_of
 
 Command = Callable[..., Any]
@@ -42,6 +43,14 @@ def test_later_commands_have_the_options_of_the_run(
         assert cli.model.optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 1e-3
         assert not cli.model.freeze_encoder
         assert any(type(callback).__name__ == "SegmentationWriter" for callback in cli.trainer.callbacks)
+
+
+def test_synchronized_batch_normalization_keeps_activations(
+    belvedere: Command, tiny: list[str], parsed: list[BelvedereCLI]
+) -> None:
+    assert belvedere("fit", *tiny, "--trainer.strategy", "ddp", "--trainer.sync_batchnorm", "true").code == 0
+    strategy: Any = parsed[0].trainer.strategy
+    assert isinstance(strategy._layer_sync, SyncBatchNorm)  # Lightning has no public way to ask
 
 
 def test_typed_options_override_those_of_the_run(belvedere: Command, fitted: Path, parsed: list[BelvedereCLI]) -> None:

@@ -83,10 +83,21 @@ def test_a_share_above_0_gives_at_least_one_image(
     assert tuple(len(splits[split]) for split in ("train", "val", "test")) == sizes
 
 
-@pytest.mark.parametrize(("count", "val", "empty"), [(2, 0.2, "train"), (1, 0.0, "train"), (20, 0.0, "val")])
+@pytest.mark.parametrize(("count", "val", "empty"), [(2, 0.2, "train"), (1, 0.2, "train"), (0, 0.0, "train")])
 def test_a_required_split_must_not_be_empty(count: int, val: float, empty: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"split '{empty}' of .* is empty \({count} images"):
         NoiseDataModule(tmp_path, val_fraction=val).split(NAMES[:count])
+
+
+def test_without_validation_images_the_training_images_validate(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="20 training images.*memorization"):
+        splits = NoiseDataModule(tmp_path, val_fraction=0, test_fraction=0).split(NAMES[:20])
+    assert splits["val"] == splits["train"] == NAMES[:20]
+    table(tmp_path / "splits.csv", "name,split", "000.jpg,train", "001.jpg,train")
+    with pytest.raises(DataError, match="'val'"):
+        NoiseDataModule(tmp_path).split(NAMES[:2])
+    with pytest.warns(UserWarning, match="2 training images"):
+        assert NoiseDataModule(tmp_path, val_fraction=0).split(NAMES[:2])["val"] == NAMES[:2]
 
 
 def test_a_table_of_splits_takes_precedence(tmp_path: Path) -> None:
