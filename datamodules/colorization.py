@@ -2,30 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from datamodules.base import ImageDataModule, check
-from datamodules.batch import DataFacts
+from datamodules.batch import Batch, DataFacts
 from datamodules.decoded.letterboxed import (
     LEAST_SIDE,
     Letterboxed,
     LetterboxedSample,
     PredictedPicture,
+    checked_picture,
     letterboxed_tree,
     picture_problems,
 )
 from datamodules.loaders import EpochLoader, Samples
 from datamodules.read.hints import find_hints
-from datamodules.read.names import located, tree_names
+from datamodules.read.names import located, predicted_names, tree_names
+from datamodules.read.pictures import channels_first
 from datamodules.read.works import Work, draw_by_group, groups, read_works
 from ops.augment import random_warps, warped
+from ops.color.coloring import has_colors
 from ops.errors import DataError, collected, listed, refuse
 from ops.imagefiles import MAX_PIXELS
-from ops.pictures import valid_pixels
+from ops.pictures import box, letterboxed, valid_pixels
 
 LAYOUT = """    {root}/images/**/<stem>.jpg   any image format, any size, anywhere below
     {root}/metadata.csv           optional: columns image,artist,title,year
@@ -69,6 +74,8 @@ class ColorizationDataModule(ImageDataModule):
         hints: Colors that a person gives for some pixels of the images to predict: a table `image,x,y,color`, or a
             folder of such tables and of transparent PNG files with strokes, named like the images; see
             `datamodules.read.hints.find_hints`.
+        reference: A color image, or a folder of them, from which the images to predict take colors: each from the one
+            that looks most like it.
         view: Side V of a second letterboxed copy of each image, `view` (B, 3, V, V) in batches, for an extractor whose
             input is larger than the network's; null for none.
         pictures: Images to predict: a folder, which may have subfolders, or one file.
@@ -111,6 +118,7 @@ class ColorizationDataModule(ImageDataModule):
         max_pixels: int = MAX_PIXELS,
         view: int | None = None,
         hints: str | Path | None = None,
+        reference: str | Path | None = None,
     ) -> None:
         super().__init__(
             root,
@@ -138,9 +146,32 @@ class ColorizationDataModule(ImageDataModule):
         self.size, self.shear, self.zoom, self.rotation, self.unreadable = size, shear, zoom, rotation, unreadable
         self.view = view
         self.hints = None if hints is None else Path(hints).expanduser()
+        self.reference = None if reference is None else Path(reference).expanduser()
+        self._references: list[Batch] | None = None
 
     def facts(self) -> DataFacts:
-        return DataFacts(size=(self.size, self.size))
+        return DataFacts(size=(self.size, self.size), references=self.references() if self.predicting else ())
+
+    def references(self) -> list[Batch]:
+        """Returns a batch of each reference, as the network sees it.
+
+        Raises:
+            DataError: One cannot be read or is gray; all are listed.
+        """
+        if self._references is None:
+            self._references = []
+            folder, names = (Path(), []) if self.reference is None else predicted_names(self.reference, unique=False)
+            refuse(collected(partial(self._add_reference, folder, name) for name in names), str(self.reference))
+        return self._references
+
+    def _add_reference(self, folder: Path, name: str) -> None:
+        picture = checked_picture(located(folder, name))
+        if not has_colors(picture):
+            raise DataError(f"{located(folder, name)} is gray; expected a reference with colors. Remove it.")
+        place = torch.tensor(box((picture.shape[0], picture.shape[1]), self.size))[None]
+        image = channels_first(letterboxed(picture, self.size))[None].float() / 255
+        assert self._references is not None
+        self._references.append({"image": image, "valid": valid_pixels(place, self.size), "name": [name]})
 
     def prepare_data(self) -> None:
         if not self.predicting:

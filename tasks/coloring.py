@@ -8,9 +8,9 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torchmetrics import Metric
 
-from datamodules.batch import Batch
+from datamodules.batch import Batch, DataFacts
 from ops.color.lab import luminance_and_chroma, to_rgb
-from ops.errors import TrainingError
+from ops.errors import ArgumentError, TrainingError
 from tasks.base import ImageTask, check_images
 from tasks.metrics.colors import FLOORS, ColorScores, Floors, FloorScores
 
@@ -33,6 +33,8 @@ class ColoringTask(ImageTask):
 
     baselines = FLOORS
     optional_keys = ("shrink",)
+    takes_references = False
+    """Whether colors can be taken from reference images."""
     shrink: Tensor
 
     def __init__(self, optimizer: OptimizerCallable, scheduler: LRSchedulerCallable | None) -> None:
@@ -64,6 +66,19 @@ class ColoringTask(ImageTask):
             raise TrainingError(
                 "The baselines' colors are not fitted. Add callbacks.handover.Handover(data) to the trainer's "
                 "callbacks."
+            )
+
+    def receive(self, facts: DataFacts) -> None:
+        """Stores the facts about the data.
+
+        Raises:
+            ArgumentError: There are references, which this task cannot use.
+        """
+        super().receive(facts)
+        if facts.references and not self.takes_references:
+            raise ArgumentError(
+                f"{type(self).__name__} cannot take colors from a reference. Train colorization/best, or remove "
+                "--data.reference."
             )
 
     def baseline(self, luminance: Tensor) -> Tensor:

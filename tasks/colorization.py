@@ -6,6 +6,7 @@ arXiv:1712.03400: from the luminance, and a large classifier's view of the image
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
@@ -15,9 +16,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules.batch import Batch
+from datamodules.batch import Batch, DataFacts
 from ops.color.bins import TEMPERATURE, annealed_mean, soft_encoding
 from ops.color.lab import SCALE, luminance_and_chroma, to_rgb
+from ops.color.reference import nearest, transferred
 from ops.errors import TrainingError, WeightsError
 from ops.ridge import Moments, fit_shrunk
 from tasks.coloring import ColoringTask
@@ -212,6 +214,23 @@ class ColorizationTask(ColoringTask):
         return vector
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Cells of a color image that others take colors from.
+
+    Attributes:
+        features: Standardized, (M, D).
+        mean: Their mean, (D,).
+        luminance: (M,).
+        difference: Chroma minus what is estimated for them, (M, 2).
+    """
+
+    features: Tensor
+    mean: Tensor
+    luminance: Tensor
+    difference: Tensor
+
+
 class LinearColorizationTask(ColoringTask):
     """Colors gray images by the mean color of each luminance plus what frozen networks see, see `ColoringTask`.
 
@@ -231,6 +250,7 @@ class LinearColorizationTask(ColoringTask):
         ValueError: A network is unknown.
     """
 
+    takes_references = True
     network: LinearColorizer
 
     def __init__(self, backbones: dict[str, bool | str] | None = None) -> None:
@@ -244,6 +264,7 @@ class LinearColorizationTask(ColoringTask):
         self.network = LinearColorizer(list(self.weights))
         self._cells = Remembered(VECTORS)
         self._moments: Moments | None = None
+        self._references: list[Reference] = []
 
     def load_pretrained(self) -> None:
         """Fills the frozen networks.
@@ -308,6 +329,44 @@ class LinearColorizationTask(ColoringTask):
         """Returns what is added to the chroma of each cell, (B, 2, ceil(H / 16), ceil(W / 16))."""
         luminance = batch["luminance"] if "luminance" in batch else luminance_and_chroma(batch["image"])[0]
         return self.network.chroma(self._seen(luminance, batch))
+
+    def receive(self, facts: DataFacts) -> None:
+        """Stores the facts about the data, and forgets earlier references."""
+        super().receive(facts)
+        self._references.clear()
+
+    def averaged(self, batch: Batch) -> Tensor:
+        """Returns the chroma of a batch, with colors from the references if there are any."""
+        if not self.facts.references:
+            return super().averaged(batch)
+        if not self._references:
+            self._references += [self._reference(each) for each in self.facts.references]
+        luminance = batch["luminance"] if "luminance" in batch else luminance_and_chroma(batch["image"])[0]
+        valid = batch["valid"] if "valid" in batch else torch.ones_like(luminance, dtype=torch.bool)
+        cells = self._seen(luminance, batch)
+        outputs = self.network.chroma(cells)
+        light = cell_means(luminance, valid)
+        for row, every in enumerate(self.network.standard(cells)):
+            counted = cell_means(valid[row : row + 1].float(), torch.ones_like(valid[row : row + 1])).flatten() >= 0.5
+            if not counted.any():
+                continue
+            features = every.flatten(0, 1)
+            chosen = nearest(features[counted], torch.stack([each.mean for each in self._references]))
+            own = self._references[chosen]
+            added = transferred(features, light[row].flatten(), own.features, own.luminance, own.difference)
+            outputs[row] += added.T.view_as(outputs[row])
+        return self.activate(outputs, batch)
+
+    def _reference(self, batch: Batch) -> "Reference":
+        batch = {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        luminance, chroma = luminance_and_chroma(batch["image"])
+        valid = batch["valid"]
+        cells = self._seen(luminance, batch)
+        difference = cell_means(chroma - self.baseline(luminance), valid) - self.network.chroma(cells)
+        counted = cell_means(valid.float(), torch.ones_like(valid)).flatten() >= 0.5
+        features = self.network.standard(cells)[0].flatten(0, 1)[counted]
+        light = cell_means(luminance, valid).flatten()[counted]
+        return Reference(features, features.mean(dim=0), light, difference[0].flatten(1).T[counted])
 
     def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Turns what is added to each cell into scaled chroma (B, 2, H, W)."""

@@ -108,9 +108,12 @@ class LinearColorizer(nn.Module):
     def chroma(self, cells: Tensor) -> Tensor:
         """Maps features (B, D, h, w) to what is added to the chroma of each cell, (B, 2, h, w)."""
         with torch.autocast(cells.device.type, enabled=False):
-            standard = (cells.movedim(1, 3) - self.mean) * self.scale
-            added: Tensor = self.output(standard)
+            added: Tensor = self.output(self.standard(cells))
             return added.movedim(3, 1)
+
+    def standard(self, cells: Tensor) -> Tensor:
+        """Maps features (B, D, h, w) to standardized ones, (B, h, w, D)."""
+        return (cells.movedim(1, 3) - self.mean) * self.scale
 
     def forward(self, luminance: Tensor, valid: Tensor) -> Tensor:
         """Maps scaled luminance (B, 1, H, W) to what is added to the chroma of each pixel, (B, 2, H, W)."""
