@@ -1,10 +1,10 @@
-# make demo: train a demo    make test: linters and quick tests    make slow: slow tests    make clean: delete the environment
+# make demo: train a demo    make test: linters and quick tests    make slow: slow tests    make docs: the site    make clean: delete the environment
 PYTHON ?= python3
 ENV ?= .venv
 BIN = $(ENV)/bin
 RUN := runs/clouds/demo-$(shell date +%Y-%m-%d_%H-%M-%S)
 
-.PHONY: demo test lint slow install clean
+.PHONY: demo test lint slow docs install clean
 
 install: $(ENV)/installed
 
@@ -34,5 +34,8 @@ test: lint
 slow: install
 	$(BIN)/python -m pytest -m slow
 
+docs: install
+	$(BIN)/python -m website
+
 clean:
-	rm -rf $(ENV) .mypy_cache .pytest_cache .ruff_cache .coverage
+	rm -rf $(ENV) build .mypy_cache .pytest_cache .ruff_cache .coverage

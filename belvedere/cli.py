@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 
 from belvedere.arguments import Parser, expanded, shortened
 from belvedere.checkpoints import (
@@ -45,6 +46,7 @@ from datamodules.base import ImageDataModule
 from datamodules.batch import DataFacts
 from ops.atomic import check_writable, in_words, remove_leftovers
 from ops.errors import ArgumentError, ParserError, UserError, nearest
+from ops.extras import installed
 from ops.locks import claimed
 from tasks.base import ImageTask
 
@@ -229,6 +231,10 @@ class BelvedereCLI(LightningCLI):
             trainer.logger = [trainer.logger]
         if self.command != "fit":
             trainer.logger = [logger for logger in trainer.logger if logger.class_path.endswith("CSVLogger")]
+        without = [logger for logger in trainer.logger if not logger.class_path.endswith("WandbLogger")]
+        if len(without) < len(trainer.logger) and not installed("wandb"):
+            trainer.logger = without
+            rank_zero_info("wandb is not installed, so it logs nothing: pip install wandb.")
         for logger in trainer.logger:
             logger["init_args.save_dir"] = str(self.folder)
             if logger.class_path == "callbacks.loggers.CSVLogger":

@@ -16,6 +16,7 @@ from datamodules.batch import Batch
 from datamodules.loaders import EpochLoader
 from ops.descriptors import color_moments, gradient_histograms
 from ops.errors import ArgumentError
+from ops.extras import check_installed
 from tasks.base import ImageTask
 
 Vector = Literal["fc6", "fc7", "pooled", "color_moments", "gradient_histograms"]
@@ -48,7 +49,10 @@ def features(
 
     Raises:
         ArgumentError: There are no such vectors, or no classifiers can be fitted on them.
+        MissingPackageError: Classifiers need scikit-learn, which is not installed.
     """
+    if classifiers and data.pictures is None:
+        check_installed("sklearn", "Without --classifiers false, features needs")
     trained: list[Vector] = list(getattr(task.network, "vectors", ())) if ckpt_path is not None else []
     module = Features(task, (trained or ["pooled"]) if vectors is None else vectors)
     module.load(ckpt_path)

@@ -21,6 +21,7 @@ from datamodules.batch import Batch
 from ops.backends import Backend
 from ops.edges import canny
 from ops.errors import TrainingError, WeightsError
+from ops.extras import check_installed
 from ops.views import TestTime
 from ops.windows import resized_maps
 from tasks.base import check_images
@@ -127,6 +128,8 @@ class AvalanchesTask(SegmentationTask):
         self.name, self.window, self.channels, self.components = network, window, channels, components
         self.stride, self.tile, self.edge_thresholds, self.size = stride, tile, edge_thresholds, size
         self.backend = backend
+        if xgboost_on != "none":
+            check_installed("xgboost", "Boosted trees (xgboost_on) need")
         self.second_input, self.xgboost_on = second_input, xgboost_on
         self.trees: Booster | None = None
         super().__init__(encoder=encoder, pretrained=pretrained, optimizer=optimizer, scheduler=scheduler, loss=loss,

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.metadata import packages_distributions, version
 
+from ops.extras import EXTRAS as EXTRAS_OF_MODULES
 from tests.helpers import ROOT
 
 PACKAGES = ("belvedere", "tasks", "datamodules", "callbacks", "drawing", "ops", "studies")
@@ -48,7 +49,10 @@ def undeclared(modules: Iterable[str], requirements: Iterable[str], owners: Mapp
 
 MODULES = {module for package in PACKAGES for path in (ROOT / package).rglob("*.py")
            for module in imported(path.read_text())}  # fmt: skip
-DECLARED = declared(PROJECT["dependencies"])
+CORE = declared(PROJECT["dependencies"])
+EXTRAS = PROJECT["optional-dependencies"]
+OF_OPTIONS = declared([each for name in ("wandb", "boosting", "classifiers") for each in EXTRAS[name]])
+DECLARED = CORE | OF_OPTIONS
 
 
 def test_every_import_is_declared() -> None:
@@ -59,6 +63,12 @@ def test_every_declared_package_is_imported() -> None:
     owners = packages_distributions()
     used = {normal(owner) for module in MODULES for owner in owners[module]}
     assert DECLARED.keys() - used - INDIRECT.keys() == set()
+
+
+def test_packages_of_options_are_known_by_their_modules() -> None:
+    known = {normal(package): extra for package, extra in EXTRAS_OF_MODULES.values()}
+    assert {name: extra for extra in ("wandb", "boosting", "classifiers") for name in declared(EXTRAS[extra])} == known
+    assert CORE.keys() & OF_OPTIONS.keys() == set()
 
 
 def test_every_lower_bound_has_its_reason() -> None:

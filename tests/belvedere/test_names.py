@@ -112,7 +112,7 @@ def test_shipped_configs_name_no_moved_class() -> None:
 def test_the_sixth_task_of_contributing_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, belvedere: Callable[..., Any]
 ) -> None:
-    text = (SHIPPED.parent / "CONTRIBUTING.md").read_text()
+    text = (SHIPPED.parent / "docs/howto/sixth-task.md").read_text()
     files = dict(re.findall(r"^`([\w/]+\.(?:py|yaml))`.*?\n```\w+\n(.*?)```", text, flags=re.S | re.M))
     [subject] = re.findall(r'^    ("glaciers": .*),$', text, flags=re.M)
     for module in ("belvedere", "belvedere.names"):
@@ -149,7 +149,7 @@ def test_the_sixth_task_of_contributing_works(
 def test_the_output_format_of_contributing_works(
     monkeypatch: pytest.MonkeyPatch, belvedere: Callable[..., Any], fitted: Path
 ) -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text()
+    text = (ROOT / "docs/howto/sixth-task.md").read_text()
     [code] = re.findall(r"```python\n([^`]*?class AreaTable.*?)```", text, flags=re.S)
     [config] = re.findall(r"```yaml\n([^`]*?AreaTable.*?)```", text, flags=re.S)
     Path("my_formats.py").write_text(code)

@@ -1,0 +1,1 @@
+"""Builds the documentation site; used by `make docs` only, and not installed."""
