@@ -30,7 +30,7 @@ from ops.color.quality import picture_scores
 from ops.pictures import box, cropped, letterboxed, valid_pixels
 from tasks.colorization import LinearColorizationTask
 
-SIDE, FOLDS, HINTS = 224, 5, (0, 1, 3, 10, 30)
+SIDE, FOLDS, BATCH, HINTS = 224, 5, 20, (0, 1, 3, 10, 30)
 FILES = {"mobilenet_v2": "mobilenet_v2", "resnet50_v1": "resnet50_fp16", "vgg16": "vgg16_features_fp16"}
 SCORES = ("psnr", "delta_e2000", "colorfulness", "colorfulness_true")
 Item = dict[str, Any]
@@ -95,9 +95,14 @@ def fitted(names: list[str], weights: Path, train: list[Item], val: list[Item]) 
     """Returns a task fitted on what has been seen already."""
     task = task_of(names, weights, load=False)
     task._seen = lambda luminance, batch: seen(batch, names)  # type: ignore[method-assign]
-    task.prepare(train)
+    task.prepare([joined(train[start : start + BATCH], names) for start in range(0, len(train), BATCH)])
     task.calibrate(val)
     return task
+
+
+def joined(items: list[Item], names: list[str]) -> Item:
+    """Returns a batch of several paintings."""
+    return {key: torch.cat([item[key] for item in items]) for key in ("image", "valid", *names)}
 
 
 def seen(batch: Item, names: list[str]) -> Tensor:
@@ -190,7 +195,7 @@ def main() -> None:
     asked.output.mkdir(parents=True, exist_ok=True)
     items = read_items(Path(os.environ["BELVEDERE_DATA"]) / "colorization")
     print(f"features: {timed(lambda: add_cells(items, asked.weights, asked.output)):.0f} s")
-    recipes = {name: [name] for name in FILES} | {"all three": list(FILES)}
+    recipes = {"mobilenet_v2": ["mobilenet_v2"], "all three": list(FILES)}
     found: dict[str, list[list[float]]] = {name: [] for name in ("mean by luminance", *recipes)}
     hints: dict[str, list[list[float]]] = {f"{count} hints": [] for count in HINTS}
     references: dict[str, list[list[float]]] = {"0 hints": [], "reference": []}

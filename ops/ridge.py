@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 PENALTIES = tuple(10 ** (power / 4) for power in range(-20, 9))  # 1e-5 to 1e2
+FEW = tuple(10 ** (power / 2) for power in range(-6, 1))  # 1e-3 to 1, of models that are fitted several times
 LEAST = 1e-10  # eigenvalues below this share of the largest are rounding
 
 
@@ -129,9 +130,9 @@ class Shrunk:
         scale: (D,).
         weight: (D, T).
         bias: (T,).
-        shrink: In [0, 1]: it minimizes the squared error on the validation samples.
+        shrink: In [0, 1]: it minimizes the squared error on left-out samples.
         penalty: The chosen strength of the regularization, the same for all blocks.
-        error: Squared error on the validation samples, as a share of the error of predicting 0.
+        error: Squared error on the left-out samples, as a share of the error of predicting 0.
     """
 
     mean: Tensor
@@ -143,41 +144,63 @@ class Shrunk:
     error: float
 
 
-def fit_shrunk(training: Moments, validation: Moments, blocks: Sequence[int]) -> Shrunk:
-    """Fits ridge regressions on blocks of standardized features, by what they predict for validation samples.
+def fit_shrunk(training: Sequence[Moments], validation: Moments, blocks: Sequence[int]) -> Shrunk:
+    """Fits ridge regressions on blocks of standardized features, by what they predict for samples that they left out.
 
     Args:
-        training: Moments of the training samples.
-        validation: Moments of the validation samples, which choose the penalty (see `fit_ridge`) and `shrink`.
+        training: Moments of several parts of the training samples.
+        validation: Moments of the validation samples. They and each part of the training samples, predicted from the
+            other parts, choose the penalty (see `fit_ridge`) and `shrink` together.
         blocks: Number of features of each block, in order.
 
     Raises:
         ValueError: There are fewer than two training samples or no validation sample.
     """
-    counts = [int(each.products[-1, -1]) for each in (training, validation)]
+    whole = Moments(training[0].features, 0)
+    whole.products = sum((each.products for each in training), torch.zeros_like(training[0].products))
+    counts = [int(each.products[-1, -1]) for each in (whole, validation)]
     if counts[0] < 2 or counts[1] < 1:
         raise ValueError(f"{counts[0]} training and {counts[1]} validation samples; expected 2 and 1 or more")
-    plain = torch.ones(training.features, dtype=torch.float64, device=training.products.device)
-    square, _, mean, *_ = training.means(0 * plain, plain)
+    crosses, owns, truth = [0.0] * len(FEW), [0.0] * len(FEW), 0.0
+    for held in (*training, validation):
+        rest = Moments(whole.features, 0)
+        rest.products = whole.products if held is validation else whole.products - held.products
+        count = float(held.products[-1, -1])
+        if count < 1 or rest.products[-1, -1] < 2:
+            continue
+        mean, scale, bias, weights = _ridges(rest, blocks)
+        seen = held.means(mean, scale)
+        truth += count * float(seen[4].sum())
+        for row, weight in enumerate(weights):
+            cross, own = _agreement(weight, bias, seen)
+            crosses[row] += count * cross
+            owns[row] += count * own
+    shrinks = [min(1.0, max(0.0, cross / own)) if own > 0 else 0.0 for cross, own in zip(crosses, owns, strict=True)]
+    errors = [1 + (shrink * shrink * own - 2 * shrink * cross) / max(truth, LEAST)
+              for shrink, cross, own in zip(shrinks, crosses, owns, strict=True)]  # fmt: skip
+    best = errors.index(min(errors))
+    # those of the validation samples, which came last, are fitted on all training samples
+    return Shrunk(mean, scale, shrinks[best] * weights[best], shrinks[best] * bias, shrinks[best], FEW[best],
+                  errors[best])  # fmt: skip
+
+
+def _ridges(moments: Moments, blocks: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """Returns mean and scale of the features, the bias, and the weights (D, T) of each of the penalties `FEW`."""
+    plain = torch.ones(moments.features, dtype=torch.float64, device=moments.products.device)
+    square, _, mean, *_ = moments.means(0 * plain, plain)
     variance = square.diagonal() - mean.square()
     scale = torch.where(variance > LEAST * (1 + mean.square()), variance.clamp(min=LEAST).rsqrt(), 0)
-    zz, zy, _, bias, _ = training.means(mean, scale)
-    seen = validation.means(mean, scale)
+    zz, zy, _, bias, _ = moments.means(mean, scale)
     parts = [slice(end - size, end) for end, size in zip(accumulate(blocks), blocks, strict=True)]
-    bases = [torch.linalg.eigh(zz[part, part]) for part in parts]
-    truth = float(seen[4].sum().clamp(min=LEAST))
-    best = Shrunk(mean, scale, torch.zeros_like(zy), torch.zeros_like(bias), 0.0, PENALTIES[-1], 1.0)
-    for penalty in PENALTIES:
-        weight = torch.cat([
-            vectors @ (vectors.T @ zy[part] / (values.clamp(min=0) + penalty * len(values))[:, None]) / len(blocks)
-            for part, (values, vectors) in zip(parts, bases, strict=True)
-        ])  # fmt: skip
-        cross, own = _agreement(weight, bias, seen)
-        shrink = min(1.0, max(0.0, cross / own)) if own > 0 else 0.0
-        error = 1 + (shrink * shrink * own - 2 * shrink * cross) / truth
-        if error < best.error:
-            best = Shrunk(mean, scale, shrink * weight, shrink * bias, shrink, penalty, error)
-    return best
+    found = []
+    for penalty in FEW:
+        solved = []
+        for part in parts:
+            side = part.stop - part.start
+            lower = torch.linalg.cholesky(zz[part, part] + penalty * side * torch.eye(side).to(zz))
+            solved.append(torch.cholesky_solve(zy[part], lower) / len(blocks))
+        found.append(torch.cat(solved))
+    return mean, scale, bias, found
 
 
 def _agreement(weight: Tensor, bias: Tensor, seen: Sequence[Tensor]) -> tuple[float, float]:

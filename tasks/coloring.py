@@ -24,7 +24,7 @@ class ColoringTask(ImageTask):
     Attributes:
         floors: The baselines.
         shrink: What a residual is multiplied by before it is added to the baseline, in [0, 1]: it minimizes the squared
-            error on the validation images; 0 is the baseline.
+            error on left-out images; 0 is the baseline.
 
     Args:
         optimizer: Builds the optimizer.

@@ -32,6 +32,8 @@ from tasks.networks.linear_judge import half
 from tasks.remembered import Remembered
 
 BACKBONES = ("mobilenet_v2", "resnet50", "vgg16")
+PARTS = 4
+"""Parts of the training images, batch by batch, that are left out in turn."""
 VECTORS = 4.0
 """GiB of extractor vectors that a process caches: a million images."""
 
@@ -61,6 +63,8 @@ class ColorizationTask(ColoringTask):
     Raises:
         ValueError: The encoder or extractor is unknown, or a number is out of range.
     """
+
+    _products: Tensor
 
     def __init__(
         self,
@@ -236,9 +240,9 @@ class LinearColorizationTask(ColoringTask):
 
     A linear layer turns what they see into color. It is fitted before the only epoch, in closed form: on a grid of
     cells of 16 pixels, for each network a ridge regression of the training images' difference from their mean color of
-    each luminance, with the penalty that suits the validation images best. Their mean is shrunk by `shrink` and
-    enlarged by the guided filter. Checkpoints contain the frozen networks, in half precision, so that they need no
-    other file.
+    each luminance. Its penalty, and the factor `shrink`, suit left-out images best: those of validation, and parts of
+    those of training. The guided filter enlarges it. Checkpoints contain the frozen networks, in half precision, so
+    that they need no other file.
 
     Args:
         backbones: The frozen networks, and for each `true` for the library's ImageNet weights, or the path of a weights
@@ -263,7 +267,7 @@ class LinearColorizationTask(ColoringTask):
         self.automatic_optimization = False
         self.network = LinearColorizer(list(self.weights))
         self._cells = Remembered(VECTORS)
-        self._moments: Moments | None = None
+        self._moments: list[Moments] = []
         self._references: list[Reference] = []
 
     def load_pretrained(self) -> None:
@@ -287,34 +291,39 @@ class LinearColorizationTask(ColoringTask):
         if not self.network.fitted:
             trainer = self.attached_trainer()
             limit = getattr(trainer, "limit_train_batches", None)
-            self._moments = self._summed(islice(batches, limit if isinstance(limit, int) else None))
+            self._moments = self._summed(islice(batches, limit if isinstance(limit, int) else None), PARTS)
 
     def calibrate(self, batches: Iterable[Batch]) -> None:
         """Fits the linear layer, whose penalties and shrinkage the validation images choose."""
-        if self.network.fitted or self._moments is None:
+        if self.network.fitted or not self._moments:
             return
-        found = fit_shrunk(self._moments, self._summed(batches), self.network.blocks)
+        [validation] = self._summed(batches, 1)
+        found = fit_shrunk(self._moments, validation, self.network.blocks)
         self.network.fill(found)
         self.shrink.fill_(found.shrink)
-        self._moments = None
+        self._moments.clear()
         rank_zero_info(
             f"Fitted {sum(self.network.blocks)} values of each cell: penalty {found.penalty:.1e}, shrunk by "
-            f"{found.shrink:.2f}; on the validation images {found.error:.3f} of the squared error of the mean color of "
-            "each luminance."
+            f"{found.shrink:.2f}; on left-out images {found.error:.3f} of the squared error of the mean color of each "
+            "luminance."
         )
 
-    def _summed(self, batches: Iterable[Batch]) -> Moments:
-        """Returns the moments of the cells of images, over all processes."""
-        moments = Moments(sum(self.network.blocks), 2, self.device)
-        for batch in batches:
+    def _summed(self, batches: Iterable[Batch], parts: int) -> list[Moments]:
+        """Returns the moments of the cells of images, over all processes, in parts.
+
+        Images come sorted by name, so that works of one artist are mostly in one part.
+        """
+        found = [Moments(sum(self.network.blocks), 2, self.device) for _ in range(parts)]
+        for number, batch in enumerate(batches):
             luminance, chroma = luminance_and_chroma(batch["image"])
             valid = batch["valid"]
             added = cell_means(chroma - self.baseline(luminance), valid)
             counted = cell_means(valid.float(), valid.new_ones(valid.shape))[:, 0] >= 0.5
             cells = self._seen(luminance, batch)
-            moments.add(cells.movedim(1, 3)[counted], added.movedim(1, 3)[counted])
-        moments.products = self.summed(moments.products)
-        return moments
+            found[number % parts].add(cells.movedim(1, 3)[counted], added.movedim(1, 3)[counted])
+        for moments in found:
+            moments.products = self.summed(moments.products)
+        return found
 
     def _seen(self, luminance: Tensor, batch: Batch) -> Tensor:
         """Returns the features of the cells; fitting caches those of images that are not altered."""

@@ -47,7 +47,8 @@ def transferred(
     inside = _alike(own, light, own, light) + NOISE * torch.eye(len(own), dtype=torch.float64, device=own.device)
     weights = torch.linalg.solve(inside, difference.double())
     between = _alike(functional.normalize(features.double(), dim=1), luminance.double(), own, light)
-    return (between @ weights).to(features)
+    added: Tensor = between @ weights
+    return added.to(features)
 
 
 def _alike(one: Tensor, light: Tensor, other: Tensor, other_light: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def in_order(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> M
     pairs = list(zip(given.items(), wanted.items(), strict=False))
     if len(pairs) < len(wanted) or any(not layer.startswith("classifier.") for layer in [*given][len(pairs) :]):
         return weights
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for (layer, leaves), (own, own_leaves) in pairs:
         if leaves != own_leaves or any(weights[f"{layer}.{leaf}"].shape != expected[f"{own}.{leaf}"].shape
                                        for leaf in leaves):  # fmt: skip
