@@ -1,8 +1,10 @@
-# make demo: train a demo    make test: linters and quick tests    make slow: slow tests    make docs: the site    make clean: delete the environment
+# make demo: train a demo (TASK=roads, avalanches, colorization, aesthetics)    make docs: the site
+# make test: linters and quick tests    make slow: slow tests    make clean: delete the environment
 PYTHON ?= python3
 ENV ?= .venv
 BIN = $(ENV)/bin
-RUN := runs/clouds/demo-$(shell date +%Y-%m-%d_%H-%M-%S)
+TASK ?= clouds
+RUN := runs/$(TASK)/demo-$(shell date +%Y-%m-%d_%H-%M-%S)
 
 .PHONY: demo test lint slow docs install clean
 
@@ -15,13 +17,13 @@ $(ENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/python -m datamodules.samples clouds sample/clouds
-	$(BIN)/belvedere fit --config clouds/demo --output $(RUN)
+	$(BIN)/python -m datamodules.samples $(TASK) sample/$(TASK)
+	$(BIN)/belvedere fit --config $(TASK)/demo --output $(RUN)
 	$(BIN)/belvedere test --ckpt_path $(RUN)/checkpoints/best.ckpt
 	$(BIN)/belvedere predict --ckpt_path $(RUN)/checkpoints/best.ckpt
 	@echo; echo 'Look at:'
-	@ls $(RUN)/curves.png $(RUN)/predict/overlays/*.jpg && ls $(RUN)/panels/*.png | tail -n 1
-	@ls $(RUN)/metrics.csv $(RUN)/thresholds.csv $(RUN)/test/metrics.csv $(RUN)/predict/submission.csv
+	@best=$$($(BIN)/python -c 'import json; print(json.load(open("$(RUN)/record.json"))["best_epoch"])'); \
+	ls $(RUN)/curves.png $(RUN)/panels/epoch_$$(printf %04d $$best).png $(RUN)/test/metrics.csv $(RUN)/predict*/overview.html 2>/dev/null || true
 
 lint: install
 	$(BIN)/ruff format --check .

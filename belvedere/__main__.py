@@ -3,11 +3,14 @@
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from io import TextIOWrapper
 
 from belvedere import TASKS, __version__
+from belvedere.arguments import check_command, expanded, reported
 from belvedere.names import SHIPPED, configs
 from callbacks.signals import Stopped, noted, stoppable
+from ops.errors import ArgumentError, UserError, nearest
 
 HELP = """belvedere: five image tasks for small datasets, on one command line
 
@@ -28,10 +31,15 @@ Options of every command except study and configs:
                    file or a shipped one; later ones win
   --output FOLDER  where the command writes; runs/<task>/<date and time> by default
   --KEY VALUE      any setting: --model.encoder resnet34, --data.batch_size 8, --monitor val/auprc
-  --help           lists them; --model.help CloudsTask and --data.help CloudsDataModule list those of a task
+  --epochs N, --lr X, --batch_size N, --data FOLDER
+                   short for --trainer.max_epochs, --model.optimizer.lr, --data.batch_size and --data.root
+  --quiet          prints results and problems only
+  --help           lists the options; with --config NAME those of its task and data first
   --print_config   prints the full config instead of running it
 
-belvedere --version prints the version.
+belvedere --version prints the version. Completion with the Tab key, once in bash (or zsh, where zsh looks for it):
+  mkdir -p ~/.local/share/bash-completion/completions
+  belvedere completion bash > ~/.local/share/bash-completion/completions/belvedere
 """
 
 
@@ -83,20 +91,42 @@ def _main(arguments: list[str] | None) -> int:
         return _print(HELP)
     if arguments[0] == "--version":
         return _print(f"belvedere {__version__}")
-    if arguments[0] == "configs":
-        task = arguments[1] if len(arguments) > 1 else ""
-        if task in ("", *TASKS):
-            return _print(configs(task))
-        print(f"\nbelvedere: there is no task {task!r}; expected {', '.join(TASKS)}.", file=sys.stderr)
-        return 2
+    try:
+        check_command(arguments[0])
+        if arguments[0] == "configs":
+            return _print(configs(_known(arguments[1] if len(arguments) > 1 else "", "task", ("", *TASKS))))
+        if arguments[0] == "completion":
+            _known(" ".join(arguments[1:]), "shell", ("bash", "zsh"))
+        elif arguments[0] != "study":
+            arguments = expanded(arguments)
+    except (UserError, OSError) as error:
+        return reported(error)
     if arguments[0] == "study":
         from studies.command import study
 
         return study(arguments[1:])
+    if arguments[0] == "completion":
+        from belvedere.completion import Completion
+
+        Completion(arguments[1])
+    if "--quiet" in arguments:
+        os.environ["TQDM_DISABLE"] = "1"  # tqdm reads it when it is imported
     with noted() if arguments[0] == "fit" else stoppable():
         from belvedere.cli import run
 
         return run(arguments)
+
+
+def _known(name: str, what: str, known: Sequence[str]) -> str:
+    """Returns a name that is known.
+
+    Raises:
+        ArgumentError: It is not.
+    """
+    if name not in known:
+        listed = ", ".join(each for each in known if each)
+        raise ArgumentError(f"there is no {what} {name!r}; expected {listed}.{nearest(name, known)}")
+    return name
 
 
 def _print(text: str) -> int:

@@ -1,61 +1,50 @@
-"""Prepares what is typed for the parser: finds configs, puts a checkpoint's config first, rewords parser errors."""
+"""Prepares what is typed for the parser, before any library is imported: finds files, replaces short names."""
 
-import difflib
-import inspect
-import operator
-import os
 import re
-from collections.abc import Iterable, Mapping
-from functools import reduce
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 import yaml
-from lightning.pytorch import LightningDataModule, LightningModule
-from lightning.pytorch.cli import LightningArgumentParser
-from torch import Tensor
 
-from belvedere.checkpoints import run_config
-from belvedere.names import SHIPPED, renamed
-from belvedere.trust import known_classes, wants_class
-from ops.errors import ArgumentError, ParserError, nearest
-from ops.yamls import read_yaml
+from belvedere.files import at_home, check_found, parsed_as
+from belvedere.names import COMMANDS
+from ops.atomic import in_words
+from ops.errors import ArgumentError, nearest
 
 FROM_CHECKPOINT = ("validate", "test", "predict")
+SHORT = {
+    "--epochs": "--trainer.max_epochs",
+    "--lr": "--model.optimizer.lr",
+    "--batch_size": "--data.batch_size",
+    "--data": "--data.root",
+}
+"""Short names of options. `--data` may also name a class or a file with the arguments of one."""
+MEANT = {"train": "fit", "eval": "test", "evaluate": "test", "infer": "predict", "inference": "predict",
+         "help": "--help", "version": "--version"}  # fmt: skip
+"""What other programs call our commands."""
+HELPS = ("--help", "--help.trainer", "--help.all")
 
 
-def find_config(name: str) -> Path:
-    """Returns the file of a config: a path, or a name in `configs` of the working folder or among the shipped ones.
+def check_command(name: str) -> None:
+    """Checks the name of a command.
 
     Raises:
-        ArgumentError: There is none (the message names the nearest), or it is not YAML.
+        ArgumentError: There is no such command; the message names the nearest.
     """
-    for folder in (Path(), Path("configs"), SHIPPED):
-        for file in (folder / name, folder / f"{name}.yaml"):
-            if file.is_file():
-                _read(file)
-                return file
-    names = (path.relative_to(SHIPPED).with_suffix("") for path in SHIPPED.rglob("*.yaml"))
-    shipped = sorted(str(path) for path in names if path.parts[0] != "studies")  # those are for another command
-    near = difflib.get_close_matches(name.removesuffix(".yaml"), shipped, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}?" if near else f"Shipped: {', '.join(shipped)}."
-    raise ArgumentError(f"There is no config {name!r} in {Path.cwd()} or among the shipped ones. {hint}")
+    if name not in COMMANDS:
+        hint = f" Did you mean {MEANT[name]}?" if name in MEANT else nearest(name, COMMANDS)
+        raise ArgumentError(f"belvedere has no command {name!r}; its commands are {', '.join(COMMANDS)}.{hint}")
 
 
-def _read(path: Path) -> Any:
-    try:
-        return read_yaml(path.read_text(encoding="utf-8"), f"The config {path}")
-    except UnicodeDecodeError as error:
-        raise ArgumentError(f"The config {path} is not UTF-8 text: {error}.") from error
-
-
-def _config(name: str) -> str:
-    """Returns what the parser reads for `--config NAME`: the file's path, or its text if it names moved classes."""
-    path = find_config(name)
-    config = _read(path)
-    today = renamed(config)
-    return str(path) if today == config else str(yaml.safe_dump(today))
+def reported(error: Exception) -> int:
+    """Prints an error that the user can fix, and returns the exit code."""
+    if isinstance(error, OSError):
+        text = f"{error.filename}: {in_words(error)}." if error.filename else f"{in_words(error)}."
+    else:
+        text = str(error).split("DataError: ")[-1]  # a loader's worker wraps its traceback around the message
+    print(f"\nbelvedere: {text}", file=sys.stderr)
+    return 2
 
 
 def option(arguments: list[str], name: str) -> str | None:
@@ -69,18 +58,17 @@ def option(arguments: list[str], name: str) -> str | None:
     return value
 
 
-def at_home(argument: str) -> str:
-    """Returns an argument with a path that begins with `~/` in full; shells leave `--option=~/path` as it is."""
-    prefix = re.match(r"--?[\w.+-]+=", argument)
-    name = prefix[0] if prefix else ""
-    value = argument.removeprefix(name)
-    return name + (os.path.expanduser(value) if re.match(r"~[\w.-]*/", value) else value)
+def help_wanted(arguments: list[str]) -> str:
+    """Returns which of `HELPS` was typed; "" for none, or for the help of one class, which the parser gives."""
+    found = ["--help" if argument == "-h" else argument for argument in arguments]
+    return next((argument for argument in found if argument in HELPS), "")
 
 
 def expanded(arguments: list[str]) -> list[str]:
     """Returns the arguments with each `--config` as a file's path and, for a checkpoint, its run's config first.
 
-    Paths that begin with `~/` are expanded. Later values win, so everything typed overrides the checkpoint's settings.
+    Paths that begin with `~/` are expanded, and short names replaced. Later values win, so everything typed overrides
+    the checkpoint's settings.
 
     Args:
         arguments: The command and what follows it.
@@ -89,137 +77,54 @@ def expanded(arguments: list[str]) -> list[str]:
         ArgumentError: A config or checkpoint is missing, or an option of the data is given to the model.
     """
     command, *rest = (at_home(argument) for argument in arguments)
+    rest = list(_in_full(rest))
     for index, argument in reversed(list(enumerate(rest))):
         if argument == "--resume" and (index + 1 == len(rest) or rest[index + 1].startswith("-")):
             rest[index] = "--resume=auto"
+    for name in (argument.split("=")[0] for argument in rest):
+        if re.fullmatch(r"--\w[\w.]*-[\w.-]*", name):
+            raise ArgumentError(f"There is no option {name}. Did you mean {'--' + name[2:].replace('-', '_')}?")
     for name in ("classes", "window"):
         if option(rest, f"--model.{name}") is not None:
             raise ArgumentError(f"--model.{name} follows the data: give --data.{name}.")
     result: list[str] = []
     for index, argument in enumerate(rest):
         if index and rest[index - 1] in ("--config", "-c"):
-            result.append(_config(argument))
+            result.append(parsed_as(argument))
         elif argument.startswith("--config="):
-            result.append(f"--config={_config(argument.split('=', 1)[1])}")
+            result.append(f"--config={parsed_as(argument.split('=', 1)[1])}")
         else:
             result.append(argument)
     checkpoint = option(rest, "--ckpt_path")
-    if any(argument == "-h" or argument.split("=")[0].endswith("help") for argument in rest):
-        return [command, *result]
+    names = [argument.split("=")[0] for argument in rest]
+    helping = help_wanted(rest) or any(name.endswith(".help") for name in names)
     if command in FROM_CHECKPOINT or (command == "features" and checkpoint is not None):
-        if checkpoint is None:
+        if checkpoint is not None:
+            check_found(Path(checkpoint))
+            from belvedere.checkpoints import run_config
+
+            result = ["--config", yaml.safe_dump(run_config(Path(checkpoint), "--trust" in rest)), *result]
+        elif not helping:
             raise ArgumentError(f"{command} needs a checkpoint: --ckpt_path runs/…/checkpoints/best.ckpt.")
-        result = ["--config", yaml.safe_dump(run_config(Path(checkpoint), "--trust" in rest)), *result]
-    elif not any(argument.startswith(("--config", "-c", "--model")) for argument in rest):
+    elif not helping and not any(argument.startswith(("--config", "-c", "--model")) for argument in rest):
         raise ArgumentError(f"{command} needs --config, such as --config clouds/fpn; `belvedere configs` lists them.")
     return [command, *result]
 
 
-class Parser(LightningArgumentParser):
-    """Lightning's parser, with one-line errors that name the nearest option."""
-
-    def __init__(self, *args: Any, prog: str = "belvedere", **kwargs: Any) -> None:
-        super().__init__(*args, prog=prog, **kwargs)  # the parser behind `--data.help` gets no name
-
-    def add_lightning_class_args(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Adds a class's arguments, and reads "1" as an integer wherever an int and a float are both possible.
-
-        Python caches `Union[float, int]` and `Union[int, float]` as one, in the order in which any library first used
-        it; `--trainer.limit_train_batches 1` would mean one batch or all of them. jsonargparse has no public way to
-        set the order, so this changes its private `_typehint`.
-        """
-        added = super().add_lightning_class_args(*args, **kwargs)
-        for action in self._actions:  # argparse lists options nowhere else
-            types = list(get_args(getattr(action, "_typehint", None)))
-            if int in types and float in types[: types.index(int)]:
-                types.remove(int)
-                types.insert(types.index(float), int)
-                vars(action)["_typehint"] = reduce(operator.or_, types)
-        return added
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Rejects what was typed.
-
-        Raises:
-            ParserError: Always. Its message is the parser's own, because a parser of a class's arguments raises it
-                inside another parser, which looks into it; `shortened` is for the outermost.
-        """
-        key = re.match(r'Parser key "([\w.]+)":', message)
-        hint = next((vars(each).get("_typehint") for each in self._actions if key and each.dest == key[1]), None)
-        if get_origin(hint) in (Union, UnionType):
-            hint = reduce(operator.or_, [each for each in get_args(hint) if each is not Tensor])  # nobody types one
-        if key and hint is not None and not wants_class(hint):
-            *_, got = re.split(r"(?:Got|Given) value: ", message)
-            message = f"{key[0]}\n  expected {in_words(hint)}, got {got}"
-            if got.strip(" .") in ("True", "False", "None") and "a text" in in_words(hint):
-                message += (
-                    "; YAML reads words like yes, no, on, off and null as such values, so quote them: '[\"yes\"]'"
-                )
-        raise ParserError(message, list(self._options()))
-
-    def _options(self) -> Iterable[str]:
-        """Yields every option of this parser and its commands, and of every imported task and data module."""
-        commands = [each for action in self._actions if isinstance(action.choices, dict)
-                    for each in action.choices.values()]  # fmt: skip
-        for parser in (self, *commands):
-            yield from (name for action in parser._actions for name in action.option_strings)
-        for key, parent in (("model", LightningModule), ("data", LightningDataModule)):
-            for child in _descendants(parent):
-                yield from (f"--{key}.{name}" for name in parameters(child))
+def _in_full(arguments: list[str]) -> Iterator[str]:
+    """Yields arguments with the full names of options."""
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--data":
+            typed = value if equals else "".join(arguments[index + 1 : index + 2])
+            yield argument if _is_class(typed) else f"--data.root{equals}{value}"
+        else:
+            yield SHORT.get(name, name) + equals + value
 
 
-def parameters(kind: type) -> list[str]:
-    """Returns the names of a class's arguments, with those of its parents where it passes on `**options`."""
-    names: dict[str, None] = {}
-    for parent in kind.__mro__:
-        if "__init__" in vars(parent):
-            _, *own = inspect.signature(vars(parent)["__init__"]).parameters.values()
-            names |= dict.fromkeys(
-                each.name for each in own if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
-            )
-            if all(each.kind != each.VAR_KEYWORD for each in own):
-                break
-    return list(names)
-
-
-def in_words(hint: Any) -> str:
-    """Returns what values of a type look like on the command line."""
-    known = {int: "an integer", float: "a number", str: "a text", bool: "true or false", NoneType: "null"}
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType, Literal):
-        parts = [hint] if origin is Literal else inner
-        values = (get_args(each) if get_origin(each) is Literal else [in_words(each)] for each in parts)
-        *others, last = dict.fromkeys(str(each) for several in values for each in several)
-        return f"{', '.join(others)} or {last}" if others else last
-    if origin in (dict, Mapping):
-        return "a mapping"
-    if origin is not None:
-        more = ["…"] if origin is not tuple else []
-        return f"[{', '.join([*('…' if each is ... else in_words(each) for each in inner), *more])}]"
-    return known.get(hint) or f"a {hint.__name__.lower()}"
-
-
-def _descendants(parent: type) -> list[type]:
-    children: list[type] = parent.__subclasses__()
-    return [each for child in children for each in (child, *_descendants(child))]
-
-
-def shortened(error: ParserError) -> str:
-    """Returns the last informative line of a parser's message with the option it is about, and the nearest option.
-
-    The parser lists why each possible type was rejected, one inside the other, and then the value in full. Every option
-    may also be null, which it lists last.
-    """
-    text = str(error)
-    keys = list(dict.fromkeys(re.findall(r'Parser key "([\w.]+)":', text)))
-    wrong = re.search(r"class_path '([\w.]+)':\s+((?!Parser key).*)|import path string: ([A-Z]\w*)", text)
-    if wrong:
-        name = wrong[1] or wrong[3]
-        reason = f": {wrong[2].removesuffix('.')}" if wrong[2] else ""
-        return f"--{'.'.join(keys)}: there is no class {name}{reason}.{nearest(name, known_classes(), cutoff=0.8)}"
-    reasons, *_ = text.partition("Given value type")
-    lines = [line.strip().removeprefix("- ") for line in reasons.splitlines() if "<class 'NoneType'>" not in line]
-    last = next((line for line in reversed(lines) if line), str(error))
-    unknown = re.search(r"ption '([\w.]+)'|unrecognized arguments: --([\w.]+)", last)
-    hint = nearest("--" + ".".join([*keys, unknown[1] or unknown[2]]), error.known) if unknown else ""
-    return (f"--{'.'.join(keys)}: " if keys else "") + last + ("" if last.endswith((".", "?")) else ".") + hint
+def _is_class(value: str) -> bool:
+    """Returns whether the value of `--data` is a class or its arguments; otherwise it is the dataset's folder."""
+    if Path(value).is_dir():
+        return False
+    named = re.fullmatch(r"\w*DataModule|\w+(\.\w+)*\.[A-Z]\w*", value)
+    return bool(named) or value.startswith("{") or Path(value).suffix in (".yaml", ".yml", ".json")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from belvedere.files import check_found, run_folder
 from belvedere.names import renamed
 from belvedere.trust import check_trusted
 from callbacks.record import FINGERPRINT
@@ -22,12 +23,6 @@ from ops.yamls import read_yaml
 REMEMBERED = ("seed_everything", "monitor", "model", "data")
 SOURCE = "source.txt"  # in a folder of results: the path of the images that they are of
 STATES = ("preempted.ckpt", "last.ckpt")  # checkpoints that resume a run
-
-
-def run_folder(checkpoint: Path) -> Path:
-    """Returns the folder of the run that wrote a checkpoint."""
-    folder = checkpoint.absolute().parent
-    return folder.parent if folder.name == "checkpoints" else folder
 
 
 def output_folder(command: str, task: str, config: Any) -> Path:
@@ -130,12 +125,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    if not path.is_file():
-        folders = (run_folder(path), path.parent, path)
-        found = sorted({str(file.resolve()) for folder in folders for name in (".", "checkpoints")
-                        for file in (folder / name).glob("[!.]*.ckpt")})  # fmt: skip
-        hint = f" Found: {', '.join(found)}." if found else ""
-        raise ArgumentError(f"There is no checkpoint file {path}.{hint}")
+    check_found(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except PermissionError as error:
@@ -221,6 +211,28 @@ def check_same_data(path: Path, data: ImageDataModule) -> None:
         f"The run in {run_folder(path)} was trained on the data in {root}, whose fingerprint was {known}; that of "
         f"{data.root} is {data.fingerprint()}. Resume with the data as they were, or train anew with another --output."
     )
+
+
+def check_task(path: Path, model: str, data: str) -> None:
+    """Checks that a command's config is of the same task as its checkpoint.
+
+    Args:
+        path: The checkpoint.
+        model: The class path of the task in the config.
+        data: The class path of the data module in the config.
+
+    Raises:
+        ArgumentError: Both are others than those of the run.
+    """
+    config = run_config(path, trust=True)  # its classes are compared, not imported
+    known = [str(part["class_path"] if isinstance(part, dict) else part).rpartition(".")[2]
+             for part in (config["model"], config["data"])]  # fmt: skip
+    given = [each.rpartition(".")[2] for each in (model, data)]
+    if known[0] != given[0] and known[1] != given[1]:
+        raise ArgumentError(
+            f"{path} is a checkpoint of {known[0]}, but the config is one of {given[0]}. Leave out --config, or give "
+            f"a checkpoint of {given[0]}."
+        )
 
 
 def check_fit(path: Path, expected: dict[str, Any], optional: Sequence[str] = ()) -> None:

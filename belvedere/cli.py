@@ -15,23 +15,25 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 
-from belvedere.arguments import Parser, expanded, shortened
+from belvedere.arguments import help_wanted, reported
 from belvedere.checkpoints import (
     check_fit,
     check_same_data,
+    check_task,
     output_folder,
     resumed_from,
-    run_folder,
     source_of,
     states,
     write_source,
 )
 from belvedere.describe import describe
 from belvedere.features import features
+from belvedere.files import run_folder
+from belvedere.help import page, without_help
 from belvedere.names import SHIPPED, import_classes
+from belvedere.parser import Parser, shortened
 from belvedere.precision import fastest_precision, mixed_precision
-from belvedere.quiet import quiet
-from callbacks.batch_norm import SyncBatchNorm
+from belvedere.quiet import quiet, silent
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, mode_of
 from callbacks.curves import Curves
 from callbacks.handover import Handover
@@ -44,11 +46,12 @@ from callbacks.stopping import Stopping
 from callbacks.writers.base import Writer, finished_rows
 from datamodules.base import ImageDataModule
 from datamodules.batch import DataFacts
-from ops.atomic import check_writable, in_words, remove_leftovers
+from ops.atomic import check_writable, remove_leftovers
 from ops.errors import ArgumentError, ParserError, UserError, nearest
 from ops.extras import installed
 from ops.locks import claimed
 from tasks.base import ImageTask
+from tasks.networks.batch_norm import SyncBatchNorm
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "describe": describe}
@@ -57,6 +60,8 @@ SKIPPED = 3  # exit code: the command finished, but some images could not be use
 # Callbacks with options of their own, by prefix. `intervals` acts in tests, the others in training.
 OWN_CALLBACKS = {"early_stopping": EarlyStopping, "panels": Panels, "last_checkpoint": LastCheckpoint,
                  "preemption": Preemption, "intervals": Intervals}  # fmt: skip
+ACTING = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals"}}
+"""Which of them act in a command."""
 
 PRECISION_HELP = "auto: bf16-mixed where the device computes it faster, unless --trainer.precision is given."
 TRUST_HELP = (
@@ -67,26 +72,19 @@ TRUST_HELP = (
 
 
 def run(arguments: list[str]) -> int:
-    """Runs a command and returns its exit code. Errors that the user can fix are printed as one message."""
+    """Runs a command and returns its exit code. Errors that the user can fix are printed as one message.
+
+    Args:
+        arguments: The command and what follows it, after `belvedere.arguments.expanded`.
+    """
     quiet()
     named = "BELVEDERE_RUN" in os.environ
     try:
-        command = arguments[0]
-        if command not in COMMANDS:
-            known = [*COMMANDS, "study", "configs"]
-            raise ArgumentError(
-                f"belvedere has no command {command!r}; its commands are {', '.join(known)}.{nearest(command, known)}"
-            )
-        cli = BelvedereCLI(command, expanded(arguments)[1:])
-    except (UserError, MisconfigurationException) as error:
-        text = shortened(error) if isinstance(error, ParserError) else str(error)
-        text = text.split("DataError: ")[-1]  # a loader's worker wraps its traceback around the message
-        print(f"\nbelvedere: {text}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"\nbelvedere: {place}{in_words(error)}.", file=sys.stderr)
-        return 2
+        cli = BelvedereCLI(arguments[0], arguments[1:])
+    except ParserError as error:
+        return reported(ArgumentError(shortened(error)))
+    except (UserError, MisconfigurationException, OSError) as error:
+        return reported(error)
     except MemoryError:
         print("\nbelvedere: There is not enough memory. Use a smaller --data.batch_size, fewer --data.num_workers or "
               "smaller images; a lower --data.max_pixels skips large ones.", file=sys.stderr)  # fmt: skip
@@ -161,15 +159,31 @@ class BelvedereCLI(LightningCLI):
         parser.add_argument("--members", type=list[str] | None, help=members_help)
         overwrite_help = "Let predict and features replace results of other images in the same folder."
         parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
+        quiet_help = "Print results and problems only: no progress bars, no notices."
+        parser.add_argument("--quiet", action="store_true", help=quiet_help)
         parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
         resume_help = "auto: resume the run in --output, if any; predict keeps the images that are finished."
         parser.add_argument("--resume", type=Literal["auto"] | None, help=resume_help)
         # options exist for every command, so that one config serves all; callbacks act only where they belong
-        acting = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals"}}.get(self.command, set())
-        parser.callback_keys[:] = [name for name in OWN_CALLBACKS if name in acting]
+        parser.callback_keys[:] = [name for name in OWN_CALLBACKS if name in ACTING.get(self.command, ())]
         if self.command in OWN_COMMANDS:
             skip: set[str | int] = {"task", "data", "trainer", "folder"}
             self.own_options = parser.add_function_arguments(OWN_COMMANDS[self.command], skip=skip)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses the arguments, or prints the help that they ask for and exits."""
+        topic = help_wanted(args)
+        if topic in ("--help", "--help.trainer"):
+            plain = without_help(args)
+            settings = None
+            if any(argument.startswith(("--config", "-c", "--model", "--data")) for argument in plain):
+                super().parse_arguments(parser, plain)
+                settings = self.config[self.command] if self.command in TRAINER_COMMANDS else self.config
+            commands = getattr(self, "_subcommand_parsers", {})
+            elsewhere = tuple(f"{name}." for name in OWN_CALLBACKS.keys() - ACTING.get(self.command, set()))
+            print(page(self.command, commands.get(self.command, parser), settings, topic, elsewhere))
+            sys.exit(0)
+        super().parse_arguments(parser, ["--help" if argument == "--help.all" else argument for argument in args])
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing. Lightning would let the checkpoint's settings win over those typed; there is no public switch.
@@ -180,7 +194,13 @@ class BelvedereCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Completes the config: the task follows the data, and everything is written into one folder."""
         config = self.settings
+        if config.quiet:
+            silent()
+            config.trainer.enable_progress_bar = False
         check_started(config.trainer.get("plugins"))
+        check_accelerator(config.trainer.accelerator)
+        if config.get("ckpt_path") is not None and Path(config.ckpt_path).is_file():
+            check_task(Path(config.ckpt_path), config.model.class_path, config.data.class_path)
         _follow_data(config, self.command)
         self._choose_folder()
         self._resume()
@@ -264,7 +284,7 @@ class BelvedereCLI(LightningCLI):
         """Makes the trainer; in training it gets the callbacks that monitor the run."""
         monitor = self.settings.monitor
         watched = monitor, mode_of(monitor)
-        callbacks: list[Callback] = [ProgressBar()]
+        callbacks: list[Callback] = [] if self.settings.quiet else [ProgressBar()]
         if self.command != "fit":
             callbacks.append(Stopping())
         if self.command in TRAINER_COMMANDS:
@@ -285,7 +305,8 @@ class BelvedereCLI(LightningCLI):
         metrics = self.model.figures()
         if config.monitor not in metrics:
             raise ArgumentError(
-                f"--monitor {config.monitor}: there is no such metric.{nearest(config.monitor, metrics)}"
+                f"--monitor {config.monitor}: there is no such metric.{nearest(config.monitor, metrics)} The metrics "
+                f"are {', '.join(metrics)}."
             )
         try:
             configured: Any = self.model.configure_optimizers()
@@ -312,7 +333,10 @@ class BelvedereCLI(LightningCLI):
         check_fit(Path(self.settings.ckpt_path), self.model.state_dict(), self.model.optional_keys)
 
     def _prepare_trained(self) -> None:
-        """Checks the checkpoint and loads the other members of the ensemble."""
+        """Checks the checkpoint and the dataset's folder, and loads the other members of the ensemble."""
+        root = self.datamodule.root
+        if self.command != "predict" and not root.is_dir():
+            raise ArgumentError(f"The dataset of the run, {root}, is no longer there. Give its folder: --data.root.")
         self._check_weights()
         from belvedere.prediction import load
 
@@ -359,6 +383,11 @@ class BelvedereCLI(LightningCLI):
     def after_predict(self) -> None:
         """Counts the images that could not be used."""
         self.skipped += sum(each.failed for each in self._writers())
+        if self.settings.quiet and self.command == "predict":
+            print(self.folder)
+            print(
+                f"belvedere: skipped {self.skipped}, see skipped.csv.\n" * bool(self.skipped), end="", file=sys.stderr
+            )
 
     def _note_source(self) -> None:
         """Writes down of which images the results are, so that those of others do not replace them.
@@ -414,6 +443,21 @@ def _facts(data: Namespace) -> DataFacts:
     except (TypeError, ValueError) as error:
         raise ParserError(str(error)) from error
     return module.facts()
+
+
+def check_accelerator(name: str) -> None:
+    """Checks that there is a GPU if one is asked for.
+
+    Raises:
+        ArgumentError: There is none.
+    """
+    import torch
+
+    if name in ("gpu", "cuda") and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise ArgumentError(
+            "There is no GPU that torch can use. Leave out --config gpu to compute on the CPU, or install torch for "
+            "your GPU and its driver."
+        )
 
 
 def check_started(plugins: Any) -> None:

@@ -10,7 +10,7 @@ from callbacks.writers.base import FAILED, skipped
 from datamodules.base import ImageDataModule
 from datamodules.describe import describer
 from drawing.charts import draw_study
-from drawing.pictures import panel, save_picture
+from drawing.pictures import panel, save_picture, titled
 from ops.atomic import write_table
 from ops.errors import refuse
 from tasks.base import ImageTask
@@ -45,7 +45,7 @@ def describe(task: ImageTask, data: ImageDataModule, trainer: Trainer, folder: P
         refuse(list(dict.fromkeys(problems)), str(data.root), shown=len(problems))
     study = description.study(data)
     parts = (study.tables, study.charts, study.examples, study.classes, study.panels)
-    for path in write_study(*parts, folder):
+    for path in write_study(*parts, folder, data.root.absolute().name):
         print(path)
     if data.unusable:
         write_table(folder / FAILED, ("name", "problem"), data.unusable.items())
@@ -62,31 +62,34 @@ def write_study(
     classes: Sequence[str],
     panels: "Mapping[str, tuple[list[str], list[list[NDArray[np.uint8]]]]]",
     folder: Path,
+    name: str = "",
 ) -> list[Path]:
     """Writes each table as CSV, the charts and examples as one image, each panel as another; prints the first table.
 
     Args:
         tables: By name; the first is the summary.
         charts: By title: index = bins, values = heights.
-        examples: Title, image uint8 (H, W, 3) and masks bool (K, H, W).
+        examples: Title, image uint8 (H, W, 3) and masks bool (K, H, W), or (K + 1, H, W) with the ignored pixels.
         classes: Names of the K classes.
         panels: By name: titles of columns, and rows of images.
         folder: Where to write.
+        name: What the dataset is called.
 
     Returns:
         The files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for index, (name, table) in enumerate(tables.items()):
+    for index, (part, table) in enumerate(tables.items()):
         if index == 0:
             print(table.to_string(index=False, na_rep="-"))
-        path = folder / f"{name}.csv"
+        path = folder / f"{part}.csv"
         write_table(path, table.columns, table.astype(object).where(table.notna(), "").to_numpy().tolist())
         paths.append(path)
-    draw_study(charts, examples, classes, folder / "study.png")
+    draw_study(charts, examples, classes, folder / "study.png", f"Dataset {name}" if name else "")
     paths.append(folder / "study.png")
-    for name, (titles, rows) in panels.items():
-        paths.append(folder / f"{name}.png")
-        save_picture(panel(rows, titles), paths[-1])
+    for part, (titles, rows) in panels.items():
+        paths.append(folder / f"{part}.png")
+        drawn = panel(rows, titles)
+        save_picture(titled(drawn, f"Dataset {name}: {part}") if name else drawn, paths[-1])
     return paths

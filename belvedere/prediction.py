@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 
-from belvedere.arguments import Parser, parameters, shortened
 from belvedere.checkpoints import finite_weights, read_checkpoint, run_config
 from belvedere.names import import_classes
+from belvedere.parser import Parser, parameters, shortened
 from belvedere.quiet import quiet
 from belvedere.trust import check_trusted
 from callbacks.handover import Handover

@@ -16,12 +16,19 @@ def quiet() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",
         r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own
         r".*callbacks used to create the checkpoint need to be provided.*",  # those of training, at test
+        r"Found \d+ module\(s\) in eval mode.*",  # frozen and pretrained parts are on purpose
         r".*LightningCLI's args parameter is intended to run from within Python.*",
     ):
         warnings.filterwarnings("ignore", message)
     if "SLURM_JOB_ID" not in os.environ:  # outside of a job srun is not needed; in one it was forgotten
         warnings.filterwarnings("ignore", r"The `srun` command is available.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+
+
+def silent() -> None:
+    """Silences notices and progress bars too; warnings and errors remain."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    os.environ["WANDB_SILENT"] = "true"
 
 
 def _is_news(record: logging.LogRecord) -> bool:

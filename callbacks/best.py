@@ -201,7 +201,8 @@ class Summary(Callback):
         lines = [""]
         if self._best is not None:
             lines.append(f"Best epoch {self._best[0]}: {self.monitor} {self._best[1]:.4f}.")
-        for name in ("checkpoints/best.ckpt", "curves.png", "panels", "metrics.csv", "thresholds.csv", "config.yaml"):
+        panel = "panels" if self._best is None else f"panels/epoch_{self._best[0]:04d}.png"
+        for name in ("checkpoints/best.ckpt", "curves.png", panel, "metrics.csv", "thresholds.csv", "config.yaml"):
             if (folder / name).exists():
                 lines.append(f"  {folder / name}")
         return "\n".join(lines)

@@ -6,27 +6,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from callbacks.handover import UsesData
 from datamodules.batch import Batch
 from drawing import pictures as drawing
-from ops.color.coloring import grey
+from ops.color.coloring import colored, grey
+from ops.color.lab import luminance_and_chroma
 from ops.errors import ArgumentError
 from tasks.base import ImageTask
 from tasks.segmentation import SegmentationTask
 
-SIDE = 480  # pixels of the longer side of an image: three fit across a screen, and outlines stay crisp
+SIDE = 480  # pixels across an image: three fit across a screen, and outlines stay crisp
 
 
-class Panels(Callback):
+class Panels(UsesData):
     """Draws the predictions of the same few validation images, epoch after epoch.
 
     The panel goes to `<default_root_dir>/panels/epoch_0003.png` (`validate.png` outside of training) and to the
-    loggers that show images, Weights & Biases and TensorBoard. Masks of a segmentation task are drawn over the image; a
-    predicted `image` stands between its gray input and the original. Other tasks have no panel.
+    loggers that show images, Weights & Biases and TensorBoard. Masks of a segmentation task are drawn over the image,
+    and stripes over ignored pixels; a predicted `image` stands between its gray input and the original. Other tasks
+    have no panel. Images are shown as in their files, where the data module can read them, not as the network gets
+    them.
 
     Args:
         pictures: Number of images, the first ones of the first validation batch; of images that come in windows, one
@@ -74,7 +78,10 @@ class Panels(Callback):
         if not samples or not isinstance(pl_module, ImageTask):
             return
         predictions = [_predicted(trainer, pl_module, each) for each in samples]
-        panel = _panel(_joined(samples), _joined(predictions), list(getattr(pl_module, "classes", ())))
+        originals = [self.data.picture(name, SIDE) if self.data else None
+                     for each in samples for name in each.get("name", [""] * len(each["image"]))]  # fmt: skip
+        classes = list(getattr(pl_module, "classes", ()))
+        panel = _panel(_joined(samples), _joined(predictions), originals, classes)
         if panel is None:
             return
         name = f"epoch_{trainer.current_epoch:04d}" if _fitting(trainer) else "validate"
@@ -101,7 +108,7 @@ def _joined(batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Returns one batch as it is, and of several what is drawn of segmented images, in lists: sizes may differ."""
     if len(batches) == 1:
         return batches[0]
-    drawn = batches[0].keys() & {"image", "mask", "name"}
+    drawn = batches[0].keys() & {"image", "mask", "name", "ignored"}
     return {key: [value for batch in batches for value in batch[key]] for key in drawn}
 
 
@@ -119,34 +126,79 @@ def _predicted(trainer: Trainer, task: ImageTask, samples: Batch) -> dict[str, A
         return predicted
 
 
-def _panel(samples: Mapping[str, Any], prediction: Mapping[str, Any], classes: Sequence[str]) -> drawing.Picture | None:
-    """Returns a row per image and a legend of the classes, or None if the task predicts no images."""
-    images, names = _arrays(samples["image"]), samples.get("name")
+def _panel(
+    samples: Mapping[str, Any],
+    prediction: Mapping[str, Any],
+    originals: Sequence[drawing.Picture | None],
+    classes: Sequence[str],
+) -> drawing.Picture | None:
+    """Returns a row per image and a legend of the classes, or None if the task predicts no images.
+
+    Args:
+        samples: Batches of `image`, `mask` and others.
+        prediction: What the task predicts for them.
+        originals: The images as in their files, None where unknown.
+        classes: Names of the classes.
+    """
+    names = samples.get("name")
     if "mask" not in prediction:
-        if "image" not in prediction:
-            return None
-        predicted = prediction["image"]
-        if "valid" in samples:  # colors of padding mean nothing
-            predicted = predicted.masked_fill(~samples["valid"], 1)
-        rows = zip(map(grey, images), _arrays(predicted), images, strict=True)
-        return drawing.panel(list(rows), ["gray", "prediction", "truth"], names)
+        return _colored_panel(samples, prediction, originals, names) if "image" in prediction else None
+    images = [_array(image) if original is None else _fitted(original)
+              for image, original in zip(samples["image"], originals, strict=True)]  # fmt: skip
     maps = {"truth": samples.get("mask"), "prediction": prediction["mask"]}
     masks = {title: _masks(value, images) for title, value in maps.items() if value is not None}
-    overlays = [[drawing.overlay(*pair) for pair in zip(images, column, strict=True)] for column in masks.values()]
-    panel = drawing.panel(list(zip(images, *overlays, strict=True)), ["image", *masks], names)
+    overlays = {title: [drawing.overlay(*pair) for pair in zip(images, column, strict=True)]
+                for title, column in masks.items()}  # fmt: skip
+    ignored = _masks(samples["ignored"], images) if "ignored" in samples else []
+    if ignored and "truth" in overlays:
+        pairs = zip(overlays["truth"], ignored, strict=True)
+        overlays["truth"] = [drawing.hatched(overlay, mask[0]) for overlay, mask in pairs]
+    panel = drawing.panel(list(zip(images, *overlays.values(), strict=True)), ["image", *masks], names)
     present = np.any([mask.any(axis=(1, 2)) for column in masks.values() for mask in column], axis=0)
     classes = classes or [f"class {k}" for k in range(len(present))]
     size = drawing.letter_size(max(image.shape[1] for image in images))
-    return np.vstack([panel, drawing.legend(classes, panel.shape[1], present.tolist(), size)])
+    ignoring = any(mask.any() for mask in ignored)
+    return np.vstack([panel, drawing.legend(classes, panel.shape[1], present.tolist(), size, ignoring)])
 
 
-def _arrays(images: Tensor | Sequence[Tensor]) -> list[drawing.Picture]:
-    """Converts tensors (3, H, W) in [0, 1] to uint8 arrays (h, w, 3), `SIDE` pixels long."""
-    arrays = [(image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy() for image in images]
-    return [drawing.scaled(np.ascontiguousarray(array), SIDE, SIDE) for array in arrays]
+def _colored_panel(
+    samples: Mapping[str, Any],
+    prediction: Mapping[str, Any],
+    originals: Sequence[drawing.Picture | None],
+    names: Sequence[str] | None,
+) -> drawing.Picture:
+    """Returns a row of the gray image, the colored one and the original for each image."""
+    rows = []
+    for k, original in enumerate(originals):
+        inside = _inside(samples["valid"][k, 0]) if "valid" in samples else (slice(None), slice(None))
+        image, predicted = (each[k][:, inside[0], inside[1]] for each in (samples["image"], prediction["image"]))
+        if original is None:
+            rows.append([grey(_array(image)), _array(predicted), _array(image)])
+            continue
+        shown = _fitted(original)  # with its own luminance: predicted colors are small
+        luminance, chroma = luminance_and_chroma(predicted[None].float().clamp(0, 1))
+        rows.append([grey(shown), colored(shown, chroma[0], luminance[0]), shown])
+    return drawing.panel(rows, ["gray", "prediction", "truth"], names)
 
 
-def _masks(masks: Tensor, images: Sequence[drawing.Picture]) -> list[drawing.Masks]:
+def _inside(valid: Tensor) -> tuple[slice, slice]:
+    """Returns the rows and columns (H, W) that are not padding."""
+    rows, columns = (valid.any(dim=dim).nonzero()[:, 0] for dim in (1, 0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _array(image: Tensor) -> drawing.Picture:
+    """Converts a tensor (3, H, W) in [0, 1] to a uint8 array (h, w, 3) that fits a cell."""
+    array = (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return _fitted(np.ascontiguousarray(array))
+
+
+def _fitted(image: drawing.Picture) -> drawing.Picture:
+    """Returns the image as large as a cell, `SIDE` pixels wide."""
+    return drawing.scaled(image, SIDE, round(drawing.TALLEST * SIDE))
+
+
+def _masks(masks: Tensor | Sequence[Tensor], images: Sequence[drawing.Picture]) -> list[drawing.Masks]:
     """Converts tensors (K, H, W) to bool arrays, each at the size of its image."""
     arrays = [(mask > 0.5).cpu().numpy() for mask in masks]
     return [drawing.scaled_masks(array, *image.shape[1::-1]) for array, image in zip(arrays, images, strict=True)]

@@ -18,7 +18,6 @@ from datamodules.votes.splits import drawn_splits, read_lists
 from datamodules.votes.votes import Names, Singles, Statistic, Votes
 from ops.augment import central_crops, crops_by_seed
 from ops.errors import listed, refuse
-from ops.imagefiles import MAX_PIXELS
 
 
 class AestheticsDataModule(ImageDataModule):
@@ -52,16 +51,10 @@ class AestheticsDataModule(ImageDataModule):
         missing_share: Largest share of the images that may be unusable.
         open_all: Whether to open all images once before training; otherwise unreadable ones are found when they are
             loaded, and their batches are smaller. None opens up to 20,000.
-        pictures: Images to predict: a folder, which may have subfolders, or one file.
         batch_size: Images per process and step.
-        num_workers: Loader processes; None depends on the number of cores and images.
         val_fraction: Share of all images to validate on; 0 validates on the training images.
         test_fraction: Share of all images to test on, if no list says which.
-        split_seed: Seed of the split, which does not depend on threshold and δ; a `splits.csv` in `root` (`name,split`)
-            overrides the split.
-        augmentations: albumentations transforms of training images at `load_size`, a list of `class_path` and
-            `init_args`; see `datamodules.augmentations`.
-        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
+        **options: Options of every data module, see `datamodules.base.ImageDataModule`.
 
     Raises:
         ArgumentError: An argument is out of range.
@@ -83,26 +76,13 @@ class AestheticsDataModule(ImageDataModule):
         train_list: str | Path | None = None,
         missing_share: float = 0.05,
         open_all: bool | None = None,
-        pictures: str | Path | None = None,
         batch_size: int = 128,
-        num_workers: int | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.08,
-        split_seed: int = 0,
-        augmentations: list[dict[str, Any]] | None = None,
-        max_pixels: int = MAX_PIXELS,
+        **options: Any,
     ) -> None:
         super().__init__(
-            root,
-            pictures,
-            batch_size,
-            num_workers,
-            val_fraction,
-            test_fraction,
-            split_seed,
-            flips,
-            augmentations,
-            max_pixels=max_pixels,
+            root, batch_size=batch_size, val_fraction=val_fraction, test_fraction=test_fraction, flips=flips, **options
         )
         side = round(size * 8 / 7) if load_size is None else load_size
         check(size >= 1, f"size is {size}; expected 1 pixel or more")

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from datamodules.augmentations import Augmentations
-from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.base import SPLITS, check
 from datamodules.batch import Batch, DataFacts
 from datamodules.decoded.scenes import (
     PredictedScene,
@@ -22,21 +22,18 @@ from datamodules.decoded.scenes import (
 )
 from datamodules.decoded.windows import Draws, Ratio, Store, stored
 from datamodules.loaders import EpochLoader, Samples
+from datamodules.masked import MaskedDataModule, sides
 from datamodules.read.boxes import Box, boxes_beside, read_boxes
-from datamodules.read.mask_files import Values, meaning
 from datamodules.read.masks import one_mask_each
 from datamodules.read.names import located
 from datamodules.read.tables import Table, no_image
-from datamodules.segmentation import sides, views_of
 from ops.backends import Backend, check_backend
 from ops.errors import DataError, collected, refuse
-from ops.imagefiles import MAX_PIXELS
 from ops.jitter import Augment
 from ops.pyramids import pyramid
 from ops.windows import Size
 
 SAMPLED = 20_000  # training windows that `unaugmented` yields
-LEAST = 127  # lowest gray that is avalanche: masks are JPEGs
 LAYOUT = """    {root}/images/<stem>.jpg       any image format, any size
     {root}/masks/<stem>.jpg        avalanche from a gray of 127 up, as large as its image
     {root}/references/<stem>.jpg   optional: the image with the outline drawn
@@ -44,7 +41,7 @@ LAYOUT = """    {root}/images/<stem>.jpg       any image format, any size
     {root}/conditions.csv          optional: columns image,condition"""
 
 
-class AvalanchesDataModule(ImageDataModule):
+class AvalanchesDataModule(MaskedDataModule):
     """Windows of mountain photos with the label of their central pixel to train on; whole photos to evaluate.
 
     Alharbi, Faut, Gumina, Kelso and Miller ("Predicting avalanche field in images using convolutional neural networks
@@ -70,12 +67,9 @@ class AvalanchesDataModule(ImageDataModule):
             (`natural`).
         windows_per_epoch: Number of windows in an epoch.
         val_pictures: How many of the validation images to use, drawn with `split_seed`; None uses all.
-        pictures: Images to predict: a folder or one file.
-        batch_size: Windows per process and step; whole images come one at a time.
-        num_workers: Loader processes for whole images; None is 0. Windows need none.
-        val_fraction: Share of the images to validate on; 0 validates on the training images.
+        batch_size: Windows per process and step; whole images come one at a time. Windows need no
+            `num_workers`, and whole images get none unless it is given.
         test_fraction: Share of the images to test on.
-        split_seed: Seed of the split; a `splits.csv` in `root` (`name,split`) overrides the split.
         flips: Whether to flip windows at random, along both axes. In windows of an even size this moves the labeled
             pixel from row or column w // 2 to the one before.
         augmentations: albumentations transforms of training windows or photos, a list of `class_path` and `init_args`,
@@ -86,15 +80,13 @@ class AvalanchesDataModule(ImageDataModule):
         steps_per_epoch: Training steps in an epoch of photos; None takes every photo once.
         backend: Reduces images to predict on their device: `exact` like OpenCV, or `kornia`. For `fit` and `test`
             OpenCV fills the cache on the host, with the same bits.
-        mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
-            [r, g, b]. None accepts masks only if what their values mean is certain.
-        ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
-            threshold.
-        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
+        **options: Options of every data module with masks, see `datamodules.masked.MaskedDataModule`.
 
     Raises:
         ArgumentError: A number is out of range, or the ratio is unknown.
     """
+
+    least_gray = 127  # masks are JPEGs
 
     def __init__(
         self,
@@ -104,30 +96,31 @@ class AvalanchesDataModule(ImageDataModule):
         ratio: Ratio = "balanced",
         windows_per_epoch: int = 20000,
         val_pictures: int | None = None,
-        pictures: str | Path | None = None,
         batch_size: int = 256,
-        num_workers: int | None = None,
-        val_fraction: float = 0.2,
         test_fraction: float = 0.2,
-        split_seed: int = 0,
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
-        photos: Size | None = None,
+        photos: Size | int | None = None,
         augment: Augment = "photo",
         steps_per_epoch: int | None = None,
         backend: Backend = "exact",
-        mask_values: Values | None = None,
-        ignore_value: Values | None = None,
-        max_pixels: int = MAX_PIXELS,
+        **options: Any,
     ) -> None:
         whole = photos is not None
         super().__init__(
-            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips and not whole,
-            augmentations if whole else None, steps_per_epoch if whole else None, max_pixels,
-        )  # fmt: skip
-        self.views = None if photos is None else views_of(augment, sides("photos", photos), None)
+            root,
+            photos,
+            augment=augment,
+            crop=None,
+            batch_size=batch_size,
+            test_fraction=test_fraction,
+            flips=flips and not whole,
+            augmentations=augmentations if whole else None,
+            steps_per_epoch=steps_per_epoch if whole else None,
+            **options,
+        )
         check(whole or steps_per_epoch is None, "steps_per_epoch is for photos; for windows give windows_per_epoch")
-        self.photos = photos
+        self.photos = None if photos is None else sides("photos", photos)
         check(window >= 1, f"window is {window}; expected 1 pixel or more")
         check(pyramid_levels >= 0, f"pyramid_levels is {pyramid_levels}; expected 0 or more")
         check(ratio in ("natural", "balanced"), f"ratio is {ratio!r}; expected natural or balanced")
@@ -137,7 +130,6 @@ class AvalanchesDataModule(ImageDataModule):
         self.windows_per_epoch, self.val_pictures = windows_per_epoch, val_pictures
         check_backend(backend)
         self.backend = backend
-        self.values = meaning(mask_values, ignore_value, LEAST)
         self.conditions: list[str] = []  # of the test images
         self.window_augmentations = Augmentations(augmentations, moving=False) if augmentations and not whole else None
         self._store: Store | None = None

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
 
 from datamodules.augmentations import Augmentations
 from datamodules.batch import Batch, DataFacts
 from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples, make_loader
 from datamodules.read.fingerprint import fingerprint
 from datamodules.read.masks import MaskSource, unusable
-from datamodules.read.names import predicted_names
+from datamodules.read.names import located, predicted_names
+from datamodules.read.pictures import read_picture
 from datamodules.read.tables import Table
 from ops.augment import flip_by_seed
 from ops.errors import ArgumentError, DataError, refuse
@@ -64,19 +66,23 @@ class ImageDataModule(LightningDataModule, ABC):
     def __init__(
         self,
         root: str | Path,
-        pictures: str | Path | None,
-        batch_size: int,
-        num_workers: int | None,
-        val_fraction: float,
-        test_fraction: float,
-        split_seed: int,
-        flips: bool,
-        augmentations: Sequence[dict[str, Any]] | None = None,
+        pictures: str | Path | None = None,
+        batch_size: int = 16,
+        num_workers: int | None = None,
+        val_fraction: float = 0.2,
+        test_fraction: float = 0.1,
+        split_seed: int = 0,
+        flips: bool = True,
+        augmentations: list[dict[str, Any]] | None = None,
         steps_per_epoch: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__()
         check(root is not None, "root is null; expected the folder of the dataset")
+        check(
+            not Path(root).expanduser().is_file(),
+            f"root is {root}, a file; expected the folder of the dataset. Unpack an archive first",
+        )
         check(batch_size >= 1, f"batch_size is {batch_size}; expected 1 or more")
         check(num_workers is None or num_workers >= 0, f"num_workers is {num_workers}; expected null, 0 or more")
         check(
@@ -151,6 +157,14 @@ class ImageDataModule(LightningDataModule, ABC):
     def truth(self) -> list[str | Path]:
         """Returns what decides the ground truth besides the files below `root`: settings as text, and files."""
         return []
+
+    def picture(self, name: str, side: int) -> NDArray[np.uint8] | None:
+        """Returns an image of the dataset (H, W, 3) as in its file; None if there is no such file."""
+        for folder in ("images", "train_images"):
+            path = located(self.root / folder, name)
+            if path.is_file():
+                return read_picture(path, at_least=(side, side))
+        return None
 
     def picture_names(self) -> dict[str, list[str]]:
         """Returns the names of the images of each split, each once, after `setup`."""

@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 Batch: TypeAlias = dict[str, Any]
 """One batch of B samples.
 
@@ -68,6 +71,14 @@ class DataSource(Protocol):
 
     def fingerprint(self) -> str:
         """Returns a digest of the data that metrics are measured on."""
+
+    def picture(self, name: str, side: int) -> NDArray[np.uint8] | None:
+        """Returns an image of the dataset (H, W, 3) as in its file; None if that is unknown.
+
+        Args:
+            name: Its name.
+            side: Height and width that suffice; JPEG files are then decoded at a lower resolution.
+        """
 
     def picture_names(self) -> Mapping[str, Sequence[str]]:
         """Returns the image names of each split."""

@@ -10,14 +10,11 @@ from numpy.typing import NDArray
 
 from datamodules.base import check
 from datamodules.decoded.whole import Decoded, DecodedSample, PackedMasks
-from datamodules.read.mask_files import Values
 from datamodules.read.masks import MaskSource, mask_source, split_labels
 from datamodules.read.names import predicted_names
 from datamodules.read.tables import Table
 from datamodules.segmentation import SegmentationDataModule
 from ops.errors import DataError
-from ops.imagefiles import MAX_PIXELS
-from ops.jitter import Augment
 from ops.pictures import seen
 from ops.windows import Size
 
@@ -29,7 +26,7 @@ class CloudsDataModule(SegmentationDataModule):
         root: The Kaggle folder as downloaded (`train.csv`, `train_images`), or `images/` and
             `masks/<class>/<stem>.png`.
         classes: Names of the K classes.
-        size: Height and width of the network's input.
+        size: Height and width of the network's input, or one number for both; so are the other sizes.
         output_size: Height and width of the masks that validate and test score and predict writes; those of the
             competition are 350 x 525. None scores at the size of the input and predicts at the size of each image.
         small_masks: What to do with training masks below `small_mask_area`: `keep` them, `drop_mask` (train as if the
@@ -37,27 +34,8 @@ class CloudsDataModule(SegmentationDataModule):
         small_mask_area: Share of the image's area, in [0, 1].
         leave_out_gaps: Whether to ignore black gaps between two orbits in the loss and in predictions. Not for images
             in which land or shadows are black (Landsat).
-        window: Height and width in pixels of the overlapping windows that predict cuts large images into, each resized
-            to `size`; None takes images whole, as training does.
-        overlap: Least share of a window that it has in common with the next one, in [0, 1).
         pictures: Images to predict: a folder or one file; None is `test_images` in `root`.
-        batch_size: Images per process and step.
-        num_workers: Loader processes; None depends on the number of cores and images.
-        val_fraction: Share of the images to validate on; 0 validates on the training images.
-        test_fraction: Share of the images to test on.
-        split_seed: Seed of the split; a `splits.csv` in `root` (`name,split`) overrides the split.
-        flips: Whether to flip training images at random, along both axes.
-        augmentations: albumentations transforms of training images and masks, a list of `class_path` and `init_args`;
-            see `datamodules.augmentations`.
-        augment: How training images vary on the device, in place of `flips`: `none`, `flips`, `d4`, `photo` or
-            `aerial`, see `ops.jitter`. None leaves it to `flips`.
-        crop: Height and width of the views that training takes at random places of its images; None takes the whole.
-        steps_per_epoch: Training steps in an epoch; None takes every image once.
-        mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
-            [r, g, b]. None accepts masks only if what their values mean is certain.
-        ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
-            threshold.
-        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
+        **options: See `SegmentationDataModule`.
 
     Raises:
         ArgumentError: A number is out of range, or classes are missing or repeated.
@@ -67,31 +45,15 @@ class CloudsDataModule(SegmentationDataModule):
         self,
         root: str | Path = "understanding_cloud_organization",
         classes: Sequence[str] = ("Fish", "Flower", "Gravel", "Sugar"),
-        size: Size = (224, 224),
-        output_size: Size | None = None,
+        size: Size | int = (224, 224),
+        output_size: Size | int | None = None,
         small_masks: Literal["keep", "drop_mask", "drop_picture"] = "keep",
         small_mask_area: float = 0.01,
         leave_out_gaps: bool = False,
-        window: Size | None = None,
-        overlap: float = 0.25,
         pictures: str | Path | None = None,
-        batch_size: int = 16,
-        num_workers: int | None = None,
-        val_fraction: float = 0.2,
-        test_fraction: float = 0.1,
-        split_seed: int = 0,
-        flips: bool = True,
-        augmentations: list[dict[str, Any]] | None = None,
-        augment: Augment | None = None,
-        crop: Size | None = None,
-        steps_per_epoch: int | None = None,
-        mask_values: Values | None = None,
-        ignore_value: Values | None = None,
-        max_pixels: int = MAX_PIXELS,
+        **options: Any,
     ) -> None:
-        super().__init__(root, classes, size, output_size, window, overlap, pictures, batch_size, num_workers,
-                         val_fraction, test_fraction, split_seed, flips, augmentations, augment, crop,
-                         steps_per_epoch, mask_values, ignore_value, max_pixels)  # fmt: skip
+        super().__init__(root, classes, size, output_size, pictures=pictures, **options)
         check(
             0 <= small_mask_area <= 1,
             f"small_mask_area is {small_mask_area}; expected a share of the image in [0, 1]",

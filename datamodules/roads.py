@@ -8,30 +8,27 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
-from datamodules.base import SPLITS, ImageDataModule, check
+from datamodules.base import SPLITS, check
 from datamodules.batch import DataFacts
 from datamodules.decoded.measured import MeasuredSample, whole_images
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.tiles import Tiles, decoded_tiles
 from datamodules.decoded.whole import DecodedSample
 from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples
-from datamodules.read.mask_files import Values, meaning
+from datamodules.masked import MaskedDataModule, check_overlap, sides
 from datamodules.read.masks import one_mask_each
 from datamodules.read.tables import Table, no_image
-from datamodules.segmentation import check_overlap, sides, views_of
 from ops.augment import Strategy, copies, copy_count
 from ops.backends import Backend, check_backend
 from ops.errors import refuse
 from ops.filters import FILTERS
-from ops.imagefiles import MAX_PIXELS
-from ops.jitter import Augment
 from ops.windows import Size
 
 MEASURED = ("val", "test")  # splits of whole images
 CATEGORIES = ("no_road", "road")  # unless there is a categories.csv
 
 
-class RoadsDataModule(ImageDataModule):
+class RoadsDataModule(MaskedDataModule):
     """Aerial images and the masks of their roads, decoded once into a cache.
 
     Training sees tiles. Validation and test see whole images, one at a time, in the overlapping windows of `predict`.
@@ -51,26 +48,12 @@ class RoadsDataModule(ImageDataModule):
         filters: Filters for `filters` and `both`, from contour, detail, edge_enhance and find_edges.
         samples_per_category: Images to draw from each category with the run's seed, to train and validate on; 520 in
             the paper. None takes all.
-        pictures: Images to predict: a folder or one file.
         batch_size: Images per process and step, copies included: with three copies of each tile, 8 are two tiles. A
             multiple of the number of copies plus 1.
-        num_workers: Loader processes; None depends on the number of cores and tiles.
-        val_fraction: Share of the drawn images to validate on; 0 validates on the training images.
         test_fraction: Share of all images to test on; they are set aside before drawing.
-        split_seed: Seed of the split, made per category; a `splits.csv` in `root` (`name,split`) overrides the split.
         flips: Whether to also flip training images at random, along both axes.
-        augmentations: albumentations transforms of training images and masks, applied before copies are added, a list
-            of `class_path` and `init_args`; see `datamodules.augmentations`.
-        augment: How training tiles vary on the device, in place of `flips`: `none`, `flips`, `d4`, `photo` or
-            `aerial`, see `ops.jitter`. None leaves it to `flips`.
-        crop: Height and width of the views that training takes at random places of its tiles; None takes the whole.
-        steps_per_epoch: Training steps in an epoch; None takes every tile once.
         backend: Computes the filters: `exact` like Pillow, or `kornia`.
-        mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
-            [r, g, b]. None accepts masks only if what their values mean is certain.
-        ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
-            threshold.
-        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
+        **options: Options of every data module with masks, see `datamodules.masked.MaskedDataModule`.
 
     Raises:
         ArgumentError: A number is out of range, or a strategy or filter is unknown.
@@ -79,40 +62,26 @@ class RoadsDataModule(ImageDataModule):
     def __init__(
         self,
         root: str | Path = "roads",
-        window: Size | None = None,
-        size: Size = (256, 256),
+        window: Size | int | None = None,
+        size: Size | int = (256, 256),
         overlap: float = 0.25,
         strategy: Strategy = "filters",
         filters: Sequence[str] = ("contour", "detail", "edge_enhance"),
         samples_per_category: int | None = None,
-        pictures: str | Path | None = None,
         batch_size: int = 8,
-        num_workers: int | None = None,
-        val_fraction: float = 0.2,
         test_fraction: float = 0.5,
-        split_seed: int = 0,
         flips: bool = False,
-        augmentations: list[dict[str, Any]] | None = None,
-        augment: Augment | None = None,
-        crop: Size | None = None,
-        steps_per_epoch: int | None = None,
         backend: Backend = "exact",
-        mask_values: Values | None = None,
-        ignore_value: Values | None = None,
-        max_pixels: int = MAX_PIXELS,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            root, pictures, batch_size, num_workers, val_fraction, test_fraction, split_seed, flips, augmentations,
-            steps_per_epoch, max_pixels,
-        )  # fmt: skip
-        self.views = views_of(augment, size, crop)
+        super().__init__(root, size, batch_size=batch_size, test_fraction=test_fraction, flips=flips, **options)
         self.size = sides("size", size)
         self.window = self.size if window is None else sides("window", window)
         check_overlap(overlap)
         check(
-            strategy in ("few", "filters") or size[0] == size[1],
-            f"the strategy {strategy!r} rotates tiles by 90 degrees, but size is {list(size)}; expected equal height "
-            "and width",
+            strategy in ("few", "filters") or self.size[0] == self.size[1],
+            f"the strategy {strategy!r} rotates tiles by 90 degrees, but size is {list(self.size)}; expected equal "
+            "height and width",
         )
         check(
             set(filters) <= set(FILTERS) and len(set(filters)) == len(filters),
@@ -127,7 +96,6 @@ class RoadsDataModule(ImageDataModule):
         self.samples_per_category = samples_per_category
         check_backend(backend)
         self.backend = backend
-        self.values = meaning(mask_values, ignore_value)
 
     def facts(self) -> DataFacts:
         return DataFacts(size=self.size)

@@ -6,7 +6,19 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from drawing.pictures import Masks, Picture, color_of, font_of, overlay, printable, scaled, scaled_masks, shortened
+from drawing.pictures import (
+    IGNORED,
+    Masks,
+    Picture,
+    color_of,
+    font_of,
+    hatched,
+    overlay,
+    printable,
+    scaled,
+    scaled_masks,
+    shortened,
+)
 from ops.atomic import replacing
 
 if TYPE_CHECKING:
@@ -96,83 +108,93 @@ def draw_study(
     examples: Sequence[tuple[str, Picture, Masks]],
     classes: Sequence[str],
     path: Path,
+    title: str = "",
 ) -> None:
     """Writes one image about a dataset: a grid of bar charts, and below it example images with their masks.
 
     Args:
         charts: Bar heights by title. The index labels the bars (an interval index bounds them), its name labels the
-            horizontal axis and the name of the series the vertical one. Bars named like classes get their colors.
-        examples: Title, image and masks of each example.
+            horizontal axis and the name of the series the vertical one. Bars named like classes get their colors;
+            others that of the series's attribute `color`, if any. Charts of a single bar are left out.
+        examples: Title, image and masks of each example; a mask more than classes marks the ignored pixels.
         classes: The class names in the order of the masks.
         path: The image file, PNG or JPEG.
+        title: What the dataset is called.
     """
     from matplotlib.patches import Patch
 
+    charts = {name: series for name, series in charts.items() if len(series) > 1}
     lines = math.ceil(len(charts) / 3)
     example_lines = math.ceil(len(examples) / 4)
     tallest = max((image.shape[0] / image.shape[1] for _, image, _ in examples), default=0.0)
     heights = [3.0 * lines, example_lines * (0.4 + 3.2 * min(tallest, 1.2)) + 0.5]
     parts = len(heights) if examples else 1
     figure = new_figure(13, sum(heights[:parts]))
+    if title:
+        figure.suptitle(printable(title), x=0.01, ha="left", fontsize=14, fontweight="bold")
     blocks = figure.subfigures(parts, 1, height_ratios=heights[:parts], squeeze=False)[:, 0]
-    for place, (title, series) in enumerate(charts.items(), start=1):
+    for place, (name, series) in enumerate(charts.items(), start=1):
         axes = blocks[0].add_subplot(lines, 3, place)
-        plain(axes, title)
+        plain(axes, name)
         _draw_bars(axes, series, classes)
-    for place, (title, image, masks) in enumerate(examples, start=1):
+    ignoring = any(len(masks) > len(classes) for _, _, masks in examples)
+    for place, (name, image, masks) in enumerate(examples, start=1):
         axes = blocks[1].add_subplot(example_lines, 4, place)
-        axes.set_title(shortened(title, font_of(19), 440), fontsize=9)  # 9 points are 19 pixels at 150 dpi
+        axes.set_title(shortened(name, font_of(19), 440), fontsize=9)  # 9 points are 19 pixels at 150 dpi
         axes.set_axis_off()
         axes.set_anchor("N")
         small = scaled(image, 640, 640)
-        axes.imshow(overlay(small, scaled_masks(masks, small.shape[1], small.shape[0])))
+        fitting = scaled_masks(masks, small.shape[1], small.shape[0])
+        drawn = overlay(small, fitting[: len(classes)])
+        axes.imshow(hatched(drawn, fitting[-1]) if len(masks) > len(classes) else drawn)
     if examples:
         patches = [Patch(color=hex_color(k), label=printable(name)) for k, name in enumerate(classes)]
+        if ignoring:
+            patches.append(Patch(facecolor="0.85", edgecolor="0.5", hatch="////", label=IGNORED))
         blocks[1].legend(handles=patches, loc="outside lower center", ncols=min(8, len(classes)), frameon=False)
     save_figure(figure, path)
 
 
 def _draw_bars(axes: "Axes", series: "pd.Series[Any]", classes: Sequence[str]) -> None:
+    import pandas as pd
     from matplotlib.ticker import MaxNLocator
 
-    places, labels = _ticks(series.index)
+    axes.set_xlabel(str(series.index.name or ""))
+    axes.set_ylabel(str(series.name or ""))
+    if series.dtype.kind in "iu":
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    if not series.any():
+        axes.set_ylim(0, 1)
+    color = series.attrs.get("color", "#4C78A8")
+    if isinstance(series.index, pd.IntervalIndex):
+        left, right = series.index.left.to_numpy(float), series.index.right.to_numpy(float)
+        axes.bar(left, series.to_numpy(), width=right - left, align="edge", color=color, edgecolor="white")
+        axes.set_xlim(left[0], right[-1])
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+        return
+    labels = [f"{label:.3g}" if isinstance(label, float) else printable(str(label)) for label in series.index]
     known = set(labels) <= set(classes)
-    colors = [hex_color(list(classes).index(label)) for label in labels] if known else "#4C78A8"
+    colors = [hex_color(list(classes).index(label)) for label in labels] if known else color
     many = len(series) > 12
-    width = 1.0 if many else min(0.8, 0.2 * len(series))  # a single bar is not as wide as the plot
+    width = 1.0 if many else min(0.8, 0.2 * len(series))  # few bars are not as wide as the plot
     bars = axes.bar(range(len(series)), series.to_numpy(), color=colors, width=width, edgecolor="white")
     axes.set_xlim(-0.6, len(series) - 0.4)
     if len(series) <= 8:
         axes.bar_label(bars, fmt="{:,.4g}", fontsize=8, padding=2)
         axes.margins(y=0.12)
-    if not series.any():
-        axes.set_ylim(0, 1)
-    if series.dtype.kind in "iu":
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     slanted = not many and _crowded(labels)
     step = 1
     if many:
         step = next((step for step in (1, 2, 5, 10, 20, 50) if not _crowded(labels[::step])), len(labels))
-    axes.set_xticks(places[::step], labels[::step], rotation=30 if slanted else 0, ha="right" if slanted else "center")
-    axes.set_xlabel(str(series.index.name or ""))
-    axes.set_ylabel(str(series.name or ""))
+    # counted from 1, the labels are round from the last of the first step on
+    first = step - 1 if labels[0] == "1" else 0
+    axes.set_xticks(range(first, len(labels), step), labels[first::step], rotation=30 if slanted else 0,
+                    ha="right" if slanted else "center")  # fmt: skip
 
 
 def _crowded(labels: Sequence[str]) -> bool:
     """Returns whether the labels, with gaps of two letters, are too long to fit side by side."""
     return sum(len(label) + 2 for label in labels) > 52
-
-
-def _ticks(index: "pd.Index[Any]") -> tuple[list[float], list[str]]:
-    """Returns positions and labels below the bars: between them for intervals, centered otherwise."""
-    import pandas as pd
-
-    if isinstance(index, pd.IntervalIndex):
-        edges = [*index.left, *index.right[-1:]]
-        return [place - 0.5 for place in range(len(edges))], [f"{edge:.3g}" for edge in edges]
-    return list(range(len(index))), [
-        f"{label:.3g}" if isinstance(label, float) else printable(str(label)) for label in index
-    ]
 
 
 def plain(axes: "Axes", title: str, size: int = 11) -> None:

@@ -26,6 +26,8 @@ PALETTE = (
     (213, 94, 0),
     (0, 114, 178),
 )
+TALLEST = 1.4  # height of a cell of a panel, in widths
+IGNORED = "not counted"  # what a legend calls ignored pixels
 LEGEND = 240  # pixels across that show names of up to 30 letters
 _INK, _GRAY, _PALE = (32, 32, 32), (150, 150, 150), (225, 225, 225)
 
@@ -72,6 +74,15 @@ def overlay(image: Picture, masks: Masks, opacity: float = 0.35) -> Picture:
     return drawn
 
 
+def hatched(image: Picture, ignored: NDArray[np.bool_]) -> Picture:
+    """Returns the image (H, W, 3) with gray stripes over the ignored pixels (H, W)."""
+    drawn, period = image.copy(), max(4, min(image.shape[:2]) // 40)
+    rows, columns = np.nonzero(ignored)
+    levels = np.where((rows + columns) // period % 2, _GRAY[0], _PALE[0])
+    drawn[rows, columns] = levels[:, None]
+    return drawn
+
+
 def _outlines(masks: Masks, thickness: int) -> Masks:
     """Returns the inner border of every mask, also along the edge of the image, so that a full mask has one."""
     kernel = np.ones((3, 3), np.uint8)
@@ -100,7 +111,11 @@ def scaled_masks(masks: Masks, width: int, height: int) -> Masks:
 
 
 def legend(
-    classes: Sequence[str], width: int, present: Sequence[bool] | None = None, size: int | None = None
+    classes: Sequence[str],
+    width: int,
+    present: Sequence[bool] | None = None,
+    size: int | None = None,
+    ignoring: bool = False,
 ) -> Picture:
     """Returns a white strip (height, width, 3) with class colors and names, on as many lines as needed.
 
@@ -109,11 +124,13 @@ def legend(
         width: Width of the strip in pixels.
         present: Which classes occur in the image; the others are grayed out. None: all.
         size: Letter size in pixels; by default it follows the width.
+        ignoring: Whether to explain the stripes of ignored pixels too.
     """
     size = size or letter_size(width)
+    names = [*classes, IGNORED] if ignoring else list(classes)
     font, margin = font_of(size), size // 2
     places, x, y = [], margin, margin
-    for name in classes:
+    for name in names:
         text = shortened(name, font, width - 2 * margin - 2 * size)
         advance = round(1.5 * size + font.getlength(text))
         if x > margin and x + advance > width - margin:
@@ -123,6 +140,11 @@ def legend(
     strip = Image.new("RGB", (width, y + size + margin), "white")
     draw = ImageDraw.Draw(strip)
     for k, (x, y, text) in enumerate(places):
+        if k == len(classes):
+            stripes = hatched(np.zeros((size + 1, size + 1, 3), np.uint8), np.ones((size + 1, size + 1), np.bool_))
+            strip.paste(Image.fromarray(stripes), (x, y))
+            draw.text((x + 1.5 * size, y + size / 2), text, fill=_INK, font=font, anchor="lm")
+            continue
         shown = present is None or present[k]
         draw.rectangle((x, y, x + size, y + size), fill=color_of(k) if shown else _PALE)
         draw.text((x + 1.5 * size, y + size / 2), text, fill=_INK if shown else _GRAY, font=font, anchor="lm")
@@ -145,7 +167,8 @@ def labelled(image: Picture, classes: Sequence[str], present: Sequence[bool] | N
 def panel(rows: Sequence[Sequence[Picture]], titles: Sequence[str], row_names: Sequence[str] | None = None) -> Picture:
     """Returns a grid of images with a title over each column and, if given, a name over each row.
 
-    All cells are as large as the largest image; smaller images are enlarged to fit, keeping their aspect ratio.
+    All columns are as wide as the widest image, and images are enlarged to that width, keeping their aspect ratio,
+    unless that makes them higher than `TALLEST` widths. Rows are as high as their images.
 
     Raises:
         ValueError: A row does not have one image per title.
@@ -153,27 +176,37 @@ def panel(rows: Sequence[Sequence[Picture]], titles: Sequence[str], row_names: S
     for number, row in enumerate(rows):
         if len(row) != len(titles):
             raise ValueError(f"expected {len(titles)} images in row {number}, one per title, got {len(row)}")
-    height = max((image.shape[0] for row in rows for image in row), default=1)
     width = max((image.shape[1] for row in rows for image in row), default=1)
     size = letter_size(width)
     font, small, gap = font_of(size), font_of(round(0.8 * size)), max(4, width // 60)
     band, caption = 2 * size, round(1.4 * size) if row_names else 0
-    pitch = caption + height + gap
-    grid = Image.new("RGB", (len(titles) * (width + gap) + gap, band + len(rows) * pitch), "white")
+    cells = [[scaled(image, width, round(TALLEST * width)) for image in row] for row in rows]
+    heights = [max(image.shape[0] for image in row) for row in cells]
+    total = band + sum(heights) + len(rows) * (caption + gap)
+    grid = Image.new("RGB", (len(titles) * (width + gap) + gap, total), "white")
     draw = ImageDraw.Draw(grid)
     for column, title in enumerate(titles):
         x = gap + column * (width + gap)
         draw.text((x + width / 2, band / 2), shortened(title, font, width), fill=_INK, font=font, anchor="mm")
-    for number, row in enumerate(rows):
-        y = band + number * pitch
+    y = band
+    for number, row in enumerate(cells):
         if row_names:
             text = shortened(row_names[number], small, grid.width - 2 * gap)
             draw.text((gap, y + caption / 2), text, fill=_GRAY, font=small, anchor="lm")
         for column, image in enumerate(row):
-            cell = Image.fromarray(scaled(image, width, height))
-            x = gap + column * (width + gap)
-            grid.paste(cell, (x + (width - cell.width) // 2, y + caption + (height - cell.height) // 2))
+            x = gap + column * (width + gap) + (width - image.shape[1]) // 2
+            grid.paste(Image.fromarray(image), (x, y + caption + (heights[number] - image.shape[0]) // 2))
+        y += caption + heights[number] + gap
     return np.asarray(grid)
+
+
+def titled(image: Picture, title: str) -> Picture:
+    """Returns the image with a title above."""
+    size = min(48, max(14, image.shape[1] // 60))
+    strip = Image.new("RGB", (image.shape[1], 2 * size), "white")
+    text = shortened(title, font_of(size), image.shape[1] - size)
+    ImageDraw.Draw(strip).text((size / 2, size), text, fill=_INK, font=font_of(size), anchor="lm")
+    return np.vstack([np.asarray(strip), image])
 
 
 def save_picture(picture: Picture, path: Path) -> None:

@@ -1,20 +1,17 @@
-"""Draws contact sheets of ranked images: a self-contained HTML page, and one image."""
+"""Draws a contact sheet of ranked images."""
 
 import math
-from collections.abc import Iterable, Sequence
-from io import BytesIO
-from typing import NamedTuple, TextIO
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from drawing.page import template
 from drawing.pictures import Picture, font_of, scaled, shortened
 
 CELL = 200  # pixels of the longer side of an image on the sheet
 GAP, HEADING, CAPTION = 12, 44, 66  # pixels between images, above all of them, and below each row
-QUALITY = 85  # of JPEGs
 _INK, _GRAY, _PAPER, _BAR, _EMPTY = (32, 32, 32), (110, 110, 110), (255, 255, 255), (0, 114, 178), (225, 225, 225)
 
 
@@ -34,30 +31,6 @@ class Shown(NamedTuple):
     share: float
     note: str
     jpeg: bytes
-
-
-def jpeg_of(image: Picture, side: int) -> bytes:
-    """Encodes an image (H, W, 3) as JPEG, its longer side reduced to at most `side` pixels."""
-    small = image if max(image.shape[:2]) <= side else scaled(image, side, side)
-    buffer = BytesIO()
-    Image.fromarray(small).save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()
-
-
-def write_page(
-    file: TextIO, title: str, sections: Iterable[tuple[str, Iterable[Shown]]], notes: Sequence[str] = ()
-) -> None:
-    """Writes an HTML page with all images embedded, one at a time, so that memory does not grow.
-
-    The page loads no other file and runs no script. All text is escaped.
-
-    Args:
-        file: An open text file, UTF-8.
-        title: Its heading.
-        sections: Headings, each with the images below it.
-        notes: Paragraphs at the end.
-    """
-    file.writelines(template("contact_sheet.html").stream(title=title, sections=sections, notes=notes))
 
 
 def drawn_sheet(title: str, shown: Sequence[Shown], columns: int = 8) -> Picture:

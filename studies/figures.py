@@ -142,6 +142,7 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
         study: The study.
         folder: Its folder; unfinished runs are plotted up to their last epoch.
     """
+    from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
 
     curves = {run.folder: read_curves(folder / run.folder / "metrics.csv", study.curve) for run in study.runs}
@@ -157,6 +158,7 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(cells) :]:
         axes.set_axis_off()
+    bested = set[Path]()  # folders of the runs whose best epoch is marked
     for axes, (labels, runs) in zip(grid.flat, cells.items(), strict=False):
         plain(axes, named(labels, 19, 320), size=9)
         known = [run for run in runs if any(curves[run.folder].values())]
@@ -168,6 +170,7 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
         for run in known:
             best = read_record(folder / run.folder / "record.json").get("best_epoch")
             if best in curves[run.folder]["val"]:
+                bested.add(run.folder)
                 axes.plot(best, curves[run.folder]["val"][best], "o", color=STAGES[1][2], markersize=5,
                           markeredgecolor="white", markeredgewidth=0.7, zorder=4)  # fmt: skip
     grid[0, 0].set_ylim(*_limits(values))
@@ -182,7 +185,11 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
     for axes in grid.flat:
         drawn, names = axes.get_legend_handles_labels()
         handles |= dict(zip(names, drawn, strict=True))
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=2, frameon=False)
+    if any(run.folder in bested for run in study.runs):
+        handles["best epoch of a seed"] = _dot(STAGES[1][2], 5)
+    if any(len(runs) > 1 for runs in cells.values()):
+        handles["range of the seeds"] = Patch(facecolor="0.5", alpha=0.3)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.suptitle(study.curve.partition("/")[2].replace("_", " "), x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
@@ -226,7 +233,25 @@ def drawn_bars(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | No
     right.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     left.set_yticks(range(len(bars)), [printable(name) for name, *_ in bars], fontsize=8)
     left.set_ylim(len(bars) - 0.4, -0.6)
+    from matplotlib.lines import Line2D
+
+    seeds = [found.seeds for *_, group in bars for found in [estimate(group, headline)] if found is not None]
+    handles: dict[str, Artist] = {"seeds": _dot("0.2", 2.5)} if max(seeds, default=0) > 1 else {}
+    if 1 in seeds:
+        handles["95 % interval over the test images, of a single seed"] = Line2D([], [], color="0.2", linewidth=1)
+    if handles:
+        figure.legend(
+            list(handles.values()), list(handles), loc="outside lower center", ncols=2, frameon=False, fontsize=8
+        )
     return figure
+
+
+def _dot(color: str, size: float) -> "Artist":
+    """Returns a dot for a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], marker="o", linestyle="", color=color, markersize=size, markeredgecolor="white",
+                  markeredgewidth=0.5)  # fmt: skip
 
 
 def _missing(runs: Sequence[Run], states: Mapping[Path, str], otherwise: str) -> str:

@@ -216,7 +216,8 @@ class ImageTask(LightningModule, ABC):
         self._update("test", batch)
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        return self.predict(batch)
+        """Returns what `predict` does, and the `name` of each image, so that `trainer.predict` says which is which."""
+        return {**self.predict(batch), **{key: batch[key] for key in ("name",) if key in batch}}
 
     def _update(self, stage: str, batch: Batch) -> Tensor:
         step = self.step(batch)

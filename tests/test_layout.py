@@ -24,7 +24,7 @@ HEAVY = {"albumentations", "jinja2", "kornia", "matplotlib", "pandas", "pyvips",
 HEAVIER = HEAVY | {"torch", "torchvision", "lightning", "torchmetrics", "scipy"}  # of what only starts processes
 HOMES = {"albumentations": {"datamodules/augmentations.py"},
          "segmentation_models_pytorch": {"tasks/networks/backbones.py"},
-         "timm": {"tasks/networks/backbones.py"}}  # fmt: skip
+         "timm": {"tasks/networks/batch_norm.py", "tasks/networks/backbones.py"}}  # fmt: skip
 
 
 def imports(source: str, module_level: bool = False) -> Iterator[str]:

@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Any
 
 from belvedere.__main__ import HELP
-from belvedere.arguments import Parser
 from belvedere.cli import COMMANDS, OWN_CALLBACKS, BelvedereCLI
 from belvedere.names import class_modules, configs, import_classes
+from belvedere.parser import Parser
 
 OWN = ("output", "monitor", "precision", "members", "overwrite", "trust", "resume", "ckpt_path", "seed_everything")
 

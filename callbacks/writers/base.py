@@ -87,10 +87,12 @@ class Table(Format[Image]):
     Attributes:
         file: Name of the table.
         columns: Its columns.
+        optional: Those that the file lacks if they are empty in every row.
     """
 
     file: str
     columns: Sequence[str]
+    optional: Sequence[str] = ()
 
     def table(self, rows: Sequence[Row]) -> list[Row]:
         """Returns the rows of the table, with NaN for unknown numbers, from those of `write`; by default the same."""
@@ -100,7 +102,9 @@ class Table(Format[Image]):
         cells = [
             ["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row] for row in self.table(rows)
         ]
-        write_table(folder / self.file, self.columns, cells)
+        filled = [k for k, name in enumerate(self.columns)
+                  if name not in self.optional or any(row[k] != "" for row in cells)]  # fmt: skip
+        write_table(folder / self.file, [self.columns[k] for k in filled], [[row[k] for k in filled] for row in cells])
         return ""
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from callbacks.writers.base import Finished, Format, Row, Table, Writer
+from callbacks.writers.overview import Overview
 from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
 from drawing.pictures import Picture, panel, save_picture, scaled
@@ -52,6 +53,7 @@ class ColoringWriter(Writer[Colorized]):
 
     - `colored/<path and stem>.png`: as large as the image, with its own luminance: L within 0.5.
     - `panels/<path and stem>.jpg`: gray and colorized side by side, and the original if it has colors.
+    - `overview.html`: all images on one page, see `callbacks.writers.overview`.
     - `figures.csv`: for images with colors the metrics of `ops.color.quality.picture_scores` at full size;
       `colorfulness` for every image; and in `problem` why an image was skipped.
 
@@ -72,7 +74,7 @@ class ColoringWriter(Writer[Colorized]):
         if suffix not in ("png", "jpg"):
             raise ArgumentError(f"expected the suffix png or jpg, got {suffix!r}")
         self.guided = guided
-        super().__init__([ColoredFiles(suffix), ColoringPanels(), Scores()])
+        super().__init__([ColoredFiles(suffix), ColoringPanels(), Scores(), ColoringOverview()])
 
     def images(self, outputs: Any, batch: Batch) -> Iterator[Colorized]:
         for i, name in enumerate(batch["name"]):
@@ -125,6 +127,29 @@ class ColoringPanels(Format[Colorized]):
         drawn = panel([list(row.values())], list(row), [image.name])
         save_picture(drawn, folder / "panels" / safe_path(image.name, ".jpg"))
         return []
+
+
+class ColoringOverview(Overview[Colorized]):
+    """Writes `overview.html` of colorized images."""
+
+    title = "Colorized images"
+    explanations: Mapping[str, str] = {
+        "colorfulness": "how colorful the colorized image is (Hasler and Süsstrunk); 0 is gray",
+        "delta_e2000": "mean color difference to the original (CIEDE2000); 0 is equal, below 2 hardly visible",
+        "psnr": "likeness to the original in decibels; higher is closer",
+    }
+
+    def view(self, image: Colorized) -> Picture:
+        return image.image
+
+    def values(self, image: Colorized) -> dict[str, float]:
+        return {name: image.scores.get(name, math.nan) for name in self.explanations}
+
+    def note(self, image: Colorized) -> str:
+        return "" if image.original else "no original colors"
+
+    def link(self, image: Colorized) -> str:
+        return f"panels/{safe_path(image.name, '.jpg')}"
 
 
 class Scores(Table[Colorized]):

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 
 from callbacks.writers.base import Row
-from callbacks.writers.segmentation import MaskFiles
+from callbacks.writers.segmentation import MaskFiles, MaskOverview
 from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter
 from drawing.pictures import Picture, color_of, labelled, save_picture, scaled, scaled_masks
 from ops.atomic import write_text
@@ -40,6 +40,7 @@ class OutlineWriter(StitchingWriter):
     - `masks/<path and stem>.png`: 0 and 255, as large as the image.
     - `polygons.json`: for each image its size, its polygon, the number of vertices, and its IoU with the mask.
     - `overlays/<path and stem>.jpg`: the image with the mask tinted and the polygon drawn, at most 1200 pixels long.
+    - `overview.html`: all images on one page, see `callbacks.writers.overview`.
     - `stages/<path and stem>/<number>_<name>.png`: the intermediate maps of the task, at their own size.
 
     Args:
@@ -62,7 +63,8 @@ class OutlineWriter(StitchingWriter):
             )
         self.keep_stages = keep_stages
         stages = [Stages()] if keep_stages else []
-        super().__init__([Outlines(tolerance, smooth, least_iou), MaskFiles(by_class=False), *stages])
+        outlines = Outlines(tolerance, smooth, least_iou)
+        super().__init__([outlines, MaskFiles(by_class=False), MaskOverview(), *stages])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_predict_end(trainer, pl_module)

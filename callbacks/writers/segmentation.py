@@ -1,12 +1,15 @@
 """Writes masks, overlays and run lengths of segmented images."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from callbacks.writers.base import Row, Table
 from callbacks.writers.mask_files import ReducedMask, mask_file
+from callbacks.writers.overview import Overview
 from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter, Whole
 from drawing.pictures import Picture, labelled, overlay, save_picture
 from ops.errors import ArgumentError
@@ -19,6 +22,7 @@ class SegmentationWriter(StitchingWriter):
 
     - `masks/<class>/<path and stem>.png`: 0 and 255, at the size of the output.
     - `overlays/<path and stem>.jpg`: the image with masks tinted and outlined.
+    - `overview.html`: all images on one page, see `callbacks.writers.overview`.
     - `submission.csv`: Kaggle's columns `Image_Label,EncodedPixels`, one row per image and class in the order of the
       data; run lengths as in `ops.rle`. Needs the mask of one class in memory, the others only a strip.
 
@@ -28,7 +32,7 @@ class SegmentationWriter(StitchingWriter):
     """
 
     def __init__(self, submission: bool = True, folders: bool = True) -> None:
-        super().__init__([MaskFiles(folders), Overlays(), *([Submission()] if submission else [])])
+        super().__init__([MaskFiles(folders), Overlays(), MaskOverview(), *([Submission()] if submission else [])])
 
 
 class MaskFiles(StitchedFormat):
@@ -65,6 +69,35 @@ class Overlays(StitchedFormat):
     def write(self, image: Stitched, folder: Path) -> list[Row]:
         save_picture(overlaid(image), folder / "overlays" / safe_path(image.name, ".jpg"))
         return []
+
+
+class MaskOverview(Overview[Stitched]):
+    """Writes `overview.html` of segmented images."""
+
+    explanations: Mapping[str, str] = {
+        "uncertainty": "mean of 4 p (1 - p) over all pixels, p their probability: 0 if the network is sure of every "
+        "pixel, 1 if it is undecided everywhere",
+        "marked %": "share of the image's pixels in any mask",
+    }
+
+    def view(self, image: Stitched) -> Picture:
+        return overlaid(image)
+
+    def values(self, image: Stitched) -> dict[str, float]:
+        marked = sum(int(np.any(bands, axis=0).sum()) for bands in _together(image))
+        return {"uncertainty": image.content.uncertainty, "marked %": 100 * marked / max(1, math.prod(image.size))}
+
+    def note(self, image: Stitched) -> str:
+        found = [label for k, label in enumerate(image.classes) if any(band.any() for band in image.bands(k))]
+        return ", ".join(found) or "nothing marked"
+
+    def link(self, image: Stitched) -> str:
+        return f"overlays/{safe_path(image.name, '.jpg')}"
+
+
+def _together(image: Stitched) -> Iterator[tuple[NDArray[np.bool_], ...]]:
+    """Yields bands of all classes at once, from the top."""
+    return zip(*(image.bands(k) for k in range(len(image.classes))), strict=True)
 
 
 class Submission(StitchedFormat, Table[Stitched]):

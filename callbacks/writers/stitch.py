@@ -32,10 +32,11 @@ class Whole:
     Args:
         masks: (K, H, W).
         probability: (K, H, W) in [0, 1], if kept.
+        uncertainty: See `uncertain`; nan if unknown.
     """
 
-    def __init__(self, masks: Masks, probability: Maps | None = None) -> None:
-        self.masks, self.probability = masks, probability
+    def __init__(self, masks: Masks, probability: Maps | None = None, uncertainty: float = math.nan) -> None:
+        self.masks, self.probability, self.uncertainty = masks, probability, uncertainty
         self.size: tuple[int, int] = masks.shape[1:]
 
     def bands(self, index: int) -> Iterator[Mask]:
@@ -74,11 +75,17 @@ class Canvas:
         self.file = TemporaryFile(dir=folder)  # noqa: SIM115  # open until `close`
         self.heights: list[int] = []  # of the bands in the file
         self.strips: list[Maps] | None = [] if keep else None
+        self._uncertain = 0.0  # sum over the pixels so far
 
     @property
     def probability(self) -> Maps | None:
         """Probability (K, H, W) of the finished image, if kept."""
         return None if self.strips is None else np.concatenate(self.strips, axis=1)
+
+    @property
+    def uncertainty(self) -> float:
+        """Mean of `uncertain` over the finished image."""
+        return self._uncertain / (len(self.regions) * self.size[0] * self.size[1])
 
     def add(self, probability: Tensor, origin: tuple[int, int]) -> bool:
         """Adds the next window and returns whether it was the last.
@@ -108,6 +115,7 @@ class Canvas:
         for top in range(0, probability.shape[1], count):
             part = probability[:, top : top + count]
             masks = self.decision.marked(part[None])[0].cpu().numpy()
+            self._uncertain += float(uncertain(part).sum())
             for mask, regions in zip(masks, self.regions, strict=True):
                 if regions is not None:
                     regions.measure(mask)
@@ -136,6 +144,11 @@ class Canvas:
         """Returns where the band of one class begins in the file."""
         rows = len(self.regions) * sum(self.heights[:number]) + index * self.heights[number]
         return rows * -(-self.size[1] // 8)
+
+
+def uncertain(probability: Tensor) -> Tensor:
+    """Returns 4 p (1 - p) of each probability: 0 where the network is sure, 1 where it is undecided."""
+    return 4 * probability * (1 - probability)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +201,7 @@ class Stitched(Finished):
     def in_memory(self) -> "Stitched":
         """Returns a copy that stays valid, its masks and probability whole in memory."""
         stages = {name: stage.cpu() for name, stage in self.stages.items()}
-        return replace(self, content=Whole(self.masks, self.probability), stages=stages)
+        return replace(self, content=Whole(self.masks, self.probability, self.content.uncertainty), stages=stages)
 
 
 class StitchedFormat(Format[Stitched]):
@@ -272,7 +285,8 @@ class StitchingWriter(Writer[Stitched]):
             if "inside" in batch:  # enlarging reaches beyond the edges of boxes
                 marked &= batch["inside"][i : i + 1]
             masks = self.decision.cleaned(marked[0].cpu().numpy())
-            yield i, Whole(masks, full[0].cpu().numpy() if self.in_memory else None)
+            kept = full[0].cpu().numpy() if self.in_memory else None
+            yield i, Whole(masks, kept, float(uncertain(full).mean()))
 
     def _nothing(self) -> Whole:
         """Returns the empty masks of an image that cannot be read."""

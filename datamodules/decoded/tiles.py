@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from datamodules.decoded.whole import PackedMasks
 from datamodules.read.cache import MappedRows, cache_key, cached_array, check_pictures
+from datamodules.read.mask_files import IGNORED
 from datamodules.read.mask_survey import value_problems
 from datamodules.read.masks import FolderMasks, label_planes
 from datamodules.read.pictures import picture_size, read_picture, resized
@@ -27,6 +28,7 @@ class Tiles:
         size: Height and width that tiles were resized to, the input size of the network.
         sizes: Height and width of the images (P, 2), in the order of `source.names`.
         marked: Mask pixels of each image (P,).
+        ignored: Pixels of each image that count nowhere (P,).
         owners: Image of each tile (N,).
         pictures: Tiles (N, H, W, 3) at `size`.
         masks: Their masks at the same size.
@@ -37,6 +39,7 @@ class Tiles:
     size: Size
     sizes: NDArray[np.int64]
     marked: NDArray[np.int64]
+    ignored: NDArray[np.int64]
     owners: NDArray[np.int64]
     pictures: MappedRows
     masks: PackedMasks
@@ -73,7 +76,7 @@ def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> T
     except DataError as error:
         refuse([*problems, *error.problems, *collected([lambda: check_pictures(paths)])], str(source.root))
         raise
-    sizes, marked = table[:, :2], table[:, 2]
+    sizes, marked, ignored = table[:, :2], table[:, 2], table[:, 3]
     problems += [
         f"{path} is {height} x {width} pixels (height x width), smaller than a tile of {window[0]} x {window[1]}. "
         "Give a smaller --data.window or --data.size, or remove it."
@@ -112,11 +115,11 @@ def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> T
     pictures, masks = arrays
     owners = np.array([row for row, _ in places])
     packed = PackedMasks(masks, size[1], bool(source.values.ignored))
-    return Tiles(source, window, size, sizes, marked, owners, pictures, packed)
+    return Tiles(source, window, size, sizes, marked, ignored, owners, pictures, packed)
 
 
 def _measured(task: str, source: FolderMasks, files: Sequence[Path]) -> NDArray[np.int64]:
-    """Returns the height, width and number of mask pixels of every image (P, 3).
+    """Returns the height, width, and numbers of mask pixels and of ignored pixels of every image (P, 4).
 
     Raises:
         DataError: Images have no mask, or one of another size, or one that cannot be read.
@@ -127,9 +130,10 @@ def _measured(task: str, source: FolderMasks, files: Sequence[Path]) -> NDArray[
         misfit = source.misfit(name)
         if misfit:
             raise DataError(misfit)
-        values = [*picture_size(source.path(name)), np.count_nonzero(source.labels(name) == 1)]
+        labels = source.labels(name)
+        values = [*picture_size(source.path(name)), *(np.count_nonzero(labels == value) for value in (1, IGNORED))]
         return np.array(values, np.int64).view(np.uint8)
 
-    shape, what = (len(source.names), 24), f"measuring the masks of {source.root}"
-    rows = cached_array(f"{task}-measured", cache_key(files, source.values.recipe()), shape, make, what)
+    shape, what = (len(source.names), 32), f"measuring the masks of {source.root}"
+    rows = cached_array(f"{task}-measured", cache_key(files, [source.values.recipe(), "ignored"]), shape, make, what)
     return np.stack([rows[index].view(np.int64) for index in range(len(rows))])

@@ -262,17 +262,21 @@ def charts(
     classes = {name: float(part["professional"].mean()) for name, part in by_split(pictures) if len(part)}
     above = f"{found.threshold:g}"
     return {
-        "Votes": bars(votes / max(1, votes.sum()), range(1, bins + 1), "vote", "share of all votes"),
-        "Mean votes": histogram(pictures["mean"], edges(1, bins, FINE), "mean vote"),
-        "Spread of the votes": histogram(pictures["spread"], edges(0, (bins - 1) / 2, FINE), "standard deviation"),
-        "Votes per image": histogram(pictures["votes"], edges(0, most, WHOLE), "votes"),
-        "Professional shots": bars(
+        "How often each vote was given": bars(
+            votes / max(1, votes.sum()), range(1, bins + 1), "vote", "share of all votes"
+        ),
+        "Mean vote of each image": histogram(pictures["mean"], edges(1, bins, FINE), "mean vote"),
+        "Disagreement about each image": histogram(
+            pictures["spread"], edges(0, (bins - 1) / 2, FINE), "standard deviation of its votes"
+        ),
+        "Number of votes per image": histogram(pictures["votes"], edges(0, most, WHOLE), "votes"),
+        "Professional shots in each split": bars(
             list(classes.values()), list(classes), f"{statistic} above {above}", "share of the images"
         ),
         "Training images near the threshold": bars(
             deltas["train_near"], deltas["delta"].tolist(), f"δ: distance of the {statistic} from {above}, at most"
         ),
-        "Sizes of the networks": bars(
+        "Sizes of the paper's networks": bars(
             sizes["mebibytes"].round(1),
             [f"{network} {width}" for network, width in zip(sizes["network"], sizes["dense_width"], strict=True)],
             "network, dense width",

@@ -27,6 +27,7 @@ from datamodules.describe.study import (
     summary,
 )
 from datamodules.read.cache import check_pictures
+from datamodules.read.mask_files import IGNORED
 from datamodules.read.names import located, stem, tree_names
 from datamodules.read.pictures import read_picture, resized
 from ops.components import principal_components
@@ -41,6 +42,7 @@ VIEW = 480  # pixels of the longer side of these
 BIN = 8  # gray levels per bin of the color histograms
 SUNNY = 200  # lowest brightness peak of a sunny image
 CONDITIONS = ("sunny", "shady")
+COLORS = {"red": "#d62728", "green": "#2ca02c", "blue": "#1f77b4"}  # of the charts
 WINDOWS = 20_000  # used for the principal components
 HELD = 0.99  # share of the variance that the named number of components holds
 SHOWN = 40  # components in the chart
@@ -95,7 +97,7 @@ def study(data: AvalanchesDataModule) -> Study:
             "split": split_column(splits, names),
             "height": [scenes.sizes[name][0] for name in names],
             "width": [scenes.sizes[name][1] for name in names],
-            "avalanche": [round(float(scenes.mask(name).mean()), 4) for name in names],
+            "avalanche": [round(_marked(scenes.labels(name)), 4) for name in names],
             "condition": [conditions.get(name, "") for name in names],
             "by_rule": [colors[name].condition for name in names],
             "brightness_peak": [colors[name].brightness for name in names],
@@ -117,12 +119,21 @@ def study(data: AvalanchesDataModule) -> Study:
             "components": components.round(6),
         },
         charts=_charts(table, colors, shares),
-        examples=[
-            (name, _rows(scenes.picture(name)), scenes.mask(name).astype(np.bool_)[None]) for name in spread(by_share)
-        ],
+        examples=[(name, _rows(scenes.picture(name)), _planes(scenes.labels(name))) for name in spread(by_share)],
         classes=["avalanche"],
         panels=_panels(scenes, references),
     )
+
+
+def _marked(labels: NDArray[np.uint8]) -> float:
+    """Returns the share of an image's labeled pixels that an avalanche covers."""
+    return float((labels == 1).sum() / max(1, (labels != IGNORED).sum()))
+
+
+def _planes(labels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Returns the mask of an avalanche and, if there are any, that of the ignored pixels."""
+    planes = [labels == 1, labels == IGNORED]
+    return np.stack(planes if planes[1].any() else planes[:1])
 
 
 def colors_of(image: Image) -> Colors:
@@ -188,17 +199,19 @@ def _charts(table: "pd.DataFrame", colors: Mapping[str, Colors], shares: NDArray
     by_rule = [int((table["by_rule"] == condition).sum()) for condition in CONDITIONS]
     shown = together[:SHOWN]
     charts = {
-        "Avalanche": histogram(table["avalanche"], (0, 1), "share of the image"),
-        "Conditions by rule": bars(by_rule, CONDITIONS, f"sunny: brightness peak in [{SUNNY}, 255]"),
-        f"{held} of {len(shares)} components hold {HELD:.0%}": bars(
-            shown, range(1, 1 + len(shown)), "principal components", "share of the variance"
+        "Area of the avalanches": histogram(table["avalanche"], (0, 1), "share of the labeled pixels"),
+        "Sunny or shady, by brightness": bars(by_rule, CONDITIONS, f"sunny: most frequent gray level from {SUNNY} on"),
+        f"Detail of windows: {held} of {len(shares)} components hold {HELD:.0%}": bars(
+            shown, range(1, 1 + len(shown)), "first principal components", "share of the variance"
         ),
     }
     for condition in CONDITIONS:
         chosen = [each.channels for each in colors.values() if each.condition == condition]
-        for channel, name in enumerate(("Red", "Green", "Blue") if chosen else ()):
+        for channel, name in enumerate(("red", "green", "blue") if chosen else ()):
             heights = np.mean([channels[channel] for channels in chosen], axis=0)
-            charts[f"{name}, {condition}"] = bars(heights, range(0, 257, BIN), "level", "share of the pixels")
+            charts[f"{name.title()} in {condition} images"] = bars(
+                heights, range(0, 257, BIN), f"{name} level", "share of the pixels", COLORS[name]
+            )
     return charts
 
 

@@ -26,5 +26,5 @@ def study(data: CloudsDataModule) -> Study:
     black = np.array(segmentation.measured(lambda row: share_of_black(images[row]), len(images), "black pixels"))
     made.tables["pictures"]["black"] = black.round(4)
     highest = max(0.1, math.ceil(black.max() * 10) / 10)
-    made.charts["Black pixels"] = histogram(black, (0, highest), "share of the image")
+    made.charts["Black pixels, such as gaps between orbits"] = histogram(black, (0, highest), "share of the image")
     return made

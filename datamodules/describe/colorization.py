@@ -180,11 +180,15 @@ def _charts(table: "pd.DataFrame", colors: dict[str, Colors], artists: bool) -> 
     highest = float(max(100, np.ceil(longer.max() / 100) * 100))
     charts = {
         "Images of each split": counts(table["split"], "in none"),
-        "Aspect ratios": histogram(np.log2(table["aspect"]).clip(-2, 2), (-2, 2), "width : height (log₂)"),
+        "Shapes": histogram(
+            np.log2(table["aspect"]).clip(-2, 2), (-2, 2), "log₂(width / height): 0 square, 1 twice as wide"
+        ),
         "Longer sides": histogram(longer, (0, highest), "pixels"),
-        "Colorfulness": histogram(table["colorfulness"].clip(0, 120), (0, 120), "Hasler and Süsstrunk 2003"),
-        "Lightness": shares("lightness", "L"),
-        "Chroma": shares("chroma", "distance from gray, CIE units; 95: and above"),
+        "How colorful images are": histogram(
+            table["colorfulness"].clip(0, 120), (0, 120), "colorfulness (Hasler and Süsstrunk); 0 gray"
+        ),
+        "Lightness of the pixels": shares("lightness", "lightness L: 0 black, 100 white"),
+        "Color strength of the pixels": shares("chroma", "distance from gray (chroma); 95: and above"),
     }
     if artists:
         named = table["artist"][table["artist"] != ""].value_counts()

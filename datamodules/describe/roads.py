@@ -53,7 +53,7 @@ def study(data: RoadsDataModule) -> Study:
             "height": tiles.sizes[:, 0],
             "width": tiles.sizes[:, 1],
             "tiles": np.bincount(tiles.owners, minlength=len(names)),
-            "road": (tiles.marked / tiles.sizes.prod(axis=1)).round(4),
+            "road": (tiles.marked / np.maximum(1, tiles.sizes.prod(axis=1) - tiles.ignored)).round(4),
         }
     )
     shares = [tiles.masks[row].mean() for row in range(len(tiles.pictures))]
@@ -89,14 +89,14 @@ def _charts(table: "pd.DataFrame") -> dict[str, Chart]:
     return {
         "Images of each category": counts(table["category"]),
         "Images of each split": counts(table["split"], "unused"),
-        "Road, where there is any": histogram(with_road, (0, highest), "share of the image"),
-        "Sizes": counts(sizes).head(8).rename_axis("width x height"),
+        "Road area of images with roads": histogram(with_road, (0, highest), "share of the labeled pixels"),
+        "Most frequent image sizes": counts(sizes).head(8).rename_axis("width x height"),
     }
 
 
 def _example(tiles: Tiles, row: int) -> Example:
     name = tiles.source.names[tiles.owners[row]]
-    return name, np.array(tiles.pictures[row]), tiles.masks[row].astype(np.bool_)
+    return name, np.array(tiles.pictures[row]), np.concatenate(list(tiles.masks.sample(row).values())).astype(np.bool_)
 
 
 def _copies(tiles: Tiles, by_road: list[int]) -> Panel:

@@ -80,7 +80,7 @@ def problems(data: Segmentation, predicted: Path | None = None) -> list[str]:
 def study(data: Segmentation) -> Study:
     """Returns areas, regions and splits of the masks, and examples.
 
-    Areas and boxes are measured at the network's input size, as shares of the image.
+    Areas and boxes are measured at the network's input size, as shares of the image's labeled pixels.
 
     Raises:
         DataError: The dataset has problems; the message lists all of them.
@@ -91,9 +91,11 @@ def study(data: Segmentation) -> Study:
     source, classes = decoded.source, data.classes
 
     def measure(row: int) -> tuple[NDArray[np.float64], list[tuple[Any, ...]]]:
-        masks = decoded.masks[row]
+        planes = decoded.masks.sample(row)
+        masks = planes["mask"]
+        counted = masks[0].size - int(planes["ignored"].sum()) if "ignored" in planes else masks[0].size
         found = [(row, label, *box) for label, mask in zip(classes, masks, strict=True) for box in _boxes(mask)]
-        return masks.mean(axis=(1, 2)), found
+        return masks.sum(axis=(1, 2)) / max(1, counted), found
 
     measures = measured(measure, len(source.names), "masks")
     areas = np.stack([each for each, _ in measures])
@@ -162,14 +164,18 @@ def _charts(areas: NDArray[np.float64], regions: "pd.DataFrame", classes: list[s
     per_mask = regions.groupby(["picture", "class"]).size().clip(upper=MOST_REGIONS).to_numpy()
     labels = [*range(1, MOST_REGIONS), f"{MOST_REGIONS}+"]
     return {
-        "Images by number of masks": bars(per_image[list(numbers)], numbers, "masks"),
+        "Images by their number of masks": bars(per_image[list(numbers)], numbers, "masks"),
         "Images of each class": bars(present.sum(axis=0), classes, "class"),
         "Images without each class": bars((~present).sum(axis=0), classes, "class"),
-        "Areas of masks": histogram(areas[present], (0, 1), "share of the image", "masks"),
-        "Regions of each mask": bars(np.bincount(per_mask, minlength=MOST_REGIONS + 1)[1:], labels, "regions", "masks"),
-        "How far regions fill their boxes": histogram(regions["fill"], (0, 1), "share of the box", "regions"),
-        "Widths of region boxes": histogram(regions["width"], (0, 1), "share of the image's width", "regions"),
-        "Heights of region boxes": histogram(regions["height"], (0, 1), "share of the image's height", "regions"),
+        "Areas of masks": histogram(areas[present], (0, 1), "share of the labeled pixels", "masks"),
+        "Connected regions in a mask": bars(
+            np.bincount(per_mask, minlength=MOST_REGIONS + 1)[1:], labels, "regions", "masks"
+        ),
+        "How much of its bounding box a region fills": histogram(
+            regions["fill"], (0, 1), "share of the box", "regions"
+        ),
+        "Widths of the regions": histogram(regions["width"], (0, 1), "share of the image's width", "regions"),
+        "Heights of the regions": histogram(regions["height"], (0, 1), "share of the image's height", "regions"),
     }
 
 
@@ -186,5 +192,5 @@ def _examples(source: MaskSource, areas: NDArray[np.float64]) -> list[Example]:
     for name in (source.names[row] for row in shown):
         image = read_picture(source.path(name))
         size = EXAMPLE_HEIGHT, max(1, round(EXAMPLE_HEIGHT * image.shape[1] / image.shape[0]))
-        examples.append((name, resized(image, size), source.masks(name, size)))
+        examples.append((name, resized(image, size), source.planes(name, size).astype(np.bool_)))
     return examples

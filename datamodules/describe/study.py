@@ -20,7 +20,7 @@ BINS = 20
 
 Image: TypeAlias = NDArray[np.uint8]
 Example: TypeAlias = tuple[str, Image, NDArray[np.bool_]]
-"""Title, image (H, W, 3) and masks (K, H, W)."""
+"""Title, image (H, W, 3) and masks (K, H, W); one mask more marks the pixels that count nowhere."""
 Panel: TypeAlias = tuple[list[str], list[list[Image]]]
 """A grid of images (H, W, 3): titles of the columns, then the rows."""
 Chart: TypeAlias = "pd.Series[Any]"
@@ -108,7 +108,13 @@ def size_range(table: "pd.DataFrame") -> dict[str, str]:
     }
 
 
-def bars(heights: ArrayLike, labels: Sequence[Any] | NDArray[Any] | range, axis: str, name: str = "images") -> Chart:
+def bars(
+    heights: ArrayLike,
+    labels: Sequence[Any] | NDArray[Any] | range,
+    axis: str,
+    name: str = "images",
+    color: str | None = None,
+) -> Chart:
     """Returns a bar chart.
 
     Args:
@@ -116,13 +122,19 @@ def bars(heights: ArrayLike, labels: Sequence[Any] | NDArray[Any] | range, axis:
         labels: N labels, or N + 1 bin edges.
         axis: Name of the horizontal axis.
         name: Name of the vertical axis.
+        color: Color of the bars, in Matplotlib's terms.
     """
     import pandas as pd
 
     values = np.asarray(heights)
-    if len(labels) == len(values) + 1:
-        return pd.Series(values, pd.IntervalIndex.from_breaks(np.asarray(labels).round(4), name=axis), name=name)
-    return pd.Series(values, pd.Index(labels, name=axis), name=name)
+    edges = len(labels) == len(values) + 1
+    index = (
+        pd.IntervalIndex.from_breaks(np.asarray(labels).round(4), name=axis) if edges else pd.Index(labels, name=axis)
+    )
+    series = pd.Series(values, index, name=name)
+    if color is not None:
+        series.attrs["color"] = color
+    return series
 
 
 def histogram(values: ArrayLike, edges: NDArray[Any] | tuple[float, float], axis: str, name: str = "images") -> Chart:
@@ -139,8 +151,14 @@ def histogram(values: ArrayLike, edges: NDArray[Any] | tuple[float, float], axis
 
 
 def counts(values: "pd.Series[Any]", empty: str = "") -> Chart:
-    """Returns a bar chart of how often each value occurs, the most frequent first; "" is called `empty`."""
-    return values.replace("", empty).value_counts().rename("images")
+    """Returns a bar chart of how often each value occurs; "" is called `empty`.
+
+    Splits are in the order train, val, test, other values the most frequent first.
+    """
+    found = values.replace("", empty).value_counts().rename("images")
+    if {*SPLITS} & {*found.index}:
+        found = found.reindex([each for each in (*SPLITS, empty) if each in found.index])
+    return found
 
 
 def spread(ordered: Sequence[Item], count: int = EXAMPLES) -> list[Item]:

@@ -170,6 +170,7 @@ class FolderMasks:
         self.names = tree_names(self.folder)
         self.paths = {name: located(self.folder, name) for name in self.names}
         pictures = self._by_stem(self.folder, self.names)
+        self._check_folders()
         self.by_class = [self._by_stem(folder, self._mask_names(folder)) for folder in folders]
         self.files = [path for by_stem in self.by_class for path in by_stem.values()]
         self.problems += [
@@ -195,15 +196,25 @@ class FolderMasks:
                 self.problems.append(f"{path} and {first.name} differ in their suffix only. Keep one of them.")
         return by_stem
 
+    def _check_folders(self) -> None:
+        """Adds one problem for all folders of masks that are missing."""
+        missing = [folder for folder in self.folders if not folder.is_dir()]
+        if not missing:
+            return
+        home = missing[0].parent
+        if not home.is_dir():
+            self.problems.append(f"there is no folder {home}; expected {', '.join(map(str, missing))} with the masks.")
+            return
+        found = ", ".join(sorted(path.name for path in home.iterdir())) or "nothing"
+        more = ", or give --data.classes" if home != self.root else ""
+        self.problems.append(
+            f"there is no folder {', '.join(map(str, missing))}; expected masks in it. {home} contains {found}: "
+            f"rename a folder{more}."
+        )
+
     def _mask_names(self, folder: Path) -> list[str]:
         if not folder.is_dir():
-            found = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
-            more = ", or give --data.classes" if folder.parent != self.root else ""
-            self.problems.append(
-                f"there is no folder {folder}; expected masks in it. {folder.parent} contains "
-                f"{', '.join(found) or 'nothing'}: rename a folder{more}."
-            )
-            return []
+            return []  # reported already
         names: list[str] = []
         self.problems += collected([lambda: names.extend(tree_names(folder))])
         return names
@@ -318,7 +329,7 @@ class KaggleMasks:
         classes: Names of the K classes.
 
     Raises:
-        DataError: The table cannot be read, or there is no folder of images.
+        DataError: The table cannot be read, has other classes, or there is no folder of images.
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
@@ -333,6 +344,7 @@ class KaggleMasks:
         self.files = [self.table]
         rows = table.rows[COLUMNS]
         rows = rows.join(split_labels(rows["Image_Label"], classes)).rename_axis("row").reset_index()
+        self._check_classes(rows)
         rows["known"] = rows["label"].isin(self.classes)
         rows["there"] = rows["name"].isin(self.names)
         used = rows["known"] & rows["there"] & ~rows.duplicated(["name", "label"])
@@ -347,6 +359,17 @@ class KaggleMasks:
             "image."
             for name in rowless
         ]
+
+    def _check_classes(self, rows: "pd.DataFrame") -> None:
+        """Raises a DataError if a class of most images is unknown, which one line says better than one for each row."""
+        counts = rows["label"].value_counts()
+        common = counts[counts >= max(2, rows["name"].nunique() / 2)].index
+        if not set(common) <= set(self.classes):
+            found = ",".join(sorted(counts.index))
+            raise DataError(
+                f"{self.table} has the classes {found}; expected {','.join(self.classes)}. Correct the names, or give "
+                f"--data.classes '[{found}]'."
+            )
 
     def _check_names(self, table: Table, rows: "pd.DataFrame") -> None:
         """Adds rows with an unknown class or image, and images that lack the row of a class."""

@@ -6,8 +6,10 @@ from typing import Any, Optional, Union
 import pytest
 from lightning.pytorch import Callback
 
-from belvedere.arguments import Parser, expanded, find_config, option, parameters, shortened
+from belvedere.arguments import expanded, option
+from belvedere.files import find_config
 from belvedere.names import SHIPPED
+from belvedere.parser import Parser, parameters, shortened
 from ops.errors import ArgumentError, ParserError
 
 Command = Callable[..., Any]
@@ -61,6 +63,27 @@ def test_only_configs_become_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert expanded(given) == wanted
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["--epochs", "3", "--lr=0.1", "--batch_size", "2"],
+         ["--trainer.max_epochs", "3", "--model.optimizer.lr=0.1", "--data.batch_size", "2"]),
+        (["--data", "photos/new"], ["--data.root", "photos/new"]),
+        (["--data=Clouds"], ["--data.root=Clouds"]),
+        (["--data", "CloudsDataModule"], ["--data", "CloudsDataModule"]),
+        (["--data=mine.glaciers.Glaciers"], ["--data=mine.glaciers.Glaciers"]),
+        (["--data", "data.yaml"], ["--data", "data.yaml"]),
+        (["--data", "folder.Data"], ["--data.root", "folder.Data"]),  # an existing folder
+    ],
+)  # fmt: skip
+def test_short_names_stand_for_options(
+    typed: list[str], meant: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.Data").mkdir()
+    assert expanded(["fit", "--model=CloudsTask", *typed]) == ["fit", "--model=CloudsTask", *meant]
+
+
 class Counting(Callback):
     def __init__(self, batches: Optional[Union[float, int]] = None, name: float | str | int = 0.5) -> None:  # noqa: UP007, UP045
         self.batches, self.name = batches, name
@@ -78,6 +101,7 @@ def test_integers_are_tried_before_floats(typed: str, value: float | None) -> No
     ("arguments", "message"),
     [
         (["fitt"], r"'fitt'.* Did you mean fit\?"),
+        (["train", "--config", "clouds/fpn"], r"'train'.* Did you mean fit\?"),
         (["--config", "clouds/fpn"], "no command '--config'.* fit, validate"),
         (["fit"], "fit needs --config"),
         (["describe", "--data.root", "x"], "describe needs --config"),

@@ -8,7 +8,8 @@ import torch
 import yaml
 
 from belvedere.arguments import expanded
-from belvedere.checkpoints import check_fit, resumed_from, run_config, run_folder
+from belvedere.checkpoints import check_fit, resumed_from, run_config
+from belvedere.files import run_folder
 from ops.errors import ArgumentError
 
 

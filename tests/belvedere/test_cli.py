@@ -45,14 +45,6 @@ def test_python_m_belvedere_is_the_command_line(tmp_path: Path) -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_names_the_settings(belvedere: Command, command: str) -> None:
-    result = belvedere(command, "--help")
-    assert result.code == 0
-    for name in ("--config", "--output", "--monitor", "--data.help", "--trainer.max_epochs"):
-        assert name in result.out
-
-
 def test_fit_leaves_a_run_behind(fitted: Path, clouds_root: Path) -> None:
     wanted = {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "config.yaml", "curves.png", "metrics.csv",
               "thresholds.csv", "record.json", "panels/epoch_0000.png", "panels/epoch_0001.png"}  # fmt: skip

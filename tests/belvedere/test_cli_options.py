@@ -8,8 +8,8 @@ import torch
 import yaml
 
 from belvedere.cli import BelvedereCLI
-from callbacks.batch_norm import SyncBatchNorm
 from callbacks.best import mode_of
+from tasks.networks.batch_norm import SyncBatchNorm
 
 Command = Callable[..., Any]
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import belvedere as api
-from belvedere.arguments import at_home
+from belvedere.files import at_home
 
 Command = Callable[..., Any]
 

@@ -22,8 +22,8 @@ CASES: dict[str, list[tuple[list[str], str]]] = {
         (["--config", "typo.yaml"], "Did you mean --trainer.max_epochs?"),
         (["--config", "broken.yaml"], "broken.yaml is not valid YAML"),
         (["--data.batch_size", "four"], "--data.batch_size: expected an integer, got four."),
-        (["--data.size", "[1,b]"], "--data.size: expected [an integer, an integer], got b."),
-        (["--data.size", "64"], "--data.size: expected [an integer, an integer], got 64."),
+        (["--data.size", "[1,b]"], "--data.size: expected [an integer, an integer] or an integer, got "),
+        (["--data.size", "big"], "--data.size: expected [an integer, an integer] or an integer, got big."),
         (["--trainer.max_epochs", "many"], "--trainer.max_epochs: expected an integer or null, got many."),
         (["--data.classes", "3"], "--data.classes: expected [a text, …], got 3."),
         (["--data.classes", "[yes,no]"], "--data.classes: expected [a text, …], got True; YAML|so quote them"),
@@ -53,6 +53,17 @@ CASES: dict[str, list[tuple[list[str], str]]] = {
         (["--early_stopping.patience", "-4"], "patience is -4"),
         (["--model.optimizer.lr", "-1"], "--model.optimizer: |-1.0"),
         (["--monitor", "val/dize"], "Did you mean val/dice?"),
+        (["--monitor", "val/iou"], "--monitor val/iou|The metrics are|val/loss|val/dice"),
+        (["--ckpt-path", "x"], "--ckpt-path|Did you mean --ckpt_path?"),
+        (["--batch-size=4"], "Did you mean --batch_size?"),
+        (["--epochs", "many"], "--trainer.max_epochs: expected an integer or null, got many."),
+        (["--lr", "high"], "--model.optimizer.lr: expected a number, got high."),
+        (["--data", "junk.ckpt"], "root is junk.ckpt, a file|folder"),
+        (
+            ["--data.classes", "[Fish,Tree]"],
+            "has the classes Fish,Flower,Gravel,Sugar; expected Fish,Tree|--data.classes",
+        ),
+        (["--config", "gpu"], "no GPU|--config gpu"),
         (["--trainer.max_epochs", "-3"], "max_epochs"),
         (["--ckpt_path", "junk.ckpt"], "junk.ckpt is not a checkpoint"),
         (["--data.root", "nowhere", "--model.pretrained", "no.pth"], "No dataset in |nowhere"),
@@ -79,6 +90,12 @@ CASES: dict[str, list[tuple[list[str], str]]] = {
         (["--data.labels", "votes.csv"], "votes.csv."),
     ],
 }
+
+
+MISSING = ["--data.root", "nowhere"]
+CASES["clouds"] += [([*MISSING, "--model.pretrained", "true"], "nowhere")]
+CASES["colorization"] += [(MISSING, "nowhere")]
+CASES["aesthetics"] += [(MISSING, "nowhere")]
 
 
 def cases_of(cases: dict[str, list[tuple[list[str], str]]]) -> list[Any]:
@@ -109,6 +126,8 @@ OF_CHECKPOINTS = {
         (["predict", "--data.classes", "[Sugar,Fish,Flower,Gravel]"], "['Fish', 'Flower', "),
         (["predict", "--data.classes", "[cloud]"], "['cloud']"),
         (["predict", "--model.encoder", "resnet18"], "weights of another network"),
+        (["test", "--config", "roads/unet"], "checkpoint of CloudsTask|config is one of RoadsTask"),
+        (["test", "--data.root", "moved"], "moved|no longer there|--data.root"),
     ],
     "roads": [(["predict"], "--data.pictures")],
     "avalanches": [(["test", "--data.window", "19"], "window 17|--data.window is 19")],

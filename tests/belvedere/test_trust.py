@@ -161,7 +161,7 @@ def test_python_runs_nothing_that_hyperparameters_bring(hostile: Callable[[str],
 
 
 def test_trust_is_explained(belvedere: Command) -> None:
-    assert "can run any program with your rights" in " ".join(belvedere("predict", "--help").out.split())
+    assert "can run any program with your rights" in " ".join(belvedere("predict", "--help.all").out.split())
 
 
 def test_augmentations_need_no_trust(fitted: Path, tmp_path: Path) -> None:

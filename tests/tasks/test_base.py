@@ -106,10 +106,13 @@ def test_every_stage_logs_and_resets_each_epoch(make_trainer: Trainers) -> None:
     assert trainer.callback_metrics.keys() == {"test/loss", "test/error", "test/largest_error"}
 
 
-def test_predict_step_is_predict(make_trainer: Trainers) -> None:
+def test_predict_step_is_predict_with_names(make_trainer: Trainers) -> None:
     task = Brightness().eval()
-    [prediction] = make_trainer().predict(task, loader(3))
-    assert torch.equal(prediction["number"], task.predict(batches(3)[0])["number"])
+    named = {**batches(3)[0], "name": ["a.jpg", "b.jpg", "c.jpg"]}
+    for batch in (batches(3)[0], named):
+        [prediction] = make_trainer().predict(task, DataLoader([batch], batch_size=None))
+        assert torch.equal(prediction["number"], task.predict(batch)["number"])
+        assert prediction.get("name") == batch.get("name")
 
 
 def test_the_optimizer_gets_the_trained_parameters(make_trainer: Trainers) -> None:

@@ -3,7 +3,7 @@ import torch
 from lightning.pytorch.plugins import TorchSyncBatchNorm
 from torch import nn
 
-from callbacks.batch_norm import SyncBatchNorm
+from tasks.networks.batch_norm import SyncBatchNorm
 
 
 def network() -> nn.Module:
