@@ -64,4 +64,4 @@ def script(shell: str, options: dict[str, Any]) -> str:
     commands.add_parser("study", help="study").add_argument("study", nargs="?")
     commands.add_parser("completion", help="completion").add_argument("shell", choices=list(SHELLS))
     listing = f'_belvedere_configs() {{ compgen -W "{" ".join(experiments)}" -- "$1"; compgen -f -- "$1"; }}'
-    return str(shtab.complete(parser, shell, preamble={"bash": listing}))
+    return str(shtab.complete(parser, shell, preamble={"bash": listing}))  # type: ignore[arg-type]  # by shell, as shtab's manual has it

@@ -39,16 +39,16 @@ def page(
         elsewhere: Options that begin so act in other commands and are left out.
     """
     width = max(80, shutil.get_terminal_size((120, 24)).columns)
-    values = flat(parser.get_defaults() if settings is None else settings)  # type: ignore[no-untyped-call]
+    values = flat(parser.get_defaults() if settings is None else settings)
     if topic == "--help.trainer":
         trainer = [action for action in listed(parser) if action.dest.startswith("trainer.")]
         return "\n".join(["Options of Lightning's trainer:", *_lines(trainer, values, width)])
     parts: list[str] = []
     for key, title in (("data", "Data"), ("model", "Task")):
-        path = None if settings is None or settings.get(key) is None else settings[key].class_path
-        if path is not None:
-            kind = _class(path)
-            known = {f"{key}.{name}": value for name, value in flat(settings[key].get("init_args", {})).items()}
+        chosen = None if settings is None else settings.get(key)
+        if chosen is not None:
+            kind = _class(chosen.class_path)
+            known = {f"{key}.{name}": value for name, value in flat(chosen.get("init_args", {})).items()}
             about = sentence(kind.__doc__ or "")
             heading = textwrap.shorten(f"{title}: {kind.__name__}, {about}", width, placeholder=" …")
             parts += [heading, *_lines(options_of(kind, key), known, width), ""]

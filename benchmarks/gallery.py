@@ -155,14 +155,18 @@ def aesthetics(work: Path, weights: Path) -> list[Row]:
     test = split(root, sorted(votes), len(votes) // 4)
     backbones = {"mobilenet_v2": "mobilenet_v2.safetensors", "resnet50_v1": "resnet50_fp16.safetensors"}
     files = json.dumps({name: str(weights / file) for name, file in backbones.items()})
-    found = fit_and_predict("aesthetics/best", root, root / "images", work / "run", ["--model.backbones", files])
-    rows = []
+    shown = [name for name in test if votes[name]["db"] in FREE]
+    (work / "shown").mkdir(exist_ok=True)
+    for name in shown:
+        if not (work / "shown" / name).exists():
+            (work / "shown" / name).symlink_to(source / "images" / name)
+    found = fit_and_predict("aesthetics/best", root, work / "shown", work / "run", ["--model.backbones", files])
     with (found / "scores.csv").open(newline="") as file:
         scores = {row["name"]: float(row["probability"]) for row in csv.DictReader(file)}
-    for name in test:
-        if votes[name]["db"] in FREE:
-            caption = f"{scores[name]:.2f}, votes {float(votes[name]['mos']):.1f}"
-            rows.append((scores[name], caption, [read_picture(root / "images" / name)]))
+    rows = []
+    for name in shown:
+        caption = f"{scores[name]:.2f}, votes {float(votes[name]['mos']):.1f}"
+        rows.append((scores[name], caption, [read_picture(root / "images" / name)]))
     return rows
 
 

@@ -45,13 +45,15 @@ def draw_curves(
         path: The image file, PNG or JPEG.
         mode: Whether the lowest or the highest value is best.
         baselines: Names of trivial baselines. `val/<baseline>_<metric>` is a horizontal line in the plot of that
-            metric; `val/<baseline>`, which no training changes, is not drawn.
+            metric; `val/<baseline>`, which no training changes, is not drawn. Neither has `val/<metric>_true`, the
+            value of the true images, a plot of its own.
 
     Raises:
         ValueError: The history has no values.
     """
     names = {key.split("/")[1] for row in history for key in row if "/" in key}
     names -= {f"{baseline}_{name}" for baseline in baselines for name in names} | {*baselines}
+    names -= {f"{name}_true" for name in names}
     if not names:
         raise ValueError(f"expected values like `val/loss` in the history, got {list(history)}; log metrics first")
     metrics = sorted(names, key=lambda name: (name != "loss", name != monitor.split("/")[-1], name))
@@ -90,6 +92,9 @@ def _draw_metric(axes: "Axes", metric: str, history: Sequence[Mapping[str, float
         values = [row[f"val/{baseline}_{metric}"] for row in history if f"val/{baseline}_{metric}" in row]
         if values:
             axes.axhline(values[-1], color="0.55", linestyle=style, linewidth=1.2, label=baseline.replace("_", " "))
+    true = [row[f"val/{metric}_true"] for row in history if f"val/{metric}_true" in row]
+    if true:
+        axes.axhline(true[-1], color="#009E73", linestyle="--", linewidth=1.2, label="true images")
     first, last = history[0]["epoch"], history[-1]["epoch"]
     room = max(0.5, 0.02 * (last - first))
     axes.set_xlim(first - room, last + room)
@@ -123,23 +128,24 @@ def draw_study(
     """
     from matplotlib.patches import Patch
 
-    charts = {name: series for name, series in charts.items() if len(series) > 1}
+    charts = {name: series for name, series in charts.items() if _bars_of(series) > 1}
     lines = math.ceil(len(charts) / 3)
-    example_lines = math.ceil(len(examples) / 4)
-    tallest = max((image.shape[0] / image.shape[1] for _, image, _ in examples), default=0.0)
-    heights = [3.0 * lines, example_lines * (0.4 + 3.2 * min(tallest, 1.2)) + 0.5]
-    parts = len(heights) if examples else 1
-    figure = new_figure(13, sum(heights[:parts]))
+    rows = [examples[first : first + 4] for first in range(0, len(examples), 4)]
+    tallest = [min(1.2, max(image.shape[0] / image.shape[1] for _, image, _ in row)) for row in rows]
+    heights = [3.0 * lines] if charts else []
+    heights += [sum(0.4 + 3.2 * each for each in tallest) + 0.5] if examples else []
+    figure = new_figure(13, max(1.0, sum(heights)))
     if title:
         figure.suptitle(printable(title), x=0.01, ha="left", fontsize=14, fontweight="bold")
-    blocks = figure.subfigures(parts, 1, height_ratios=heights[:parts], squeeze=False)[:, 0]
+    blocks: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0] if heights else []
     for place, (name, series) in enumerate(charts.items(), start=1):
         axes = blocks[0].add_subplot(lines, 3, place)
         plain(axes, name)
         _draw_bars(axes, series, classes)
+    grid: Any = blocks[-1].add_gridspec(len(rows), 4, height_ratios=tallest) if examples else None
     ignoring = any(len(masks) > len(classes) for _, _, masks in examples)
     for place, (name, image, masks) in enumerate(examples, start=1):
-        axes = blocks[1].add_subplot(example_lines, 4, place)
+        axes = blocks[-1].add_subplot(grid[(place - 1) // 4, (place - 1) % 4])
         axes.set_title(shortened(name, font_of(19), 440), fontsize=9)  # 9 points are 19 pixels at 150 dpi
         axes.set_axis_off()
         axes.set_anchor("N")
@@ -151,8 +157,15 @@ def draw_study(
         patches = [Patch(color=hex_color(k), label=printable(name)) for k, name in enumerate(classes)]
         if ignoring:
             patches.append(Patch(facecolor="0.85", edgecolor="0.5", hatch="////", label=IGNORED))
-        blocks[1].legend(handles=patches, loc="outside lower center", ncols=min(8, len(classes)), frameon=False)
+        blocks[-1].legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), frameon=False)
     save_figure(figure, path)
+
+
+def _bars_of(series: "pd.Series[Any]") -> int:
+    """Returns the number of bars of a chart; empty bins of a histogram are none."""
+    import pandas as pd
+
+    return int(series.ne(0).sum()) if isinstance(series.index, pd.IntervalIndex) else len(series)
 
 
 def _draw_bars(axes: "Axes", series: "pd.Series[Any]", classes: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ EXPERIMENTS = [name for name in NAMES if "model" in yaml.safe_load((CONFIGS / f"
 OVERLAYS = [name for name in NAMES if name not in EXPERIMENTS and name != "defaults"]
 
 # An experiment of each task, for overlays, and options that make its networks and images tiny.
-FIRST = {name.split("/")[0]: name for name in reversed(EXPERIMENTS) if not name.endswith("best")}
+FIRST = {name.split("/")[0]: name for name in reversed(EXPERIMENTS) if not name.endswith(("best", "demo"))}
 TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_v2", "--data.size", "[33,48]",
                    "--data.output_size", "[35,53]"],
         "roads": ["--model.pretrained", "false", "--data.window", "[64,64]", "--data.size", "[32,32]",
@@ -32,6 +32,7 @@ TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_
         "aesthetics/best": ["--model.backbones", "{test_resnet: false}", "--data.batch_size", "4", "--data.size", "32",
                             "--data.load_size", "32"],
         }  # fmt: skip
+TINY |= {"avalanches/demo": TINY["avalanches/best"], "aesthetics/demo": TINY["aesthetics/best"]}
 ONE_BATCH = ["--config", "debug", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
 pytestmark = pytest.mark.usefixtures("working_folder")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from belvedere.__main__ import HELP
 from belvedere.cli import COMMANDS, OWN_CALLBACKS, BelvedereCLI
+from belvedere.help import options_of
 from belvedere.names import class_modules, configs, import_classes
-from belvedere.parser import Parser
 
 OWN = ("output", "monitor", "precision", "members", "overwrite", "trust", "resume", "ckpt_path", "seed_everything")
 
@@ -37,7 +37,7 @@ def parser_of(command: str) -> Any:
     raise AssertionError("the parser was not asked to parse")
 
 
-def rows(actions: Iterable[Any], prefix: str = "") -> list[str]:
+def rows(actions: Iterable[Any]) -> list[str]:
     """Returns a row of a Markdown table per option: name, default, meaning."""
     found = []
     for action in actions:
@@ -48,7 +48,7 @@ def rows(actions: Iterable[Any], prefix: str = "") -> list[str]:
         shown = "" if default is None or str(default) == "==SUPPRESS==" else f"`{_plain(default)}`"
         text = " ".join((action.help or "").split()).replace("|", "\\|").replace("<", "&lt;")
         text = text.replace("%%", "%")
-        found.append(f"| `--{prefix}{names[0].removeprefix('--')}` | {shown} | {text} |")
+        found.append(f"| `{names[0]}` | {shown} | {text} |")
     return found
 
 
@@ -65,11 +65,9 @@ def table(lines: Iterable[str]) -> str:
     return "\n".join(["| option | default | |", "|---|---|---|", *lines])
 
 
-def class_options(name: str, module: str, prefix: str) -> str:
+def class_options(name: str, module: str, key: str) -> str:
     """Returns the options of a task or data module, as a table."""
-    parser = Parser()
-    parser.add_class_arguments(getattr(import_module(module), name), fail_untyped=False)
-    return table(rows(parser._actions, prefix))  # argparse lists options nowhere else
+    return table(rows(options_of(getattr(import_module(module), name), key)))
 
 
 def _configs() -> list[str]:
@@ -97,7 +95,7 @@ def cli_page() -> str:
         "those of the data `--data.NAME`; a config sets them as `model.init_args.NAME` and `data.init_args.NAME`.",
         "## Commands",
         f"```text\n{HELP.rstrip()}\n```",
-        f"The commands are {', '.join(f'`{each}`' for each in (*COMMANDS, 'study', 'configs'))}. "
+        f"The commands are {', '.join(f'`{each}`' for each in (*COMMANDS, 'study', 'configs', 'completion'))}. "
         "[Exit codes](files.md#exit-codes-and-interruptions).",
         "## Shipped configs",
         *_configs(),
@@ -108,7 +106,7 @@ def cli_page() -> str:
     ]
     classes = class_modules()
     for name, module in classes.items():
-        prefix = "data." if name.endswith("DataModule") else "model."
-        parts += [f"## {name}", f"`{prefix}*` of {name}.", class_options(name, module, prefix)]
+        key = "data" if name.endswith("DataModule") else "model"
+        parts += [f"## {name}", class_options(name, module, key)]
     parts += ["## Options of Lightning's Trainer", table(rows(trainer))]
     return "\n\n".join(parts) + "\n"

@@ -16,6 +16,7 @@ from drawing.pictures import Picture
 
 SIDE = 320  # maximum pixels of the longer side of an image on the page: about 15 kB each
 PAGE = "overview.html"
+WAITING = "jpegs-"  # begins the names of the files in which small images wait
 
 
 class Overview(Format[Image]):
@@ -60,7 +61,7 @@ class Overview(Format[Image]):
         if image.problem:
             return [[image.name, image.problem, "", "", {}, "", 0, 0]]
         if self._jpegs is None:
-            self._jpegs = (folder / f"jpegs-{uuid4().hex}").open("wb")
+            self._jpegs = (folder / f"{WAITING}{uuid4().hex}").open("wb")
         jpeg, start = jpeg_of(self.view(image), SIDE), self._jpegs.tell()
         self._jpegs.write(jpeg)
         values = {name: float(f"{value:.6g}") for name, value in self.values(image).items() if math.isfinite(value)}
@@ -90,8 +91,8 @@ class Overview(Format[Image]):
         names = [name for name in self.explanations if any(name in row[4] for row in ranked)]
         explained = {name: self.explanations[name] for name in names}
         write_overview(folder / PAGE, self.title, cards(), len(ranked), explained, tested(folder.parent.parent), notes)
-        for file in {row[5] for row in usable}:
-            (folder / file).unlink()
+        for path in folder.glob(f"{WAITING}*"):  # also those of a process that was killed before its first row
+            path.unlink()
         return ""
 
 

@@ -71,7 +71,7 @@ class Overlays(StitchedFormat):
         return []
 
 
-class MaskOverview(Overview[Stitched]):
+class MaskOverview(StitchedFormat, Overview[Stitched]):
     """Writes `overview.html` of segmented images."""
 
     explanations: Mapping[str, str] = {

@@ -201,8 +201,11 @@ def _charts(table: "pd.DataFrame", colors: Mapping[str, Colors], shares: NDArray
     charts = {
         "Area of the avalanches": histogram(table["avalanche"], (0, 1), "share of the labeled pixels"),
         "Sunny or shady, by brightness": bars(by_rule, CONDITIONS, f"sunny: most frequent gray level from {SUNNY} on"),
-        f"Detail of windows: {held} of {len(shares)} components hold {HELD:.0%}": bars(
-            shown, range(1, 1 + len(shown)), "first principal components", "share of the variance"
+        "How well components describe windows": bars(
+            shown,
+            range(1, 1 + len(shown)),
+            f"first principal components; {held} of {len(shares)} hold {HELD:.0%}",
+            "share of the variance",
         ),
     }
     for condition in CONDITIONS:

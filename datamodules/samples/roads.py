@@ -5,7 +5,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from datamodules.samples import draw
 from datamodules.samples.draw import Field, Image, Size
@@ -15,7 +14,7 @@ UNIT = 2.56  # pixels; lengths on the ground are the same in every image
 GROUNDS = ("#4d6335", "#5f7040", "#71804b", "#3e5230", "#86804f", "#7d6a4a", "#aca283", "#8f8b80")
 ROOFS = ("#98523d", "#7f4538", "#ab6a4d", "#6f6f70", "#8c8b88", "#cfcdc8")
 TREES = ("#2a3f22", "#35492a", "#24361f")
-WATER, DIRT = "#4b5a4f", "#8a7d62"
+WATER, DIRT, SHADE = "#4b5a4f", "#8a7d62", "#2c3024"
 
 
 def _fields(rng: np.random.Generator, size: Size) -> Field:
@@ -25,6 +24,21 @@ def _fields(rng: np.random.Generator, size: Size) -> Field:
     nearest = np.argmin([(y - row) ** 2 + (x - column) ** 2 for row, column in points], axis=0)
     colors = np.stack([draw.rgb(code) for code in rng.choice(GROUNDS, len(points))])
     return np.asarray(colors[nearest] * (1 + 0.07 * draw.noise(rng, size, 12 * UNIT, octaves=4)[..., None]), np.float32)
+
+
+def _scatter(rng: np.random.Generator, canvas: Field, angle: float) -> None:
+    """Draws houses along a direction and round trees, each with its shadow; what is drawn later covers them."""
+    height, width = canvas.shape[:2]
+    for _ in range(round(rng.uniform(1, 3) * height * width / (15 * UNIT) ** 2)):
+        tree, middle = rng.uniform() < 0.5, rng.uniform(0, (width, height))
+        sides, color = UNIT * rng.uniform(4, 12, 2), str(rng.choice(TREES if tree else ROOFS))
+        for offset, code in ((4, SHADE), (0, color)):
+            corners = cv2.boxPoints(((*(middle + offset),), (*sides,), math.degrees(angle)))
+            center = tuple(map(round, middle + offset))
+            if tree:
+                cv2.circle(canvas, center, round(sides.min() / 2), draw.rgb(code).tolist(), cv2.FILLED)
+            else:
+                cv2.fillConvexPoly(canvas, np.int32(corners), draw.rgb(code).tolist())
 
 
 def _line(rng: np.random.Generator, size: Size, angle: float, width: float) -> Image:
@@ -37,54 +51,23 @@ def _line(rng: np.random.Generator, size: Size, angle: float, width: float) -> I
     return cover
 
 
-def _scatter(rng: np.random.Generator, canvas: Field, taken: NDArray[np.bool_], angle: float) -> None:
-    """Draws houses and trees with shadows, none of them where `taken` (H, W) is true."""
-    free = ~taken
-    for _ in range(round(rng.uniform(1, 3) * taken.size / (15 * UNIT) ** 2)):
-        tree, middle = rng.uniform() < 0.5, rng.uniform(0, taken.shape)
-        sides = np.repeat(rng.uniform(3, 6), 2) if tree else rng.uniform(4, 12, 2)
-        top, left = (max(0, round(place - 12 * UNIT)) for place in middle)
-        near = slice(top, top + round(24 * UNIT)), slice(left, left + round(24 * UNIT))
-        shape, (y, x) = np.zeros(free[near].shape, np.uint8), middle - (top, left)
-        if tree:
-            cv2.circle(shape, (round(x), round(y)), round(sides[0] * UNIT / 2), 1, cv2.FILLED)
-        else:
-            corners = cv2.boxPoints(((x, y), tuple(sides * UNIT), math.degrees(angle)))
-            cv2.fillConvexPoly(shape, np.int32(corners), 1)
-        if shape[~free[near]].any():
-            continue
-        color = draw.rgb(str(rng.choice(TREES if tree else ROOFS))) * np.float32(rng.uniform(0.85, 1.15))
-        draw.lay(canvas[near], 0.5 * np.roll(shape, (4, 4), (0, 1)) * free[near], np.zeros(3, np.float32))
-        draw.lay(canvas[near], shape, color)
-        free[near] &= shape == 0
-
-
 def road_tile(rng: np.random.Generator, size: Size, roads: int) -> tuple[Image, Image]:
-    """Draws land from above, and the mask of its roads.
+    """Draws land from above (H, W, 3), and the mask of its roads (H, W): 0 to 255, gray along their edges.
 
-    Gray alone does not mark roads: some roofs and fields are gray too, and rivers and dirt paths are lines too.
-
-    Args:
-        rng: The source of randomness.
-        size: Height and width in pixels. Larger images show more land, not wider roads.
-        roads: Number of roads. Images without any show a river or a dirt path.
-
-    Returns:
-        The sRGB image (H, W, 3), and the mask (H, W): 255 on roads, 0 elsewhere, gray along the edges of roads.
+    Gray alone does not mark roads: some roofs and fields are gray too, and rivers and dirt paths, which every image
+    without roads has, are lines too. Larger images show more land, not wider roads.
     """
     angle, canvas, mask = rng.uniform(0, math.pi), _fields(rng, size), np.zeros(size, np.uint8)
-    taken = np.zeros(size, np.bool_)
+    _scatter(rng, canvas, angle)
     if roads == 0 or rng.uniform() < 0.35:
         river = rng.uniform() < 0.5
         cover = _line(rng, size, angle + math.pi / 4, rng.uniform(5, 9) * UNIT * (1 if river else 0.4))
         draw.lay(canvas, cover / 255, draw.rgb(WATER if river else DIRT))
-        taken |= cover > 0
     for index in range(roads):
         cover = _line(rng, size, angle + index * math.pi / 2 + rng.normal(0, 0.15), rng.uniform(5, 9) * UNIT)
         gray = np.float32(rng.choice([rng.uniform(0.27, 0.38), rng.uniform(0.5, 0.64)]) * rng.uniform(0.94, 1.06, 3))
         draw.lay(canvas, cover / 255, gray * (1 + 0.03 * draw.noise(rng, size, 3 * UNIT)[..., None]))
         mask = np.maximum(mask, cover)
-    _scatter(rng, canvas, taken | (mask > 0), angle)
     light = rng.uniform(0.85, 1.1) + 0.035 * rng.standard_normal((*size, 1), dtype=np.float32)
     return draw.finished(cv2.GaussianBlur(canvas, (0, 0), 0.6) * light), mask
 
@@ -93,7 +76,8 @@ def draw_roads(root: Path, tiles: int = 64, size: int = 256, seed: int = 0) -> P
     """Draws a sample in the layout of the roads data module; see `draw.draw_once`.
 
     `images/` and `masks/` hold PNG files with the same names, square `tiles` of `size` pixels a side; `categories.csv`
-    calls half of them `road` and the others `no_road`. `pictures/town.png` is an image to predict, 2.4 x 3.2 tiles.
+    calls half of them `road` and the others `no_road`. `pictures/` holds images to predict: a town of 2.4 x 3.2 tiles,
+    and five villages of one tile.
     """
     draw.check_at_least(tiles=(tiles, 2), size=(size, 64))
 
@@ -106,7 +90,9 @@ def draw_roads(root: Path, tiles: int = 64, size: int = 256, seed: int = 0) -> P
             draw.write_picture(folder / "masks" / name, mask)
             rows.append((name, "road" if roads else "no_road"))
         write_table(folder / "categories.csv", ("image", "category"), rows)
-        town, _ = road_tile(rng, (round(2.4 * size), round(3.2 * size)), 7)
-        draw.write_picture(folder / "pictures" / "town.png", town)
+        shown = {"town": ((round(2.4 * size), round(3.2 * size)), 7)}
+        shown |= {f"village_{index}": ((size, size), index) for index in range(5)}
+        for name, (extent, roads) in shown.items():
+            draw.write_picture(folder / "pictures" / f"{name}.png", road_tile(rng, extent, roads)[0])
 
     return draw.draw_once(root, fill, sample="roads", tiles=tiles, size=size, seed=seed)

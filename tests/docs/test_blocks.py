@@ -22,14 +22,14 @@ SMALL = {
     "clouds": ["--data.size", "[32,48]", "--data.output_size", "[35,53]", "--data.batch_size", "2"],
     "roads": ["--data.window", "[64,64]", "--data.size", "[32,32]"],
     "avalanches": ["--data.photos", "[32,32]"],
-    "colorization": ["--data.size", "32", "--data.batch_size", "4", "--model.extractor", "null"],
+    "colorization": ["--data.size", "64", "--data.batch_size", "4"],
     "aesthetics": ["--data.size", "63", "--data.load_size", "63", "--data.threshold", "5.5"],
 }
 SHORT = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1",
          "--trainer.limit_test_batches", "2", "--intervals.resamples", "0", "--data.num_workers", "0",
          "--precision", "null"]  # fmt: skip
 WITHOUT_WEIGHTS = {"aesthetics": ["--model.backbones", "{mobilenet_v2: false}"],
-                   "colorization": []}  # fmt: skip
+                   "colorization": ["--model.backbones", "{test_resnet: false}"]}  # fmt: skip
 SCRATCH = ["--model.pretrained", "false"]
 
 

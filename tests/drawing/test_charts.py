@@ -116,14 +116,47 @@ def test_study_draws_the_heights_and_is_readable(count: int, tmp_path: Path, fig
     assert heights == [series.tolist() for series in bars_of.values()]
     colors = [to_hex(patch.get_facecolor()) for patch in bars[0].patches]
     assert colors == ["#{:02x}{:02x}{:02x}".format(*PALETTE[k]) for k in range(4)]
-    assert [label.get_text() for label in bars[1].get_xticklabels()] == [f"{k / 10:.3g}" for k in range(11)]
-    assert bars[1].get_xticks().tolist() == [2 * k - 0.5 for k in range(11)]
+    assert bars[1].get_xticks() == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert [bars[1].patches[k].get_x() for k in (0, 10)] == pytest.approx([0, 0.5])
     assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in bars[:2]] == [
         ("class", "images"),
         ("share of the image", "masks"),
     ]
     assert len(examples) == count
     assert all(axes.get_title().startswith("a_very_long") for axes in examples)
+
+
+def test_levels_of_a_channel_have_its_color_and_round_ticks(tmp_path: Path, figures: list[Figure]) -> None:
+    levels = pd.Series(range(32), pd.IntervalIndex.from_breaks(range(0, 257, 8), name="red level"), name="share")
+    levels.attrs["color"] = "#d62728"
+    counted = pd.Series(range(40), pd.Index(range(1, 41), name="components"), name="share")
+    single = pd.Series([3], pd.Index(["road"], name="category"), name="images")
+    bars_of = {"Red": levels, "Components": counted, "One": single}
+    charts.draw_study(bars_of, [], [], tmp_path / "study.png", "Dataset Alps")
+    red, components = figures[0].axes  # a single bar says nothing
+    assert to_hex(red.patches[0].get_facecolor()) == "#d62728"
+    assert red.get_xticks()[:4].tolist() == [0, 50, 100, 150]
+    assert [label.get_text() for label in components.get_xticklabels()] == [str(k) for k in range(5, 41, 5)]
+    assert figures[0].get_suptitle() == "Dataset Alps"
+
+
+def test_ignored_pixels_are_hatched_and_explained(tmp_path: Path, figures: list[Figure]) -> None:
+    bars_of = {"Images": pd.Series([1, 2], pd.Index(["a", "b"], name="class"), name="images")}
+    planes = np.zeros((2, 40, 60), bool)
+    planes[1, :20] = True  # the last plane is not that of a class
+    charts.draw_study(bars_of, [("a.jpg", GREY, planes)], ["road"], tmp_path / "study.png")
+    shown = figures[0].axes[1].images[0].get_array()
+    half = len(shown) // 2
+    assert len(np.unique(shown[: half - 2])) > 1
+    assert len(np.unique(shown[half + 2 :])) == 1
+    assert "not counted" in [text.get_text() for text in figures[0].subfigs[1].legends[0].get_texts()]
+
+
+def test_true_images_are_a_line_in_the_plot_of_their_metric(tmp_path: Path, figures: list[Figure]) -> None:
+    history = [{"epoch": e, "val/colorfulness": e, "val/colorfulness_true": 9.0} for e in range(3)]
+    charts.draw_curves(history, "val/colorfulness", tmp_path / "curves.png", "max")
+    [axes] = figures[0].axes
+    assert {each[1] for each in points(axes, "true images")} == {9.0}
 
 
 def test_names_with_dollars_newlines_and_other_bytes_are_drawn_as_they_are(

@@ -83,7 +83,9 @@ def test_curves_are_means_with_bands_and_dots(make: Make) -> None:
     assert (band[:, 1].min(), band[:, 1].max()) == (0.2, 0.8)
     assert texts_of(second) == texts_of(third) == ["no epoch yet"]
     assert texts_of(fourth) == ["impossible"]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training", "validation"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "training", "validation", "best epoch of a seed", "range of the seeds"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_large_images_are_reduced_in_the_panel_only(tmp_path: Path) -> None:
 def test_two_processes_write_the_same_files(written: Path, tmp_path: Path) -> None:
     predict_in_processes(tmp_path, OwnColors(), Data(), ColoringWriter)
     assert contents(tmp_path) == contents(written)
-    assert len(contents(tmp_path)) == 12
+    assert len(contents(tmp_path)) == 13
 
 
 def test_in_memory_are_the_written_images(written: Path, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_the_message_sums_up_the_polygons(tmp_path: Path, caplog: pytest.LogCapt
 def test_two_processes_write_the_same_files(tmp_path: Path) -> None:
     run(tmp_path / "one", Data(), keep_stages=True)
     predict_in_processes(tmp_path / "two", Bright(), Data(), lambda: OutlineWriter(keep_stages=True))
-    assert len(contents(tmp_path / "one")) == 1 + 5 * (1 + 1 + 3)
+    assert len(contents(tmp_path / "one")) == 2 + 5 * (1 + 1 + 3)
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 

@@ -96,11 +96,12 @@ def test_without_votes_equal_probabilities_keep_the_order_of_the_data(
 
 def test_the_page_has_the_best_first(written: Path) -> None:
     text = (written / "overview.html").read_text()
-    parts = ["5 images", 'alt="best &amp; last.jpg"', "professional shot", "87.5", 'alt="one/same.png"',
-             'alt="two/same.png"', "snapshot", 'alt="a.jpg"', 'alt="b.jpg"', "broken.jpg was skipped"]  # fmt: skip
+    parts = ["5 images", "87.5", 'alt="best &amp; last.jpg"', 'alt="one/same.png"',
+             'alt="two/same.png"', 'alt="a.jpg"', 'alt="b.jpg"', "broken.jpg was skipped"]  # fmt: skip
     places = [text.index(part) for part in parts]
     assert places == sorted(places)
     assert text.count("data:image/jpeg") == 5
+    assert (text.count("<br>professional shot"), text.count("<br>snapshot")) == (2, 3)
 
 
 def test_the_sheet_shows_each_images_own_pixels(written: Path) -> None:

@@ -1,4 +1,5 @@
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,29 @@ def test_overlays_show_the_masks(data: Data, written: Path, masks: dict[str, NDA
         assert np.abs(np.asarray(drawn).astype(int) - wanted).mean() < 20  # a JPEG of noise
 
 
+def test_the_page_sorts_by_uncertainty_and_names_what_is_marked(
+    data: Data, written: Path, masks: dict[str, NDArray[np.bool_]]
+) -> None:
+    text = (written / "overview.html").read_text()
+    collector: Collector[Any] = Collector(SegmentationWriter())
+    predict(written, make_task(), data, collector)
+    wanted = {}
+    for image in collector.images:
+        probability = image.probability.astype(np.float64)
+        values = (4 * probability * (1 - probability)).mean(), 100 * masks[image.name].any(axis=0).mean()
+        wanted[image.name] = values
+        start = text.index(f'alt="{image.name}"')
+        found = re.findall(r'data-values="(\S+) (\S+) "', text[:start])[-1]
+        assert [float(each) for each in found] == pytest.approx(values, rel=1e-4)
+        labels = [label for label, mask in zip(CLASSES, masks[image.name], strict=True) if mask.any()]
+        assert (", ".join(labels) or "nothing marked") in text[start:].split("</figure>")[0]
+    order = re.findall(r'alt="([^"]+)"', text)
+    assert order == sorted(NAMES, key=lambda name: -wanted[name][0])
+    links = re.findall(r'href="([^"]+)"', text)
+    assert all((written / link).is_file() for link in links)
+    assert len(links) == len(NAMES)
+
+
 def test_names_of_a_checkpoint_and_of_images_stay_within_the_folder(data: Data, tmp_path: Path) -> None:
     classes = ["../../evil", "..", "x" * 300]
     task = CloudsTask("pspnet", pretrained=False, classes=classes)
@@ -133,7 +157,7 @@ def test_names_of_a_checkpoint_and_of_images_stay_within_the_folder(data: Data, 
     predict(tmp_path / "run", task.eval(), Batches([batch]), SegmentationWriter())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
     folder = tmp_path / "run"
-    assert sorted(path.name for path in folder.iterdir()) == ["masks", "overlays", "submission.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["masks", "overlays", "overview.html", "submission.csv"]
     assert {path.name for path in (folder / "masks").iterdir()} == set(map(safe_name, classes))
     for inner in (*(folder / "masks").iterdir(), folder / "overlays"):
         assert len(list(inner.iterdir())) == 2
@@ -152,7 +176,7 @@ def test_a_config_combines_formats(written: Path, data: Data, tmp_path: Path) ->
     formats = [{"class_path": f"callbacks.writers.segmentation.{name}"} for name in ("Submission", "MaskFiles")]
     writer = {"class_path": "callbacks.writers.stitch.StitchingWriter", "init_args": {"formats": formats}}
     predict(tmp_path, make_task(), data, parser.instantiate_classes(parser.parse_object({"writer": writer})).writer)
-    expected = {path: value for path, value in contents(written).items() if not path.startswith("overlays")}
+    expected = {path: value for path, value in contents(written).items() if not path.startswith("over")}
     assert contents(tmp_path) == expected
 
 

@@ -218,13 +218,17 @@ def test_unusable_images_are_listed_and_not_counted(by_hand: dict[str, pd.DataFr
 def test_charts_count_all_images() -> None:
     pictures = picture_table(checked())
     found = charts(checked(), pictures, "mean", tables_of(checked()))
-    for title in ("Mean votes", "Spread of the votes", "Votes per image"):
+    for title in ("Mean vote of each image", "Disagreement about each image", "Number of votes per image"):
         assert found[title].sum() == 6, title
-    assert found["Votes"].to_dict() == pytest.approx(dict(enumerate(VOTES.sum(axis=0) / VOTES.sum(), start=1)))
-    assert found["Professional shots"].to_dict() == pytest.approx({"train": 1 / 3, "val": 0, "test": 1, "all": 1 / 3})
-    assert found["Professional shots"].index.name == "mean above 3"
+    assert found["How often each vote was given"].to_dict() == pytest.approx(
+        dict(enumerate(VOTES.sum(axis=0) / VOTES.sum(), start=1))
+    )
+    assert found["Professional shots in each split"].to_dict() == pytest.approx(
+        {"train": 1 / 3, "val": 0, "test": 1, "all": 1 / 3}
+    )
+    assert found["Professional shots in each split"].index.name == "mean above 3"
     assert found["Training images near the threshold"].loc[0.25] == 1
-    sizes = found["Sizes of the networks"]
+    sizes = found["Sizes of the paper's networks"]
     assert (len(sizes), sizes.loc["vgg16 1000"], sizes.loc["alexnet_torchvision 250"]) == (12, 155.7, 18.5)
 
 

@@ -82,19 +82,23 @@ def test_charts_count_masks_regions_and_black_pixels(made: Study) -> None:
         series = made.charts[title]
         return {str(label): int(height) for label, height in series.items() if height}
 
-    assert heights("Images by number of masks") == {"0": 1, "1": 1, "2": 2}
+    assert heights("Images by their number of masks") == {"0": 1, "1": 1, "2": 2}
     assert heights("Images of each class") == {"cloud": 3, "sea": 2}
     assert heights("Images without each class") == {"cloud": 1, "sea": 2}
     assert heights("Areas of masks") == {
         "(0.0, 0.05]": 1, "(0.05, 0.1]": 1, "(0.1, 0.15]": 1, "(0.15, 0.2]": 1, "(0.95, 1.0]": 1
     }  # fmt: skip
-    assert heights("Regions of each mask") == {"1": 4, "2": 1}
-    assert heights("How far regions fill their boxes") == {"(0.5, 0.55]": 1, "(0.75, 0.8]": 1, "(0.95, 1.0]": 4}
-    assert heights("Widths of region boxes") == {
+    assert heights("Connected regions in a mask") == {"1": 4, "2": 1}
+    assert heights("How much of its bounding box a region fills") == {
+        "(0.5, 0.55]": 1,
+        "(0.75, 0.8]": 1,
+        "(0.95, 1.0]": 4,
+    }
+    assert heights("Widths of the regions") == {
         "(0.1, 0.15]": 1, "(0.2, 0.25]": 1, "(0.25, 0.3]": 2, "(0.5, 0.55]": 1, "(0.95, 1.0]": 1
     }  # fmt: skip
-    assert sum(heights("Heights of region boxes").values()) == 6
-    assert heights("Black pixels") == {"(0.0, 0.025]": 3, "(0.475, 0.5]": 1}
+    assert sum(heights("Heights of the regions").values()) == 6
+    assert heights("Black pixels, such as gaps between orbits") == {"(0.0, 0.025]": 3, "(0.475, 0.5]": 1}
     assert {(series.index.name, series.name) for series in made.charts.values()} >= {
         ("masks", "images"),
         ("class", "images"),
@@ -128,7 +132,7 @@ def test_a_dataset_without_masks_is_described(tmp_path: Path) -> None:
     summary = made.tables["summary"]
     assert summary["pictures"].tolist() == [0, 0]
     assert summary.iloc[:, 4:].isna().all(axis=None)
-    assert made.charts["Widths of region boxes"].sum() == 0
+    assert made.charts["Widths of the regions"].sum() == 0
     assert made.examples == []
 
 
@@ -186,7 +190,7 @@ def test_a_segmentation_dataset_without_a_file_of_its_own_is_described(
     assert segmentation.problems(glaciers) == []
     with pytest.warns(UserWarning, match="1 of the 4"):
         made, clouds = segmentation.study(glaciers), study(data)
-    assert made.charts.keys() == clouds.charts.keys() - {"Black pixels"}
+    assert made.charts.keys() == clouds.charts.keys() - {"Black pixels, such as gaps between orbits"}
     pd.testing.assert_frame_equal(made.tables["summary"], clouds.tables["summary"])
     pd.testing.assert_frame_equal(made.tables["pictures"], clouds.tables["pictures"].drop(columns="black"))
 

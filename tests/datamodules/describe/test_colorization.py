@@ -86,15 +86,15 @@ def test_charts_count_all_images_and_pixels(made: Study) -> None:
     sums = {title: round(float(series.sum()), 6) for title, series in made.charts.items()}
     assert sums == {
         "Images of each split": 4,
-        "Aspect ratios": 4,
+        "Shapes": 4,
         "Longer sides": 4,
-        "Colorfulness": 4,
-        "Lightness": 1,
-        "Chroma": 1,
+        "How colorful images are": 4,
+        "Lightness of the pixels": 1,
+        "Color strength of the pixels": 1,
         "Images per artist": 2,
     }
     # b.png and c.png are enlarged or reduced to 64 x 64, the others to 32 x 64: 1, 1, 2, 2 parts of the pixels
-    assert made.charts["Chroma"].loc[2.5] == pytest.approx(2 / 6)
+    assert made.charts["Color strength of the pixels"].loc[2.5] == pytest.approx(2 / 6)
     assert made.charts["Images per artist"].to_dict() == {1: 1, 2: 1}
 
 

@@ -54,10 +54,10 @@ def test_charts_count_all_images(made: Study) -> None:
     assert sums == {
         "Images of each category": 5,
         "Images of each split": 5,
-        "Road, where there is any": 3,
-        "Sizes": 5,
+        "Road area of images with roads": 3,
+        "Most frequent image sizes": 5,
     }
-    assert made.charts["Sizes"].to_dict() == {"16 x 16": 4, "32 x 16": 1}
+    assert made.charts["Most frequent image sizes"].to_dict() == {"16 x 16": 4, "32 x 16": 1}
 
 
 def test_examples_go_from_no_road_to_much(made: Study) -> None:
@@ -85,4 +85,4 @@ def test_a_dataset_without_roads_is_described(tmp_path: Path) -> None:
         write(tmp_path / "masks" / f"{stem}.png", np.zeros((16, 16), np.uint8))
     shown = study(RoadsDataModule(tmp_path, size=(16, 16), val_fraction=0.4))
     assert shown.tables["summary"]["category"].tolist() == ["no_road", "all"]
-    assert shown.charts["Road, where there is any"].sum() == 0
+    assert shown.charts["Road area of images with roads"].sum() == 0

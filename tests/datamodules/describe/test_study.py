@@ -32,3 +32,5 @@ def test_charts_name_their_axes() -> None:
     assert bars([5, 6], ["a", "b"], "class").to_dict() == {"a": 5, "b": 6}
     assert bars([5, 6], range(0, 21, 10), "level").loc[15] == 6
     assert counts(pd.Series(["x", "", "x"], name="split"), "none").to_dict() == {"x": 2, "none": 1}
+    splits = pd.Series(["test", "val", "val", "", "train"], name="split")
+    assert list(counts(splits, "none").items()) == [("train", 1), ("val", 2), ("test", 1), ("none", 1)]
