@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-SIMILARITY, LIGHT = 0.15, 0.4
+SIMILARITY, LIGHT = 0.4, 0.4
 """Difference in cosine similarity, and in scaled luminance, at which the colors of two cells are much less alike."""
-PALETTE = 0.3
-"""Share of the covariance that all cells of equal luminance have in common: the palette of the reference."""
-NOISE = 1.0
-"""Variance of what a cell of the reference does not tell about another image's, as a share of all variance."""
+NOISE = 80.0
+"""Variance of what a cell of the reference does not tell about another image's, as a share of the variance of the
+colors; large, because the cells of one image are alike in what they do not tell."""
 
 
 def nearest(features: Tensor, references: Tensor) -> int:
@@ -54,4 +53,4 @@ def transferred(
 def _alike(one: Tensor, light: Tensor, other: Tensor, other_light: Tensor) -> Tensor:
     seen = torch.exp((one @ other.T - 1) / SIMILARITY)
     near = torch.exp(-((light[:, None] - other_light) / LIGHT).square() / 2)
-    return (PALETTE + (1 - PALETTE) * seen) * near
+    return seen * near
