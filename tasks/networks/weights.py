@@ -36,7 +36,7 @@ def fill_weights(
 
     Args:
         module: Changed in place, or not at all if weights do not fit.
-        weights: Tensors by the module's keys or in another layout that `own_keys` or `in_order` knows, of any precision.
+        weights: Tensors by the module's keys or in a layout that `own_keys` or `in_order` knows, of any precision.
             Batch counts of batch normalization may be missing.
         name: The network's name, for the message.
         source: Where the weights come from, for the message.
