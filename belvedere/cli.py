@@ -43,9 +43,10 @@ from callbacks.panels import Panels
 from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
 from callbacks.stopping import Stopping
-from callbacks.writers.base import Writer, finished_rows
+from callbacks.writers.base import FAILED, Writer, finished_rows, is_finished, write_checkpoints
 from datamodules.base import ImageDataModule
 from datamodules.batch import DataFacts
+from datamodules.read.tables import Table
 from ops.atomic import check_writable, remove_leftovers
 from ops.errors import ArgumentError, ParserError, UserError, nearest
 from ops.extras import installed
@@ -114,9 +115,11 @@ class BelvedereCLI(LightningCLI):
         self.command, self.skipped = command, 0
         import_classes()
         subcommands = command in TRAINER_COMMANDS
+        if subcommands:  # the parsers of the other three would take as long as this one's
+            vars(self)["subcommands"] = lambda: {command: LightningCLI.subcommands()[command]}
         settings = {"default_config_files": [str(SHIPPED / "defaults.yaml")], "allow_abbrev": False}
         main: dict[str, Any] = {"prog": "belvedere", "allow_abbrev": False}
-        main |= {name: dict(settings) for name in TRAINER_COMMANDS}
+        main |= {command: dict(settings)}
         with ExitStack() as stack:
             # a function, because averaged weights copy whatever the network refers to
             self._at_end: Callable[[], ExitStack] = lambda: stack
@@ -340,8 +343,8 @@ class BelvedereCLI(LightningCLI):
         self._check_weights()
         from belvedere.prediction import load
 
-        self.model.members = [load(path, trust=self.settings.trust) for path in self.settings.members or ()]
-        self.model.check_members()
+        members = self.settings.members or ()
+        self.model.add_members([load(path, trust=self.settings.trust) for path in members], members)
 
     before_validate = before_test = _prepare_trained
 
@@ -352,8 +355,14 @@ class BelvedereCLI(LightningCLI):
         if len(writers) != 1:
             return
         (writer,), (folder, names) = writers, self.datamodule.predicted_names()
-        writer.key = self._prediction_key(folder, names)
+        writer.key, writer.checkpoints = self._prediction_key(folder, names), self._checkpoints()
         if not self.settings.resume:
+            return
+        if is_finished(self.folder, writer.key):
+            self.datamodule.finished = set(names)  # Lightning skips a prediction of no images
+            skipped = self.folder / FAILED
+            writer.failed = len(Table(skipped, ["name"]).rows) if skipped.is_file() else 0
+            print(f"belvedere: all {len(names)} images are finished already: {self.folder}", file=sys.stderr)
             return
         rows = finished_rows(self.folder / "part", writer.key)
         if len({row[2] for row in rows}) >= len(names):
@@ -363,10 +372,15 @@ class BelvedereCLI(LightningCLI):
 
     def _prediction_key(self, folder: Path, names: Sequence[str]) -> str:
         """Returns a digest of the images, the checkpoint and the settings of a prediction."""
-        state, settings = Path(self.settings.ckpt_path).stat(), self.settings
-        parts = [settings.ckpt_path, state.st_size, state.st_mtime_ns, str(folder), *names, settings.model.as_dict(),
-                 settings.data.as_dict(), settings.trainer.callbacks]  # fmt: skip
+        settings, paths = self.settings, self._checkpoints()
+        states = [(path, state.st_size, state.st_mtime_ns) for path in paths for state in (Path(path).stat(),)]
+        parts = [*states, str(folder), *names, settings.model.as_dict(), settings.data.as_dict(),
+                 settings.trainer.callbacks]  # fmt: skip
         return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _checkpoints(self) -> list[str]:
+        """Returns the paths of the checkpoint and of the members that are averaged with it."""
+        return [os.path.abspath(path) for path in (self.settings.ckpt_path, *(self.settings.members or ()))]
 
     def after_fit(self) -> None:
         """Ends the dashboard's run, or the next run of this process would be logged into it."""
@@ -375,7 +389,9 @@ class BelvedereCLI(LightningCLI):
                 logger.experiment.finish()
 
     def after_test(self) -> None:
-        """Prints the path of the metrics."""
+        """Prints the path of the metrics, and writes down of which checkpoints they are."""
+        if self.trainer.is_global_zero:
+            write_checkpoints(self.folder, self._checkpoints())
         print(self.folder / "metrics.csv")
 
     after_validate = after_test

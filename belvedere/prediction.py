@@ -1,12 +1,14 @@
 """The Python API: opens a checkpoint and applies it to images, along the same path as `belvedere predict`."""
 
+import re
+from argparse import ArgumentError as RejectedArgument
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints
 
 import numpy as np
 from lightning.pytorch import Callback, Trainer
@@ -15,7 +17,7 @@ from PIL import Image
 
 from belvedere.checkpoints import finite_weights, read_checkpoint, run_config
 from belvedere.names import import_classes
-from belvedere.parser import Parser, parameters, shortened
+from belvedere.parser import Parser, in_words, parameters, shortened
 from belvedere.quiet import quiet
 from belvedere.trust import check_trusted
 from callbacks.handover import Handover
@@ -25,12 +27,13 @@ from callbacks.writers.outlines import Outlines, geojson
 from callbacks.writers.prediction import Prediction
 from callbacks.writers.stitch import Stitched
 from datamodules.base import ImageDataModule
-from ops.errors import ArgumentError, ParserError, nearest
+from ops.errors import ArgumentError, ParserError, UserError, nearest
 from tasks.base import ImageTask
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Checkpoint: TypeAlias = str | Path
 Picture: TypeAlias = str | Path | Image.Image | NDArray[np.uint8]
 KEPT = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # modes of Pillow that a PNG can hold
 
@@ -48,13 +51,13 @@ class Predictions(list[Prediction]):
         self.table = table
 
 
-def load(checkpoint: str | Path, *, trust: bool = False, **settings: Any) -> ImageTask:
-    """Opens a checkpoint.
+def load(checkpoint: Checkpoint | Sequence[Checkpoint], *, trust: bool = False, **settings: Any) -> ImageTask:
+    """Opens a checkpoint, or several of one kind, whose probabilities are averaged as by `belvedere predict --members`.
 
     Boosted trees beside the checkpoint are loaded too, and a frozen extractor's weights are checked.
 
     Args:
-        checkpoint: Path of the file.
+        checkpoint: Path of the file, or a list of paths; thresholds are those of the first.
         trust: Whether its config may name any class, which can run any program; otherwise only belvedere's own classes
             and torch's optimizers and schedulers.
         settings: Arguments of the task's class that differ from those of training, such as `stride=1`.
@@ -63,10 +66,13 @@ def load(checkpoint: str | Path, *, trust: bool = False, **settings: Any) -> Ima
         The task with its weights, in eval mode on the CPU.
 
     Raises:
-        ArgumentError: The file is missing, is not a checkpoint or names other classes, or there is no such setting.
+        ArgumentError: A file is missing, is not a checkpoint or names other classes, or does not fit the first; or
+            there is no such setting, or no such value.
         WeightsError: The extractor's weights are not available, or are not those of training.
         TreesError: The trees are missing or broken.
     """
+    if not isinstance(checkpoint, str | Path):
+        return _together([Path(each) for each in checkpoint], trust, settings)
     quiet()
     import_classes()
     path = Path(checkpoint).expanduser()
@@ -79,7 +85,17 @@ def load(checkpoint: str | Path, *, trust: bool = False, **settings: Any) -> Ima
         class_path = arguments.pop("_class_path", config["model"]["class_path"])
         check_trusted({"model": {"class_path": class_path, "init_args": arguments}}, path)
     _check_names(kind, settings)
-    task = kind.load_from_checkpoint(path, map_location="cpu", weights_only=True, **settings)
+    try:
+        task = kind.load_from_checkpoint(path, map_location="cpu", weights_only=True, **settings)
+    except UserError:
+        raise
+    except (RejectedArgument, TypeError, ValueError) as error:
+        raise ArgumentError(_rejected(kind, settings, error)) from error
+    except RuntimeError as error:  # of torch, for weights of other shapes
+        raise ArgumentError(
+            f"{path} holds the weights of another network than {settings} makes. Leave architecture, encoder and "
+            "classes as they were in training."
+        ) from error
     if getattr(task, "xgboost_on", "none") != "none":
         from tasks import boosting
 
@@ -90,8 +106,17 @@ def load(checkpoint: str | Path, *, trust: bool = False, **settings: Any) -> Ima
     return task
 
 
+def _together(paths: Sequence[Path], trust: bool, settings: Mapping[str, Any]) -> ImageTask:
+    """Returns the task of the first checkpoint, with those of the others as members."""
+    if not paths:
+        raise ArgumentError("There is no checkpoint in []; expected one or more paths.")
+    first, *others = (load(path, trust=trust, **settings) for path in paths)
+    first.add_members(others, paths[1:])
+    return first
+
+
 def predict(
-    checkpoint: str | Path | ImageTask,
+    checkpoint: Checkpoint | Sequence[Checkpoint] | ImageTask,
     images: Picture | Sequence[Picture],
     *,
     accelerator: str = "auto",
@@ -101,7 +126,7 @@ def predict(
     """Applies a trained task to images: the same windows and decisions as `belvedere predict`, in memory.
 
     Args:
-        checkpoint: Path of a checkpoint, or a task that `load` returned.
+        checkpoint: Path of a checkpoint, a list of paths to average, or a task that `load` returned.
         images: A folder, an image file, a Pillow image, an array uint8 (H, W, 3) or (H, W), or a list of the last four.
         accelerator: Where to compute: `auto`, `cpu` or `gpu`.
         trust: See `load`.
@@ -136,6 +161,15 @@ def _check_names(kind: type, settings: Mapping[str, Any]) -> None:
     for name in settings:
         if name not in known:
             raise ArgumentError(f"{kind.__name__} has no setting {name!r}.{nearest(name, known)}")
+
+
+def _rejected(kind: type, settings: Mapping[str, Any], error: Exception) -> str:
+    """Returns in words why a class does not take the settings."""
+    named = re.search(r'Parser key "(?:\w+\.)?(\w+)":', str(error))
+    if named and named[1] in settings:
+        expected = in_words(get_type_hints(vars(kind)["__init__"])[named[1]])
+        return f"{kind.__name__}: {named[1]} is {settings[named[1]]!r}; expected {expected}."
+    return f"{kind.__name__}: {error}."
 
 
 def _staged(images: Picture | Sequence[Picture], folder: Path) -> tuple[Path, dict[str, str]]:

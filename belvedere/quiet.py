@@ -16,6 +16,7 @@ def quiet() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",
         r".*isinstance\(treespec, LeafSpec\).*",  # Lightning's own
         r".*callbacks used to create the checkpoint need to be provided.*",  # those of training, at test
+        r".*Total length of `EpochLoader` across ranks is zero.*",  # every image is predicted already
         r"Found \d+ module\(s\) in eval mode.*",  # frozen and pretrained parts are on purpose
         r".*LightningCLI's args parameter is intended to run from within Python.*",
     ):

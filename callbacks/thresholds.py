@@ -54,7 +54,7 @@ class FittedThresholds(UsesData):
         keep_in_best(trainer, pl_module, "decision.")
         if trainer.is_global_zero:
             path = Path(trainer.default_root_dir) / "thresholds.csv"
-            rank_zero_info(write_fitted(fitted, pl_module.classes, path))
+            rank_zero_info(write_fitted(fitted, pl_module.classes, path, self.caution))
 
 
 def go_to_best(trainer: Trainer, task: ImageTask) -> bool:
@@ -123,14 +123,17 @@ def fit_decision(
     return fitted
 
 
-def write_fitted(fitted: dict[str, Tensor], classes: Sequence[str], path: Path) -> str:
-    """Writes one row per class and returns the same as text."""
+def write_fitted(fitted: dict[str, Tensor], classes: Sequence[str], path: Path, caution: float = 0.0) -> str:
+    """Writes one row per class and returns the same as text, which says where the defaults were kept."""
     columns = ("thresholds", "minimum_areas", "dice_at_half", "dice")
     rows = [
         [name, *(round(float(fitted[column][index]), 4) for column in columns)] for index, name in enumerate(classes)
     ]
     write_table(path, ("class", "threshold", "minimum_area", "dice_at_half", "dice_fitted"), rows)
-    return "Fitted on the validation images:\n" + "\n".join(
-        f"  {name:<10} threshold {threshold:.2f}, minimum area {area:.2%} of the image: dice {half:.4f} -> {dice:.4f}"
-        for name, threshold, area, half, dice in rows
-    )
+    better = f" by more than {caution:g} standard errors (caution)" if caution else ""
+    lines = []
+    for name, threshold, area, half, dice in rows:
+        found = f"  {name:<10} threshold {threshold:.2f}, minimum area {area:.2%} of the image: dice {half:.4f}"
+        kept = (threshold, area) == (HALF, 0)
+        lines.append(f"{found}, kept: no other is better{better}" if kept else f"{found} -> {dice:.4f}")
+    return "Thresholds on the validation images:\n" + "\n".join(lines)

@@ -102,6 +102,11 @@ class CloudsDataModule(SegmentationDataModule):
             DataError: There are none, or the table has an unknown class or image.
         """
         folder, order = self.root / "test_images", self.root / "sample_submission.csv"
+        if self.pictures is None and not folder.is_dir():
+            raise DataError(
+                f"There are no images to predict: there is no folder {folder}. Give a folder or a file with "
+                "--data.pictures."
+            )
         pictures = predicted_names(self.pictures or folder)
         if self.pictures is not None or not order.is_file():
             return pictures

@@ -18,8 +18,32 @@ class UserError(ValueError):
         super().__init__("\n".join(map(clipped, message.split("\n"))))
 
 
+class Problem(str):
+    """A problem with what to do about it, which lists of problems give once for all that share it.
+
+    Args:
+        found: What is wrong.
+        advice: What to do.
+    """
+
+    def __new__(cls, found: str, advice: str) -> "Problem":
+        made = super().__new__(cls, f"{found} {advice}")
+        made.found, made.advice = found, advice
+        return made
+
+    found: str
+    advice: str
+
+    def __reduce__(self) -> tuple[type["Problem"], tuple[str, str]]:
+        return Problem, (self.found, self.advice)
+
+
 class DataError(UserError):
     """Reports invalid data.
+
+    Args:
+        message: The message; the middle of very long lines is left out.
+        problems: What is wrong, if that is more than the message.
 
     Attributes:
         problems: One sentence per problem; the message may show only the first few.
@@ -27,7 +51,9 @@ class DataError(UserError):
 
     def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.problems = list(map(clipped, problems)) or [str(self)]
+        self.problems = list(map(clipped, problems)) or [
+            clipped(message) if isinstance(message, Problem) else str(self)
+        ]
 
 
 class ArgumentError(UserError):
@@ -76,11 +102,14 @@ def clipped(line: str) -> str:
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
 
 
-def listed(problems: Sequence[str], shown: int = SHOWN) -> str:
-    """Formats problems as one text, a line each, and only the first few if there are many."""
-    lines = [f"  - {problem}" for problem in problems[:shown]]
+def listed(problems: Sequence[str], shown: int = SHOWN, rest: str = "; `belvedere describe` lists all of them") -> str:
+    """Formats problems as one text, a line each, and only the first few if there are many; then each advice once."""
+    several = len(problems) > 1
+    lines = [f"  - {each.found if several and isinstance(each, Problem) else each}" for each in problems[:shown]]
     if len(problems) > shown:
-        lines.append(f"  … and {len(problems) - shown} more; `belvedere describe` lists all of them")
+        lines.append(f"  … and {len(problems) - shown} more{rest}")
+    if several:
+        lines += dict.fromkeys(each.advice for each in problems[:shown] if isinstance(each, Problem))
     return "\n".join(lines)
 
 

@@ -31,7 +31,7 @@ from tasks.losses import SegmentationLoss
 from tasks.metrics.dice import DiceScores, PixelAveragePrecision
 from tasks.metrics.meter import Meter, Step
 from tasks.metrics.pixels import BoundaryDistance, PixelScores
-from tasks.networks.backbones import load_features, segmentation_network
+from tasks.networks.backbones import Bands, load_features, segmentation_network
 from tasks.networks.sliding import classify_picture
 from tasks.networks.window_classifier import fill_projection, is_filled, window_classifier
 from tasks.segmentation import SegmentationTask, counted, known
@@ -39,9 +39,12 @@ from tasks.segmentation import SegmentationTask, counted, known
 if TYPE_CHECKING:
     from xgboost import Booster
 
-Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "resnet50_v1", "inception_resnet_v2", "unet", "fpn", "pspnet"]
-WHOLE = ("unet", "fpn", "pspnet")
+Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "resnet50_v1", "inception_resnet_v2", "unet", "fpn", "pspnet",
+                  "features"]  # fmt: skip
+WHOLE = ("unet", "fpn", "pspnet", "features")
 """Networks that mark a whole photograph at once, not in the paper."""
+OF_WINDOWS = ("bce", 1.0, "none", None, 0)
+"""What networks of windows need for loss, encoder_lr, tta, pretrained_bands and encoder_frozen_steps."""
 
 
 class AvalanchesTask(SegmentationTask):
@@ -57,8 +60,9 @@ class AvalanchesTask(SegmentationTask):
 
     Args:
         network: `cnn1d`, `cnn2d`, `vgg16`, `resnet50`, `resnet50_v1` or `inception_resnet_v2` classify windows; `unet`,
-            `fpn` and `pspnet` mark whole photos.
-        encoder: The encoder of the latter, by its name in segmentation_models_pytorch.
+            `fpn`, `pspnet` and `features`, a small head on a frozen network, mark whole photos.
+        encoder: The encoder of the latter, by its name in segmentation_models_pytorch; for `features` by that or by
+            timm's.
         size: Height and width that photos are resized to for the latter; follows the data's.
         window: Height and width of the windows in pixels; follows the data's.
         channels: 3, or 1 for a small network that sees gray only.
@@ -78,6 +82,11 @@ class AvalanchesTask(SegmentationTask):
         loss: What training minimizes: `bce`, cross-entropy, and for whole photos also `bce_dice`, `bce_lovasz` or
             `focal_dice`.
         encoder_lr: What the optimizer's learning rate is multiplied by for the encoder.
+        pretrained_bands: What a weights file was trained on, if not on images in color: the mean and the standard
+            deviation in [0, 1] of each band, in the order of its first convolution, `red`, `green` and `blue` among
+            them. Images are normalized by these; what the weights learned of other bands is shared among the colors.
+        encoder_frozen_steps: Number of steps for which the encoder keeps its weights and statistics, so that the new
+            decoder does not spoil them.
         tta: Views of whole photos that test, predict and the threshold search average over: `none`, `flip`, `d4` or
             `scales`.
         optimizer: Builds the optimizer; the paper used Adam or RMSprop at 1e-3.
@@ -115,12 +124,17 @@ class AvalanchesTask(SegmentationTask):
         loss: SegmentationLoss = "bce",
         encoder_lr: float = 1.0,
         tta: TestTime = "none",
+        pretrained_bands: Bands | None = None,
+        encoder_frozen_steps: int = 0,
     ) -> None:
         self.whole = network in WHOLE
         if self.whole and (components is not None or xgboost_on != "none" or channels != 3):
             raise ValueError(f"{network} sees whole photos in color: it has no components, trees or gray input")
-        if not self.whole and (loss != "bce" or encoder_lr != 1 or tta != "none"):
-            raise ValueError(f"{network} classifies windows: loss, encoder_lr and tta are for {', '.join(WHOLE)}")
+        if not self.whole and (loss, encoder_lr, tta, pretrained_bands, encoder_frozen_steps) != OF_WINDOWS:
+            raise ValueError(
+                f"{network} classifies windows: loss, encoder_lr, tta, pretrained_bands and encoder_frozen_steps are "
+                f"for {', '.join(WHOLE)}"
+            )
         if tile < 1 or not all(0 <= each < math.inf for each in edge_thresholds):
             raise ValueError(f"{tile=} and {edge_thresholds=}; expected 1 pixel or more and finite numbers from 0")
         if backend == "kornia" and not all(edge_thresholds):
@@ -133,13 +147,14 @@ class AvalanchesTask(SegmentationTask):
         self.second_input, self.xgboost_on = second_input, xgboost_on
         self.trees: Booster | None = None
         super().__init__(encoder=encoder, pretrained=pretrained, optimizer=optimizer, scheduler=scheduler, loss=loss,
-                         encoder_lr=encoder_lr, tta=tta)  # fmt: skip
+                         encoder_lr=encoder_lr, tta=tta, pretrained_bands=pretrained_bands,
+                         encoder_frozen_steps=encoder_frozen_steps)  # fmt: skip
         self.boosted_decision = Decision(1)
 
     def build_network(self) -> nn.Module:
         match self.name:
-            case "unet" | "fpn" | "pspnet":
-                return segmentation_network(self.name, self.encoder, 1)
+            case "unet" | "fpn" | "pspnet" | "features":
+                return segmentation_network(self.name, self.encoder, 1, self.pretrained_bands)
             case _:
                 return window_classifier(self.name, self.window, self.channels, self.components)
 

@@ -18,6 +18,7 @@ from tasks.metrics.meter import Meter, Step
 from tasks.schedules import StepSchedule
 
 STAGES = ("train", "val", "test")
+SLACK = 1e-3  # by which rounding may take images out of [0, 1]
 
 
 def gathered(value: Any, world_size: int) -> list[Any]:
@@ -103,18 +104,27 @@ class ImageTask(LightningModule, ABC):
         """Returns this task's probabilities for a batch, averaged over views of the images; by default of one view."""
         return self.activate(self.outputs(batch), batch)
 
-    def check_members(self) -> None:
-        """Checks that every member predicts the same classes.
+    def add_members(self, members: "Sequence[ImageTask]", names: Sequence[object]) -> None:
+        """Averages the probabilities of other tasks with this one's.
+
+        Args:
+            members: The other tasks; they replace earlier ones.
+            names: What to call each in messages, such as the path of its checkpoint.
 
         Raises:
-            ArgumentError: One does not.
+            ArgumentError: One predicts something else.
         """
-        for member in self.members:
-            if (type(member), list(member.classes)) != (type(self), list(self.classes)):
+        for member, name in zip(members, names, strict=True):
+            own, other = self.predicts(), member.predicts()
+            if own != other:
                 raise ArgumentError(
-                    f"--members: one is of {type(member).__name__} with the classes {list(member.classes)}; expected "
-                    f"{type(self).__name__} with {list(self.classes)}, as in --ckpt_path."
+                    f"{name} is of {other}, the first checkpoint of {own}; expected checkpoints of one kind to average."
                 )
+        self.members = list(members)
+
+    def predicts(self) -> str:
+        """Returns what the probabilities are of, in words; those of equal ones can be averaged."""
+        return f"{type(self).__name__} with the classes {list(self.classes)}"
 
     @property
     def averages(self) -> bool:
@@ -300,7 +310,7 @@ def check_images(batch: Batch) -> None:
     """Checks that a batch to predict has images in [0, 1].
 
     Raises:
-        ArgumentError: They are bytes from 0 to 255, or no batch.
+        ArgumentError: They have other values, such as 0 to 255, or there is no batch.
     """
     if not isinstance(batch, dict) or "image" not in batch:
         raise ArgumentError(f"expected a batch such as {{'image': images}}, got {type(batch).__name__}.")
@@ -309,4 +319,10 @@ def check_images(batch: Batch) -> None:
         raise ArgumentError(
             f"image is {image.dtype} of shape {tuple(image.shape)}; expected floating point (B, 3, H, W) in [0, 1]: "
             "divide bytes by 255, or let belvedere.predict read the images."
+        )
+    if image.numel() and not bool(((image > -SLACK) & (image < 1 + SLACK)).all()):
+        low, high = image.aminmax()
+        raise ArgumentError(
+            f"image has values from {low:g} to {high:g}; expected [0, 1], not normalized: divide bytes by 255, clamp "
+            "what resizing left beyond, or let belvedere.predict read the images."
         )

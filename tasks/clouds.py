@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from ops.views import TestTime
 from tasks.losses import SegmentationLoss
-from tasks.networks.backbones import Architecture
+from tasks.networks.backbones import Architecture, Bands
 from tasks.segmentation import SegmentationTask
 
 
@@ -21,8 +21,8 @@ class CloudsTask(SegmentationTask):
     Headline metric: `val/dice`.
 
     Args:
-        architecture: The decoder.
-        encoder: The encoder, by its name in segmentation_models_pytorch.
+        architecture: The decoder; `features` is a small head on a frozen network.
+        encoder: The encoder, by its name in segmentation_models_pytorch; for `features` by that or by timm's.
         pretrained: `true` for the library's ImageNet weights, `false` to train from scratch, or the path of a
             weights file.
         freeze_encoder: Whether the encoder keeps its pretrained weights and statistics.
@@ -30,6 +30,11 @@ class CloudsTask(SegmentationTask):
         loss: What training minimizes: `bce`, cross-entropy; `bce_dice`, plus squared dice; `bce_lovasz`, plus the
             Lovász hinge; or `focal_dice`.
         encoder_lr: What the optimizer's learning rate is multiplied by for the encoder.
+        pretrained_bands: What a weights file was trained on, if not on images in color: the mean and the standard
+            deviation in [0, 1] of each band, in the order of its first convolution, `red`, `green` and `blue` among
+            them. Images are normalized by these; what the weights learned of other bands is shared among the colors.
+        encoder_frozen_steps: Number of steps for which the encoder keeps its weights and statistics, so that the new
+            decoder does not spoil them.
         tta: Views that test, predict and the threshold search average over: `none`, `flip`, `d4` or `scales`.
         optimizer: Builds the optimizer; the thesis used Nadam with learning rate 2e-4.
         scheduler: Builds the learning-rate schedule; none in the thesis.
@@ -51,6 +56,9 @@ class CloudsTask(SegmentationTask):
         loss: SegmentationLoss = "bce_dice",
         encoder_lr: float = 1.0,
         tta: TestTime = "none",
+        pretrained_bands: Bands | None = None,
+        encoder_frozen_steps: int = 0,
     ) -> None:
         self.classes = list(classes)
-        super().__init__(architecture, encoder, pretrained, freeze_encoder, optimizer, scheduler, loss, encoder_lr, tta)
+        super().__init__(architecture, encoder, pretrained, freeze_encoder, optimizer, scheduler, loss, encoder_lr, tta,
+                         pretrained_bands=pretrained_bands, encoder_frozen_steps=encoder_frozen_steps)  # fmt: skip

@@ -96,21 +96,10 @@ class JudgingTask(ImageTask):
                 "the data, give --data.threshold."
             )
 
-    def check_members(self) -> None:
-        """Checks that every member predicts the same.
-
-        Raises:
-            ArgumentError: One is another task, or has another head or other votes.
-        """
-        super().check_members()
-        for member in self.members:
-            assert isinstance(member, JudgingTask)
-            votes = [(each.bins, each.threshold) for each in (self, member) if each.head == "distribution"]
-            if self.head != member.head or len(set(votes)) > 1:
-                raise ArgumentError(
-                    f"--members: one has head {member.head}, bins {member.bins} and threshold {member.threshold:g}; "
-                    f"expected {self.head}, {self.bins} and {self.threshold:g}, as in --ckpt_path."
-                )
+    def predicts(self) -> str:
+        """Returns what the probabilities are of, in words: the head, and the votes of a distribution."""
+        votes = f", bins {self.bins} and threshold {self.threshold:g}" if self.head == "distribution" else ""
+        return f"{type(self).__name__} with head {self.head}{votes}"
 
     def on_fit_start(self) -> None:
         """Forgets the outputs of an earlier training."""

@@ -19,11 +19,11 @@ from tasks.decision import Decision
 from tasks.losses import SegmentationLoss
 from tasks.metrics.dice import DiceScores
 from tasks.metrics.pixels import PixelScores
-from tasks.networks.backbones import load_encoder, segmentation_network
+from tasks.networks.backbones import Bands, load_encoder, segmentation_network
 from tasks.networks.vgg_autoencoder import LAYERS, Norm, vgg_autoencoder
 from tasks.segmentation import SegmentationTask
 
-Network = Literal["vgg10", "vgg12", "vgg16", "unet", "fpn", "pspnet"]
+Network = Literal["vgg10", "vgg12", "vgg16", "unet", "fpn", "pspnet", "features"]
 COMPRESSED = ("vgg10", "vgg12")
 
 
@@ -37,8 +37,9 @@ class RoadsTask(SegmentationTask):
 
     Args:
         network: The paper's auto-encoders `vgg10`, `vgg12` or `vgg16`; or, not in the paper, a `unet`, `fpn` or
-            `pspnet` with any encoder that clouds has.
-        encoder: The encoder of `unet`, `fpn` and `pspnet`, by its name in segmentation_models_pytorch.
+            `pspnet` with any encoder that clouds has, or `features`, a small head on a frozen network.
+        encoder: The encoder of the latter, by its name in segmentation_models_pytorch; for `features` by that or by
+            timm's.
         pretrained: What the encoder starts from: `false`, random weights, as in the paper; `true`, the library's
             ImageNet weights; or the path of a weights file. The compressed networks have no such weights, and none fit
             `norm: batch`.
@@ -53,6 +54,11 @@ class RoadsTask(SegmentationTask):
         loss: What training minimizes: `bce`, cross-entropy; `bce_dice`, plus squared dice; `bce_lovasz`, plus the
             Lovász hinge; or `focal_dice`.
         encoder_lr: What the optimizer's learning rate is multiplied by for the encoder.
+        pretrained_bands: What a weights file was trained on, if not on images in color: the mean and the standard
+            deviation in [0, 1] of each band, in the order of its first convolution, `red`, `green` and `blue` among
+            them. Images are normalized by these; what the weights learned of other bands is shared among the colors.
+        encoder_frozen_steps: Number of steps for which the encoder keeps its weights and statistics, so that the new
+            decoder does not spoil them.
         tta: Views that test, predict and the threshold search average over: `none`, `flip`, `d4` or `scales`.
         border: Pixels by which images are reflected beyond their edges to validate, test and predict, at the input
             size of the network, cut off its output again. Networks pad with zeros, so that masks fade near the edge.
@@ -84,17 +90,21 @@ class RoadsTask(SegmentationTask):
         encoder_lr: float = 1.0,
         tta: TestTime = "none",
         border: int = 0,
+        pretrained_bands: Bands | None = None,
+        encoder_frozen_steps: int = 0,
     ) -> None:
         if network in COMPRESSED and pretrained is not False:
             raise ValueError(
                 f"pretrained is {pretrained!r}, but {network!r} has no pretrained weights; expected pretrained false, "
-                "or the network vgg16, unet, fpn or pspnet"
+                "or the network vgg16, unet, fpn, pspnet or features"
             )
         if norm != "none" and (pretrained is not False or network not in LAYERS):
             raise ValueError(
                 f"norm is {norm!r}, network {network!r} and pretrained {pretrained!r}; expected norm none, or one of "
                 f"the networks {', '.join(LAYERS)} with pretrained false"
             )
+        if network in LAYERS and pretrained_bands is not None:
+            raise ValueError(f"pretrained_bands are for unet, fpn and pspnet; expected null for {network!r}")
         if not 0 <= threshold <= 1 or minimum_area < 0:
             raise ValueError(
                 f"threshold is {threshold} and minimum_area {minimum_area}; expected a probability in [0, 1] and 0 "
@@ -103,14 +113,15 @@ class RoadsTask(SegmentationTask):
         self.name, self.norm, self.prior_bias = network, norm, prior_bias
         self.threshold, self.minimum_area = threshold, minimum_area
         super().__init__(encoder=encoder, pretrained=pretrained, optimizer=optimizer, scheduler=scheduler, loss=loss,
-                         encoder_lr=encoder_lr, tta=tta, border=border)  # fmt: skip
+                         encoder_lr=encoder_lr, tta=tta, border=border, pretrained_bands=pretrained_bands,
+                         encoder_frozen_steps=encoder_frozen_steps)  # fmt: skip
         if prior_bias:
             self.register_buffer("prior", torch.tensor(math.nan))
 
     def build_network(self) -> nn.Module:
         match self.name:
-            case "unet" | "fpn" | "pspnet":
-                return segmentation_network(self.name, self.encoder, 1)
+            case "unet" | "fpn" | "pspnet" | "features":
+                return segmentation_network(self.name, self.encoder, 1, self.pretrained_bands)
             case _:
                 return vgg_autoencoder(self.name, norm=self.norm)
 
@@ -122,7 +133,8 @@ class RoadsTask(SegmentationTask):
         return {"dice": DiceScores(self.classes, pooled=False), "pixels": PixelScores()}
 
     def load_pretrained(self) -> None:
-        load_encoder(self.network, "vgg16" if self.name == "vgg16" else self.encoder, self.pretrained)
+        encoder = "vgg16" if self.name == "vgg16" else self.encoder
+        load_encoder(self.network, encoder, self.pretrained, self.pretrained_bands)
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Starts the last bias at the log-odds of road, if asked to, unless a checkpoint has been loaded."""

@@ -19,7 +19,7 @@ from tasks.decision import Decision
 from tasks.losses import SEGMENTATION_LOSSES, SegmentationLoss
 from tasks.metrics.dice import DiceScores, PixelAveragePrecision
 from tasks.metrics.meter import Step
-from tasks.networks.backbones import Architecture, encoder_of, load_encoder, segmentation_network
+from tasks.networks.backbones import Architecture, Bands, encoder_of, load_encoder, segmentation_network
 from tasks.whole import log_odds, stitched
 
 
@@ -47,14 +47,19 @@ class SegmentationTask(ImageTask):
     on the validation images after training, and the checkpoint keeps them.
 
     Args:
-        architecture: The decoder.
-        encoder: The encoder, by its name in segmentation_models_pytorch.
+        architecture: The decoder; `features` is a small head on a frozen network.
+        encoder: The encoder, by its name in segmentation_models_pytorch; for `features` by that or by timm's.
         pretrained: `true` for the library's ImageNet weights, `false` to train from scratch, or the path of a
             weights file.
         freeze_encoder: Whether the encoder keeps its pretrained weights and statistics.
         loss: What training minimizes: `bce`, cross-entropy; `bce_dice`, plus squared dice; `bce_lovasz`, plus the
             Lovász hinge; or `focal_dice`.
         encoder_lr: What the optimizer's learning rate is multiplied by for the encoder.
+        pretrained_bands: What a weights file was trained on, if not on images in color: the mean and the standard
+            deviation in [0, 1] of each band, in the order of its first convolution, `red`, `green` and `blue` among
+            them. Images are normalized by these; what the weights learned of other bands is shared among the colors.
+        encoder_frozen_steps: Number of steps for which the encoder keeps its weights and statistics, so that the new
+            decoder does not spoil them.
         tta: Views that test, predict and the threshold search average over: `none`, `flip`, `d4` or `scales`.
         border: Pixels by which images are reflected beyond their edges to validate, test and predict, at the input
             size of the network, cut off its output again. Networks pad with zeros, so that masks fade near the edge.
@@ -84,6 +89,8 @@ class SegmentationTask(ImageTask):
         encoder_lr: float = 1.0,
         tta: TestTime = "none",
         border: int = 0,
+        pretrained_bands: Bands | None = None,
+        encoder_frozen_steps: int = 0,
     ) -> None:
         if not self.classes:
             raise ValueError("classes are []; expected one or more different names")
@@ -97,7 +104,10 @@ class SegmentationTask(ImageTask):
         check_test_time(tta)
         if border < 0:
             raise ValueError(f"border is {border}; expected 0 pixels or more")
+        if encoder_frozen_steps < 0:
+            raise ValueError(f"encoder_frozen_steps is {encoder_frozen_steps}; expected 0 steps or more")
         self.loss_name, self.encoder_lr, self.tta, self.border = loss, encoder_lr, tta, border
+        self.pretrained_bands, self.encoder_frozen_steps = pretrained_bands, encoder_frozen_steps
         super().__init__(optimizer, scheduler)
         own = inspect.signature(type(self)).parameters  # a subclass may take other arguments
         hidden = {"optimizer", "scheduler"} | inspect.signature(SegmentationTask).parameters.keys() - own.keys()
@@ -112,7 +122,7 @@ class SegmentationTask(ImageTask):
 
     def build_network(self) -> nn.Module:
         """Returns the network, with random weights: images (B, 3, H, W) in [0, 1] to logits (B, K, H, W)."""
-        return segmentation_network(self.architecture, self.encoder, len(self.classes))
+        return segmentation_network(self.architecture, self.encoder, len(self.classes), self.pretrained_bands)
 
     def build_decision(self) -> Decision:
         """Returns the decision that training starts from."""
@@ -137,11 +147,22 @@ class SegmentationTask(ImageTask):
                 "freeze_encoder is true and pretrained is false: the encoder would stay random noise. Give "
                 "--model.pretrained true or the path of a weights file, or --model.freeze_encoder false."
             )
-        load_encoder(self.network, self.encoder, self.pretrained)
+        load_encoder(self.network, self.encoder, self.pretrained, self.pretrained_bands)
 
     def on_fit_start(self) -> None:
         """Restores the initial thresholds and areas, so that resumed epochs compare with the earlier ones."""
         self.decision.reset()
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Keeps the encoder's batch statistics while it is frozen."""
+        if self.encoder_frozen_steps:
+            encoder_of(self.network).train(self.global_step >= self.encoder_frozen_steps and not self.freeze_encoder)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Drops the encoder's gradients while it is frozen; processes exchange them all the same."""
+        if self.global_step < self.encoder_frozen_steps:
+            for parameter in encoder_of(self.network).parameters():
+                parameter.grad = None
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode; a frozen encoder keeps its batch statistics."""

@@ -17,7 +17,7 @@ EXPERIMENTS = [name for name in NAMES if "model" in yaml.safe_load((CONFIGS / f"
 OVERLAYS = [name for name in NAMES if name not in EXPERIMENTS and name != "defaults"]
 
 # An experiment of each task, for overlays, and options that make its networks and images tiny.
-FIRST = {name.split("/")[0]: name for name in reversed(EXPERIMENTS) if not name.endswith(("best", "demo"))}
+FIRST = {name.split("/")[0]: name for name in reversed(EXPERIMENTS) if not name.endswith(("best", "demo", "features"))}
 TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_v2", "--data.size", "[33,48]",
                    "--data.output_size", "[35,53]"],
         "roads": ["--model.pretrained", "false", "--data.window", "[64,64]", "--data.size", "[32,32]",
@@ -26,6 +26,7 @@ TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_
         "colorization": ["--model.extractor", "null", "--data.size", "32", "--data.batch_size", "4"],
         "aesthetics": ["--model.pretrained", "false", "--model.freeze_convolutions", "false", "--data.batch_size", "4",
                        "--model.dense_width", "8", "--data.size", "67", "--data.load_size", "67"],
+        "avalanches/features": ["--model.pretrained", "false", "--data.photos", "[32,32]", "--data.batch_size", "2"],
         "avalanches/best": ["--model.pretrained", "false", "--data.photos", "[32,32]", "--data.batch_size", "2"],
         "aesthetics/best": ["--model.backbones", "{test_resnet: false}", "--data.batch_size", "4", "--data.size", "32",
                             "--data.load_size", "32"],

@@ -17,10 +17,12 @@ from callbacks.signals import unstopped
 from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
 from ops.atomic import remove_leftovers, write_table, write_text
+from ops.errors import listed
 
 LISTED = 10  # skipped images named in the message
 FAILED = "skipped.csv"  # lists all of them
 ROWS, EARLIER, KEY = "rows*.jsonl", "rows_earlier.jsonl", "key.txt"  # in `part`, until it is moved
+CHECKPOINTS = "checkpoints.json"  # of which checkpoints results are
 Row: TypeAlias = list[Any]
 """What a format remembers of one image until all are merged; anything JSON can hold."""
 
@@ -123,6 +125,7 @@ class Writer(Callback, ABC, Generic[Image]):
         failed: How many images could not be used, in the first process.
         placed: Whether the results are in the run folder, in the first process.
         key: Identifies what is predicted and how; "" if it cannot be resumed.
+        checkpoints: Paths of the checkpoints that predict, to write into `checkpoints.json`; empty if unknown.
         earlier: Rows of the images that an earlier part finished, see `finished_rows`.
     """
 
@@ -130,6 +133,7 @@ class Writer(Callback, ABC, Generic[Image]):
         self.formats = list(formats)
         self.part = Path()
         self.failed, self.placed, self.key = 0, False, ""
+        self.checkpoints: Sequence[str] = ()
         self.earlier: list[Any] = []
 
     def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
@@ -226,8 +230,12 @@ class Writer(Callback, ABC, Generic[Image]):
         self.failed, count = len(problems), len(lines) - len(problems)
         if problems:
             write_table(self.part / FAILED, ("name", "problem"), problems)
-        (self.part.parent / FAILED).unlink(missing_ok=True)  # that of an earlier prediction
+        for name in (FAILED, CHECKPOINTS):  # those of an earlier prediction
+            (self.part.parent / name).unlink(missing_ok=True)
+        written = sorted(path.name for path in self.part.iterdir())
         places, self.placed = _place(self.part), True
+        if self.checkpoints:
+            write_checkpoints(self.part.parent, self.checkpoints, key=self.key, files=written)
         rank_zero_info(f"Images predicted: {count}.{places}{''.join(notes)}{skipped(problems)}")
 
     def _release(self) -> None:
@@ -261,6 +269,27 @@ def finished_rows(part: Path, key: str) -> list[Any]:
     return [row for row in rows if not row[3]]
 
 
+def write_checkpoints(folder: Path, checkpoints: Sequence[str], **others: Any) -> None:
+    """Writes down of which checkpoints the results in a folder are: the first one, and the members averaged with it."""
+    first, *members = checkpoints
+    found = {"checkpoint": first, "members": members, **others}
+    write_text(folder / CHECKPOINTS, json.dumps(found, indent=2) + "\n")
+
+
+def is_finished(folder: Path, key: str) -> bool:
+    """Returns whether a folder has all results of a prediction.
+
+    Args:
+        folder: The folder above its folder `part`.
+        key: The key of the writer.
+    """
+    try:
+        found = json.loads((folder / CHECKPOINTS).read_text())
+        return found["key"] == key and all((folder / name).exists() for name in found["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _place(part: Path) -> str:
     """Moves the contents of `part` one folder up, replacing earlier ones, and lists where they are now."""
     written = sorted(part.iterdir())
@@ -277,7 +306,5 @@ def skipped(problems: Sequence[tuple[str, str]]) -> str:
     """Returns the first problems of images that could not be used, to append to a message."""
     if not problems:
         return ""
-    shown = "".join(f"\n  - {problem}" for _, problem in problems[:LISTED])
-    more = len(problems) - LISTED
-    rest = f"\n  … and {more} more, see {FAILED}" if more > 0 else ""
-    return f"\nSkipped, since they cannot be used: {len(problems)}.{shown}{rest}"
+    shown = listed([problem for _, problem in problems], LISTED, f", see {FAILED}")
+    return f"\nSkipped, since they cannot be used: {len(problems)}.\n{shown}"

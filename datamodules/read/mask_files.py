@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datamodules.read.pictures import TURNED, TURNS, orientation, picture_size
-from ops.errors import ArgumentError, DataError
+from ops.errors import ArgumentError, DataError, Problem
 from ops.imagefiles import check_pixels, opened
 from ops.windows import Size
 
@@ -235,11 +235,12 @@ def read_marks(path: Path, values: MaskValues, turn: int | None = None) -> Marks
     marks = _decided(pixels, values) if values.positive is None else _given(path, pixels, values)
     if marks is None:
         others = [pixels.forms(level)[0] for level in pixels.levels if level != 0][:4]
-        raise DataError(
-            f"{path}: the meaning of its values is not certain ({pixels.histogram()}). Expected 0 and one other value, "
-            "or black and white with soft edges. Set --data.mask_values to the values that belong to the mask, such as "
-            f"[{', '.join(map(_shown, others[:1]))}], and --data.ignore_value to those that count nowhere, if any."
+        advice = (
+            "Expected 0 and one other value, or black and white with soft edges. Set --data.mask_values to the values "
+            f"that belong to the mask, such as [{', '.join(map(_shown, others[:1]))}], and --data.ignore_value to "
+            "those that count nowhere, if any."
         )
+        raise DataError(Problem(f"{path}: the meaning of its values is not certain ({pixels.histogram()}).", advice))
     return marks
 
 

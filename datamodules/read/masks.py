@@ -80,7 +80,8 @@ def unusable(source: MaskSource) -> dict[str, str]:
             lambda: read_picture(source.path(name)),
             lambda: source.masks(name, (8, 8)),
         ]
-        return "\n".join(dict.fromkeys([*([misfit] if misfit else []), *collected(checks)]))
+        found = list(dict.fromkeys([*([misfit] if misfit else []), *collected(checks)]))
+        return found[0] if len(found) == 1 else "\n".join(found)
 
     with ThreadPoolExecutor(core_count()) as pool:
         found = dict(zip(source.names, pool.map(problems, source.names), strict=True))

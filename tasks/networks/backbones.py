@@ -1,8 +1,10 @@
 """Builds networks on the encoders of segmentation_models_pytorch and timm; no other file imports these two."""
 
 import difflib
+import math
+import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,17 +13,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops.errors import WeightsError
+from tasks.networks.frozen import OnFeatures, chosen
 from tasks.networks.layers import AnySize, Normalize, remove_unused
 from tasks.networks.weights import fill_weights, given_path, hub_weights, read_weights
 
-Architecture = Literal["unet", "pspnet", "fpn"]
+Architecture = Literal["unet", "pspnet", "fpn", "features"]
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 KERAS = IMAGENET[0], (1 / 255,) * 3  # of its ResNet-50: RGB of 0 to 255 less the mean
 # Normalization that each family of encoders was trained with; families with another one are not offered.
-CARDS = {"resnet": IMAGENET, "vgg": IMAGENET, "mobilenet_v2": IMAGENET,
-         "inceptionresnetv2": HALF, "inceptionv4": HALF}  # fmt: skip
+CARDS = {"resnet": IMAGENET, "vgg": IMAGENET, "mobilenet_v2": IMAGENET, "efficientnet-b": IMAGENET,
+         "timm-tf_efficientnet_lite": HALF, "inceptionresnetv2": HALF, "inceptionv4": HALF}  # fmt: skip
+Bands = dict[str, tuple[float, float]]
+"""Mean and standard deviation, in [0, 1], of the bands that an encoder was trained on, in its order."""
 # Convolutions of classifiers, by timm's names: channels, and the encoder whose weights fit.
 EXTRACTORS = {"vgg16": (512, "vgg16"), "resnet50": (2048, "resnet50"), "resnet50_v1": (2048, "resnet50"),
               "inception_resnet_v2": (1536, "inceptionresnetv2")}  # fmt: skip
@@ -31,27 +36,58 @@ UNPUBLISHED = {
 }
 
 
-def segmentation_network(architecture: Architecture, encoder: str, classes: int) -> nn.Module:
+def libraries() -> tuple[Any, Any]:
+    """Returns the modules segmentation_models_pytorch and timm.
+
+    timm would import wandb if it is installed, for its own trainings, which takes half a second.
+    """
+    blocked = "timm" not in sys.modules and "wandb" not in sys.modules
+    if blocked:
+        sys.modules["wandb"] = None  # type: ignore[assignment]  # how Python marks a module that must not be imported
+    try:
+        import segmentation_models_pytorch
+        import timm
+    finally:
+        if blocked:
+            del sys.modules["wandb"]
+    return segmentation_models_pytorch, timm
+
+
+def segmentation_network(
+    architecture: Architecture, encoder: str, classes: int, bands: Bands | None = None
+) -> nn.Module:
     """Builds a segmentation network with random weights for images in [0, 1] of any size.
 
     U-Net (Ronneberger et al. 2015), PSPNet (Zhao et al. 2017) or FPN (Lin et al. 2017; Kirillov et al. 2019) of
-    segmentation_models_pytorch, behind the encoder's own normalization and without the encoder layers that PSPNet never
-    uses. Trainable parameters for four classes: U-Net + ResNet-34 24,436,804, FPN + MobileNetV2 4,215,812.
+    segmentation_models_pytorch, behind the encoder's own normalization and without the encoder layers that are never
+    used. Trainable parameters for four classes: U-Net + ResNet-34 24,436,804, FPN + MobileNetV2 4,215,812. Or
+    `features`: two convolutions on what a frozen network sees, see `tasks.networks.frozen.OnFeatures`.
 
     Args:
         architecture: The decoder.
         encoder: A name of segmentation_models_pytorch: `resnet34`, `resnet101`, `mobilenet_v2`, `inceptionresnetv2`,
-            another one of these families, or VGG.
+            `efficientnet-b4`, `timm-tf_efficientnet_lite0`, another one of these families, or VGG. For `features` also
+            any name of timm.
         classes: Number K of output maps.
+        bands: What the encoder's weights were trained on, if not on the library's images; normalizes red, green and
+            blue by these means and standard deviations.
 
     Returns:
         A module that maps (B, 3, H, W) in [0, 1] to logits (B, K, H, W). Its encoder is `network.encoder`.
 
     Raises:
-        ValueError: The architecture or encoder is unknown; the message names the nearest.
+        ValueError: The architecture or encoder is unknown (the message names the nearest), or the bands have no red,
+            green or blue.
     """
-    import segmentation_models_pytorch as smp
+    if architecture == "features":
+        if bands is not None:
+            raise ValueError("features has its network's own normalization; expected pretrained_bands null")
+        stages, sample = Stages(encoder), torch.zeros(1, 3, 224, 224)
+        with torch.device("meta"):  # nothing is computed or allocated
+            channels = [each.shape[1] for each in chosen(Stages(encoder).eval()(sample.to("meta"))[0])]
+        return nn.Sequential(nn.Identity(), AnySize(OnFeatures(stages, channels, classes), stages.multiple))
 
+    smp, _ = libraries()
     builders: dict[str, Callable[..., nn.Module]] = {"unet": smp.Unet, "pspnet": smp.PSPNet, "fpn": smp.FPN}
     if architecture not in builders:
         raise ValueError(f"architecture {architecture!r} is unknown; expected one of {', '.join(builders)}")
@@ -62,9 +98,20 @@ def segmentation_network(architecture: Architecture, encoder: str, classes: int)
         raise ValueError(f"encoder {encoder!r} is unknown; did you mean {' or '.join(near)}?")
     network = builders[architecture](encoder_name=encoder, encoder_weights=None, classes=classes)
     multiple = 8 if architecture == "pspnet" else 32
-    if architecture == "pspnet":
+    if architecture == "pspnet" or "efficientnet" in family:
         remove_unused(network, torch.zeros(1, 3, 64, 64))
-    return nn.Sequential(Normalize(*CARDS[family]), AnySize(network, multiple))
+    return nn.Sequential(Normalize(*(CARDS[family] if bands is None else _card(bands))), AnySize(network, multiple))
+
+
+def _card(bands: Bands) -> Any:
+    """Returns means and standard deviations of red, green and blue."""
+    colors = ("red", "green", "blue")
+    if not {*colors} <= bands.keys() or not all(math.isfinite(mean) and std > 0 for mean, std in bands.values()):
+        raise ValueError(
+            f"pretrained_bands is {bands}; expected a mean and a standard deviation above 0 for each band of "
+            "the weights, in their order, red, green and blue among them"
+        )
+    return tuple(tuple(bands[color][part] for color in colors) for part in (0, 1))
 
 
 def feature_extractor(name: str) -> nn.Sequential:
@@ -84,8 +131,7 @@ def feature_extractor(name: str) -> nn.Sequential:
     Raises:
         ValueError: The extractor is unknown; the message lists the known ones.
     """
-    import timm
-
+    _, timm = libraries()
     if name not in EXTRACTORS:
         raise ValueError(f"feature extractor {name!r} is unknown; expected one of {', '.join(EXTRACTORS)}")
     if name == "vgg16":
@@ -111,8 +157,7 @@ def timm_card(name: str) -> Any:
     Raises:
         ValueError: The network is unknown; the message names the nearest.
     """
-    import timm
-
+    _, timm = libraries()
     try:
         return timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError:
@@ -135,8 +180,7 @@ def timm_classifier(name: str, classes: int) -> nn.Sequential:
     Raises:
         ValueError: As in `timm_card`.
     """
-    import timm
-
+    _, timm = libraries()
     card = timm_card(name)
     network = timm.create_model(name, pretrained=False, num_classes=classes)
     return nn.Sequential(OrderedDict(normalize=Normalize(card.mean, card.std), classifier=network))
@@ -157,8 +201,7 @@ class Stages(nn.Module):
     """
 
     def __init__(self, name: str) -> None:
-        import segmentation_models_pytorch as smp
-        import timm
+        smp, timm = libraries()
         from timm.layers import freeze_batch_norm_2d
 
         super().__init__()
@@ -166,6 +209,7 @@ class Stages(nn.Module):
         encoder = "resnet50" if name == "resnet50_v1" else name
         self.keys = "torchvision's"
         self.side: int | None = None
+        self.multiple = 32  # pixels that height and width should be divisible by
         card = CARDS.get(family or "", IMAGENET)
         if family is not None and encoder in smp.encoders.get_encoder_names():
             self.network: Any = smp.encoders.get_encoder(encoder, weights=None)
@@ -177,6 +221,7 @@ class Stages(nn.Module):
             self.keys, card = "timm's", (found.mean, found.std)
             try:  # transformers for one size, which can take others
                 self.network = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
+                self.multiple = max(self.network.patch_embed.patch_size)
             except TypeError:
                 self.network = timm.create_model(name, pretrained=False, num_classes=0)
                 self.side = found.input_size[1] if found.fixed_input_size else None
@@ -186,8 +231,10 @@ class Stages(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Maps images (B, 3, H, W) in [0, 1] to maps (B, C, h, w) and vectors (B, V)."""
-        if self.side is not None:
-            image = F.interpolate(image, (self.side, self.side), mode="bilinear", antialias=True)
+        size = [-(-side // self.multiple) * self.multiple for side in image.shape[-2:]]
+        if self.side is not None or (self.multiple != 32 and size != list(image.shape[-2:])):
+            size = size if self.side is None else [self.side, self.side]
+            image = F.interpolate(image, size, mode="bilinear", antialias=True)
         image = self.normalize(image)
         if self.keys == "torchvision's":
             return self.network(image)[1:], []
@@ -242,19 +289,25 @@ def encoder_of(network: nn.Module) -> nn.Module:
     return network.get_submodule("1.network.encoder")
 
 
-def load_encoder(network: nn.Module, encoder: str, pretrained: bool | str | Path) -> None:
+def load_encoder(network: nn.Module, encoder: str, pretrained: bool | str | Path, bands: Bands | None = None) -> None:
     """Fills the encoder of a `segmentation_network` or `vgg_autoencoder` with trained weights; see `load_weights`."""
-    load_weights(encoder_of(network), encoder, pretrained)
+    module = encoder_of(network)
+    if isinstance(module, Stages):
+        load_stages(module, encoder, pretrained, "pretrained")
+    else:
+        load_weights(module, encoder, pretrained, list(bands or ()))
 
 
-def load_weights(module: nn.Module, name: str, pretrained: bool | str | Path) -> None:
-    """Fills an encoder with torchvision's keys with trained weights.
+def load_weights(module: nn.Module, name: str, pretrained: bool | str | Path, bands: Sequence[str] = ()) -> None:
+    """Fills an encoder of segmentation_models_pytorch with trained weights.
 
     Args:
         module: Changed in place.
         name: The encoder's name in segmentation_models_pytorch.
         pretrained: True for the library's ImageNet weights, from the local cache or else from its hub; or the path of
-            a weights file (.safetensors, .pt, .pth) with torchvision's keys. False does nothing.
+            a weights file (.safetensors, .pt, .pth, .ckpt) with the encoder's keys, or in a layout that
+            `tasks.networks.weights.own_keys` knows. False does nothing.
+        bands: What the first convolution of the weights sees, if not red, green and blue.
 
     Raises:
         WeightsError: The file is missing or does not fit the encoder, or the weights are not cached and cannot be
@@ -264,14 +317,14 @@ def load_weights(module: nn.Module, name: str, pretrained: bool | str | Path) ->
         return
     source = str(pretrained) if pretrained is not True else f"the ImageNet weights of {name}"
     path = _library_weights(name) if pretrained is True else given_path(pretrained)
-    fill_weights(module, read_weights(path), name, source)
+    keys = "segmentation_models_pytorch's" if "efficientnet" in name else "torchvision's"
+    fill_weights(module, read_weights(path), name, source, keys, bands)
 
 
 def _library_weights(encoder: str) -> Path:
     """Returns the path of the library's ImageNet weights, from the local cache or else fetched over the network."""
-    from segmentation_models_pytorch.encoders import encoders
-
-    card = encoders[encoder]["pretrained_settings"].get("imagenet")
+    smp, _ = libraries()
+    card = smp.encoders.encoders[encoder]["pretrained_settings"].get("imagenet")
     if card is None:
         raise WeightsError(
             f"The library has no ImageNet weights for {encoder}. Set model.pretrained to a weights file or to false."

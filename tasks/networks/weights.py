@@ -1,6 +1,6 @@
 """Finds, reads and checks trained weights and fills networks with them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -8,25 +8,49 @@ from torch import Tensor, nn
 
 from ops.errors import WeightsError
 
-CLASSIFIER = ("fc.", "classifier.", "last_linear.", "head.", "classif.")  # heads that a weights file may contain
+# Layers of efficientnet_pytorch by timm's names: outside of blocks, and in both kinds of them.
+STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+SQUEEZE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
+SEPARABLE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2", **SQUEEZE}
+INVERTED = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+            "_project_conv": "conv_pwl", "_bn2": "bn3", **SQUEEZE}  # fmt: skip
+CLASSIFIER = (
+    "fc.",
+    "classifier.",
+    "last_linear.",
+    "head.",
+    "classif.",
+    "_fc.",
+)  # heads that a weights file may contain
 
 
 def fill_weights(
-    module: nn.Module, weights: Mapping[str, Tensor], name: str, source: str, keys: str = "torchvision's"
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    name: str,
+    source: str,
+    keys: str = "torchvision's",
+    bands: Sequence[str] = (),
 ) -> None:
     """Fills a module with trained weights, ignoring tensors that the module does not have.
 
     Args:
         module: Changed in place, or not at all if weights do not fit.
-        weights: Tensors by the module's keys, of any precision. Batch counts of batch normalization may be missing.
+        weights: Tensors by the module's keys or in another layout that `own_keys` knows, of any precision. Batch counts
+            of batch normalization may be missing.
         name: The network's name, for the message.
         source: Where the weights come from, for the message.
         keys: Whose keys the module has, for the message.
+        bands: What the first convolution of the weights sees, if not red, green and blue; see `to_red_green_blue`.
 
     Raises:
         WeightsError: A tensor is missing or has another shape.
     """
     expected = module.state_dict()
+    weights = dict(own_keys(weights, expected))
+    first = next((key for key, value in expected.items() if value.ndim == 4), "")
+    if bands and first in weights and weights[first].shape[1] == len(bands):
+        weights[first] = to_red_green_blue(weights[first].float(), bands)
     missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
     if missing:
         raise WeightsError(
@@ -36,13 +60,75 @@ def fill_weights(
     misshapen = [key for key in expected if key in weights and weights[key].shape != expected[key].shape]
     if misshapen:
         key = misshapen[0]
+        named = f"; pretrained_bands names {len(bands)}" if bands else ""
+        advice = f"Give weights of {name}."
+        if key == first and weights[key].shape[1] != 3:
+            advice = (
+                f"Its first convolution sees {weights[key].shape[1]} bands{named}: give --model.pretrained_bands the "
+                "mean and the standard deviation of each, in their order, such as '{blue: [0.3, 0.2], green: …}'."
+            )
         raise WeightsError(
             f"{source} does not fit the encoder {name}: {key!r} has the shape {tuple(weights[key].shape)}, "
-            f"expected {tuple(expected[key].shape)}. Give weights of {name}."
+            f"expected {tuple(expected[key].shape)}. {advice}"
         )
     fitting = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()
                if key in expected}  # fmt: skip
     nn.Module.load_state_dict(module, {**expected, **fitting})
+
+
+def own_keys(weights: Mapping[str, Tensor], expected: Collection[str]) -> Mapping[str, Tensor]:
+    """Returns weights under the keys that a module expects, as far as they are in a known layout.
+
+    - of a whole segmentation network: tensors whose keys contain `encoder.`, as those of segmentation_models_pytorch
+      and of belvedere's checkpoints do, without what comes before and `encoder.` itself;
+    - of an EfficientNet with the keys of efficientnet_pytorch (`_conv_stem`, `_blocks.0._depthwise_conv`): with timm's.
+
+    Args:
+        weights: Tensors by any keys.
+        expected: The module's keys.
+    """
+    if not any(key in weights for key in expected):
+        inner = {key.split("encoder.", 1)[1]: value for key, value in weights.items() if "encoder." in key}
+        weights = inner or weights
+    if "conv_stem.weight" in expected and "_conv_stem.weight" in weights:
+        weights = _with_timm_keys(weights, expected)
+    return weights
+
+
+def _with_timm_keys(weights: Mapping[str, Tensor], expected: Collection[str]) -> dict[str, Tensor]:
+    """Returns the weights of efficientnet_pytorch under timm's keys, which count the blocks of each stage anew."""
+    places = list(dict.fromkeys(key.rsplit(".", 3)[0] if ".se." in key else ".".join(key.split(".")[:3])
+                                for key in expected if key.startswith("blocks.")))  # fmt: skip
+    found: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        *block, layer, kind = key.split(".")
+        names = STEM
+        place = ""
+        if block:
+            number = int(block[-1])
+            names = INVERTED if f"_blocks.{number}._expand_conv.weight" in weights else SEPARABLE
+            place = f"{places[number]}." if number < len(places) else ""
+        if layer in names:
+            found[f"{place}{names[layer]}.{kind}"] = value
+    return found
+
+
+def to_red_green_blue(weight: Tensor, bands: Sequence[str]) -> Tensor:
+    """Returns the weights of a first convolution for images in color.
+
+    What it learned of other bands is shared among the three colors equally, as if another band, once normalized, were
+    the mean of the normalized red, green and blue.
+
+    Args:
+        weight: (K, N, h, w).
+        bands: Names of the N bands, `red`, `green` and `blue` among them.
+
+    Returns:
+        (K, 3, h, w).
+    """
+    colors = ("red", "green", "blue")
+    other = [index for index, name in enumerate(bands) if name not in colors]
+    return weight[:, [bands.index(color) for color in colors]] + weight[:, other].sum(dim=1, keepdim=True) / 3
 
 
 def given_path(pretrained: object) -> Path:

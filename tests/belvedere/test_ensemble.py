@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+import belvedere as api
+from ops.errors import ArgumentError
 from tests.helpers import table
 
 Run = Callable[..., Any]
@@ -39,6 +43,24 @@ def test_members_are_tested_and_predicted_together(belvedere: Run, fitted: Path,
         metrics[name] = table(f"{name}/metrics.csv")[-1]["test/auprc"]
     assert metrics["twice"] == metrics["one"]
     assert len({metrics["one"], metrics["two"], metrics["both"]}) == 3
+    made = {name: json.loads(Path(name, "checkpoints.json").read_text()) for name in metrics}
+    assert made["one"] == {"checkpoint": str(best), "members": []}
+    assert made["both"] == {"checkpoint": str(best), "members": [str(other)]}
+
+
+def test_python_averages_the_same_checkpoints(belvedere: Run, fitted: Path, other: Path, clouds_root: Path) -> None:
+    best, picture = fitted / "checkpoints" / "best.ckpt", min((clouds_root / "train_images").iterdir())
+    given = ["predict", "--ckpt_path", str(best), "--data.pictures", str(picture), "--output", "out"]
+    assert belvedere(*given, "--members", json.dumps([str(other)])).code == 0
+    assert json.loads(Path("out/checkpoints.json").read_text())["members"] == [str(other)]
+    (found,) = api.predict([best, str(other)], picture)
+    for label, mask in found.masks.items():
+        written = np.asarray(Image.open(Path("out/masks", label, f"{picture.stem}.png")))
+        np.testing.assert_array_equal(mask, written > 0)
+    one, two = (api.predict(path, picture)[0].probability for path in (best, other))
+    assert one is not None
+    assert two is not None
+    np.testing.assert_allclose(found.probability, (one + two) / 2, atol=1e-6)
 
 
 def test_a_member_of_another_task_is_rejected(belvedere: Run, fitted: Path, trained: Callable[[str], Path]) -> None:
@@ -46,6 +68,33 @@ def test_a_member_of_another_task_is_rejected(belvedere: Run, fitted: Path, trai
     found = belvedere("test", "--ckpt_path", str(best), "--members", json.dumps([str(trained("roads"))]))
     assert "RoadsTask" in found.refusal
     assert "CloudsTask" in found.refusal
+    with pytest.raises(ArgumentError, match="RoadsTask"):
+        api.load([best, trained("roads")])
+    with pytest.raises(ArgumentError, match="no checkpoint"):
+        api.load([])
+
+
+def test_a_finished_prediction_is_not_repeated(
+    belvedere: Run, fitted: Path, other: Path, clouds_root: Path, tmp_path: Path
+) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    shutil.copy(min((clouds_root / "train_images").iterdir()), album / "a.jpg")
+    (album / "b.jpg").write_bytes(b"")
+    given = ["predict", "--ckpt_path", str(fitted / "checkpoints/best.ckpt"), "--data.pictures", str(album), "--resume",
+             "--output", "out"]  # fmt: skip
+    assert belvedere(*given).code == 3
+    before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("[!.]*")}
+    again = belvedere(*given)
+    assert again.code == 3
+    assert "finished already" in again.err
+    assert {path: path.stat().st_mtime_ns for path in Path("out").rglob("[!.]*")} == before
+    members = json.dumps([str(other)])
+    assert "0 of 2 images" in belvedere(*given, "--members", members).err, "another prediction"
+    assert json.loads(Path("out/checkpoints.json").read_text())["members"] == [str(other)]
+    shutil.rmtree("out/masks")
+    assert belvedere(*given, "--members", members).code == 3
+    assert Path("out/masks").is_dir(), "what is missing is made again"
 
 
 @pytest.mark.parametrize(("typed", "expected"), [([], "bf16-mixed"), (["--trainer.precision", "32-true"], "32-true")])

@@ -157,6 +157,9 @@ def test_wrong_arguments_are_rejected(fitted: Path, album: Path) -> None:
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: api.load("nowhere.ckpt"), "nowhere.ckpt"),
         (lambda: api.load(checkpoint, architectur="fpn"), "Did you mean architecture"),
+        (lambda: api.load(checkpoint, tta="d9"), "tta is 'd9'; expected none, flip, d4 or scales"),
+        (lambda: api.load(checkpoint, encoder_lr=7.0), "encoder_lr is 7.0; expected a factor"),
+        (lambda: api.load(checkpoint, encoder="resnet18"), "weights of another network"),
         (lambda: api.predict(task, album, overlapp=0.5), "Did you mean overlap"),
         (lambda: api.predict(task, [np.zeros((3, 4, 4), np.uint8)]), r"\(3, 4, 4\)"),
         (lambda: api.predict(task, [np.zeros((4, 4, 3))]), "float64"),

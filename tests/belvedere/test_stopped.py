@@ -78,9 +78,8 @@ def test_a_signal_after_the_last_image_leaves_the_whole_result(
     pictures = sorted((clouds_root / "train_images").iterdir())[0]
     given = ["predict", "--ckpt_path", str(fitted / "checkpoints" / "best.ckpt"), "--data.pictures", str(pictures)]
     assert main([*given, "--output", str(tmp_path / "out")]) == 128 + signal.SIGTERM
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "masks", "overlays", "overview.html", "submission.csv", "source.txt"
-    }  # fmt: skip
+    names = {"checkpoints.json", "masks", "overlays", "overview.html", "submission.csv", "source.txt"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

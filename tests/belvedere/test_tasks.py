@@ -70,7 +70,8 @@ def test_a_large_image_is_predicted_window_by_window(belvedere: Command, trained
     town, checkpoint = roads_root / "pictures" / "town.png", trained("roads")
     predict = ["predict", "--ckpt_path", str(checkpoint), "--data.pictures", str(town)]
     assert belvedere(*predict, "--data.overlap", "0", "--output", "out").code == 0
-    assert sorted(path.name for path in Path("out").iterdir()) == ["masks", "overlays", "overview.html", "source.txt"]
+    names = ["checkpoints.json", "masks", "overlays", "overview.html", "source.txt"]
+    assert sorted(path.name for path in Path("out").iterdir()) == names
     mask, picture = read_mask(Path("out/masks/town.png")), read_picture(town)
     assert mask.shape == picture.shape[:2]
     with Image.open("out/overlays/town.jpg") as drawn:
@@ -118,9 +119,8 @@ def test_photographs_become_masks_and_polygons(belvedere: Command, trained: Trai
     options = ["--data.pictures", str(photographs), "--data.pyramid_levels", "1",
                "--trainer.limit_predict_batches", "3", "--output", "out"]  # fmt: skip
     assert belvedere("predict", "--ckpt_path", str(trained("avalanches")), *options).code == 0
-    assert sorted(path.name for path in Path("out").iterdir()) == [
-        "masks", "overlays", "overview.html", "polygons.json", "source.txt"
-    ]  # fmt: skip
+    names = ["checkpoints.json", "masks", "overlays", "overview.html", "polygons.json", "source.txt"]
+    assert sorted(path.name for path in Path("out").iterdir()) == names
     pictures = json.loads(Path("out/polygons.json").read_text())["pictures"]
     assert list(pictures) == sorted(path.name for path in photographs.iterdir())[:3]
     for name, record in pictures.items():
@@ -189,7 +189,7 @@ def test_an_album_is_ranked(belvedere: Command, trained: Trained, tmp_path: Path
     (album / "May" / "broken.jpg").write_bytes(b"no image")
     predict = ["predict", "--ckpt_path", str(checkpoint)]
     assert belvedere(*predict, "--data.pictures", str(album), "--output", "out").code == 3
-    names = ["contact_sheet.png", "overview.html", "scores.csv", "skipped.csv", "source.txt"]
+    names = ["checkpoints.json", "contact_sheet.png", "overview.html", "scores.csv", "skipped.csv", "source.txt"]
     assert sorted(os.listdir("out")) == names
     *rows, last = table("out/scores.csv")
     assert last["name"] == "May/broken.jpg"

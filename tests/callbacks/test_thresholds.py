@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from callbacks.best import BestCheckpoint
 from callbacks.handover import Handover
 from callbacks.resuming import LastCheckpoint
-from callbacks.thresholds import FittedThresholds
+from callbacks.thresholds import FittedThresholds, write_fitted
 from datamodules.batch import Batch
 from tasks.clouds import CloudsTask
 from tasks.roads import RoadsTask
@@ -33,6 +33,17 @@ class Colors(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return torch.logit((image[:, : self.classes] * self.strength).clamp(1e-4, 1 - 1e-4))
+
+
+@pytest.mark.parametrize("caution", [0.0, 2.0])
+def test_the_message_says_where_the_defaults_were_kept(caution: float, tmp_path: Path) -> None:
+    columns = {"thresholds": [0.5, 0.3], "minimum_areas": [0.0, 0.01], "dice_at_half": [0.7, 0.7], "dice": [0.7, 0.8]}
+    fitted = {name: torch.tensor(values) for name, values in columns.items()}
+    _, kept, changed = write_fitted(fitted, CLASSES, tmp_path / "thresholds.csv", caution).splitlines()
+    assert "kept" in kept
+    assert ("2 standard errors" in kept) == (caution == 2)
+    assert "0.7000 -> 0.8000" in changed
+    assert "kept" not in changed
 
 
 class Halved(Callback):

@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from ops.errors import LONGEST, SHOWN, DataError, UserError, refuse
+from ops.errors import LONGEST, SHOWN, DataError, Problem, UserError, collected, refuse
 from tests.checks import rejects
 
 
@@ -19,6 +19,26 @@ def test_message_shows_the_first_problems_and_the_error_keeps_all() -> None:
     assert pickle.loads(pickle.dumps(caught.value)).problems == problems
     rejects(re.escape("1 problem in here:\n  - It is odd."), refuse, ["It is odd."], "here", error=DataError)
     assert DataError("Alone.").problems == ["Alone."]
+
+
+def test_advice_that_problems_share_is_given_once() -> None:
+    advice = "Set --data.mask_values."
+
+    def check(number: int) -> None:
+        raise pickle.loads(pickle.dumps(DataError(Problem(f"{number}.png is odd.", advice))))
+
+    problems = collected([lambda: check(1), lambda: check(2)])
+    assert problems == [f"1.png is odd. {advice}", f"2.png is odd. {advice}"]
+    with pytest.raises(DataError) as caught:
+        refuse([*problems, "3.png is empty."], "masks")
+    assert str(caught.value).splitlines()[1:] == [
+        "  - 1.png is odd.",
+        "  - 2.png is odd.",
+        "  - 3.png is empty.",
+        advice,
+    ]
+    with pytest.raises(DataError, match=f"1.png is odd. {advice}"):
+        refuse(problems[:1], "masks")
 
 
 def test_very_long_lines_lose_their_middle() -> None:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import Metric
 
 from callbacks.best import BestCheckpoint
+from ops.errors import ArgumentError
 from tasks.avalanches import AvalanchesTask
 from tasks.base import Batch, ImageTask
 from tasks.clouds import CloudsTask
@@ -113,6 +114,13 @@ def test_predict_step_is_predict_with_names(make_trainer: Trainers) -> None:
         [prediction] = make_trainer().predict(task, DataLoader([batch], batch_size=None))
         assert torch.equal(prediction["number"], task.predict(batch)["number"])
         assert prediction.get("name") == batch.get("name")
+
+
+@pytest.mark.parametrize("values", [(0.0, 255.0), (-2.1, 2.6), (0.0, float("nan"))])
+def test_images_to_predict_are_in_0_to_1(values: tuple[float, float]) -> None:
+    task = CloudsTask("pspnet", pretrained=False)
+    image = torch.tensor(values)[:, None, None, None].expand(2, 3, 32, 32)
+    rejects("values from", task.predict, {"image": image}, error=ArgumentError)
 
 
 def test_the_optimizer_gets_the_trained_parameters(make_trainer: Trainers) -> None:

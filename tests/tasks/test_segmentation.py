@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import Batch
+from tasks.networks.backbones import encoder_of
 from tasks.segmentation import SegmentationTask
 from tests.checks import rejects
-from tests.tasks.helpers import Trainers, loader, logged, reloaded
+from tests.tasks.helpers import Trainers, changed, loader, logged, reloaded, state
 
 
 class IceTask(SegmentationTask):
@@ -41,7 +42,8 @@ def test_a_class_name_makes_a_task(make_trainer: Trainers, images: Batch, tmp_pa
     loaded = reloaded(task, trainer, tmp_path)
     assert loaded.hparams == {"architecture": "pspnet", "encoder": "mobilenet_v2", "pretrained": False,
                               "freeze_encoder": False, "loss": "bce_dice", "encoder_lr": 1.0,
-                              "tta": "none", "border": 0}  # fmt: skip
+                              "tta": "none", "border": 0, "pretrained_bands": None,
+                              "encoder_frozen_steps": 0}  # fmt: skip
     probability = loaded.predict(images)["probability"]
     assert torch.equal(probability, task.eval().predict(images)["probability"])
     assert (loaded.masks(probability) == (images["mask"] > 0.5)).float().mean() > 0.9
@@ -102,6 +104,26 @@ def test_members_are_averaged(images: Batch) -> None:
 
 
 @pytest.mark.parametrize(("match", "settings"), [("tta", {"tta": "d8"}), ("loss", {"loss": "mse"}),
-                                                 ("encoder_lr", {"encoder_lr": 0.0})])  # fmt: skip
+                                                 ("encoder_lr", {"encoder_lr": 0.0}),
+                                                 ("frozen_steps", {"encoder_frozen_steps": -1})])  # fmt: skip
 def test_rejects(match: str, settings: dict[str, Any]) -> None:
     rejects(match, IceTask, pretrained=False, **settings)
+
+
+def test_an_encoder_is_frozen_for_some_steps(make_trainer: Trainers, images: Batch, tmp_path: Path) -> None:
+    def task() -> IceTask:
+        torch.manual_seed(0)
+        return IceTask("pspnet", "resnet18", False, encoder_frozen_steps=2)
+
+    def trained(epochs: int, start: Path | None = None) -> IceTask:
+        made, trainer = task(), make_trainer(max_epochs=epochs)
+        trainer.fit(made, loader(images, 2), ckpt_path=start)
+        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return made
+
+    before = state(encoder_of(task().network))
+    frozen, thawed = trained(1), trained(2)
+    assert changed(encoder_of(frozen.network), before) == set()
+    assert changed(encoder_of(thawed.network), before) == before.keys()
+    assert changed(frozen.network, state(task().network)), "the decoder is trained"
+    assert changed(trained(2, tmp_path / "1.ckpt"), state(thawed)) == set(), "a resumed run is the same"

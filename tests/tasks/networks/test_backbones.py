@@ -2,17 +2,21 @@ import time
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 from huggingface_hub import constants
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ops.errors import WeightsError
 from tasks.networks import backbones
-from tasks.networks.backbones import encoder_of, load_encoder, segmentation_network
+from tasks.networks.backbones import encoder_of, load_encoder, segmentation_network, timm_classifier
+from tasks.networks.weights import fill_weights
 from tests.checks import rejects, rejects_weights
-from tests.tasks.networks.helpers import hub, real_weights, same, saved, state, trained, without_gradient
+from tests.tasks.networks.helpers import hub, real_weights, same, saved, settle, state, trained, without_gradient
 
 # architectures.md, section 5: counted without the encoder layers that PSPNet never uses
 COUNTS = {
@@ -90,7 +94,7 @@ def test_suggests_the_nearest_names() -> None:
     for encoder, nearest in [
         ("resnet43", ".*resnet34"),
         ("mobilenetv2", "mobilenet_v2"),
-        ("efficientnet-b0", ""),  # its normalization differs
+        ("timm-efficientnet-b0", ""),  # its normalization differs
     ]:
         rejects(f"'{encoder}' is unknown; did you mean {nearest}", segmentation_network, "fpn", encoder, 1)
     rejects("'fnp' is unknown.* unet, pspnet, fpn", segmentation_network, "fnp", "resnet34", 1)
@@ -108,6 +112,63 @@ def test_real_weights_load_every_tensor(weights: Path, architecture: str, tensor
     assert all(torch.equal(network.state_dict()[key], value) for key, value in decoder.items())
     other = segmentation_network("unet", "resnet18", 1)
     rejects_weights(r"mobilenet_v2\.safetensors does not fit.*resnet18", load_encoder, other, "resnet18", weights)
+
+
+@pytest.mark.parametrize("key", ["encoder.{}", "network.1.network.encoder.{}"])
+def test_the_encoder_of_a_whole_network_with_other_bands_is_a_start(key: str, tmp_path: Path) -> None:
+    bands = {"blue": (0.3, 0.2), "green": (0.25, 0.3), "red": (0.2, 0.1), "nir": (0.4, 0.5)}
+    torch.manual_seed(0)
+    original = settle(smp.encoders.get_encoder("resnet18", in_channels=4, weights=None))
+    weights = {key.format(name): value for name, value in original.state_dict().items()}
+    torch.save({"state_dict": weights | {"decoder.weight": torch.zeros(1)}}, tmp_path / "whole.ckpt")
+    network = segmentation_network("unet", "resnet18", 1, bands).eval()
+    load_encoder(network, "resnet18", tmp_path / "whole.ckpt", bands)
+    image = torch.rand(2, 3, 64, 64)
+    seen = {name: (image[:, at] - bands[name][0]) / bands[name][1] for at, name in enumerate(("red", "green", "blue"))}
+    seen["nir"] = torch.stack(list(seen.values())).mean(dim=0)
+    with torch.no_grad():
+        expected = original(torch.stack([seen[name] for name in bands], dim=1))
+        found = encoder_of(network)(network[0](image))  # type: ignore[index]  # a sequence
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    plain = segmentation_network("unet", "resnet18", 1)
+    rejects_weights(
+        "sees 4 bands: give --model.pretrained_bands", load_encoder, plain, "resnet18", tmp_path / "whole.ckpt"
+    )
+    more = (load_encoder, network, "resnet18", tmp_path / "whole.ckpt", {**bands, "swir": (0.1, 0.1)})
+    rejects_weights("sees 4 bands; pretrained_bands names 5", *more)
+    for wrong in ({"red": (0.1, 0.2)}, {**bands, "nir": (0.1, 0.0)}):
+        rejects("a mean and a standard deviation above 0", segmentation_network, "unet", "resnet18", 1, wrong)
+
+
+@pytest.mark.real
+def test_the_satellite_network_sees_the_same(real_data: Path) -> None:
+    path = real_weights(real_data, "satellite_unet_efficientnet_b4_4band_fp16.safetensors")
+    cards = {"blue": (0.2755, 0.2449), "green": (0.2557, 0.2276), "red": (0.2698, 0.2537), "nir": (0.3343, 0.2321)}
+    original = smp.encoders.get_encoder("efficientnet-b4", in_channels=4, weights=None).eval()
+    file = {key.removeprefix("encoder."): value.float() for key, value in load_file(path).items()}
+    original.load_state_dict({key: file.get(key, value) for key, value in original.state_dict().items()})
+    network = segmentation_network("unet", "efficientnet-b4", 1, cards).eval()
+    load_encoder(network, "efficientnet-b4", path, cards)
+    with Image.open(min((real_data / "roads" / "images").iterdir())) as file_:
+        image = torch.from_numpy(np.asarray(file_.convert("RGB"))[:128, :128].copy()).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        colors = network[0](image)  # type: ignore[index]  # a sequence
+        expected = original(torch.cat([colors.flip(1), colors.mean(1, keepdim=True)], dim=1))
+        for one, other in zip(encoder_of(network)(colors)[1:], expected[1:], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+
+
+def test_weights_of_efficientnet_pytorch_fit_timms_networks() -> None:
+    torch.manual_seed(0)
+    port = settle(smp.encoders.get_encoder("efficientnet-b0", weights=None))
+    classifier = timm_classifier("tf_efficientnet_b0", 0).eval().get_submodule("classifier")
+    fill_weights(classifier, port.state_dict(), "tf_efficientnet_b0", "a port", "timm's")
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = port(image)[-1]
+        _, maps = classifier.forward_intermediates(image)  # type: ignore[operator]  # timm's method
+    torch.testing.assert_close(maps[-1], expected, rtol=1e-3, atol=1e-4)
 
 
 def encoder_weights(network: nn.Module) -> dict[str, Tensor]:
