@@ -79,7 +79,8 @@ def test_a_large_image_is_predicted_window_by_window(belvedere: Command, trained
         assert drawn.size[0] == picture.shape[1]
     task = RoadsTask.load_from_checkpoint(checkpoint, map_location="cpu").eval()
     corner = torch.from_numpy(picture[:32, :32].transpose(2, 0, 1).copy())[None].float() / 255
-    np.testing.assert_array_equal(mask[:32, :32], task.masks(task.predict({"image": corner})["probability"])[0, 0])
+    alone = task.masks(task.predict({"image": corner})["probability"])[0, 0, :28, :28]  # the next windows begin there
+    np.testing.assert_array_equal(mask[:28, :28], alone)
     assert belvedere(*predict, "--model.threshold", "0", "--output", "all").code == 0
     assert read_mask(Path("all/masks/town.png")).all()
 
