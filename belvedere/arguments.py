@@ -21,7 +21,7 @@ SHORT = {
 }
 """Short names of options. `--data` may also name a class or a file with the arguments of one."""
 MEANT = {"train": "fit", "eval": "test", "evaluate": "test", "infer": "predict", "inference": "predict",
-         "help": "--help", "version": "--version"}  # fmt: skip
+         "version": "--version"}  # fmt: skip
 """What other programs call our commands."""
 HELPS = ("--help", "--help.trainer", "--help.all")
 

@@ -19,7 +19,7 @@ TASKS = {
 
 COMMANDS = ("fit", "validate", "test", "predict", "features", "describe", "study", "configs", "completion")
 
-MORE_TASKS = {"LinearAestheticsTask": "tasks.aesthetics"}
+MORE_TASKS = {"LinearAestheticsTask": "tasks.aesthetics", "LinearColorizationTask": "tasks.colorization"}
 """Modules of classes that are other ways to do one of the tasks."""
 
 MOVED = {

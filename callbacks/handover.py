@@ -1,8 +1,10 @@
 """Connects the data module with the task and the callbacks."""
 
+from collections.abc import Iterator
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules.batch import DataSource
+from datamodules.batch import Batch, DataSource
 from tasks.base import ImageTask
 
 
@@ -53,4 +55,15 @@ class Handover(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lets the task fit what it needs before training; a checkpoint has been loaded by now."""
         assert isinstance(pl_module, ImageTask)
-        pl_module.prepare(self.data.unaugmented("train"))
+        pl_module.prepare(_Batches(self.data, "train"))
+        pl_module.calibrate(_Batches(self.data, "val"))
+
+
+class _Batches:
+    """Yields the unaugmented batches of a split, as often as it is iterated."""
+
+    def __init__(self, data: DataSource, split: str) -> None:
+        self.data, self.split = data, split
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.data.unaugmented(self.split)

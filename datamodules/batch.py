@@ -46,6 +46,7 @@ class DataFacts:
         window: Side in pixels of the windows that a window classifier is trained on.
         tags: Tags and styles that some test image has.
         conditions: Conditions, such as the weather, that some test image was taken under.
+        references: Color images that gray ones take colors from, a batch of each, in prediction.
         vote_scale: The highest vote and the threshold above which an image is a professional shot; each None while
             unknown.
     """
@@ -55,6 +56,7 @@ class DataFacts:
     window: int | None = None
     tags: Sequence[str] = ()
     conditions: Sequence[str] = ()
+    references: Sequence[Batch] = ()
     vote_scale: tuple[int | None, float | None] = (None, None)
 
 

@@ -2,29 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from datamodules.base import ImageDataModule, check
-from datamodules.batch import DataFacts
+from datamodules.batch import Batch, DataFacts
 from datamodules.decoded.letterboxed import (
     LEAST_SIDE,
     Letterboxed,
     LetterboxedSample,
     PredictedPicture,
+    checked_picture,
     letterboxed_tree,
     picture_problems,
 )
 from datamodules.loaders import EpochLoader, Samples
-from datamodules.read.names import located, tree_names
+from datamodules.read.hints import find_hints
+from datamodules.read.names import located, predicted_names, tree_names
+from datamodules.read.pictures import channels_first
 from datamodules.read.works import Work, draw_by_group, groups, read_works
 from ops.augment import random_warps, warped
+from ops.color.coloring import has_colors
 from ops.errors import DataError, collected, listed, refuse
 from ops.imagefiles import MAX_PIXELS
-from ops.pictures import valid_pixels
+from ops.pictures import box, letterboxed, valid_pixels
 
 LAYOUT = """    {root}/images/**/<stem>.jpg   any image format, any size, anywhere below
     {root}/metadata.csv           optional: columns image,artist,title,year
@@ -37,11 +43,13 @@ class Checked:
 
     Attributes:
         data: Decoded images.
+        views: The same in squares of the side `view`, if there is one.
         works: Rows of `metadata.csv` by image name.
         splits: Names of each split; skipped images are in none.
     """
 
     data: Letterboxed
+    views: Letterboxed | None
     works: dict[str, Work]
     splits: dict[str, list[str]]
 
@@ -51,8 +59,9 @@ class ColorizationDataModule(ImageDataModule):
 
     Batches have `image` (B, 3, S, S), white around the image, `valid` (B, 1, S, S), true inside it, `name`, the path
     below `images/`, and `index`. Batches to predict have one image, and also lists of `source`, the whole image uint8
-    (H, W, 3), and `problem`, why it cannot be used or "", and `box` (1, 4), its top, left, height and width in `image`.
-    An unusable image is valid nowhere and has an empty source and box.
+    (H, W, 3), `hints` (N, 5), row, column and sRGB of given colors, and `problem`, why it cannot be used or ""; and
+    `box` (1, 4), its top, left, height and width in `image`. An unusable image is valid nowhere and has an empty source
+    and box.
 
     Training images are augmented as in the notebook of the group whose report this follows (IIT Guwahati, after
     Baldassarre et al., arXiv:1712.03400): shear .2, zoom .2, rotation 20° and flips left to right. Their library takes
@@ -62,6 +71,13 @@ class ColorizationDataModule(ImageDataModule):
         root: Folder with `images/`, which may have subfolders, and optionally `metadata.csv`
             (`image,artist,title,year`, where `image` is the path below `images/`); with it, no artist is in two splits.
         size: Side S of the network's input.
+        hints: Colors that a person gives for some pixels of the images to predict: a table `image,x,y,color`, or a
+            folder of such tables and of transparent PNG files with strokes, named like the images; see
+            `datamodules.read.hints.find_hints`.
+        reference: A color image, or a folder of them, from which the images to predict take colors: each from the one
+            that looks most like it.
+        view: Side V of a second letterboxed copy of each image, `view` (B, 3, V, V) in batches, for an extractor whose
+            input is larger than the network's; null for none.
         pictures: Images to predict: a folder, which may have subfolders, or one file.
         batch_size: Images per process and step; those to predict come one at a time.
         num_workers: Loader processes; None depends on the number of cores and images.
@@ -100,6 +116,9 @@ class ColorizationDataModule(ImageDataModule):
         unreadable: Literal["refuse", "skip"] | None = None,
         augmentations: list[dict[str, Any]] | None = None,
         max_pixels: int = MAX_PIXELS,
+        view: int | None = None,
+        hints: str | Path | None = None,
+        reference: str | Path | None = None,
     ) -> None:
         super().__init__(
             root,
@@ -114,14 +133,45 @@ class ColorizationDataModule(ImageDataModule):
             max_pixels=max_pixels,
         )
         check(size >= LEAST_SIDE, f"size is {size}; expected {LEAST_SIDE} pixels or more")
+        check(view is None or view >= LEAST_SIDE, f"view is {view}; expected {LEAST_SIDE} pixels or more, or null")
+        check(
+            view is None or not augmentations,
+            f"augmentations and view {view}; expected one of the two, since augmentations change only one copy of an "
+            "image. Set data.view to null",
+        )
         for name, share in (("shear", shear), ("zoom", zoom)):
             check(0 <= share < 1, f"{name} is {share}; expected a share in [0, 1)")
         check(0 <= rotation <= 180, f"rotation is {rotation}; expected degrees in [0, 180]")
         check(unreadable in ("refuse", "skip", None), f"unreadable is {unreadable!r}; expected refuse, skip or null")
         self.size, self.shear, self.zoom, self.rotation, self.unreadable = size, shear, zoom, rotation, unreadable
+        self.view = view
+        self.hints = None if hints is None else Path(hints).expanduser()
+        self.reference = None if reference is None else Path(reference).expanduser()
+        self._references: list[Batch] | None = None
 
     def facts(self) -> DataFacts:
-        return DataFacts(size=(self.size, self.size))
+        return DataFacts(size=(self.size, self.size), references=self.references() if self.predicting else ())
+
+    def references(self) -> list[Batch]:
+        """Returns a batch of each reference, as the network sees it.
+
+        Raises:
+            DataError: One cannot be read or is gray; all are listed.
+        """
+        if self._references is None:
+            self._references = []
+            folder, names = (Path(), []) if self.reference is None else predicted_names(self.reference, unique=False)
+            refuse(collected(partial(self._add_reference, folder, name) for name in names), str(self.reference))
+        return self._references
+
+    def _add_reference(self, folder: Path, name: str) -> None:
+        picture = checked_picture(located(folder, name))
+        if not has_colors(picture):
+            raise DataError(f"{located(folder, name)} is gray; expected a reference with colors. Remove it.")
+        place = torch.tensor(box((picture.shape[0], picture.shape[1]), self.size))[None]
+        image = channels_first(letterboxed(picture, self.size))[None].float() / 255
+        assert self._references is not None
+        self._references.append({"image": image, "valid": valid_pixels(place, self.size), "name": [name]})
 
     def prepare_data(self) -> None:
         if not self.predicting:
@@ -136,9 +186,10 @@ class ColorizationDataModule(ImageDataModule):
         if stage == "predict":
             folder, names = self.predicted_names()
             files = [located(folder, name) for name in names]
+            hints = None if self.hints is None else find_hints(self.hints, folder, names)
             if self.unreadable == "refuse":
                 refuse(picture_problems(files), str(self.pictures))
-            self.datasets["predict"] = Samples(names, PredictedPicture(files, self.size))
+            self.datasets["predict"] = Samples(names, PredictedPicture(files, self.size, self.view, names, hints))
             return
         if self.datasets.keys() >= {"train", "val"}:
             return
@@ -148,7 +199,7 @@ class ColorizationDataModule(ImageDataModule):
             rank_zero_warn(f"{len(found.data.problems)} images of {self.root} are skipped:\n{listed(skipped)}")
         row = {name: index for index, name in enumerate(found.data.names)}
         for split, names in found.splits.items():
-            sample = LetterboxedSample(found.data, [row[name] for name in names])
+            sample = LetterboxedSample(found.data, [row[name] for name in names], found.views)
             self.datasets[split] = Samples(names, sample, self.seed)
         self.report_splits()
 
@@ -182,7 +233,8 @@ class ColorizationDataModule(ImageDataModule):
         refuse([f"None of the {len(splits[0][split])} images of the split {split!r} can be used: "
                 + next(iter(data[0].problems[splits[0][split][0]])) for split in ("train", "val") if not usable[split]],
                str(self.root))  # fmt: skip
-        return Checked(data[0], works, usable)
+        views = None if self.view is None else letterboxed_tree(self.task, folder, names, self.view, skip)
+        return Checked(data[0], views, works, usable)
 
     def split_by_artist(self, names: Sequence[str], works: dict[str, Work]) -> dict[str, list[str]]:
         """Returns the names of the images of train, val and test.
@@ -222,12 +274,15 @@ class ColorizationDataModule(ImageDataModule):
         """Converts images to float in [0, 1], adds `valid` and, in training only, augments them."""
         image = batch["image"].float() / 255
         valid = batch["valid"] if "valid" in batch else valid_pixels(batch["box"], self.size)
+        view = {"view": batch["view"].float() / 255} if "view" in batch else {}
         if "source" not in batch:
             del batch["box"]
         if self.augmenting and (self.flips or self.shear or self.zoom or self.rotation):
             image, valid = self.altered(image, valid, batch["seed"])
+            for key, square in view.items():
+                view[key] = self.altered(square, square[:, :1] >= 0, batch["seed"])[0]
             batch["altered"] = True
-        return {**batch, "image": image, "valid": valid}
+        return {**batch, **view, "image": image, "valid": valid}
 
     def altered(self, image: Tensor, valid: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """Returns images and where they are valid, flipped, zoomed, sheared and rotated by these seeds."""

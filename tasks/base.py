@@ -164,7 +164,15 @@ class ImageTask(LightningModule, ABC):
         """Fits what training needs to know, unless a checkpoint provided it; nothing by default.
 
         Args:
-            batches: This process's training batches on its device, without augmentation, each image once and in order.
+            batches: This process's training batches on its device, without augmentation, each image once and in order;
+                each iteration yields them again.
+        """
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Fits what only images outside training can decide, after `prepare`; nothing by default.
+
+        Args:
+            batches: This process's validation batches, as in `prepare`.
         """
 
     def summed(self, values: Tensor) -> Tensor:

@@ -6,38 +6,46 @@ arXiv:1712.03400: from the luminance, and a large classifier's view of the image
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
-from datamodules.batch import Batch
+from datamodules.batch import Batch, DataFacts
 from ops.color.bins import TEMPERATURE, annealed_mean, soft_encoding
 from ops.color.lab import SCALE, luminance_and_chroma, to_rgb
+from ops.color.reference import nearest, transferred
 from ops.errors import TrainingError, WeightsError
-from tasks.base import ImageTask, check_images
+from ops.ridge import Moments, fit_shrunk
+from tasks.coloring import ColoringTask
 from tasks.losses import bins_loss, chroma_loss
-from tasks.metrics.colors import FLOORS, ColorScores, Floors, FloorScores
 from tasks.metrics.meter import Step
 from tasks.networks.colorizer import Colorizer, Encoder
 from tasks.networks.extractor import Extractor
+from tasks.networks.linear_colorizer import LinearColorizer, cell_means, enlarged
+from tasks.networks.linear_judge import half
 from tasks.remembered import Remembered
 
+BACKBONES = ("mobilenet_v2", "resnet50", "vgg16")
+PARTS = 4
+"""Parts of the training images, batch by batch, that are left out in turn."""
 VECTORS = 4.0
 """GiB of extractor vectors that a process caches: a million images."""
 
 
-class ColorizationTask(ImageTask):
-    """Colors gray images.
+class ColorizationTask(ColoringTask):
+    """Colors gray images by an encoder and a decoder, see `ColoringTask`.
 
-    Headline metric: `val/loss`. The loss is the paper's C, half the squared error of the scaled chroma (`regression`),
-    or the rebalanced cross-entropy of R. Zhang, P. Isola and A. A. Efros, "Colorful Image Colorization", ECCV 2016
-    (`classes`): where several colors are plausible, the first predicts their mean, which is brownish; the second can
-    choose. Three trivial baselines are reported beside every metric, `grey_…`, `mean_…` and `mean_by_luminance_…`; they
-    are fitted on the training images at the start and kept in the checkpoint.
+    The loss is the paper's C, half the squared error of the scaled chroma (`regression`, `residual`), or the rebalanced
+    cross-entropy of R. Zhang, P. Isola and A. A. Efros, "Colorful Image Colorization", ECCV 2016 (`classes`): where
+    several colors are plausible, the first predicts their mean, which is brownish; the last can choose. `residual`
+    predicts what is added to the training images' mean color of each luminance, and starts from adding nothing; see
+    `ColoringTask.shrink`, which is fitted after each validation.
 
     Args:
         encoder: `pooled`, the report's Table 1, or `strided`, its text.
@@ -47,7 +55,7 @@ class ColorizationTask(ImageTask):
             weights.
         extractor_vector: Its output to use: `logits`, the 1000 values before the softmax; or `features`, the input of
             its last layer, which weights files without a classifier have too.
-        objective: `regression` or `classes`.
+        objective: `regression`, `residual` or `classes`.
         temperature: Temperature of the annealed mean of the classes: 1 is their mean, near 0 the most likely class.
         optimizer: Builds the optimizer; Adam at 1e-3 in the report.
         scheduler: Builds the learning-rate schedule; the report's notebook halves the rate after 3 flat epochs.
@@ -56,7 +64,7 @@ class ColorizationTask(ImageTask):
         ValueError: The encoder or extractor is unknown, or a number is out of range.
     """
 
-    baselines = FLOORS
+    _products: Tensor
 
     def __init__(
         self,
@@ -64,34 +72,27 @@ class ColorizationTask(ImageTask):
         extractor: str | None = "inception_resnet_v2",
         extractor_weights: bool | str = True,
         extractor_vector: Literal["logits", "features"] = "logits",
-        objective: Literal["regression", "classes"] = "regression",
+        objective: Literal["regression", "residual", "classes"] = "regression",
         temperature: float = TEMPERATURE,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
-        if objective not in ("regression", "classes") or not 0 < temperature <= 1:
+        if objective not in ("regression", "residual", "classes") or not 0 < temperature <= 1:
             raise ValueError(
-                f"objective is {objective!r} and temperature {temperature}; expected regression or classes, and a "
-                "number in (0, 1]"
+                f"objective is {objective!r} and temperature {temperature}; expected regression, residual or classes, "
+                "and a number in (0, 1]"
             )
         super().__init__(optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])
         self.objective, self.temperature = objective, temperature
-        self.floors = Floors()
         self.extractor = None if extractor is None else Extractor(extractor, extractor_weights, extractor_vector)
         vector = 0 if self.extractor is None else self.extractor.length
-        outputs = 2 if objective == "regression" else len(self.floors.centres)
-        self.network = Colorizer(encoder, vector, outputs, tanh=objective == "regression")
+        outputs = len(self.floors.centres) if objective == "classes" else 2
+        self.network = Colorizer(encoder, vector, outputs, tanh=objective != "classes")
+        if objective == "residual":
+            self.network.zero_last()
         self._vectors = Remembered(VECTORS)
-
-    def build_metrics(self) -> dict[str, Metric]:
-        """Returns metrics of the colored images, and of the baselines."""
-        # not a bound method: a copy of the metric would copy the task and its trainer with it
-        return {"colors": ColorScores(), "floors": FloorScores(lambda image: self.floors.colored(image))}
-
-    def build_training_metrics(self) -> dict[str, Metric]:
-        """Returns the metrics that are fast to compute."""
-        return {"colors": ColorScores(["psnr", "delta_e76"])}
+        self.register_buffer("_products", torch.zeros(2, dtype=torch.float64), persistent=False)
 
     def load_pretrained(self) -> None:
         """Loads the extractor.
@@ -129,11 +130,6 @@ class ColorizationTask(ImageTask):
         else:
             self.extractor.check(digest)
 
-    def prepare(self, batches: Iterable[Batch]) -> None:
-        """Fits the baselines' colors on the training images, unless a checkpoint provided them."""
-        if not self.floors.fitted:
-            self.floors.fit(((*luminance_and_chroma(each["image"]), each["valid"]) for each in batches), self.summed)
-
     def on_fit_start(self) -> None:
         """Forgets the extractor's vectors of an earlier training.
 
@@ -141,11 +137,17 @@ class ColorizationTask(ImageTask):
             TrainingError: The baselines' colors, which the loss of classes weighs with, are not fitted.
         """
         self._vectors.clear()
-        if not self.floors.fitted:
-            raise TrainingError(
-                "The baselines' colors are not fitted. Add callbacks.handover.Handover(data) to the trainer's "
-                "callbacks."
-            )
+        super().on_fit_start()
+
+    def on_validation_epoch_start(self) -> None:
+        self._products.zero_()
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics, and fits `shrink` for the checkpoint and the next epochs."""
+        super().on_validation_epoch_end()
+        of_truth, squared = self.summed(self._products)
+        if self.fitting and squared > 0:
+            self.shrink.copy_((of_truth / squared).clamp(0, 1))
 
     def forward(self, luminance: Tensor, vector: Tensor | None = None) -> Tensor:
         """Maps scaled luminance (B, 1, H, W) and the extractor's vectors (B, V) to the network's output.
@@ -155,9 +157,9 @@ class ColorizationTask(ImageTask):
         """
         maps: Tensor
         maps = (
-            self.network(luminance, vector)
-            if self.objective == "regression"
-            else self.network.half_size(luminance, vector)
+            self.network.half_size(luminance, vector)
+            if self.objective == "classes"
+            else self.network(luminance, vector)
         )
         return maps
 
@@ -174,6 +176,9 @@ class ColorizationTask(ImageTask):
         """
         if self.objective == "regression":
             return outputs.float()
+        if self.objective == "residual":
+            luminance = batch["luminance"] if "luminance" in batch else luminance_and_chroma(batch["image"])[0]
+            return self.baseline(luminance) + (1 if self.training else self.shrink) * outputs.float()
         chroma = annealed_mean(outputs, self.floors.centres, self.temperature) / SCALE
         return F.interpolate(chroma, batch["image"].shape[-2:], mode="bilinear")
 
@@ -181,29 +186,19 @@ class ColorizationTask(ImageTask):
         """Returns the loss and the colored images; pixels that are not `valid` count nowhere."""
         image, valid = batch["image"], batch["valid"]
         luminance, chroma = luminance_and_chroma(image)
-        maps = self.outputs({**batch, "luminance": luminance})
-        if self.objective == "regression":
-            loss = chroma_loss(maps, chroma, valid)
+        batch = {**batch, "luminance": luminance}
+        maps = self.outputs(batch)
+        if self.objective != "classes":
+            loss = chroma_loss(self.activate(maps, batch), chroma, valid)
+            if self.objective == "residual" and self.fitting and not self.training:
+                added = torch.where(valid, maps.detach().float(), 0)
+                truth = chroma - self.baseline(luminance)
+                self._products += torch.stack([(added * truth).sum(), added.square().sum()])
         else:
-            half = F.avg_pool2d(chroma, 2, ceil_mode=True)
+            smaller = F.avg_pool2d(chroma, 2, ceil_mode=True)
             whole = F.avg_pool2d(valid.float(), 2, ceil_mode=True) == 1
-            loss = bins_loss(maps, *soft_encoding(SCALE * half, self.floors.centres), self.floors.weights, whole)
+            loss = bins_loss(maps, *soft_encoding(SCALE * smaller, self.floors.centres), self.floors.weights, whole)
         return Step(loss, to_rgb(luminance, self.probability(batch, maps.detach())), image, valid=valid)
-
-    @torch.no_grad()
-    def predict(self, batch: Batch) -> dict[str, Any]:
-        """Colors images; only their luminance is used.
-
-        Args:
-            batch: `image` (B, 3, H, W) in [0, 1], gray or not.
-
-        Returns:
-            `chroma` (B, 2, H, W), scaled, and `image` (B, 3, H, W) in [0, 1], the images in these colors.
-        """
-        check_images(batch)
-        luminance, _ = luminance_and_chroma(batch["image"])
-        chroma = self.probability({**batch, "luminance": luminance})
-        return {"chroma": chroma, "image": to_rgb(luminance, chroma)}
 
     def _vector(self, luminance: Tensor, batch: Batch) -> Tensor | None:
         """Returns the extractor's vectors; training caches those of images that are not augmented."""
@@ -211,12 +206,206 @@ class ColorizationTask(ImageTask):
             return None
         names = batch.get("name", [])
         if self.fitting and names and "altered" not in batch:
-            return self._vectors(names, luminance, self._seen)
-        return self._seen(luminance)
+            return self._vectors(names, batch.get("view", luminance), self._seen)
+        return self._seen(batch.get("view", luminance))
 
-    def _seen(self, luminance: Tensor) -> Tensor:
-        """Returns the extractor's vectors for scaled luminance (B, 1, H, W)."""
+    def _seen(self, view: Tensor) -> Tensor:
+        """Returns the extractor's vectors for scaled luminance (B, 1, H, W), or that of images (B, 3, H, W)."""
         assert self.extractor is not None
+        luminance = view if view.shape[1] == 1 else luminance_and_chroma(view)[0]
         grey = to_rgb(luminance, luminance.new_zeros(len(luminance), 2, *luminance.shape[2:]))[:, :1]
         vector: Tensor = self.extractor(grey)
         return vector
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Cells of a color image that others take colors from.
+
+    Attributes:
+        features: Standardized, (M, D).
+        mean: Their mean, (D,).
+        luminance: (M,).
+        difference: Chroma minus what is estimated for them, (M, 2).
+    """
+
+    features: Tensor
+    mean: Tensor
+    luminance: Tensor
+    difference: Tensor
+
+
+class LinearColorizationTask(ColoringTask):
+    """Colors gray images by the mean color of each luminance plus what frozen networks see, see `ColoringTask`.
+
+    A linear layer turns what they see into color. It is fitted before the only epoch, in closed form: on a grid of
+    cells of 16 pixels, for each network a ridge regression of the training images' difference from their mean color of
+    each luminance. Its penalty, and the factor `shrink`, suit left-out images best: those of validation, and parts of
+    those of training. The guided filter enlarges it. Checkpoints contain the frozen networks, in half precision, so
+    that they need no other file.
+
+    Args:
+        backbones: The frozen networks, and for each `true` for the library's ImageNet weights, or the path of a weights
+            file, or `false` for random weights, for tests only. Names are those of
+            `tasks.networks.backbones.Stages`: `mobilenet_v2`, `resnet50`, `vgg16`, or any network of timm, such as
+            `vit_small_patch14_dinov2`. Null is MobileNetV2, ResNet-50 and VGG16.
+
+    Raises:
+        ValueError: A network is unknown.
+    """
+
+    takes_references = True
+    network: LinearColorizer
+
+    def __init__(self, backbones: dict[str, bool | str] | None = None) -> None:
+        self.weights = dict.fromkeys(BACKBONES, True) if backbones is None else backbones
+        if not self.weights:
+            raise ValueError("backbones is empty; expected one network or more")
+        # without gradients it changes nothing, but counts the steps, by which the trainer numbers checkpoints
+        super().__init__(lambda p: torch.optim.SGD(p, lr=0.0), None)
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.network = LinearColorizer(list(self.weights))
+        self._cells = Remembered(VECTORS)
+        self._moments: list[Moments] = []
+        self._references: list[Reference] = []
+
+    def load_pretrained(self) -> None:
+        """Fills the frozen networks.
+
+        Raises:
+            WeightsError: Weights are missing or do not fit.
+        """
+        self.network.load(self.weights)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stores the frozen networks in half precision, which `load_pretrained` has rounded them to."""
+        weights = checkpoint["state_dict"]
+        frozen = {key: half(value) for key, value in weights.items() if key.startswith("network.backbones.")}
+        checkpoint["state_dict"] = {**weights, **frozen}
+
+    def prepare(self, batches: Iterable[Batch]) -> None:
+        """Fits the baselines on the training images and sums what the linear layer needs of them."""
+        super().prepare(batches)
+        self._cells.clear()
+        if not self.network.fitted:
+            trainer = self.attached_trainer()
+            limit = getattr(trainer, "limit_train_batches", None)
+            self._moments = self._summed(islice(batches, limit if isinstance(limit, int) else None), PARTS)
+
+    def calibrate(self, batches: Iterable[Batch]) -> None:
+        """Fits the linear layer, whose penalties and shrinkage the validation images choose."""
+        if self.network.fitted or not self._moments:
+            return
+        [validation] = self._summed(batches, 1)
+        found = fit_shrunk(self._moments, validation, self.network.blocks)
+        self.network.fill(found)
+        self.shrink.fill_(found.shrink)
+        self._moments.clear()
+        rank_zero_info(
+            f"Fitted {sum(self.network.blocks)} values of each cell: penalty {found.penalty:.1e}, shrunk by "
+            f"{found.shrink:.2f}; on left-out images {found.error:.3f} of the squared error of the mean color of each "
+            "luminance."
+        )
+
+    def _summed(self, batches: Iterable[Batch], parts: int) -> list[Moments]:
+        """Returns the moments of the cells of images, over all processes, in parts.
+
+        Images come sorted by name, so that works of one artist are mostly in one part.
+        """
+        found = [Moments(sum(self.network.blocks), 2, self.device) for _ in range(parts)]
+        for number, batch in enumerate(batches):
+            luminance, chroma = luminance_and_chroma(batch["image"])
+            valid = batch["valid"]
+            added = cell_means(chroma - self.baseline(luminance), valid)
+            counted = cell_means(valid.float(), valid.new_ones(valid.shape))[:, 0] >= 0.5
+            cells = self._seen(luminance, batch)
+            found[number % parts].add(cells.movedim(1, 3)[counted], added.movedim(1, 3)[counted])
+        for moments in found:
+            moments.products = self.summed(moments.products)
+        return found
+
+    def _seen(self, luminance: Tensor, batch: Batch) -> Tensor:
+        """Returns the features of the cells; fitting caches those of images that are not altered."""
+        valid = batch["valid"] if "valid" in batch else torch.ones_like(luminance, dtype=torch.bool)
+        names = batch.get("name", [])
+        if not (self.fitting and names and "altered" not in batch):
+            return self.network.cells(luminance, valid)
+        both = torch.cat([luminance, valid.to(luminance)], dim=1)
+        return self._cells(names, both, lambda each: self.network.cells(each[:, :1], each[:, 1:] > 0))
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Returns what is added to the chroma of each cell, (B, 2, ceil(H / 16), ceil(W / 16))."""
+        luminance = batch["luminance"] if "luminance" in batch else luminance_and_chroma(batch["image"])[0]
+        return self.network.chroma(self._seen(luminance, batch))
+
+    def receive(self, facts: DataFacts) -> None:
+        """Stores the facts about the data, and forgets earlier references."""
+        super().receive(facts)
+        self._references.clear()
+
+    def averaged(self, batch: Batch) -> Tensor:
+        """Returns the chroma of a batch, with colors from the references if there are any."""
+        if not self.facts.references:
+            return super().averaged(batch)
+        if not self._references:
+            self._references += [self._reference(each) for each in self.facts.references]
+        luminance = batch["luminance"] if "luminance" in batch else luminance_and_chroma(batch["image"])[0]
+        valid = batch["valid"] if "valid" in batch else torch.ones_like(luminance, dtype=torch.bool)
+        cells = self._seen(luminance, batch)
+        outputs = self.network.chroma(cells)
+        light = cell_means(luminance, valid)
+        for row, every in enumerate(self.network.standard(cells)):
+            counted = cell_means(valid[row : row + 1].float(), torch.ones_like(valid[row : row + 1])).flatten() >= 0.5
+            if not counted.any():
+                continue
+            features = every.flatten(0, 1)
+            chosen = nearest(features[counted], torch.stack([each.mean for each in self._references]))
+            own = self._references[chosen]
+            added = transferred(features, light[row].flatten(), own.features, own.luminance, own.difference)
+            outputs[row] += added.T.view_as(outputs[row])
+        return self.activate(outputs, batch)
+
+    def _reference(self, batch: Batch) -> "Reference":
+        batch = {key: value.to(self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        luminance, chroma = luminance_and_chroma(batch["image"])
+        valid = batch["valid"]
+        cells = self._seen(luminance, batch)
+        difference = cell_means(chroma - self.baseline(luminance), valid) - self.network.chroma(cells)
+        counted = cell_means(valid.float(), torch.ones_like(valid)).flatten() >= 0.5
+        features = self.network.standard(cells)[0].flatten(0, 1)[counted]
+        light = cell_means(luminance, valid).flatten()[counted]
+        return Reference(features, features.mean(dim=0), light, difference[0].flatten(1).T[counted])
+
+    def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Turns what is added to each cell into scaled chroma (B, 2, H, W)."""
+        luminance = batch["luminance"] if "luminance" in batch else luminance_and_chroma(batch["image"])[0]
+        valid = batch["valid"] if "valid" in batch else torch.ones_like(luminance, dtype=torch.bool)
+        return self.baseline(luminance) + enlarged(outputs, luminance, valid)
+
+    def step(self, batch: Batch) -> Step:
+        """Returns the loss and the colored images; pixels that are not `valid` count nowhere."""
+        luminance, chroma = luminance_and_chroma(batch["image"])
+        found = self.activate(self.outputs({**batch, "luminance": luminance}), {**batch, "luminance": luminance})
+        loss = chroma_loss(found, chroma, batch["valid"])
+        return Step(loss, to_rgb(luminance, found.detach()), batch["image"], valid=batch["valid"])
+
+    def on_fit_start(self) -> None:
+        """Checks that the baselines and the linear layer are fitted.
+
+        Raises:
+            TrainingError: They are not.
+        """
+        super().on_fit_start()
+        if not self.network.fitted:
+            raise TrainingError(
+                "The linear layer is not fitted. Add callbacks.handover.Handover(data) to the trainer's callbacks."
+            )
+
+    @torch.no_grad()
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Returns the loss of a training batch; nothing is left to train."""
+        loss = super().training_step(batch, batch_index)
+        optimizer: Any = self.optimizers()
+        optimizer.step()
+        return loss

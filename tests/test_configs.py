@@ -28,6 +28,8 @@ TINY = {"clouds": ["--model.pretrained", "false", "--model.encoder", "mobilenet_
                        "--model.dense_width", "8", "--data.size", "67", "--data.load_size", "67"],
         "avalanches/features": ["--model.pretrained", "false", "--data.photos", "[32,32]", "--data.batch_size", "2"],
         "avalanches/best": ["--model.pretrained", "false", "--data.photos", "[32,32]", "--data.batch_size", "2"],
+        "colorization/best": ["--model.backbones", "{test_resnet: false}", "--data.batch_size", "4",
+                              "--data.size", "64"],
         "aesthetics/best": ["--model.backbones", "{test_resnet: false}", "--data.batch_size", "4", "--data.size", "32",
                             "--data.load_size", "32"],
         }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from callbacks.writers.base import Finished, Format, Row, Table, Writer
 from callbacks.writers.overview import Overview
@@ -15,6 +16,7 @@ from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
 from drawing.pictures import Picture, panel, save_picture, scaled
 from ops.color.coloring import colored, grey, has_colors
+from ops.color.hints import Hints
 from ops.color.lab import luminance_and_chroma
 from ops.color.quality import picture_scores
 from ops.errors import ArgumentError
@@ -56,7 +58,8 @@ class ColoringWriter(Writer[Colorized]):
       `colorfulness` for every image; and in `problem` why an image was skipped.
 
     The task predicts `chroma` (B, 2, S, S), scaled as in `ops.color.lab`. Batches have `name`, `index`, `image`, `box`
-    (the place of the image within the square), `source`, the whole images (H, W, 3), and `problem`, "" for usable ones.
+    (the place of the image within the square), `source`, the whole images (H, W, 3), `problem`, "" for usable ones, and
+    maybe `hints`, row, column and sRGB of given colors (N, 5), which are spread over the image at full size.
 
     Args:
         guided: Whether colors stop at edges of the full image's luminance; otherwise they are interpolated.
@@ -81,7 +84,8 @@ class ColoringWriter(Writer[Colorized]):
                 yield Colorized(name=name, index=index, problem=problem, source=source, image=empty)
                 continue
             chroma, square = (cropped(maps[i], batch["box"][i]) for maps in (outputs["chroma"], batch["image"]))
-            image = colored(source, chroma, luminance_and_chroma(square[None])[0][0], self.guided)
+            hints = given_colors(batch["hints"][i]) if "hints" in batch else None
+            image = colored(source, chroma, luminance_and_chroma(square[None])[0][0], self.guided, hints)
             original = has_colors(source)
             prediction, truth = (
                 torch.from_numpy(each).to(chroma.device).permute(2, 0, 1)[None] for each in (image, source)
@@ -89,6 +93,13 @@ class ColoringWriter(Writer[Colorized]):
             found = picture_scores(prediction, truth, names=SCORES if original else ["colorfulness"])
             scores = {key: round(float(value), 4) for key, value in found.items()}
             yield Colorized(name=name, index=index, source=source, image=image, original=original, scores=scores)
+
+
+def given_colors(hints: NDArray[np.int64]) -> Hints:
+    """Returns hints from row, column and sRGB of each, (N, 5)."""
+    rgb = torch.from_numpy(hints[:, 2:]).float().T[None, :, :, None] / 255
+    chroma = luminance_and_chroma(rgb)[1] if len(hints) else torch.zeros(1, 2, 0, 1)
+    return Hints(hints[:, :2], chroma[0, :, :, 0].T.numpy())
 
 
 class ColoredFiles(Format[Colorized]):

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.read.cache import MappedRows, cache_key, cached_array, check_pictures
+from datamodules.read.hints import HintFiles
 from datamodules.read.names import located
 from datamodules.read.pictures import channels_first, picture_size, read_picture
 from ops.errors import DataError, collected, refuse
@@ -126,15 +127,18 @@ class LetterboxedSample:
     Attributes:
         data: Decoded dataset.
         chosen: Rows to sample.
+        views: The same images in squares of another side, `view` (3, V, V) in the samples.
     """
 
     data: Letterboxed
     chosen: list[int]
+    views: Letterboxed | None = None
 
     def __call__(self, index: int) -> dict[str, Any]:
         row = self.chosen[index]
         place = torch.tensor(box(self.data.size(row), self.data.side))
-        return {"image": channels_first(self.data.picture(row)), "box": place}
+        view = {} if self.views is None else {"view": channels_first(self.views.picture(row))}
+        return {"image": channels_first(self.data.picture(row)), "box": place, **view}
 
 
 @dataclass(frozen=True)
@@ -146,18 +150,27 @@ class PredictedPicture:
     Attributes:
         files: The image files.
         side: Side of the squares in pixels.
+        view: Side of another square, `view` (3, V, V) in the samples.
+        names: Names of the images, for their hints.
+        hints: Hints, `hints` in the samples, (N, 5): row, column and sRGB of each.
     """
 
     files: list[Path]
     side: int
+    view: int | None = None
+    names: Sequence[str] = ()
+    hints: HintFiles | None = None
 
     def __call__(self, index: int) -> dict[str, Any]:
+        hints = np.zeros((0, 5), np.int64)
         try:
             source, problem = checked_picture(self.files[index]), ""
+            if self.hints is not None:
+                hints = self.hints.read(self.names[index])
         except DataError as error:
             source, problem = np.empty((0, 0, 3), np.uint8), str(error)
-        if problem:
-            square, place = np.full((self.side, self.side, 3), WHITE, np.uint8), (0, 0, 0, 0)
-        else:
-            square, place = letterboxed(source, self.side), box((source.shape[0], source.shape[1]), self.side)
-        return {"image": channels_first(square), "box": torch.tensor(place), "source": source, "problem": problem}
+        place = (0, 0, 0, 0) if problem else box((source.shape[0], source.shape[1]), self.side)
+        white = np.full((1, 1, 3), WHITE, np.uint8)
+        sides = {"image": self.side} if self.view is None else {"image": self.side, "view": self.view}
+        squares = {key: channels_first(letterboxed(white if problem else source, side)) for key, side in sides.items()}
+        return {**squares, "box": torch.tensor(place), "source": source, "problem": problem, "hints": hints}

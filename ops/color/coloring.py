@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ops.color.hints import Hints, spread, spread_rows
 from ops.color.lab import in_gamut, joined, lab_to_rgb, luminance_and_chroma
 
 RADIUS = 2
@@ -31,7 +32,9 @@ COLORED_SHARE = 1e-3
 
 
 @torch.no_grad()
-def colored(picture: NDArray[np.uint8], chroma: Tensor, luminance: Tensor, guided: bool = True) -> NDArray[np.uint8]:
+def colored(
+    picture: NDArray[np.uint8], chroma: Tensor, luminance: Tensor, guided: bool = True, hints: Hints | None = None
+) -> NDArray[np.uint8]:
     """Colors an image at its own size and with its own luminance.
 
     Colors outside sRGB lose chroma, so that L, after rounding to 8 bits, stays within 0.5 of the image's. Beside the
@@ -42,6 +45,7 @@ def colored(picture: NDArray[np.uint8], chroma: Tensor, luminance: Tensor, guide
         chroma: Scaled chroma of the same image, reduced and without padding, (2, h, w); sets the device.
         luminance: Scaled luminance of the reduced image, (1, h, w).
         guided: Whether colors stop at edges of the luminance, see `guide`; otherwise chroma is interpolated.
+        hints: Given colors, which their pixels get and which spread from there, see `ops.color.hints`.
 
     Returns:
         (H, W, 3).
@@ -51,11 +55,35 @@ def colored(picture: NDArray[np.uint8], chroma: Tensor, luminance: Tensor, guide
     """
     small = guide(chroma[None], luminance[None], epsilon=EPSILON if guided else math.inf)  # infinity: no slopes
     result, height = np.empty_like(picture), picture.shape[0]
+    added = None if hints is None or not len(hints.places) else _spread(picture, small, hints)
     for rows in bands(height, picture.shape[1]):
         full = luminance_and_chroma(pixels(picture[rows], chroma.device))[0]
-        rgb = lab_to_rgb(in_gamut(joined(full, guided_rows(small, full, rows.start, height))))
+        estimate = guided_rows(small, full, rows.start, height)
+        if added is not None and hints is not None:
+            estimate += spread_rows(added, full, rows.start, height)
+            given = hints.within(rows)
+            row, column = torch.from_numpy(given.places).to(chroma.device).unbind(1)
+            estimate[0, :, row - rows.start, column] = torch.from_numpy(given.chroma).to(estimate).T
+        rgb = lab_to_rgb(in_gamut(joined(full, estimate)))
         result[rows] = (255 * rgb[0]).round().byte().permute(1, 2, 0).cpu().numpy()
     return result
+
+
+def _spread(picture: NDArray[np.uint8], small: Tensor, hints: Hints) -> Tensor:
+    """Returns what hints add to the estimate, see `ops.color.hints.spread`."""
+    height, width = picture.shape[:2]
+    order, estimates, luminances = [], [], []
+    for rows in bands(height, width):
+        inside = hints.within(rows)
+        if not len(inside.places):
+            continue
+        order.append(inside)
+        full = luminance_and_chroma(pixels(picture[rows], small.device))[0]
+        row, column = torch.from_numpy(inside.places).to(small.device).unbind(1)
+        estimates.append(guided_rows(small, full, rows.start, height)[0, :, row - rows.start, column].T)
+        luminances.append(full[0, 0, row - rows.start, column])
+    together = Hints(*(np.concatenate([getattr(each, key) for each in order]) for key in ("places", "chroma")))
+    return spread(together, torch.cat(estimates), torch.cat(luminances), height, width)
 
 
 def grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

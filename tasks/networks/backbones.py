@@ -5,6 +5,7 @@ import math
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,12 +153,15 @@ def timm_card(name: str) -> Any:
     """Returns timm's `PretrainedCfg` of a network: normalization, input size, classes, and where its weights are.
 
     Args:
-        name: timm's name of an architecture, with or without a tag that names the training: `resnet18.a1_in1k`.
+        name: timm's name of an architecture, with or without a tag that names the training: `resnet18.a1_in1k`; or
+            `resnet50_v1`, Keras's.
 
     Raises:
         ValueError: The network is unknown; the message names the nearest.
     """
     _, timm = libraries()
+    if name == "resnet50_v1":
+        return replace(timm.get_pretrained_cfg("resnet50"), mean=KERAS[0], std=KERAS[1], hf_hub_id=None)
     try:
         return timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError:
@@ -182,7 +186,9 @@ def timm_classifier(name: str, classes: int) -> nn.Sequential:
     """
     _, timm = libraries()
     card = timm_card(name)
-    network = timm.create_model(name, pretrained=False, num_classes=classes)
+    network = timm.create_model(name.removesuffix("_v1"), pretrained=False, num_classes=classes)
+    if name == "resnet50_v1":
+        _halve_early(network)
     return nn.Sequential(OrderedDict(normalize=Normalize(card.mean, card.std), classifier=network))
 
 

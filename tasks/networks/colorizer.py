@@ -56,6 +56,12 @@ class Colorizer(nn.Module):
         self.decoder = nn.Sequential(*_layers(DECODER, FUSED), nn.Conv2d(LAST, outputs, 3, padding=1))
         start_like_keras(self)
 
+    def zero_last(self) -> None:
+        """Makes all outputs 0 until the network is trained."""
+        last = self.decoder[-1]
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+
     def forward(self, luminance: Tensor, vector: Tensor | None = None) -> Tensor:
         """Returns maps of the image's size: those of `half_size`, each value repeated 2 x 2.
 

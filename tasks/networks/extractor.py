@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ops.errors import WeightsError
 from tasks.networks.backbones import EXTRACTORS, feature_extractor, timm_card, timm_classifier
-from tasks.networks.weights import CLASSIFIER, fill_weights, hub_weights, read_weights
+from tasks.networks.weights import CLASSIFIER, fill_weights, hub_weights, in_order, read_weights
 
 CLASSES = 1000  # of ImageNet
 SIDES = {"vgg16": 224, "resnet50": 224, "resnet50_v1": 224, "inception_resnet_v2": 299}  # of images, in pixels
@@ -35,8 +35,8 @@ class Extractor:
         name: The classifier: a key of `EXTRACTORS`, or any timm name, with a tag (`resnet18.a1_in1k`) or without.
         weights: `True` for the library's ImageNet weights, the path of a weights file, or `False` for random weights,
             always the same ones, for tests only. A file has timm's keys, those of
-            `torch.save(timm.create_model(name, pretrained=True).state_dict(), path)`; for `EXTRACTORS`, torchvision's
-            work too.
+            `torch.save(timm.create_model(name, pretrained=True).state_dict(), path)`; torchvision's work too for
+            `EXTRACTORS`, and for networks with the same layers in the same order, such as `mobilenetv2_100`.
         vector: `logits`, the values before the softmax, which need weights with a classifier of as many classes as the
             library's; or `features`, the classifier's input, which all weights have. `vgg16` has only features, because
             its dense layers are not built; `vgg16.tv_in1k` is timm's, with them. Features of `EXTRACTORS` are the mean
@@ -169,6 +169,7 @@ class Extractor:
                 head.load_state_dict(_classifier(weights, head, source))
             return
         classifier = network.get_submodule("classifier")
+        weights = dict(in_order(weights, classifier.state_dict()))
         heads = self._card.classifier or ()
         for key in (f"{head}.weight" for head in ([heads] if isinstance(heads, str) else heads)):
             if key in classifier.state_dict():  # networks for features have none

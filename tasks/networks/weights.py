@@ -1,6 +1,6 @@
 """Finds, reads and checks trained weights and fills networks with them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -36,8 +36,8 @@ def fill_weights(
 
     Args:
         module: Changed in place, or not at all if weights do not fit.
-        weights: Tensors by the module's keys or in another layout that `own_keys` knows, of any precision. Batch counts
-            of batch normalization may be missing.
+        weights: Tensors by the module's keys or in a layout that `own_keys` or `in_order` knows, of any precision.
+            Batch counts of batch normalization may be missing.
         name: The network's name, for the message.
         source: Where the weights come from, for the message.
         keys: Whose keys the module has, for the message.
@@ -47,7 +47,7 @@ def fill_weights(
         WeightsError: A tensor is missing or has another shape.
     """
     expected = module.state_dict()
-    weights = dict(own_keys(weights, expected))
+    weights = dict(own_keys(in_order(weights, expected), expected))
     first = next((key for key, value in expected.items() if value.ndim == 4), "")
     if bands and first in weights and weights[first].shape[1] == len(bands):
         weights[first] = to_red_green_blue(weights[first].float(), bands)
@@ -74,6 +74,48 @@ def fill_weights(
     fitting = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()
                if key in expected}  # fmt: skip
     nn.Module.load_state_dict(module, {**expected, **fitting})
+
+
+def in_order(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Renames weights whose layers are numbered, `features.0.0.weight`, to the keys of the same network elsewhere.
+
+    Args:
+        weights: Tensors by any keys.
+        expected: Tensors by the wanted keys, in the order of the layers.
+
+    Returns:
+        The weights by the wanted keys, if layer after layer has the same parameters of the same shapes and only layers
+        of the classifier are left; otherwise the weights as they are.
+    """
+    if expected.keys() <= weights.keys() or not all(key.startswith(("features.", "classifier.")) for key in weights):
+        return weights
+    given, wanted = _layers(sorted(weights, key=_natural)), _layers(expected)
+    pairs = list(zip(given.items(), wanted.items(), strict=False))
+    if len(pairs) < len(wanted) or any(not layer.startswith("classifier.") for layer in [*given][len(pairs) :]):
+        return weights
+    renamed: dict[str, Tensor] = {}
+    for (layer, leaves), (own, own_leaves) in pairs:
+        if leaves != own_leaves or any(weights[f"{layer}.{leaf}"].shape != expected[f"{own}.{leaf}"].shape
+                                       for leaf in leaves):  # fmt: skip
+            return weights
+        renamed |= {f"{own}.{leaf}": weights[f"{layer}.{leaf}"] for leaf in leaves}
+    return renamed
+
+
+def _layers(keys: Iterable[str]) -> dict[str, set[str]]:
+    """Returns the names of each layer's tensors, in order, without batch counts."""
+    layers: dict[str, set[str]] = {}
+    for key in keys:
+        layer, _, leaf = key.rpartition(".")
+        if leaf != "num_batches_tracked":
+            layers.setdefault(layer, set()).add(leaf)
+    return layers
+
+
+def _natural(key: str) -> list[tuple[int, str]]:
+    """Returns a sort key in which 2 comes before 10; `features` before `classifier`."""
+    parts = key.split(".")
+    return [(parts[0] == "classifier", ""), *((int(part), "") if part.isdigit() else (-1, part) for part in parts[1:])]
 
 
 def own_keys(weights: Mapping[str, Tensor], expected: Collection[str]) -> Mapping[str, Tensor]:
@@ -158,8 +200,8 @@ def read_weights(path: Path, heads: bool = False, option: str = "pretrained") ->
     """
     if not path.is_file():
         raise WeightsError(
-            f"There is no weights file {path}. Set model.{option} to the path of a .safetensors or .pth file, "
-            "to `true` for the library's ImageNet weights, or to `false` for random ones."
+            f"There is no weights file {path}. Set model.{option} to the path of a .safetensors or .pth file, or to "
+            f"`true` for the library's ImageNet weights. {_without(option)}"
         )
     try:
         if path.suffix == ".safetensors":
@@ -204,8 +246,15 @@ def hub_weights(repository: str, revision: str | None, name: str, option: str = 
     raise WeightsError(
         f"The ImageNet weights of {name} are not in the local cache and cannot be fetched ({reason}). Either run "
         "once with network access, or copy a weights file here and give its path: "
-        f"--model.{option} path/to/weights.safetensors. To start from random weights: --model.{option} false."
+        f"--model.{option} path/to/weights.safetensors. {_without(option)}"
     )
+
+
+def _without(option: str) -> str:
+    """Returns how to do without trained weights; what is never trained must not be random."""
+    if option == "pretrained":
+        return "To start from random weights: --model.pretrained false."
+    return "To do without an extractor: --model.extractor null." if option == "extractor_weights" else ""
 
 
 def _online() -> bool:

@@ -9,6 +9,7 @@ from PIL import Image
 from datamodules.colorization import ColorizationDataModule
 from datamodules.describe.colorization import problems
 from ops.pictures import letterboxed, valid_pixels
+from tests.checks import rejects
 from tests.datamodules.helpers import (
     Keeping,
     assert_problems,
@@ -86,6 +87,28 @@ def test_flips_are_left_to_right_only(flips: bool, root: Path, keep: Callable[..
             flipped.append(distances[1] < distances[0])
     assert any(flipped) == flips
     assert not all(flipped)
+
+
+def test_a_second_copy_is_larger_and_altered_alike(root: Path, keep: Callable[..., Keeping], tmp_path: Path) -> None:
+    columns = np.linspace(0, 255, 48, dtype=np.uint8)
+    for name in NAMES:  # ramps to the right or to the left
+        ramp = columns if name < "d" else columns[::-1]
+        write(root / "images" / name, np.broadcast_to(ramp[:, None], (32, 48, 3)).copy())
+    batches = keep(ColorizationDataModule(root, size=48, view=96, batch_size=4)).seen
+    for split in ("train", "val"):
+        for batch in batches[split]:
+            assert batch["view"].shape == (len(batch["name"]), 3, 96, 96)
+            smaller = torch.nn.functional.avg_pool2d(batch["view"], 2)
+            differences = [(smaller - batch["image"].roll(shift, 3)).abs().mean() for shift in (0, 2, -2)]
+            assert differences[0] < 0.5 * min(differences[1:])
+    data = ColorizationDataModule("nowhere", size=48, view=96, pictures=root / "images" / "a", num_workers=0)
+    data.setup("predict")
+    batch = data.on_after_batch_transfer(next(iter(data.predict_dataloader())), 0)
+    assert batch["view"].shape == (1, 3, 96, 96)
+    assert (batch["view"][0, :, 16:80].mean() - 0.5).abs() < 0.05
+    assert (batch["view"][0, :, :16] == 1).all()
+    rejects("view is 8", ColorizationDataModule, view=8)
+    rejects("data.view to null", ColorizationDataModule, view=96, augmentations=[{"class_path": "albumentations.Blur"}])
 
 
 def test_splits_keep_artists_together(root: Path) -> None:

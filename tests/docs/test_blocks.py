@@ -22,14 +22,14 @@ SMALL = {
     "clouds": ["--data.size", "[32,48]", "--data.output_size", "[35,53]", "--data.batch_size", "2"],
     "roads": ["--data.window", "[64,64]", "--data.size", "[32,32]"],
     "avalanches": ["--data.photos", "[32,32]"],
-    "colorization": ["--data.size", "32", "--data.batch_size", "4", "--model.extractor", "null"],
+    "colorization": ["--data.size", "64", "--data.batch_size", "4"],
     "aesthetics": ["--data.size", "63", "--data.load_size", "63", "--data.threshold", "5.5"],
 }
 SHORT = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1",
          "--trainer.limit_test_batches", "2", "--intervals.resamples", "0", "--data.num_workers", "0",
          "--precision", "null"]  # fmt: skip
 WITHOUT_WEIGHTS = {"aesthetics": ["--model.backbones", "{mobilenet_v2: false}"],
-                   "colorization": []}  # fmt: skip
+                   "colorization": ["--model.backbones", "{test_resnet: false}"]}  # fmt: skip
 SCRATCH = ["--model.pretrained", "false"]
 
 
@@ -56,6 +56,11 @@ def data(
     torch.manual_seed(0)
     save_file(mobilenet_v2().state_dict(), home / "weights.safetensors")
     (home / "mobilenet_v2.safetensors").symlink_to(home / "weights.safetensors")
+    attic = colorization_root / "photographs"
+    first = min(path for path in attic.rglob("*") if path.is_file()).relative_to(attic)
+    (home / "hints").mkdir()
+    (home / "hints" / "known.csv").write_text(f"image,x,y,color\n{first},3,4,#3a6b35\n")
+    (home / "sister_photograph.jpg").symlink_to(min((colorization_root / "images").rglob("*.*")))
     return home
 
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
-from ops.ridge import PENALTIES, fit_ridge, fit_softmax
+from ops.ridge import FEW, PENALTIES, Moments, fit_ridge, fit_shrunk, fit_softmax
 from tests.checks import rejects
 
 
@@ -102,3 +102,49 @@ def test_rejects_what_cannot_be_fitted() -> None:
     rejects("at least two samples", fit_ridge, features, targets[:3], torch.ones(1))
     features[0, 0] = torch.inf
     rejects("nan or infinite", fit_ridge, features, targets, torch.ones(1))
+
+
+def moments(features: Tensor, targets: Tensor) -> Moments:
+    """Added in two batches."""
+    found = Moments(features.shape[1], targets.shape[1])
+    found.add(features[:7], targets[:7])
+    found.add(features[7:], targets[7:])
+    return found
+
+
+def test_blocks_are_ridge_regressions_that_left_out_samples_choose() -> None:
+    features, targets = drawn(80, 9, 2)
+    targets -= targets.mean(dim=0)
+    parts, val = [slice(0, 30), slice(30, 60)], slice(60, 80)
+    found = fit_shrunk([moments(features[part], targets[part]) for part in parts],
+                       moments(features[val], targets[val]), [5, 4])  # fmt: skip
+    best = (np.inf, 0.0, 0.0, torch.empty(0))
+    for penalty in FEW:
+        predicted, true = [], []
+        for seen, asked in ((parts[1], parts[0]), (parts[0], parts[1]), (slice(0, 60), val)):
+            deviation, mean = torch.std_mean(features[seen].double(), dim=0, correction=0)
+            ours = ((features.double() - mean) / deviation.clamp(min=1e-9)).float()
+            models = [(part, fitted_by_sklearn(ours[seen, part], targets[seen], penalty))
+                      for part in (slice(5), slice(5, 9))]  # fmt: skip
+            mixed = sum(torch.from_numpy(model.predict(ours[:, part].numpy())) for part, model in models) / 2
+            predicted.append(mixed[asked])
+            true.append(targets[asked])
+        left, truth = torch.cat(predicted), torch.cat(true)
+        shrink = min(1.0, max(0.0, float((left * truth).sum() / left.square().sum())))
+        error = float((shrink * left - truth).square().sum() / truth.square().sum())
+        best = min(best, (error, shrink, penalty, shrink * mixed), key=lambda each: each[0])
+    assert found.error == pytest.approx(best[0], rel=1e-3)
+    assert found.shrink == pytest.approx(best[1], rel=1e-2)
+    assert found.penalty == best[2]
+    answer = (features.double() - found.mean) * found.scale @ found.weight + found.bias
+    torch.testing.assert_close(answer.float(), best[3].float(), rtol=1e-2, atol=1e-2)
+
+
+def test_what_does_not_help_validation_samples_is_shrunk_to_nothing() -> None:
+    features, targets = drawn(60, 5, 2)
+    targets -= targets.mean(dim=0)
+    found = fit_shrunk([moments(features, targets)], moments(features, -targets), [5])
+    assert found.shrink == 0
+    assert not found.weight.any()
+    assert found.error == 1
+    rejects("0 validation samples", fit_shrunk, [moments(features, targets)], Moments(5, 2), [5])

@@ -20,7 +20,7 @@ from tasks.roads import RoadsTask
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 CELLS = {"aesthetics": 8, "aesthetics_delta": 10, "aesthetics_features": 4, "avalanches": 28, "clouds": 12,
-         "colorization": 4, "roads": 12}  # fmt: skip  # possible ones
+         "colorization": 18, "roads": 12}  # fmt: skip  # possible ones
 SMALL: dict[str, Callable[[], ImageTask]] = {
     "aesthetics": lambda: AestheticsTask("alexnet", dense_width=8, pretrained=False, freeze_convolutions=False),
     "avalanches": lambda: AvalanchesTask(network="cnn2d", second_input="edges"),

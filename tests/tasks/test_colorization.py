@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ops.color.bins import annealed_mean, rebalancing, smoothed
 from ops.color.lab import luminance_and_chroma, to_rgb
 from ops.errors import TrainingError
 from tasks.base import Batch
-from tasks.colorization import ColorizationTask
+from tasks.colorization import ColorizationTask, LinearColorizationTask
 from tasks.metrics.colors import FLOORS
 from tasks.networks.extractor import Extractor
 from tests.checks import rejects, rejects_weights
@@ -18,7 +19,7 @@ from tests.tasks.helpers import Trainers, loader, logged, reloaded
 
 SCORES = ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness", "colorfulness_true", "colorfulness_difference")
 FLOOR_SCORES = [f"{floor}_{name}" for floor in FLOORS for name in ("psnr", "delta_e76", "delta_e2000")]
-OBJECTIVES = ("regression", "classes")
+OBJECTIVES = ("regression", "residual", "classes")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_classes_give_their_annealed_mean(batch: Batch) -> None:
 def test_padding_is_ignored(objective: Any, batch: Batch) -> None:
     torch.manual_seed(0)
     task = ColorizationTask(extractor=None, objective=objective).eval()
-    task.network = Constant(torch.linspace(-0.3, 0.3, 2 if objective == "regression" else len(task.floors.centres)))
+    task.network = Constant(torch.linspace(-0.3, 0.3, len(task.floors.centres) if objective == "classes" else 2))
     noise = torch.where(batch["valid"], batch["image"], torch.rand_like(batch["image"]))
     torch.testing.assert_close(task.step(batch | {"image": noise}).loss, task.step(batch).loss)
 
@@ -168,7 +169,113 @@ def test_rejects_wrong_arguments_and_another_extractor(make_trainer: Trainers, b
     rejects_weights(r"no weights file .*gone\.safetensors", gone.load_pretrained)
 
 
+def test_the_extractor_sees_the_larger_copy(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+
+    def kept(self: Extractor, image: Tensor) -> Tensor:
+        seen.append(image)
+        return torch.zeros(len(image), self.length)
+
+    monkeypatch.setattr(Extractor, "__call__", kept)
+    task = ColorizationTask(extractor="resnet50", extractor_weights=False)
+    view = torch.rand(2, 3, 80, 80)
+    for each in (batch, batch | {"view": view}):
+        task.predict(each)
+    assert [image.shape[-1] for image in seen] == [32, 80]
+    torch.testing.assert_close(luminance_and_chroma(seen[1].expand(-1, 3, -1, -1))[0], luminance_and_chroma(view)[0])
+
+
 def test_copies_of_metrics_do_not_copy_the_task() -> None:
     task = ColorizationTask(extractor=None)
     metric = task.build_metrics()["floors"].clone()
     assert metric.colored.__closure__[0].cell_contents is task
+
+
+def test_a_residual_starts_from_the_baseline_and_is_shrunk_by_validation(make_trainer: Trainers, batch: Batch) -> None:
+    torch.manual_seed(0)
+    task = ColorizationTask(extractor=None, objective="residual", optimizer=lambda p: torch.optim.SGD(p, lr=0.0)).eval()
+    task.prepare([batch])
+    baseline = task.floors.colored(batch["image"])["mean_by_luminance"]
+    torch.testing.assert_close(task.predict(batch)["image"], baseline)
+    chroma = luminance_and_chroma(batch["image"])[1]
+    task.floors.by_luminance.zero_()
+    valid = batch["valid"]
+    added = torch.tensor([0.1, 0.2])
+    task.network = Constant(added)
+    truth = chroma.movedim(1, 3)[valid[:, 0]]
+    expected = float((truth @ added).sum() / (len(truth) * added.square().sum()))
+    make_trainer(max_epochs=1).fit(task, loader(batch), loader(batch, 3))
+    assert task.shrink.item() == pytest.approx(min(1.0, max(0.0, expected)), abs=1e-4)
+    found = task.eval().predict(batch)["chroma"]
+    torch.testing.assert_close(found, (task.shrink * added).view(1, 2, 1, 1).expand_as(found))
+
+
+SEEN = {"test_resnet": False}
+
+
+def drawn_batches(count: int, seed: int, size: int = 64) -> list[Batch]:
+    """Fine noise is blue, coarse noise of the same luminances is orange."""
+    generator, batches = torch.Generator().manual_seed(seed), []
+    for number in range(count):
+        fine = 0.35 + 0.2 * torch.rand(1, 1, size, size, generator=generator)
+        coarse = 0.35 + 0.2 * torch.rand(1, 1, size // 16, size // 16, generator=generator)
+        gray = torch.cat([fine, nn.functional.interpolate(coarse, (size, size))])
+        luminance = luminance_and_chroma(gray.expand(-1, 3, -1, -1))[0]
+        chroma = torch.tensor([[0.05, -0.2], [0.1, 0.25]]).view(2, 2, 1, 1).expand(-1, -1, size, size)
+        valid = torch.ones(2, 1, size, size, dtype=torch.bool)
+        names = [f"{seed}-{number}-{each}" for each in range(2)]
+        batches.append({"image": to_rgb(luminance, chroma), "valid": valid, "name": names})
+    return batches
+
+
+def made(batches: list[Batch]) -> DataLoader[Any]:
+    return DataLoader(batches, batch_size=None)
+
+
+def linear() -> LinearColorizationTask:
+    torch.manual_seed(0)
+    task = LinearColorizationTask(SEEN)
+    task.load_pretrained()
+    return task
+
+
+def test_a_linear_layer_sees_what_luminance_does_not_tell(make_trainer: Trainers, tmp_path: Path) -> None:
+    train, val, test = (drawn_batches(count, seed) for seed, count in enumerate((6, 3, 2)))
+    task = linear()
+    rejects("Handover", make_trainer(max_epochs=1).fit, task, made(train), error=TrainingError)
+    task.prepare(train)
+    rejects("linear layer", make_trainer(max_epochs=1).fit, task, made(train), error=TrainingError)
+    task.calibrate(val)
+    assert 0.7 < task.shrink <= 1
+    trainer = make_trainer(max_epochs=1)
+    before = task.network.output.weight.clone()
+    trainer.fit(task, made(train), made(val))
+    assert torch.equal(task.network.output.weight, before)
+    found = logged(trainer)
+    assert found["val/delta_e2000"] < 0.4 * found["val/mean_by_luminance_delta_e2000"]
+    again = reloaded(task, trainer, tmp_path)
+    for batch in test:
+        expected, chroma = luminance_and_chroma(batch["image"])[1], again.predict(batch)["chroma"]
+        assert (chroma - expected).abs().mean() < 0.04
+        assert torch.equal(chroma, task.eval().predict(batch)["chroma"])
+        torch.testing.assert_close(again.predict({"image": batch["image"]})["chroma"], chroma)
+    again.prepare(pytest.fail(str(each)) for each in train)
+
+
+def test_validation_images_of_other_colors_leave_the_baseline() -> None:
+    task = linear()
+    train = drawn_batches(4, 0)
+    task.prepare(train)
+    luminances, chromas = zip(*(luminance_and_chroma(each["image"]) for each in train), strict=True)
+    swapped = [to_rgb(luminance, chroma.flip(0)) for luminance, chroma in zip(luminances, chromas, strict=True)]
+    task.calibrate([{**each, "image": image} for each, image in zip(train, swapped, strict=True)])
+    assert task.shrink == 0
+    batch = train[0]
+    torch.testing.assert_close(
+        task.eval().predict(batch)["image"], task.floors.colored(batch["image"])["mean_by_luminance"]
+    )
+
+
+def test_rejects_no_networks_and_unknown_ones() -> None:
+    rejects("one network or more", LinearColorizationTask, {})
+    rejects("'resnet51' is unknown", LinearColorizationTask, {"resnet51": False})

@@ -10,12 +10,13 @@ import torch
 from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from segmentation_models_pytorch.encoders import get_preprocessing_params
 from torch import Tensor, nn
-from torchvision.models import resnet50
+from torchvision.models import efficientnet_b0, mobilenet_v2, resnet50
 from torchvision.transforms.functional import normalize, resize, to_tensor
 
 from tasks.networks import extractor
-from tasks.networks.backbones import EXTRACTORS, load_features
+from tasks.networks.backbones import CARDS, EXTRACTORS, IMAGENET, load_features
 from tasks.networks.extractor import REPOSITORIES, SIDES, Extractor
 from tests.checks import rejects, rejects_weights
 from tests.tasks.networks.helpers import hub, real_weights, saved
@@ -267,7 +268,7 @@ def test_library_weights_come_from_the_right_repository(
 def test_rejects_missing_library_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("tasks.networks.weights._online", lambda: False)
-    rejects_weights(r"no network.*--model\.extractor_weights ", Extractor().load)
+    rejects_weights(r"no network.*--model\.extractor_weights .*--model\.extractor null\.$", Extractor().load)
     for name in ("resnet50_v1", "vovnet39a"):
         rejects_weights(rf"no weights of {name}.*--model\.extractor_weights", Extractor(name, True).load)
     rejects_weights("belong to resnet50", load_features, nn.Sequential(), "resnet50_v1", True)
@@ -317,6 +318,44 @@ def test_real_logits_of_the_published_resnet50_are_those_of_its_own_convention(r
     vector = Extractor("resnet50_v1", path)(image)
     assert vector.argmax() == expected.argmax()
     assert nn.functional.cosine_similarity(vector, expected).item() > 0.999
+
+
+LADYBUG = 301  # of ImageNet's classes
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("name", "file"), [("resnet50_v1", "resnet50_fp16"), ("mobilenetv2_100", "mobilenet_v2")])
+def test_extractors_recognize_a_real_ladybird(real_data: Path, name: str, file: str) -> None:
+    path = real_weights(real_data, f"{file}.safetensors")
+    picture = Image.open(real_data / "colorization_photos" / "mate_ladybird.jpg").convert("RGB")
+    shares = Extractor(name, path)(to_tensor(picture)[None]).softmax(1)
+    assert shares.argmax() == LADYBUG
+    assert shares.max() > 0.7
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_100", "efficientnet_b0"])
+def test_files_of_torchvision_fit_the_same_networks_of_timm(name: str, tmp_path: Path) -> None:
+    build = mobilenet_v2 if name == "mobilenetv2_100" else efficientnet_b0
+    torch.manual_seed(0)
+    model = build().eval()
+    path = saved(tmp_path / "w.safetensors", model.state_dict())  # sorted by name: 10 before 2
+    image = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        expected = model(normalize(image, *map(list, IMAGENET)))
+    torch.testing.assert_close(Extractor(name, path)(image), expected, rtol=1e-3, atol=1e-4)
+    assert Extractor(name, path, "features").digest  # of the file without its classifier
+    wrong = {key: value for key, value in model.state_dict().items() if not key.startswith("features.3.")}
+    rejects_weights("does not fit", Extractor(name, saved(tmp_path / "less.safetensors", wrong), "features").load)
+
+
+@pytest.mark.parametrize(
+    "encoder", ["resnet34", "resnet101", "vgg16", "mobilenet_v2", "inceptionresnetv2", "inceptionv4"]
+)
+def test_encoders_normalize_as_their_weights_expect(encoder: str) -> None:
+    params = get_preprocessing_params(encoder, "imagenet")
+    family = next(family for family in CARDS if encoder.startswith(family))
+    assert CARDS[family] == (tuple(params["mean"]), tuple(params["std"]))
+    assert (params["input_space"], params["input_range"]) == ("RGB", [0, 1])
 
 
 @pytest.mark.slow
