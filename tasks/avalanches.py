@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,7 +22,6 @@ from ops.backends import Backend
 from ops.edges import canny
 from ops.errors import TrainingError, WeightsError
 from ops.extras import check_installed
-from ops.views import TestTime
 from ops.windows import resized_maps
 from tasks.base import check_images
 from tasks.boosting import with_trees
@@ -31,7 +30,7 @@ from tasks.losses import SegmentationLoss
 from tasks.metrics.dice import DiceScores, PixelAveragePrecision
 from tasks.metrics.meter import Meter, Step
 from tasks.metrics.pixels import BoundaryDistance, PixelScores
-from tasks.networks.backbones import Bands, load_features, segmentation_network
+from tasks.networks.backbones import load_features, segmentation_network
 from tasks.networks.sliding import classify_picture
 from tasks.networks.window_classifier import fill_projection, is_filled, window_classifier
 from tasks.segmentation import SegmentationTask, counted, known
@@ -43,8 +42,9 @@ Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "resnet50_v1", "incepti
                   "features"]  # fmt: skip
 WHOLE = ("unet", "fpn", "pspnet", "features")
 """Networks that mark a whole photograph at once, not in the paper."""
+OF_WHOLE = ("encoder_lr", "tta", "pretrained_bands", "encoder_frozen_steps")
 OF_WINDOWS = ("bce", 1.0, "none", None, 0)
-"""What networks of windows need for loss, encoder_lr, tta, pretrained_bands and encoder_frozen_steps."""
+"""What networks of windows need for the loss and for the options of those of whole photographs."""
 
 
 class AvalanchesTask(SegmentationTask):
@@ -81,16 +81,8 @@ class AvalanchesTask(SegmentationTask):
             thresholds above 0.
         loss: What training minimizes: `bce`, cross-entropy, and for whole photos also `bce_dice`, `bce_lovasz` or
             `focal_dice`.
-        encoder_lr: What the optimizer's learning rate is multiplied by for the encoder.
-        pretrained_bands: What a weights file was trained on, if not on images in color: the mean and the standard
-            deviation in [0, 1] of each band, in the order of its first convolution, `red`, `green` and `blue` among
-            them. Images are normalized by these; what the weights learned of other bands is shared among the colors.
-        encoder_frozen_steps: Number of steps for which the encoder keeps its weights and statistics, so that the new
-            decoder does not spoil them.
-        tta: Views of whole photos that test, predict and the threshold search average over: `none`, `flip`, `d4` or
-            `scales`.
         optimizer: Builds the optimizer; the paper used Adam or RMSprop at 1e-3.
-        scheduler: Builds the learning-rate schedule; none in the paper.
+        **options: Options of every segmentation task, see `SegmentationTask`.
 
     Attributes:
         decision: Threshold and minimum area of the network.
@@ -102,6 +94,7 @@ class AvalanchesTask(SegmentationTask):
     """
 
     network: nn.Sequential
+    fixed = ("architecture", "freeze_encoder", "border")
     classes = ("avalanche",)
 
     def __init__(
@@ -118,23 +111,14 @@ class AvalanchesTask(SegmentationTask):
         tile: int = 128,
         backend: Backend = "exact",
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
-        scheduler: LRSchedulerCallable | None = None,
         encoder: str = "mobilenet_v2",
         size: tuple[int, int] | None = None,
         loss: SegmentationLoss = "bce",
-        encoder_lr: float = 1.0,
-        tta: TestTime = "none",
-        pretrained_bands: Bands | None = None,
-        encoder_frozen_steps: int = 0,
+        **options: Any,
     ) -> None:
         self.whole = network in WHOLE
         if self.whole and (components is not None or xgboost_on != "none" or channels != 3):
             raise ValueError(f"{network} sees whole photos in color: it has no components, trees or gray input")
-        if not self.whole and (loss, encoder_lr, tta, pretrained_bands, encoder_frozen_steps) != OF_WINDOWS:
-            raise ValueError(
-                f"{network} classifies windows: loss, encoder_lr, tta, pretrained_bands and encoder_frozen_steps are "
-                f"for {', '.join(WHOLE)}"
-            )
         if tile < 1 or not all(0 <= each < math.inf for each in edge_thresholds):
             raise ValueError(f"{tile=} and {edge_thresholds=}; expected 1 pixel or more and finite numbers from 0")
         if backend == "kornia" and not all(edge_thresholds):
@@ -146,9 +130,18 @@ class AvalanchesTask(SegmentationTask):
             check_installed("xgboost", "Boosted trees (xgboost_on) need")
         self.second_input, self.xgboost_on = second_input, xgboost_on
         self.trees: Booster | None = None
-        super().__init__(encoder=encoder, pretrained=pretrained, optimizer=optimizer, scheduler=scheduler, loss=loss,
-                         encoder_lr=encoder_lr, tta=tta, pretrained_bands=pretrained_bands,
-                         encoder_frozen_steps=encoder_frozen_steps)  # fmt: skip
+        super().__init__(
+            architecture="unet",
+            encoder=encoder,
+            pretrained=pretrained,
+            freeze_encoder=False,
+            optimizer=optimizer,
+            loss=loss,
+            border=0,
+            **options,
+        )
+        if not self.whole and (loss, *(getattr(self, name) for name in OF_WHOLE)) != OF_WINDOWS:
+            raise ValueError(f"{network} classifies windows: loss, {', '.join(OF_WHOLE)} are for {', '.join(WHOLE)}")
         self.boosted_decision = Decision(1)
 
     def build_network(self) -> nn.Module:

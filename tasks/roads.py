@@ -9,17 +9,16 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from datamodules.batch import Batch
-from ops.views import TestTime
 from tasks.decision import Decision
 from tasks.losses import SegmentationLoss
 from tasks.metrics.dice import DiceScores
 from tasks.metrics.pixels import PixelScores
-from tasks.networks.backbones import Bands, load_encoder, segmentation_network
+from tasks.networks.backbones import load_encoder, segmentation_network
 from tasks.networks.vgg_autoencoder import LAYERS, Norm, vgg_autoencoder
 from tasks.segmentation import SegmentationTask
 
@@ -51,19 +50,9 @@ class RoadsTask(SegmentationTask):
             overrides the checkpoint's thresholds.
         minimum_area: Smallest region, in pixels, that is kept in whole images. In training smaller ones are kept,
             because a tile shows cut ends of roads.
-        loss: What training minimizes: `bce`, cross-entropy; `bce_dice`, plus squared dice; `bce_lovasz`, plus the
-            Lovász hinge; or `focal_dice`.
-        encoder_lr: What the optimizer's learning rate is multiplied by for the encoder.
-        pretrained_bands: What a weights file was trained on, if not on images in color: the mean and the standard
-            deviation in [0, 1] of each band, in the order of its first convolution, `red`, `green` and `blue` among
-            them. Images are normalized by these; what the weights learned of other bands is shared among the colors.
-        encoder_frozen_steps: Number of steps for which the encoder keeps its weights and statistics, so that the new
-            decoder does not spoil them.
-        tta: Views that test, predict and the threshold search average over: `none`, `flip`, `d4` or `scales`.
-        border: Pixels by which images are reflected beyond their edges to validate, test and predict, at the input
-            size of the network, cut off its output again. Networks pad with zeros, so that masks fade near the edge.
+        loss: What training minimizes, see `SegmentationTask`; the paper used `bce`.
         optimizer: Builds the optimizer; the paper used RMSprop, whose rate and decay in Keras are 1e-3 and 0.9.
-        scheduler: Builds the learning-rate schedule; none in the paper.
+        **options: Options of every segmentation task, see `SegmentationTask`.
 
     Raises:
         ValueError: The network or encoder is unknown or has no pretrained weights, or a number is out of range.
@@ -71,9 +60,9 @@ class RoadsTask(SegmentationTask):
 
     classes = ("road",)
     optional_keys = ("decision.thresholds", "decision.minimum_areas")
-    prior: Tensor
-
     headline = "f_measure"
+    fixed = ("architecture", "freeze_encoder")
+    prior: Tensor
 
     def __init__(
         self,
@@ -85,13 +74,8 @@ class RoadsTask(SegmentationTask):
         threshold: float = 0.5,
         minimum_area: int = 0,
         optimizer: OptimizerCallable = lambda p: torch.optim.RMSprop(p, lr=1e-3, alpha=0.9, eps=1e-7),
-        scheduler: LRSchedulerCallable | None = None,
         loss: SegmentationLoss = "bce",
-        encoder_lr: float = 1.0,
-        tta: TestTime = "none",
-        border: int = 0,
-        pretrained_bands: Bands | None = None,
-        encoder_frozen_steps: int = 0,
+        **options: Any,
     ) -> None:
         if network in COMPRESSED and pretrained is not False:
             raise ValueError(
@@ -103,8 +87,6 @@ class RoadsTask(SegmentationTask):
                 f"norm is {norm!r}, network {network!r} and pretrained {pretrained!r}; expected norm none, or one of "
                 f"the networks {', '.join(LAYERS)} with pretrained false"
             )
-        if network in LAYERS and pretrained_bands is not None:
-            raise ValueError(f"pretrained_bands are for unet, fpn and pspnet; expected null for {network!r}")
         if not 0 <= threshold <= 1 or minimum_area < 0:
             raise ValueError(
                 f"threshold is {threshold} and minimum_area {minimum_area}; expected a probability in [0, 1] and 0 "
@@ -112,9 +94,17 @@ class RoadsTask(SegmentationTask):
             )
         self.name, self.norm, self.prior_bias = network, norm, prior_bias
         self.threshold, self.minimum_area = threshold, minimum_area
-        super().__init__(encoder=encoder, pretrained=pretrained, optimizer=optimizer, scheduler=scheduler, loss=loss,
-                         encoder_lr=encoder_lr, tta=tta, border=border, pretrained_bands=pretrained_bands,
-                         encoder_frozen_steps=encoder_frozen_steps)  # fmt: skip
+        super().__init__(
+            architecture="unet",
+            encoder=encoder,
+            pretrained=pretrained,
+            freeze_encoder=False,
+            optimizer=optimizer,
+            loss=loss,
+            **options,
+        )
+        if network in LAYERS and self.pretrained_bands is not None:
+            raise ValueError(f"pretrained_bands are for unet, fpn and pspnet; expected null for {network!r}")
         if prior_bias:
             self.register_buffer("prior", torch.tensor(math.nan))
 

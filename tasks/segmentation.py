@@ -1,6 +1,5 @@
 """Segmentation: the parent of every task that marks classes pixel by pixel."""
 
-import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
@@ -47,7 +46,7 @@ class SegmentationTask(ImageTask):
     on the validation images after training, and the checkpoint keeps them.
 
     Args:
-        architecture: The decoder; `features` is a small head on a frozen network.
+        architecture: The decoder: `unet`, `pspnet`, `fpn` or `features`, a small head on a frozen network.
         encoder: The encoder, by its name in segmentation_models_pytorch; for `features` by that or by timm's.
         pretrained: `true` for the library's ImageNet weights, `false` to train from scratch, or the path of a
             weights file.
@@ -75,6 +74,8 @@ class SegmentationTask(ImageTask):
     """
 
     headline = "dice"
+    fixed: Sequence[str] = ()
+    """Options that a subclass sets itself."""
     decision: Decision
 
     def __init__(
@@ -109,9 +110,7 @@ class SegmentationTask(ImageTask):
         self.loss_name, self.encoder_lr, self.tta, self.border = loss, encoder_lr, tta, border
         self.pretrained_bands, self.encoder_frozen_steps = pretrained_bands, encoder_frozen_steps
         super().__init__(optimizer, scheduler)
-        own = inspect.signature(type(self)).parameters  # a subclass may take other arguments
-        hidden = {"optimizer", "scheduler"} | inspect.signature(SegmentationTask).parameters.keys() - own.keys()
-        self.save_hyperparameters(ignore=sorted(hidden))
+        self.save_hyperparameters(ignore=["optimizer", "scheduler", *self.fixed])
         self.architecture, self.encoder = architecture, encoder
         self.pretrained, self.freeze_encoder = pretrained, freeze_encoder
         self.network = self.build_network()

@@ -29,7 +29,7 @@ TOLERANCE = 1e-6
 def train(root: str, folder: Path, devices: int, batch_size: int) -> None:
     """Trains a network without batch normalization, whose statistics differ by process, and saves its weights."""
     seed_everything(0)
-    task = CloudsTask("pspnet", pretrained=False, optimizer=lambda p: torch.optim.NAdam(p, lr=1e-2))
+    task = CloudsTask(architecture="pspnet", pretrained=False, optimizer=lambda p: torch.optim.NAdam(p, lr=1e-2))
     task.network = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 4, 3, padding=1))
     data = CloudsDataModule(root, size=(32, 48), batch_size=batch_size, num_workers=0)
     trainer = Trainer(accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=3,

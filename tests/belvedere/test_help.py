@@ -75,7 +75,7 @@ def test_the_completion_knows_commands_options_values_and_configs(belvedere: Com
 
     Path("completed").write_text(script)
     assert completed("belvedere", "f") == ["fit", "features"]
-    assert completed("belvedere", "fit", "--model.architecture", "''") == ["unet", "pspnet", "fpn"]
+    assert completed("belvedere", "fit", "--model.architecture", "''") == ["unet", "pspnet", "fpn", "features"]
     assert "clouds/fpn" in completed("belvedere", "fit", "--config", "cl")
     assert completed("belvedere", "test", "--data.batch") == ["--data.batch_size"]
     assert completed("belvedere", "configs", "r") == ["roads"]

@@ -165,7 +165,10 @@ def test_wrong_arguments_are_rejected(fitted: Path, album: Path) -> None:
         (lambda: api.predict(task, [np.zeros((4, 4, 3))]), "float64"),
         (lambda: api.predict(task, [album / "none.png"]), "no image file"),
         (lambda: api.predict(task, [3]), "Image 0 is a int"),  # type: ignore[list-item]
-        (lambda: api.predict(CloudsTask("fpn", "mobilenet_v2", False), album), r"belvedere\.load"),
+        (
+            lambda: api.predict(CloudsTask(architecture="fpn", encoder="mobilenet_v2", pretrained=False), album),
+            r"belvedere\.load",
+        ),
     ]
     for call, message in cases:
         with pytest.raises(ArgumentError, match=message):

@@ -180,7 +180,7 @@ def written(folder: Path) -> dict[str, dict[str, float]]:
 
 MAKE: dict[str, Callable[[Path], tuple[ImageTask, ImageDataModule]]] = {
     "clouds": lambda root: (
-        CloudsTask("pspnet", pretrained=False),
+        CloudsTask(architecture="pspnet", pretrained=False),
         CloudsDataModule(root, size=(32, 48), test_fraction=0.4, batch_size=4, num_workers=0),
     ),
     "roads": lambda root: (

@@ -67,7 +67,9 @@ class Images(Given):
 
 
 def make_task(classes: Sequence[str] = CLASSES) -> CloudsTask:
-    task = CloudsTask("pspnet", pretrained=False, classes=classes, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    task = CloudsTask(
+        architecture="pspnet", pretrained=False, classes=classes, optimizer=lambda p: torch.optim.SGD(p, lr=0.0)
+    )
     task.network = Colors(len(classes))
     return task
 

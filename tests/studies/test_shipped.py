@@ -24,7 +24,7 @@ CELLS = {"aesthetics": 8, "aesthetics_delta": 10, "aesthetics_features": 4, "ava
 SMALL: dict[str, Callable[[], ImageTask]] = {
     "aesthetics": lambda: AestheticsTask("alexnet", dense_width=8, pretrained=False, freeze_convolutions=False),
     "avalanches": lambda: AvalanchesTask(network="cnn2d", second_input="edges"),
-    "clouds": lambda: CloudsTask("fpn", encoder="mobilenet_v2", pretrained=False),
+    "clouds": lambda: CloudsTask(architecture="fpn", encoder="mobilenet_v2", pretrained=False),
     "colorization": lambda: ColorizationTask(extractor=None),
     "roads": lambda: RoadsTask("vgg10", pretrained=False),
 }

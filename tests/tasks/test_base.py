@@ -73,7 +73,7 @@ def loader(*sizes: int) -> DataLoader[Any]:
     ("task", "kind", "settings"),
     [
         (AvalanchesTask(window=17), torch.optim.Adam, {"lr": 1e-3}),
-        (CloudsTask("pspnet", pretrained=False), torch.optim.NAdam, {"lr": 2e-4}),
+        (CloudsTask(architecture="pspnet", pretrained=False), torch.optim.NAdam, {"lr": 2e-4}),
         (RoadsTask(), torch.optim.RMSprop, {"lr": 1e-3, "alpha": 0.9, "eps": 1e-7}),
     ],
 )
@@ -118,7 +118,7 @@ def test_predict_step_is_predict_with_names(make_trainer: Trainers) -> None:
 
 @pytest.mark.parametrize("values", [(0.0, 255.0), (-2.1, 2.6), (0.0, float("nan"))])
 def test_images_to_predict_are_in_0_to_1(values: tuple[float, float]) -> None:
-    task = CloudsTask("pspnet", pretrained=False)
+    task = CloudsTask(architecture="pspnet", pretrained=False)
     image = torch.tensor(values)[:, None, None, None].expand(2, 3, 32, 32)
     rejects("values from", task.predict, {"image": image}, error=ArgumentError)
 

@@ -17,7 +17,7 @@ from tests.tasks.helpers import Trainers
 
 SIZE = (32, 48)
 TASKS = {
-    "clouds": lambda: CloudsTask("pspnet", pretrained=False, classes=["Fish", "Sugar"]),
+    "clouds": lambda: CloudsTask(architecture="pspnet", pretrained=False, classes=["Fish", "Sugar"]),
     "roads": lambda: RoadsTask("pspnet"),
     "avalanches": lambda: AvalanchesTask("cnn2d", window=17, second_input="none"),
     "focal and dice": lambda: RoadsTask("pspnet", loss="focal_dice"),

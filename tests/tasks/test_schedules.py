@@ -57,8 +57,8 @@ def test_warmup_is_a_share() -> None:
 
 
 def test_a_run_spreads_it_over_its_steps(make_trainer: Trainers, images: Batch) -> None:
-    task = CloudsTask("pspnet", pretrained=False, classes=["cloud"], scheduler=WarmupCosine, encoder_lr=0.1,
-                      optimizer=lambda p: torch.optim.SGD(p, lr=1.0))  # fmt: skip
+    task = CloudsTask(architecture="pspnet", pretrained=False, classes=["cloud"], scheduler=WarmupCosine,
+                      encoder_lr=0.1, optimizer=lambda p: torch.optim.SGD(p, lr=1.0))  # fmt: skip
     seen: list[list[float]] = []
     task.on_train_batch_start = lambda *_: seen.append([g["lr"] for g in task.optimizers().param_groups])  # type: ignore
     make_trainer(max_epochs=3).fit(task, loader(images, 7))
@@ -70,5 +70,5 @@ def test_a_run_spreads_it_over_its_steps(make_trainer: Trainers, images: Batch) 
 
 
 def test_a_run_without_an_end_cannot_be_spread(make_trainer: Trainers, images: Batch) -> None:
-    task = CloudsTask("pspnet", pretrained=False, classes=["cloud"], scheduler=WarmupCosine)
+    task = CloudsTask(architecture="pspnet", pretrained=False, classes=["cloud"], scheduler=WarmupCosine)
     rejects("max_epochs", make_trainer(max_epochs=-1).fit, task, loader(images, 2), error=TrainingError)

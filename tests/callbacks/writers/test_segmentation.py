@@ -59,7 +59,7 @@ class Data(Batches):
 
 
 def make_task() -> CloudsTask:
-    task = CloudsTask("pspnet", pretrained=False, classes=CLASSES)
+    task = CloudsTask(architecture="pspnet", pretrained=False, classes=CLASSES)
     task.network = Colors()
     task.decision.thresholds.copy_(torch.tensor([0.5, 0.3, 0.7]))
     task.decision.minimum_areas.copy_(torch.tensor([0.0, 0.0, 0.05]))
@@ -151,7 +151,7 @@ def test_the_page_sorts_by_uncertainty_and_names_what_is_marked(
 
 def test_names_of_a_checkpoint_and_of_images_stay_within_the_folder(data: Data, tmp_path: Path) -> None:
     classes = ["../../evil", "..", "x" * 300]
-    task = CloudsTask("pspnet", pretrained=False, classes=classes)
+    task = CloudsTask(architecture="pspnet", pretrained=False, classes=classes)
     task.network = Colors()
     batch = {**data.loaders[0][1], "name": ["../../a\nb.png", "c" * 250 + ".jpg"]}
     predict(tmp_path / "run", task.eval(), Batches([batch]), SegmentationWriter())
