@@ -194,6 +194,18 @@ def test_images_to_predict_come_one_by_one_and_whole(workers: int, tmp_path: Pat
     assert single.datasets["predict"].names == ["2.png"]
 
 
+def test_references_are_color_images(root: Path) -> None:
+    data = ColorizationDataModule("nowhere", size=48, pictures=root / "images", reference=root / "images" / "a")
+    batches = data.references()
+    assert [batch["name"] for batch in batches] == [["0.png"], ["1.png"]]
+    assert torch.equal(batches[0]["valid"], valid_pixels(torch.tensor([[0, 8, 48, 32]]), 48))
+    torch.testing.assert_close(batches[0]["image"][0], in_square(root, "a/0.png"))
+    assert ColorizationDataModule("nowhere").references() == []
+    gray = write(root / "images" / "a" / "2.png", np.full((40, 40, 3), 90, np.uint8))
+    wrong = ColorizationDataModule("nowhere", reference=gray)
+    assert_problems(problems_of(wrong.references), ("2.png is gray",))
+
+
 @pytest.mark.real
 def test_real_paintings_are_split_by_artist(real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "images").symlink_to(real_data / "colorization" / "images")

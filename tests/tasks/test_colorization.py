@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from datamodules.batch import DataFacts
 from ops.color.bins import annealed_mean, rebalancing, smoothed
 from ops.color.lab import luminance_and_chroma, to_rgb
-from ops.errors import TrainingError
+from ops.errors import ArgumentError, TrainingError
 from tasks.base import Batch
 from tasks.colorization import ColorizationTask, LinearColorizationTask
 from tasks.metrics.colors import FLOORS
@@ -279,3 +280,23 @@ def test_validation_images_of_other_colors_leave_the_baseline() -> None:
 def test_rejects_no_networks_and_unknown_ones() -> None:
     rejects("one network or more", LinearColorizationTask, {})
     rejects("'resnet51' is unknown", LinearColorizationTask, {"resnet51": False})
+
+
+def test_colors_are_taken_from_the_reference_that_looks_alike() -> None:
+    task = linear()
+    task.prepare(drawn_batches(4, 0))
+    task.calibrate(drawn_batches(2, 1))
+    [asked] = drawn_batches(1, 2)
+    plain = task.eval().predict(asked)["chroma"]
+    luminance = luminance_and_chroma(asked["image"])[0]
+    green = torch.tensor([-0.3, 0.2]).view(1, 2, 1, 1).expand(1, -1, *luminance.shape[2:])
+    same = {"image": to_rgb(luminance[:1], green), "valid": asked["valid"][:1], "name": ["same"]}
+    other = {"image": asked["image"][1:], "valid": asked["valid"][1:], "name": ["other"]}
+    task.receive(DataFacts(references=[other, same]))
+    found = task.predict(asked)["chroma"]
+    assert (found[0] - plain[0]).mean(dim=(1, 2))[0] < -0.01, "greener"
+    assert (found[1] - plain[1]).abs().mean() < 0.02, "its own colors, which are known"
+    task.receive(DataFacts())
+    assert torch.equal(task.predict(asked)["chroma"], plain)
+    rejects("colorization/best", ColorizationTask(extractor=None).receive, DataFacts(references=[same]),
+            error=ArgumentError)  # fmt: skip

@@ -265,3 +265,13 @@ def test_weights_come_from_torchs_cache(tmp_path: Path, monkeypatch: pytest.Monk
     load_judge(network, name, pretrained=True)
     assert torch.equal(network.convolutions[-1].features[10].bias, given.convolutions[-1].features[10].bias)
     assert torch.equal(network.convolutions[-1].features[10].weight, given.convolutions[-1].features[10].weight)
+
+
+def test_kerass_resnet_is_a_network_of_timm_with_its_own_normalization() -> None:
+    with torch.device("meta"):
+        network = judge("resnet50_v1", 8)
+    normalize, classifier = network.convolutions
+    assert normalize.std.shape == (1, 3, 1, 1)
+    assert classifier.layer2[0].conv1.stride == (2, 2)
+    assert classifier.layer2[0].conv2.stride == (1, 1)
+    rejects_weights("no weights of resnet50_v1", load_judge, network, "resnet50_v1", True)
