@@ -165,10 +165,11 @@ def _check_names(kind: type, settings: Mapping[str, Any]) -> None:
 
 def _rejected(kind: type, settings: Mapping[str, Any], error: Exception) -> str:
     """Returns in words why a class does not take the settings."""
-    named = re.search(r'Parser key "(?:\w+\.)?(\w+)":', str(error))
-    if named and named[1] in settings:
-        expected = in_words(get_type_hints(vars(kind)["__init__"])[named[1]])
-        return f"{kind.__name__}: {named[1]} is {settings[named[1]]!r}; expected {expected}."
+    for name in re.findall(r'Parser key "(?:\w+\.)?(\w+)":', str(error)):
+        hints = (get_type_hints(vars(parent)["__init__"]) for parent in kind.__mro__ if "__init__" in vars(parent))
+        hint = next((found[name] for found in hints if name in found), None)
+        if name in settings and hint is not None:
+            return f"{kind.__name__}: {name} is {settings[name]!r}; expected {in_words(hint)}."
     return f"{kind.__name__}: {error}."
 
 
