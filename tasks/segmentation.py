@@ -154,6 +154,7 @@ class SegmentationTask(ImageTask):
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         """Keeps the encoder's batch statistics while it is frozen."""
+        super().on_train_batch_start(batch, batch_index)
         if self.encoder_frozen_steps:
             encoder_of(self.network).train(self.global_step >= self.encoder_frozen_steps and not self.freeze_encoder)
 

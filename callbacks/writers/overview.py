@@ -83,7 +83,7 @@ class Overview(Format[Image]):
             for name, _, note, link, values, file, start, length in ranked[: self.most]:
                 with (folder / file).open("rb") as jpegs:
                     jpegs.seek(start)
-                    yield Card(name, note, quote(link), values, jpegs.read(length))
+                    yield Card(name, note, quote(link, errors="surrogateescape"), values, jpegs.read(length))
 
         notes = [f"{row[0]} was skipped: {row[1]}" for row in rows if row[1]][: self.most]
         if len(ranked) > self.most:

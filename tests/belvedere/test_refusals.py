@@ -29,7 +29,7 @@ CASES: dict[str, list[tuple[list[str], str]]] = {
         (["--data.classes", "[yes,no]"], "--data.classes: expected [a text, …], got True; YAML|so quote them"),
         (["--data.root", "null"], "root is null; expected the folder"),
         (["--model.optimizer.lr", "high"], "--model.optimizer.lr: expected a number, got high."),
-        (["--model.architecture", "fnp"], "--model.architecture: expected unet, pspnet or fpn, got fnp."),
+        (["--model.architecture", "fnp"], "--model.architecture: expected unet, pspnet, fpn or features, got fnp."),
         (["--model.encoder", "resnet35"], "'resnet35' is unknown|did you mean"),
         (["--model", "FooTask"], "--model: there is no class FooTask."),
         (["--model", "CloudTask"], "--model: there is no class CloudTask. Did you mean CloudsTask?"),

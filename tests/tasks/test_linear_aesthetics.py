@@ -203,12 +203,10 @@ def test_mirror_images_average_the_probabilities_of_a_trained_network() -> None:
 
 
 def test_members_of_an_ensemble_predict_the_same() -> None:
-    task = made(head="distribution")
-    task.members = [made(head="distribution")]
-    task.check_members()
+    task, same = made(head="distribution"), made(head="distribution")
+    task.add_members([same], ["same.ckpt"])
     for other in (made(), made(head="distribution", bins=5), made(head="distribution", threshold=6)):
-        task.members = [other]
-        rejects("--members: one has .*expected distribution, 10 and 5", task.check_members, error=ArgumentError)
-    one = made()
-    one.members = [made(threshold=4)]
-    one.check_members()
+        with pytest.raises(ArgumentError, match=r"^other\.ckpt is of .*expected checkpoints of one kind"):
+            task.add_members([other], ["other.ckpt"])
+        assert task.members == [same]
+    made().add_members([made(threshold=4)], ["other.ckpt"])
