@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Locator
 
+INCHES = 13  # width of a study
 STAGES = (("train", "training", "#0072B2"), ("val", "validation", "#D55E00"))
 
 
@@ -80,8 +82,6 @@ def draw_curves(
 
 
 def _draw_metric(axes: "Axes", metric: str, history: Sequence[Mapping[str, float]], baselines: Sequence[str]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     plain(axes, metric.replace("_", " "))
     marker = "o" if len(history) <= 30 else ""
     for stage, label, color in STAGES:
@@ -98,7 +98,7 @@ def _draw_metric(axes: "Axes", metric: str, history: Sequence[Mapping[str, float
     first, last = history[0]["epoch"], history[-1]["epoch"]
     room = max(0.5, 0.02 * (last - first))
     axes.set_xlim(first - room, last + room)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(_round_ticks(8, whole=True))
     axes.set_xlabel("epoch")
 
 
@@ -128,37 +128,65 @@ def draw_study(
     """
     from matplotlib.patches import Patch
 
-    charts = {name: series for name, series in charts.items() if _bars_of(series) > 1}
-    lines = math.ceil(len(charts) / 3)
-    rows = [examples[first : first + 4] for first in range(0, len(examples), 4)]
-    tallest = [min(1.2, max(image.shape[0] / image.shape[1] for _, image, _ in row)) for row in rows]
-    heights = [3.0 * lines] if charts else []
-    heights += [sum(0.4 + 3.2 * each for each in tallest) + 0.5] if examples else []
-    figure = new_figure(13, max(1.0, sum(heights)))
+    shown = [(name, series) for name, series in charts.items() if _bars_of(series) > 1]
+    lines = math.ceil(len(shown) / 3)
+    rows = _justified([image.shape[1] / image.shape[0] for _, image, _ in examples])
+    heights = [3.0 * lines] if shown else []
+    heights += [0.4 + INCHES / sum(aspects) for _, aspects in rows]
+    ignoring = any(len(masks) > len(classes) for _, _, masks in examples)
+    legend = 0.5 if examples and (classes or ignoring) else 0
+    heights += [legend] if legend else []
+    figure = new_figure(INCHES, max(1.0, sum(heights) + (0.4 if title else 0)))
     if title:
         figure.suptitle(printable(title), x=0.01, ha="left", fontsize=14, fontweight="bold")
     blocks: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0] if heights else []
-    for place, (name, series) in enumerate(charts.items(), start=1):
-        axes = blocks[0].add_subplot(lines, 3, place)
-        plain(axes, name)
-        _draw_bars(axes, series, classes)
-    grid: Any = blocks[-1].add_gridspec(len(rows), 4, height_ratios=tallest) if examples else None
-    ignoring = any(len(masks) > len(classes) for _, _, masks in examples)
-    for place, (name, image, masks) in enumerate(examples, start=1):
-        axes = blocks[-1].add_subplot(grid[(place - 1) // 4, (place - 1) % 4])
-        axes.set_title(shortened(name, font_of(19), 440), fontsize=9)  # 9 points are 19 pixels at 150 dpi
-        axes.set_axis_off()
-        axes.set_anchor("N")
-        small = scaled(image, 640, 640)
-        fitting = scaled_masks(masks, small.shape[1], small.shape[0])
-        drawn = overlay(small, fitting[: len(classes)])
-        axes.imshow(hatched(drawn, fitting[-1]) if len(masks) > len(classes) else drawn)
-    if examples:
+    grid: Any = blocks[0].add_gridspec(lines, 6) if shown else None
+    for line in range(lines):  # as even as possible, and each as wide as the figure
+        part = shown[line * len(shown) // lines : (line + 1) * len(shown) // lines]
+        for column, (name, series) in enumerate(part):
+            wide = 6 // len(part)
+            axes = blocks[0].add_subplot(grid[line, column * wide : (column + 1) * wide])
+            plain(axes, name)
+            _draw_bars(axes, series, classes)
+    for block, (chosen, aspects) in zip(blocks[1 if shown else 0 :], rows, strict=False):
+        grid = block.add_gridspec(1, len(aspects), width_ratios=aspects)
+        for column, number in enumerate(chosen):
+            name, image, masks = examples[number]
+            axes = block.add_subplot(grid[0, column])
+            room = 150 * INCHES * aspects[column] / sum(aspects) - 30  # pixels at 150 dpi, where 9 points are 19
+            axes.set_title(shortened(name, font_of(19), room), fontsize=9)
+            axes.set_axis_off()
+            axes.set_anchor("N")
+            small = scaled(image, 640, 640)
+            fitting = scaled_masks(masks, small.shape[1], small.shape[0])
+            drawn = overlay(small, fitting[: len(classes)])
+            axes.imshow(hatched(drawn, fitting[-1]) if len(masks) > len(classes) else drawn)
+    if legend:
         patches = [Patch(color=hex_color(k), label=printable(name)) for k, name in enumerate(classes)]
         if ignoring:
             patches.append(Patch(facecolor="0.85", edgecolor="0.5", hatch="////", label=IGNORED))
-        blocks[-1].legend(handles=patches, loc="outside lower center", ncols=min(8, len(patches)), frameon=False)
+        blocks[-1].legend(handles=patches, loc="center", ncols=min(8, len(patches)), frameon=False)
     save_figure(figure, path)
+
+
+def _justified(aspects: Sequence[float]) -> list[tuple[list[int], list[float]]]:
+    """Returns rows of images as wide as the figure: the numbers of each row's images, and widths per height.
+
+    In a row of few images the last width is that of an empty place, so that none is higher than a quarter of the
+    figure's width.
+    """
+    clipped = [min(3.0, max(0.5, aspect)) for aspect in aspects]
+    lines = max(1, round(sum(clipped) / 5))
+    rows: list[list[int]] = [[] for _ in range(lines)]
+    before = 0.0
+    for number, aspect in enumerate(clipped):
+        rows[int(lines * (before + aspect / 2) / sum(clipped))].append(number)
+        before += aspect
+    result = []
+    for row in filter(None, rows):
+        widths = [clipped[number] for number in row]
+        result.append((row, widths + ([4 - sum(widths)] if sum(widths) < 4 else [])))
+    return result
 
 
 def _bars_of(series: "pd.Series[Any]") -> int:
@@ -170,12 +198,11 @@ def _bars_of(series: "pd.Series[Any]") -> int:
 
 def _draw_bars(axes: "Axes", series: "pd.Series[Any]", classes: Sequence[str]) -> None:
     import pandas as pd
-    from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel(str(series.index.name or ""))
     axes.set_ylabel(str(series.name or ""))
     if series.dtype.kind in "iu":
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.yaxis.set_major_locator(_round_ticks(6, whole=True))
     if not series.any():
         axes.set_ylim(0, 1)
     color = series.attrs.get("color", "#4C78A8")
@@ -183,7 +210,7 @@ def _draw_bars(axes: "Axes", series: "pd.Series[Any]", classes: Sequence[str]) -
         left, right = series.index.left.to_numpy(float), series.index.right.to_numpy(float)
         axes.bar(left, series.to_numpy(), width=right - left, align="edge", color=color, edgecolor="white")
         axes.set_xlim(left[0], right[-1])
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+        axes.xaxis.set_major_locator(_round_ticks(6))
         return
     labels = [f"{label:.3g}" if isinstance(label, float) else printable(str(label)) for label in series.index]
     known = set(labels) <= set(classes)
@@ -203,6 +230,13 @@ def _draw_bars(axes: "Axes", series: "pd.Series[Any]", classes: Sequence[str]) -
     first = step - 1 if labels[0] == "1" else 0
     axes.set_xticks(range(first, len(labels), step), labels[first::step], rotation=30 if slanted else 0,
                     ha="right" if slanted else "center")  # fmt: skip
+
+
+def _round_ticks(most: int, whole: bool = False) -> "Locator":
+    """Returns what places up to `most` ticks on multiples of 1, 2, 2.5 or 5; `whole` numbers leave out 2.5."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(most, steps=[1, 2, 5, 10] if whole else [1, 2, 2.5, 5, 10], integer=whole, min_n_ticks=1)
 
 
 def _crowded(labels: Sequence[str]) -> bool:

@@ -126,6 +126,34 @@ def test_study_draws_the_heights_and_is_readable(count: int, tmp_path: Path, fig
     assert all(axes.get_title().startswith("a_very_long") for axes in examples)
 
 
+def test_ticks_of_counts_are_round(tmp_path: Path, figures: list[Figure]) -> None:
+    bars_of = {str(most): pd.Series([0, most, 1], pd.Index(list("abc"), name="class")) for most in (12, 32, 34)}
+    charts.draw_study(bars_of, [], [], tmp_path / "study.png")
+    steps = [np.diff(axes.get_yticks())[0] for axes in figures[0].axes]
+    assert steps == [5, 10, 10]
+
+
+@pytest.mark.parametrize("count", [2, 4, 5, 7])
+def test_no_row_of_charts_has_an_empty_place(count: int, tmp_path: Path, figures: list[Figure]) -> None:
+    chart = pd.Series([1, 2], pd.Index(["a", "b"], name="class"))
+    charts.draw_study({str(k): chart for k in range(count)}, [], [], tmp_path / "study.png")
+    spans = [axes.get_subplotspec() for axes in figures[0].axes]
+    rows = {span.rowspan.start: 0 for span in spans}
+    for span in spans:
+        rows[span.rowspan.start] += len(span.colspan)
+    assert set(rows.values()) == {6}
+
+
+def test_examples_of_a_row_are_equally_high(tmp_path: Path, figures: list[Figure]) -> None:
+    shapes = [(40, 60), (60, 40), (40, 40), (30, 80)]
+    examples = [("a.jpg", np.zeros((*shape, 3), np.uint8), np.zeros((0, *shape), bool)) for shape in shapes]
+    charts.draw_study({}, examples, [], tmp_path / "study.png")
+    boxes = [axes.get_window_extent() for axes in figures[0].axes]
+    assert [box.width / box.height for box in boxes] == pytest.approx([w / h for h, w in shapes], rel=0.02)
+    assert max(box.height for box in boxes) < 1.05 * min(box.height for box in boxes)
+    assert figures[0].bbox.height < 1.4 * boxes[0].height
+
+
 def test_levels_of_a_channel_have_its_color_and_round_ticks(tmp_path: Path, figures: list[Figure]) -> None:
     levels = pd.Series(range(32), pd.IntervalIndex.from_breaks(range(0, 257, 8), name="red level"), name="share")
     levels.attrs["color"] = "#d62728"
@@ -149,7 +177,7 @@ def test_ignored_pixels_are_hatched_and_explained(tmp_path: Path, figures: list[
     half = len(shown) // 2
     assert len(np.unique(shown[: half - 2])) > 1
     assert len(np.unique(shown[half + 2 :])) == 1
-    assert "not counted" in [text.get_text() for text in figures[0].subfigs[1].legends[0].get_texts()]
+    assert "not counted" in [text.get_text() for text in figures[0].subfigs[-1].legends[0].get_texts()]
 
 
 def test_true_images_are_a_line_in_the_plot_of_their_metric(tmp_path: Path, figures: list[Figure]) -> None:
