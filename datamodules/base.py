@@ -296,13 +296,18 @@ class ImageDataModule(LightningDataModule, ABC):
         batch["image"] = batch["image"].float() / 255
         if "mask" in batch:
             batch["mask"] = batch["mask"].float()
-        if self.views is not None and self.augmenting:
+        if self.augmenting:
+            self.vary(batch)
+        return batch
+
+    def vary(self, batch: dict[str, Any]) -> None:
+        """Varies the images of a batch, in [0, 1], and all that is as large, by `views` or `flips`."""
+        if self.views is not None:
             planes = {key: batch[key].float() for key in ("mask", "valid", "ignored") if key in batch}
             batch["image"], views = self.views(batch["image"], torch.cat(list(planes.values()), dim=1), batch["seed"])
             counts = [plane.shape[1] for plane in planes.values()]
             for key, view in zip(planes, torch.split(views, counts, dim=1), strict=True):
                 batch[key] = view if key == "mask" else view > 0
-        elif self.flips and self.augmenting:
+        elif self.flips:
             keys = [key for key in ("image", "mask", "ignored") if key in batch]
             batch.update(zip(keys, flip_by_seed([batch[key] for key in keys], batch["seed"]), strict=True))
-        return batch

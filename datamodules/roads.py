@@ -231,17 +231,19 @@ class RoadsDataModule(MaskedDataModule):
         return super().loader(split, batch_size, workers, most_workers, training)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:
-        if self.augmenting:
-            count = len(batch["image"])
-            keys = [key for key in ("mask", "ignored") if key in batch]
-            planes = torch.cat([batch[key] for key in keys], dim=1)
-            image, planes = copies(batch["image"], planes, self.strategy, self.filters, batch["seed"], self.backend)
-            times = len(image) // count
-            moved = {"mask": planes[:, : batch["mask"].shape[1]]}
-            if "ignored" in batch:
-                moved["ignored"] = planes[:, -1:].bool()
-            batch = {key: _repeated(value, times) for key, value in batch.items()} | {"image": image, **moved}
-        return super().on_after_batch_transfer(batch, dataloader_index)
+        return super().on_after_batch_transfer(self.copied(batch) if self.augmenting else batch, dataloader_index)
+
+    def copied(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Returns a batch with the copies that `strategy` adds: copy 0 of each image, then copy 1 of each, …."""
+        count = len(batch["image"])
+        keys = [key for key in ("mask", "ignored") if key in batch]
+        planes = torch.cat([batch[key] for key in keys], dim=1)
+        image, planes = copies(batch["image"], planes, self.strategy, self.filters, batch["seed"], self.backend)
+        times = len(image) // count
+        moved = {"mask": planes[:, : batch["mask"].shape[1]]}
+        if "ignored" in batch:
+            moved["ignored"] = planes[:, -1:].bool()
+        return {key: _repeated(value, times) for key, value in batch.items()} | {"image": image, **moved}
 
 
 def _repeated(value: Any, times: int) -> Any:

@@ -1,4 +1,4 @@
-"""Checks and describes a roads dataset: categories, splits, road shares, and the copies that training makes."""
+"""Checks and describes a roads dataset: categories, splits, road shares, and what training makes of tiles."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,17 @@ from datamodules.describe.study import (
 from datamodules.read.pictures import channels_first
 from datamodules.roads import RoadsDataModule
 from ops.errors import collected
-from ops.filters import FILTERS, filtered
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COPIED = 2  # tiles shown with their copies
+ALTERED = 2  # tiles shown as training alters them
+TITLES = {
+    "few": ["in training"] * 4,
+    "rotations": ["0°", "90°", "180°", "270°"],
+    "both": [f"{turn}°, filtered or not" for turn in (0, 90, 180, 270)],
+}
+"""Titles of what each strategy makes of a tile; `filters` has the names of the filters."""
 
 
 def problems(data: RoadsDataModule) -> list[str]:
@@ -36,7 +41,7 @@ def problems(data: RoadsDataModule) -> list[str]:
 
 
 def study(data: RoadsDataModule) -> Study:
-    """Returns categories, splits, road shares and sizes, examples, and the copies of two tiles (the paper's figure 3).
+    """Returns categories, splits, road shares and sizes, examples, and what training makes of two tiles.
 
     Raises:
         DataError: The dataset has problems; the message lists all of them.
@@ -66,7 +71,7 @@ def study(data: RoadsDataModule) -> Study:
         charts=_charts(table),
         examples=[_example(tiles, row) for row in spread(by_road)],
         classes=["road"],
-        panels={"copies": _copies(tiles, by_road)},
+        panels=_altered(data, tiles, by_road),
     )
 
 
@@ -99,18 +104,28 @@ def _example(tiles: Tiles, row: int) -> Example:
     return name, np.array(tiles.pictures[row]), np.concatenate(list(tiles.masks.sample(row).values())).astype(np.bool_)
 
 
-def _copies(tiles: Tiles, by_road: list[int]) -> Panel:
-    """Returns tiles with all copies that training can make of them, and the mask of each copy below it."""
-    titles = ["tile", "90°", "180°", "270°", *(name.replace("_", " ") for name in FILTERS)]
+def _altered(data: RoadsDataModule, tiles: Tiles, by_road: list[int]) -> dict[str, Panel]:
+    """Returns tiles beside what training makes of them, the masks below; nothing if training leaves tiles alone."""
+    titles = ["tile", *(TITLES.get(data.strategy) or (name.replace("_", " ") for name in ("tile", *data.filters)))]
     lines: list[list[Image]] = []
-    for row in by_road[::-1][:: max(1, len(by_road) // 4)][:COPIED]:
-        image, mask = channels_first(tiles.pictures[row])[None], torch.from_numpy(tiles.masks[row])[None] * 255
-        turned = [[torch.rot90(each, turn, (2, 3)) for turn in range(4)] for each in (image, mask)]
-        lines.append([_rows(each) for each in (*turned[0], *filtered(image, FILTERS))])
-        lines.append([_rows(each.expand(-1, 3, -1, -1)) for each in (*turned[1], *[mask] * len(FILTERS))])
-    return titles, lines
+    for row in by_road[::-1][:: max(1, len(by_road) // 4)][:ALTERED]:
+        image, mask = channels_first(tiles.pictures[row])[None], torch.from_numpy(tiles.masks[row])[None]
+        times = 4 if data.strategy == "few" else 1
+        batch = data.copied({
+            "image": image.expand(times, -1, -1, -1), "mask": mask.expand(times, -1, -1, -1).float(),
+            "seed": 4 * row + torch.arange(times),
+        })  # fmt: skip
+        batch["image"] = batch["image"].float() / 255
+        data.vary(batch)
+        lines.append([_rows(image), *(_rows(255 * each[None]) for each in batch["image"])])
+        lines.append([_rows(255 * each.expand(1, 3, -1, -1)) for each in (mask, *batch["mask"])])
+    if all(np.array_equal(line[0], each) for line in lines for each in line):
+        return {}
+    if all(np.array_equal(line[0], line[1]) for line in lines):  # the first copy is the tile
+        titles, lines = titles[:1] + titles[2:], [line[:1] + line[2:] for line in lines]
+    return {"altered": (titles, lines)}
 
 
 def _rows(image: torch.Tensor) -> Image:
-    """Returns an image (1, 3, H, W) as (H, W, 3)."""
-    return np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
+    """Returns an image (1, 3, H, W), levels up to 255, as (H, W, 3)."""
+    return np.ascontiguousarray(image[0].permute(1, 2, 0).round().byte().numpy())

@@ -40,7 +40,7 @@ METRICS = {
 TAGGED = "test/balanced_accuracy@"
 STUDIES = {
     "clouds": {"summary.csv", "pictures.csv", "study.png"},
-    "roads": {"summary.csv", "pictures.csv", "study.png", "copies.png"},
+    "roads": {"summary.csv", "pictures.csv", "study.png", "altered.png"},
     "avalanches": {"summary.csv", "study.png"},
     "colorization": {"summary.csv", "study.png", "colors.png"},
     "aesthetics": {"summary.csv", "study.png"},
