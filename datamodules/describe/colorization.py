@@ -1,12 +1,15 @@
 """Checks and describes a colorization dataset: sizes, colors, artists, and what training makes of images."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import PIL.Image
 import torch
 from numpy.typing import NDArray
+from PIL import ImageDraw, ImageFont
 
 from datamodules.colorization import Checked, ColorizationDataModule
 from datamodules.decoded.letterboxed import picture_problems
@@ -43,6 +46,8 @@ STEP, STEPS = 2, 110  # width in CIE units and number of the bins of a and b, fr
 SHOWN_LIGHTNESS = 60.0  # of the colors that stand for the bins
 ENLARGED = 4  # pixels per bin
 PAPER, AXIS, LEFT_OUT = 255, 150, 200  # gray levels
+MARGIN, LETTERS = 84, 22  # pixels for the values on the axes, and the size of their letters
+INK, UPWARD = (32, 32, 32), "b: blue to yellow"
 
 
 class Colors(NamedTuple):
@@ -204,7 +209,28 @@ def _color_panel(table: "pd.DataFrame", colors: dict[str, Colors]) -> Panel:
         for part, group in (everything, *splits)
         if len(group)
     }
-    return [f"{part}: a to the right, b up" for part in pairs], [[density(each) for each in pairs.values()]]
+    return [*pairs], [[with_axes(density(each)) for each in pairs.values()]]
+
+
+def with_axes(picture: Image) -> Image:
+    """Returns a density with white `MARGIN`s to the left and below, and there the values of a and b."""
+    side = len(picture)
+    framed = np.full((side + MARGIN, side + MARGIN, 3), PAPER, np.uint8)
+    framed[:side, MARGIN:] = picture
+    canvas = PIL.Image.fromarray(framed)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(LETTERS)
+    for value in (-100, -50, 0, 50, 100):
+        place = round((value / STEP + STEPS / 2) * ENLARGED)
+        draw.line((MARGIN + place, side, MARGIN + place, side + 5), fill=(AXIS,) * 3)
+        draw.line((MARGIN - 6, side - 1 - place, MARGIN - 1, side - 1 - place), fill=(AXIS,) * 3)
+        draw.text((MARGIN + place, side + 7), str(value), fill=INK, font=font, anchor="mt")
+        draw.text((MARGIN - 8, side - 1 - place), str(value), fill=INK, font=font, anchor="rm")
+    draw.text((MARGIN + side / 2, side + MARGIN - 4), "a: green to red", fill=INK, font=font, anchor="mb")
+    length = math.ceil(font.getlength(UPWARD))
+    label = PIL.Image.new("RGB", (length, LETTERS + 6), "white")
+    ImageDraw.Draw(label).text((length / 2, LETTERS / 2 + 3), UPWARD, fill=INK, font=font, anchor="mm")
+    canvas.paste(label.transpose(PIL.Image.Transpose.ROTATE_90), (0, (side - length) // 2))
+    return np.asarray(canvas)
 
 
 def density(pairs: NDArray[np.int64]) -> Image:
