@@ -14,8 +14,8 @@ from drawing import charts
 class Curves(Callback):
     """Plots every `train/…` and `val/…` metric over the epochs into `curves.png`, with the best epoch marked.
 
-    An interrupted or failed run is plotted too. The history is kept in the checkpoint, so that the curves of a resumed
-    run begin at its first epoch.
+    An interrupted or failed run is plotted too, but not a single epoch, which makes no curve. The history is kept in
+    the checkpoint, so that the curves of a resumed run begin at its first epoch.
 
     Args:
         monitor: The metric that decides which epoch is best.
@@ -75,7 +75,7 @@ class Curves(Callback):
         self.history[-1].update(row)
 
     def _plot(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero and any(len(row) > 1 for row in self.history):
+        if trainer.is_global_zero and sum(len(row) > 1 for row in self.history) > 1:
             charts.draw_curves(
                 self.history, self.monitor, Path(trainer.default_root_dir, "curves.png"), self.mode, self.baselines
             )

@@ -120,6 +120,9 @@ def test_an_interrupted_run_is_plotted(
     with pytest.raises(raised):
         fit(Tiny(fail_in_epoch=0, error=error), tmp_path, curves)
     assert not (tmp_path / "curves.png").exists(), "there is nothing to plot yet"
+    fit(Tiny(), tmp_path, curves, max_epochs=1)
+    assert len(curves.history) == 1
+    assert not (tmp_path / "curves.png").exists(), "an epoch makes no curve"
     with pytest.raises(raised):
         fit(Tiny(fail_in_epoch=2, error=error), tmp_path, curves)
     assert [row["epoch"] for row in curves.history] == [0, 1]
