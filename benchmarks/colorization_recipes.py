@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.avalanches import rows, table
 from datamodules.batch import DataFacts
 from datamodules.decoded.letterboxed import checked_picture
-from drawing.pictures import Picture, panel
+from drawing.pictures import Picture, panel, scaled
 from ops.color.coloring import colored, grey
 from ops.color.hints import Hints
 from ops.color.lab import luminance_and_chroma, to_rgb
@@ -31,6 +31,7 @@ from ops.pictures import box, cropped, letterboxed, valid_pixels
 from tasks.colorization import LinearColorizationTask
 
 SIDE, FOLDS, BATCH, HINTS = 224, 5, 20, (0, 1, 3, 10, 30)
+CELL = 320  # pixels across an image of the panel
 FILES = {"mobilenet_v2": "mobilenet_v2", "resnet50_v1": "resnet50_fp16", "vgg16": "vgg16_features_fp16"}
 SCORES = ("psnr", "delta_e2000", "colorfulness", "colorfulness_true")
 Item = dict[str, Any]
@@ -229,7 +230,8 @@ def main() -> None:
     print(f"\n{len(references['reference'])} paintings with another work by the artist")
     table(head, lines(references, "0 hints"))
     titles = ["gray", "automatic", "three hints", "reference", "original"]
-    drawn = panel([shown[name] for name in SHOWN], titles, list(SHOWN.values()))
+    rows_shown = [[scaled(each, CELL, 2 * CELL) for each in shown[name]] for name in SHOWN]
+    drawn = panel(rows_shown, titles, list(SHOWN.values()))
     Image.fromarray(drawn).save(asked.output / "colorization.jpg", quality=88)
 
 

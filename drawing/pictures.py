@@ -177,9 +177,12 @@ def panel(rows: Sequence[Sequence[Picture]], titles: Sequence[str], row_names: S
         if len(row) != len(titles):
             raise ValueError(f"expected {len(titles)} images in row {number}, one per title, got {len(row)}")
     width = max((image.shape[1] for row in rows for image in row), default=1)
-    size = letter_size(width)
-    font, small, gap = font_of(size), font_of(round(0.8 * size)), max(4, width // 60)
-    band, caption = 2 * size, round(1.4 * size) if row_names else 0
+    gap = max(4, width // 60)
+    size = max(letter_size(width), min(48, len(titles) * (width + gap) // 60))  # legible when all columns are seen
+    while size > letter_size(width) and max(font_of(size).getlength(printable(title)) for title in titles) > width:
+        size -= 1
+    font = font_of(size)
+    band, caption = 2 * size, round(1.5 * size) if row_names else 0
     cells = [[scaled(image, width, round(TALLEST * width)) for image in row] for row in rows]
     heights = [max(image.shape[0] for image in row) for row in cells]
     total = band + sum(heights) + len(rows) * (caption + gap)
@@ -191,8 +194,8 @@ def panel(rows: Sequence[Sequence[Picture]], titles: Sequence[str], row_names: S
     y = band
     for number, row in enumerate(cells):
         if row_names:
-            text = shortened(row_names[number], small, grid.width - 2 * gap)
-            draw.text((gap, y + caption / 2), text, fill=_GRAY, font=small, anchor="lm")
+            text = shortened(row_names[number], font, grid.width - 2 * gap)
+            draw.text((gap, y + caption / 2), text, fill=_INK, font=font, anchor="lm")
         for column, image in enumerate(row):
             x = gap + column * (width + gap) + (width - image.shape[1]) // 2
             grid.paste(Image.fromarray(image), (x, y + caption + (heights[number] - image.shape[0]) // 2))
