@@ -81,7 +81,7 @@ class MaskOverview(StitchedFormat, Overview[Stitched]):
     }
 
     def view(self, image: Stitched) -> Picture:
-        return overlaid(image)
+        return overlaid(image, legend=len(image.classes) > 1)
 
     def values(self, image: Stitched) -> dict[str, float]:
         marked = sum(int(np.any(bands, axis=0).sum()) for bands in _together(image))
@@ -89,6 +89,8 @@ class MaskOverview(StitchedFormat, Overview[Stitched]):
 
     def note(self, image: Stitched) -> str:
         found = [label for k, label in enumerate(image.classes) if any(band.any() for band in image.bands(k))]
+        if len(image.classes) == 1 and found:
+            return ""  # the same on every card
         return ", ".join(found) or "nothing marked"
 
     def link(self, image: Stitched) -> str:
@@ -116,12 +118,12 @@ def runs(image: Stitched) -> Iterator[list[str]]:
         yield [f"{image.name}_{label}", encode(image.mask(k))]  # runs go down columns: the whole mask is needed
 
 
-def overlaid(image: Stitched) -> Picture:
-    """Returns the image with masks tinted and outlined and a legend below, at the size of its source."""
+def overlaid(image: Stitched, legend: bool = True) -> Picture:
+    """Returns the image with masks tinted and outlined, at the size of its source, and a legend below."""
     reduced = []
     for k in range(len(image.classes)):
         reduced.append(ReducedMask(image.size, image.source.shape[:2]))
         for band in image.bands(k):
             reduced[k].add(band)
     drawn = overlay(image.source, np.stack([each.mask for each in reduced]))
-    return labelled(drawn, image.classes, [each.present for each in reduced])
+    return drawn if not legend else labelled(drawn, image.classes, [each.present for each in reduced])

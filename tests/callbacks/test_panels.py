@@ -257,7 +257,7 @@ def test_a_predicted_image_is_drawn_between_gray_and_truth(tmp_path: Path) -> No
     columns = []
     for color in ((level, level, level), (0, 255, 128), (255, 0, 128)):
         found = (drawn(tmp_path) == color).all(axis=-1)
-        assert found.sum() == 480 * 320
+        assert 0 <= found.sum() - 480 * 320 < 100  # letters have pixels of that gray
         columns.append(np.flatnonzero(found.any(axis=0))[0])
     assert columns == sorted(columns)
     data[0]["valid"] = torch.zeros(1, 1, 24, 36, dtype=torch.bool)

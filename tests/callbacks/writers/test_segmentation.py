@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from callbacks.writers.memory import Collector
-from callbacks.writers.segmentation import SegmentationWriter, overlaid, runs
+from callbacks.writers.segmentation import MaskOverview, SegmentationWriter, overlaid, runs
 from drawing.pictures import labelled, overlay
 from ops.filenames import safe_name
 from ops.rle import decode
@@ -33,6 +33,13 @@ class Colors(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return 20 * (image - 0.5)
+
+
+class Red(Colors):
+    """Finds the first class alone."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image)[:, :1]
 
 
 class Data(Batches):
@@ -147,6 +154,20 @@ def test_the_page_sorts_by_uncertainty_and_names_what_is_marked(
     links = re.findall(r'href="([^"]+)"', text)
     assert all((written / link).is_file() for link in links)
     assert len(links) == len(NAMES)
+
+
+def test_cards_of_one_class_repeat_neither_its_name_nor_its_legend(data: Data, tmp_path: Path) -> None:
+    task = CloudsTask(architecture="pspnet", pretrained=False, classes=["Red"])
+    task.network = Red()
+    collector: Collector[Any] = Collector(SegmentationWriter())
+    predict(tmp_path, task.eval(), data, collector)
+    page, found = MaskOverview(), []
+    for source, image in zip(data.sources, collector.images, strict=True):
+        assert page.view(image).shape == source.shape
+        marked = bool(image.masks.any())
+        assert page.note(image) == ("" if marked else "nothing marked")
+        found.append(marked)
+    assert {*found} == {True, False}
 
 
 def test_names_of_a_checkpoint_and_of_images_stay_within_the_folder(data: Data, tmp_path: Path) -> None:
