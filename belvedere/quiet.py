@@ -32,10 +32,12 @@ def quiet() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
 
 
-def _warning(message: Warning | str, kind: type[Warning], file: str, line: int, code: str | None = None) -> str:
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
     """Returns a warning as it is printed: Belvedere's own are for users, who need no place in the code."""
-    own = kind is UserWarning and any(Path(file).is_relative_to(ROOT / name) for name in PACKAGES)
-    return f"belvedere: {message}\n" if own else DEFAULT_FORMAT(message, kind, file, line, code)
+    own = category is UserWarning and any(Path(filename).is_relative_to(ROOT / name) for name in PACKAGES)
+    return f"belvedere: {message}\n" if own else DEFAULT_FORMAT(message, category, filename, lineno, line)
 
 
 def silent() -> None:
