@@ -79,6 +79,8 @@ def run(arguments: list[str]) -> int:
         arguments: The command and what follows it, after `belvedere.arguments.expanded`.
     """
     quiet()
+    if "--quiet" in arguments:
+        silent()  # before anything is said
     named = "BELVEDERE_RUN" in os.environ
     try:
         cli = BelvedereCLI(arguments[0], arguments[1:])

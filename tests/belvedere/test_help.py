@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -102,3 +103,23 @@ def test_a_quiet_command_prints_results_only(
     assert (result.code, result.out) == (0, f"{Path('out').absolute()}\n")
     assert "%" not in result.err
     assert "Images predicted" not in result.err
+
+
+def test_quiet_training_prints_its_best_epoch(
+    belvedere: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "")  # and restores it
+    logger = logging.getLogger("lightning.pytorch")
+    try:
+        with pytest.warns(UserWarning, match="val_fraction is 0") as caught:
+            result = belvedere("fit", *tiny, "--data.val_fraction", "0", "--quiet", "--output", "out")
+    finally:
+        logger.setLevel(logging.INFO)
+    assert result.code == 0
+    assert "best.ckpt" in result.out
+    assert "val/dice" in result.out
+    assert "Seed set" not in result.err
+    assert "Fitting" not in result.err
+    [own] = [each for each in caught if "val_fraction is 0" in str(each.message)]
+    shown = warnings.formatwarning(own.message, own.category, own.filename, own.lineno)  # as it is printed
+    assert shown == f"belvedere: {own.message}\n"
