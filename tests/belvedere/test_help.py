@@ -123,3 +123,12 @@ def test_quiet_training_prints_its_best_epoch(
     [own] = [each for each in caught if "val_fraction is 0" in str(each.message)]
     shown = warnings.formatwarning(own.message, own.category, own.filename, own.lineno)  # as it is printed
     assert shown == f"belvedere: {own.message}\n"
+
+
+def test_short_names_are_those_of_the_task(belvedere: Command) -> None:
+    of_aesthetics = belvedere("fit", "--config", "aesthetics/best", "--help").out
+    assert "  --lr " not in of_aesthetics  # its layer is fitted in closed form
+    assert "  --epochs " in of_aesthetics
+    assert "  --lr " in belvedere("fit", "--config", "roads/best", "--help").out
+    message = belvedere("fit", "--config", "aesthetics/best", "--lr", "0.1").refusal
+    assert "--lr, short for --model.optimizer.lr, is no option of this task" in message
