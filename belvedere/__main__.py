@@ -14,12 +14,12 @@ from ops.errors import ArgumentError, UserError, nearest
 
 HELP = """belvedere: five image tasks for small datasets, on one command line
 
-  belvedere fit      --config clouds/fpn --data.root FOLDER     trains, and keeps the best epoch
+  belvedere fit      --config roads/best --data.root FOLDER     trains, and keeps the best epoch
   belvedere validate --ckpt_path FILE                           computes metrics on the validation images
   belvedere test     --ckpt_path FILE                           computes metrics on the test images
   belvedere predict  --ckpt_path FILE --data.pictures PATH      writes masks, tables and overlays of your images
   belvedere features --ckpt_path FILE                           writes feature vectors, and fits classifiers on them
-  belvedere describe --config clouds/fpn --data.root FOLDER     checks a dataset, then writes tables and charts of it
+  belvedere describe --config roads/best --data.root FOLDER     checks a dataset, then writes tables and charts of it
   belvedere study    clouds --data.root FOLDER                  compares many runs; see belvedere study --help
   belvedere configs  [TASK]                                     lists the shipped configs, one line each
 

@@ -81,7 +81,11 @@ def expanded(arguments: list[str]) -> list[str]:
     for index, argument in reversed(list(enumerate(rest))):
         if argument == "--resume" and (index + 1 == len(rest) or rest[index + 1].startswith("-")):
             rest[index] = "--resume=auto"
+    if rest and not rest[0].startswith("-"):
+        raise ArgumentError(f"{command} takes options only, got {rest[0]!r}. Did you mean --config {rest[0]}?")
     for name in (argument.split("=")[0] for argument in rest):
+        if re.fullmatch(r"-[A-Za-z]\w[\w.]*", name):
+            raise ArgumentError(f"There is no option {name}. Did you mean -{name}?")
         if re.fullmatch(r"--\w[\w.]*-[\w.-]*", name):
             raise ArgumentError(f"There is no option {name}. Did you mean {'--' + name[2:].replace('-', '_')}?")
     for name in ("classes", "window"):
@@ -107,7 +111,7 @@ def expanded(arguments: list[str]) -> list[str]:
         elif not helping:
             raise ArgumentError(f"{command} needs a checkpoint: --ckpt_path runs/…/checkpoints/best.ckpt.")
     elif not helping and not any(argument.startswith(("--config", "-c", "--model")) for argument in rest):
-        raise ArgumentError(f"{command} needs --config, such as --config clouds/fpn; `belvedere configs` lists them.")
+        raise ArgumentError(f"{command} needs --config, such as --config roads/best; `belvedere configs` lists them.")
     return [command, *result]
 
 

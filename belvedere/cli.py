@@ -34,6 +34,7 @@ from belvedere.names import SHIPPED, import_classes
 from belvedere.parser import Parser, shortened
 from belvedere.precision import fastest_precision, mixed_precision
 from belvedere.quiet import quiet, silent
+from belvedere.results import results
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, mode_of
 from callbacks.curves import Curves
 from callbacks.handover import Handover
@@ -79,6 +80,8 @@ def run(arguments: list[str]) -> int:
         arguments: The command and what follows it, after `belvedere.arguments.expanded`.
     """
     quiet()
+    if "--quiet" in arguments:
+        silent()  # before anything is said
     named = "BELVEDERE_RUN" in os.environ
     try:
         cli = BelvedereCLI(arguments[0], arguments[1:])
@@ -211,6 +214,8 @@ class BelvedereCLI(LightningCLI):
         if config.precision == "auto" and config.trainer.precision is None:
             config.trainer.precision = fastest_precision(config.trainer.accelerator, config.trainer.devices)
         config.trainer.precision = mixed_precision(config.trainer.precision, config.trainer.accelerator)
+        if self.command in ("test", "validate"):
+            config.verbose = False  # `results` prints the metrics
         if self.command == "predict":
             config.return_predictions = False  # the callbacks write them, so memory use stays constant
         if self.command in OWN_COMMANDS:
@@ -389,9 +394,11 @@ class BelvedereCLI(LightningCLI):
                 logger.experiment.finish()
 
     def after_test(self) -> None:
-        """Prints the path of the metrics, and writes down of which checkpoints they are."""
-        if self.trainer.is_global_zero:
-            write_checkpoints(self.folder, self._checkpoints())
+        """Prints the metrics and the path of their table, and writes down of which checkpoints they are."""
+        if not self.trainer.is_global_zero:
+            return
+        write_checkpoints(self.folder, self._checkpoints())
+        print(results(self.trainer.logged_metrics, self.folder / "intervals.csv"))
         print(self.folder / "metrics.csv")
 
     after_validate = after_test

@@ -44,19 +44,26 @@ def page(
         trainer = [action for action in listed(parser) if action.dest.startswith("trainer.")]
         return "\n".join(["Options of Lightning's trainer:", *_lines(trainer, values, width)])
     parts: list[str] = []
+    chosen_options: list[Any] = []
     for key, title in (("data", "Data"), ("model", "Task")):
         chosen = None if settings is None else settings.get(key)
         if chosen is not None:
             kind = _class(chosen.class_path)
-            known = {f"{key}.{name}": value for name, value in flat(chosen.get("init_args", {})).items()}
-            about = sentence(kind.__doc__ or "")
+            given = {f"{key}.{name}": value for name, value in flat(chosen.get("init_args", {})).items()}
+            about, options = sentence(kind.__doc__ or ""), options_of(kind, key)
             heading = textwrap.shorten(f"{title}: {kind.__name__}, {about}", width, placeholder=" …")
-            parts += [heading, *_lines(options_of(kind, key), known, width), ""]
+            parts += [heading, *_lines(options, given, width), ""]
+            chosen_options += options
     if not parts:
         example = "--ckpt_path FILE" if command in ("validate", "test", "predict") else "--config clouds/best"
         parts += [f"belvedere {command} {example} --help lists the options of its task and data as well.", ""]
     own = [action for action in listed(parser) if not action.dest.startswith(("trainer.", *elsewhere))]
-    short = [f"  {name:{LEFT}}  {full}" for name, full in SHORT.items()]
+    known = {action.dest for action in (*listed(parser), *chosen_options)}
+    short = [
+        f"  {name:{LEFT}}  {full}"
+        for name, full in SHORT.items()
+        if not chosen_options or any(f"{full}.".startswith(f"--{each}.") for each in known)
+    ]
     return "\n".join([*parts, f"Options of {command}:", *_lines(own, values, width), "",
                       "Short names:", *short, "",
                       "--config NAME may be repeated; later ones win. --print_config prints all settings.",

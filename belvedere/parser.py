@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
+from belvedere.arguments import SHORT
 from belvedere.trust import known_classes, wants_class
 from ops.errors import ParserError, nearest
 
@@ -122,5 +123,9 @@ def shortened(error: ParserError) -> str:
     lines = [line.strip().removeprefix("- ") for line in reasons.splitlines() if "<class 'NoneType'>" not in line]
     last = next((line for line in reversed(lines) if line), str(error))
     unknown = re.search(r"ption '([\w.]+)'|unrecognized arguments: --([\w.]+)", last)
-    hint = nearest("--" + ".".join([*keys, unknown[1] or unknown[2]]), error.known) if unknown else ""
+    full = "--" + ".".join([*keys, unknown[1] or unknown[2]]) if unknown else ""
+    short = next((name for name, meant in SHORT.items() if meant == full), None)
+    if short is not None:
+        return f"{short}, short for {full}, is no option of this task. --help with the same --config lists its options."
+    hint = nearest(full, error.known) if unknown else ""
     return (f"--{'.'.join(keys)}: " if keys else "") + last + ("" if last.endswith((".", "?")) else ".") + hint

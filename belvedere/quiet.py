@@ -3,6 +3,11 @@
 import logging
 import os
 import warnings
+from pathlib import Path
+
+from belvedere.packages import PACKAGES, ROOT
+
+DEFAULT_FORMAT = warnings.formatwarning
 
 
 def quiet() -> None:
@@ -21,9 +26,18 @@ def quiet() -> None:
         r".*LightningCLI's args parameter is intended to run from within Python.*",
     ):
         warnings.filterwarnings("ignore", message)
+    warnings.formatwarning = _warning
     if "SLURM_JOB_ID" not in os.environ:  # outside of a job srun is not needed; in one it was forgotten
         warnings.filterwarnings("ignore", r"The `srun` command is available.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
+
+
+def _warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Returns a warning as it is printed: Belvedere's own are for users, who need no place in the code."""
+    own = category is UserWarning and any(Path(filename).is_relative_to(ROOT / name) for name in PACKAGES)
+    return f"belvedere: {message}\n" if own else DEFAULT_FORMAT(message, category, filename, lineno, line)
 
 
 def silent() -> None:

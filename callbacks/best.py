@@ -12,6 +12,7 @@ from torch import Tensor
 
 from callbacks.resuming import write_checkpoints_atomically
 from ops.errors import TrainingError
+from ops.progress import notices_are_on
 
 LOWER_IS_BETTER = ("loss", "error", "emd", "emd2", "hausdorff95", "delta_e76", "delta_e2000")
 
@@ -181,9 +182,8 @@ class Summary(Callback):
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        rank_zero_info(
-            f"Training finished. Epochs: {trainer.current_epoch}, steps: {trainer.global_step}.{self._text(trainer)}"
-        )
+        text = f"Training finished. Epochs: {trainer.current_epoch}, steps: {trainer.global_step}.{self._text(trainer)}"
+        (rank_zero_info if notices_are_on() else print)(text)
 
     @rank_zero_only
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

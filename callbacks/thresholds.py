@@ -8,13 +8,13 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from callbacks.best import BestCheckpoint
 from callbacks.handover import UsesData
 from callbacks.resuming import validation_batches
 from datamodules.batch import Batch
 from ops.atomic import replacing, write_table
+from ops.progress import progress
 from tasks.base import ImageTask
 from tasks.decision import HALF, MINIMUM_AREAS, ThresholdSearch
 from tasks.segmentation import SegmentationTask, known
@@ -110,9 +110,7 @@ def fit_decision(
     search = ThresholdSearch(task.classes, minimum_areas=minimum_areas, caution=caution).to(task.device)
     task.eval()
     count = validation_batches(trainer)
-    for batch in tqdm(
-        islice(batches, count), "Fitting thresholds", count, disable=not trainer.is_global_zero, leave=False
-    ):
+    for batch in progress(islice(batches, count), "Fitting thresholds", count, trainer.is_global_zero):
         with trainer.precision_plugin.forward_context():
             probability = task.probability(batch)
         search.update(probability, task.target(batch), known(batch))

@@ -214,7 +214,8 @@ class ColorizationDataModule(ImageDataModule):
             names = tree_names(folder)
         except DataError as error:
             raise DataError(
-                f"No dataset in {self.root}. Expected:\n{LAYOUT.format(root=self.root)}\n{error}"
+                f"No dataset in {self.root}; --data.root names another. Expected:\n"
+                f"{LAYOUT.format(root=self.root)}\n{error}"
             ) from error
         data: list[Letterboxed] = []
         works: dict[str, Work] = {}

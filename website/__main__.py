@@ -24,8 +24,9 @@ def main() -> int:
     make_pages(build / "docs")
     shutil.rmtree(build / "site", ignore_errors=True)
     code = subprocess.call([sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=ROOT)
-    local_shim(build / "site")
-    print(f"Open {build / 'site' / 'index.html'}")
+    if code == 0:
+        local_shim(build / "site")
+        print(f"Open {build / 'site' / 'index.html'}")
     return code
 
 

@@ -12,7 +12,8 @@ from website.reference import cli_page
 
 ROOT = Path(__file__).parents[1]
 # Links from texts outside docs, and to results outside docs, as they are on the site.
-MOVED = {"](docs/": "](", "](../benchmarks/results/": "](results/", "](CONTRIBUTING.md": "](contributing.md",
+MOVED = {"](docs/": "](", "](../benchmarks/results/": "](results/", "](../../benchmarks/results/": "](../results/",
+         "](CONTRIBUTING.md": "](contributing.md",
          "](CHANGELOG.md": "](changelog.md", "](../CONTRIBUTING.md": "](contributing.md",
          "](../../CONTRIBUTING.md": "](../contributing.md"}  # fmt: skip
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from datamodules.decoded.whole import Decoded
 from datamodules.describe.study import (
@@ -31,6 +30,7 @@ from datamodules.read.cache import core_count
 from datamodules.read.masks import MaskSource
 from datamodules.read.pictures import read_picture, resized
 from ops.errors import collected
+from ops.progress import progress
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,7 +122,7 @@ def measured(measure: Callable[[int], Item], count: int, what: str) -> list[Item
     """Returns `measure` of each of `count` rows, computed on all cores behind a progress bar."""
     with ThreadPoolExecutor(core_count()) as pool:
         rows = pool.map(measure, range(count))
-        return list(tqdm(rows, desc=f"measuring {what}", total=count, unit="", leave=False))
+        return list(progress(rows, f"measuring {what}", count))
 
 
 def _boxes(mask: NDArray[np.uint8]) -> Iterable[tuple[float, float, float]]:

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from datamodules.read.pictures import READERS, read_picture
 from ops.atomic import in_words, mapped_array, remove_leftovers, replacing
 from ops.errors import DataError, collected, refuse
+from ops.progress import progress
 
 
 def core_count() -> int:
@@ -146,7 +146,7 @@ def _fill(rows: NDArray[np.uint8], make: Callable[[int], NDArray[np.uint8]], wha
         return []
 
     with ThreadPoolExecutor(core_count()) as pool:  # decoders release the interpreter's lock
-        done = tqdm(pool.map(fill, range(len(rows))), desc=what, total=len(rows), unit="", leave=False)
+        done = progress(pool.map(fill, range(len(rows))), what, len(rows))
         return [problem for problems in done for problem in problems]
 
 

@@ -147,7 +147,7 @@ def _check_images(root: Path, layout: str) -> None:
     if root.exists():
         names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
         found = "found there: " + (", ".join(names[:10]) or "nothing")
-    raise DataError(f"No dataset in {root} ({found}). Expected:\n{layout.format(root=root)}")
+    raise DataError(f"No dataset in {root} ({found}); --data.root names another. Expected:\n{layout.format(root=root)}")
 
 
 class FolderMasks:

@@ -87,7 +87,8 @@ def checked_set(
             raise DataError(f"There is no folder {root / 'images'}.")
     except DataError as error:
         raise DataError(
-            f"No dataset in {root}. Expected:\n{LAYOUT.format(root=root)}\n{error}", error.problems
+            f"No dataset in {root}; --data.root names another. Expected:\n{LAYOUT.format(root=root)}\n{error}",
+            error.problems,
         ) from error
     limit = default_threshold(votes.bins) if threshold is None else threshold
     tags: list[Tags] = []

@@ -105,6 +105,8 @@ def test_integers_are_tried_before_floats(typed: str, value: float | None) -> No
         (["--config", "clouds/fpn"], "no command '--config'.* fit, validate"),
         (["fit"], "fit needs --config"),
         (["describe", "--data.root", "x"], "describe needs --config"),
+        (["fit", "roads/best"], r"'roads/best'.* Did you mean --config roads/best\?"),
+        (["fit", "-config", "roads/best"], r"no option -config.* Did you mean --config\?"),
         *(
             ([name, "--config", "clouds/demo"], f"{name} needs .*--ckpt_path")
             for name in ("validate", "test", "predict")

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -102,3 +103,32 @@ def test_a_quiet_command_prints_results_only(
     assert (result.code, result.out) == (0, f"{Path('out').absolute()}\n")
     assert "%" not in result.err
     assert "Images predicted" not in result.err
+
+
+def test_quiet_training_prints_its_best_epoch(
+    belvedere: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "")  # and restores it
+    logger = logging.getLogger("lightning.pytorch")
+    try:
+        with pytest.warns(UserWarning, match="val_fraction is 0") as caught:
+            result = belvedere("fit", *tiny, "--data.val_fraction", "0", "--quiet", "--output", "out")
+    finally:
+        logger.setLevel(logging.INFO)
+    assert result.code == 0
+    assert "best.ckpt" in result.out
+    assert "val/dice" in result.out
+    assert "Seed set" not in result.err
+    assert "Fitting" not in result.err
+    [own] = [each for each in caught if "val_fraction is 0" in str(each.message)]
+    shown = warnings.formatwarning(own.message, own.category, own.filename, own.lineno)  # as it is printed
+    assert shown == f"belvedere: {own.message}\n"
+
+
+def test_short_names_are_those_of_the_task(belvedere: Command) -> None:
+    of_aesthetics = belvedere("fit", "--config", "aesthetics/best", "--help").out
+    assert "  --lr " not in of_aesthetics  # its layer is fitted in closed form
+    assert "  --epochs " in of_aesthetics
+    assert "  --lr " in belvedere("fit", "--config", "roads/best", "--help").out
+    message = belvedere("fit", "--config", "aesthetics/best", "--lr", "0.1").refusal
+    assert "--lr, short for --model.optimizer.lr, is no option of this task" in message

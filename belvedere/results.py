@@ -1,0 +1,28 @@
+"""What `test` and `validate` print."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import SupportsFloat
+
+from callbacks.intervals import COLUMNS
+from datamodules.read.tables import read_table
+
+
+def results(metrics: Mapping[str, SupportsFloat], intervals: Path) -> str:
+    """Returns a line for each metric, with its 95 % interval if there is one.
+
+    Args:
+        metrics: Values by name.
+        intervals: The `intervals.csv` of the same metrics; it may be missing.
+    """
+    limits = {}
+    if intervals.is_file():
+        rows = read_table(intervals, COLUMNS)
+        limits = dict(zip(rows["figure"], zip(rows["low"], rows["high"], strict=True), strict=True))
+    wide = max(map(len, metrics), default=0)
+    lines = [f"{'metric':{wide}}      value" + ("   95 % interval of the images" if limits else "")]
+    for name, value in sorted(metrics.items()):
+        known = limits.get(name)
+        interval = f"   {float(known[0]):.4f} to {float(known[1]):.4f}" if known else ""
+        lines.append(f"{name:{wide}} {float(value):10.4f}{interval}")
+    return "\n".join(lines)
