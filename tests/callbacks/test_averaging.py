@@ -49,7 +49,7 @@ class Remembering(CloudsTask):
 
 
 def test_validation_and_checkpoints_use_the_average(make_trainer: Trainers, images: Batch, tmp_path: Path) -> None:
-    task = Remembering("pspnet", pretrained=False, classes=["cloud"])
+    task = Remembering(architecture="pspnet", pretrained=False, classes=["cloud"])
     best = BestCheckpoint("val/loss", "min")
     callbacks = [Handover(Data(), task), AveragedWeights(decay=0.5), best, LastCheckpoint()]  # type: ignore[arg-type]
     trainer = make_trainer(max_epochs=2, callbacks=callbacks, enable_checkpointing=True)
