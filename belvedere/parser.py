@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 from torch import Tensor
 
-from belvedere.arguments import SHORT
+from belvedere.arguments import HELPS, SHORT
 from belvedere.trust import known_classes, wants_class
 from ops.errors import ParserError, nearest
 
@@ -61,6 +61,7 @@ class Parser(LightningArgumentParser):
 
     def _options(self) -> Iterable[str]:
         """Yields every option of this parser and its commands, and of every imported task and data module."""
+        yield from HELPS
         commands = [each for action in self._actions if isinstance(action.choices, dict)
                     for each in action.choices.values()]  # fmt: skip
         for parser in (self, *commands):

@@ -31,7 +31,7 @@ KAGGLE_OR_FOLDERS = f"""Either the Kaggle folder as downloaded:
     {{root}}/train_images/*.jpg
     {{root}}/test_images/*.jpg          optional
     {{root}}/sample_submission.csv      optional
-or a folder of images and one of masks per class:
+or a folder of images and one of masks for each of the --data.classes:
 {FOLDERS}"""
 ONE_MASK = """    {root}/images/<stem>.png   any image format, any size
     {root}/masks/<stem>.png    0 and one other value, or see --data.mask_values; as large as its image

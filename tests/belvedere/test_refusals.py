@@ -54,6 +54,7 @@ CASES: dict[str, list[tuple[list[str], str]]] = {
         (["--model.optimizer.lr", "-1"], "--model.optimizer: |-1.0"),
         (["--monitor", "val/dize"], "Did you mean val/dice?"),
         (["--monitor", "val/iou"], "--monitor val/iou|The metrics are|val/loss|val/dice"),
+        (["--help.trainers"], "Did you mean --help.trainer?"),
         (["--ckpt-path", "x"], "--ckpt-path|Did you mean --ckpt_path?"),
         (["--batch-size=4"], "Did you mean --batch_size?"),
         (["--epochs", "many"], "--trainer.max_epochs: expected an integer or null, got many."),
