@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> int:
     """
     quiet()
     if "--quiet" in arguments:
-        silent()  # before anything is said
+        silent()  # before the first notice
     named = "BELVEDERE_RUN" in os.environ
     try:
         cli = BelvedereCLI(arguments[0], arguments[1:])

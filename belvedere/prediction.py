@@ -164,7 +164,7 @@ def _check_names(kind: type, settings: Mapping[str, Any]) -> None:
 
 
 def _rejected(kind: type, settings: Mapping[str, Any], error: Exception) -> str:
-    """Returns in words why a class does not take the settings."""
+    """Returns the message for settings that a class rejects."""
     for name in re.findall(r'Parser key "(?:\w+\.)?(\w+)":', str(error)):
         hints = (get_type_hints(vars(parent)["__init__"]) for parent in kind.__mro__ if "__init__" in vars(parent))
         hint = next((found[name] for found in hints if name in found), None)

@@ -95,7 +95,7 @@ def folds(items: list[Item]) -> Iterator[tuple[list[Item], list[Item], list[Item
 def fitted(names: list[str], weights: Path, train: list[Item], val: list[Item]) -> LinearColorizationTask:
     """Returns a task fitted on what has been seen already."""
     task = task_of(names, weights, load=False)
-    task._seen = lambda luminance, batch: seen(batch, names)  # type: ignore[method-assign]
+    task._seen = lambda luminance, batch: seen(batch, names)  # type: ignore[method-assign]  # features are cached
     task.prepare([joined(train[start : start + BATCH], names) for start in range(0, len(train), BATCH)])
     task.calibrate(val)
     return task

@@ -123,7 +123,7 @@ class ImageTask(LightningModule, ABC):
         self.members = list(members)
 
     def predicts(self) -> str:
-        """Returns what the probabilities are of, in words; those of equal ones can be averaged."""
+        """Describes what the probabilities are of; tasks with equal descriptions can be averaged."""
         return f"{type(self).__name__} with the classes {list(self.classes)}"
 
     @property

@@ -97,7 +97,7 @@ class JudgingTask(ImageTask):
             )
 
     def predicts(self) -> str:
-        """Returns what the probabilities are of, in words: the head, and the votes of a distribution."""
+        """Describes what the probabilities are of: the head, and the votes of a distribution."""
         votes = f", bins {self.bins} and threshold {self.threshold:g}" if self.head == "distribution" else ""
         return f"{type(self).__name__} with head {self.head}{votes}"
 
