@@ -22,10 +22,11 @@ from datamodules.batch import Batch
 from ops.errors import TrainingError, WeightsError
 from ops.ridge import Ridge, fit_ridge, fit_softmax
 from tasks.base import gathered
+from tasks.closed_form import ClosedFormTask
 from tasks.judging import Head, JudgingTask
 from tasks.metrics.judgements import mean_vote
 from tasks.networks.aesthetics import Judge, judge, load_judge
-from tasks.networks.linear_judge import LinearJudge, Views, half
+from tasks.networks.linear_judge import LinearJudge, Views
 
 
 class AestheticsTask(JudgingTask):
@@ -117,7 +118,7 @@ class AestheticsTask(JudgingTask):
         return (found + super().averaged({**batch, "image": batch["image"].flip(3), "name": []})) / 2
 
 
-class LinearAestheticsTask(JudgingTask):
+class LinearAestheticsTask(ClosedFormTask, JudgingTask):
     """Judges photographs by a linear layer on what frozen ImageNet networks see, see `JudgingTask`.
 
     The layer is fitted before the only epoch, in seconds: ridge regression of the mean vote, or of the shares of the
@@ -179,12 +180,6 @@ class LinearAestheticsTask(JudgingTask):
             text = str(error).split("--model.pretrained")[0].rstrip()
             raise WeightsError(f"{text} --model.backbones '{{{names}}}'") from error
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Stores the frozen networks in half precision, which `load_pretrained` has rounded them to."""
-        weights = checkpoint["state_dict"]
-        frozen = {key: half(value) for key, value in weights.items() if key.startswith("network.backbones.")}
-        checkpoint["state_dict"] = {**weights, **frozen}
-
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Fits the linear layer on the training images, unless a checkpoint provided it.
 
@@ -228,25 +223,6 @@ class LinearAestheticsTask(JudgingTask):
             f"Fitted on {len(targets)} training images, {self.network.length} values each: penalty "
             f"{ridge.penalty:.1e}, leave-one-out correlation with the mean votes {correlation:.3f}."
         )
-
-    def on_fit_start(self) -> None:
-        """Checks that the linear layer is fitted.
-
-        Raises:
-            TrainingError: It is not.
-        """
-        if not self.network.fitted:
-            raise TrainingError(
-                "The linear layer is not fitted. Add callbacks.handover.Handover(data) to the trainer's callbacks."
-            )
-
-    @torch.no_grad()
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Returns the loss of a training batch; nothing is left to train."""
-        loss = super().training_step(batch, batch_index)
-        optimizer: Any = self.optimizers()
-        optimizer.step()
-        return loss
 
 
 class Sample:

@@ -20,15 +20,15 @@ from datamodules.batch import Batch, DataFacts
 from ops.color.bins import TEMPERATURE, annealed_mean, soft_encoding
 from ops.color.lab import SCALE, luminance_and_chroma, to_rgb
 from ops.color.reference import nearest, transferred
-from ops.errors import TrainingError, WeightsError
+from ops.errors import WeightsError
 from ops.ridge import Moments, fit_shrunk
+from tasks.closed_form import ClosedFormTask
 from tasks.coloring import ColoringTask
 from tasks.losses import bins_loss, chroma_loss
 from tasks.metrics.meter import Step
 from tasks.networks.colorizer import Colorizer, Encoder
 from tasks.networks.extractor import Extractor
 from tasks.networks.linear_colorizer import LinearColorizer, cell_means, enlarged
-from tasks.networks.linear_judge import half
 from tasks.remembered import Remembered
 
 BACKBONES = ("mobilenet_v2", "resnet50", "vgg16")
@@ -235,7 +235,7 @@ class Reference:
     difference: Tensor
 
 
-class LinearColorizationTask(ColoringTask):
+class LinearColorizationTask(ClosedFormTask, ColoringTask):
     """Colors gray images by the mean color of each luminance plus what frozen networks see, see `ColoringTask`.
 
     A linear layer turns what they see into color. It is fitted before the only epoch, in closed form: on a grid of
@@ -278,12 +278,6 @@ class LinearColorizationTask(ColoringTask):
         """
         self.network.load(self.weights)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Stores the frozen networks in half precision, which `load_pretrained` has rounded them to."""
-        weights = checkpoint["state_dict"]
-        frozen = {key: half(value) for key, value in weights.items() if key.startswith("network.backbones.")}
-        checkpoint["state_dict"] = {**weights, **frozen}
-
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Fits the baselines on the training images and sums what the linear layer needs of them."""
         super().prepare(batches)
@@ -299,7 +293,7 @@ class LinearColorizationTask(ColoringTask):
             return
         [validation] = self._summed(batches, 1)
         found = fit_shrunk(self._moments, validation, self.network.blocks)
-        self.network.fill(found)
+        self.network.fill(found.mean, found.scale, found.weight, found.bias)
         self.shrink.fill_(found.shrink)
         self._moments.clear()
         rank_zero_info(
@@ -355,7 +349,7 @@ class LinearColorizationTask(ColoringTask):
         cells = self._seen(luminance, batch)
         outputs = self.network.chroma(cells)
         light = cell_means(luminance, valid)
-        for row, every in enumerate(self.network.standard(cells)):
+        for row, every in enumerate(self.network.standard(cells.movedim(1, 3))):
             counted = cell_means(valid[row : row + 1].float(), torch.ones_like(valid[row : row + 1])).flatten() >= 0.5
             if not counted.any():
                 continue
@@ -373,7 +367,7 @@ class LinearColorizationTask(ColoringTask):
         cells = self._seen(luminance, batch)
         difference = cell_means(chroma - self.baseline(luminance), valid) - self.network.chroma(cells)
         counted = cell_means(valid.float(), torch.ones_like(valid)).flatten() >= 0.5
-        features = self.network.standard(cells)[0].flatten(0, 1)[counted]
+        features = self.network.standard(cells.movedim(1, 3))[0].flatten(0, 1)[counted]
         light = cell_means(luminance, valid).flatten()[counted]
         return Reference(features, features.mean(dim=0), light, difference[0].flatten(1).T[counted])
 
@@ -389,23 +383,3 @@ class LinearColorizationTask(ColoringTask):
         found = self.activate(self.outputs({**batch, "luminance": luminance}), {**batch, "luminance": luminance})
         loss = chroma_loss(found, chroma, batch["valid"])
         return Step(loss, to_rgb(luminance, found.detach()), batch["image"], valid=batch["valid"])
-
-    def on_fit_start(self) -> None:
-        """Checks that the baselines and the linear layer are fitted.
-
-        Raises:
-            TrainingError: They are not.
-        """
-        super().on_fit_start()
-        if not self.network.fitted:
-            raise TrainingError(
-                "The linear layer is not fitted. Add callbacks.handover.Handover(data) to the trainer's callbacks."
-            )
-
-    @torch.no_grad()
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Returns the loss of a training batch; nothing is left to train."""
-        loss = super().training_step(batch, batch_index)
-        optimizer: Any = self.optimizers()
-        optimizer.step()
-        return loss

@@ -1,24 +1,20 @@
 """Predicts colors on a coarse grid by a linear layer on the maps of frozen networks."""
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ops.color.coloring import guided_upsample
 from ops.color.lab import to_rgb
-from ops.ridge import Shrunk
-from tasks.networks.backbones import Stages, load_stages
-from tasks.networks.linear_judge import OPTION, half
+from tasks.networks.backbones import Stages
+from tasks.networks.frozen_linear import FrozenLinear
 
 STRIDE = 16  # pixels of the image per cell of the grid
 SIDE = 224  # pixels of the image that lengths are measured on
 OWN = 4  # features of a cell besides the maps: mean and deviation of luminance, and its place
 
 
-class LinearColorizer(nn.Module):
+class LinearColorizer(FrozenLinear):
     """Maps luminance to chroma on a grid of cells of 16 pixels by one linear layer on what frozen networks see.
 
     A cell's features are the channels of each network's maps at an eighth and a sixteenth of the image's size, averaged
@@ -34,50 +30,9 @@ class LinearColorizer(nn.Module):
         ValueError: A network is unknown; the message names the nearest.
     """
 
-    mean: Tensor
-    scale: Tensor
-    is_fitted: Tensor
-
     def __init__(self, names: list[str]) -> None:
-        super().__init__()
-        self.backbones = nn.ModuleList(Stages(name) for name in names)
-        self.backbones.requires_grad_(False).eval()
         self.blocks = [_channels(name) + OWN for name in names]
-        self.register_buffer("mean", torch.zeros(sum(self.blocks)))
-        self.register_buffer("scale", torch.ones(sum(self.blocks)))
-        self.register_buffer("is_fitted", torch.tensor(False))
-        self.output = nn.Linear(sum(self.blocks), 2)
-        for parameter in self.output.parameters():
-            nn.init.zeros_(parameter)
-
-    @property
-    def fitted(self) -> bool:
-        """Whether `fill` has set the linear layer."""
-        return bool(self.is_fitted)
-
-    def load(self, backbones: Mapping[str, bool | str | Path]) -> None:
-        """Fills the frozen networks, in half precision, as checkpoints keep them.
-
-        Args:
-            backbones: Their weights by name, in the order of the network; see `tasks.networks.backbones.load_stages`.
-
-        Raises:
-            WeightsError: Weights are missing or do not fit.
-        """
-        for stages, (name, weights) in zip(self.backbones, backbones.items(), strict=True):
-            assert isinstance(stages, Stages)
-            load_stages(stages, name, weights, OPTION)
-        for values in self.backbones.state_dict().values():
-            values.copy_(half(values))
-
-    @torch.no_grad()
-    def fill(self, found: Shrunk) -> None:
-        """Sets the linear layer."""
-        self.mean.copy_(found.mean)
-        self.scale.copy_(found.scale)
-        self.output.weight.copy_(found.weight.T)
-        self.output.bias.copy_(found.bias)
-        self.is_fitted.fill_(True)
+        super().__init__(names, sum(self.blocks), 2)
 
     @torch.no_grad()
     def cells(self, luminance: Tensor, valid: Tensor) -> Tensor:
@@ -108,22 +63,12 @@ class LinearColorizer(nn.Module):
     def chroma(self, cells: Tensor) -> Tensor:
         """Maps features (B, D, h, w) to what is added to the chroma of each cell, (B, 2, h, w)."""
         with torch.autocast(cells.device.type, enabled=False):
-            added: Tensor = self.output(self.standard(cells))
+            added: Tensor = self.output(self.standard(cells.movedim(1, 3)))
             return added.movedim(3, 1)
-
-    def standard(self, cells: Tensor) -> Tensor:
-        """Maps features (B, D, h, w) to standardized ones, (B, h, w, D)."""
-        return (cells.movedim(1, 3) - self.mean) * self.scale
 
     def forward(self, luminance: Tensor, valid: Tensor) -> Tensor:
         """Maps scaled luminance (B, 1, H, W) to what is added to the chroma of each pixel, (B, 2, H, W)."""
         return enlarged(self.chroma(self.cells(luminance, valid)), luminance, valid)
-
-    def train(self, mode: bool = True) -> "LinearColorizer":
-        """Sets the mode; the frozen networks keep their batch statistics."""
-        super().train(mode)
-        self.backbones.eval()
-        return self
 
 
 def cell_size(image: Tensor) -> tuple[int, int]:

@@ -1,20 +1,18 @@
 """Rates photos by a linear layer on the pooled maps of frozen networks."""
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tasks.networks.backbones import Stages, load_stages
+from tasks.networks.backbones import Stages
+from tasks.networks.frozen_linear import FrozenLinear
 
 Views = Literal["none", "flip"]
-OPTION = "backbones"
 SMALLEST = 32  # pixels a side
 
 
-class LinearJudge(nn.Module):
+class LinearJudge(FrozenLinear):
     """Rates images by one linear layer on what frozen networks see in them.
 
     The vector of an image has, for every stage of every network, the mean and the standard deviation of each channel;
@@ -35,59 +33,12 @@ class LinearJudge(nn.Module):
     """
 
     vectors = ("pooled",)
-    mean: Tensor
-    scale: Tensor
-    is_fitted: Tensor
 
     def __init__(self, names: list[str], outputs: int, tta: Views = "flip") -> None:
-        super().__init__()
-        self.tta = tta
-        self.backbones = nn.ModuleList(Stages(name) for name in names)
-        self.backbones.requires_grad_(False).eval()
-        self.sides = SMALLEST, float("inf")
         self.length = sum(map(_length, names))
-        self.register_buffer("mean", torch.zeros(self.length))
-        self.register_buffer("scale", torch.ones(self.length))
-        self.register_buffer("is_fitted", torch.tensor(False))
-        self.output = nn.Linear(self.length, outputs)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
-
-    @property
-    def fitted(self) -> bool:
-        """Whether `fill` has set the linear layer."""
-        return bool(self.is_fitted)
-
-    def load(self, backbones: Mapping[str, bool | str | Path]) -> None:
-        """Fills the frozen networks.
-
-        Args:
-            backbones: Their weights by name, in the order of the network; see `tasks.networks.backbones.load_stages`.
-
-        Raises:
-            WeightsError: Weights are missing or do not fit.
-        """
-        for stages, (name, weights) in zip(self.backbones, backbones.items(), strict=True):
-            assert isinstance(stages, Stages)
-            load_stages(stages, name, weights, OPTION)
-        for values in self.backbones.state_dict().values():
-            values.copy_(half(values))
-
-    @torch.no_grad()
-    def fill(self, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor) -> None:
-        """Sets the linear layer.
-
-        Args:
-            mean: Means of the vectors (D,).
-            scale: What their differences from it are multiplied with, (D,).
-            weight: (D, outputs).
-            bias: (outputs,).
-        """
-        self.mean.copy_(mean)
-        self.scale.copy_(scale)
-        self.output.weight.copy_(weight.T)
-        self.output.bias.copy_(bias)
-        self.is_fitted.fill_(True)
+        super().__init__(names, self.length, outputs)
+        self.tta = tta
+        self.sides = SMALLEST, float("inf")
 
     @torch.no_grad()
     def flat(self, image: Tensor) -> Tensor:
@@ -114,7 +65,7 @@ class LinearJudge(nn.Module):
     def dense(self, vectors: Tensor) -> Tensor:
         """Maps vectors (B, D) to logits (B, outputs) in float32."""
         with torch.autocast(vectors.device.type, enabled=False):
-            logits: Tensor = self.output((vectors - self.mean) * self.scale)
+            logits: Tensor = self.output(self.standard(vectors))
             return logits
 
     def forward(self, image: Tensor) -> Tensor:
@@ -124,17 +75,6 @@ class LinearJudge(nn.Module):
     def forward_features(self, image: Tensor) -> dict[str, Tensor]:
         """Maps images (B, 3, H, W) in [0, 1] to their vectors: `pooled` (B, D)."""
         return {"pooled": self.flat(image)}
-
-    def train(self, mode: bool = True) -> "LinearJudge":
-        """Sets the mode; the frozen networks keep their batch statistics."""
-        super().train(mode)
-        self.backbones.eval()
-        return self
-
-
-def half(values: Tensor) -> Tensor:
-    """Returns weights of layers in half precision, and vectors, such as batch statistics, as they are."""
-    return values.half() if values.ndim > 1 and values.is_floating_point() else values
 
 
 def pooled(maps: list[Tensor], vectors: list[Tensor]) -> Tensor:

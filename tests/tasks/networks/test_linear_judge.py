@@ -10,7 +10,8 @@ from torchvision.models import mobilenet_v2
 from torchvision.transforms.functional import normalize, to_tensor
 
 from tasks.networks.backbones import IMAGENET, Stages
-from tasks.networks.linear_judge import LinearJudge, half
+from tasks.networks.frozen_linear import half
+from tasks.networks.linear_judge import LinearJudge
 from tests.checks import rejects, rejects_weights
 from tests.tasks.networks.helpers import real_weights
 
