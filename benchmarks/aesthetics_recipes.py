@@ -174,6 +174,16 @@ def balanced(labels: Array, probability: Array) -> float:
     return float((right[labels > 0].mean() + right[labels == 0].mean()) / 2)
 
 
+def photographs() -> tuple[NDArray[np.float64], NDArray[np.int64], list[NDArray[np.bool_]], list[Path]]:
+    """Returns the votes (N, 5), classes and files of the photographs, and which of them each fold tests."""
+    root = Path(os.environ["BELVEDERE_DATA"]) / "aesthetics"
+    table = pd.read_csv(root / "labels.csv")
+    votes = table[[f"count_{vote}" for vote in range(1, 6)]].to_numpy(float)
+    labels = (votes @ np.arange(1, 6) / votes.sum(1) > 3).astype(np.int64)
+    folds = [table.image.isin(fold).to_numpy() for fold in folds_of(table)]
+    return votes, labels, folds, [root / "images" / name for name in table.image]
+
+
 def main() -> None:
     """Prints the table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -182,14 +192,9 @@ def main() -> None:
     parser.add_argument("--vgg16", action="store_true", help="VGG16 too, which takes minutes")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    root = Path(os.environ["BELVEDERE_DATA"]) / "aesthetics"
-    table = pd.read_csv(root / "labels.csv")
-    votes = table[[f"count_{vote}" for vote in range(1, 6)]].to_numpy(float)
-    labels = (votes @ np.arange(1, 6) / votes.sum(1) > 3).astype(np.int64)
-    folds = [table.image.isin(fold).to_numpy() for fold in folds_of(table)]
+    votes, labels, folds, paths = photographs()
     files = {"mobilenet_v2": "mobilenet_v2", "resnet50_v1": "resnet50_fp16", "alexnet_torchvision": "alexnet_features"}
     files |= {"vgg16": "vgg16_features_fp16"} if asked.vgg16 else {}
-    paths = [root / "images" / name for name in table.image]
     found = {name: kept(asked.folder, name, asked.weights / f"{file}.safetensors", paths, 224)
              for name, file in files.items()}  # fmt: skip
     small = kept(asked.folder, "mobilenet_v2", asked.weights / "mobilenet_v2.safetensors", paths, 80)

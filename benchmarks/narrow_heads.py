@@ -7,7 +7,6 @@ regression on the mean of each channel.
 """
 
 import argparse
-import os
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,13 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.aesthetics_recipes import area, balanced, folds_of, interval, judged, logistic, seen
+from benchmarks.aesthetics_recipes import area, balanced, interval, judged, logistic, photographs, seen
 from tasks.networks.aesthetics import Judge, judge, load_judge
 
 FILES = {"alexnet_torchvision": "alexnet_features", "vgg16": "vgg16_features_fp16"}
@@ -152,12 +150,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", type=int, help="numbers of the recipes, from 0; all by default")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    root = Path(os.environ["BELVEDERE_DATA"]) / "aesthetics"
-    table = pd.read_csv(root / "labels.csv")
-    votes = table[[f"count_{vote}" for vote in range(1, 6)]].to_numpy(float)
-    labels = (votes @ np.arange(1, 6) / votes.sum(1) > 3).astype(np.int64)
-    folds = [table.image.isin(fold).to_numpy() for fold in folds_of(table)]
-    paths = [root / "images" / name for name in table.image]
+    _, labels, folds, paths = photographs()
     chosen = list(RECIPES.items())
     if asked.recipes is not None:
         chosen = [chosen[number] for number in asked.recipes]
