@@ -51,7 +51,9 @@ def output_folder(command: str, task: str, config: Any) -> Path:
         # the user's own images get a folder beside that of the dataset's
         own = config.data.init_args.get("pictures") is not None
         name = source.name if source.is_dir() else source.stem
-        folder = run / (safe_name(f"{command}-{name}") if own else command)
+        # colors that hints or a reference change stand beside the automatic ones
+        helped = "".join(f"-{each}" for each in ("hints", "reference") if config.data.init_args.get(each) is not None)
+        folder = run / ((safe_name(f"{command}-{name}") if own else command) + helped)
         unknown = own and not (folder / SOURCE).is_file() and bool(_contents(folder))
         if (unknown or _other_source(folder, source)) and not config.overwrite:
             folder = run / safe_name(f"{folder.name}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:8]}")

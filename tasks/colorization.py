@@ -297,9 +297,9 @@ class LinearColorizationTask(ClosedFormTask, ColoringTask):
         self.shrink.fill_(found.shrink)
         self._moments.clear()
         rank_zero_info(
-            f"Fitted {sum(self.network.blocks)} values of each cell: penalty {found.penalty:.1e}, shrunk by "
-            f"{found.shrink:.2f}; on left-out images {found.error:.3f} of the squared error of the mean color of each "
-            "luminance."
+            f"Fitted a linear layer on {sum(self.network.blocks)} features, penalty {found.penalty:.1e}. What it adds "
+            f"to the mean color of each luminance is multiplied by {found.shrink:.2f}, where 0 leaves them alone; "
+            f"the squared error on left-out images is {found.error:.3f} times theirs."
         )
 
     def _summed(self, batches: Iterable[Batch], parts: int) -> list[Moments]:

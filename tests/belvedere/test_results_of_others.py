@@ -58,6 +58,15 @@ def test_each_source_has_a_folder(command: str, tmp_path: Path) -> None:
     assert (run / f"{command}-photos" / SOURCE).read_text() == f"{tmp_path}/north/photos\n"
 
 
+@pytest.mark.parametrize("help_of_the_user", ["hints", "reference"])
+def test_colors_with_help_stand_beside_the_automatic_ones(help_of_the_user: str, tmp_path: Path) -> None:
+    config = settings(Path("north/photos"))
+    automatic = done("predict", config)
+    config.data.init_args[help_of_the_user] = "colors.csv"
+    assert done("predict", config) == tmp_path / "run" / f"{automatic.name}-{help_of_the_user}"
+    assert automatic.is_dir()
+
+
 def test_results_of_an_earlier_version_stay(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "predict-photos"
     (folder / "part").mkdir(parents=True)  # of a killed prediction
