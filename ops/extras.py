@@ -4,8 +4,16 @@ from importlib.util import find_spec
 
 from ops.errors import UserError
 
-EXTRAS = {"wandb": ("wandb", "wandb"), "xgboost": ("xgboost-cpu", "boosting"),
-          "sklearn": ("scikit-learn", "classifiers")}  # fmt: skip
+EXTRAS = {
+    "wandb": ("wandb", "wandb"),
+    "xgboost": ("xgboost-cpu", "boosting"),
+    "sklearn": ("scikit-learn", "classifiers"),
+    "rasterio": ("rasterio", "geo"),
+    "pyogrio": ("pyogrio", "geo"),
+    "shapely": ("shapely", "geo"),
+    "skimage": ("scikit-image", "geo"),
+    "networkx": ("networkx", "geo"),
+}
 """Package and extra of `pyproject.toml` that bring each module."""
 
 
