@@ -122,8 +122,8 @@ def picture_bands(path: Path) -> Iterator[Rows]:
 
     libvips decodes them on demand. Its decoders also hold all coefficients of progressive JPEGs (3 to 6 bytes per
     pixel), and whole images of interlaced PNG and of WebP. An image that EXIF rotates goes through a temporary file, 3
-    bytes per pixel. What libvips does not decode like Pillow (BMP, rare color modes) is read whole, and everything where it is not
-    installed, as `belvedere.run` may be.
+    bytes per pixel. What libvips does not decode like Pillow (BMP, rare color modes) is read whole, and so is
+    everything where libvips is not installed.
 
     Raises:
         DataError: The file is missing, truncated, not an image, or has more than 8 bits per channel; rows above the
