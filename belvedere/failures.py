@@ -16,6 +16,7 @@ from callbacks.handover import Handover
 from callbacks.intervals import of_image
 from callbacks.loggers import ProgressBar
 from callbacks.panels import Panels
+from datamodules.base import ImageDataModule
 from datamodules.batch import Batch
 from ops.errors import UserError
 from tasks.base import ImageTask
@@ -58,7 +59,7 @@ def review(task: ImageTask, config: Mapping[str, Any], root: str | None, worst: 
     data, _ = configured(config, options)
     if not data.root.is_dir():
         return Review(problem=f"the dataset of the run, {data.root}, is not there. Give its folder: --data.")
-    looker = _Worst(max(1, worst))
+    looker = _Worst(max(1, worst), data)
     trainer = Trainer(
         accelerator="auto",
         devices=1,
@@ -82,8 +83,9 @@ def review(task: ImageTask, config: Mapping[str, Any], root: str | None, worst: 
 class _Worst(Panels):
     """Draws the worst validation images instead of the first."""
 
-    def __init__(self, pictures: int) -> None:
+    def __init__(self, pictures: int, source: ImageDataModule) -> None:
         super().__init__(pictures)
+        self.module = source
         self.found = Review()
         self._kept: list[tuple[float, str, float, Batch]] = []  # rank, name, value
         self._loss = 0.0
@@ -91,18 +93,17 @@ class _Worst(Panels):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, ImageTask)
         pl_module.meter("val").each = []
-        if isinstance(pl_module, SegmentationTask) and self.data is not None:
-            self.found.baselines = self._marked(trainer, pl_module)
+        if isinstance(pl_module, SegmentationTask):
+            self.found.baselines = self._marked(pl_module)
 
-    def _marked(self, trainer: Trainer, task: SegmentationTask) -> dict[str, dict[str, float]]:
+    def _marked(self, task: SegmentationTask) -> dict[str, dict[str, float]]:
         """Returns test metrics of every pixel marked, and of none."""
-        assert self.data is not None
-        self.data.setup("test")
+        self.module.setup("test")
         marked = {name: MetricCollection(dict(task.build_metrics()), compute_groups=False).to(task.device)
                   for name in ("all marked", "none marked")}  # fmt: skip
-        if not self.data.picture_names().get("test"):
+        if not self.module.picture_names().get("test"):
             return {}
-        for batch in self.data.unaugmented("test"):
+        for batch in self.module.unaugmented("test"):
             target = task.target(batch)
             for name, metrics in marked.items():
                 mask = torch.full_like(target, name == "all marked")
