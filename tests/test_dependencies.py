@@ -20,7 +20,6 @@ INDIRECT = {
     "wandb": "Lightning's WandbLogger imports it",
     "jinja2": "imported where templates are drawn",
     "rasterio": "readers and writers of maps", "pyogrio": "the same", "shapely": "the same",
-    "scikit-image": "center lines", "networkx": "the same",
 }
 
 
