@@ -178,7 +178,11 @@ class SegmentationTask(ImageTask):
         """
         height, width = image.shape[-2:]
         border = 0 if self.training else min(self.border, height - 1, width - 1)
-        logits: Tensor = self.network(F.pad(image, (border,) * 4, mode="reflect") if border else image)
+        logits: Tensor
+        if not border:
+            logits = self.network(image)
+            return logits
+        logits = self.network(F.pad(image, (border,) * 4, mode="reflect"))
         return logits[..., border : border + height, border : border + width]
 
     def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
