@@ -129,7 +129,8 @@ class RoadsDataModule(MaskedDataModule):
         """
         if stage == "predict":
             pictures = self.predicted_names()
-            self.datasets["predict"] = predicted(*pictures, self.size, window=self.window, overlap=self.overlap)
+            places = (self.window, self.overlap, self.channels)
+            self.datasets["predict"] = predicted(*pictures, self.size, None, *places)
             return
         if self.datasets.keys() >= {"train", "val"}:
             return

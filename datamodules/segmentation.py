@@ -85,7 +85,8 @@ class SegmentationDataModule(MaskedDataModule):
         """
         if stage == "predict":
             pictures = self.predicted_names()
-            self.datasets["predict"] = predicted(*pictures, self.size, self.output_size, self.window, self.overlap)
+            options = (self.size, self.output_size, self.window, self.overlap, self.channels)
+            self.datasets["predict"] = predicted(*pictures, *options)
             return
         if self.datasets.keys() >= {"train", "val"}:
             return
