@@ -204,8 +204,8 @@ def _charts(table: "pd.DataFrame", colors: Mapping[str, Colors], shares: NDArray
         "How well components describe windows": bars(
             shown,
             range(1, 1 + len(shown)),
-            f"first principal components; {held} of {len(shares)} hold {HELD:.0%}",
-            "share of the variance",
+            f"number of first principal components; {held} of {len(shares)} hold {HELD:.0%}",
+            "share of the variance, cumulative",
         ),
     }
     for condition in CONDITIONS:
