@@ -19,8 +19,11 @@ INDIRECT = {
     "torchvision": "timm and segmentation-models-pytorch import it; it must belong to torch",
     "wandb": "Lightning's WandbLogger imports it",
     "jinja2": "imported where templates are drawn",
-    "rasterio": "readers and writers of maps", "pyogrio": "the same", "shapely": "the same",
-    "scikit-image": "center lines", "networkx": "the same",
+    "rasterio": "readers and writers of maps",
+    "pyogrio": "the same",
+    "shapely": "the same",
+    "scikit-image": "center lines",
+    "networkx": "the same",
 }
 
 

@@ -17,6 +17,7 @@ from callbacks.writers.base import Finished, Format, Writer
 from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch
 from drawing.pictures import Masks, Picture
+from ops.geo.rasters import Georeference
 from ops.regions import LargeRegions
 from ops.windows import Blend, resized_maps, window_grid
 from tasks.decision import Decision
@@ -24,6 +25,7 @@ from tasks.decision import Decision
 BAND = 1 << 19  # pixels decided at once
 Mask = NDArray[np.bool_]  # (H, W)
 Maps = NDArray[np.float32]  # (K, H, W)
+Percents = NDArray[np.uint8]  # (H, W), probability from 0 to 100
 
 
 class Whole:
@@ -43,6 +45,11 @@ class Whole:
         """Yields the mask of one class as a single band."""
         yield self.masks[index]
 
+    def percents(self, index: int) -> Iterator[Percents]:
+        """Yields the probability of one class in percent as a single band."""
+        assert self.probability is not None  # it was asked for
+        yield in_percent(self.probability[index])
+
 
 class Canvas:
     """Masks of one image, filled from the top as its windows arrive.
@@ -57,6 +64,7 @@ class Canvas:
         overlap: Minimum share of a window that the next one overlaps.
         folder: Folder of the temporary file, which takes space until `close`.
         keep: Whether to keep the blended probability in memory.
+        percents: Whether to keep it in percent in another temporary file, a byte per pixel and class.
     """
 
     def __init__(
@@ -67,12 +75,14 @@ class Canvas:
         overlap: float,
         folder: Path,
         keep: bool = False,
+        percents: bool = False,
     ) -> None:
         self.decision, self.size, self.window = decision, size, window
         self.waiting = len(window_grid(size, window, overlap))
         self.regions = [LargeRegions(size, area) if area else None for area in decision.least_areas(size)]
         self.blend = Blend(size, window, overlap, len(self.regions))
         self.file = TemporaryFile(dir=folder)  # noqa: SIM115  # open until `close`
+        self.probabilities = TemporaryFile(dir=folder) if percents else None  # noqa: SIM115  # open until `close`
         self.heights: list[int] = []  # of the bands in the file
         self.strips: list[Maps] | None = [] if keep else None
         self._uncertain = 0.0  # sum over the pixels so far
@@ -106,9 +116,19 @@ class Canvas:
         for number in range(len(self.heights)):
             yield self._read(number, index)
 
+    def percents(self, index: int) -> Iterator[Percents]:
+        """Yields the probability of one class in percent from the top, some rows (n, W) at a time; repeatable."""
+        assert self.probabilities is not None  # it was asked for
+        for number, height in enumerate(self.heights):
+            rows = len(self.regions) * sum(self.heights[:number]) + index * height
+            self.probabilities.seek(rows * self.size[1])
+            yield np.frombuffer(self.probabilities.read(height * self.size[1]), np.uint8).reshape(height, self.size[1])
+
     def close(self) -> None:
-        """Deletes the file."""
+        """Deletes the files."""
         self.file.close()
+        if self.probabilities is not None:
+            self.probabilities.close()
 
     def _mark(self, probability: Tensor) -> None:
         count = max(1, BAND // self.size[1])
@@ -123,6 +143,8 @@ class Canvas:
             self.heights.append(masks.shape[1])
             if self.strips is not None:
                 self.strips.append(part.cpu().numpy())
+            if self.probabilities is not None:
+                self.probabilities.write(in_percent(part.cpu().numpy()).data)
 
     def _clean(self) -> None:
         """Removes regions below the minimum area, whose size is known once all rows are there."""
@@ -146,6 +168,11 @@ class Canvas:
         return rows * -(-self.size[1] // 8)
 
 
+def in_percent(probability: Maps) -> NDArray[np.uint8]:
+    """Returns probabilities in [0, 1] as whole percents."""
+    return np.asarray(np.rint(100 * probability).astype(np.uint8))
+
+
 def uncertain(probability: Tensor) -> Tensor:
     """Returns 4 p (1 - p) of each probability: 0 where the network is sure, 1 where it is undecided."""
     return 4 * probability * (1 - probability)
@@ -161,13 +188,15 @@ class Stitched(Finished):
         content: Where the masks are.
         stages: Intermediate maps by name, in order, (1, h, w) or (3, h, w), bool or in [0, 1], if the task gives any.
         georeference: Where the image lies on the ground, as its batch gave it; None for a plain image.
+        line_classes: Classes of long and narrow things, such as roads, that have center lines.
     """
 
     classes: Sequence[str]
     source: Picture
     content: Canvas | Whole
     stages: Mapping[str, Tensor] = field(default_factory=dict)
-    georeference: Any = None
+    georeference: Georeference | None = None
+    line_classes: Sequence[str] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -188,6 +217,10 @@ class Stitched(Finished):
         """Yields the mask of one class from the top, some rows (n, W) at a time, in bounded memory; repeatable."""
         return self.content.bands(index)
 
+    def percents(self, index: int) -> Iterator[Percents]:
+        """Yields the probability of one class in percent, as `bands`; for formats that have `reads_percents`."""
+        return self.content.percents(index)
+
     def mask(self, index: int) -> Mask:
         """Returns the mask (H, W) of one class."""
         return np.concatenate(list(self.bands(index)))
@@ -205,7 +238,13 @@ class Stitched(Finished):
 
 
 class StitchedFormat(Format[Stitched]):
-    """An output format of segmented images; derive from it to add one."""
+    """An output format of segmented images; derive from it to add one.
+
+    Attributes:
+        reads_percents: Whether it reads `Stitched.percents` of images with a georeference.
+    """
+
+    reads_percents = False
 
 
 class StitchingWriter(Writer[Stitched]):
@@ -237,6 +276,8 @@ class StitchingWriter(Writer[Stitched]):
             )
         self.decision, self.folder, self.in_memory = decision, folder, in_memory
         self.classes: list[str] = list(task.classes)  # type: ignore[arg-type]  # untyped in LightningModule
+        self.line_classes: Sequence[str] = getattr(task, "line_classes", ())
+        self.percents = any(isinstance(each, StitchedFormat) and each.reads_percents for each in self.formats)
 
     def images(self, outputs: Any, batch: Batch) -> Iterator[Stitched]:
         contents = self._enlarged if "level" in batch else self._blended
@@ -251,6 +292,7 @@ class StitchingWriter(Writer[Stitched]):
                 content=content,
                 stages={name: stage[i] for name, stage in outputs.get("stages", {}).items()},
                 georeference=batch["georeference"][i] if "georeference" in batch else None,
+                line_classes=self.line_classes,
             )
             yield image.in_memory() if self.in_memory and not problem else image
 
@@ -269,7 +311,9 @@ class StitchingWriter(Writer[Stitched]):
             origin, size, window = (_pair(batch[key][i]) for key in ("origin", "size", "window"))
             if origin == (0, 0):
                 self.end()
-                self._canvas = Canvas(self.decision, size, window, batch["overlap"][i], self.folder, self.in_memory)
+                percents = self.percents and "georeference" in batch and batch["georeference"][i] is not None
+                files = (self.folder, self.in_memory, percents)
+                self._canvas = Canvas(self.decision, size, window, batch["overlap"][i], *files)
             assert self._canvas is not None  # the first window of an image lies at its top left
             if self._canvas.add(probability[i], origin):
                 yield i, self._canvas
@@ -285,7 +329,8 @@ class StitchingWriter(Writer[Stitched]):
             if "inside" in batch:  # enlarging reaches beyond the edges of boxes
                 marked &= batch["inside"][i : i + 1]
             masks = self.decision.cleaned(marked[0].cpu().numpy())
-            kept = full[0].cpu().numpy() if self.in_memory else None
+            keep = self.in_memory or (self.percents and "georeference" in batch)
+            kept = full[0].cpu().numpy() if keep else None
             yield i, Whole(masks, kept, float(uncertain(full).mean()))
 
     def _nothing(self) -> Whole:

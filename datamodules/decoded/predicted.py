@@ -38,8 +38,8 @@ def predicted(
     output, and `overlap`, the share of a window that its neighbors also cover. The last sample of an image has
     `source`, the background of the overlay (h, w, 3): the image, its longer side reduced to at most 1200 pixels.
     `problem` states why the image cannot be read as far as the sample reaches, or is ""; from there on samples of the
-    image are black, and its source is empty. If any file is a raster, samples also have `valid` bool (1, H, W), where it
-    has data, and `georeference`, None for plain images.
+    image are black, and its source is empty. If any file is a raster, samples also have `valid` bool (1, H, W), where
+    it has data, and `georeference`, None for plain images.
 
     Of an image in windows, memory holds a strip as high as a window; see `datamodules.read.strips`.
 

@@ -74,26 +74,29 @@ def channels_of(bands: Sequence[int | str] | None, scale: Scale | None) -> Chann
         if scale not in (None, "dtype", "percentiles"):
             raise ArgumentError(f"scale is {scale!r}; expected dtype, percentiles or [low, high]")
         return Channels(chosen, scale)
-    pairs = [scale] if scale and not isinstance(scale[0], Sequence) else list(scale)
-    ranges = tuple(tuple(map(float, pair)) for pair in pairs)  # type: ignore[arg-type]  # a mixed list fails below
+    pairs: list[Any] = [scale] if scale and not isinstance(scale[0], Sequence) else list(scale)
+    ranges = tuple(tuple(map(float, pair)) for pair in pairs)
     if not ranges or not all(len(pair) == 2 and pair[0] < pair[1] for pair in ranges):
         raise ArgumentError(f"scale is {scale}; expected dtype, percentiles, [low, high] or one such pair per band")
     counts = {1, 3} if chosen is None else {1, len(chosen)}
     if len(ranges) not in counts:
         raise ArgumentError(f"scale has {len(ranges)} pairs; expected one, or one per band")
-    return Channels(chosen, ranges)  # type: ignore[arg-type]  # their lengths were checked
+    return Channels(chosen, tuple((low, high) for low, high in ranges))
 
 
 def raster_bands(path: Path, channels: Channels) -> Iterator[Pixels]:
-    """Yields the rows of a raster from the top, some (n, W, C + 1) at a time; the last channel is 255 where there are
-    data, and 0 elsewhere, as are the others.
+    """Yields the rows of a raster from the top, some (n, W, C + 1) at a time.
+
+    The last channel is 255 where there are data; elsewhere all channels are 0.
 
     Raises:
         DataError: The raster cannot be read, has no such bands, or values of more than 8 bits without a scale.
     """
     with opened_raster(path) as dataset:
         read = _Reader(dataset, path, channels)
-        row_bytes = dataset.width * (len(read.indexes) * np.dtype(dataset.dtypes[0]).itemsize + 4 * (channels.count + 2))
+        row_bytes = dataset.width * (
+            len(read.indexes) * np.dtype(dataset.dtypes[0]).itemsize + 4 * (channels.count + 2)
+        )
         for top, bottom in strips(dataset.shape, dataset.block_shapes[0][0], row_bytes):
             yield read.window(windowed(top, bottom, 0, dataset.width), (bottom - top, dataset.width))
 
@@ -223,7 +226,9 @@ def _colors(dataset: Any) -> NDArray[np.uint8]:
 
 
 def fitted(channels: Channels, paths: Sequence[Path]) -> Channels:
-    """Returns channels whose scale is the 2nd and 98th percentile of each band over rasters, of at most 512 x 512 pixels of each.
+    """Returns channels whose scale is the 2nd and 98th percentile of each band over rasters.
+
+    Of each raster at most 512 x 512 pixels count.
 
     Args:
         channels: With the scale `percentiles`.
@@ -237,7 +242,7 @@ def fitted(channels: Channels, paths: Sequence[Path]) -> Channels:
         with opened_raster(path) as dataset:
             indexes = _indexes(dataset, path, channels)
             factor = max(1, max(dataset.shape) / SAMPLED)
-            size = tuple(max(1, int(side / factor)) for side in dataset.shape)
+            size = max(1, int(dataset.height / factor)), max(1, int(dataset.width / factor))
             bands = dataset.read(indexes, out_shape=(len(indexes), *size))
             valid = valid_pixels(dataset, None, size)
         values = values or [[] for _ in indexes]
@@ -250,7 +255,7 @@ def fitted(channels: Channels, paths: Sequence[Path]) -> Channels:
         if not low < high:
             raise DataError(
                 f"The values of a band of the training images do not vary between their {PERCENTILES[0]:g}th and "
-                f"{PERCENTILES[1]:g}th percentile (both {low:g}). Give --data.scale '[low,high]', or other --data.bands."
+                f"{PERCENTILES[1]:g}th percentile (both {low:g}). Give --data.scale '[low,high]' or other --data.bands."
             )
         ranges.append((float(low), float(high)))
     return replace(channels, scale=tuple(ranges))

@@ -55,7 +55,7 @@ class Strip:
         self.rest = self.strip[:0]  # rows read that do not fit into the strip yet
 
     def move(self, top: int) -> Rows:
-        """Returns the rows (n, W, 3), of rasters (n, W, C + 1), of the strip from row `top` on, valid until the next move.
+        """Returns the rows (n, W, 3 or C + 1) of the strip from row `top` on, valid until the next move.
 
         Raises:
             ValueError: `top` lies above the strip, so that the image would have to be read again.

@@ -43,15 +43,18 @@ def transformed(points: NDArray[np.float64], source: Any, target: Any) -> NDArra
     Raises:
         DataError: The systems have no relation, or points lie outside of them.
     """
-    from rasterio.errors import CRSError, RasterioError
+    from rasterio._err import CPLE_BaseError  # not public, but rasterio lets it through
+    from rasterio.errors import RasterioError
     from rasterio.warp import transform
 
     if not len(points) or source == target:
         return points
     try:
         x, y = transform(source, target, *points[:, :2].T)
-    except (CRSError, RasterioError) as error:
-        raise DataError(f"Points of {source} cannot be transformed to {target}: {error}.") from error
+    except (RasterioError, CPLE_BaseError) as error:
+        raise DataError(
+            f"Points of {source} cannot be transformed to {target} ({error}). Correct the coordinate system."
+        ) from error
     found = np.stack([x, y], axis=1)
     if not np.isfinite(found).all():
         raise DataError(f"Some points do not lie in both {source} and {target}. Correct the coordinate system.")

@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,20 @@ from ops.windows import Size
 
 TIFF, VRT = (".tif", ".tiff"), ".vrt"
 CACHE = 64  # MB of blocks that GDAL keeps
-GEOKEYS = 34735  # tag of a TIFF with a coordinate reference system
+PLACED = (33550, 34264, 34735)  # tags of a TIFF with a position or a coordinate reference system
+PLAIN = {"driver": "GTiff", "dtype": "uint8", "compress": "deflate", "zlevel": 1, "bigtiff": "if_safer"}
 BLOCKS = 1 << 26  # bytes read at once
 
 
 def is_raster(path: Path) -> bool:
-    """Returns whether GDAL reads a file instead of Pillow: a VRT, or a TIFF with a coordinate reference system.
+    """Returns whether GDAL reads a file instead of Pillow: a VRT, or a TIFF with a position on the ground.
 
     Without the extra `geo`, TIFFs are images as any others.
     """
     suffix = path.suffix.lower()
     if suffix == VRT:
         return True
-    return suffix in TIFF and installed("rasterio") and GEOKEYS in tiff_tags(path)
+    return suffix in TIFF and installed("rasterio") and not tiff_tags(path).keys().isdisjoint(PLACED)
 
 
 def tiff_tags(path: Path) -> dict[int, Any]:
@@ -59,29 +59,55 @@ def opened_raster(path: Path) -> Iterator[Any]:
     """
     check_installed("rasterio", f"{path} needs")
     import rasterio
-    from rasterio.errors import NotGeoreferencedWarning, RasterioError
+    from rasterio._err import CPLE_BaseError  # not public, but rasterio lets it through
+    from rasterio.errors import RasterioError
 
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     try:
-        with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE):
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            driver = "VRT" if path.suffix.lower() == VRT else "GTiff"  # GDAL knows more, and some read from the network
-            with rasterio.open(path, driver=driver) as dataset:
-                yield dataset
+        driver = "VRT" if path.suffix.lower() == VRT else "GTiff"  # GDAL knows more, and some read from the network
+        with _quiet(), rasterio.open(path, driver=driver) as dataset:
+            yield dataset
     except (UserError, MemoryError):
         raise
-    except (RasterioError, OSError) as error:
+    except (RasterioError, CPLE_BaseError, OSError) as error:
         cause = error.__cause__ or error
         missing = " A file that it refers to may be missing." if path.suffix.lower() == VRT else ""
         raise DataError(f"{path} is truncated or not a raster ({cause}).{missing} Restore it or remove it.") from error
 
 
-@dataclass(frozen=True)
-class Georeference:
-    """Where an image lies on the ground.
+@contextmanager
+def created_raster(path: Path, size: Size, count: int, **options: Any) -> Iterator[Any]:
+    """Creates a GeoTIFF of 8 bits as a rasterio dataset to write to; not atomic.
 
-    Attributes:
+    Args:
+        path: The file.
+        size: Height and width.
+        count: Number of bands.
+        options: Further options of `rasterio.open`, such as `nodata`.
+    """
+    import rasterio
+
+    shape = {"height": size[0], "width": size[1], "count": count}
+    with _quiet(), rasterio.open(path, "w", **shape, **PLAIN | options) as dataset:
+        yield dataset
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Bounds the memory of GDAL, and ignores that a raster has no position."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE):
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+class Georeference:
+    """Where an image lies on the ground; no dataclass, which Lightning would take apart in a batch.
+
+    Args:
         path: The raster.
         crs: Its coordinate reference system, as WKT.
         transform: The six numbers (a, b, c, d, e, f) by which column and row, counted from the image's corner, become
@@ -89,17 +115,18 @@ class Georeference:
         size: Height and width of the image in pixels.
     """
 
-    path: Path
-    crs: str
-    transform: tuple[float, ...]
-    size: Size
+    def __init__(self, path: Path, crs: str, transform: Sequence[float], size: Size) -> None:
+        self.path, self.crs, self.transform, self.size = path, crs, tuple(transform), size
 
     def at(self, size: Size) -> "Georeference":
         """Returns the georeference of the same image resized to this height and width."""
         if size == self.size:
             return self
-        (a, b, c, d, e, f), (rows, columns) = self.transform, (old / new for old, new in zip(self.size, size, strict=True))
-        return replace(self, transform=(a * columns, b * rows, c, d * columns, e * rows, f), size=size)
+        (a, b, c, d, e, f), (rows, columns) = (
+            self.transform,
+            (old / new for old, new in zip(self.size, size, strict=True)),
+        )
+        return Georeference(self.path, self.crs, (a * columns, b * rows, c, d * columns, e * rows, f), size)
 
     def projected(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns points (N, 2) of column and row, counted from the image's corner, as x and y of the CRS."""
@@ -109,7 +136,8 @@ class Georeference:
     def pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns points (N, 2) of x and y of the CRS as column and row, counted from the image's corner."""
         a, b, c, d, e, f = self.transform
-        return (points - (c, f)) @ np.linalg.inv(np.array([[a, d], [b, e]]))
+        found: NDArray[np.float64] = (points - (c, f)) @ np.linalg.inv(np.array([[a, d], [b, e]]))
+        return found
 
     @cached_property
     def ground(self) -> Ground:
@@ -127,7 +155,7 @@ class Georeference:
         )
         across, along = (right - origin).T, (down - origin).T
         areas = np.abs(across[0] * along[1] - across[1] * along[0]).reshape(33, 17)
-        return np.interp(rows + 0.5, samples[0], areas.mean(axis=1))
+        return np.asarray(np.interp(rows + 0.5, samples[0], areas.mean(axis=1)))
 
 
 def georeference(path: Path) -> Georeference | None:
@@ -144,7 +172,26 @@ def georeference_of(dataset: Any, path: Path) -> Georeference | None:
     """Returns where an open raster lies on the ground; see `georeference`."""
     if dataset.crs is None or dataset.transform.is_identity or not math.isfinite(dataset.transform.determinant):
         return None
-    return Georeference(path, dataset.crs.to_wkt(), tuple(dataset.transform)[:6], dataset.shape)
+    return Georeference(path, dataset.crs.to_wkt(), tuple(dataset.transform)[:6], (dataset.height, dataset.width))
+
+
+def cloud_optimized(plain: Path, path: Path, reference: Georeference, overviews: str) -> None:
+    """Writes a raster as a cloud-optimized GeoTIFF at its place on the ground.
+
+    Args:
+        plain: The raster, which gets its place on the way.
+        path: The file to write.
+        reference: Its place.
+        overviews: How overviews are resampled.
+    """
+    import rasterio
+    from rasterio.shutil import copy
+
+    options = {"compress": "DEFLATE", "bigtiff": "IF_SAFER", "overview_resampling": overviews.upper()}
+    with _quiet():
+        with rasterio.open(plain, "r+") as raster:
+            raster.crs, raster.transform = rasterio.CRS.from_wkt(reference.crs), rasterio.Affine(*reference.transform)
+        copy(plain, path, driver="COG", **options)
 
 
 def strips(size: Size, block: int, row_bytes: int) -> Iterator[tuple[int, int]]:
