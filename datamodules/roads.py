@@ -129,8 +129,9 @@ class RoadsDataModule(MaskedDataModule):
         """
         if stage == "predict":
             pictures = self.predicted_names()
-            places = (self.window, self.overlap, self.channels)
-            self.datasets["predict"] = predicted(*pictures, self.size, None, *places)
+            self.datasets["predict"] = predicted(
+                *pictures, self.size, window=self.window, overlap=self.overlap, channels=self.channels
+            )
             return
         if self.datasets.keys() >= {"train", "val"}:
             return

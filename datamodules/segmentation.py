@@ -85,8 +85,9 @@ class SegmentationDataModule(MaskedDataModule):
         """
         if stage == "predict":
             pictures = self.predicted_names()
-            options = (self.size, self.output_size, self.window, self.overlap, self.channels)
-            self.datasets["predict"] = predicted(*pictures, *options)
+            self.datasets["predict"] = predicted(
+                *pictures, self.size, self.output_size, self.window, self.overlap, self.channels
+            )
             return
         if self.datasets.keys() >= {"train", "val"}:
             return

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from callbacks.writers.base import Row
-from callbacks.writers.stitch import Stitched, StitchedFormat
+from callbacks.writers.format import Row
+from callbacks.writers.stitched import Stitched, StitchedFormat
 from ops.atomic import write_table
 from ops.errors import ArgumentError
 from ops.filenames import safe_path

@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from datamodules.read.rasters import COLOR, Channels, read_raster
 from ops.errors import DataError
@@ -18,6 +16,9 @@ from ops.geo.rasters import opened_raster
 from ops.imagefiles import check_pixels, opened
 from ops.profiles import profile_of, to_srgb
 from ops.windows import Size
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -115,8 +116,10 @@ def opened_upright(path: Path, at_least: Size | None = None) -> Iterator[Image.I
         yield to_srgb(upright, profile_of(picture), path)
 
 
-def channels_first(picture: NDArray[np.uint8]) -> Tensor:
+def channels_first(picture: NDArray[np.uint8]) -> "Tensor":
     """Returns an image (H, W, C) as a tensor (C, H, W)."""
+    import torch
+
     return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from datamodules.read.pictures import orientation, read_picture, refuse_depth
 from datamodules.read.rasters import COLOR, Channels, raster_bands, shown
 from ops.errors import DataError
+from ops.extras import installed
 from ops.imagefiles import opened, unreadable
 from ops.profiles import profile_of, to_srgb
 from ops.windows import Size
@@ -128,7 +129,8 @@ def picture_bands(path: Path) -> Iterator[Rows]:
 
     libvips decodes them on demand. Its decoders also hold all coefficients of progressive JPEGs (3 to 6 bytes per
     pixel), and whole images of interlaced PNG and of WebP. An image that EXIF rotates goes through a temporary file, 3
-    bytes per pixel. What libvips does not decode like Pillow (BMP, rare color modes) is read whole.
+    bytes per pixel. What libvips does not decode like Pillow (BMP, rare color modes) is read whole, and so is
+    everything where libvips is not installed.
 
     Raises:
         DataError: The file is missing, truncated, not an image, or has more than 8 bits per channel; rows above the
@@ -138,7 +140,7 @@ def picture_bands(path: Path) -> Iterator[Rows]:
         refuse_depth(path, picture)
         turn, mode, profile = orientation(picture), picture.mode, profile_of(picture)
         premultiplied = any("RGBa" in str(part) for part in getattr(picture, "tile", ()))  # Pillow divides by alpha
-        streamed = mode in STREAMED.get(picture.format or "", ()) and not premultiplied
+        streamed = mode in STREAMED.get(picture.format or "", ()) and not premultiplied and installed("pyvips")
     if not streamed:
         whole = read_picture(path)
         yield from (whole[top:bottom] for top, bottom in _bands(*whole.shape[:2]))

@@ -131,7 +131,8 @@ class Georeference:
     def projected(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns points (N, 2) of column and row, counted from the image's corner, as x and y of the CRS."""
         a, b, c, d, e, f = self.transform
-        return points @ np.array([[a, d], [b, e]]) + (c, f)
+        found: NDArray[np.float64] = points @ np.array([[a, d], [b, e]]) + (c, f)
+        return found
 
     def pixels(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns points (N, 2) of x and y of the CRS as column and row, counted from the image's corner."""

@@ -16,8 +16,9 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from callbacks.writers.maps import Maps
+from callbacks.writers.masks import MaskFiles
 from callbacks.writers.outlines import OutlineWriter
-from callbacks.writers.segmentation import MaskFiles, SegmentationWriter
+from callbacks.writers.segmentation import SegmentationWriter
 from callbacks.writers.stitch import StitchingWriter
 from datamodules.clouds import CloudsDataModule
 from ops.errors import ArgumentError
