@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.writers.format import Row
+from callbacks.writers.maps import Maps, Vectors
 from callbacks.writers.masks import MaskFiles, MaskOverview
 from callbacks.writers.polygons import Outlines
 from callbacks.writers.stitch import StitchingWriter
@@ -26,6 +27,7 @@ class OutlineWriter(StitchingWriter):
     - `overlays/<path and stem>.jpg`: the image with the mask tinted and the polygon drawn, at most 1200 pixels long.
     - `overview.html`: all images on one page, see `callbacks.writers.overview`.
     - `stages/<path and stem>/<number>_<name>.png`: the intermediate maps of the task, at their own size.
+    - `maps/` and `areas.csv`: of images that have a georeference, see `callbacks.writers.maps.Maps`.
 
     Args:
         keep_stages: Whether to write the stages.
@@ -33,13 +35,19 @@ class OutlineWriter(StitchingWriter):
         smooth: Whether to smooth outlines with splines first; the tolerance is then divided by four.
         least_iou: Minimum IoU of a polygon with its mask. Below it, as with small or narrow regions, simplification and
             smoothing are halved until it is reached. 0 accepts every polygon.
+        vectors: Format of polygons on the ground: `gpkg`, `geojson` or `none`.
 
     Raises:
         ArgumentError: The tolerance is not a distance, or the IoU not in [0, 1].
     """
 
     def __init__(
-        self, keep_stages: bool = False, tolerance: float = 1.0, smooth: bool = False, least_iou: float = 0.98
+        self,
+        keep_stages: bool = False,
+        tolerance: float = 1.0,
+        smooth: bool = False,
+        least_iou: float = 0.98,
+        vectors: Vectors = "gpkg",
     ) -> None:
         if not (0 <= tolerance < math.inf and 0 <= least_iou <= 1):
             raise ArgumentError(
@@ -48,7 +56,7 @@ class OutlineWriter(StitchingWriter):
         self.keep_stages = keep_stages
         stages = [Stages()] if keep_stages else []
         outlines = Outlines(tolerance, smooth, least_iou)
-        super().__init__([outlines, MaskFiles(by_class=False), MaskOverview(), *stages])
+        super().__init__([outlines, MaskFiles(by_class=False), MaskOverview(), *stages, Maps(vectors)])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_predict_end(trainer, pl_module)

@@ -45,6 +45,8 @@ class StitchingWriter(Writer[Stitched]):
             )
         self.decision, self.folder, self.in_memory = decision, folder, in_memory
         self.classes: list[str] = list(task.classes)  # type: ignore[arg-type]  # untyped in LightningModule
+        self.line_classes: Sequence[str] = getattr(task, "line_classes", ())
+        self.percents = any(isinstance(each, StitchedFormat) and each.reads_percents for each in self.formats)
 
     def images(self, outputs: Any, batch: Batch) -> Iterator[Stitched]:
         contents = self._enlarged if "level" in batch else self._blended
@@ -59,6 +61,7 @@ class StitchingWriter(Writer[Stitched]):
                 content=content,
                 stages={name: stage[i] for name, stage in outputs.get("stages", {}).items()},
                 georeference=batch["georeference"][i] if "georeference" in batch else None,
+                line_classes=self.line_classes,
             )
             yield image.in_memory() if self.in_memory and not problem else image
 
@@ -77,7 +80,9 @@ class StitchingWriter(Writer[Stitched]):
             origin, size, window = (_pair(batch[key][i]) for key in ("origin", "size", "window"))
             if origin == (0, 0):
                 self.end()
-                self._canvas = Canvas(self.decision, size, window, batch["overlap"][i], self.folder, self.in_memory)
+                percents = self.percents and "georeference" in batch and batch["georeference"][i] is not None
+                files = (self.folder, self.in_memory, percents)
+                self._canvas = Canvas(self.decision, size, window, batch["overlap"][i], *files)
             assert self._canvas is not None  # the first window of an image lies at its top left
             if self._canvas.add(probability[i].float(), origin):
                 yield i, self._canvas
@@ -93,7 +98,8 @@ class StitchingWriter(Writer[Stitched]):
             if "inside" in batch:  # enlarging reaches beyond the edges of boxes
                 marked &= batch["inside"][i : i + 1]
             masks = self.decision.cleaned(marked[0].cpu().numpy())
-            kept = full[0].cpu().numpy() if self.in_memory else None
+            keep = self.in_memory or (self.percents and "georeference" in batch)
+            kept = full[0].cpu().numpy() if keep else None
             yield i, Whole(masks, kept, float(uncertain(full).mean()))
 
     def _nothing(self) -> Whole:

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from callbacks.writers.format import Finished, Format
 from callbacks.writers.prediction import Prediction
 from drawing.pictures import Masks, Picture
+from ops.geo.rasters import Georeference
 from ops.regions import LargeRegions
 from ops.windows import Blend, as_array, resized_maps, window_grid
 
 BAND = 1 << 19  # pixels decided at once
 Mask = NDArray[np.bool_]  # (H, W)
 Maps = NDArray[np.float32]  # (K, H, W)
+Percents = NDArray[np.uint8]  # (H, W), probability from 0 to 100
 
 
 class Decides(Protocol):
@@ -48,6 +50,11 @@ class Whole:
         """Yields the mask of one class as a single band."""
         yield self.masks[index]
 
+    def percents(self, index: int) -> Iterator[Percents]:
+        """Yields the probability of one class in percent as a single band."""
+        assert self.probability is not None  # it was asked for
+        yield in_percent(self.probability[index])
+
 
 class Canvas:
     """Masks of one image, filled from the top as its windows arrive.
@@ -62,6 +69,7 @@ class Canvas:
         overlap: Minimum share of a window that the next one overlaps.
         folder: Folder of the temporary file, which takes space until `close`.
         keep: Whether to keep the blended probability in memory.
+        percents: Whether to keep it in percent in another temporary file, a byte per pixel and class.
     """
 
     def __init__(
@@ -72,12 +80,14 @@ class Canvas:
         overlap: float,
         folder: Path,
         keep: bool = False,
+        percents: bool = False,
     ) -> None:
         self.decision, self.size, self.window = decision, size, window
         self.waiting = len(window_grid(size, window, overlap))
         self.regions = [LargeRegions(size, area) if area else None for area in decision.least_areas(size)]
         self.blend = Blend(size, window, overlap, len(self.regions))
         self.file = TemporaryFile(dir=folder)  # noqa: SIM115  # open until `close`
+        self.probabilities = TemporaryFile(dir=folder) if percents else None  # noqa: SIM115  # open until `close`
         self.heights: list[int] = []  # of the bands in the file
         self.strips: list[Maps] | None = [] if keep else None
         self._uncertain = 0.0  # sum over the pixels so far
@@ -111,9 +121,19 @@ class Canvas:
         for number in range(len(self.heights)):
             yield self._read(number, index)
 
+    def percents(self, index: int) -> Iterator[Percents]:
+        """Yields the probability of one class in percent from the top, some rows (n, W) at a time; repeatable."""
+        assert self.probabilities is not None  # it was asked for
+        for number, height in enumerate(self.heights):
+            rows = len(self.regions) * sum(self.heights[:number]) + index * height
+            self.probabilities.seek(rows * self.size[1])
+            yield np.frombuffer(self.probabilities.read(height * self.size[1]), np.uint8).reshape(height, self.size[1])
+
     def close(self) -> None:
-        """Deletes the file."""
+        """Deletes the files."""
         self.file.close()
+        if self.probabilities is not None:
+            self.probabilities.close()
 
     def _mark(self, probability: Any) -> None:
         count = max(1, BAND // self.size[1])
@@ -128,6 +148,8 @@ class Canvas:
             self.heights.append(masks.shape[1])
             if self.strips is not None:
                 self.strips.append(as_array(part))
+            if self.probabilities is not None:
+                self.probabilities.write(in_percent(as_array(part)).data)
 
     def _clean(self) -> None:
         """Removes regions below the minimum area, whose size is known once all rows are there."""
@@ -151,6 +173,11 @@ class Canvas:
         return rows * -(-self.size[1] // 8)
 
 
+def in_percent(probability: Maps) -> NDArray[np.uint8]:
+    """Returns probabilities in [0, 1] as whole percents."""
+    return np.asarray(np.rint(100 * probability).astype(np.uint8))
+
+
 def uncertain(probability: Any) -> Any:
     """Returns 4 p (1 - p) of each probability: 0 where the network is sure, 1 where it is undecided."""
     return 4 * probability * (1 - probability)
@@ -166,13 +193,15 @@ class Stitched(Finished):
         content: Where the masks are.
         stages: Intermediate maps by name, in order, (1, h, w) or (3, h, w), bool or in [0, 1], if the task gives any.
         georeference: Where the image lies on the ground, as its batch gave it; None for a plain image.
+        line_classes: Classes of long and narrow things, such as roads, that have center lines.
     """
 
     classes: Sequence[str]
     source: Picture
     content: Canvas | Whole
     stages: Mapping[str, Any] = field(default_factory=dict)
-    georeference: Any = None
+    georeference: Georeference | None = None
+    line_classes: Sequence[str] = ()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -193,6 +222,10 @@ class Stitched(Finished):
         """Yields the mask of one class from the top, some rows (n, W) at a time, in bounded memory; repeatable."""
         return self.content.bands(index)
 
+    def percents(self, index: int) -> Iterator[Percents]:
+        """Yields the probability of one class in percent, as `bands`; for formats that have `reads_percents`."""
+        return self.content.percents(index)
+
     def mask(self, index: int) -> Mask:
         """Returns the mask (H, W) of one class."""
         return np.concatenate(list(self.bands(index)))
@@ -210,4 +243,10 @@ class Stitched(Finished):
 
 
 class StitchedFormat(Format[Stitched]):
-    """An output format of segmented images; derive from it to add one."""
+    """An output format of segmented images; derive from it to add one.
+
+    Attributes:
+        reads_percents: Whether it reads `Stitched.percents` of images with a georeference.
+    """
+
+    reads_percents = False
