@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from datamodules.base import ImageDataModule, check
 from datamodules.read.mask_files import Values, meaning
-from datamodules.read.rasters import Scale, channels_of
+from datamodules.read.rasters import COLOR, Scale, channels_of
 from ops.errors import ArgumentError
 from ops.jitter import Augment, RandomViews
 from ops.windows import Size
@@ -62,6 +62,13 @@ class MaskedDataModule(ImageDataModule, ABC):
                 self.views = RandomViews(augment or "none", sides("size", trained), cropped)
             except ValueError as error:
                 raise ArgumentError(str(error)) from error
+
+    def preparation(self) -> dict[str, Any]:
+        check(
+            self.channels == COLOR,
+            "bands or scale are given, but exported files take images in color: use belvedere predict",
+        )
+        return {}
 
 
 def sides(name: str, size: Sequence[int] | int) -> Size:

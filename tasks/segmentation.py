@@ -192,7 +192,7 @@ class SegmentationTask(ImageTask):
             (B, K, h, w) float32 in [0, 1], 0 where a pixel is not `valid` or `ignored`; at the size of the batch's
             `mask`, if it has one, otherwise at that of its images.
         """
-        return _placed(outputs.float().sigmoid(), batch)
+        return placed(outputs.float().sigmoid(), batch)
 
     @property
     def averages(self) -> bool:
@@ -205,7 +205,7 @@ class SegmentationTask(ImageTask):
         def maps(image: Tensor) -> Tensor:
             return self.outputs(batch | {"image": image}).float().sigmoid()
 
-        return _placed(mean_over_views(maps, batch["image"], self.tta), batch)
+        return placed(mean_over_views(maps, batch["image"], self.tta), batch)
 
     def loss(self, logits: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
         """Returns the loss of logits and truth (B, K, h, w), counted where `valid` (B, 1, h, w)."""
@@ -272,7 +272,7 @@ class SegmentationTask(ImageTask):
         return self.active_decision.masks(resized_maps(probability, size))
 
 
-def _placed(maps: Tensor, batch: Batch) -> Tensor:
+def placed(maps: Tensor, batch: Batch) -> Tensor:
     """Returns probabilities as `SegmentationTask.activate` describes them."""
     if "valid" in batch:
         maps = maps * batch["valid"]

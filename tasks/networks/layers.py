@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 
 class Normalize(nn.Module):
@@ -47,11 +46,15 @@ class AnySize(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, K, H, W) for any H and W."""
         height, width = image.shape[-2:]
-        below, right = -height % self.multiple, -width % self.multiple
-        if below or right:
-            image = F.pad(image, (0, right, 0, below), mode="replicate")
-        output: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
+        # always, because an exported network knows no sizes: it must not depend on whether one is a multiple
+        rows, columns = (padded(side, self.multiple, image.device) for side in (height, width))
+        output: Tensor = self.network(image[:, :, rows][..., columns].contiguous(memory_format=torch.channels_last))
         return output[..., :height, :width]
+
+
+def padded(side: int, multiple: int, device: torch.device) -> Tensor:
+    """Returns the places of a side, and its last one again up to the next multiple."""
+    return torch.arange((side + multiple - 1) // multiple * multiple, device=device).clamp(max=side - 1)
 
 
 def start_like_keras(network: nn.Module) -> None:
