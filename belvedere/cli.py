@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from belvedere.arguments import help_wanted, reported
 from belvedere.checkpoints import (
     check_fit,
+    check_resumable,
     check_same_data,
     check_task,
     output_folder,
@@ -332,6 +333,7 @@ class BelvedereCLI(LightningCLI):
         if not self.datamodule.root.is_dir():
             self.datamodule.prepare_data()  # its message is due before any weights are downloaded
         if config.ckpt_path is not None:
+            check_resumable(Path(config.ckpt_path))
             self._check_weights()
             if run_folder(Path(config.ckpt_path)) == self.folder:
                 check_same_data(Path(config.ckpt_path), self.datamodule)

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,11 +22,12 @@ from torch import Tensor, nn
 from belvedere import __version__
 from belvedere.checkpoints import read_checkpoint, run_config
 from belvedere.portable import Halved, Portable, letterbox, levels_of, portable
-from belvedere.prediction import configured, load, predict
+from belvedere.prediction import collected, configured, load
 from belvedere.run import KEY, Model
 from callbacks.handover import Handover
 from callbacks.record import FINGERPRINT
-from callbacks.writers.colorings import ColoringWriter
+from callbacks.writers.base import Writer
+from callbacks.writers.colorings import ColoredFiles, ColoringWriter
 from callbacks.writers.masks import MaskFiles, Submission
 from callbacks.writers.polygons import Outlines
 from callbacks.writers.prediction import Prediction
@@ -60,7 +62,7 @@ RESIZED = 5e-3
 CHECKED = 3  # images that a file is checked on, each at three sizes
 LONGEST = 1024  # pixels of the longer side of these
 CALIBRATION, WINDOWS = 64, 4  # images that int8 is calibrated on, and of each at most so many windows
-REPEATS = 3
+REPEATS = 5  # of a measured time, of which the shortest counts: others also wait for the machine
 
 
 def export(
@@ -100,12 +102,13 @@ def export(
         ExportError: The file differs from torch.
         MissingPackageError: onnx, onnxscript or onnxruntime is not installed.
     """
-    for module in ("onnx", "onnxscript", "onnxruntime"):
-        check_installed(module, "export needs")
+    for each in ("onnx", "onnxscript", "onnxruntime"):
+        check_installed(each, "export needs")
     assert ckpt_path is not None  # the command line asks for it
     task = load([ckpt_path, *(members or [])], trust=trust)
     config = run_config(Path(ckpt_path), trust)
-    settings = described(task, data, config, ckpt_path)
+    _, writer = configured(config, {"pictures": None})
+    settings = described(task, data, writer, ckpt_path)
     module = portable(task, settings["preparation"], settings.get("formats", {}).get("guided", True))
     folder.mkdir(parents=True, exist_ok=True)
     preparation = settings["preparation"]
@@ -113,7 +116,7 @@ def export(
     with TemporaryDirectory(dir=folder) as inner:
         made = Path(inner) / FILE
         write_model(module, images[0], made, settings, input)
-        files, report = [made], {"checks": check(task, made, module, images)}
+        files, report = [made], {"checks": check(task, data, writer, made, module, images)}
         if int8 is not None:
             files.append(quantized(made, Path(inner) / QUANTIZED, picture_files(Path(int8).expanduser())))
         report |= {"tolerance": {"score": TOLERANCE, "mask": MARKED, "level": LEVELS, "resized": RESIZED}}
@@ -130,7 +133,7 @@ def export(
     return 0
 
 
-def described(task: ImageTask, data: ImageDataModule, config: Mapping[str, Any], checkpoint: str) -> dict[str, Any]:
+def described(task: ImageTask, data: ImageDataModule, writer: Writer[Any], checkpoint: str) -> dict[str, Any]:
     """Returns what a file says of itself, which `belvedere.run` reads."""
     record = read_checkpoint(Path(checkpoint)).get("callbacks", {}).get("Record", {})
     settings: dict[str, Any] = {
@@ -155,7 +158,6 @@ def described(task: ImageTask, data: ImageDataModule, config: Mapping[str, Any],
         settings["classes"] = ["snapshot", "professional"]
         settings["decisions"] = []
         settings["votes"] = task.bins if task.head == "distribution" else None
-    _, writer = configured(config, {"pictures": None})
     formats: dict[str, Any] = {"submission": False, "folders": True}
     for each in writer.formats:
         if isinstance(each, MaskFiles):
@@ -164,8 +166,10 @@ def described(task: ImageTask, data: ImageDataModule, config: Mapping[str, Any],
             formats["submission"] = True
         if isinstance(each, Outlines):
             formats["outlines"] = {name: getattr(each, name) for name in ("tolerance", "smooth", "least_iou")}
+        if isinstance(each, ColoredFiles):
+            formats["suffix"] = each.suffix
     if isinstance(writer, ColoringWriter):
-        formats = {"guided": writer.guided, "suffix": writer.suffix}
+        formats["guided"] = writer.guided
     return settings | {"formats": formats}
 
 
@@ -292,8 +296,15 @@ def with_default(model: "ModelProto", halved: "ModelProto") -> "ModelProto":
     return model
 
 
-def check(task: ImageTask, path: Path, module: Portable, images: Sequence[NDArray[np.uint8]]) -> list[dict[str, Any]]:
-    """Compares a file with `belvedere.predict`, and what it makes of unprepared images with torch.
+def check(
+    task: ImageTask,
+    data: ImageDataModule,
+    writer: Writer[Any],
+    path: Path,
+    module: Portable,
+    images: Sequence[NDArray[np.uint8]],
+) -> list[dict[str, Any]]:
+    """Compares a file with `belvedere predict`, and what it makes of unprepared images with torch.
 
     Returns:
         For each image its size and the differences.
@@ -307,7 +318,9 @@ def check(task: ImageTask, path: Path, module: Portable, images: Sequence[NDArra
         for number, image in enumerate(images):
             files.append(Path(folder) / f"{number:04}.png")
             save_picture(image, files[-1])
-        expected = predict(task, list(files), accelerator="cpu")
+        shown = copy(data)
+        shown.pictures, shown.datasets = Path(folder), {}
+        expected = collected(task, shown, writer, {}, "cpu")
         for image, file, one in zip(images, files, expected, strict=True):
             differences = compared(one, model.predict(file)) | _unprepared(model, module, image)
             found.append({"size": list(image.shape[:2]), **differences})
@@ -389,7 +402,7 @@ def quantized(path: Path, result: Path, files: Sequence[Path]) -> Path:
 
 
 def times(module: Portable, files: Sequence[Path], image: NDArray[np.uint8], threads: int) -> dict[str, float]:
-    """Returns the median seconds for one image, from its pixels to the outputs, in torch and of each file."""
+    """Returns the seconds for one image, from its pixels to the outputs, in torch and of each file."""
     given, earlier = torch.from_numpy(image[None]), torch.get_num_threads()
     inputs = (given, Halved(levels)(given)) if (levels := module.preparation.get("levels", 0)) else (given,)
 
@@ -399,23 +412,23 @@ def times(module: Portable, files: Sequence[Path], image: NDArray[np.uint8], thr
 
     try:
         torch.set_num_threads(threads)
-        found = {"torch": _median(by_torch)}
+        found = {"torch": _shortest(by_torch)}
     finally:
         torch.set_num_threads(earlier)
     for file in files:
         model = Model(file, threads)
-        found[file.name] = _median(lambda model=model: model.outputs(image))  # type: ignore[misc]  # bound here
+        found[file.name] = _shortest(lambda model=model: model.outputs(image))  # type: ignore[misc]  # bound here
     return found
 
 
-def _median(call: Any) -> float:
+def _shortest(call: Any) -> float:
     call()
     taken = []
     for _ in range(REPEATS):
         start = time.perf_counter()
         call()
         taken.append(time.perf_counter() - start)
-    return float(np.median(taken))
+    return min(taken)
 
 
 def measured(task: ImageTask, data: ImageDataModule, files: Sequence[Path]) -> dict[str, dict[str, float]]:

@@ -35,10 +35,31 @@ class Portable(nn.Module):
     def __init__(self, task: ImageTask, preparation: Settings) -> None:
         super().__init__()
         self.task, self.preparation = task.eval().requires_grad_(False), preparation
+        for parent in [*task.modules()]:
+            for name, child in parent.named_children():
+                if type(child) is nn.AdaptiveAvgPool2d and child.output_size not in (1, (1, 1)):
+                    setattr(parent, name, PooledAnySize(child.output_size))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Returns the outputs for images."""
         raise NotImplementedError
+
+
+class PooledAnySize(nn.AdaptiveAvgPool2d):
+    """Pools maps of any size, which ONNX can only do of sizes that it knows."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps (N, C, H, W) to (N, C, *output_size)."""
+        if not torch.compiler.is_exporting():
+            return super().forward(input)
+        wanted = self.output_size if isinstance(self.output_size, tuple) else (self.output_size, self.output_size)
+        matrices = []
+        for length, count in zip(input.shape[-2:], wanted, strict=True):
+            rows, places = torch.arange(count)[:, None], torch.arange(length)
+            first, last = rows * length // count, ((rows + 1) * length + count - 1) // count
+            inside = ((places >= first) & (places < last)).float()
+            matrices.append(inside / inside.sum(dim=1, keepdim=True))
+        return resampled(input, *matrices)
 
 
 def levels_of(image: Tensor) -> Tensor:
@@ -61,10 +82,8 @@ class PortableMasks(Portable):
         height, width = image.shape[1:3]
         (rows, columns), window = self.preparation["size"], self.preparation.get("window")
         if window is not None:
-            rows, columns = (
-                (2 * height * rows + window[0]) // (2 * window[0]),
-                (2 * width * columns + window[1]) // (2 * window[1]),
-            )
+            rows = (2 * height * rows + window[0]) // (2 * window[0])  # rounded
+            columns = (2 * width * columns + window[1]) // (2 * window[1])
         levels = levels_of(image)
         if window is None or [*window] != [*self.preparation["size"]]:
             levels = levels_resized(levels, (rows, columns))
@@ -96,9 +115,8 @@ def _between(maps: Tensor, step: int, image: Tensor) -> Tensor:
     """Returns maps as large as the image, with sample k at pixel k · step, as `callbacks.writers.stitch.enlarged`."""
     reached = [(side - 1) * step + 1 for side in maps.shape[-2:]]
     maps = F.interpolate(maps, reached, mode="bilinear", align_corners=True)
-    rows, columns = (
-        torch.arange(side).clamp(max=last - 1) for side, last in zip(image.shape[1:3], reached, strict=True)
-    )
+    sides = zip(image.shape[1:3], reached, strict=True)
+    rows, columns = (torch.arange(side).clamp(max=last - 1) for side, last in sides)
     return maps[:, :, rows][..., columns]
 
 
@@ -125,12 +143,12 @@ class Halved(nn.Module):
 
 
 class PortableScores(Portable):
-    """Judges images: `probability` (N,), and of votes also their `mean` and `spread`."""
+    """Judges images: `probability` (N,), `shares` of the classes or votes (N, V), and of votes `mean` and `spread`."""
 
     def __init__(self, task: ImageTask, preparation: Settings) -> None:
         super().__init__(task, preparation)
         votes = ("mean", "spread") if getattr(task, "head", "") == "distribution" else ()
-        self.names = ("probability", *votes)
+        self.names = ("probability", "shares", *votes)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Returns the scores of images, whose central square is resized, or all of them if they are squeezed."""

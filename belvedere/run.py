@@ -25,6 +25,7 @@ from callbacks.writers.masks import MaskFiles, Overlays, Submission
 from callbacks.writers.polygons import Outlines
 from callbacks.writers.prediction import Prediction
 from callbacks.writers.stitched import Canvas, Stitched, Whole, uncertain
+from datamodules.read.boxes import boxes_beside
 from datamodules.read.names import located, predicted_names
 from datamodules.read.pictures import BACKGROUND, checked_size, fitted, picture_size, read_picture, resized
 from datamodules.read.strips import Strip
@@ -313,6 +314,9 @@ def predict(model: Model, images: Path, folder: Path) -> list[tuple[str, str]]:
     """
     formats = model.formats()
     source, names = predicted_names(images, unique=model.preparation["kind"] != "squared")
+    boxes = boxes_beside(images)
+    if model.preparation["kind"] == "pyramid" and boxes.is_file():
+        print(f"belvedere.run: {boxes} is ignored, so whole images are marked.", file=sys.stderr)
     part = folder / "part"
     shutil.rmtree(part, ignore_errors=True)
     for each in ("", *(name for kind in formats for name in kind.folders)):

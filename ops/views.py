@@ -70,8 +70,9 @@ def _at_once(network: Callable[[Tensor], Tensor], image: Tensor, views: TestTime
         shapes.setdefault((view[0], view[1] % 2), []).append(view)
     maps: list[Tensor] = []
     for alike in shapes.values():
-        found = network(torch.cat([_view(image, *view) for view in alike])).chunk(len(alike))
-        maps += [_back(part, *view[1:]) for part, view in zip(found, alike, strict=True)]
+        found = network(torch.cat([_view(image, *view) for view in alike]))
+        parts = found.reshape(len(alike), len(image), *found.shape[1:])
+        maps += [_back(parts[number], *view[1:]) for number, view in enumerate(alike)]
     return torch.stack([_resized(each, image.shape[-2:]) for each in maps]).mean(dim=0)
 
 
