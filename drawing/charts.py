@@ -169,6 +169,34 @@ def draw_study(
     save_figure(figure, path)
 
 
+def shares_chart(shares: Sequence[float], width: int, height: int) -> Picture:
+    """Returns bars of the shares of votes, from 1, with their mean; of two shares, of snapshot and professional shot.
+
+    Args:
+        shares: In [0, 1], with the sum 1.
+        width: Pixels across.
+        height: Pixels down.
+    """
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = new_figure(width / 150, height / 150, pad=0.03)
+    axes = figure.subplots()
+    plain(axes, "", size=8)
+    judged = len(shares) == 2
+    labels = ["snapshot", "professional"] if judged else [str(vote) for vote in range(1, len(shares) + 1)]
+    axes.bar(labels, shares, width=0.5 if judged else 0.85, color=STAGES[0][2])
+    if not judged:
+        mean = sum(vote * share for vote, share in enumerate(shares))
+        axes.axvline(mean, color=STAGES[1][2], linewidth=1.5)
+        axes.set_title(f"mean vote {mean + 1:.2f}", loc="left", fontsize=8)
+    axes.set_ylim(0, 1 if judged else max(0.4, 1.1 * max(shares)))
+    axes.yaxis.set_major_locator(_round_ticks(4))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
 def _justified(aspects: Sequence[float]) -> list[tuple[list[int], list[float]]]:
     """Returns rows of images as wide as the figure: the numbers of each row's images, and widths per height.
 

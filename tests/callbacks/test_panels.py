@@ -117,7 +117,7 @@ def test_the_panel_shows_image_truth_prediction_and_legend(tmp_path: Path) -> No
     truth = drawing.overlay(image, drawing.scaled_masks(data[0]["mask"][0].numpy() > 0, 480, 320))
     predicted = task.seen[0]["mask"][0].numpy()
     prediction = drawing.overlay(image, drawing.scaled_masks(predicted, 480, 320))
-    grid = drawing.panel([[image, truth, prediction]], ["image", "truth", "prediction"], ["0_0.jpg"])
+    grid = drawing.panel([[image, truth, prediction]], ["input", "truth", "prediction"], ["0_0.jpg"])
     present = [bool(predicted[0].any()), True]
     legend = drawing.legend(task.classes, grid.shape[1], present, drawing.letter_size(480))
     assert (panel == np.vstack([grid, legend])).all()
@@ -148,7 +148,7 @@ def test_images_keep_the_aspect_of_their_files_and_ignored_pixels_are_hatched(tm
              for each in (data[0]["mask"], task.seen[0]["mask"], data[0]["ignored"])]  # fmt: skip
     truth = drawing.hatched(drawing.overlay(image, masks[0]), masks[2][0])
     row = [image, truth, drawing.overlay(image, masks[1])]
-    grid = drawing.panel([row], ["image", "truth", "prediction"], ["0_0.jpg"])
+    grid = drawing.panel([row], ["input", "truth", "prediction"], ["0_0.jpg"])
     panel = drawn(tmp_path)
     assert (panel[: len(grid)] == grid).all()
     present = [bool(masks[0][k].any() or masks[1][k].any()) for k in range(2)]
@@ -167,7 +167,7 @@ def test_colored_panels_are_as_sharp_as_the_files_and_without_padding(tmp_path: 
     panel = drawn(tmp_path).astype(int)
     image = drawing.scaled(original, 480, 672).astype(int)
     top, gap = len(panel) - 8 - len(image), 8
-    gray, predicted, truth = (panel[top : top + len(image), gap + k * (480 + gap) :][:, :480] for k in range(3))
+    gray, truth, predicted = (panel[top : top + len(image), gap + k * (480 + gap) :][:, :480] for k in range(3))
     assert (truth == image).all()
     assert np.ptp(gray, axis=2).max() <= 1
     luminance = [each @ np.array([0.2126, 0.7152, 0.0722]) for each in (gray, predicted)]
@@ -193,7 +193,7 @@ def test_the_decision_of_a_segmentation_task_makes_the_masks(tmp_path: Path) -> 
     panel = drawn(tmp_path)
     image = shown(data)
     marked = drawing.overlay(image, np.ones((2, 320, 480), bool))
-    grid = drawing.panel([[image, marked, marked]], ["image", "truth", "prediction"], ["0_0.jpg"])
+    grid = drawing.panel([[image, marked, marked]], ["input", "truth", "prediction"], ["0_0.jpg"])
     assert (panel[: len(grid)] == grid).all()
 
 
@@ -210,7 +210,7 @@ def test_whole_images_in_windows_come_from_several_batches(tmp_path: Path) -> No
         marked = drawing.overlay(image, np.ones((2, height, 480), bool))
         rows.append([image, marked, marked])
     names = ["0_0.jpg", "1_0.jpg", "2_0.jpg"]
-    grid = drawing.panel(rows, ["image", "truth", "prediction"], names)
+    grid = drawing.panel(rows, ["input", "truth", "prediction"], names)
     assert (drawn(tmp_path)[: len(grid)] == grid).all()
 
 
@@ -249,13 +249,13 @@ def test_training_is_the_same_with_and_without_panels(tmp_path: Path) -> None:
     assert [m.training for m in plain.modules()] == [m.training for m in watched.modules()]
 
 
-def test_a_predicted_image_is_drawn_between_gray_and_truth(tmp_path: Path) -> None:
+def test_a_predicted_image_is_drawn_after_gray_and_truth(tmp_path: Path) -> None:
     data = batches(1, 1, masks=False)
     data[0]["image"][:] = torch.tensor([1.0, 0.0, 0.5]).view(3, 1, 1)
     fit(Tiny("image"), tmp_path, Panels(), data, max_epochs=1)
     level = 131  # whose L is 54.76; that of the color is 54.89
     columns = []
-    for color in ((level, level, level), (0, 255, 128), (255, 0, 128)):
+    for color in ((level, level, level), (255, 0, 128), (0, 255, 128)):
         found = (drawn(tmp_path) == color).all(axis=-1)
         assert 0 <= found.sum() - 480 * 320 < 100  # letters have pixels of that gray
         columns.append(np.flatnonzero(found.any(axis=0))[0])
