@@ -116,15 +116,22 @@ def dashboards(folder: Path) -> list[dict[str, Any]]:
 
 
 class LearningRate(Callback):
-    """Logs the learning rate with the metrics of every epoch: `lr`, and `lr_1`, … of further parameter groups.
+    """Logs the learning rate of the last step of every epoch: `lr`, and `lr_1`, … of further parameter groups.
 
     Lightning's `LearningRateMonitor` logs it in rows of its own, which a resumed run would repeat.
     """
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def __init__(self) -> None:
+        self._rates: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Notes the rates: at the end of the epoch, a schedule has changed them already."""
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        for number, group in enumerate(groups):
-            self.log(f"lr_{number}" if number else "lr", float(group["lr"]), batch_size=1)
+        self._rates = [float(group["lr"]) for group in groups]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for number, rate in enumerate(self._rates):
+            self.log(f"lr_{number}" if number else "lr", rate, batch_size=1)
 
 
 class WandbLogger(LightningWandbLogger):
@@ -165,7 +172,7 @@ class WandbLogger(LightningWandbLogger):
             self._started = True
             _hide_wandb_warnings()
             run = super().experiment
-            if isinstance(run.id, str):  # on the first process only
+            if isinstance(run.id, str) and not run.disabled:  # on the first process only
                 write_text(self._known, run.id + "\n")
         return super().experiment
 

@@ -165,6 +165,7 @@ class Marked:
 
     @property
     def names(self) -> list[str]:
+        """Names of the classes."""
         return self.classes or [f"class {k}" for k in range(len(self.present))]
 
     def add(self, masks: drawing.Masks) -> None:

@@ -16,7 +16,7 @@ from ops.filenames import safe_name
 from studies.notes import check_folder, claim, failure, read_note, read_states, read_table, state
 from studies.plan import SHIPPED, Run, Study, find_study, option_pairs, read_study
 from studies.results import read_results, write_results
-from studies.running import check_options, is_locked, run_study
+from studies.running import check_options, is_locked, log_study, run_study
 from studies.slurm import array_script
 from studies.tables import table_text
 
@@ -178,8 +178,11 @@ def write_outputs(planned: Study, folder: Path) -> None:
     figures = write_figures(planned, rows, folder)
     report = write_report(planned, rows, states, figures, folder)
     tables = [folder / name for name in ("results.csv", "table.md", TABLE)]
-    for path in (*tables, *(figure.path for figure in figures), report):
+    drawn = [figure.path for figure in figures]
+    for path in (*tables, *drawn, report):
         print(path)
+    logged = [tables[0], tables[2], *drawn]
+    log_study(planned, folder, logged, partial(print, file=sys.stderr))
 
 
 def _run_mode(planned: Study, arguments: Arguments, folder: Path) -> int:

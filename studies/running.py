@@ -24,10 +24,12 @@ from studies.tables import number_text
 
 PROGRAM = (sys.executable, "-m", "belvedere")
 CHECK = (sys.executable, "-m", "belvedere.parsing")
+LOG_STUDY = (sys.executable, "-m", "belvedere.dashboards")
 PREEMPTED = 75  # exit code of a training that saved its state and stopped on a signal
 PATIENCE = 10.0  # seconds; the loader workers of a killed run take up to this long to exit
 SHOWN, LONGEST = 5, 12  # lines to show of a failed run's log, and at most of an error message
 LOCK = ".lock"
+DASHBOARDS = ("wandb/id.txt", "tensorboard")  # in a run's folder, see callbacks.loggers
 ENDING = 110.0  # seconds that a terminated command has to exit; fewer than studies.slurm.WARNING
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
@@ -52,6 +54,23 @@ def check_options(runs: Sequence[Run], folder: Path) -> None:
     if found is not None:
         number, problem = found
         raise StudyError(f"Nothing was started, because options are invalid. {names[todo[number]]}: {problem}")
+
+
+def log_study(study: Study, folder: Path, files: Sequence[Path], warn: Callable[[str], None]) -> None:
+    """Logs tables and figures to the dashboards of the study's runs, if they have any.
+
+    Args:
+        study: The study.
+        folder: Its folder.
+        files: PNG and CSV files.
+        warn: Called with a message if that fails; a dashboard that cannot be reached stops no study.
+    """
+    cells = folder / "cells"
+    if any(next(cells.glob(f"*/*/{name}"), None) for name in DASHBOARDS):
+        done = subprocess.run([*LOG_STUDY, str(folder), study.name, *map(str, files)], capture_output=True, text=True,
+                              check=False)  # fmt: skip
+        if done.returncode != 0:
+            warn(f"Tables and figures are not on the dashboards: {done.stderr.strip()[-500:]}")
 
 
 def run_study(study: Study, runs: Sequence[Run], folder: Path, log: Callable[[str], None]) -> None:

@@ -299,6 +299,88 @@ def test_loggers_that_can_show_images_are_given_the_panel(tmp_path: Path) -> Non
     ]
 
 
+class Splits(Files):
+    """A data module with test images."""
+
+    def picture_names(self) -> dict[str, list[str]]:
+        return {"test": [name for batch in batches(3) for name in batch["name"]]}
+
+
+class Stepped(Everything):
+    """Marks every pixel in two steps."""
+
+    classes = ("Fish",)
+
+    def build_network(self) -> nn.Module:
+        return nn.Conv2d(3, 1, 1)
+
+    def build_decision(self) -> Decision:
+        return Decision(1, threshold=0)
+
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        found = super().predict(batch)
+        edges = torch.zeros_like(found["probability"], dtype=torch.bool)
+        stages = {"first_probability": found["probability"], "first_mask": ~edges, "first_edges": edges,
+                  "second_input": batch["image"], "second_mask": edges}  # fmt: skip
+        return found | {"stages": stages}
+
+
+def drawn_by_test(task: ImageTask, folder: Path, data: list[Batch], pictures: int) -> Path:
+    panels = Panels(pictures=pictures)
+    panels.data = Splits(np.full((24, 36, 3), 90, np.uint8))  # type: ignore[assignment]
+    trainer = quiet_trainer(folder, panels)
+    trainer.test(task, DataLoader(data, batch_size=None), verbose=False)
+    return folder / "panels"
+
+
+def parts(folder: Path) -> list[str]:
+    return [path.name for path in sorted(folder.iterdir(), key=lambda path: int(path.name.split("_")[0]))]
+
+
+def test_a_test_draws_evenly_spaced_images_and_their_parts(tmp_path: Path) -> None:
+    folder = drawn_by_test(Tiny(), tmp_path, batches(3), 3)
+    assert sorted(path.name for path in folder.iterdir()) == ["0_0", "1_1", "2_2"]
+    assert parts(folder / "1_1") == ["0_input.jpg", "1_truth.jpg", "2_prediction.jpg"]
+    assert Image.open(tmp_path / "panel.png").width == 3 * 480 + 4 * 8
+    assert not (tmp_path / "panels" / "validate.png").exists()
+
+
+def test_the_steps_to_a_mask_are_parts_too(tmp_path: Path) -> None:
+    data = [{**batch, "mask": batch["mask"][:, :1] * 0} for batch in batches(3)]
+    data[0]["mask"][0, :, 6:18, 6:18] = 1
+    folder = drawn_by_test(Stepped(pretrained=False), tmp_path, data, 3) / "0_0"
+    assert parts(folder)[3:] == [
+        "3_reference.jpg", "4_true_mask.jpg", "5_first_mask.jpg", "6_first_edges.jpg", "7_true_edges.jpg",
+        "8_second_input.jpg", "9_second_mask.jpg", "10_polygon.jpg",
+    ]  # fmt: skip
+    mask, edges, first = (np.asarray(Image.open(folder / name).convert("L")) > 127
+                          for name in ("4_true_mask.jpg", "7_true_edges.jpg", "5_first_mask.jpg"))  # fmt: skip
+    assert mask.mean() == pytest.approx(12 * 12 / (24 * 36), abs=0.01)
+    assert first.all()
+    assert 0.02 < edges.mean() < 0.12
+
+
+class Voting(Tiny):
+    """Predicts the same share for every vote."""
+
+    def probability(self, batch: Batch, outputs: Tensor | None = None) -> Tensor:
+        return torch.full_like(batch["votes"], 1 / batch["votes"].shape[1])
+
+
+def test_votes_are_bars(tmp_path: Path) -> None:
+    data = [{**batch, "votes": torch.tensor([[0.0, 0, 0, 10], [8, 1, 1, 0], [1, 1, 1, 1]])}
+            for batch in batches(3, masks=False)]  # fmt: skip
+    folder = drawn_by_test(Voting(), tmp_path, data, 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["0_0", "2_2"]
+    blue = {}
+    for name in ("0_0", "2_2"):
+        for title in ("1_truth", "2_prediction"):
+            image = np.asarray(Image.open(folder / name / f"{title}.jpg")).astype(int)
+            blue[name, title] = int(((image[..., 2] > 120) & (image[..., 0] < 60)).any(axis=0).sum())
+    assert blue["0_0", "1_truth"] < blue["0_0", "2_prediction"] / 2, "one bar of four"
+    assert blue["2_2", "1_truth"] == pytest.approx(blue["2_2", "2_prediction"], abs=3)
+
+
 def test_wrong_arguments_and_modules_are_rejected() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0 and 1"):
         Panels(pictures=0)
