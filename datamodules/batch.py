@@ -14,7 +14,7 @@ Every batch has `image` (B, 3, H, W), float32 sRGB in [0, 1]; `name`, a list of 
 sample's number. What a task learns from is one of
 
 - `mask` (B, K, h, w), float 0 or 1, of K classes; h and w may differ from the image's,
-- `label` (B,), 0.0 or 1.0, of windows,
+- `label` (B,), 0.0 or 1.0, of windows, with the `mask` (B, 1, h, w) of the whole window where it is known,
 - `votes` (B, V), counts of the votes 1 to V, with `professional` (B,), 0.0 or 1.0, and `tags`, a list per image.
 
 Whole images that are measured in windows come one per batch (B = 1), with `windows` (B, N, 3, y, x), uint8, at the

@@ -1,6 +1,6 @@
 """Segmentation: the parent of every task that marks classes pixel by pixel."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -77,6 +77,10 @@ class SegmentationTask(ImageTask):
     fixed: Sequence[str] = ()
     """Options that a subclass sets itself."""
     decision: Decision
+    fitted_keys: Sequence[str] = ("decision.",)
+    """Beginnings of the state dict keys of what is fitted on the validation images after training."""
+    final = ""
+    """The name of the pass that predict writes, for tasks with several."""
 
     def __init__(
         self,
@@ -131,6 +135,17 @@ class SegmentationTask(ImageTask):
     def active_decision(self) -> Decision:
         """The decision that turns `probability` into masks; `decision` by default."""
         return self.decision
+
+    def fit_order(self) -> Sequence[Mapping[str, Decision]]:
+        """Returns the decisions to fit after training by the name of their pass; a group needs the groups before."""
+        return [{"": self.decision}]
+
+    def passes(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
+        """Returns the probabilities (B, K, H, W) of these passes by name."""
+        return {each: self.probability(batch) for each in names}
+
+    def keep_dice(self, dice: Mapping[str, float]) -> None:
+        """Stores the dice of passes on the validation images, which choose the final one."""
 
     def build_metrics(self) -> dict[str, Metric]:
         return {"dice": DiceScores(self.classes), "auprc": PixelAveragePrecision(self.classes)}

@@ -66,6 +66,11 @@ class OutlineWriter(StitchingWriter):
         outlines = Outlines(tolerance, smooth, least_iou)
         super().__init__([outlines, MaskFiles(by_class=False), MaskOverview(), *stages])
 
+    def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
+        if self.keep_stages:
+            vars(task)["every_stage"] = True
+        super().begin(task, folder, in_memory)
+
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_predict_end(trainer, pl_module)
         if trainer.is_global_zero and not self.keep_stages:  # those of an earlier prediction

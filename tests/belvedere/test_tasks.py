@@ -33,7 +33,7 @@ Small = Callable[[str], list[str]]
 
 METRICS = {
     "roads": {"dice"},
-    "avalanches": {"dice", "second_dice"},
+    "avalanches": {"dice", "second_edges_dice", "second_enhanced_dice"},
     "colorization": {"delta_e2000", "mean_by_luminance_delta_e2000", "colorfulness_true"},
     "aesthetics": {"accuracy", "balanced_accuracy", "auc", "majority", "srcc", "plcc", "emd", "emd2"},
 }
