@@ -20,6 +20,7 @@ from tasks.base import ImageTask
 from tasks.decision import HALF, MINIMUM_AREAS, Decision, ThresholdSearch
 from tasks.segmentation import SegmentationTask, known
 
+FILES = ("thresholds.csv", "second_thresholds.csv")  # of the groups of passes, in the order in which they are fitted
 Fitted: TypeAlias = dict[str, Tensor]
 """Fitted values of one pass, (K,) each, by name."""
 
@@ -55,16 +56,16 @@ class FittedThresholds(UsesData):
         if given != HALF:
             rank_zero_info(f"The threshold was given, {given}: neither it nor a minimum area is fitted.")
             return
-        fitted: dict[str, Fitted] = {}
-        for decisions in pl_module.fit_order():
+        order = pl_module.fit_order()
+        for decisions, file in zip(order, FILES, strict=False):
             batches = self.source().unaugmented("val")
-            fitted |= fit_decisions(trainer, pl_module, decisions, batches, self.minimum_areas, self.caution)
+            fitted = fit_decisions(trainer, pl_module, decisions, batches, self.minimum_areas, self.caution)
+            if trainer.is_global_zero:
+                path = Path(trainer.default_root_dir) / file
+                rank_zero_info(write_fitted(fitted, pl_module.classes, path, self.caution))
         keep_in_best(trainer, pl_module, pl_module.fitted_keys)
-        if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "thresholds.csv"
-            rank_zero_info(write_fitted(fitted, pl_module.classes, path, self.caution))
-            if len(fitted) > 1:
-                rank_zero_info(f"Predict will write the pass {pl_module.final!r}, the best on the validation images.")
+        if len(order) > 1:
+            rank_zero_info(f"Predict will write the pass {pl_module.final!r}, the best on the validation images.")
 
 
 def go_to_best(trainer: Trainer, task: ImageTask) -> bool:
@@ -145,20 +146,21 @@ def fit_decisions(
 def write_fitted(passes: Mapping[str, Fitted], classes: Sequence[str], path: Path, caution: float = 0.0) -> str:
     """Writes one row per pass and class and returns the same as text, which says where the defaults were kept."""
     columns = ("thresholds", "minimum_areas", "dice_at_half", "dice")
+    several = path.name == FILES[1]
     rows = [
         [each, name, *(round(float(fitted[column][index]), 4) for column in columns)]
         for each, fitted in passes.items()
         for index, name in enumerate(classes)
     ]
     header = ("class", "threshold", "minimum_area", "dice_at_half", "dice_fitted")
-    if len(passes) > 1:
+    if several:
         write_table(path, ("pass", *header), rows)
     else:
         write_table(path, header, [row[1:] for row in rows])
     better = f" by more than {caution:g} standard errors (caution)" if caution else ""
     lines = []
     for each, name, threshold, area, half, dice in rows:
-        label = f"{name}, {each}" if len(passes) > 1 else name
+        label = f"{name}, {each}" if several else name
         found = f"  {label:<10} threshold {threshold:.2f}, minimum area {area:.2%} of the image: dice {half:.4f}"
         kept = (threshold, area) == (HALF, 0)
         lines.append(f"{found}, kept: no other is better{better}" if kept else f"{found} -> {dice:.4f}")

@@ -44,6 +44,8 @@ Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "resnet50_v1", "incepti
 Final = Literal["auto", "first", "edges", "enhanced", "boosted"]
 SECOND = ("edges", "enhanced")
 PASSES = ("first", *SECOND, "boosted")
+FITTED = ("thresholds", "minimum_areas")
+UNKNOWN = -1.0
 WHOLE = ("unet", "fpn", "pspnet", "features")
 """Networks that mark a whole photograph at once, not in the paper."""
 OF_WHOLE = ("encoder_lr", "tta", "pretrained_bands", "encoder_frozen_steps")
@@ -98,7 +100,7 @@ class AvalanchesTask(SegmentationTask):
         decision: Threshold and minimum area of the first pass.
         second_decisions: Those of the second passes, by their input.
         boosted_decision: Those of the trees.
-        validation_dice: The dice of each of `PASSES` on the validation images with its fitted decision; nan if unknown.
+        validation_dice: The dice of each of `PASSES` on the validation images with its fitted decision; -1 if unknown.
         trees: The boosted trees, or None; `tasks.boosting.load` reads them.
 
     Raises:
@@ -109,6 +111,7 @@ class AvalanchesTask(SegmentationTask):
     fixed = ("architecture", "freeze_encoder", "border")
     classes = ("avalanche",)
     fitted_keys = ("decision.", "second_decisions.", "validation_dice")
+    optional_keys = ("validation_dice", *(f"second_decisions.{each}.{name}" for each in SECOND for name in FITTED))
     second_decisions: Mapping[str, Decision]
     validation_dice: Tensor
     every_stage = False
@@ -169,7 +172,7 @@ class AvalanchesTask(SegmentationTask):
             raise ValueError(f"{network} classifies windows: loss, {', '.join(OF_WHOLE)} are for {', '.join(WHOLE)}")
         self.boosted_decision = Decision(1)
         self.second_decisions = nn.ModuleDict({each: Decision(1) for each in SECOND})  # type: ignore[assignment]  # alike
-        self.register_buffer("validation_dice", torch.full((len(PASSES),), math.nan))
+        self.register_buffer("validation_dice", torch.full((len(PASSES),), UNKNOWN))
 
     def build_network(self) -> nn.Module:
         match self.name:
@@ -196,7 +199,7 @@ class AvalanchesTask(SegmentationTask):
             return self.given_final
         made = ["first", *self.seconds, *(["boosted"] if self.trees is not None else [])]
         dice = dict(zip(PASSES, self.validation_dice.tolist(), strict=True))
-        measured = {each: dice[each] for each in made if math.isfinite(dice[each])}
+        measured = {each: dice[each] for each in made if dice[each] >= 0}
         if not measured:
             return "first" if self.trees is None else "boosted"
         return max(measured, key=lambda each: measured[each])  # the earliest of equal ones
@@ -256,7 +259,7 @@ class AvalanchesTask(SegmentationTask):
         self.trees = None
         for decision in (self.decision, self.boosted_decision, *self.second_decisions.values()):
             decision.reset()
-        self.validation_dice.fill_(math.nan)
+        self.validation_dice.fill_(UNKNOWN)
         if self.components is not None and not is_filled(self.network):
             raise TrainingError(
                 "The principal components are not fitted. Add callbacks.handover.Handover(data) to the trainer's "
@@ -266,13 +269,13 @@ class AvalanchesTask(SegmentationTask):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Drops the trees: those of a checkpoint lie beside it, and `callbacks.boosting` reads them.
 
-        Earlier versions marked second passes with the decision of the first, and did not choose among them.
+        Earlier versions marked second passes with the decision of the first, and always wrote the last pass.
         """
         self.trees = None
         state = checkpoint["state_dict"]
-        state.setdefault("validation_dice", torch.full((len(PASSES),), math.nan))
+        state.setdefault("validation_dice", torch.arange(len(PASSES), dtype=torch.float32))
         for each in SECOND:
-            for name in ("thresholds", "minimum_areas"):
+            for name in FITTED:
                 state.setdefault(f"second_decisions.{each}.{name}", state[f"decision.{name}"].clone())
         super().on_load_checkpoint(checkpoint)
 
@@ -326,16 +329,24 @@ class AvalanchesTask(SegmentationTask):
 
         With `train_on: both` the loss of training is the mean over the first and the second passes.
         """
-        step = self._step(self.outputs(batch)[:, :1], batch, self.decision)
         if not self.training or self.train_on == "first":
-            return step
-        assert step.probability is not None
-        mask = batch["mask"] > 0.5 if "label" in batch else self.decision.masks(step.probability)
-        losses = [step.loss]
-        for each in self.seconds:
-            logits = self.outputs(self._again(batch, mask, each))[:, :1]
-            losses.append(self.loss(logits, step.target, counted(batch, step.target.shape[-2:])))
+            return self._step(self.outputs(batch)[:, :1], batch, self.decision)
+        mask = batch["mask"] > 0.5 if "label" in batch else self._first_mask(batch)
+        images = [batch["image"], *(self._again(batch, mask, each)["image"] for each in self.seconds)]
+        # Together, because batch statistics of one kind of image do not fit the others.
+        first, *seconds = self.outputs(batch | {"image": torch.cat(images)})[:, :1].chunk(len(images))
+        step = self._step(first, batch, self.decision)
+        count = counted(batch, step.target.shape[-2:])
+        losses = [step.loss, *(self.loss(logits, step.target, count) for logits in seconds)]
         return replace(step, loss=torch.stack(losses).mean())
+
+    def _first_mask(self, batch: Batch) -> Tensor:
+        """Returns the masks of the first pass as they are in prediction."""
+        self.eval()
+        with torch.no_grad():
+            mask = self.decision.masks(self.activate(self.outputs(batch), batch))
+        self.train()
+        return mask
 
     def _step(self, logits: Tensor, batch: Batch, decision: Decision) -> Step:
         """Returns loss and decisions of logits (B, 1, H, W)."""

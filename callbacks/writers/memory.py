@@ -24,7 +24,7 @@ class Collector(Callback, Generic[Image]):
 
     - `SegmentationWriter` and `OutlineWriter` give a `stitch.Stitched`: `classes`, `masks` (K, H, W) bool,
       `probability` (K, H, W) float32, `source` (the image to draw over) and `stages`. `segmentation.runs(image)` are
-      its rows of `submission.csv`, `segmentation.overlaid(image)` is its overlay, `outlines.fitted_polygon` makes
+      its rows of `submission.csv`, `segmentation.overlaid(image)` is its overlay, `outlines.outlined` makes
       the polygon of a mask, and `outlines.geojson(image)` a GeoJSON feature per class.
     - `ColoringWriter` gives a `colorings.Colorized`: `image` (H, W, 3) uint8 and `scores`, a row of `figures.csv`.
     - `ScoreWriter` gives a `scores.Judged`: `probability`, `mean` and `spread`, nan if not predicted.

@@ -160,6 +160,7 @@ class Stitched(Finished):
         source: The image to draw over, (h, w, 3) uint8, as large as the masks or smaller.
         content: Where the masks are.
         stages: Intermediate maps by name, in order, (1, h, w) or (3, h, w), bool or in [0, 1], if the task gives any.
+        boxes: Corners x0, y0, x1, y1 of the boxes that were looked into, in pixels; none if the whole image was.
         georeference: Where the image lies on the ground, as its batch gave it; None for a plain image.
     """
 
@@ -167,6 +168,7 @@ class Stitched(Finished):
     source: Picture
     content: Canvas | Whole
     stages: Mapping[str, Tensor] = field(default_factory=dict)
+    boxes: Sequence[tuple[float, float, float, float]] = ()
     georeference: Any = None
 
     @property
@@ -250,6 +252,7 @@ class StitchingWriter(Writer[Stitched]):
                 source=batch["source"][i],
                 content=content,
                 stages={name: stage[i] for name, stage in outputs.get("stages", {}).items()},
+                boxes=batch["boxes"][i] if "boxes" in batch else (),
                 georeference=batch["georeference"][i] if "georeference" in batch else None,
             )
             yield image.in_memory() if self.in_memory and not problem else image

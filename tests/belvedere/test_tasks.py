@@ -117,7 +117,7 @@ def test_later_commands_use_the_seed_of_the_run(belvedere: Command, trained: Tra
 
 def test_photographs_become_masks_and_polygons(belvedere: Command, trained: Trained, avalanches_root: Path) -> None:
     photographs = avalanches_root / "images"
-    options = ["--data.pictures", str(photographs), "--data.pyramid_levels", "1",
+    options = ["--data.pictures", str(photographs), "--data.pyramid_levels", "1", "--trainer.callbacks.outline", "raw",
                "--trainer.limit_predict_batches", "3", "--output", "out"]  # fmt: skip
     assert belvedere("predict", "--ckpt_path", str(trained("avalanches")), *options).code == 0
     names = ["checkpoints.json", "masks", "overlays", "overview.html", "polygons.json", "source.txt"]

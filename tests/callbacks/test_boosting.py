@@ -94,9 +94,10 @@ def test_the_best_pass_on_validation_images_is_final(tmp_path: Path, caplog: pyt
     callbacks = BestCheckpoint("val/dice", "max"), FittedThresholds(), BoostedTrees(400, 5, 1), Handover(data)
     with caplog.at_level("INFO"):
         quiet_trainer(tmp_path, *callbacks, max_epochs=1).fit(task, datamodule=data)
-    rows = {row["pass"]: row for row in csv_rows(tmp_path / "thresholds.csv")}
-    [trees] = csv_rows(tmp_path / "boosted_thresholds.csv")
-    dice = {name: float(row["dice_fitted"]) for name, row in (rows | {"boosted": trees}).items()}
+    [first], [trees] = (csv_rows(tmp_path / f"{name}thresholds.csv") for name in ("", "boosted_"))
+    seconds = {row["pass"]: row for row in csv_rows(tmp_path / "second_thresholds.csv")}
+    rows = {"first": first, **seconds, "boosted": trees}
+    dice = {name: float(row["dice_fitted"]) for name, row in rows.items()}
     assert list(dice) == ["first", "edges", "enhanced", "boosted"]
     best = tmp_path / "checkpoints" / "best.ckpt"
     again = AvalanchesTask.load_from_checkpoint(best, map_location="cpu")
