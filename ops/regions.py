@@ -64,7 +64,7 @@ def main_regions(
     outside = np.pad(~mask, 1, constant_values=True).view(np.uint8)
     _, labels = cv2.connectedComponents(outside, connectivity=4)
     filled = (labels != labels[0, 0])[1:-1, 1:-1]
-    kept = np.zeros_like(filled)
+    kept: NDArray[np.bool_] = np.zeros(mask.shape, np.bool_)
     for x0, y0, x1, y1 in boxes or [(0, 0, mask.shape[1], mask.shape[0])]:
         inside = np.s_[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)]
         labels, areas = _label(np.ascontiguousarray(filled[inside]))

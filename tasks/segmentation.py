@@ -79,8 +79,6 @@ class SegmentationTask(ImageTask):
     decision: Decision
     fitted_keys: Sequence[str] = ("decision.",)
     """Beginnings of the state dict keys of what is fitted on the validation images after training."""
-    final = ""
-    """The name of the pass that predict writes, for tasks with several."""
 
     def __init__(
         self,
@@ -146,6 +144,11 @@ class SegmentationTask(ImageTask):
 
     def keep_dice(self, dice: Mapping[str, float]) -> None:
         """Stores the dice of passes on the validation images, which choose the final one."""
+
+    @property
+    def final(self) -> str:
+        """The name of the pass that predict writes, for tasks with several."""
+        return ""
 
     def build_metrics(self) -> dict[str, Metric]:
         return {"dice": DiceScores(self.classes), "auprc": PixelAveragePrecision(self.classes)}
