@@ -44,7 +44,8 @@ from callbacks.panels import Panels
 from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
 from callbacks.stopping import Stopping
-from callbacks.writers.base import FAILED, Writer, finished_rows, is_finished, write_checkpoints
+from callbacks.writers.base import Writer, finished_rows, is_finished, write_checkpoints
+from callbacks.writers.format import FAILED
 from datamodules.base import ImageDataModule
 from datamodules.batch import DataFacts
 from datamodules.read.tables import Table

@@ -32,8 +32,8 @@ from datamodules.read.names import located, stem, tree_names
 from datamodules.read.pictures import read_picture, resized
 from ops.components import principal_components
 from ops.edges import grey
-from ops.light import BIN, CONDITIONS, SUNNY, condition_for, level_counts, peak
 from ops.errors import DataError, collected
+from ops.light import BIN, CONDITIONS, SUNNY, condition_for, level_counts, peak
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,8 +194,8 @@ def _charts(table: "pd.DataFrame", colors: Mapping[str, Colors], shares: NDArray
         "How well components describe windows": bars(
             shown,
             range(1, 1 + len(shown)),
-            f"first principal components; {held} of {len(shares)} hold {HELD:.0%}",
-            "share of the variance",
+            f"number of first principal components; {held} of {len(shares)} hold {HELD:.0%}",
+            "share of the variance, cumulative",
         ),
     }
     for condition in CONDITIONS:
