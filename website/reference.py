@@ -95,7 +95,7 @@ def cli_page() -> str:
         "those of the data `--data.NAME`; a config sets them as `model.init_args.NAME` and `data.init_args.NAME`.",
         "## Commands",
         f"```text\n{HELP.rstrip()}\n```",
-        f"The commands are {', '.join(f'`{each}`' for each in (*COMMANDS, 'study', 'configs', 'completion'))}. "
+        f"The commands are {', '.join(f'`{each}`' for each in (*COMMANDS, 'import', 'study', 'configs', 'completion'))}. "
         "[Exit codes](files.md#exit-codes-and-interruptions).",
         "## Shipped configs",
         *_configs(),
