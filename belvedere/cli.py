@@ -45,7 +45,8 @@ from callbacks.panels import Panels
 from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
 from callbacks.stopping import Stopping
-from callbacks.writers.base import FAILED, Writer, finished_rows, is_finished, write_checkpoints
+from callbacks.writers.base import Writer, finished_rows, is_finished, write_checkpoints
+from callbacks.writers.format import FAILED
 from callbacks.writers.prelabels import PreLabels, Tool
 from callbacks.writers.stitch import StitchingWriter
 from datamodules.base import ImageDataModule

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from belvedere.arguments import at_home, reported
+from belvedere.arguments import reported
+from belvedere.files import at_home
 from datamodules.annotations.coco import read_coco
 from datamodules.annotations.cvat import read_cvat
 from datamodules.annotations.dataset import IGNORED, REJECTED, Choice, Imported, write_dataset

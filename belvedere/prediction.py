@@ -21,11 +21,12 @@ from belvedere.parser import Parser, in_words, parameters, shortened
 from belvedere.quiet import quiet
 from belvedere.trust import check_trusted
 from callbacks.handover import Handover
-from callbacks.writers.base import Finished, Table, Writer
+from callbacks.writers.base import Writer
+from callbacks.writers.format import Finished, Table
 from callbacks.writers.memory import Collector
-from callbacks.writers.outlines import Outlines, geojson
+from callbacks.writers.polygons import Outlines, geojson
 from callbacks.writers.prediction import Prediction
-from callbacks.writers.stitch import Stitched
+from callbacks.writers.stitched import Stitched
 from datamodules.base import ImageDataModule
 from ops.errors import ArgumentError, ParserError, UserError, nearest
 from tasks.base import ImageTask

@@ -28,8 +28,8 @@ of the mask, (B, 1, h, w), marks pixels whose truth is not known: they count in 
 Batches to predict also have what stitching needs: `size` (B, 2), height and width of the whole output; `origin` and
 `window` (B, 2), top left corner and size of the sample in it; `overlap`, the share that neighboring windows have in
 common; and in an image's last sample `source`, the image (H, W, 3) uint8, the background of its overlay. A data module
-may also give `georeference`, a list per sample of where its image lies on the ground, in any form; output formats find
-it in `callbacks.writers.stitch.Stitched`. No data module of belvedere gives one yet.
+may also give `georeference`, a list per sample of where its image lies on the ground, `ops.geo.rasters.Georeference` or
+None; output formats find it in `callbacks.writers.stitched.Stitched`.
 """
 
 

@@ -11,8 +11,9 @@ EXTRAS = {
     "rasterio": ("rasterio", "geo"),
     "pyogrio": ("pyogrio", "geo"),
     "shapely": ("shapely", "geo"),
-    "skimage": ("scikit-image", "geo"),
-    "networkx": ("networkx", "geo"),
+    "onnxruntime": ("onnxruntime", "run"),
+    "onnx": ("onnx", "export"),
+    "onnxscript": ("onnxscript", "export"),
 }
 """Package and extra of `pyproject.toml` that bring each module."""
 

@@ -42,8 +42,8 @@ Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "resnet50_v1", "incepti
                   "features"]  # fmt: skip
 WHOLE = ("unet", "fpn", "pspnet", "features")
 """Networks that mark a whole photograph at once, not in the paper."""
-OF_WHOLE = ("encoder_lr", "tta", "pretrained_bands", "encoder_frozen_steps")
-OF_WINDOWS = ("bce", 1.0, "none", None, 0)
+OF_WHOLE = ("encoder_lr", "tta", "pretrained_bands", "encoder_frozen_steps", "border")
+OF_WINDOWS = ("bce", 1.0, "none", None, 0, 0)
 """What networks of windows need for the loss and for the options of those of whole photographs."""
 
 
@@ -94,7 +94,7 @@ class AvalanchesTask(SegmentationTask):
     """
 
     network: nn.Sequential
-    fixed = ("architecture", "freeze_encoder", "border")
+    fixed = ("architecture", "freeze_encoder")
     classes = ("avalanche",)
 
     def __init__(
@@ -137,7 +137,6 @@ class AvalanchesTask(SegmentationTask):
             freeze_encoder=False,
             optimizer=optimizer,
             loss=loss,
-            border=0,
             **options,
         )
         if not self.whole and (loss, *(getattr(self, name) for name in OF_WHOLE)) != OF_WINDOWS:

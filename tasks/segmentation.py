@@ -172,17 +172,17 @@ class SegmentationTask(ImageTask):
         return self
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps images (B, 3, H, W) in [0, 1] to logits (B, K, H, W)."""
-        logits: Tensor = self.network(image)
-        return logits
+        """Maps images (B, 3, H, W) in [0, 1] to logits (B, K, H, W).
 
-    def outputs(self, batch: Batch) -> Tensor:
-        """Returns logits of a batch; outside of training, of images that are reflected beyond their edges."""
-        height, width = batch["image"].shape[-2:]
+        Outside of training, the network sees images that are reflected beyond their edges by `border` pixels.
+        """
+        height, width = image.shape[-2:]
         border = 0 if self.training else min(self.border, height - 1, width - 1)
+        logits: Tensor
         if not border:
-            return super().outputs(batch)
-        logits: Tensor = self(F.pad(batch["image"], (border,) * 4, mode="reflect"))
+            logits = self.network(image)
+            return logits
+        logits = self.network(F.pad(image, (border,) * 4, mode="reflect"))
         return logits[..., border : border + height, border : border + width]
 
     def activate(self, outputs: Tensor, batch: Batch) -> Tensor:

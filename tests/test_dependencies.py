@@ -12,15 +12,16 @@ from tests.helpers import ROOT
 
 PACKAGES = ("belvedere", "tasks", "datamodules", "callbacks", "drawing", "ops", "studies")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-WITH_MODULES = ("wandb", "boosting", "classifiers", "geo")  # extras whose modules are imported
+WITH_MODULES = ("wandb", "boosting", "classifiers", "geo", "export", "run")  # extras whose modules are imported
 # Declared although no module of ours needs to import them.
 INDIRECT = {
     "jsonargparse": "LightningCLI parses with it, from this version on",
     "torchvision": "timm and segmentation-models-pytorch import it; it must belong to torch",
     "wandb": "Lightning's WandbLogger imports it",
     "jinja2": "imported where templates are drawn",
-    "rasterio": "readers and writers of maps", "pyogrio": "the same", "shapely": "the same",
-    "scikit-image": "center lines", "networkx": "the same",
+    "onnx": "imported where files are exported",
+    "onnxscript": "torch's exporter imports it",
+    "onnxruntime": "imported where exported files run",
 }
 
 

@@ -89,13 +89,14 @@ def cli_page() -> str:
     own = [each for each in actions if each.dest in OWN]
     around = [each for each in actions if each.dest.split(".")[0] in OWN_CALLBACKS and "." in each.dest]
     trainer = [each for each in actions if each.dest.startswith("trainer.") and each.dest != "trainer.callbacks"]
+    commands = (*COMMANDS, "import", "study", "configs", "completion")
     parts = [
         "# Command line",
         "This page is made from the parser when the site is built. Options of the model are written `--model.NAME`, "
         "those of the data `--data.NAME`; a config sets them as `model.init_args.NAME` and `data.init_args.NAME`.",
         "## Commands",
         f"```text\n{HELP.rstrip()}\n```",
-        f"The commands are {', '.join(f'`{each}`' for each in (*COMMANDS, 'import', 'study', 'configs', 'completion'))}. "
+        f"The commands are {', '.join(f'`{each}`' for each in commands)}. "
         "[Exit codes](files.md#exit-codes-and-interruptions).",
         "## Shipped configs",
         *_configs(),

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from callbacks.writers.base import Row
-from callbacks.writers.outlines import geojson
-from callbacks.writers.stitch import Stitched, StitchedFormat
+from callbacks.writers.format import Row
+from callbacks.writers.polygons import geojson
+from callbacks.writers.stitched import Stitched, StitchedFormat
 from ops.atomic import replacing, write_text
 from ops.filenames import safe_path
 from ops.polygons import Ring

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.annotations.files import read_json, tree
-from datamodules.annotations.labels import Labeled, Labels, Shape, box_ring, ring, split_of
+from datamodules.annotations.labels import Labeled, Labels, Shape, box_ring, ring, size_of, split_of
 from ops.errors import DataError
 from ops.windows import Size
 
@@ -46,9 +46,8 @@ def _read(path: Path, document: dict[str, Any], split: str | None, labels: Label
         if not isinstance(image, dict) or not image.get("file_name"):
             labels.reject(path, f"image {image}"[:80], "it has no file_name.")
             continue
-        size = (image.get("height"), image.get("width"))
         shapes[image.get("id")] = []
-        sizes[image.get("id")] = size if all(isinstance(side, int) and side > 0 for side in size) else None
+        sizes[image.get("id")] = size_of(image.get("height"), image.get("width"))
     for annotation in document["annotations"]:
         place = f"annotation {annotation.get('id')}" if isinstance(annotation, dict) else "annotation"
         try:

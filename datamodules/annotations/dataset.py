@@ -159,8 +159,9 @@ def _with_images(labeled: Sequence[Labeled], root: Path, done: Imported) -> dict
         named = Path(text).name
         if each.file.suffix == ".json":
             beside = [each.file.parent / text, *beside]
-        path = next((Path(os.path.abspath(place)) for place in beside if place.is_file()), None)
-        if path is None or path == Path(os.path.abspath(each.file)):
+        present = [Path(os.path.abspath(place)) for place in beside if place.is_file()]
+        path = present[0] if present else each.file
+        if os.path.abspath(path) == os.path.abspath(each.file):  # a mask is not its own image
             several = by_name.get(named.casefold()) or by_stem.get(Path(named).stem.casefold(), [])
             near = _nearest(several, text)
             if len(near) != 1:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from datamodules.annotations.files import read_json, tree
-from datamodules.annotations.labels import Labeled, Labels, Shape, box_ring, ellipse_ring, ring
+from datamodules.annotations.labels import Labeled, Labels, Shape, box_ring, ellipse_ring, ring, size_of
 from ops.errors import DataError
 from ops.imagefiles import unreadable
 
@@ -31,8 +31,7 @@ def read_labelme(source: Path) -> Labels:
             labels.reject(path, "file", "it has no list `shapes`; expected a file of labelme. Remove it.")
             continue
         image = document.get("imagePath") or path.with_suffix(".jpg").name
-        size = (document.get("imageHeight"), document.get("imageWidth"))
-        known = size if all(isinstance(side, int) and side > 0 for side in size) else None
+        size = size_of(document.get("imageHeight"), document.get("imageWidth"))
         shapes = []
         for number, shape in enumerate(document["shapes"], start=1):
             try:
@@ -40,7 +39,7 @@ def read_labelme(source: Path) -> Labels:
             except ValueError as error:
                 name = shape.get("label") if isinstance(shape, dict) else None
                 labels.reject(path, f"shape {number} ({name})", f"{error}.")
-        labels.images.append(Labeled(path, str(image), known, shapes))
+        labels.images.append(Labeled(path, str(image), size, shapes))
     if not labels.images and not labels.rejected:
         raise DataError(f"There is no JSON file of labelme in {source}.")
     return labels

@@ -156,6 +156,12 @@ def turned(points: Ring, degrees: float, center: Sequence[float]) -> Ring:
     return moved
 
 
+def size_of(height: Any, width: Any) -> Size | None:
+    """Returns a size that a file gives; None if it gives none."""
+    given = isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0
+    return (height, width) if given else None
+
+
 def split_of(*texts: str) -> str | None:
     """Returns the split that the first of these paths or names tells, such as `images/train2017/a.jpg`; None if none.
 

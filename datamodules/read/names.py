@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
-
 from ops.errors import DataError, refuse
 from ops.imagefiles import CANNOT, suffixes
 
@@ -70,6 +68,8 @@ def tree_names(folder: Path, report: bool = True) -> list[str]:
     refuse([f"{folder} has {count} images named {name!r}, which differ in the encoding of accents only. Keep one."
             for name, count in Counter(names).items() if count > 1], str(folder))  # fmt: skip
     if report and skipped and (folder, skipped) not in _reported:
+        from lightning.pytorch.utilities import rank_zero_info
+
         _reported.add((folder, skipped))
         rank_zero_info(f"{folder}: {len(names)} images; skipped: {skipped}.")
     return sorted(names)

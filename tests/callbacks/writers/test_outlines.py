@@ -10,8 +10,9 @@ from PIL import Image
 from torchmetrics import Metric
 
 from callbacks.writers.memory import Collector
-from callbacks.writers.outlines import OutlineWriter, drawn_polygon, fitted_polygon, geojson
-from callbacks.writers.stitch import Stitched, Whole
+from callbacks.writers.outlines import OutlineWriter
+from callbacks.writers.polygons import drawn_polygon, fitted_polygon, geojson
+from callbacks.writers.stitched import Stitched, Whole
 from ops.polygons import intersection_over_union, polygon_mask
 from ops.pyramids import pyramid
 from tasks.base import Batch, ImageTask

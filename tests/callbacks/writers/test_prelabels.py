@@ -10,7 +10,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from belvedere.__main__ import main
 from callbacks.writers.prelabels import PreLabels, Tool, without_holes
-from callbacks.writers.stitch import Stitched, Whole
+from callbacks.writers.stitched import Stitched, Whole
 from ops.polygons import polygon_mask, rings
 
 SIZE = (90, 120)
