@@ -169,8 +169,9 @@ class BelvedereCLI(LightningCLI):
         parser.add_argument("--precision", type=Literal["auto"] | None, help=PRECISION_HELP)
         members_help = "Further checkpoints whose probabilities test and predict average with those of --ckpt_path."
         parser.add_argument("--members", type=list[str] | None, help=members_help)
-        prelabels_help = "Annotation tools whose labels predict writes too, for correction: labelme, coco, cvat."
-        parser.add_argument("--prelabels", type=list[Tool] | None, help=prelabels_help)
+        if self.command == "predict":
+            prelabels_help = "Annotation tools whose labels it writes too, for correction: labelme, coco, cvat."
+            parser.add_argument("--prelabels", type=list[Tool] | None, help=prelabels_help)
         overwrite_help = "Let predict and features replace results of other images in the same folder."
         parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
         quiet_help = "Print results and problems only: no progress bars, no notices."
