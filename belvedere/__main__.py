@@ -8,6 +8,7 @@ from io import TextIOWrapper
 
 from belvedere import TASKS, __version__
 from belvedere.arguments import check_command, expanded, reported
+from belvedere.files import at_home
 from belvedere.names import SHIPPED, configs
 from callbacks.signals import Stopped, noted, stoppable
 from ops.errors import ArgumentError, UserError, nearest
@@ -20,13 +21,14 @@ HELP = """belvedere: five image tasks for small datasets, on one command line
   belvedere predict  --ckpt_path FILE --data.pictures PATH      writes masks, tables and overlays of your images
   belvedere features --ckpt_path FILE                           writes feature vectors, and fits classifiers on them
   belvedere describe --config roads/best --data.root FOLDER     checks a dataset, then writes tables and charts of it
+  belvedere pack     --ckpt_path FILE --output model.zip        makes one file to share: weights, settings, model card
   belvedere study    clouds --data.root FOLDER                  compares many runs; see belvedere study --help
   belvedere configs  [TASK]                                     lists the shipped configs, one line each
 
 The tasks and their configs:
 {tasks}
 
-Options of every command except study and configs:
+Options of every command except pack, study and configs, whose own --help lists theirs:
   --config NAME    a config from the list, then overlays (debug, gpu, ddp, slurm, tensorboard, early_stopping); your own
                    file or a shipped one; later ones win
   --output FOLDER  where the command writes; runs/<task>/<date and time> by default
@@ -97,7 +99,7 @@ def _main(arguments: list[str] | None) -> int:
             return _print(configs(_known(arguments[1] if len(arguments) > 1 else "", "task", ("", *TASKS))))
         if arguments[0] == "completion":
             _known(" ".join(arguments[1:]), "shell", ("bash", "zsh"))
-        elif arguments[0] != "study":
+        elif arguments[0] not in ("pack", "study"):
             arguments = expanded(arguments)
     except (UserError, OSError) as error:
         return reported(error)
@@ -109,6 +111,11 @@ def _main(arguments: list[str] | None) -> int:
         from belvedere.completion import Completion
 
         Completion(arguments[1])
+    if arguments[0] == "pack":
+        from belvedere.functions import run_function
+
+        with stoppable():
+            return run_function(arguments[0], [at_home(each) for each in arguments[1:]])
     if "--quiet" in arguments:
         os.environ["TQDM_DISABLE"] = "1"  # tqdm reads it when it is imported
     with noted() if arguments[0] == "fit" else stoppable():
