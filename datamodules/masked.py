@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from datamodules.base import ImageDataModule, check
 from datamodules.read.mask_files import Values, meaning
+from datamodules.read.rasters import Scale, channels_of
 from ops.errors import ArgumentError
 from ops.jitter import Augment, RandomViews
 from ops.windows import Size
@@ -26,6 +27,11 @@ class MaskedDataModule(ImageDataModule, ABC):
             [r, g, b]. None accepts masks only if what their values mean is certain.
         ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
             threshold.
+        bands: Numbers from 1 on, or names, of the bands of GeoTIFFs that become the channels of images; None takes red,
+            green and blue, or a single band. One band fills three channels.
+        scale: The values of GeoTIFFs that become black and white: [low, high], or one such pair per band; `dtype`, 0
+            and the largest value of the data type; `percentiles`, the 2nd and 98th of each band over the training
+            images, which the checkpoint keeps. None expects 8 bits.
         **options: Options of every data module, see `ImageDataModule`.
 
     Raises:
@@ -43,9 +49,12 @@ class MaskedDataModule(ImageDataModule, ABC):
         crop: Size | int | None = None,
         mask_values: Values | None = None,
         ignore_value: Values | None = None,
+        bands: list[int | str] | None = None,
+        scale: Scale | None = None,
         **options: Any,
     ) -> None:
         super().__init__(root, **options)
+        self.channels = channels_of(bands, scale)
         self.values = meaning(mask_values, ignore_value, self.least_gray)
         if trained is not None and (augment is not None or crop is not None):
             cropped = None if crop is None else sides("crop", crop)

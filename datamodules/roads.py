@@ -129,7 +129,9 @@ class RoadsDataModule(MaskedDataModule):
         """
         if stage == "predict":
             pictures = self.predicted_names()
-            self.datasets["predict"] = predicted(*pictures, self.size, window=self.window, overlap=self.overlap)
+            self.datasets["predict"] = predicted(
+                *pictures, self.size, window=self.window, overlap=self.overlap, channels=self.channels
+            )
             return
         if self.datasets.keys() >= {"train", "val"}:
             return

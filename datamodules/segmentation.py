@@ -85,7 +85,9 @@ class SegmentationDataModule(MaskedDataModule):
         """
         if stage == "predict":
             pictures = self.predicted_names()
-            self.datasets["predict"] = predicted(*pictures, self.size, self.output_size, self.window, self.overlap)
+            self.datasets["predict"] = predicted(
+                *pictures, self.size, self.output_size, self.window, self.overlap, self.channels
+            )
             return
         if self.datasets.keys() >= {"train", "val"}:
             return

@@ -1,6 +1,6 @@
 """Segmentation: the parent of every task that marks classes pixel by pixel."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -77,6 +77,8 @@ class SegmentationTask(ImageTask):
     fixed: Sequence[str] = ()
     """Options that a subclass sets itself."""
     decision: Decision
+    fitted_keys: Sequence[str] = ("decision.",)
+    """Beginnings of the state dict keys of what is fitted on the validation images after training."""
 
     def __init__(
         self,
@@ -132,6 +134,22 @@ class SegmentationTask(ImageTask):
         """The decision that turns `probability` into masks; `decision` by default."""
         return self.decision
 
+    def fit_order(self) -> Sequence[Mapping[str, Decision]]:
+        """Returns the decisions to fit after training by the name of their pass; a group needs the groups before."""
+        return [{"": self.decision}]
+
+    def passes(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
+        """Returns the probabilities (B, K, H, W) of these passes by name."""
+        return {each: self.probability(batch) for each in names}
+
+    def keep_dice(self, dice: Mapping[str, float]) -> None:
+        """Stores the dice of passes on the validation images, which choose the final one."""
+
+    @property
+    def final(self) -> str:
+        """The name of the pass that predict writes, for tasks with several."""
+        return ""
+
     def build_metrics(self) -> dict[str, Metric]:
         return {"dice": DiceScores(self.classes), "auprc": PixelAveragePrecision(self.classes)}
 
@@ -172,17 +190,17 @@ class SegmentationTask(ImageTask):
         return self
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps images (B, 3, H, W) in [0, 1] to logits (B, K, H, W)."""
-        logits: Tensor = self.network(image)
-        return logits
+        """Maps images (B, 3, H, W) in [0, 1] to logits (B, K, H, W).
 
-    def outputs(self, batch: Batch) -> Tensor:
-        """Returns logits of a batch; outside of training, of images that are reflected beyond their edges."""
-        height, width = batch["image"].shape[-2:]
+        Outside of training, the network sees images that are reflected beyond their edges by `border` pixels.
+        """
+        height, width = image.shape[-2:]
         border = 0 if self.training else min(self.border, height - 1, width - 1)
+        logits: Tensor
         if not border:
-            return super().outputs(batch)
-        logits: Tensor = self(F.pad(batch["image"], (border,) * 4, mode="reflect"))
+            logits = self.network(image)
+            return logits
+        logits = self.network(F.pad(image, (border,) * 4, mode="reflect"))
         return logits[..., border : border + height, border : border + width]
 
     def activate(self, outputs: Tensor, batch: Batch) -> Tensor:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from callbacks.writers.base import Finished, Format, Row, Table, Writer
+from callbacks.writers.base import Writer
+from callbacks.writers.format import Finished, Format, Row, Table
 from callbacks.writers.overview import Overview
 from callbacks.writers.prediction import Prediction
 from datamodules.batch import Batch

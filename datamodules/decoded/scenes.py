@@ -272,5 +272,6 @@ class PredictedScene:
                   "problem": ""}  # fmt: skip
         if name in self.boxes:
             sample["valid"] = inside(self.boxes[name], level_size(picture.shape[:2], self.levels), self.levels)
+            sample["boxes"] = self.boxes[name]
             sample["inside"] = inside(self.boxes[name], picture.shape[:2], 0)
         return sample
