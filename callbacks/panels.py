@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from callbacks.handover import UsesData
-from callbacks.writers.outlines import drawn_polygon, fitted_polygon
+from callbacks.writers.polygons import drawn_polygon, outlined
 from datamodules.batch import Batch
 from drawing import pictures as drawing
 from drawing.charts import shares_chart
@@ -125,7 +125,7 @@ class Panels(UsesData):
         for each in samples:
             named = names[len(rows) : len(rows) + len(each["image"])]
             originals = [self.data.picture(name, SIDE) if self.data else None for name in named]
-            rows += _rows(each, _predicted(trainer, task, each), originals, marked, steps=parts)
+            rows += _rows(each, _predicted(trainer, task, each, parts), originals, marked, steps=parts)
         if not rows:
             return
         titles = [title for title in SHOWN if title in rows[0]]
@@ -189,8 +189,10 @@ def _chosen(batch: Batch, rows: Sequence[int]) -> Batch:
     return chosen
 
 
-def _predicted(trainer: Trainer, task: ImageTask, samples: Batch) -> dict[str, Any]:
+def _predicted(trainer: Trainer, task: ImageTask, samples: Batch, steps: bool) -> dict[str, Any]:
     """Returns the task's predictions in the trainer's precision; the `mask` of a segmentation task, `shares` of votes.
+
+    With `steps`, a task of several passes makes them all.
 
     Training's random state stays as it is. During the hook that calls this, Lightning keeps the task in evaluation mode
     without gradients, and restores the mode of every layer afterwards.
@@ -199,7 +201,12 @@ def _predicted(trainer: Trainer, task: ImageTask, samples: Batch) -> dict[str, A
     with torch.random.fork_rng(devices), trainer.precision_plugin.val_step_context():
         if "votes" in samples:
             return {"shares": task.probability(samples)}
+        brief = getattr(task, "every_stage", None)
+        if brief is not None:
+            vars(task)["every_stage"] = brief or steps
         predicted = task.predict(samples)
+        if brief is not None:
+            vars(task)["every_stage"] = brief
         if isinstance(task, SegmentationTask):
             predicted["mask"] = task.masks(predicted["probability"])
         return predicted
@@ -259,7 +266,7 @@ def _steps(image: drawing.Picture, truth: Tensor, prediction: dict[str, Any], k:
         if name.endswith("edges") and "true edges" not in row:
             row["true edges"] = _level(edges, image)
     mask = prediction["mask"][k, 0].cpu().numpy()
-    row["polygon"] = drawn_polygon(image, mask, fitted_polygon(mask)[0])
+    row["polygon"] = drawn_polygon(image, mask, outlined(mask, outline="clean").rings)
     return row
 
 

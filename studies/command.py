@@ -36,11 +36,12 @@ Options
 
   --output FOLDER                    default: runs/studies/NAME
   --seeds '[0, 1, 2]'                seeds of each cell
-  --axes.AXIS '[LABEL, LABEL]'       only these labels of an axis
+  --axes.AXIS '[LABEL, LABEL]'       only these labels of an axis, in every study that has it
   --also '[]'                        without the studies that the same command runs afterwards, or with some of them
   --data.pictures FOLDER             images that each run predicts after its test
   --KEY VALUE                        any option of belvedere fit, for every run
 """
+MAIN = ("--also", "--data.pictures")  # options of the named study alone
 MODES = ("status", "report", "run", "slurm")
 
 
@@ -89,12 +90,23 @@ def study(words: Sequence[str]) -> int:
 
 def _study(arguments: Arguments) -> int:
     """Runs a study and those that its file names, each in a folder of its own inside the study's."""
-    planned = read_study(find_study(arguments.name), arguments.rest)
+    also = read_study(find_study(arguments.name), [word for pair in _pairs(arguments, "also") for word in pair]).also
+    axes = {name: read_study(find_study(name)).axes for name in (arguments.name, *also)}
+    everywhere = {axis for each in axes.values() for axis in each}
+
+    def words(study: str) -> list[str]:
+        """Returns the options of a study; those of axes go to every study that has the axis."""
+        kept = []
+        for option, value in _pairs(arguments):
+            axis = option.removeprefix("--axes.") if option.startswith("--axes.") else ""
+            main = study == arguments.name
+            if (axis in axes[study] or (main and axis not in everywhere)) if axis else (main or option not in MAIN):
+                kept += [option, value]
+        return kept
+
+    planned = read_study(find_study(arguments.name), words(arguments.name))
     folder = (arguments.output or Path("runs", "studies", safe_name(planned.name))).expanduser().absolute()
-    pairs = [(name, value) for name, value in option_pairs(arguments.rest)
-             if name not in ("also", "data.pictures") and not name.startswith("axes.")]  # fmt: skip
-    rest = [word for name, value in pairs for word in (f"--{name}", value)]
-    others = [(read_study(find_study(name), rest), folder / name) for name in planned.also]
+    others = [(read_study(find_study(name), words(name)), folder / name) for name in also]
     studies = [(planned, folder), *others]
     if arguments.mode in ("run", "slurm"):
         if others:
@@ -110,6 +122,11 @@ def _study(arguments: Arguments) -> int:
     codes = [_run_mode(each, arguments, place) for each, place in studies]
     sys.stdout.flush()
     return max(codes)
+
+
+def _pairs(arguments: Arguments, only: str = "") -> list[tuple[str, str]]:
+    """Returns options, with their dashes, and their values."""
+    return [(f"--{name}", value) for name, value in option_pairs(arguments.rest) if only in ("", name)]
 
 
 def read_arguments(words: Sequence[str]) -> Arguments:

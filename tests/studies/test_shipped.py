@@ -19,11 +19,11 @@ from tasks.colorization import ColorizationTask
 from tasks.roads import RoadsTask
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
-CELLS = {"aesthetics": 16, "aesthetics_delta": 10, "aesthetics_features": 6, "avalanches": 56, "clouds": 12,
+CELLS = {"aesthetics": 16, "aesthetics_delta": 10, "aesthetics_features": 6, "avalanches": 28, "clouds": 12,
          "clouds_claims": 10, "colorization": 18, "roads": 12}  # fmt: skip  # possible ones
 SMALL: dict[str, Callable[[], ImageTask]] = {
     "aesthetics": lambda: AestheticsTask("alexnet", 8, "distribution", pretrained=False, freeze_convolutions=False),
-    "avalanches": lambda: AvalanchesTask(network="cnn2d", second_input="edges"),
+    "avalanches": lambda: AvalanchesTask(network="cnn2d"),
     "clouds": lambda: CloudsTask(architecture="fpn", encoder="mobilenet_v2", pretrained=False),
     "colorization": lambda: ColorizationTask(extractor=None),
     "roads": lambda: RoadsTask("vgg10", pretrained=False),
@@ -100,7 +100,9 @@ def test_every_metric_exists_in_its_task(name: str) -> None:
     study = shipped(name)
     known = {figure.removeprefix("val/") for figure in SMALL[name.split("_")[0]]().figures()}
     if name == "avalanches":
-        known |= {f"{each}_{figure}" for figure in known for each in ("second", "boosted")}  # in the test
+        known |= {
+            f"{each}_{figure}" for figure in known for each in ("second_edges", "second_enhanced", "boosted")
+        }  # in the test
     wanted = [column.figure for column in study.columns if column.figure.startswith("test/")]
     assert {figure.partition("/")[2] for figure in [*wanted, *study.curves]} <= known
 
