@@ -68,9 +68,11 @@ def drawn_lines(study: Study, measured: Measured, rows: "pd.DataFrame", folder: 
     classifiers = list(dict.fromkeys(each.classifier for each in values))
     figure = new_figure(max(6.0, 4.2 * len(vectors)), 1.2 + 2.4 * len(measured.metrics), pad=0.06)
     grid = figure.subplots(len(measured.metrics), len(vectors), squeeze=False, sharex=True, sharey="row")
+    titles = {column.figure: column.title for column in study.columns}
     for line, metric in zip(grid, measured.metrics, strict=True):
         for axes, vector in zip(line, vectors, strict=True):
-            plain(axes, f"{metric.replace('_', ' ')}{', ' if vector else ''}{vector.replace('_', ' ')}", size=9)
+            title = titles.get(f"test/{metric}", metric.replace("_", " "))
+            plain(axes, f"{title}{', ' if vector else ''}{vector.replace('_', ' ')}", size=9)
             for number, name in enumerate(classifiers):
                 mine = [
                     each for each in values if (each.vector, each.classifier, each.metric) == (vector, name, metric)

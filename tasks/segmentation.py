@@ -1,10 +1,13 @@
 """Segmentation: the parent of every task that marks classes pixel by pixel."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
+import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric
@@ -14,10 +17,11 @@ from ops.errors import WeightsError
 from ops.views import TestTime, check_test_time, mean_over_views
 from ops.windows import resized_maps
 from tasks.base import ImageTask, check_images
-from tasks.decision import Decision
+from tasks.decision import HALF, Decision
 from tasks.losses import SEGMENTATION_LOSSES, SegmentationLoss
-from tasks.metrics.dice import DiceScores, PixelAveragePrecision
-from tasks.metrics.meter import Step
+from tasks.metrics.dice import DiceScores, PixelAveragePrecision, counting
+from tasks.metrics.meter import Meter, Step
+from tasks.metrics.score_loss import lost_dice
 from tasks.networks.backbones import Architecture, Bands, encoder_of, load_encoder, segmentation_network
 from tasks.whole import log_odds, stitched
 
@@ -74,9 +78,12 @@ class SegmentationTask(ImageTask):
     """
 
     headline = "dice"
+    _at_half: Mapping[tuple[str, str], Meter] = {}
     fixed: Sequence[str] = ()
     """Options that a subclass sets itself."""
     decision: Decision
+    lost: NDArray[np.float64]
+    """The pieces (B, K, 6) of the dice that the last test batch lacks, see `tasks.metrics.score_loss`."""
     fitted_keys: Sequence[str] = ("decision.",)
     """Beginnings of the state dict keys of what is fitted on the validation images after training."""
 
@@ -133,6 +140,25 @@ class SegmentationTask(ImageTask):
     def active_decision(self) -> Decision:
         """The decision that turns `probability` into masks; `decision` by default."""
         return self.decision
+
+    def on_test_start(self) -> None:
+        """Makes a meter of masks at the default threshold and without a minimum area, if others were fitted."""
+        decision = self.decision
+        other = bool((decision.thresholds != HALF).any() or decision.minimum_areas.any())
+        meter = Meter({"dice": DiceScores(self.classes, pooled=False)}).to(self.device)
+        self._at_half = {("", "_at_half"): meter} if other and decision.initial_threshold == HALF else {}
+
+    def test_meters(self) -> dict[tuple[str, str], Meter]:
+        """Returns the meter of the test, and `…_at_half` of masks at the default threshold."""
+        return {**super().test_meters(), **self._at_half}
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        step = self.step(batch)
+        self.meter("test").update(step, len(batch["image"]))
+        for meter in self._at_half.values():
+            assert step.probability is not None
+            meter.update(replace(step, prediction=step.probability >= HALF), len(batch["image"]))
+        self.lost = lost_pieces(step, self.decision)
 
     def fit_order(self) -> Sequence[Mapping[str, Decision]]:
         """Returns the decisions to fit after training by the name of their pass; a group needs the groups before."""
@@ -288,6 +314,19 @@ class SegmentationTask(ImageTask):
             (B, K, H, W) bool, on the device of `probability`.
         """
         return self.active_decision.masks(resized_maps(probability, size))
+
+
+def lost_pieces(step: Step, decision: Decision) -> NDArray[np.float64]:
+    """Returns the pieces (B, K, 6) of the dice that images lack; nan for one without a pixel that counts."""
+    assert step.probability is not None
+    tensors = (
+        counting(each, step.valid).cpu() for each in (step.prediction, decision.marked(step.probability), step.target)
+    )
+    masks = [each.numpy() for each in tensors]
+    lost = np.array([[lost_dice(*planes) for planes in zip(*image, strict=True)] for image in zip(*masks, strict=True)])
+    if step.valid is not None:
+        lost[~step.valid.flatten(1).any(dim=1).cpu().numpy()] = np.nan
+    return lost
 
 
 def _placed(maps: Tensor, batch: Batch) -> Tensor:
