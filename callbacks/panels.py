@@ -170,7 +170,7 @@ class Marked:
 
     def add(self, masks: drawing.Masks) -> None:
         """Adds the masks (K, H, W) of an image."""
-        found = masks.any(axis=(1, 2)).tolist()
+        found = [bool(mask.any()) for mask in masks]
         self.present = [a or b for a, b in zip(self.present or [False] * len(found), found, strict=True)]
 
 

@@ -101,7 +101,7 @@ def _networks(
         known = rows[rows[column].notna()]
         groups = known.groupby(others, sort=False) if others else [("network", known)]
         for labels, group in groups:
-            name = " · ".join(labels) if isinstance(labels, tuple) else str(labels)
+            name = " · ".join(map(str, labels)) if isinstance(labels, tuple) else str(labels)
             yield name, metric, [(float(x), float(y)) for x, y in zip(group[measured.axis], group[column], strict=True)]
 
 

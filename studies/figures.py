@@ -155,7 +155,9 @@ def drawn_panel(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | N
     if not names:
         return None
     first = next(iter(found.values()))
-    lines = {(title,): [first[name].get(title) for name in names] for title in ("input", "truth")}
+    lines: dict[tuple[str, ...], list[Path | None]] = {
+        (title,): [first[name].get(title) for name in names] for title in ("input", "truth")
+    }
     lines |= {labels: [images[name]["prediction"] for name in names] for labels, images in found.items()}
     return _grid(lines, [Path(name).name for name in names], min(WIDTH / len(names), WIDEST))
 
@@ -164,7 +166,7 @@ def drawn_steps(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | N
     """Draws the steps to the prediction of one test image, a row per cell; None for tasks of one step."""
     found, names = _tested_images(study, rows, folder)
     parts = {labels: dict(list(images[names[0]].items())[3:]) for labels, images in found.items()} if names else {}
-    titles = list(max(parts.values(), key=len, default={}))
+    titles = list(max(parts.values(), key=lambda row: len(row), default={}))
     if not titles:
         return None
     return _grid({labels: [row.get(title) for title in titles] for labels, row in parts.items()}, titles, STEP)

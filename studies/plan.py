@@ -498,7 +498,9 @@ def _measured(value: Any, where: str, axes: Axes) -> Measured | None:
     if value is None:
         return None
     given = _mapping(value, where, ("metrics", "table", *(["axis"] if axes else [])))
-    metrics, table, axis = given.get("metrics"), given.get("table"), given.get("axis", "")
+    metrics: Any = given.get("metrics")
+    table: Any = given.get("table")
+    axis: Any = given.get("axis", "")
     named = isinstance(metrics, list) and metrics and all(isinstance(each, str) for each in [*metrics, table, axis])
     _check(bool(named), f"{where} is {as_text(value)}; expected metrics: [accuracy] and table: FILE.")
     if axes:

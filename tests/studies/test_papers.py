@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 EVERY = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--data.num_workers", "0", "--seeds", "0",
          "--trainer.num_sanity_val_steps", "0"]  # fmt: skip
 SMALL = {
-    "roads": ["--data.size", "[32,32]", "--data.window", "[96,96]", "--axes.network", "VGG10",
+    "roads": ["--data.size", "[32,32]", "--data.window", "[64,64]", "--axes.network", "VGG10",
               "--axes.strategy", "[none, filters]", "--data.steps_per_epoch", "2"],
     "avalanches": ["--data.pyramid_levels", "1", "--data.windows_per_epoch", "200", "--data.val_fraction", "0.2",
                    "--data.test_fraction", "0.2", "--axes.network", "CNN 17x17x1", "--axes.optimizer", "Adam"],
