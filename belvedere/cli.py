@@ -273,7 +273,8 @@ class BelvedereCLI(LightningCLI):
             trainer.logger = [logger for logger in trainer.logger if logger.class_path.endswith("CSVLogger")]
             if self.settings.get("ckpt_path") is not None:
                 home = run_folder(Path(self.settings.ckpt_path))
-                trainer.logger += [Namespace(each) for each in dashboards(home)]
+                for each in dashboards(home):
+                    trainer.logger.append(Namespace(each))  # type: ignore[no-untyped-call]  # jsonargparse has no types
         without = [logger for logger in trainer.logger if not logger.class_path.endswith("WandbLogger")]
         if len(without) < len(trainer.logger) and not installed("wandb"):
             trainer.logger = without

@@ -131,7 +131,7 @@ class LearningRate(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for number, rate in enumerate(self._rates):
-            self.log(f"lr_{number}" if number else "lr", rate, batch_size=1)
+            pl_module.log(f"lr_{number}" if number else "lr", rate, batch_size=1)
 
 
 class WandbLogger(LightningWandbLogger):

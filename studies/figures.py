@@ -165,8 +165,10 @@ def drawn_panel(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | N
 def drawn_steps(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | None":
     """Draws the steps to the prediction of one test image, a row per cell; None for tasks of one step."""
     found, names = _tested_images(study, rows, folder)
-    parts = {labels: dict(list(images[names[0]].items())[3:]) for labels, images in found.items()} if names else {}
-    titles = list(max(parts.values(), key=lambda row: len(row), default={}))
+    parts: dict[tuple[str, ...], Images] = {}
+    for labels, images in found.items() if names else ():
+        parts[labels] = dict(list(images[names[0]].items())[3:])
+    titles = max((list(row) for row in parts.values()), key=len, default=[])
     if not titles:
         return None
     return _grid({labels: [row.get(title) for title in titles] for labels, row in parts.items()}, titles, STEP)
