@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,12 +18,12 @@ from datamodules.read.mask_files import IGNORED, MaskValues
 from datamodules.read.masks import FolderMasks, label_planes
 from datamodules.read.names import located, stem, tree_names
 from datamodules.read.rasters import Channels
-from ops.errors import DataError, collected
+from ops.errors import DataError, collected, refuse
 from ops.geo.ground import Ground, transformed
 from ops.geo.labels import VectorLabels, rasterized
 from ops.geo.rasters import VRT, Georeference, created_raster, georeference_of, opened_raster, valid_pixels, windowed
 from ops.progress import progress
-from ops.windows import Size
+from ops.windows import Size, cut
 
 PIECES = "pieces.json"
 VERSION = 1  # of the files made here
@@ -73,9 +73,8 @@ class RasterMasks:
         made = cache_folder() / f"{task}-rasters-{key}"
         if not (made / PIECES).is_file() and not self.problems:
             self._make(made, paths)
-        pieces: dict[str, Any] = {}
-        if not self.problems:
-            pieces = json.loads((made / PIECES).read_text(encoding="utf-8"))
+        refuse(self.problems, str(root))
+        pieces: dict[str, Any] = json.loads((made / PIECES).read_text(encoding="utf-8"))
         self.names = sorted(pieces)
         self.paths = {
             name: made / piece["image"] if piece["cut"] else located(self.folder, piece["image"])
@@ -159,9 +158,7 @@ class RasterMasks:
                     continue  # the margin of a rotated scene
                 for k, source in enumerate(sources):
                     mask = f"masks/{k}/{stem(piece)}.tif"
-                    found = source if isinstance(source, np.ndarray) else rasterized(source, (top, left), size)
-                    part = found[top:bottom, left:right] if isinstance(source, np.ndarray) else found
-                    levels = np.where(empty, np.uint8(IGNORED), part.astype(np.uint8))
+                    levels = np.where(empty, np.uint8(IGNORED), source((top, left), size).astype(np.uint8))
                     (folder / mask).parent.mkdir(parents=True, exist_ok=True)
                     with created_raster(folder / mask, size, 1) as file:
                         file.write(levels, 1)
@@ -174,13 +171,14 @@ class RasterMasks:
                 group = self._group(reference, (top + bottom) / 2, (left + right) / 2)
                 pieces[piece] = {"image": image, "cut": self.block is not None, "masks": masks, "group": group}
 
-    def _sources(self, name: str, reference: Georeference | None, size: Size) -> list[Any]:
-        """Returns for each class labels (H, W) of an image, or polygons in its pixels."""
+    def _sources(self, name: str, reference: Georeference | None, size: Size) -> list[Callable[[Size, Size], Any]]:
+        """Returns for each class what gives the labels of a window of an image by its origin and size."""
         if self.vectors is not None:
             assert reference is not None
-            return list(self.vectors.shapes(stem(name), reference))
+            return [partial(rasterized, shapes) for shapes in self.vectors.shapes(stem(name), reference)]
         assert self.masks_of is not None
-        return [_on_pixels(self.masks_of, path, name, reference, size) for path in self.masks_of.files_of(name)]
+        files = self.masks_of.files_of(name)
+        return [partial(cut, _on_pixels(self.masks_of, path, name, reference, size)) for path in files]
 
     def _blocks(self, reference: Georeference | None, raster: Any) -> list[tuple[int, int, tuple[int, int, int, int]]]:
         """Returns row, column and (top, bottom, left, right) of the blocks of a raster; one without `block`."""
