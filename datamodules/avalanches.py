@@ -52,12 +52,12 @@ class AvalanchesDataModule(MaskedDataModule):
 
     With `photos`, for networks that mark a whole photo at once, training takes whole photos of that size instead.
 
-    Training batches have `image` (B, 3, w, w), `label` (B,), the mask at row and column w // 2 as 0.0 or 1.0, `index`
-    and `seed`. Validation and test batches have one photo: `image` (1, 3, H, W), `mask` (1, 1, H, W), `name` and
-    `condition`, "" if none is given. Batches to predict have `image`, its full `size`, `level`, how often the sides
-    were halved, and `source`, the full photo. If `boxes.csv` lists a photo, `valid` (1, 1, H, W) is true inside its
-    boxes; otherwise there is no `valid`. With `ignore_value`, `ignored` (1, 1, H, W) marks pixels that do not count; no
-    training window is centered on one.
+    Training batches have `image` (B, 3, w, w), `mask` (B, 1, w, w), `label` (B,), the mask at row and column w // 2 as
+    0.0 or 1.0, `index` and `seed`. Validation and test batches have one photo: `image` (1, 3, H, W), `mask`
+    (1, 1, H, W), `name` and `condition`, "" if none is given. Batches to predict have `image`, its full `size`,
+    `level`, how often the sides were halved, and `source`, the full photo. If `boxes.csv` lists a photo, `valid`
+    (1, 1, H, W) is true inside its boxes; otherwise there is no `valid`. With `ignore_value`, `ignored` (1, 1, H, W)
+    marks pixels that do not count; no training window is centered on one.
 
     Args:
         root: Folder with `images/`, `masks/` with the same stems, and optionally `references/` (the images with the
@@ -269,7 +269,7 @@ class AvalanchesDataModule(MaskedDataModule):
         if "image" not in batch:
             assert self._store is not None  # setup("fit") comes first
             self._store = self._store.to(batch["seed"].device)  # which moves it once
-            batch["image"], batch["label"] = self._store.draw(batch["index"], batch["seed"], self.ratio)
+            batch["image"], batch["label"], batch["mask"] = self._store.draw(batch["index"], batch["seed"], self.ratio)
             if self.window_augmentations is not None and self.augmenting:
                 batch["image"] = self.window_augmentations.images(batch["image"], batch["seed"])
         return super().on_after_batch_transfer(batch, dataloader_index)
@@ -285,7 +285,7 @@ class AvalanchesDataModule(MaskedDataModule):
         self._store = self._store.to(device)
         for first in range(0, count, self.batch_size):
             numbers = torch.arange(first, min(first + self.batch_size, count), device=device)
-            windows, labels = self._store.draw(numbers, numbers, self.ratio)
+            windows, labels, _ = self._store.draw(numbers, numbers, self.ratio)
             yield windows.float() / 255, labels
 
     def unaugmented(self, split: str) -> Iterator[Batch]:

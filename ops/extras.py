@@ -11,8 +11,6 @@ EXTRAS = {
     "rasterio": ("rasterio", "geo"),
     "pyogrio": ("pyogrio", "geo"),
     "shapely": ("shapely", "geo"),
-    "skimage": ("scikit-image", "geo"),
-    "networkx": ("networkx", "geo"),
     "onnxruntime": ("onnxruntime", "run"),
     "onnx": ("onnx", "export"),
     "onnxscript": ("onnxscript", "export"),

@@ -19,8 +19,6 @@ INDIRECT = {
     "torchvision": "timm and segmentation-models-pytorch import it; it must belong to torch",
     "wandb": "Lightning's WandbLogger imports it",
     "jinja2": "imported where templates are drawn",
-    "scikit-image": "center lines",
-    "networkx": "the same",
     "onnx": "imported where files are exported",
     "onnxscript": "torch's exporter imports it",
     "onnxruntime": "imported where exported files run",

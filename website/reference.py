@@ -7,9 +7,11 @@ from importlib import import_module
 from typing import Any
 
 from belvedere.__main__ import HELP
-from belvedere.cli import COMMANDS, OWN_CALLBACKS, BelvedereCLI
+from belvedere.cli import OWN_CALLBACKS, BelvedereCLI
+from belvedere.functions import FUNCTIONS
+from belvedere.functions import parser_of as parser_of_function
 from belvedere.help import options_of
-from belvedere.names import class_modules, configs, import_classes
+from belvedere.names import COMMANDS, class_modules, configs, import_classes
 
 OWN = ("output", "monitor", "precision", "members", "overwrite", "trust", "resume", "ckpt_path", "seed_everything")
 
@@ -95,7 +97,7 @@ def cli_page() -> str:
         "those of the data `--data.NAME`; a config sets them as `model.init_args.NAME` and `data.init_args.NAME`.",
         "## Commands",
         f"```text\n{HELP.rstrip()}\n```",
-        f"The commands are {', '.join(f'`{each}`' for each in (*COMMANDS, 'study', 'configs', 'completion'))}. "
+        f"The commands are {', '.join(f'`{each}`' for each in COMMANDS)}. "
         "[Exit codes](files.md#exit-codes-and-interruptions).",
         "## Shipped configs",
         *_configs(),
@@ -108,5 +110,7 @@ def cli_page() -> str:
     for name, module in classes.items():
         key = "data" if name.endswith("DataModule") else "model"
         parts += [f"## {name}", class_options(name, module, key)]
+    for command in FUNCTIONS:
+        parts += [f"## Options of {command}", table(rows(parser_of_function(command)._actions))]
     parts += ["## Options of Lightning's Trainer", table(rows(trainer))]
     return "\n\n".join(parts) + "\n"

@@ -284,6 +284,7 @@ class PredictedScene:
                   "problem": "", **ground}  # fmt: skip
         if name in self.boxes:
             sample["valid"] = inside(self.boxes[name], level_size(picture.shape[:2], self.levels), self.levels)
+            sample["boxes"] = self.boxes[name]
             sample["inside"] = inside(self.boxes[name], picture.shape[:2], 0)
         if there is not None and not there.all():
             with_data = torch.from_numpy(resized_mask(there, level_size(picture.shape[:2], self.levels))[None])
