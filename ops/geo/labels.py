@@ -136,7 +136,7 @@ class VectorLabels:
         return np.asarray(meters)
 
 
-def rasterized(shapes: Sequence[Any], origin: Size, size: Size) -> NDArray[np.bool_]:
+def rasterized(shapes: Sequence[Any] | NDArray[Any], origin: Size, size: Size) -> NDArray[np.bool_]:
     """Returns which pixels of a window have their center inside any polygon.
 
     Args:
