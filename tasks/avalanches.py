@@ -48,7 +48,7 @@ FITTED = ("thresholds", "minimum_areas")
 UNKNOWN = -1.0
 WHOLE = ("unet", "fpn", "pspnet", "features")
 """Networks that mark a whole photograph at once, not in the paper."""
-OF_WHOLE = ("encoder_lr", "tta", "pretrained_bands", "encoder_frozen_steps", "border", "presence_head")
+OF_WHOLE = ("encoder_lr", "tta", "pretrained_bands", "encoder_frozen_steps", "border")
 OF_WINDOWS = ("bce", 1.0, "none", None, 0, 0)
 """What networks of windows need for the loss and for the options of those of whole photographs."""
 

@@ -131,7 +131,7 @@ def test_missing_settings_are_detected() -> None:
 
 
 def test_no_epoch_is_selected_by_a_metric_that_rewards_blank_masks() -> None:
-    """Roads have tiles without roads; the thesis's clouds keep the metric of the competition, which all can override."""
+    """Roads have tiles without roads; the clouds of the thesis keep the metric of the competition."""
     for name in EXPERIMENTS:
         monitor = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())["monitor"]
         if name.startswith("roads/"):
