@@ -41,7 +41,7 @@ from ops.color.lab import luminance_and_chroma
 from ops.errors import ArgumentError, ExportError
 from ops.extras import check_installed
 from ops.windows import resized_maps
-from tasks.avalanches import AvalanchesTask
+from tasks.avalanches import SECOND, AvalanchesTask
 from tasks.base import ImageTask
 from tasks.coloring import ColoringTask
 from tasks.judging import JudgingTask
@@ -146,9 +146,9 @@ def described(task: ImageTask, data: ImageDataModule, writer: Writer[Any], check
     if isinstance(task, SegmentationTask):
         settings["classes"] = list(task.classes)
         decisions = [task.active_decision]
-        if isinstance(task, AvalanchesTask) and task.second_input != "none":
-            decisions = [task.active_decision, task.active_decision]
-            settings["second_input"] = task.second_input
+        if isinstance(task, AvalanchesTask) and task.final in SECOND:
+            decisions = [task.decision, task.active_decision]
+            settings["second_input"] = task.final
             settings["edge_thresholds"], settings["euclidean"] = list(task.edge_thresholds), task.backend == "kornia"
         settings["decisions"] = [
             {"thresholds": each.thresholds.tolist(), "minimum_areas": each.minimum_areas.tolist(),

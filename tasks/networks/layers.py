@@ -1,7 +1,11 @@
 """Layers and helpers that several networks share."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+
+Init = Literal["glorot", "he"]
 
 
 class Normalize(nn.Module):
@@ -34,7 +38,8 @@ class AnySize(nn.Module):
     crops the output back. The image is passed on with its channels last in memory, which convolutions compute faster.
 
     Args:
-        network: Maps (B, C, H, W) to (B, K, H, W) where `multiple` divides H and W.
+        network: Maps (B, C, H, W) to (B, K, H, W) where `multiple` divides H and W. It may also return V values of each
+            image, (B, V): they become V more maps that are constant.
         multiple: Number of pixels that height and width must be divisible by.
     """
 
@@ -44,11 +49,15 @@ class AnySize(nn.Module):
         self.multiple = multiple
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to (B, K, H, W) for any H and W."""
+        """Maps (B, C, H, W) to (B, K, H, W), or (B, K + V, H, W), for any H and W."""
         height, width = image.shape[-2:]
         # always, because an exported network knows no sizes: it must not depend on whether one is a multiple
         rows, columns = (padded(side, self.multiple, image.device) for side in (height, width))
-        output: Tensor = self.network(image[:, :, rows][..., columns].contiguous(memory_format=torch.channels_last))
+        image = image[:, :, rows][..., columns].contiguous(memory_format=torch.channels_last)
+        output: Tensor | tuple[Tensor, Tensor] = self.network(image)
+        if isinstance(output, tuple):
+            maps, values = output
+            output = torch.cat([maps, values[:, :, None, None].expand(-1, -1, *maps.shape[-2:])], dim=1)
         return output[..., :height, :width]
 
 
@@ -57,11 +66,20 @@ def padded(side: int, multiple: int, device: torch.device) -> Tensor:
     return torch.arange((side + multiple - 1) // multiple * multiple, device=device).clamp(max=side - 1)
 
 
-def start_like_keras(network: nn.Module) -> None:
-    """Initializes convolutions as Keras does: uniformly after Glorot and Bengio (2010), equation 16, with biases 0."""
+def start_like_keras(network: nn.Module, init: Init = "glorot") -> None:
+    """Initializes convolutions as Keras does, uniformly and with biases 0.
+
+    Args:
+        network: Changed in place.
+        init: `glorot`, Keras's default (Glorot and Bengio 2010, equation 16), or `he` (He et al. 2015), which keeps the
+            variance of maps through layers with ReLU.
+    """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.xavier_uniform_(layer.weight)
+            if init == "he":
+                nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+            else:
+                nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
