@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str] | None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
+    typed = arguments = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have any bytes
     try:
@@ -121,7 +121,7 @@ def _main(arguments: list[str] | None) -> int:
     with noted() if arguments[0] == "fit" else stoppable():
         from belvedere.cli import run
 
-        return run(arguments)
+        return run(arguments, typed)
 
 
 def _known(name: str, what: str, known: Sequence[str]) -> str:
