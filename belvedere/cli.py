@@ -381,13 +381,19 @@ class BelvedereCLI(LightningCLI):
     before_validate = before_test = _prepare_trained
 
     def before_predict(self) -> None:
-        """Checks the weights, and with `--resume` finds the images that an interrupted prediction has finished."""
+        """Checks the weights, and finds what is finished: by a shard, or with `--resume` by an interrupted prediction."""
         self._prepare_trained()
         writers = self._writers()
         if len(writers) != 1:
             return
         (writer,), (folder, names) = writers, self.datamodule.predicted_names()
         writer.key, writer.checkpoints = self._prediction_key(folder, names), self._checkpoints()
+        if (self.settings.resume or self.settings.shards) and is_finished(self.results, writer.key):
+            self.datamodule.finished = set(names)  # Lightning skips a prediction of no images
+            skipped = self.results / FAILED
+            writer.failed = len(Table(skipped, ["name"]).rows) if skipped.is_file() else 0
+            print(f"belvedere: all {len(names)} images are finished already: {self.results}", file=sys.stderr)
+            return
         if self.settings.shards is not None:
             shards, key = self.settings.shards, f"{writer.key} {self.settings.shards}"
             if self.settings.merge:
@@ -402,12 +408,6 @@ class BelvedereCLI(LightningCLI):
                 self.datamodule.shares = None
             return
         if not self.settings.resume:
-            return
-        if is_finished(self.folder, writer.key):
-            self.datamodule.finished = set(names)  # Lightning skips a prediction of no images
-            skipped = self.folder / FAILED
-            writer.failed = len(Table(skipped, ["name"]).rows) if skipped.is_file() else 0
-            print(f"belvedere: all {len(names)} images are finished already: {self.folder}", file=sys.stderr)
             return
         rows = finished_rows(self.folder / "part", writer.key)
         if len({row[2] for row in rows}) >= len(names):
