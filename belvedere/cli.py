@@ -381,7 +381,7 @@ class BelvedereCLI(LightningCLI):
     before_validate = before_test = _prepare_trained
 
     def before_predict(self) -> None:
-        """Checks the weights, and finds what is finished: by a shard, or with `--resume` by an interrupted prediction."""
+        """Checks the weights, and finds what a shard or, with `--resume`, an interrupted prediction has finished."""
         self._prepare_trained()
         writers = self._writers()
         if len(writers) != 1:
