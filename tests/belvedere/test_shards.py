@@ -53,7 +53,7 @@ def draw(folder: Path) -> Path:
 @pytest.fixture
 def command(trained: Callable[[str], Path], tmp_path: Path) -> list[str]:
     return ["predict", "--ckpt_path", str(trained("roads")), "--data.pictures", str(draw(tmp_path / "images")),
-            "--data.overlap", "0.5", "--data.num_workers", "0", "--quiet"]  # fmt: skip
+            "--data.overlap", "0.5", "--data.num_workers", "0"]  # fmt: skip
 
 
 def test_shards_make_what_one_process_makes(
