@@ -81,7 +81,7 @@ def array_script(study: Study, command: Sequence[str], overlay: Path | None) -> 
     Raises:
         StudyError: The overlay is invalid, or a name, path or option has control characters.
     """
-    last = len(study.runs) - 1
+    last = len(study.trainings) - 1
     runs = f"{len(study.runs)} runs" if last else "The only run"
     comment = (
         f"{runs} of the study {study.name}. Submit it again after an interruption: it skips finished runs and resumes "
