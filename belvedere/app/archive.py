@@ -54,10 +54,10 @@ def archive(models: Sequence[Model], found: Sequence[Sequence[Found]], threshold
             if problems:
                 write_table(folder / "skipped.csv", ["name", "problem"], problems)
         with replacing(path) as temporary, ZipFile(temporary, "w") as file:
-            for each in sorted(Path(made).rglob("*")):
-                if each.is_file():
-                    kind = ZIP_STORED if each.suffix in (".png", ".jpg") else ZIP_DEFLATED
-                    file.write(each, each.relative_to(made).as_posix(), kind)
+            for written in sorted(Path(made).rglob("*")):
+                if written.is_file():
+                    kind = ZIP_STORED if written.suffix in (".png", ".jpg") else ZIP_DEFLATED
+                    file.write(written, written.relative_to(made).as_posix(), kind)
     return path
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,8 @@ class Model:
         self.kind = kind_of(self.task)
         self.classes = list(self.task.classes)
         self.name = _name(path)
-        short = task_name(self.task.run_config)
+        self.config: dict[str, Any] = vars(self.task)["run_config"]
+        short = task_name(self.config)
         self.title = TASKS.get(short, short).capitalize()
 
     @property
@@ -76,7 +77,10 @@ class Model:
             paths: Their files.
             strokes: Colors that are known, for a single image of a coloring task: RGBA (H, W, 4), opaque where known.
         """
-        options = {"num_workers": 0, **({"output_size": None} if _has_option(self.task, "output_size") else {})}
+        options: dict[str, Any] = {
+            "num_workers": 0,
+            **({"output_size": None} if self._has_option("output_size") else {}),
+        }
         with TemporaryDirectory(prefix="belvedere-") as folder:
             if strokes is None:
                 predicted = predict(self.task, list(paths), **options)
@@ -87,6 +91,10 @@ class Model:
                 save_picture(strokes, hints / f"{paths[0].stem}.png")
                 predicted = predict(self.task, images, hints=str(hints), **options)
         return [_found(path, each) for path, each in zip(paths, predicted, strict=True)]
+
+    def _has_option(self, name: str) -> bool:
+        """Returns whether the data module of the task's run has an option."""
+        return name in parameters(class_of(self.config["data"]["class_path"]))
 
     def masks(self, found: Found, thresholds: Sequence[float]) -> Masks:
         """Returns the masks (K, H, W) at other thresholds, without regions below the minimum areas."""
@@ -126,11 +134,6 @@ def kind_of(task: ImageTask) -> Kind:
     if isinstance(task, SegmentationTask):
         return "masks"
     return "colors" if isinstance(task, ColoringTask) else "scores"
-
-
-def _has_option(task: ImageTask, name: str) -> bool:
-    """Returns whether the data module of a task's run has an option."""
-    return name in parameters(class_of(task.run_config["data"]["class_path"]))
 
 
 def _name(path: str) -> str:

@@ -17,16 +17,18 @@ from drawing.pictures import Masks, Picture, color_of, overlay, scaled, scaled_m
 from ops.color.coloring import grey
 from ops.imagefiles import suffixes
 
-VIEW = 1400  # pixels of the longer side of a shown image
+VIEW = 1400  # pixels of the longer side of a shown image, at most
+LEAST = 900  # and at least, so that outlines on small images are crisp
 CANVAS = 900  # pixels of the longer side of the image that people paint on
-BRUSH = ("#7a4a2b", "#c68642", "#e8c39e", "#b03a2e", "#d98f2b", "#e6c84f", "#4e7a36", "#2f6b5e", "#6fa8dc", "#27508f",
+SKY = "#6fa8dc"
+BRUSH = ("#7a4a2b", "#c68642", "#e8c39e", "#b03a2e", "#d98f2b", "#e6c84f", "#4e7a36", "#2f6b5e", SKY, "#27508f",
          "#6a4c93", "#9b9b9b")  # fmt: skip
 """Skin, soil, roofs, leaves, water, sky: what is often known in a gray photograph."""
 ADVICE = (
     "Drag the handle to compare. If you know a color, paint it on the gray image at the right, then press **Color with "
     "my hints**; a dot is enough."
 )
-LOOK = "footer {display: none !important} .class-name {font-weight: 600}"
+LOOK = "footer {display: none !important}"
 BUTTONS: Any = ["download", "fullscreen"]  # without that of sharing, which uploads
 Results = list[list[Found]]
 """By model, then by image."""
@@ -117,14 +119,14 @@ def _masks_page(models: Sequence[Model], folder: Path) -> None:
         views, sliders = [], []
         for number, model in enumerate(models):
             with gr.Column(scale=3 if len(models) == 1 else 2):
+                fitted = zip(model.classes, model.thresholds, strict=True)
+                sliders.append(
+                    [gr.Slider(0, 1, round(value, 3), step=0.01, label=f"Threshold of {name}, fitted {value:.2f}",
+                               elem_id=f"threshold{number}_{k}") for k, (name, value) in enumerate(fitted)]
+                )  # fmt: skip
                 label = model.name if len(models) > 1 else "Overlay"
                 view = gr.Image(label=label, elem_id=f"view{number}", interactive=False, format="png", buttons=BUTTONS)
                 views.append((view, gr.Markdown(elem_id=f"areas{number}")))
-                sliders.append(
-                    [gr.Slider(0, 1, round(value, 3), step=0.01, label=f"Threshold of {name}, fitted {value:.2f}",
-                               elem_id=f"threshold{number}_{k}")
-                     for k, (name, value) in enumerate(zip(model.classes, model.thresholds, strict=True))]
-                )  # fmt: skip
     for number, model in enumerate(models):
         inputs = [found, chosen, shown, polygons, opacity, *sliders[number]]
         draw = partial(_draw_masks, model, number)
@@ -153,7 +155,8 @@ def _draw_masks(
     masks = model.masks(found, thresholds)
     shares = [f"{name} {mask.mean():.1%}" for name, mask in zip(model.classes, masks, strict=True) if name in names]
     masks = masks & np.array([name in names for name in model.classes])[:, None, None]
-    view = scaled(found.picture, VIEW, VIEW) if max(found.picture.shape) > VIEW else found.picture
+    side = min(max(*found.picture.shape[:2], LEAST), VIEW)
+    view = scaled(found.picture, side, side)
     drawn = _outlined(view, masks) if polygons else overlay(view, _fitted(masks, view), opacity)
     return (
         drawn,
@@ -198,13 +201,14 @@ def _colors_page(models: Sequence[Model], folder: Path) -> None:
             views = [gr.ImageSlider(label=f"{model.name}: gray and colored", elem_id=f"view{number}", format="png",
                                     interactive=False, max_height=640, buttons=BUTTONS)
                      for number, model in enumerate(models)]  # fmt: skip
-            brush = gr.Brush(default_size=12, colors=list(BRUSH), default_color=BRUSH[0])
+            brush = gr.Brush(default_size=12, colors=list(BRUSH), default_color=SKY)
             canvas = gr.ImageEditor(label="Known colors", elem_id="canvas", sources=[], transforms=[], layers=False,
-                                    brush=brush, format="png", image_mode="RGBA", buttons=[], height=640)  # fmt: skip
+                                    brush=brush, format="png", image_mode="RGBA", buttons=[], height=480)  # fmt: skip
 
     def pairs(results: Results, index: int | None) -> Any:
-        known = index is not None and results and index < len(results[0])
-        shown = [_pair(each[index]) if known else None for each in results or models]
+        shown: list[Any] = [None] * len(models)
+        if index is not None and results and index < len(results[0]):
+            shown = [_pair(each[index]) for each in results]
         return shown if len(models) > 1 else shown[0]
 
     def blank(results: Results, index: int | None) -> Any:
