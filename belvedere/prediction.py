@@ -270,7 +270,7 @@ def _prediction(image: Finished, writer: Writer[Any]) -> Prediction:
     if not isinstance(image, Stitched) or image.problem:
         return prediction
     outlines = next((each for each in writer.formats if isinstance(each, Outlines)), Outlines())
-    settings = (outlines.tolerance, outlines.smooth, outlines.least_iou)
+    settings = (outlines.tolerance, outlines.smooth, outlines.least_iou, outlines.outline)
     return replace(prediction, outlined=partial(geojson, image, *settings))
 
 

@@ -25,7 +25,7 @@ class Collector(Callback, Generic[Image]):
 
     - `SegmentationWriter` and `OutlineWriter` give a `stitched.Stitched`: `classes`, `masks` (K, H, W) bool,
       `probability` (K, H, W) float32, `source` (the image to draw over) and `stages`. `masks.runs(image)` are
-      its rows of `submission.csv`, `masks.overlaid(image)` is its overlay, `polygons.fitted_polygon` makes
+      its rows of `submission.csv`, `masks.overlaid(image)` is its overlay, `polygons.outlined` makes
       the polygon of a mask, and `polygons.geojson(image)` a GeoJSON feature per class.
     - `ColoringWriter` gives a `colorings.Colorized`: `image` (H, W, 3) uint8 and `scores`, a row of `figures.csv`.
     - `ScoreWriter` gives a `judged.Judged`: `probability`, `mean` and `spread`, nan if not predicted.

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,17 +15,27 @@ from drawing.pictures import Picture, color_of, labelled, save_picture, scaled, 
 from ops.atomic import write_text
 from ops.errors import ArgumentError
 from ops.filenames import safe_path
+from ops.light import condition_of
 from ops.polygons import Ring, intersection_over_union, polygon_mask, rings, simplified, smoothed
+from ops.regions import main_regions
 
 VIEW = 1200  # maximum pixels of the longer side of an overlay
 TINT = 0.3  # share of the class color inside a mask
-SMOOTHNESS = 16.0  # wavelength in pixels that smoothing halves
+Kind = Literal["raw", "clean", "single"]
+LEAST = {"raw": 0.0, "clean": 0.25, "single": 1.0}  # regions kept, as a share of the largest
+LEAST_IOU = {"raw": 0.98, "clean": 0.95, "single": 0.95}
+COARSEST = 40  # tolerances are searched from the image's longer side over this
+FACTORS = (*(2 ** (-step / 2) for step in range(13)), 0.0)  # of the tolerance, until a polygon is near enough
+HALVES = (1.0, 1 / 2, 1 / 4, 1 / 8, 0.0)  # the same for `raw`
+SMOOTHNESS = 16.0  # wavelength in pixels that smoothing halves, at a tolerance of up to 2
 FRACTION = 4  # bits of fractions of pixels given to OpenCV
 CONVENTION = (
     "Points are [x, y] in pixels of the full image, x to the right and y down. Whole numbers are pixel centers: the "
     "image reaches from -0.5 to width - 0.5 and from -0.5 to height - 0.5. The last point of a ring joins its first. "
     "A pixel is inside where its center lies in an odd number of rings (even-odd), so that a ring in a ring is a hole. "
-    "size is [height, width]; iou is the intersection over union of the polygon and the mask."
+    "size is [height, width]; iou is the intersection over union of the polygon and the mask; tolerance is the "
+    "distance in pixels by which outlines were simplified; condition is sunny where the most frequent gray level is at "
+    "least 200, otherwise shady."
 )
 
 
@@ -36,25 +46,34 @@ class Outlines(StitchedFormat):
         tolerance: See `OutlineWriter`.
         smooth: See `OutlineWriter`.
         least_iou: See `OutlineWriter`.
+        outline: See `OutlineWriter`.
     """
 
     folders = ("overlays",)
 
-    def __init__(self, tolerance: float = 1.0, smooth: bool = False, least_iou: float = 0.98) -> None:
-        self.tolerance, self.smooth, self.least_iou = tolerance, smooth, least_iou
+    def __init__(
+        self,
+        tolerance: float | None = None,
+        smooth: bool = False,
+        least_iou: float | None = None,
+        outline: Kind = "raw",
+    ) -> None:
+        self.tolerance, self.smooth, self.least_iou, self.outline = tolerance, smooth, least_iou, outline
 
     def write(self, image: Stitched, folder: Path) -> list[Row]:
         if len(image.classes) != 1:
             raise ArgumentError(f"Outlines are of one class: expected one, got {image.classes}; use SegmentationWriter")
         mask = image.mask(0)
-        polygon, iou = fitted_polygon(mask, self.tolerance, self.smooth, self.least_iou)
-        drawn = labelled(drawn_polygon(image.source, mask, polygon), image.classes, [bool(mask.any())])
+        found = outlined(mask, self.tolerance, self.smooth, self.least_iou, self.outline, image.boxes)
+        drawn = labelled(drawn_polygon(image.source, mask, found.rings), image.classes, [bool(mask.any())])
         save_picture(drawn, folder / "overlays" / safe_path(image.name, ".jpg"))
         record = {
             "size": list(image.size),
-            "rings": [ring.tolist() for ring in polygon],
-            "vertices": sum(map(len, polygon)),
-            "iou": round(iou, 6),
+            "rings": [ring.tolist() for ring in found.rings],
+            "vertices": sum(map(len, found.rings)),
+            "iou": round(found.iou, 6),
+            "tolerance": round(found.tolerance, 2),
+            "condition": condition_of(image.source),
         }
         return [[image.name, record]]
 
@@ -68,28 +87,82 @@ class Outlines(StitchedFormat):
             return "\nNo polygons: nothing is marked in any image."
         ious = [record["iou"] for record in found]
         vertices = np.mean([record["vertices"] for record in found])
-        return (
+        text = (
             f"\nImages with polygons: {len(found)}; {vertices:.1f} vertices on average; IoU with the mask "
             f"{np.mean(ious):.4f} on average, at least {min(ious):.4f}."
         )
+        reduced = sum(record["tolerance"] < round(self.tolerance or 0, 2) for record in found)
+        if reduced:
+            least = LEAST_IOU[self.outline] if self.least_iou is None else self.least_iou
+            text += (
+                f"\nIn {reduced} of them the tolerance of {self.tolerance:g} pixels was reduced to keep an IoU of "
+                f"{least:g}; --trainer.callbacks.least_iou 0 keeps the tolerance."
+            )
+        return text
+
+
+class Outlined(NamedTuple):
+    """The polygon of a mask.
+
+    Attributes:
+        rings: Its rings, rounded to 1/100 pixel.
+        iou: Its IoU with the mask.
+        tolerance: Distance in pixels by which it was simplified.
+    """
+
+    rings: list[Ring]
+    iou: float
+    tolerance: float
+
+
+def outlined(
+    mask: NDArray[np.bool_],
+    tolerance: float | None = None,
+    smooth: bool = False,
+    least_iou: float | None = None,
+    outline: Kind = "raw",
+    boxes: Sequence[tuple[float, float, float, float]] = (),
+) -> Outlined:
+    """Returns the polygon of a mask (H, W); see `OutlineWriter`.
+
+    Args:
+        mask: The mask.
+        tolerance: See `OutlineWriter`.
+        smooth: See `OutlineWriter`.
+        least_iou: See `OutlineWriter`.
+        outline: See `OutlineWriter`.
+        boxes: Corners of the image's boxes, see `ops.regions.main_regions`.
+    """
+    followed = mask if outline == "raw" else main_regions(mask, LEAST[outline], boxes)
+    if tolerance is None:
+        tolerance = 1.0 if outline == "raw" else max(mask.shape) / COARSEST
+    least_iou = LEAST_IOU[outline] if least_iou is None else least_iou
+    traced = rings(followed)
+    for factor in HALVES if outline == "raw" else FACTORS:  # at 0, the polygon is what it follows
+        used = tolerance * factor
+        near = smoothed(traced, smoothness=SMOOTHNESS * max(factor, used / 2)) if smooth and factor else traced
+        polygon = [np.round(ring, 2) for ring in simplified(near, used / (4 if smooth else 1))]
+        painted = polygon_mask(polygon, mask.shape)
+        if intersection_over_union(followed, painted) >= least_iou:
+            break
+    return Outlined(polygon, intersection_over_union(mask, painted), used)
 
 
 def fitted_polygon(
-    mask: NDArray[np.bool_], tolerance: float = 1.0, smooth: bool = False, least_iou: float = 0.98
+    mask: NDArray[np.bool_], tolerance: float | None = None, smooth: bool = False, least_iou: float | None = None
 ) -> tuple[list[Ring], float]:
-    """Returns the polygon of a mask (H, W), rounded to 1/100 pixel, and its IoU with the mask; see `OutlineWriter`."""
-    traced = rings(mask)
-    for factor in (1, 1 / 2, 1 / 4, 1 / 8, 0):  # at 0, the polygon is the mask
-        near = smoothed(traced, smoothness=SMOOTHNESS * factor) if smooth and factor else traced
-        polygon = simplified(near, tolerance * factor / (4 if smooth else 1))
-        polygon = [np.round(ring, 2) for ring in polygon]
-        iou = intersection_over_union(mask, polygon_mask(polygon, mask.shape))
-        if iou >= least_iou:
-            break
-    return polygon, iou
+    """Returns the raw polygon of a mask (H, W) and its IoU with the mask; see `outlined`."""
+    found = outlined(mask, tolerance, smooth, least_iou)
+    return found.rings, found.iou
 
 
-def geojson(image: Stitched, tolerance: float = 1.0, smooth: bool = False, least_iou: float = 0.98) -> dict[str, Any]:
+def geojson(
+    image: Stitched,
+    tolerance: float | None = None,
+    smooth: bool = False,
+    least_iou: float | None = None,
+    outline: Kind = "raw",
+) -> dict[str, Any]:
     """Returns a GeoJSON FeatureCollection (RFC 7946) with one MultiPolygon per class.
 
     Coordinates are pixels as in `ops.polygons`: whole numbers are pixel centers, y points down. Properties are `image`,
@@ -100,10 +173,11 @@ def geojson(image: Stitched, tolerance: float = 1.0, smooth: bool = False, least
         tolerance: See `OutlineWriter`.
         smooth: See `OutlineWriter`.
         least_iou: See `OutlineWriter`.
+        outline: See `OutlineWriter`.
     """
     features = []
     for k, label in enumerate(image.classes):
-        polygon, iou = fitted_polygon(image.mask(k), tolerance, smooth, least_iou)
+        polygon, iou, _ = outlined(image.mask(k), tolerance, smooth, least_iou, outline, image.boxes)
         properties = {"image": image.name, "class": label, "vertices": sum(map(len, polygon)), "iou": round(iou, 6)}
         shapes = [[[*ring.tolist(), ring[0].tolist()] for ring in shape] for shape in _nested(polygon)]
         geometry = {"type": "MultiPolygon", "coordinates": shapes}

@@ -60,6 +60,7 @@ class StitchingWriter(Writer[Stitched]):
                 source=batch["source"][i],
                 content=content,
                 stages={name: stage[i] for name, stage in outputs.get("stages", {}).items()},
+                boxes=batch["boxes"][i] if "boxes" in batch else (),
                 georeference=batch["georeference"][i] if "georeference" in batch else None,
                 line_classes=self.line_classes,
             )

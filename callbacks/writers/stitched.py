@@ -192,6 +192,7 @@ class Stitched(Finished):
         source: The image to draw over, (h, w, 3) uint8, as large as the masks or smaller.
         content: Where the masks are.
         stages: Intermediate maps by name, in order, (1, h, w) or (3, h, w), bool or in [0, 1], if the task gives any.
+        boxes: Corners x0, y0, x1, y1 of the boxes that were looked into, in pixels; none if the whole image was.
         georeference: Where the image lies on the ground, as its batch gave it; None for a plain image.
         line_classes: Classes of long and narrow things, such as roads, that have center lines.
     """
@@ -200,6 +201,7 @@ class Stitched(Finished):
     source: Picture
     content: Canvas | Whole
     stages: Mapping[str, Any] = field(default_factory=dict)
+    boxes: Sequence[tuple[float, float, float, float]] = ()
     georeference: Georeference | None = None
     line_classes: Sequence[str] = ()
 
