@@ -158,13 +158,15 @@ class ImageDataModule(LightningDataModule, ABC):
         """Returns what decides the ground truth besides the files below `root`: settings as text, and files."""
         return []
 
+    def picture_file(self, name: str) -> Path | None:
+        """Returns the file of an image of the dataset; None if there is none."""
+        files = (located(self.root / folder, name) for folder in ("images", "train_images"))
+        return next((path for path in files if path.is_file()), None)
+
     def picture(self, name: str, side: int) -> NDArray[np.uint8] | None:
         """Returns an image of the dataset (H, W, 3) as in its file; None if there is no such file."""
-        for folder in ("images", "train_images"):
-            path = located(self.root / folder, name)
-            if path.is_file():
-                return read_picture(path, at_least=(side, side))
-        return None
+        path = self.picture_file(name)
+        return None if path is None else read_picture(path, at_least=(side, side))
 
     def picture_names(self) -> dict[str, list[str]]:
         """Returns the names of the images of each split, each once, after `setup`."""
