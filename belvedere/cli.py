@@ -44,6 +44,7 @@ from callbacks.loggers import ProgressBar, SaveConfig, WandbLogger
 from callbacks.panels import Panels
 from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
+from callbacks.score_loss import ScoreLoss
 from callbacks.stopping import Stopping
 from callbacks.writers.base import Writer, finished_rows, is_finished, write_checkpoints
 from callbacks.writers.format import FAILED
@@ -309,6 +310,7 @@ class BelvedereCLI(LightningCLI):
         if self.command == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
             callbacks.append(Record())
+        callbacks.append(ScoreLoss())
         self.trainer_defaults = {"callbacks": callbacks}
         if self.settings.trainer.sync_batchnorm:
             made = self.config_init if self.subcommand is None else self.config_init[self.subcommand]

@@ -76,6 +76,12 @@ def main_regions(
     return kept
 
 
+def region_labels(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    """Returns the region number of every pixel, 0 for the background, and how many numbers there are."""
+    labels, areas = _label(mask)
+    return labels, len(areas)
+
+
 def region_overlaps(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns the area of every region of a mask and its overlap with the truth.
 

@@ -34,7 +34,7 @@ from tasks.metrics.pixels import BoundaryDistance, PixelScores
 from tasks.networks.backbones import load_features, segmentation_network
 from tasks.networks.sliding import classify_picture
 from tasks.networks.window_classifier import fill_projection, is_filled, window_classifier
-from tasks.segmentation import SegmentationTask, counted, known
+from tasks.segmentation import SegmentationTask, counted, known, lost_pieces
 
 if TYPE_CHECKING:
     from xgboost import Booster
@@ -379,7 +379,10 @@ class AvalanchesTask(SegmentationTask):
                 self._count(self._prefix(each), self.outputs(again)[:, :1], again, self.second_decisions[each])
 
     def _count(self, prefix: str, logits: Tensor, batch: Batch, decision: Decision) -> None:
-        self._passes.count(prefix, self._step(logits, batch, decision), batch.get("condition", []))
+        step = self._step(logits, batch, decision)
+        self._passes.count(prefix, step, batch.get("condition", []))
+        if decision is self.active_decision:
+            self.lost = lost_pieces(step, decision)
 
     def _prefix(self, second: str) -> str:
         """Returns what names of a second pass's metrics and stages begin with."""

@@ -62,6 +62,7 @@ class RoadsTask(SegmentationTask):
     """
 
     classes = ("road",)
+    line_classes = classes
     optional_keys = ("decision.thresholds", "decision.minimum_areas")
     headline = "f_measure"
     fixed = ("architecture", "freeze_encoder")

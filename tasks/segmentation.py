@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric
@@ -16,8 +18,9 @@ from ops.windows import resized_maps
 from tasks.base import ImageTask, check_images
 from tasks.decision import Decision
 from tasks.losses import SEGMENTATION_LOSSES, SegmentationLoss
-from tasks.metrics.dice import DiceScores, PixelAveragePrecision
+from tasks.metrics.dice import DiceScores, PixelAveragePrecision, counting
 from tasks.metrics.meter import Step
+from tasks.metrics.score_loss import lost_dice
 from tasks.networks.backbones import Architecture, Bands, encoder_of, load_encoder, segmentation_network
 from tasks.whole import log_odds, stitched
 
@@ -77,6 +80,8 @@ class SegmentationTask(ImageTask):
     fixed: Sequence[str] = ()
     """Options that a subclass sets itself."""
     decision: Decision
+    lost: NDArray[np.float64]
+    """The pieces (B, K, 6) of the dice that the last test batch lacks, see `tasks.metrics.score_loss`."""
     fitted_keys: Sequence[str] = ("decision.",)
     """Beginnings of the state dict keys of what is fitted on the validation images after training."""
 
@@ -133,6 +138,11 @@ class SegmentationTask(ImageTask):
     def active_decision(self) -> Decision:
         """The decision that turns `probability` into masks; `decision` by default."""
         return self.decision
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        step = self.step(batch)
+        self.meter("test").update(step, len(batch["image"]))
+        self.lost = lost_pieces(step, self.decision)
 
     def fit_order(self) -> Sequence[Mapping[str, Decision]]:
         """Returns the decisions to fit after training by the name of their pass; a group needs the groups before."""
@@ -288,6 +298,19 @@ class SegmentationTask(ImageTask):
             (B, K, H, W) bool, on the device of `probability`.
         """
         return self.active_decision.masks(resized_maps(probability, size))
+
+
+def lost_pieces(step: Step, decision: Decision) -> NDArray[np.float64]:
+    """Returns the pieces (B, K, 6) of the dice that images lack; nan for one without a pixel that counts."""
+    assert step.probability is not None
+    tensors = (
+        counting(each, step.valid).cpu() for each in (step.prediction, decision.marked(step.probability), step.target)
+    )
+    masks = [each.numpy() for each in tensors]
+    lost = np.array([[lost_dice(*planes) for planes in zip(*image, strict=True)] for image in zip(*masks, strict=True)])
+    if step.valid is not None:
+        lost[~step.valid.flatten(1).any(dim=1).cpu().numpy()] = np.nan
+    return lost
 
 
 def _placed(maps: Tensor, batch: Batch) -> Tensor:

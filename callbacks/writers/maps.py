@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from callbacks.writers.format import Row
+from callbacks.writers.lines import check_lengths, line_layers
 from callbacks.writers.stitched import Stitched, StitchedFormat
 from ops.atomic import write_table
 from ops.errors import ArgumentError
@@ -31,15 +32,18 @@ class Maps(StitchedFormat):
       mask, 0 outside, 255 where the image has no data.
     - `maps/<path and stem>_probability.tif`: the probability in percent, 255 where the image has no data.
     - `maps/<path and stem>.gpkg`: the layer `polygons` in the image's coordinate reference system, with `class`,
-      `area_m2` and mean `probability`; or as `.geojson` in longitude and latitude.
-    - `areas.csv`: area and share of each class per image.
+      `area_m2` and mean `probability`; for roads also the layers `lines` and `nodes`, see
+      `callbacks.writers.lines.line_layers`. Or as `.geojson` in longitude and latitude.
+    - `areas.csv`: area and share of each class per image; for roads their length.
 
-    Areas are those on the ground, whatever the coordinate reference system.
+    Areas and lengths are those on the ground, whatever the coordinate reference system.
 
     Args:
         vectors: Format of the polygons: `gpkg`, `geojson` or `none`.
         tolerance: By how many pixels a polygon may leave the outline of its pixels (Douglas and Peucker); 0 keeps every
             corner.
+        spur: Side branches and lone center lines shorter than this are dropped, in meters.
+        gap: Ends of center lines are joined with a line at most this far ahead of them, in meters.
 
     Raises:
         ArgumentError: An option is invalid.
@@ -47,13 +51,16 @@ class Maps(StitchedFormat):
 
     reads_percents = True
 
-    def __init__(self, vectors: Vectors = "gpkg", tolerance: float = 1.0) -> None:
+    def __init__(
+        self, vectors: Vectors = "gpkg", tolerance: float = 1.0, spur: float = 20.0, gap: float = 20.0
+    ) -> None:
+        check_lengths(spur, gap)
         if vectors not in (*SUFFIXES, "none") or not tolerance >= 0:
             raise ArgumentError(
                 f"vectors is {vectors!r} and tolerance {tolerance}; expected gpkg, geojson or none, and 0 pixels or "
                 "more"
             )
-        self.vectors, self.tolerance = vectors, tolerance
+        self.vectors, self.tolerance, self.spur, self.gap = vectors, tolerance, spur, gap
 
     def write(self, image: Stitched, folder: Path) -> list[Row]:
         if image.georeference is None:
@@ -64,13 +71,18 @@ class Maps(StitchedFormat):
         with TemporaryDirectory(dir=folder) as temporary:
             files = Path(temporary, "mask.tif"), Path(temporary, "probability.tif")
             areas, shares = rasters(image, reference, *files)
+            lengths: dict[str, float] = {}
             if self.vectors != "none":
                 layers = [polygons(image.classes, reference, *files, self.tolerance)]
+                if image.line_classes:
+                    layers += line_layers(image, reference, self.spur, self.gap)
+                    lengths = _lengths(layers[1])
                 write_layers(stem, layers, reference.crs, self.vectors)
             for file, how in zip(files, ("nearest", "average"), strict=True):
                 cloud_optimized(file, stem.with_name(f"{stem.name}_{file.stem}.tif"), reference, how)
         columns = zip(image.classes, areas.tolist(), shares.tolist(), strict=True)
-        return [[image.name, label, round(area, 2), round(share, 6), ""] for label, area, share in columns]
+        return [[image.name, label, round(area, 2), round(share, 6), lengths.get(label, "")]
+                for label, area, share in columns]  # fmt: skip
 
     def finish(self, rows: Sequence[Row], folder: Path) -> str:
         if rows:
@@ -79,6 +91,14 @@ class Maps(StitchedFormat):
             shutil.rmtree(folder.parent / FOLDER, ignore_errors=True)
             (folder.parent / TABLE).unlink(missing_ok=True)
         return ""
+
+
+def _lengths(lines: Layer) -> dict[str, float]:
+    """Returns the length of the lines of each class."""
+    totals: dict[str, float] = {}
+    for label, length in zip(lines.fields["class"], lines.fields["length_m"], strict=True):
+        totals[label] = round(totals.get(label, 0.0) + length, 2)
+    return totals
 
 
 def rasters(

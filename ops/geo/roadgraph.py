@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]  # (N, 2), x and y
-Affine = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +49,7 @@ class RoadGraph:
         """Length of all lines."""
         return sum(edge.length for edge in self.edges)
 
-    def transformed(self, affine: Affine) -> "RoadGraph":
+    def transformed(self, affine: Sequence[float]) -> "RoadGraph":
         """Returns the graph in the coordinates of a map.
 
         Args:
