@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 
 from datamodules.base import SPLITS, check
 from datamodules.batch import DataFacts
@@ -191,6 +192,12 @@ class RoadsDataModule(MaskedDataModule):
                 f"{self.root / 'splits.csv'} decides which images are used; samples_per_category has no effect."
             )
         return self.split(tiles.source.names)
+
+    def shares(self, names: Sequence[str]) -> NDArray[np.float64]:
+        tiles = self.tiles()
+        share = dict(zip(tiles.source.names, tiles.marked / tiles.sizes.prod(axis=1), strict=True))
+        categories = sorted(set(self._category_of.values()))
+        return np.array([[share[name], *(self._category_of[name] == each for each in categories)] for name in names])
 
     def draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Draws per category: first the test images, then `samples_per_category` of the others for train and val."""
