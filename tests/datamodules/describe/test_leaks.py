@@ -74,10 +74,9 @@ def test_describe_lists_leaks(tmp_path: Path, recwarn: pytest.WarningsRecorder) 
 
 @pytest.mark.real
 def test_two_shots_of_one_night_are_found_among_real_photographs(real_data: Path) -> None:
-    names = [
-        f"{number:04}.png" for number in range(840, 870) if (real_data / f"aesthetics/images/{number:04}.png").is_file()
-    ]
-    known = {name: Seen(np.asarray(Image.open(real_data / "aesthetics/images" / name).convert("RGB")), name.encode(), None, None)
-             for name in names}  # fmt: skip
+    folder = real_data / "aesthetics/images"
+    names = [name for name in (f"{number:04}.png" for number in range(840, 870)) if (folder / name).is_file()]
+    pixels = {name: np.asarray(Image.open(folder / name).convert("RGB")) for name in names}
+    known = {name: Seen(each, name.encode(), None, None) for name, each in pixels.items()}
     splits = pd.DataFrame({"name": names, "split": ["test" if name == "0856.png" else "train" for name in names]})
     assert [(leak.name, leak.other) for leak in found_leaks(splits, known)] == [("0855.png", "0856.png")]
