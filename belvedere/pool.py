@@ -53,6 +53,7 @@ class Found:
         cells: Dice of each class, threshold and minimum area, in `DICE_UNITS`; None without masks.
         label: Reduced truth (K, h, w).
         probability: Reduced probability (K, h, w).
+        mask: Reduced masks (K, h, w) of the network's own decision.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Found:
     cells: NDArray[np.int64] | None
     label: NDArray[np.float32]
     probability: NDArray[np.float32]
+    mask: NDArray[np.float32]
 
 
 def pool(ckpt_path: str, members: list[str] | None = None, output: str | None = None, trust: bool = False) -> int:
@@ -194,6 +196,7 @@ def _marked(step: Step, index: int, name: str, fold: int, states: States) -> Fou
         cells=search.dice_sum.numpy(),
         label=reduced((truth & valid).float().numpy()),
         probability=reduced((probability * valid).numpy()),
+        mask=reduced((mask & valid).float().numpy()),
     )
 
 
@@ -212,6 +215,7 @@ def _judged(step: Step, index: int, name: str, fold: int, states: States) -> Fou
         cells=None,
         label=np.zeros((0, 1, 1), np.float32),
         probability=np.zeros((0, 1, 1), np.float32),
+        mask=np.zeros((0, 1, 1), np.float32),
     )
 
 
@@ -357,7 +361,7 @@ def _views(doubt: Doubt, found: Found, data: ImageDataModule) -> list[Picture]:
     if image is None:
         image = np.full((VIEW, VIEW, 3), 200, np.uint8)
     view = scaled(image, VIEW, 2 * VIEW)
-    masks = [(maps > 0.5).astype(np.uint8) for maps in (found.label, found.probability)]
+    masks = [(maps > 0.5).astype(np.uint8) for maps in (found.label, found.mask)]
     grown = [np.stack([_resized(plane, view.shape[:2]) for plane in mask]) for mask in masks]
     return [view, overlay(view, grown[0]), overlay(view, grown[1])]
 

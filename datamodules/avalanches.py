@@ -1,6 +1,7 @@
 """Avalanches: random windows or whole mountain photos to train on, whole photos to evaluate and predict."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ class AvalanchesDataModule(MaskedDataModule):
         self.windows_per_epoch, self.val_pictures = windows_per_epoch, val_pictures
         check_backend(backend)
         self.backend = backend
+        check(self.channels.count == 3, "avalanches are found in images of one or three bands; expected as many bands")
         self.conditions: list[str] = []  # of the test images
         self.window_augmentations = Augmentations(augmentations, moving=False) if augmentations and not whole else None
         self._store: Store | None = None
@@ -154,9 +156,13 @@ class AvalanchesDataModule(MaskedDataModule):
             folder, names = self.predicted_names()
             known = names if len(names) > 1 else None  # the table of a single image may list others
             table = boxes_beside(self.required_pictures())
-            sizes = readable_sizes({name: located(folder, name) for name in names})[0] if table.is_file() else {}
+            sizes = (
+                readable_sizes({name: located(folder, name) for name in names}, self.channels)[0]
+                if table.is_file()
+                else {}
+            )
             boxes = read_boxes(table, sizes, self.pyramid_levels, known, folder)
-            scene = PredictedScene(folder, names, self.pyramid_levels, self.least_side, boxes)
+            scene = PredictedScene(folder, names, self.pyramid_levels, self.least_side, boxes, self.channels)
             self.datasets["predict"] = Samples(names, scene)
             return
         if self.datasets.keys() >= {"train", "val"} and (stage != "fit" or self.photos or self._store is not None):
@@ -182,7 +188,7 @@ class AvalanchesDataModule(MaskedDataModule):
 
     def truth(self) -> list[str | Path]:
         """Returns the given values of masks."""
-        return [*self.values.recipe()]
+        return self.mask_truth()
 
     def checked(self) -> tuple[Scenes, dict[str, list[str]], dict[str, list[Box]], dict[str, str]]:
         """Returns the decoded images, the names of each split, and boxes and conditions by image name.
@@ -190,7 +196,9 @@ class AvalanchesDataModule(MaskedDataModule):
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        source = self.usable(one_mask_each(self.root, self.values, LAYOUT))
+        plain = partial(one_mask_each, self.root, self.values, LAYOUT)
+        source = self.usable(self.source_of(("avalanche",), plain))
+        self.fit_channels(source, lambda: self.split(source.names)["train"])
         scenes: list[Scenes] = []
         splits: dict[str, list[str]] = {}
         boxes: dict[str, list[Box]] = {}
@@ -199,7 +207,7 @@ class AvalanchesDataModule(MaskedDataModule):
             [
                 lambda: scenes.append(decoded_scenes(self.task, source, self.pyramid_levels, self.least_side)),
                 lambda: splits.update(self.split(source.names)),
-                lambda: boxes.update(self.boxes(readable_sizes(source.paths)[0], source.names)),
+                lambda: boxes.update(self.boxes(readable_sizes(source.paths, source.channels)[0], source.names)),
                 lambda: conditions.update(read_conditions(self.root / "conditions.csv", source.names)),
             ]
         )
@@ -207,7 +215,11 @@ class AvalanchesDataModule(MaskedDataModule):
         return scenes[0], splits, boxes, conditions
 
     def shares(self, names: Sequence[str]) -> NDArray[np.float64]:
-        source = self.usable(one_mask_each(self.root, self.values, LAYOUT))
+        if not self.stratified:
+            return super().shares(names)
+        plain = partial(one_mask_each, self.root, self.values, LAYOUT)
+        source = self.usable(self.source_of(("avalanche",), plain))
+        source.channels = self.channels
         scenes = decoded_scenes(self.task, source, self.pyramid_levels, self.least_side)
         return np.array([[scenes.mask(name).mean()] for name in names])
 

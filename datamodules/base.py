@@ -20,6 +20,7 @@ from datamodules.read.fingerprint import fingerprint
 from datamodules.read.masks import MaskSource, unusable
 from datamodules.read.names import located, predicted_names
 from datamodules.read.pictures import read_picture
+from datamodules.read.rasters import COLOR, shown
 from datamodules.read.tables import Table, read_table
 from ops.augment import flip_by_seed
 from ops.errors import ArgumentError, DataError, refuse
@@ -67,6 +68,8 @@ class ImageDataModule(LightningDataModule, ABC):
         ArgumentError: A number is out of range, or a transform is invalid.
     """
 
+    channels = COLOR
+    """How rasters are read."""
     views: RandomViews | None = None
     """How training images and masks vary on the device, in place of `flips`; None leaves it to `flips`."""
 
@@ -182,7 +185,7 @@ class ImageDataModule(LightningDataModule, ABC):
     def picture(self, name: str, side: int) -> NDArray[np.uint8] | None:
         """Returns an image of the dataset (H, W, 3) as in its file; None if there is no such file."""
         path = self.picture_file(name)
-        return None if path is None else read_picture(path, at_least=(side, side))
+        return None if path is None else shown(read_picture(path, (side, side), self.channels))
 
     def picture_names(self) -> dict[str, list[str]]:
         """Returns the names of the images of each split, each once, after `setup`."""
@@ -212,6 +215,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def usable(self, source: Source) -> Source:
         """Returns the images and masks of a dataset, without unusable ones if those are skipped."""
+        source.channels = self.channels
         if self.skipping:
             found = self._dropped = unusable(source) if self._dropped is None else self._dropped
             self.unusable |= found
@@ -230,7 +234,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.folds is not None:
             splits = self.draw_folds(names, self.folds)
         else:
-            splits = self._read_splits(table, names) if table.is_file() else self.draw_splits(names)
+            splits = self._read_splits(table, names) if table.is_file() else self.drawn(names)
         if splits["train"] and not splits["val"] and self.val_fraction == 0:
             splits["val"] = splits["train"]
             rank_zero_warn(
@@ -294,6 +298,10 @@ class ImageDataModule(LightningDataModule, ABC):
             f"Neither groups.csv nor metadata.csv in {self.root} has the column {self.fold_by!r} (--data.fold_by) and "
             "a column name or image. Add one."
         )
+
+    def drawn(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Returns the names of train, val and test, drawn with `split_seed`."""
+        return self.draw_splits(names)
 
     def draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Draws the names of train, val and test with `split_seed`, if there is no `splits.csv`."""

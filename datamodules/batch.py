@@ -48,6 +48,7 @@ class DataFacts:
         tags: Tags and styles that some test image has.
         conditions: Conditions, such as the weather, that some test image was taken under.
         references: Color images that gray ones take colors from, a batch of each, in prediction.
+        channels: Number of channels of the images.
         vote_scale: The highest vote and the threshold above which an image is a professional shot; each None while
             unknown.
     """
@@ -58,6 +59,7 @@ class DataFacts:
     tags: Sequence[str] = ()
     conditions: Sequence[str] = ()
     references: Sequence[Batch] = ()
+    channels: int = 3
     vote_scale: tuple[int | None, float | None] = (None, None)
 
 

@@ -62,7 +62,7 @@ class CloudsDataModule(SegmentationDataModule):
         self.leave_out_gaps = leave_out_gaps
 
     def source(self) -> MaskSource:
-        return self.usable(mask_source(self.root, self.classes, self.values))
+        return self.usable(self.source_of(self.classes, lambda: mask_source(self.root, self.classes, self.values)))
 
     def sampled(self, data: Decoded, split: str, rows: list[int]) -> DecodedSample:
         if split != "train":

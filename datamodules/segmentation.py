@@ -74,7 +74,7 @@ class SegmentationDataModule(MaskedDataModule):
         self.overlap = overlap
 
     def facts(self) -> DataFacts:
-        return DataFacts(size=self.size, classes=self.classes)
+        return DataFacts(size=self.size, classes=self.classes, channels=self.channels.count)
 
     def prepare_data(self) -> None:
         if not self.predicting:
@@ -104,6 +104,8 @@ class SegmentationDataModule(MaskedDataModule):
         self.report_splits()
 
     def shares(self, names: Sequence[str]) -> NDArray[np.float64]:
+        if not self.stratified:
+            return super().shares(names)
         data = self.decoded()
         row = {name: index for index, name in enumerate(data.source.names)}
         areas = np.array([data.masks[row[name]].mean(axis=(1, 2)) for name in names]).reshape(len(names), -1)
@@ -111,7 +113,7 @@ class SegmentationDataModule(MaskedDataModule):
 
     def truth(self) -> list[str | Path]:
         """Returns the classes, sorted, and the given values of masks."""
-        return [*sorted(self.classes), *self.values.recipe()]
+        return [*sorted(self.classes), *self.mask_truth()]
 
     def source(self) -> MaskSource:
         """Returns the names, images and masks of the dataset.
@@ -119,7 +121,7 @@ class SegmentationDataModule(MaskedDataModule):
         Raises:
             DataError: There is no dataset.
         """
-        return self.usable(class_masks(self.root, self.classes, self.values))
+        return self.usable(self.source_of(self.classes, lambda: class_masks(self.root, self.classes, self.values)))
 
     def decoded(self) -> Decoded:
         """Returns the dataset at the input size and at the scored size, from the cache or decoded into it.
@@ -127,7 +129,9 @@ class SegmentationDataModule(MaskedDataModule):
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        return decoded(self.task, self.source(), self.classes, self.size, self.output_size or self.size)
+        source = self.source()
+        self.fit_channels(source, lambda: self.split(source.names)["train"])
+        return decoded(self.task, source, self.classes, self.size, self.output_size or self.size)
 
     def sampled(self, data: Decoded, split: str, rows: list[int]) -> DecodedSample:
         """Returns what makes the samples of a split from these rows of the dataset."""

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 CELLS = 512  # of log-odds
 REACH = 16.0  # largest log-odds that are told apart
+LEAST, MOST = 0.1, 10.0  # temperatures
 BINS = 15  # of the reliability diagram
 Counts = NDArray[np.int64]
 """How many negatives and positives have log-odds in each of `CELLS` equal cells of [-16, 16], (CELLS, 2)."""
@@ -56,14 +57,14 @@ def fitted_temperature(counts: Counts) -> float:
     Above 1, probabilities were too extreme (C. Guo et al., "On calibration of modern neural networks", ICML 2017). 1
     where only one kind of truth occurs.
     """
-    from scipy.optimize import minimize_scalar
-
     if not counts.sum(axis=0).all():
         return 1.0
-    found = minimize_scalar(
-        lambda log: log_loss(counts, float(np.exp(log))), bounds=np.log([0.1, 10]), method="bounded"
-    )
-    return float(np.exp(found.x))
+    low, high = LEAST, MOST
+    for _ in range(4):  # the log loss has one minimum, since it is convex in 1 / temperature
+        grid = np.geomspace(low, high, 21)
+        best = int(np.argmin([log_loss(counts, each) for each in grid.tolist()]))
+        low, high = float(grid[max(0, best - 1)]), float(grid[min(20, best + 1)])
+    return float(grid[best])
 
 
 def reliability(counts: Counts, temperature: float = 1.0) -> Reliability:
@@ -84,8 +85,7 @@ def kept_quality(uncertainty: NDArray[np.float64], quality: NDArray[np.float64])
     This is the risk-coverage curve (Y. Geifman and R. El-Yaniv, NeurIPS 2017) of 1 - quality.
     """
     order = np.argsort(uncertainty, kind="stable")
-    mean: NDArray[np.float64] = np.cumsum(quality[order]) / np.arange(1, len(order) + 1)
-    return mean
+    return np.asarray(np.cumsum(quality[order]) / np.arange(1, len(order) + 1))
 
 
 def _centers() -> NDArray[np.float64]:

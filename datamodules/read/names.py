@@ -30,19 +30,20 @@ def located(folder: Path, name: str) -> Path:
     return place
 
 
-def tree_names(folder: Path, report: bool = True) -> list[str]:
+def tree_names(folder: Path, also: Sequence[str] = (), report: bool = True) -> list[str]:
     """Returns the names of the images anywhere below a folder, sorted; see `composed`.
 
     Links are followed; hidden files and folders, and the folder `runs`, are skipped.
 
     Args:
         folder: The folder.
+        also: Further suffixes to list.
         report: Whether to report, once, what else is skipped.
 
     Raises:
         DataError: There is no folder, it cannot be listed, has no image below it, or two names have the same spelling.
     """
-    known = suffixes()
+    known = *suffixes(), *also
     expected = " ".join(sorted(known))
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}. Give the path of images ({expected}).")

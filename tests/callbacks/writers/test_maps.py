@@ -24,7 +24,7 @@ from datamodules.clouds import CloudsDataModule
 from ops.errors import ArgumentError
 from tasks.clouds import CloudsTask
 from tests.callbacks.writers.shared import predict
-from tests.ops.geo.test_rasters import DEGREES, ROTATED, UTM, write
+from tests.ops.geo.helpers import DEGREES, ROTATED, UTM, write
 
 SIZE = (150, 130)
 CLASSES = ("red", "green")
