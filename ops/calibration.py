@@ -85,8 +85,9 @@ def kept_quality(uncertainty: NDArray[np.float64], quality: NDArray[np.float64])
     This is the risk-coverage curve (Y. Geifman and R. El-Yaniv, NeurIPS 2017) of 1 - quality.
     """
     order = np.argsort(uncertainty, kind="stable")
-    return np.asarray(np.cumsum(quality[order]) / np.arange(1, len(order) + 1))
+    return np.cumsum(quality[order], dtype=np.float64) / np.arange(1, len(order) + 1, dtype=np.float64)
 
 
 def _centers() -> NDArray[np.float64]:
-    return (np.arange(CELLS) + 0.5) * (2 * REACH / CELLS) - REACH
+    centers: NDArray[np.float64] = (np.arange(CELLS) + 0.5) * (2 * REACH / CELLS) - REACH
+    return centers
