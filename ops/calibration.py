@@ -89,5 +89,5 @@ def kept_quality(uncertainty: NDArray[np.float64], quality: NDArray[np.float64])
 
 
 def _centers() -> NDArray[np.float64]:
-    centers: NDArray[np.float64] = (np.arange(CELLS) + 0.5) * (2 * REACH / CELLS) - REACH
-    return centers
+    edges: NDArray[np.float64] = np.linspace(-REACH, REACH, CELLS + 1)
+    return (edges[1:] + edges[:-1]) / 2
