@@ -40,7 +40,8 @@ from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary,
 from callbacks.curves import Curves
 from callbacks.handover import Handover
 from callbacks.intervals import Intervals
-from callbacks.loggers import ProgressBar, SaveConfig, WandbLogger
+from callbacks.layers import Layers
+from callbacks.loggers import LearningRate, ProgressBar, SaveConfig, WandbLogger, dashboards
 from callbacks.panels import Panels
 from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
@@ -66,10 +67,10 @@ TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "describe": describe}
 COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
 SKIPPED = 3  # exit code: the command finished, but some images could not be used
-# Callbacks with options of their own, by prefix. `intervals` acts in tests, the others in training.
+# Callbacks with options of their own, by prefix.
 OWN_CALLBACKS = {"early_stopping": EarlyStopping, "panels": Panels, "last_checkpoint": LastCheckpoint,
                  "preemption": Preemption, "intervals": Intervals}  # fmt: skip
-ACTING = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals"}}
+ACTING = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals", "panels"}}
 """Which of them act in a command."""
 
 PRECISION_HELP = "auto: bf16-mixed where the device computes it faster, unless --trainer.precision is given."
@@ -217,7 +218,7 @@ class BelvedereCLI(LightningCLI):
         check_accelerator(config.trainer.accelerator)
         if config.get("ckpt_path") is not None and Path(config.ckpt_path).is_file():
             check_task(Path(config.ckpt_path), config.model.class_path, config.data.class_path)
-        _follow_data(config, self.command)
+        follow_data(config, self.command)
         self._choose_folder()
         self._resume()
         self._choose_loggers()
@@ -258,7 +259,7 @@ class BelvedereCLI(LightningCLI):
             self.settings.ckpt_path = resumed_from(self.folder, self.settings)
 
     def _choose_loggers(self) -> None:
-        """Makes the loggers write into the run's folder; dashboards log training only, and only metrics are logged."""
+        """Makes the loggers write into the run's folder; a test continues the dashboards of its training."""
         trainer = self.settings.trainer
         if self.command not in ("fit", "validate", "test"):
             trainer.logger = False
@@ -267,18 +268,24 @@ class BelvedereCLI(LightningCLI):
             return
         if not isinstance(trainer.logger, list):
             trainer.logger = [trainer.logger]
+        home = self.folder
         if self.command != "fit":
             trainer.logger = [logger for logger in trainer.logger if logger.class_path.endswith("CSVLogger")]
+            if self.settings.get("ckpt_path") is not None:
+                home = run_folder(Path(self.settings.ckpt_path))
+                for each in dashboards(home):
+                    trainer.logger.append(Namespace(each))  # type: ignore[no-untyped-call]  # jsonargparse has no types
         without = [logger for logger in trainer.logger if not logger.class_path.endswith("WandbLogger")]
         if len(without) < len(trainer.logger) and not installed("wandb"):
             trainer.logger = without
             rank_zero_info("wandb is not installed, so it logs nothing: pip install wandb.")
         for logger in trainer.logger:
-            logger["init_args.save_dir"] = str(self.folder)
+            table = logger.class_path.endswith("CSVLogger")
+            logger["init_args.save_dir"] = str(self.folder if table else home)
             if logger.class_path == "callbacks.loggers.CSVLogger":
                 logger["init_args.keep"] = self.command == "fit"
             if logger.class_path.endswith("WandbLogger"):
-                logger["init_args.project"], logger["init_args.name"] = f"belvedere-{self.task_name}", self.folder.name
+                logger["init_args.project"], logger["init_args.name"] = f"belvedere-{self.task_name}", home.name
 
     def instantiate_classes(self) -> None:
         """Makes task, data module and trainer, and claims the folder: two commands would mix what they write.
@@ -309,7 +316,7 @@ class BelvedereCLI(LightningCLI):
             callbacks.append(Handover(self.datamodule, self.model))
         if self.command == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
-            callbacks.append(Record())
+            callbacks += [LearningRate(), Layers(), Record()]
         callbacks.append(ScoreLoss())
         self.trainer_defaults = {"callbacks": callbacks}
         if self.settings.trainer.sync_batchnorm:
@@ -318,8 +325,13 @@ class BelvedereCLI(LightningCLI):
             kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), SyncBatchNorm()]
         return super().instantiate_trainer(**kwargs)
 
-    def before_fit(self) -> None:
-        """Checks everything that needs no image, and loads the weights that training starts from."""
+    def check_options(self) -> None:
+        """Checks the options of `fit` as far as they need no image and no weights.
+
+        Raises:
+            ArgumentError: One is wrong.
+            DataError: The dataset is missing.
+        """
         config = self.settings
         metrics = self.model.figures()
         if config.monitor not in metrics:
@@ -337,6 +349,11 @@ class BelvedereCLI(LightningCLI):
                 raise ArgumentError(f"--model.optimizer.lr is {group['lr']}; expected a finite number.")
         if not self.datamodule.root.is_dir():
             self.datamodule.prepare_data()  # its message is due before any weights are downloaded
+
+    def before_fit(self) -> None:
+        """Checks everything that needs no image, and loads the weights that training starts from."""
+        config = self.settings
+        self.check_options()
         if config.ckpt_path is not None:
             self._check_weights()
             if run_folder(Path(config.ckpt_path)) == self.folder:
@@ -412,12 +429,16 @@ class BelvedereCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Ends the dashboard's run, or the next run of this process would be logged into it."""
+        self._end_dashboards()
+
+    def _end_dashboards(self) -> None:
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()
 
     def after_test(self) -> None:
         """Prints the metrics and the path of their table, and writes down of which checkpoints they are."""
+        self._end_dashboards()
         if not self.trainer.is_global_zero:
             return
         write_checkpoints(self.folder, self._checkpoints())
@@ -455,7 +476,7 @@ def _absolute_if_found(value: Any) -> Any:
     return value
 
 
-def _follow_data(config: Any, command: str) -> None:
+def follow_data(config: Any, command: str) -> None:
     """Gives the task the settings that follow the data.
 
     Raises:

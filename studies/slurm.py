@@ -89,7 +89,7 @@ def array_script(study: Study, command: Sequence[str], overlay: Path | None) -> 
         if CONTROL.search(text):  # a line break would end the comment or directive, and bash would run the rest
             raise StudyError(f"{text!r} has control characters, which a job script cannot hold. Rename it.")
     logs.mkdir(parents=True, exist_ok=True)
-    last = len(study.runs) - 1
+    last = len(study.trainings) - 1
     directives = {
         "job-name": shlex.quote(f"belvedere-{study.name}"),  # Lightning does not treat jobs named "bash" as batch jobs
         "array": f"0-{last}" + (f"%{job['at_once']}" if job["at_once"] else ""),

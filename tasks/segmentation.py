@@ -1,6 +1,7 @@
 """Segmentation: the parent of every task that marks classes pixel by pixel."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,10 +17,10 @@ from ops.errors import WeightsError
 from ops.views import TestTime, check_test_time, mean_over_views
 from ops.windows import resized_maps
 from tasks.base import ImageTask, check_images
-from tasks.decision import Decision
+from tasks.decision import HALF, Decision
 from tasks.losses import SEGMENTATION_LOSSES, SegmentationLoss
 from tasks.metrics.dice import DiceScores, PixelAveragePrecision, counting
-from tasks.metrics.meter import Step
+from tasks.metrics.meter import Meter, Step
 from tasks.metrics.score_loss import lost_dice
 from tasks.networks.backbones import Architecture, Bands, encoder_of, load_encoder, segmentation_network
 from tasks.whole import log_odds, stitched
@@ -81,6 +82,7 @@ class SegmentationTask(ImageTask):
     """
 
     headline = "dice"
+    _at_half: Mapping[tuple[str, str], Meter] = {}
     fixed: Sequence[str] = ()
     """Options that a subclass sets itself."""
     decision: Decision
@@ -146,9 +148,23 @@ class SegmentationTask(ImageTask):
         """The decision that turns `probability` into masks; `decision` by default."""
         return self.decision
 
+    def on_test_start(self) -> None:
+        """Makes a meter of masks at the default threshold and without a minimum area, if others were fitted."""
+        decision = self.decision
+        other = bool((decision.thresholds != HALF).any() or decision.minimum_areas.any())
+        meter = Meter({"dice": DiceScores(self.classes, pooled=False)}).to(self.device)
+        self._at_half = {("", "_at_half"): meter} if other and decision.initial_threshold == HALF else {}
+
+    def test_meters(self) -> dict[tuple[str, str], Meter]:
+        """Returns the meter of the test, and `…_at_half` of masks at the default threshold."""
+        return {**super().test_meters(), **self._at_half}
+
     def test_step(self, batch: Batch, batch_index: int) -> None:
         step = self.step(batch)
         self.meter("test").update(step, len(batch["image"]))
+        for meter in self._at_half.values():
+            assert step.probability is not None
+            meter.update(replace(step, prediction=step.probability >= HALF), len(batch["image"]))
         self.lost = lost_pieces(step, self.decision)
 
     def fit_order(self) -> Sequence[Mapping[str, Decision]]:

@@ -54,7 +54,7 @@ axes:
 seeds: [0]
 columns:
 - {figure: test/dice, title: dice, better: max, definition: Dice of Kaggle.}
-curve: val/dice
+curves: [val/dice]
 """
 OVERLAY = "gpus: 0\ncpus: 1\nmemory: null\ntime: '00:30:00'\n"
 
