@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from ops.errors import UserError
 
 EXTRAS = {"wandb": ("wandb", "wandb"), "xgboost": ("xgboost-cpu", "boosting"),
-          "sklearn": ("scikit-learn", "classifiers")}  # fmt: skip
+          "sklearn": ("scikit-learn", "classifiers"), "av": ("av", "video")}  # fmt: skip
 """Package and extra of `pyproject.toml` that bring each module."""
 
 

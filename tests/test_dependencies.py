@@ -51,7 +51,8 @@ MODULES = {module for package in PACKAGES for path in (ROOT / package).rglob("*.
            for module in imported(path.read_text())}  # fmt: skip
 CORE = declared(PROJECT["dependencies"])
 EXTRAS = PROJECT["optional-dependencies"]
-OF_OPTIONS = declared([each for name in ("wandb", "boosting", "classifiers") for each in EXTRAS[name]])
+OPTIONS = ("wandb", "boosting", "classifiers", "video")
+OF_OPTIONS = declared([each for name in OPTIONS for each in EXTRAS[name]])
 DECLARED = CORE | OF_OPTIONS
 
 
@@ -67,7 +68,7 @@ def test_every_declared_package_is_imported() -> None:
 
 def test_packages_of_options_are_known_by_their_modules() -> None:
     known = {normal(package): extra for package, extra in EXTRAS_OF_MODULES.values()}
-    assert {name: extra for extra in ("wandb", "boosting", "classifiers") for name in declared(EXTRAS[extra])} == known
+    assert {name: extra for extra in OPTIONS for name in declared(EXTRAS[extra])} == known
     assert CORE.keys() & OF_OPTIONS.keys() == set()
 
 

@@ -8,12 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
+from torch import Tensor
 
 from callbacks.writers.base import Finished, Format, Row, Table, Writer
 from callbacks.writers.overview import Overview
 from callbacks.writers.prediction import Prediction
-from datamodules.batch import Batch
+from callbacks.writers.video import FilmColoring, Sink
+from datamodules.batch import Batch, Frame
 from drawing.pictures import Picture, panel, save_picture, scaled
 from ops.color.coloring import colored, grey, has_colors
 from ops.color.hints import Hints
@@ -36,12 +39,14 @@ class Colorized(Finished):
         image: The colorized image (H, W, 3) uint8; empty if there is a `problem`.
         original: Whether the original has colors to compare with.
         scores: Its metrics by name, as in `figures.csv`.
+        film: The colored frames of a film, of which the above is the one in the middle; None for an image.
     """
 
     source: Picture
     image: Picture
     original: bool = False
     scores: Mapping[str, float] = field(default_factory=dict)
+    film: Sink | None = None
 
     def prediction(self) -> Prediction:
         image = None if self.problem else self.image
@@ -51,15 +56,18 @@ class Colorized(Finished):
 class ColoringWriter(Writer[Colorized]):
     """Writes every image in color, a panel of it, and a table of metrics into the run folder.
 
-    - `colored/<path and stem>.png`: as large as the image, with its own luminance: L within 0.5.
+    - `colored/<path and stem>.png`: as large as the image, with its own luminance: L within 0.5; of a film, a file
+      `.mp4` or `.mkv` or a folder of frames, see `callbacks.writers.video`.
     - `panels/<path and stem>.jpg`: gray and colorized side by side, and the original if it has colors.
     - `overview.html`: all images on one page, see `callbacks.writers.overview`.
     - `figures.csv`: for images with colors the metrics of `ops.color.quality.picture_scores` at full size;
-      `colorfulness` for every image; and in `problem` why an image was skipped.
+      `colorfulness` for every image; and in `problem` why an image was skipped. Of a film, they are those of the frame
+      in the middle, which panel and page show.
 
     The task predicts `chroma` (B, 2, S, S), scaled as in `ops.color.lab`. Batches have `name`, `index`, `image`, `box`
     (the place of the image within the square), `source`, the whole images (H, W, 3), `problem`, "" for usable ones, and
-    maybe `hints`, row, column and sRGB of given colors (N, 5), which are spread over the image at full size.
+    maybe `hints`, row, column and sRGB of given colors (N, 5), which are spread over the image at full size. Those of a
+    film also have `frame`, see `datamodules.batch.Frame`.
 
     Args:
         guided: Whether colors stop at edges of the full image's luminance; otherwise they are interpolated.
@@ -73,8 +81,18 @@ class ColoringWriter(Writer[Colorized]):
     def __init__(self, guided: bool = True, suffix: Literal["png", "jpg"] = "png") -> None:
         if suffix not in ("png", "jpg"):
             raise ArgumentError(f"expected the suffix png or jpg, got {suffix!r}")
-        self.guided = guided
+        self.guided, self.suffix = guided, suffix
+        self._folder: Path | None = None
+        self._film: FilmColoring | None = None
         super().__init__([ColoredFiles(suffix), ColoringPanels(), Scores(), ColoringOverview()])
+
+    def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
+        self._folder = None if in_memory else folder
+
+    def end(self) -> None:
+        if self._film is not None:
+            self._film.close()
+        self._film = None
 
     def images(self, outputs: Any, batch: Batch) -> Iterator[Colorized]:
         for i, name in enumerate(batch["name"]):
@@ -85,14 +103,42 @@ class ColoringWriter(Writer[Colorized]):
                 continue
             chroma, square = (cropped(maps[i], batch["box"][i]) for maps in (outputs["chroma"], batch["image"]))
             hints = given_colors(batch["hints"][i]) if "hints" in batch else None
-            image = colored(source, chroma, luminance_and_chroma(square[None])[0][0], self.guided, hints)
-            original = has_colors(source)
-            prediction, truth = (
-                torch.from_numpy(each).to(chroma.device).permute(2, 0, 1)[None] for each in (image, source)
+            luminance = luminance_and_chroma(square[None])[0][0]
+            if "frame" in batch:
+                film = self._colored_film(batch["frame"][i], source, chroma, luminance, hints)
+                if film is not None and film.shown is not None:
+                    yield self._compared(name, index, *film.shown, chroma.device, film.sink)
+                    self.end()
+                continue
+            image = colored(source, chroma, luminance, self.guided, hints)
+            yield self._compared(name, index, source, image, chroma.device)
+
+    def _colored_film(
+        self, frame: Frame, source: Picture, chroma: Tensor, luminance: Tensor, hints: Hints | None
+    ) -> FilmColoring | None:
+        """Colors the next frame of a film; returns the film when it is complete."""
+        if self._folder is None:
+            raise ArgumentError(
+                f"{frame.film} is a film, which memory does not hold. Use belvedere predict, which writes a file."
             )
-            found = picture_scores(prediction, truth, names=SCORES if original else ["colorfulness"])
-            scores = {key: round(float(value), 4) for key, value in found.items()}
-            yield Colorized(name=name, index=index, source=source, image=image, original=original, scores=scores)
+        if frame.number == 0:
+            self.end()
+            self._film = FilmColoring(frame, self._folder, self.suffix, self.guided)
+        assert self._film is not None  # the first frame comes first
+        self._film.add(frame, source, chroma, luminance, hints)
+        return self._film if frame.last else None
+
+    def _compared(
+        self, name: str, index: int, source: Picture, image: Picture, device: torch.device, film: Sink | None = None
+    ) -> Colorized:
+        """Returns a colored image with its metrics."""
+        original = has_colors(source)
+        prediction, truth = (torch.from_numpy(each).to(device).permute(2, 0, 1)[None] for each in (image, source))
+        found = picture_scores(prediction, truth, names=SCORES if original else ["colorfulness"])
+        scores = {key: round(float(value), 4) for key, value in found.items()}
+        return Colorized(
+            name=name, index=index, source=source, image=image, original=original, scores=scores, film=film
+        )
 
 
 def given_colors(hints: NDArray[np.int64]) -> Hints:
@@ -103,7 +149,7 @@ def given_colors(hints: NDArray[np.int64]) -> Hints:
 
 
 class ColoredFiles(Format[Colorized]):
-    """Writes `colored/<path and stem>.png` or `.jpg`."""
+    """Writes `colored/<path and stem>.png` or `.jpg`, or moves a film there."""
 
     folders = ("colored",)
 
@@ -111,6 +157,9 @@ class ColoredFiles(Format[Colorized]):
         self.suffix = suffix
 
     def write(self, image: Colorized, folder: Path) -> list[Row]:
+        if image.film is not None:
+            image.film.place(folder / "colored", image.name)
+            return []
         save_picture(image.image, folder / "colored" / safe_path(image.name, f".{self.suffix}"))
         return []
 
