@@ -1,11 +1,12 @@
 """Writes colorized images at their own size, and how far they are from the originals."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
@@ -27,6 +28,7 @@ from ops.filenames import safe_path
 from ops.pictures import cropped
 
 VIEW = 800  # maximum pixels of the longer side of an image in a panel
+UNSURE = 40  # standard deviation of a and b, in CIE units, at the yellow end of a panel's map
 SCORES = ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness", "colorfulness_true")
 
 
@@ -40,6 +42,8 @@ class Colorized(Finished):
         original: Whether the original has colors to compare with.
         scores: Its metrics by name, as in `figures.csv`.
         film: The colored frames of a film, of which the above is the one in the middle; None for an image.
+        samples: Further plausible colorings (H, W, 3), if the task predicts any.
+        spread: Standard deviation of the distribution that these are drawn from, in CIE units of a and b, (H, W).
     """
 
     source: Picture
@@ -47,6 +51,8 @@ class Colorized(Finished):
     original: bool = False
     scores: Mapping[str, float] = field(default_factory=dict)
     film: Sink | None = None
+    samples: Sequence[Picture] = ()
+    spread: NDArray[np.uint8] | None = None
 
     def prediction(self) -> Prediction:
         image = None if self.problem else self.image
@@ -59,12 +65,15 @@ class ColoringWriter(Writer[Colorized]):
     - `colored/<path and stem>.png`: as large as the image, with its own luminance: L within 0.5; of a film, a file
       `.mp4` or `.mkv` or a folder of frames, see `callbacks.writers.video`.
     - `panels/<path and stem>.jpg`: gray and colorized side by side, and the original if it has colors.
+    - `samples/<path and stem>/<number>.png` and `spread/<path and stem>.png`, if the task predicts `samples`: further
+      plausible colorings, and the standard deviation of a and b, one gray level each unit; the panel has both.
     - `overview.html`: all images on one page, see `callbacks.writers.overview`.
     - `figures.csv`: for images with colors the metrics of `ops.color.quality.picture_scores` at full size;
       `colorfulness` for every image; and in `problem` why an image was skipped. Of a film, they are those of the frame
       in the middle, which panel and page show.
 
-    The task predicts `chroma` (B, 2, S, S), scaled as in `ops.color.lab`. Batches have `name`, `index`, `image`, `box`
+    The task predicts `chroma` (B, 2, S, S), scaled as in `ops.color.lab`, and maybe `samples` (B, K, 2, S, S) and
+    `spread` (B, 1, S, S), see `tasks.coloring.ColoringTask.alternatives`. Batches have `name`, `index`, `image`, `box`
     (the place of the image within the square), `source`, the whole images (H, W, 3), `problem`, "" for usable ones, and
     maybe `hints`, row, column and sRGB of given colors (N, 5), which are spread over the image at full size. Those of a
     film also have `frame`, see `datamodules.batch.Frame`.
@@ -84,7 +93,8 @@ class ColoringWriter(Writer[Colorized]):
         self.guided, self.suffix = guided, suffix
         self._folder: Path | None = None
         self._film: FilmColoring | None = None
-        super().__init__([ColoredFiles(suffix), ColoringPanels(), Scores(), ColoringOverview()])
+        super().__init__([ColoredFiles(suffix), Alternatives(suffix), ColoringPanels(), Scores(),
+                          ColoringOverview()])  # fmt: skip
 
     def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
         self._folder = None if in_memory else folder
@@ -105,13 +115,22 @@ class ColoringWriter(Writer[Colorized]):
             hints = given_colors(batch["hints"][i]) if "hints" in batch else None
             luminance = luminance_and_chroma(square[None])[0][0]
             if "frame" in batch:
+                if "samples" in outputs:
+                    raise ArgumentError(f"{name} is a film, which gets one coloring. Remove --model.samples.")
                 film = self._colored_film(batch["frame"][i], source, chroma, luminance, hints)
                 if film is not None and film.shown is not None:
                     yield self._compared(name, index, *film.shown, chroma.device, film.sink)
                     self.end()
                 continue
             image = colored(source, chroma, luminance, self.guided, hints)
-            yield self._compared(name, index, source, image, chroma.device)
+            found = self._compared(name, index, source, image, chroma.device)
+            if "samples" in outputs:
+                several = (cropped(each, batch["box"][i]) for each in outputs["samples"][i])
+                samples = [colored(source, each, luminance, self.guided, hints) for each in several]
+                spread = cropped(outputs["spread"][i], batch["box"][i])[0].round().clamp(0, 255).byte().cpu().numpy()
+                full = np.asarray(cv2.resize(spread, source.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
+                found = replace(found, samples=samples, spread=full)
+            yield found
 
     def _colored_film(
         self, frame: Frame, source: Picture, chroma: Tensor, luminance: Tensor, hints: Hints | None
@@ -164,6 +183,20 @@ class ColoredFiles(Format[Colorized]):
         return []
 
 
+class Alternatives(Format[Colorized]):
+    """Writes `samples/<path and stem>/<number>.png` or `.jpg`, and `spread/<path and stem>.png`."""
+
+    def __init__(self, suffix: str) -> None:
+        self.suffix = suffix
+
+    def write(self, image: Colorized, folder: Path) -> list[Row]:
+        for number, sample in enumerate(image.samples, start=1):
+            save_picture(sample, folder / "samples" / safe_path(image.name, "") / f"{number}.{self.suffix}")
+        if image.spread is not None:
+            save_picture(image.spread, folder / "spread" / safe_path(image.name, ".png"))
+        return []
+
+
 class ColoringPanels(Format[Colorized]):
     """Writes `panels/<path and stem>.jpg`."""
 
@@ -172,6 +205,9 @@ class ColoringPanels(Format[Colorized]):
     def write(self, image: Colorized, folder: Path) -> list[Row]:
         small = _reduced(image.source)
         row = {"gray": grey(small), "colorized": _reduced(image.image)}
+        row |= {f"sample {number}": _reduced(sample) for number, sample in enumerate(image.samples, start=1)}
+        if image.spread is not None:
+            row[f"spread (yellow: {UNSURE} or more)"] = _heat(image.spread, small.shape[:2])
         row |= {"original": small} if image.original else {}
         drawn = panel([list(row.values())], list(row), [image.name])
         save_picture(drawn, folder / "panels" / safe_path(image.name, ".jpg"))
@@ -210,6 +246,13 @@ class Scores(Table[Colorized]):
 
     def write(self, image: Colorized, folder: Path) -> list[Row]:
         return [[image.name, *(image.scores.get(column, math.nan) for column in SCORES), image.problem]]
+
+
+def _heat(spread: NDArray[np.uint8], size: tuple[int, ...]) -> Picture:
+    """Returns standard deviations as an image of this height and width, from violet for 0 to yellow for `UNSURE`."""
+    small = cv2.resize(spread, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+    levels = (255 * small.astype(np.float32) / UNSURE).clip(0, 255).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _reduced(image: Picture) -> Picture:
