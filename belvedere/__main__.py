@@ -21,12 +21,13 @@ HELP = """belvedere: five image tasks for small datasets, on one command line
   belvedere features --ckpt_path FILE                           writes feature vectors, and fits classifiers on them
   belvedere describe --config roads/best --data.root FOLDER     checks a dataset, then writes tables and charts of it
   belvedere study    clouds --data.root FOLDER                  compares many runs; see belvedere study --help
+  belvedere compare  FOLDER FOLDER --output page.html           asks people which results they prefer; see --help
   belvedere configs  [TASK]                                     lists the shipped configs, one line each
 
 The tasks and their configs:
 {tasks}
 
-Options of every command except study and configs:
+Options of every command except study, compare and configs:
   --config NAME    a config from the list, then overlays (debug, gpu, ddp, slurm, tensorboard, early_stopping); your own
                    file or a shipped one; later ones win
   --output FOLDER  where the command writes; runs/<task>/<date and time> by default
@@ -97,7 +98,7 @@ def _main(arguments: list[str] | None) -> int:
             return _print(configs(_known(arguments[1] if len(arguments) > 1 else "", "task", ("", *TASKS))))
         if arguments[0] == "completion":
             _known(" ".join(arguments[1:]), "shell", ("bash", "zsh"))
-        elif arguments[0] != "study":
+        elif arguments[0] not in ("study", "compare"):
             arguments = expanded(arguments)
     except (UserError, OSError) as error:
         return reported(error)
@@ -105,6 +106,10 @@ def _main(arguments: list[str] | None) -> int:
         from studies.command import study
 
         return study(arguments[1:])
+    if arguments[0] == "compare":
+        from belvedere.compare import compare
+
+        return compare(arguments[1:])
     if arguments[0] == "completion":
         from belvedere.completion import Completion
 

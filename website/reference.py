@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Any
 
 from belvedere.__main__ import HELP
-from belvedere.cli import COMMANDS, OWN_CALLBACKS, BelvedereCLI
+from belvedere.cli import OWN_CALLBACKS, BelvedereCLI
 from belvedere.help import options_of
-from belvedere.names import class_modules, configs, import_classes
+from belvedere.names import COMMANDS, class_modules, configs, import_classes
 
 OWN = ("output", "monitor", "precision", "members", "overwrite", "trust", "resume", "ckpt_path", "seed_everything")
 
@@ -95,7 +95,7 @@ def cli_page() -> str:
         "those of the data `--data.NAME`; a config sets them as `model.init_args.NAME` and `data.init_args.NAME`.",
         "## Commands",
         f"```text\n{HELP.rstrip()}\n```",
-        f"The commands are {', '.join(f'`{each}`' for each in (*COMMANDS, 'study', 'configs', 'completion'))}. "
+        f"The commands are {', '.join(f'`{each}`' for each in COMMANDS)}. "
         "[Exit codes](files.md#exit-codes-and-interruptions).",
         "## Shipped configs",
         *_configs(),
