@@ -1,8 +1,21 @@
+import math
+
 import pytest
 import torch
 
 from ops.color.hints import spread_rows
-from ops.color.samples import LIGHT, REACH, around, class_spread, fields, from_classes, normal_spread
+from ops.color.samples import (
+    EVERYWHERE,
+    LEVELS,
+    LIGHT,
+    REACH,
+    SHARED,
+    around,
+    class_spread,
+    fields,
+    from_classes,
+    normal_spread,
+)
 
 CENTERS = torch.tensor([[0.0, 0.0], [60.0, 0.0], [0.0, -40.0]])
 
@@ -12,11 +25,15 @@ def test_noise_is_normal_and_as_alike_as_near() -> None:
     assert abs(float(noise.mean())) < 0.03
     assert float(noise.var(dim=0).sub(1).abs().mean()) < 0.06
     places = torch.linspace(0, 1, noise.shape[-1])
-    for axis, unit in ((2, REACH), (3, REACH), (1, LIGHT / 2)):
+    for axis in (2, 3):
         along = noise.movedim(axis, 1)
         for node in (2, 6):
+            near = float(torch.exp(-(places[node] / REACH).square() / 2))
             found = float((along[:, 0] * along[:, node]).mean())
-            assert found == pytest.approx(float(torch.exp(-(places[node] / unit).square() / 2)), abs=0.06)
+            assert found == pytest.approx(EVERYWHERE + (1 - EVERYWHERE) * near, abs=0.06)
+    for level in (2, 6):
+        near = math.exp(-((2 * level / (LEVELS - 1) / LIGHT) ** 2) / 2)
+        assert float((noise[:, 0] * noise[:, level]).mean()) == pytest.approx(near, abs=0.06)
     assert torch.equal(fields(7, 2), fields(7, 2))
     assert not torch.equal(fields(7, 2), fields(8, 2))
 
@@ -31,7 +48,7 @@ def test_colorings_around_an_estimate_have_its_mean_and_the_errors_covariance() 
     for column, wanted in ((0, dark), (7, bright)):
         values = drawn[:, :, 3, column]
         torch.testing.assert_close(values.mean(dim=0), chroma[:, 0, 0], atol=0.03, rtol=0)
-        torch.testing.assert_close(torch.cov(values.T), wanted, atol=0.012, rtol=0)
+        torch.testing.assert_close(torch.cov(values.T), SHARED * wanted, atol=0.008, rtol=0)
     spread = normal_spread(luminance, covariance)
     torch.testing.assert_close(spread[0, 0], torch.tensor([0.13, 0.01]).sqrt().repeat_interleave(4))
 
@@ -46,7 +63,7 @@ def test_every_pixel_follows_its_distribution_over_classes() -> None:
         found = torch.bincount(nearest, minlength=3) / 800
         torch.testing.assert_close(found, shares[column % 2], atol=0.06, rtol=0)
     same = (drawn[..., 0] == drawn[..., 2]).all(dim=1).float().mean()
-    assert same > 0.6, "near pixels of one distribution mostly choose alike: 0.46 if they were independent"
+    assert same > 0.55, "near pixels of one distribution choose alike more often: 0.46 if they were independent"
     assert len(drawn[:, :, 0, 0].unique(dim=0)) >= 3
 
 
