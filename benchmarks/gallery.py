@@ -138,8 +138,7 @@ def colorization(work: Path, weights: Path) -> list[Row]:
         errors = {row["name"]: float(row["delta_e2000"]) for row in csv.DictReader(file)}
     print(f"colorization: CIEDE2000 of {len(errors)} paintings, mean {np.mean(list(errors.values())):.2f}")
     rows = []
-    for name in spread([(-error, name, []) for name, error in errors.items()]):
-        picture = name[1]
+    for score, picture, _ in spread([(-error, name, []) for name, error in errors.items()]):
         original, automatic = read_picture(data / "test" / picture), read_colored(found, picture)
         place = run / Path(picture).stem
         table = ["image,x,y,color", *(f"{picture},{hint}" for hint in worst_places(automatic, original))]
@@ -154,10 +153,11 @@ def colorization(work: Path, weights: Path) -> list[Row]:
         shown = [np.asarray(grey(original)), automatic]
         for kind, path in (("hints", place / "hints.csv"), ("reference", others)):
             if not (place / kind).exists():
-                belvedere("predict", "--ckpt_path", str(run / "fit" / "checkpoints" / "best.ckpt"), "--data.pictures",
-                          str(data / "test" / picture), f"--data.{kind}", str(path), "--output", str(place / kind))  # fmt: skip
+                belvedere("predict", "--ckpt_path", str(run / "fit" / "checkpoints" / "best.ckpt"), f"--data.{kind}",
+                          str(path), "--data.pictures", str(data / "test" / picture), "--output",
+                          str(place / kind))  # fmt: skip
             shown.append(read_colored(place / kind, picture))
-        rows.append((name[0], f"CIEDE2000 {-name[0]:.1f}", [*shown, original]))
+        rows.append((score, f"CIEDE2000 {-score:.1f}", [*shown, original]))
     return rows
 
 
