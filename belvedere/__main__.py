@@ -8,6 +8,7 @@ from io import TextIOWrapper
 
 from belvedere import TASKS, __version__
 from belvedere.arguments import check_command, expanded, reported
+from belvedere.files import at_home
 from belvedere.names import SHIPPED, configs
 from callbacks.signals import Stopped, noted, stoppable
 from ops.errors import ArgumentError, UserError, nearest
@@ -20,6 +21,8 @@ HELP = """belvedere: five image tasks for small datasets, on one command line
   belvedere predict  --ckpt_path FILE --data.pictures PATH      writes masks, tables and overlays of your images
   belvedere features --ckpt_path FILE                           writes feature vectors, and fits classifiers on them
   belvedere describe --config roads/best --data.root FOLDER     checks a dataset, then writes tables and charts of it
+  belvedere import   --from coco FILE --output FOLDER           makes a dataset of an annotation tool's labels
+  belvedere pack     --ckpt_path FILE --output model.zip        makes one file to share: weights, settings, model card
   belvedere study    clouds --data.root FOLDER                  compares many runs; see belvedere study --help
   belvedere compare  FOLDER FOLDER --output page.html           asks people which results they prefer; see --help
   belvedere configs  [TASK]                                     lists the shipped configs, one line each
@@ -27,7 +30,7 @@ HELP = """belvedere: five image tasks for small datasets, on one command line
 The tasks and their configs:
 {tasks}
 
-Options of every command except study, compare and configs:
+Options of every command except import, pack, study, compare and configs, whose own --help lists theirs:
   --config NAME    a config from the list, then overlays (debug, gpu, ddp, slurm, tensorboard, early_stopping); your own
                    file or a shipped one; later ones win
   --output FOLDER  where the command writes; runs/<task>/<date and time> by default
@@ -63,8 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: What was typed after `belvedere`; None reads it from the process.
 
     Returns:
-        The exit code: 0; 2 for an error that the user can fix; 3 if predict, features or describe finished, but skipped
-        images that cannot be used; 75 for a training that saved its state and stopped on SIGUSR1 or SIGTERM; 143 and
+        The exit code: 0; 2 for an error that the user can fix; 3 if predict, features, describe or import finished, but
+        skipped what cannot be used; 75 for a training that saved its state and stopped on SIGUSR1 or SIGTERM; 143 and
         130 for another command that was stopped by SIGTERM or Ctrl-C. `study` has its own codes, see
         `studies.command.study`.
     """
@@ -98,7 +101,7 @@ def _main(arguments: list[str] | None) -> int:
             return _print(configs(_known(arguments[1] if len(arguments) > 1 else "", "task", ("", *TASKS))))
         if arguments[0] == "completion":
             _known(" ".join(arguments[1:]), "shell", ("bash", "zsh"))
-        elif arguments[0] not in ("study", "compare"):
+        elif arguments[0] not in ("import", "pack", "study", "compare"):
             arguments = expanded(arguments)
     except (UserError, OSError) as error:
         return reported(error)
@@ -110,10 +113,20 @@ def _main(arguments: list[str] | None) -> int:
         from belvedere.compare import compare
 
         return compare(arguments[1:])
+    if arguments[0] == "import":
+        from belvedere.importing import import_labels
+
+        with stoppable():
+            return import_labels(arguments[1:])
     if arguments[0] == "completion":
         from belvedere.completion import Completion
 
         Completion(arguments[1])
+    if arguments[0] == "pack":
+        from belvedere.functions import run_function
+
+        with stoppable():
+            return run_function(arguments[0], [at_home(each) for each in arguments[1:]])
     if "--quiet" in arguments:
         os.environ["TQDM_DISABLE"] = "1"  # tqdm reads it when it is imported
     with noted() if arguments[0] == "fit" else stoppable():

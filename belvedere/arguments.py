@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from belvedere.files import at_home, check_found, parsed_as
+from belvedere.files import DESCRIPTION, at_home, check_found, is_package, parsed_as
 from belvedere.names import COMMANDS
 from ops.atomic import in_words
 from ops.errors import ArgumentError, nearest
@@ -77,7 +77,7 @@ def expanded(arguments: list[str]) -> list[str]:
         ArgumentError: A config or checkpoint is missing, or an option of the data is given to the model.
     """
     command, *rest = (at_home(argument) for argument in arguments)
-    rest = list(_in_full(rest))
+    rest = _opened(list(_in_full(rest)))
     for index, argument in reversed(list(enumerate(rest))):
         if argument == "--resume" and (index + 1 == len(rest) or rest[index + 1].startswith("-")):
             rest[index] = "--resume=auto"
@@ -113,6 +113,26 @@ def expanded(arguments: list[str]) -> list[str]:
     elif not helping and not any(argument.startswith(("--config", "-c", "--model")) for argument in rest):
         raise ArgumentError(f"{command} needs --config, such as --config roads/best; `belvedere configs` lists them.")
     return [command, *result]
+
+
+def _opened(arguments: list[str]) -> list[str]:
+    """Returns the arguments with the checkpoint of a package where `--model` or `--ckpt_path` names the package.
+
+    Raises:
+        PackageError: The package cannot be opened.
+        ArgumentError: Its config names classes that are not trusted.
+    """
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        given = value if equals else "".join(arguments[index + 1 : index + 2])
+        if name == "--model" and given and Path(given).is_dir() and not is_package(given):
+            raise ArgumentError(f"{given} is no package: it has no {DESCRIPTION}. `belvedere pack` makes packages.")
+        if name in ("--model", "--ckpt_path") and is_package(given):
+            from belvedere.packed import opened
+
+            found = ["--ckpt_path", str(opened(given, "--trust" in arguments))]
+            return [*arguments[:index], *found, *arguments[index + (1 if equals else 2) :]]
+    return arguments
 
 
 def _in_full(arguments: list[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from belvedere.names import renamed
 from belvedere.trust import check_trusted
 from callbacks.record import FINGERPRINT
 from datamodules.base import ImageDataModule
+from datamodules.read.cache import cache_folder
 from ops import locks
 from ops.atomic import replacing
 from ops.errors import ArgumentError
@@ -45,7 +46,8 @@ def output_folder(command: str, task: str, config: Any) -> Path:
         return folder
     checkpoint = config.get("ckpt_path")
     if checkpoint is not None:
-        run = run_folder(Path(checkpoint))
+        package = opened_name(Path(checkpoint))  # the results of a package do not go into the cache
+        run = Path("runs", task, package).absolute() if package else run_folder(Path(checkpoint))
         if source is None:
             return run if command == "fit" else run / command
         # the user's own images get a folder beside that of the dataset's
@@ -71,6 +73,17 @@ def source_of(command: str, config: Any) -> Path | None:
     arguments = config.data.init_args
     given = arguments.get("pictures") or arguments.get("root")
     return None if given is None else Path(os.path.abspath(Path(given).expanduser()))
+
+
+def packages_folder() -> Path:
+    """Returns the folder of the checkpoints of opened packages, see `belvedere.packed`, in the cache."""
+    return cache_folder().absolute() / "packages"
+
+
+def opened_name(checkpoint: Path) -> str:
+    """Returns the name of the opened package whose checkpoint this is; "" for a checkpoint of a run."""
+    run = run_folder(checkpoint)
+    return run.name if run.parent == packages_folder() else ""
 
 
 def write_source(folder: Path, source: Path | None) -> None:
@@ -157,15 +170,33 @@ def run_config(path: Path, trust: bool = False) -> dict[str, Any]:
     advice = f"Remove {beside} to use the copy in {path.name}" if beside.is_file() else "Use another checkpoint"
     try:
         text = beside.read_text(encoding="utf-8") if beside.is_file() else str(checkpoint.get("config", ""))
-        config = read_yaml(text, f"The config in {source}") or {}
     except (OSError, UnicodeDecodeError) as error:
         raise ArgumentError(f"The config in {source} cannot be read: {error}. {advice}.") from error
-    except ArgumentError as error:
-        raise ArgumentError(f"{error} {advice}.") from error
-    if not isinstance(config, dict) or not {"model", "data"} <= config.keys():
+    if not text and not beside.is_file():
         raise ArgumentError(
             f"Found no config of the run beside {path} or inside it. Give the run's config: --config FILE."
         )
+    return checked_config(text, source, advice, trust)
+
+
+def checked_config(text: str, source: Path, advice: str, trust: bool = False) -> dict[str, Any]:
+    """Returns the settings in a run's config that its checkpoint passes on.
+
+    Args:
+        text: The config, in YAML.
+        source: The file that it is from, for messages.
+        advice: What to do if it cannot be used, for messages.
+        trust: Whether it may name any class; see `belvedere.trust`.
+
+    Raises:
+        ArgumentError: It is no config of a run, or names classes that are not trusted.
+    """
+    try:
+        config = read_yaml(text, f"The config in {source}") or {}
+    except ArgumentError as error:
+        raise ArgumentError(f"{error} {advice}.") from error
+    if not isinstance(config, dict) or not {"model", "data"} <= config.keys():
+        raise ArgumentError(f"The config in {source} has no model and no data, so it is of no run. {advice}.")
     trainer = config.get("trainer")
     callbacks = trainer.get("callbacks") if isinstance(trainer, dict) else None
     if not (all(_names_class(config[key]) for key in ("model", "data")) and isinstance(callbacks, list | None)):

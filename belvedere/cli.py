@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,10 +44,16 @@ from callbacks.loggers import ProgressBar, SaveConfig, WandbLogger
 from callbacks.panels import Panels
 from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
+from callbacks.score_loss import ScoreLoss
 from callbacks.stopping import Stopping
-from callbacks.writers.base import FAILED, Writer, finished_rows, is_finished, write_checkpoints
+from callbacks.writers.base import Writer, finished_rows, is_finished, write_checkpoints
+from callbacks.writers.format import FAILED
+from callbacks.writers.prelabels import PreLabels, Tool
+from callbacks.writers.stitch import StitchingWriter
 from datamodules.base import ImageDataModule
 from datamodules.batch import DataFacts
+from datamodules.read.names import located
+from datamodules.read.pictures import picture_size
 from datamodules.read.tables import Table
 from ops.atomic import check_writable, remove_leftovers
 from ops.errors import ArgumentError, ParserError, UserError, nearest
@@ -163,6 +170,9 @@ class BelvedereCLI(LightningCLI):
         parser.add_argument("--precision", type=Literal["auto"] | None, help=PRECISION_HELP)
         members_help = "Further checkpoints whose probabilities test and predict average with those of --ckpt_path."
         parser.add_argument("--members", type=list[str] | None, help=members_help)
+        if self.command == "predict":
+            prelabels_help = "Annotation tools whose labels it writes too, for correction: labelme, coco, cvat."
+            parser.add_argument("--prelabels", type=list[Tool] | None, help=prelabels_help)
         overwrite_help = "Let predict and features replace results of other images in the same folder."
         parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
         quiet_help = "Print results and problems only: no progress bars, no notices."
@@ -300,6 +310,7 @@ class BelvedereCLI(LightningCLI):
         if self.command == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
             callbacks.append(Record())
+        callbacks.append(ScoreLoss())
         self.trainer_defaults = {"callbacks": callbacks}
         if self.settings.trainer.sync_batchnorm:
             made = self.config_init if self.subcommand is None else self.config_init[self.subcommand]
@@ -360,6 +371,7 @@ class BelvedereCLI(LightningCLI):
         if len(writers) != 1:
             return
         (writer,), (folder, names) = writers, self.datamodule.predicted_names()
+        writer.formats += self._prelabels(writer, folder)
         writer.key, writer.checkpoints = self._prediction_key(folder, names), self._checkpoints()
         if not self.settings.resume:
             return
@@ -375,12 +387,23 @@ class BelvedereCLI(LightningCLI):
         writer.earlier, self.datamodule.finished = rows, {row[2] for row in rows}
         print(f"belvedere: {len(rows)} of {len(names)} images are finished already.", file=sys.stderr)
 
+    def _prelabels(self, writer: Writer[Any], folder: Path) -> list[PreLabels]:
+        """Returns the formats of `--prelabels`.
+
+        Raises:
+            ArgumentError: The task marks no regions.
+        """
+        tools = dict.fromkeys(self.settings.prelabels or ())
+        if tools and not isinstance(writer, StitchingWriter):
+            raise ArgumentError("--prelabels is for tasks that mark regions in images. Leave it out.")
+        return [PreLabels(tool, partial(located, folder), picture_size) for tool in tools]
+
     def _prediction_key(self, folder: Path, names: Sequence[str]) -> str:
         """Returns a digest of the images, the checkpoint and the settings of a prediction."""
         settings, paths = self.settings, self._checkpoints()
         states = [(path, state.st_size, state.st_mtime_ns) for path in paths for state in (Path(path).stat(),)]
         parts = [*states, str(folder), *names, settings.model.as_dict(), settings.data.as_dict(),
-                 settings.trainer.callbacks]  # fmt: skip
+                 settings.trainer.callbacks, settings.prelabels]  # fmt: skip
         return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
     def _checkpoints(self) -> list[str]:

@@ -9,6 +9,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 from belvedere.arguments import SHORT
 from belvedere.cli import OWN_COMMANDS, TRAINER_COMMANDS, BelvedereCLI
+from belvedere.functions import FUNCTIONS, parser_of
 from belvedere.help import choices_of, listed, options_of, sentence
 from belvedere.names import SHIPPED, TASKS, class_modules
 
@@ -60,6 +61,10 @@ def script(shell: str, options: dict[str, Any]) -> str:
                 added.complete = shtab.FILE
         for name, full in SHORT.items():
             one.add_argument(name, help=full)
+    for command in FUNCTIONS:
+        one = commands.add_parser(command, help=command)
+        for action in listed(parser_of(command)):
+            one.add_argument(f"--{action.dest}", help=sentence(action.help or ""))
     commands.add_parser("configs", help="configs").add_argument("task", nargs="?", choices=list(TASKS))
     commands.add_parser("study", help="study").add_argument("study", nargs="?")
     compared: Any = commands.add_parser("compare", help="compare").add_argument("paths", nargs="*")

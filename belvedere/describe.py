@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 
-from callbacks.writers.base import FAILED, skipped
+from callbacks.writers.format import FAILED, skipped
 from datamodules.base import ImageDataModule
 from datamodules.describe import describer
 from drawing.charts import draw_study

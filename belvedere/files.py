@@ -1,4 +1,4 @@
-"""Finds the files that a command line names: configs and checkpoints. Imports no library but PyYAML."""
+"""Finds the files that a command line names: configs, checkpoints and packages. Imports no library but PyYAML."""
 
 import difflib
 import os
@@ -11,6 +11,15 @@ import yaml
 from belvedere.names import SHIPPED, renamed
 from ops.errors import ArgumentError
 from ops.yamls import read_yaml
+
+HUB = "hf://"  # with which the address of a package on the Hugging Face Hub begins
+DESCRIPTION = "belvedere.json"  # a file of every package
+
+
+def is_package(value: str | Path) -> bool:
+    """Returns whether this names a package of `belvedere pack`: `hf://user/name`, a zip file, or its folder."""
+    path = Path(value).expanduser()
+    return str(value).startswith(HUB) or path.suffix.lower() == ".zip" or (path / DESCRIPTION).is_file()
 
 
 def at_home(argument: str) -> str:

@@ -33,9 +33,10 @@ def claim() -> None:
 
 
 def _is_command() -> bool:
-    """Returns whether this process is `belvedere` or `python -m belvedere`, not a script that imports it."""
+    """Returns whether this process is `belvedere` or `python -m belvedere[.run]`, not a script that imports it."""
     program = Path(sys.argv[0]) if sys.argv else Path()
-    as_module = any(pair in (("-m", "belvedere"), ("-m", "belvedere.__main__")) for pair in pairwise(sys.orig_argv))
+    modules = {("-m", f"belvedere{inner}") for inner in ("", ".__main__", ".run")}
+    as_module = any(pair in modules for pair in pairwise(sys.orig_argv))
     return as_module or program.stem == "belvedere" or program == Path(__file__).with_name("__main__.py")
 
 

@@ -17,15 +17,17 @@ from PIL import Image
 
 from belvedere.checkpoints import finite_weights, read_checkpoint, run_config
 from belvedere.names import import_classes
+from belvedere.packed import opened
 from belvedere.parser import Parser, in_words, parameters, shortened
 from belvedere.quiet import quiet
 from belvedere.trust import check_trusted
 from callbacks.handover import Handover
-from callbacks.writers.base import Finished, Table, Writer
+from callbacks.writers.base import Writer
+from callbacks.writers.format import Finished, Table
 from callbacks.writers.memory import Collector
-from callbacks.writers.outlines import Outlines, geojson
+from callbacks.writers.polygons import Outlines, geojson
 from callbacks.writers.prediction import Prediction
-from callbacks.writers.stitch import Stitched
+from callbacks.writers.stitched import Stitched
 from datamodules.base import ImageDataModule
 from ops.errors import ArgumentError, ParserError, UserError, nearest
 from tasks.base import ImageTask
@@ -57,7 +59,8 @@ def load(checkpoint: Checkpoint | Sequence[Checkpoint], *, trust: bool = False, 
     Boosted trees beside the checkpoint are loaded too, and a frozen extractor's weights are checked.
 
     Args:
-        checkpoint: Path of the file, or a list of paths; thresholds are those of the first.
+        checkpoint: Path of the file, or a list of paths; thresholds are those of the first. A package that
+            `belvedere pack` made is opened too: a zip file, a folder, or `hf://user/name`, which downloads it.
         trust: Whether its config may name any class, which can run any program; otherwise only belvedere's own classes
             and torch's optimizers and schedulers.
         settings: Arguments of the task's class that differ from those of training, such as `stride=1`.
@@ -72,10 +75,10 @@ def load(checkpoint: Checkpoint | Sequence[Checkpoint], *, trust: bool = False, 
         TreesError: The trees are missing or broken.
     """
     if not isinstance(checkpoint, str | Path):
-        return _together([Path(each) for each in checkpoint], trust, settings)
+        return _together([str(each) for each in checkpoint], trust, settings)
     quiet()
     import_classes()
-    path = Path(checkpoint).expanduser()
+    path = opened(checkpoint, trust)
     config = run_config(path, trust)
     finite_weights(path)
     kind = _class(config["model"]["class_path"])
@@ -106,7 +109,7 @@ def load(checkpoint: Checkpoint | Sequence[Checkpoint], *, trust: bool = False, 
     return task
 
 
-def _together(paths: Sequence[Path], trust: bool, settings: Mapping[str, Any]) -> ImageTask:
+def _together(paths: Sequence[str], trust: bool, settings: Mapping[str, Any]) -> ImageTask:
     """Returns the task of the first checkpoint, with those of the others as members."""
     if not paths:
         raise ArgumentError("There is no checkpoint in []; expected one or more paths.")
@@ -147,7 +150,7 @@ def predict(
     _check_names(_class(config["data"]["class_path"]), options)
     with TemporaryDirectory(prefix="belvedere-") as folder:
         source, given = _staged(images, Path(folder))
-        data, writer = _configured(config, {"pictures": str(source), **options})
+        data, writer = configured(config, {"pictures": str(source), **options})
         return _collected(task, data, writer, given, accelerator)
 
 
@@ -211,7 +214,7 @@ def _pillow(image: Any, number: int) -> Image.Image:
     return image if image.mode in KEPT else image.convert("RGB")
 
 
-def _configured(config: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[ImageDataModule, Writer[Any]]:
+def configured(config: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[ImageDataModule, Writer[Any]]:
     """Makes a run's data module, with other options, and the writer among its callbacks."""
     parser = Parser()
     parser.add_subclass_arguments(ImageDataModule, "data")
@@ -266,7 +269,7 @@ def _prediction(image: Finished, writer: Writer[Any]) -> Prediction:
     if not isinstance(image, Stitched) or image.problem:
         return prediction
     outlines = next((each for each in writer.formats if isinstance(each, Outlines)), Outlines())
-    settings = (outlines.tolerance, outlines.smooth, outlines.least_iou)
+    settings = (outlines.tolerance, outlines.smooth, outlines.least_iou, outlines.outline)
     return replace(prediction, outlined=partial(geojson, image, *settings))
 
 

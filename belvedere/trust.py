@@ -36,7 +36,7 @@ def known_classes() -> dict[str, type]:
     from lightning.pytorch.cli import ReduceLROnPlateau
 
     import callbacks
-    from callbacks.writers.base import Format
+    from callbacks.writers.format import Format
     from tasks import schedules
 
     found: dict[str, type] = {name: getattr(import_module(path), name) for name, path in class_modules().items()}

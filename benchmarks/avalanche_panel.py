@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.avalanche_answers import Mask, mask_of, scores
 from benchmarks.avalanches import belvedere
-from callbacks.writers.outlines import drawn_polygon
+from callbacks.writers.polygons import drawn_polygon
 from datamodules.avalanches import AvalanchesDataModule
 from datamodules.read.mask_files import read_mask
 from datamodules.read.names import picture_files

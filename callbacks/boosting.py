@@ -1,4 +1,4 @@
-"""Fits boosted trees after training, which then decide instead of the network."""
+"""Fits boosted trees after training, which decide instead of the network if they are better on validation images."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from callbacks.handover import UsesData
-from callbacks.thresholds import best_path, fit_decision, go_to_best, keep_in_best, write_fitted
+from callbacks.thresholds import best_path, fit_decisions, go_to_best, keep_in_best, write_fitted
 from tasks.boosting import fit_boosted, load, save, window_features
 from tasks.decision import MINIMUM_AREAS
 from tasks.segmentation import SegmentationTask
@@ -76,12 +76,14 @@ class BoostedTrees(UsesData):
             save(fit_boosted(features, labels, seed=0, rounds=self.rounds, **self.parameters), path)
         trainer.strategy.barrier()
         task.trees = load(path)
-        fitted = fit_decision(trainer, pl_module, self.source().unaugmented("val"), self.minimum_areas)
-        keep_in_best(trainer, pl_module, "boosted_decision.")
+        decisions, batches = {"boosted": task.boosted_decision}, self.source().unaugmented("val")
+        fitted = fit_decisions(trainer, pl_module, decisions, batches, self.minimum_areas)
+        keep_in_best(trainer, pl_module, ("boosted_decision.", "validation_dice"))
         if trainer.is_global_zero:
             rank_zero_info(f"Boosted trees on {task.xgboost_on} of {len(labels)} training windows: {path}")
             table = Path(trainer.default_root_dir) / "boosted_thresholds.csv"
             rank_zero_info(write_fitted(fitted, pl_module.classes, table))
+            rank_zero_info(f"Predict will write the pass {pl_module.final!r}, the best on the validation images.")
 
     @torch.no_grad()
     def _samples(self, task: Any) -> tuple[NDArray[Any], NDArray[Any]]:

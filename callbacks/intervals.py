@@ -144,6 +144,18 @@ def images_of(meter: Meter, images: Sequence[list[States]]) -> dict[str, int]:
     )
 
 
+def of_image(meter: Meter, states: Sequence[States]) -> dict[str, float]:
+    """Returns the metrics of a single image, without the loss.
+
+    Args:
+        meter: Computes the metrics; its own counts are neither used nor changed.
+        states: States of the image, several if it came in tiles.
+    """
+    once = np.ones((1, 1), np.int64)
+    found = (resampled(name, metric, [list(states)], once) for name, metric in _copies(meter).items())
+    return {key: float(value) for results in found for result in results for key, value in result.items()}
+
+
 def _copies(meter: Meter) -> dict[str, Metric]:
     """Returns copies of a meter's metrics on the CPU, where the states are."""
     return {name: metric.clone().to("cpu") for name, metric in meter.scores.items(keep_base=True, copy_state=False)}

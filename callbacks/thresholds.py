@@ -1,8 +1,9 @@
 """Fits thresholds and minimum areas per class on the validation images after training."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -16,12 +17,18 @@ from datamodules.batch import Batch
 from ops.atomic import replacing, write_table
 from ops.progress import progress
 from tasks.base import ImageTask
-from tasks.decision import HALF, MINIMUM_AREAS, ThresholdSearch
+from tasks.decision import HALF, MINIMUM_AREAS, Decision, ThresholdSearch
 from tasks.segmentation import SegmentationTask, known
+
+FILES = ("thresholds.csv", "second_thresholds.csv")  # of the groups of passes, in the order in which they are fitted
+Fitted: TypeAlias = dict[str, Tensor]
+"""Fitted values of one pass, (K,) each, by name."""
 
 
 class FittedThresholds(UsesData):
     """Fits a task's `decision` on the validation masks with the best epoch's weights.
+
+    A task with several passes has those of each fitted, and the dice of each stored, which chooses the final pass.
 
     Thresholds and minimum areas go into `best.ckpt`, where test and predict find them, and into `thresholds.csv`. The
     dice in that table is optimistic, because it is measured on the images that were fitted on; report the test's. A
@@ -45,16 +52,20 @@ class FittedThresholds(UsesData):
         assert isinstance(pl_module, SegmentationTask)
         if not go_to_best(trainer, pl_module):
             return
-        given = pl_module.active_decision.initial_threshold
+        given = pl_module.decision.initial_threshold
         if given != HALF:
             rank_zero_info(f"The threshold was given, {given}: neither it nor a minimum area is fitted.")
             return
-        batches = self.source().unaugmented("val")
-        fitted = fit_decision(trainer, pl_module, batches, self.minimum_areas, self.caution)
-        keep_in_best(trainer, pl_module, "decision.")
-        if trainer.is_global_zero:
-            path = Path(trainer.default_root_dir) / "thresholds.csv"
-            rank_zero_info(write_fitted(fitted, pl_module.classes, path, self.caution))
+        order = pl_module.fit_order()
+        for decisions, file in zip(order, FILES, strict=False):
+            batches = self.source().unaugmented("val")
+            fitted = fit_decisions(trainer, pl_module, decisions, batches, self.minimum_areas, self.caution)
+            if trainer.is_global_zero:
+                path = Path(trainer.default_root_dir) / file
+                rank_zero_info(write_fitted(fitted, pl_module.classes, path, self.caution))
+        keep_in_best(trainer, pl_module, pl_module.fitted_keys)
+        if len(order) > 1:
+            rank_zero_info(f"Predict will write the pass {pl_module.final!r}, the best on the validation images.")
 
 
 def go_to_best(trainer: Trainer, task: ImageTask) -> bool:
@@ -75,12 +86,12 @@ def best_path(trainer: Trainer) -> Path | None:
     return Path(name) if name else None
 
 
-def keep_in_best(trainer: Trainer, task: ImageTask, prefix: str) -> None:
-    """Writes a task's weights and buffers with this prefix into the checkpoint of the best epoch."""
+def keep_in_best(trainer: Trainer, task: ImageTask, prefixes: Sequence[str]) -> None:
+    """Writes a task's weights and buffers with these prefixes into the checkpoint of the best epoch."""
     path = best_path(trainer)
     if path is not None and trainer.is_global_zero:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        chosen = {name: value.cpu() for name, value in task.state_dict().items() if name.startswith(prefix)}
+        chosen = {name: value.cpu() for name, value in task.state_dict().items() if name.startswith(tuple(prefixes))}
         checkpoint["state_dict"].update(chosen)
         with replacing(path, sync=True) as temporary:
             torch.save(checkpoint, temporary)
@@ -88,50 +99,69 @@ def keep_in_best(trainer: Trainer, task: ImageTask, prefix: str) -> None:
 
 
 @torch.no_grad()
-def fit_decision(
+def fit_decisions(
     trainer: Trainer,
     task: SegmentationTask,
+    decisions: Mapping[str, Decision],
     batches: Iterable[Batch],
     minimum_areas: Sequence[float] = MINIMUM_AREAS,
     caution: float = 0.0,
-) -> dict[str, Tensor]:
+) -> dict[str, Fitted]:
     """Finds and sets the best threshold and minimum area of each class, at the size of the masks.
 
     Args:
         trainer: Supplies the precision, and how many validation batches training used.
-        task: Its `active_decision` is changed.
+        task: Stores the dice of its passes.
+        decisions: The task's decisions to fit, by the name of their pass; they are changed.
         batches: This process's validation batches on its device.
         minimum_areas: Shares of an image to try, 0 among them.
         caution: See `tasks.decision.ThresholdSearch`.
 
     Returns:
-        `thresholds`, `minimum_areas`, `dice` and `dice_at_half`, (K,) each.
+        `thresholds`, `minimum_areas`, `dice` and `dice_at_half`, (K,) each, by pass.
     """
-    search = ThresholdSearch(task.classes, minimum_areas=minimum_areas, caution=caution).to(task.device)
+    searches = {
+        name: ThresholdSearch(task.classes, minimum_areas=minimum_areas, caution=caution).to(task.device)
+        for name in decisions
+    }
     task.eval()
     count = validation_batches(trainer)
     for batch in progress(islice(batches, count), "Fitting thresholds", count, trainer.is_global_zero):
         with trainer.precision_plugin.forward_context():
-            probability = task.probability(batch)
-        search.update(probability, task.target(batch), known(batch))
+            probabilities = task.passes(batch, decisions)
+        for name, probability in probabilities.items():
+            searches[name].update(probability, task.target(batch), known(batch))
     # torchmetrics makes scalars of values with one entry
-    fitted = {name: value.reshape(-1) for name, value in search.compute().items()}
-    task.active_decision.thresholds.copy_(fitted["thresholds"])
-    task.active_decision.minimum_areas.copy_(fitted["minimum_areas"])
+    fitted = {
+        name: {column: value.reshape(-1) for column, value in search.compute().items()}
+        for name, search in searches.items()
+    }
+    for name, decision in decisions.items():
+        decision.thresholds.copy_(fitted[name]["thresholds"])
+        decision.minimum_areas.copy_(fitted[name]["minimum_areas"])
+    task.keep_dice({name: float(columns["dice"].mean()) for name, columns in fitted.items()})
     return fitted
 
 
-def write_fitted(fitted: dict[str, Tensor], classes: Sequence[str], path: Path, caution: float = 0.0) -> str:
-    """Writes one row per class and returns the same as text, which says where the defaults were kept."""
+def write_fitted(passes: Mapping[str, Fitted], classes: Sequence[str], path: Path, caution: float = 0.0) -> str:
+    """Writes one row per pass and class and returns the same as text, which says where the defaults were kept."""
     columns = ("thresholds", "minimum_areas", "dice_at_half", "dice")
+    several = path.name == FILES[1]
     rows = [
-        [name, *(round(float(fitted[column][index]), 4) for column in columns)] for index, name in enumerate(classes)
+        [each, name, *(round(float(fitted[column][index]), 4) for column in columns)]
+        for each, fitted in passes.items()
+        for index, name in enumerate(classes)
     ]
-    write_table(path, ("class", "threshold", "minimum_area", "dice_at_half", "dice_fitted"), rows)
+    header = ("class", "threshold", "minimum_area", "dice_at_half", "dice_fitted")
+    if several:
+        write_table(path, ("pass", *header), rows)
+    else:
+        write_table(path, header, [row[1:] for row in rows])
     better = f" by more than {caution:g} standard errors (caution)" if caution else ""
     lines = []
-    for name, threshold, area, half, dice in rows:
-        found = f"  {name:<10} threshold {threshold:.2f}, minimum area {area:.2%} of the image: dice {half:.4f}"
+    for each, name, threshold, area, half, dice in rows:
+        label = f"{name}, {each}" if several else name
+        found = f"  {label:<10} threshold {threshold:.2f}, minimum area {area:.2%} of the image: dice {half:.4f}"
         kept = (threshold, area) == (HALF, 0)
         lines.append(f"{found}, kept: no other is better{better}" if kept else f"{found} -> {dice:.4f}")
     return "Thresholds on the validation images:\n" + "\n".join(lines)

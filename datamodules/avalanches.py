@@ -1,6 +1,7 @@
 """Avalanches: random windows or whole mountain photos to train on, whole photos to evaluate and predict."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,12 @@ class AvalanchesDataModule(MaskedDataModule):
 
     With `photos`, for networks that mark a whole photo at once, training takes whole photos of that size instead.
 
-    Training batches have `image` (B, 3, w, w), `label` (B,), the mask at row and column w // 2 as 0.0 or 1.0, `index`
-    and `seed`. Validation and test batches have one photo: `image` (1, 3, H, W), `mask` (1, 1, H, W), `name` and
-    `condition`, "" if none is given. Batches to predict have `image`, its full `size`, `level`, how often the sides
-    were halved, and `source`, the full photo. If `boxes.csv` lists a photo, `valid` (1, 1, H, W) is true inside its
-    boxes; otherwise there is no `valid`. With `ignore_value`, `ignored` (1, 1, H, W) marks pixels that do not count; no
-    training window is centered on one.
+    Training batches have `image` (B, 3, w, w), `mask` (B, 1, w, w), `label` (B,), the mask at row and column w // 2 as
+    0.0 or 1.0, `index` and `seed`. Validation and test batches have one photo: `image` (1, 3, H, W), `mask`
+    (1, 1, H, W), `name` and `condition`, "" if none is given. Batches to predict have `image`, its full `size`,
+    `level`, how often the sides were halved, and `source`, the full photo. If `boxes.csv` lists a photo, `valid`
+    (1, 1, H, W) is true inside its boxes; otherwise there is no `valid`. With `ignore_value`, `ignored` (1, 1, H, W)
+    marks pixels that do not count; no training window is centered on one.
 
     Args:
         root: Folder with `images/`, `masks/` with the same stems, and optionally `references/` (the images with the
@@ -130,6 +131,7 @@ class AvalanchesDataModule(MaskedDataModule):
         self.windows_per_epoch, self.val_pictures = windows_per_epoch, val_pictures
         check_backend(backend)
         self.backend = backend
+        check(self.channels.count == 3, "avalanches are found in images of one or three bands; expected as many bands")
         self.conditions: list[str] = []  # of the test images
         self.window_augmentations = Augmentations(augmentations, moving=False) if augmentations and not whole else None
         self._store: Store | None = None
@@ -153,9 +155,13 @@ class AvalanchesDataModule(MaskedDataModule):
             folder, names = self.predicted_names()
             known = names if len(names) > 1 else None  # the table of a single image may list others
             table = boxes_beside(self.required_pictures())
-            sizes = readable_sizes({name: located(folder, name) for name in names})[0] if table.is_file() else {}
+            sizes = (
+                readable_sizes({name: located(folder, name) for name in names}, self.channels)[0]
+                if table.is_file()
+                else {}
+            )
             boxes = read_boxes(table, sizes, self.pyramid_levels, known, folder)
-            scene = PredictedScene(folder, names, self.pyramid_levels, self.least_side, boxes)
+            scene = PredictedScene(folder, names, self.pyramid_levels, self.least_side, boxes, self.channels)
             self.datasets["predict"] = Samples(names, scene)
             return
         if self.datasets.keys() >= {"train", "val"} and (stage != "fit" or self.photos or self._store is not None):
@@ -181,7 +187,7 @@ class AvalanchesDataModule(MaskedDataModule):
 
     def truth(self) -> list[str | Path]:
         """Returns the given values of masks."""
-        return [*self.values.recipe()]
+        return self.mask_truth()
 
     def checked(self) -> tuple[Scenes, dict[str, list[str]], dict[str, list[Box]], dict[str, str]]:
         """Returns the decoded images, the names of each split, and boxes and conditions by image name.
@@ -189,7 +195,9 @@ class AvalanchesDataModule(MaskedDataModule):
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        source = self.usable(one_mask_each(self.root, self.values, LAYOUT))
+        plain = partial(one_mask_each, self.root, self.values, LAYOUT)
+        source = self.usable(self.source_of(("avalanche",), plain))
+        self.fit_channels(source, lambda: self.split(source.names)["train"])
         scenes: list[Scenes] = []
         splits: dict[str, list[str]] = {}
         boxes: dict[str, list[Box]] = {}
@@ -198,7 +206,7 @@ class AvalanchesDataModule(MaskedDataModule):
             [
                 lambda: scenes.append(decoded_scenes(self.task, source, self.pyramid_levels, self.least_side)),
                 lambda: splits.update(self.split(source.names)),
-                lambda: boxes.update(self.boxes(readable_sizes(source.paths)[0], source.names)),
+                lambda: boxes.update(self.boxes(readable_sizes(source.paths, source.channels)[0], source.names)),
                 lambda: conditions.update(read_conditions(self.root / "conditions.csv", source.names)),
             ]
         )
@@ -261,7 +269,7 @@ class AvalanchesDataModule(MaskedDataModule):
         if "image" not in batch:
             assert self._store is not None  # setup("fit") comes first
             self._store = self._store.to(batch["seed"].device)  # which moves it once
-            batch["image"], batch["label"] = self._store.draw(batch["index"], batch["seed"], self.ratio)
+            batch["image"], batch["label"], batch["mask"] = self._store.draw(batch["index"], batch["seed"], self.ratio)
             if self.window_augmentations is not None and self.augmenting:
                 batch["image"] = self.window_augmentations.images(batch["image"], batch["seed"])
         return super().on_after_batch_transfer(batch, dataloader_index)
@@ -277,7 +285,7 @@ class AvalanchesDataModule(MaskedDataModule):
         self._store = self._store.to(device)
         for first in range(0, count, self.batch_size):
             numbers = torch.arange(first, min(first + self.batch_size, count), device=device)
-            windows, labels = self._store.draw(numbers, numbers, self.ratio)
+            windows, labels, _ = self._store.draw(numbers, numbers, self.ratio)
             yield windows.float() / 255, labels
 
     def unaugmented(self, split: str) -> Iterator[Batch]:

@@ -19,6 +19,7 @@ from datamodules.read.fingerprint import fingerprint
 from datamodules.read.masks import MaskSource, unusable
 from datamodules.read.names import located, predicted_names
 from datamodules.read.pictures import read_picture
+from datamodules.read.rasters import COLOR, shown
 from datamodules.read.tables import Table
 from ops.augment import flip_by_seed
 from ops.errors import ArgumentError, DataError, refuse
@@ -60,6 +61,8 @@ class ImageDataModule(LightningDataModule, ABC):
         ArgumentError: A number is out of range, or a transform is invalid.
     """
 
+    channels = COLOR
+    """How rasters are read."""
     views: RandomViews | None = None
     """How training images and masks vary on the device, in place of `flips`; None leaves it to `flips`."""
 
@@ -163,7 +166,7 @@ class ImageDataModule(LightningDataModule, ABC):
         for folder in ("images", "train_images"):
             path = located(self.root / folder, name)
             if path.is_file():
-                return read_picture(path, at_least=(side, side))
+                return shown(read_picture(path, (side, side), self.channels))
         return None
 
     def picture_names(self) -> dict[str, list[str]]:
@@ -194,6 +197,7 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def usable(self, source: Source) -> Source:
         """Returns the images and masks of a dataset, without unusable ones if those are skipped."""
+        source.channels = self.channels
         if self.skipping:
             found = self._dropped = unusable(source) if self._dropped is None else self._dropped
             self.unusable |= found
@@ -209,7 +213,7 @@ class ImageDataModule(LightningDataModule, ABC):
             DataError: `splits.csv` has an unknown image or split, or train or val is empty.
         """
         table = self.root / "splits.csv"
-        splits = self._read_splits(table, names) if table.is_file() else self.draw_splits(names)
+        splits = self._read_splits(table, names) if table.is_file() else self.drawn(names)
         if splits["train"] and not splits["val"] and self.val_fraction == 0:
             splits["val"] = splits["train"]
             rank_zero_warn(
@@ -223,6 +227,10 @@ class ImageDataModule(LightningDataModule, ABC):
                     "val_fraction, test_fraction or splits.csv (columns name,split)."
                 )
         return splits
+
+    def drawn(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Returns the names of train, val and test, drawn with `split_seed`."""
+        return self.draw_splits(names)
 
     def draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Draws the names of train, val and test with `split_seed`, if there is no `splits.csv`."""

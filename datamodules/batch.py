@@ -15,7 +15,7 @@ Every batch has `image` (B, 3, H, W), float32 sRGB in [0, 1]; `name`, a list of 
 sample's number. What a task learns from is one of
 
 - `mask` (B, K, h, w), float 0 or 1, of K classes; h and w may differ from the image's,
-- `label` (B,), 0.0 or 1.0, of windows,
+- `label` (B,), 0.0 or 1.0, of windows, with the `mask` (B, 1, h, w) of the whole window where it is known,
 - `votes` (B, V), counts of the votes 1 to V, with `professional` (B,), 0.0 or 1.0, and `tags`, a list per image.
 
 Whole images that are measured in windows come one per batch (B = 1), with `windows` (B, N, 3, y, x), uint8, at the
@@ -28,9 +28,10 @@ of the mask, (B, 1, h, w), marks pixels whose truth is not known: they count in 
 
 Batches to predict also have what stitching needs: `size` (B, 2), height and width of the whole output; `origin` and
 `window` (B, 2), top left corner and size of the sample in it; `overlap`, the share that neighboring windows have in
-common; and in an image's last sample `source`, the image (H, W, 3) uint8, the background of its overlay. A data module
-may also give `georeference`, a list per sample of where its image lies on the ground, in any form; output formats find
-it in `callbacks.writers.stitch.Stitched`. No data module of belvedere gives one yet.
+common; `boxes`, a list of corners per image, if only these are looked into; and in an image's last sample `source`, the
+image (H, W, 3) uint8, the background of its overlay. A data module may also give `georeference`, a list per sample of
+where its image lies on the ground, `ops.geo.rasters.Georeference` or None; output formats find it in
+`callbacks.writers.stitched.Stitched`.
 
 The frames of a film come one per batch and in order, with `frame`, a list of their `Frame`.
 """
@@ -73,6 +74,7 @@ class DataFacts:
         tags: Tags and styles that some test image has.
         conditions: Conditions, such as the weather, that some test image was taken under.
         references: Color images that gray ones take colors from, a batch of each, in prediction.
+        channels: Number of channels of the images.
         vote_scale: The highest vote and the threshold above which an image is a professional shot; each None while
             unknown.
     """
@@ -83,6 +85,7 @@ class DataFacts:
     tags: Sequence[str] = ()
     conditions: Sequence[str] = ()
     references: Sequence[Batch] = ()
+    channels: int = 3
     vote_scale: tuple[int | None, float | None] = (None, None)
 
 

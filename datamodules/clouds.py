@@ -62,7 +62,7 @@ class CloudsDataModule(SegmentationDataModule):
         self.leave_out_gaps = leave_out_gaps
 
     def source(self) -> MaskSource:
-        return self.usable(mask_source(self.root, self.classes, self.values))
+        return self.usable(self.source_of(self.classes, lambda: mask_source(self.root, self.classes, self.values)))
 
     def sampled(self, data: Decoded, split: str, rows: list[int]) -> DecodedSample:
         if split != "train":
@@ -124,5 +124,6 @@ class CloudsDataModule(SegmentationDataModule):
         """Adds `valid` (B, 1, H, W), false in black gaps."""
         batch = super().on_after_batch_transfer(batch, dataloader_index)
         if self.leave_out_gaps:
-            batch["valid"] = seen(batch["image"])
+            seen_there = seen(batch["image"])
+            batch["valid"] = batch["valid"] & seen_there if "valid" in batch else seen_there
         return batch

@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 
 from datamodules.base import SPLITS, check
 from datamodules.batch import DataFacts
 from datamodules.decoded.measured import MeasuredSample, whole_images
 from datamodules.decoded.predicted import predicted
-from datamodules.decoded.tiles import Tiles, decoded_tiles
+from datamodules.decoded.tiles import Tiles, decoded_tiles, measured
 from datamodules.decoded.whole import DecodedSample
 from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples
 from datamodules.masked import MaskedDataModule, check_overlap, sides
-from datamodules.read.masks import one_mask_each
+from datamodules.read.masks import OneMask, one_mask_each
 from datamodules.read.tables import Table, no_image
 from ops.augment import Strategy, copies, copy_count
 from ops.backends import Backend, check_backend
@@ -98,7 +99,7 @@ class RoadsDataModule(MaskedDataModule):
         self.backend = backend
 
     def facts(self) -> DataFacts:
-        return DataFacts(size=self.size)
+        return DataFacts(size=self.size, channels=self.channels.count)
 
     def tiles_per_step(self) -> int:
         """Returns how many tiles a training batch is made of; their copies fill it.
@@ -129,13 +130,15 @@ class RoadsDataModule(MaskedDataModule):
         """
         if stage == "predict":
             pictures = self.predicted_names()
-            self.datasets["predict"] = predicted(*pictures, self.size, window=self.window, overlap=self.overlap)
+            self.datasets["predict"] = predicted(
+                *pictures, self.size, window=self.window, overlap=self.overlap, channels=self.channels
+            )
             return
         if self.datasets.keys() >= {"train", "val"}:
             return
         tiles = self.tiles()
         images = whole_images(self.task, tiles)
-        for split, names in self.split_by_category(tiles).items():
+        for split, names in self.split_by_category(tiles.source, tiles.marked).items():
             if split in MEASURED:
                 there = images.counting(names, f"the {len(names)} {split} images of {self.root}")
                 whole = MeasuredSample(images, there, self.window, self.size, self.overlap)
@@ -149,7 +152,7 @@ class RoadsDataModule(MaskedDataModule):
 
     def truth(self) -> list[str | Path]:
         """Returns what metrics are computed on, tiles in earlier versions, and the given values of masks."""
-        return ["whole images", *self.values.recipe()]
+        return ["whole images", *self.mask_truth()]
 
     def tiles(self) -> Tiles:
         """Returns the tiles of all images, from the cache or decoded into it.
@@ -157,38 +160,43 @@ class RoadsDataModule(MaskedDataModule):
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        source = self.usable(one_mask_each(self.root, self.values))
+        source = self.usable(self.source_of(("road",), lambda: one_mask_each(self.root, self.values)))
+        self.fit_channels(source, lambda: self.split_by_category(source, measured(self.task, source)[:, 2])["train"])
         return decoded_tiles(self.task, source, self.window, self.size)
 
-    def categories(self, tiles: Tiles) -> dict[str, str]:
+    def categories(self, source: OneMask, marked: NDArray[np.int64]) -> dict[str, str]:
         """Returns the category of each image: that of `categories.csv`, or else whether its mask contains road.
+
+        Args:
+            source: The images.
+            marked: Pixels with road of each.
 
         Raises:
             DataError: The table does not list each image once.
         """
-        names, path = tiles.source.names, self.root / "categories.csv"
+        names, path = source.names, self.root / "categories.csv"
         if not path.is_file():
-            return {name: CATEGORIES[int(count > 0)] for name, count in zip(names, tiles.marked, strict=True)}
+            return {name: CATEGORIES[int(count > 0)] for name, count in zip(names, marked.tolist(), strict=True)}
         table = Table(path, ["image", "category"])
-        table.known("image", names, no_image(tiles.source.folder))
+        table.known("image", names, no_image(source.folder))
         table.unique("image")
         table.filled("category")
         listed = set(table.rows["image"])
         table.check([f"{path} does not list the image {name!r}. Add a row." for name in names if name not in listed])
         return dict(zip(table.rows["image"], table.rows["category"], strict=True))
 
-    def split_by_category(self, tiles: Tiles) -> dict[str, list[str]]:
-        """Returns the names of the images of train, val and test.
+    def split_by_category(self, source: OneMask, marked: NDArray[np.int64]) -> dict[str, list[str]]:
+        """Returns the names of the images of train, val and test; see `categories`.
 
         Raises:
             DataError: A category has too few images, or a table is invalid.
         """
-        self._category_of = self.categories(tiles)
+        self._category_of = self.categories(source, marked)
         if self.samples_per_category is not None and (self.root / "splits.csv").is_file():
             rank_zero_warn(
                 f"{self.root / 'splits.csv'} decides which images are used; samples_per_category has no effect."
             )
-        return self.split(tiles.source.names)
+        return self.split(source.names)
 
     def draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Draws per category: first the test images, then `samples_per_category` of the others for train and val."""

@@ -71,7 +71,7 @@ class SegmentationDataModule(MaskedDataModule):
         self.overlap = overlap
 
     def facts(self) -> DataFacts:
-        return DataFacts(size=self.size, classes=self.classes)
+        return DataFacts(size=self.size, classes=self.classes, channels=self.channels.count)
 
     def prepare_data(self) -> None:
         if not self.predicting:
@@ -85,7 +85,9 @@ class SegmentationDataModule(MaskedDataModule):
         """
         if stage == "predict":
             pictures = self.predicted_names()
-            self.datasets["predict"] = predicted(*pictures, self.size, self.output_size, self.window, self.overlap)
+            self.datasets["predict"] = predicted(
+                *pictures, self.size, self.output_size, self.window, self.overlap, self.channels
+            )
             return
         if self.datasets.keys() >= {"train", "val"}:
             return
@@ -100,7 +102,7 @@ class SegmentationDataModule(MaskedDataModule):
 
     def truth(self) -> list[str | Path]:
         """Returns the classes, sorted, and the given values of masks."""
-        return [*sorted(self.classes), *self.values.recipe()]
+        return [*sorted(self.classes), *self.mask_truth()]
 
     def source(self) -> MaskSource:
         """Returns the names, images and masks of the dataset.
@@ -108,7 +110,7 @@ class SegmentationDataModule(MaskedDataModule):
         Raises:
             DataError: There is no dataset.
         """
-        return self.usable(class_masks(self.root, self.classes, self.values))
+        return self.usable(self.source_of(self.classes, lambda: class_masks(self.root, self.classes, self.values)))
 
     def decoded(self) -> Decoded:
         """Returns the dataset at the input size and at the scored size, from the cache or decoded into it.
@@ -116,7 +118,9 @@ class SegmentationDataModule(MaskedDataModule):
         Raises:
             DataError: The dataset is invalid; all problems are listed.
         """
-        return decoded(self.task, self.source(), self.classes, self.size, self.output_size or self.size)
+        source = self.source()
+        self.fit_channels(source, lambda: self.split(source.names)["train"])
+        return decoded(self.task, source, self.classes, self.size, self.output_size or self.size)
 
     def sampled(self, data: Decoded, split: str, rows: list[int]) -> DecodedSample:
         """Returns what makes the samples of a split from these rows of the dataset."""

@@ -1,4 +1,4 @@
-"""Renders HTML pages from the templates in `drawing/templates`; every page is one file that loads nothing else."""
+"""Renders pages from the templates in `drawing/templates`; every HTML page is one file that loads nothing else."""
 
 import base64
 import io
@@ -43,19 +43,28 @@ class Table(NamedTuple):
 
 
 def template(name: str) -> "Template":
-    """Loads a template, which escapes all values, rejects missing ones, and has a filter `base64` for bytes."""
+    """Loads a template, which rejects missing values, and has filters: `base64` for bytes, `cell` for Markdown tables.
+
+    HTML escapes all values.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=name.endswith(".html"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters["base64"] = lambda content: base64.b64encode(content).decode("ascii")
+    environment.filters["cell"] = markdown_cell
     return environment.get_template(name)
+
+
+def markdown_cell(text: object) -> str:
+    """Returns a text as a cell of a Markdown table."""
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def html_table(lines: Sequence[Sequence[str]], keys: int, words: Sequence[str] = ("remark",)) -> Table:

@@ -93,6 +93,10 @@ class FolderError(UserError):
     """Reports a folder that another process works in."""
 
 
+class PackageError(UserError):
+    """Reports a package that cannot be made, opened, downloaded or uploaded."""
+
+
 class StudyError(UserError):
     """Reports why a study cannot be planned."""
 

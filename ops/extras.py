@@ -4,8 +4,18 @@ from importlib.util import find_spec
 
 from ops.errors import UserError
 
-EXTRAS = {"wandb": ("wandb", "wandb"), "xgboost": ("xgboost-cpu", "boosting"),
-          "sklearn": ("scikit-learn", "classifiers"), "av": ("av", "video")}  # fmt: skip
+EXTRAS = {
+    "wandb": ("wandb", "wandb"),
+    "xgboost": ("xgboost-cpu", "boosting"),
+    "sklearn": ("scikit-learn", "classifiers"),
+    "av": ("av", "video"),
+    "rasterio": ("rasterio", "geo"),
+    "pyogrio": ("pyogrio", "geo"),
+    "shapely": ("shapely", "geo"),
+    "onnxruntime": ("onnxruntime", "run"),
+    "onnx": ("onnx", "export"),
+    "onnxscript": ("onnxscript", "export"),
+}
 """Package and extra of `pyproject.toml` that bring each module."""
 
 

@@ -1,8 +1,9 @@
-"""Finds connected regions of masks, drops the small ones, and measures their overlap with the truth.
+"""Finds connected regions of masks, drops the small ones, fills their holes, and measures their overlap with the truth.
 
 Pixels that touch at an edge or a corner belong to one region (8-connectivity).
 """
 
+import math
 from array import array
 from collections.abc import Sequence
 
@@ -41,6 +42,44 @@ def without_small_regions(masks: NDArray[np.bool_], minimum_areas: Sequence[floa
             for band in _bands(mask):
                 mask[band] &= large[labels[band]]
     return kept
+
+
+def main_regions(
+    mask: NDArray[np.bool_], least: float, boxes: Sequence[tuple[float, float, float, float]] = ()
+) -> NDArray[np.bool_]:
+    """Returns a mask without holes and without the regions that are small beside the largest one.
+
+    Args:
+        mask: Mask (H, W).
+        least: Smallest region to keep, as a share of the largest, in [0, 1]; 1 keeps the largest alone, the topmost of
+            equal ones.
+        boxes: Corners x0, y0, x1, y1 in pixels, x1 and y1 exclusive. Each box is looked at by itself, and nothing
+            outside is kept; without any, the whole image is.
+
+    Raises:
+        ValueError: `least` is not in [0, 1].
+    """
+    if not 0 <= least <= 1:
+        raise ValueError(f"expected a share of the largest region in [0, 1], got {least}")
+    outside = np.pad(~mask, 1, constant_values=True).view(np.uint8)
+    _, labels = cv2.connectedComponents(outside, connectivity=4)
+    filled = (labels != labels[0, 0])[1:-1, 1:-1]
+    kept: NDArray[np.bool_] = np.zeros(mask.shape, np.bool_)
+    for x0, y0, x1, y1 in boxes or [(0, 0, mask.shape[1], mask.shape[0])]:
+        inside = np.s_[math.floor(y0) : math.ceil(y1), math.floor(x0) : math.ceil(x1)]
+        labels, areas = _label(np.ascontiguousarray(filled[inside]))
+        areas[0] = 0
+        large = areas >= max(1, least * areas.max())
+        if least == 1:
+            large[np.argmax(areas) + 1 :] = False
+        kept[inside] |= large[labels]
+    return kept
+
+
+def region_labels(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    """Returns the region number of every pixel, 0 for the background, and how many numbers there are."""
+    labels, areas = _label(mask)
+    return labels, len(areas)
 
 
 def region_overlaps(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,18 +1,20 @@
-"""Splits images of any size into overlapping windows and blends the windows' outputs, strip by strip."""
+"""Splits images of any size into overlapping windows and blends the windows' outputs, strip by strip.
+
+`Maps` are numpy arrays or torch tensors; the same code blends both, and torch is imported for tensors only, so that
+`belvedere.run` does without it.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 Size = tuple[int, int]
-TINY = torch.finfo(torch.float32).tiny
+Maps: TypeAlias = Any
+TINY = float(np.finfo(np.float32).tiny)
 Pixel = TypeVar("Pixel", bound=np.generic)
 
 
@@ -108,9 +110,9 @@ class Blend:
         self.waiting = window_grid(size, window, overlap)[::-1]
         self.top = 0  # row of the image at which the strip starts
         # (K + 1, min(h, H), W): means of the windows so far, and the sum of their weights as the last channel.
-        self.strip = torch.zeros(channels + 1, min(window[0], size[0]), size[1])
+        self.strip: Maps = None  # where the first window is
 
-    def add(self, values: Tensor, origin: Size) -> Tensor:
+    def add(self, values: Maps, origin: Size) -> Maps:
         """Adds the next window.
 
         Args:
@@ -131,18 +133,19 @@ class Blend:
                 f"{origin}: add windows in order"
             )
         self.waiting.pop()
-        self.strip = self.strip.to(values.device)
+        if self.strip is None:
+            self.strip = _zeros(values, (self.channels + 1, min(self.window[0], self.size[0]), self.size[1]))
         rows = self._move_to(origin[0])
         (top, left), (height, width) = origin, (min(pair) for pair in zip(self.window, self.size, strict=True))
         part = self.strip[:, :height, left : left + width]
         means, total = part[:-1], part[-1]
-        weights = self._weights((top, left), values.device)[:height, :width]
+        weights = _like(values, self._weights((top, left))[:height, :width])
         total += weights
-        # Interpolating by the share of the weight so far leaves a mean as it is where the values agree.
-        means.lerp_(values[:, :height, :width].detach().float(), weights / total.clamp_min(TINY))
+        # Moving by the share of the weight so far leaves a mean as it is where the values agree.
+        means += (_single(values[:, :height, :width]) - means) * (weights / total.clip(min=TINY))
         return rows
 
-    def finish(self) -> Tensor:
+    def finish(self) -> Maps:
         """Returns the rows (K, n, W) that were not returned before.
 
         Raises:
@@ -153,10 +156,10 @@ class Blend:
         rows, self.strip = self.strip[:-1], self.strip[:, :0]
         return rows
 
-    def _move_to(self, top: int) -> Tensor:
+    def _move_to(self, top: int) -> Maps:
         """Moves the strip down to start at row `top`, and returns the rows above."""
         count = top - self.top
-        rows = self.strip[:-1, :count].clone()
+        rows = self.strip[:-1, :count] + 0  # a copy
         if count:
             kept = self.strip.shape[1] - count
             for row in range(0, kept, count):  # in place: a second strip would double the memory
@@ -166,16 +169,16 @@ class Blend:
         self.top = top
         return rows
 
-    def _weights(self, origin: Size, device: torch.device) -> Tensor:
+    def _weights(self, origin: Size) -> NDArray[np.float32]:
         """Returns the weights (h, w) of the window at `origin`."""
         vertical, horizontal = (
-            _taper(side, self.overlap, start > 0, start + side < end).to(device)
+            _taper(side, self.overlap, start > 0, start + side < end)
             for side, start, end in zip(self.window, origin, self.size, strict=True)
         )
         return vertical[:, None] * horizontal
 
 
-def blended(windows: Iterable[Tensor], size: Size, window: Size, overlap: float) -> Tensor:
+def blended(windows: Iterable[Maps], size: Size, window: Size, overlap: float) -> Maps:
     """Returns the blend of all windows of one image, see `Blend`.
 
     Args:
@@ -190,32 +193,68 @@ def blended(windows: Iterable[Tensor], size: Size, window: Size, overlap: float)
     Raises:
         ValueError: A window is missing or of another size.
     """
-    blend, rows = None, []
+    blend: Blend | None = None
+    result: Maps = None
+    top = 0
     for values, origin in zip(windows, window_grid(size, window, overlap), strict=True):
-        blend = blend or Blend(size, window, overlap, len(values))
-        rows.append(blend.add(values, origin))
+        if blend is None:
+            blend, result = Blend(size, window, overlap, len(values)), _zeros(values, (len(values), *size))
+        rows = blend.add(values, origin)
+        result[:, top : top + rows.shape[1]] = rows
+        top += rows.shape[1]
     assert blend is not None  # a grid has a window
-    return torch.cat([*rows, blend.finish()], dim=1)
+    result[:, top:] = blend.finish()
+    return result
 
 
 @lru_cache(maxsize=64)
-def _taper(side: int, overlap: float, at_start: bool, at_end: bool) -> Tensor:
+def _taper(side: int, overlap: float, at_start: bool, at_end: bool) -> NDArray[np.float32]:
     """Returns weights along a window's side, tapered at the ends inside the image."""
     shared = _shared(side, overlap)
     margin = shared // 4
-    distance = torch.arange(side) + 0.5
-    ramp = ((distance - margin) / max(shared - 2 * margin, 1)).clamp(0, 1)
-    rising = torch.sin(math.pi / 2 * ramp) ** 2  # a raised cosine, without its cancellation near 0
-    weights = torch.ones(side)
+    distance = np.arange(side) + 0.5
+    ramp = ((distance - margin) / max(shared - 2 * margin, 1)).clip(0, 1)
+    rising = np.sin(np.pi / 2 * ramp) ** 2  # a raised cosine, without its cancellation near 0
+    weights = np.ones(side)
     if shared and at_start:
         weights = rising
     if shared and at_end:
-        weights = torch.minimum(weights, rising.flip(0))
-    return weights
+        weights = np.minimum(weights, rising[::-1])
+    return weights.astype(np.float32)
 
 
-def resized_maps(maps: Tensor, size: Sequence[int] | None) -> Tensor:
+def as_array(maps: Maps) -> NDArray[Any]:
+    """Returns maps as an array on the host."""
+    return maps if isinstance(maps, np.ndarray) else maps.cpu().numpy()
+
+
+def _single(maps: Maps) -> Maps:
+    """Returns maps in float32, without gradients."""
+    return maps.astype(np.float32, copy=False) if isinstance(maps, np.ndarray) else maps.detach().float()
+
+
+def _zeros(maps: Maps, shape: tuple[int, ...]) -> Maps:
+    """Returns float32 zeros where the maps are."""
+    if isinstance(maps, np.ndarray):
+        return np.zeros(shape, np.float32)
+    import torch
+
+    return maps.new_zeros(shape, dtype=torch.float32)
+
+
+def _like(maps: Maps, values: NDArray[np.float32]) -> Maps:
+    """Returns values where the maps are."""
+    if isinstance(maps, np.ndarray):
+        return values
+    import torch
+
+    return torch.from_numpy(values).to(maps.device)
+
+
+def resized_maps(maps: Maps, size: Sequence[int] | None) -> Maps:
     """Resizes maps (B, K, h, w) bilinearly to `size`; returns them as they are if it is None or already theirs."""
     if size is None or tuple(maps.shape[-2:]) == tuple(size):
         return maps
+    from torch.nn import functional
+
     return functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False, antialias=False)

@@ -6,7 +6,8 @@ image for a second pass of the same network.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,17 +34,22 @@ from tasks.metrics.pixels import BoundaryDistance, PixelScores
 from tasks.networks.backbones import load_features, segmentation_network
 from tasks.networks.sliding import classify_picture
 from tasks.networks.window_classifier import fill_projection, is_filled, window_classifier
-from tasks.segmentation import SegmentationTask, counted, known
+from tasks.segmentation import SegmentationTask, counted, known, lost_pieces
 
 if TYPE_CHECKING:
     from xgboost import Booster
 
 Network = Literal["cnn1d", "cnn2d", "vgg16", "resnet50", "resnet50_v1", "inception_resnet_v2", "unet", "fpn", "pspnet",
                   "features"]  # fmt: skip
+Final = Literal["auto", "first", "edges", "enhanced", "boosted"]
+SECOND = ("edges", "enhanced")
+PASSES = ("first", *SECOND, "boosted")
+FITTED = ("thresholds", "minimum_areas")
+UNKNOWN = -1.0
 WHOLE = ("unet", "fpn", "pspnet", "features")
 """Networks that mark a whole photograph at once, not in the paper."""
-OF_WHOLE = ("encoder_lr", "tta", "pretrained_bands", "encoder_frozen_steps")
-OF_WINDOWS = ("bce", 1.0, "none", None, 0)
+OF_WHOLE = ("encoder_lr", "tta", "pretrained_bands", "encoder_frozen_steps", "border")
+OF_WINDOWS = ("bce", 1.0, "none", None, 0, 0)
 """What networks of windows need for the loss and for the options of those of whole photographs."""
 
 
@@ -55,8 +61,9 @@ class AvalanchesTask(SegmentationTask):
     region no smaller than a minimum area. Both start at 0.5 and 0, are fitted on the validation images after training,
     and are kept in the checkpoint.
 
-    `callbacks.boosting` can fit boosted trees on the network's outputs. For whole images they then replace the
-    network's decision, with a threshold and a minimum area of their own.
+    A second pass sees the edges of the first mask. `callbacks.boosting` can fit boosted trees on the network's outputs.
+    Each pass has a threshold and a minimum area of its own. Test measures all passes; predict writes the `final` one,
+    by default the one with the best dice on the validation images.
 
     Args:
         network: `cnn1d`, `cnn2d`, `vgg16`, `resnet50`, `resnet50_v1` or `inception_resnet_v2` classify windows; `unet`,
@@ -72,7 +79,12 @@ class AvalanchesTask(SegmentationTask):
         stride: Pixels from one classified pixel to the next for networks without a dense form, which are the large
             ones.
         second_input: Input of the second pass: the `edges` of the first mask, the image `enhanced` by them in white,
-            or `none` for no second pass.
+            `both` for two second passes, or `none`.
+        train_on: `first` trains on images only. `both` trains on the inputs of second passes too: on windows with the
+            edges of the true mask, on whole photos with those of the mask that the network makes in training.
+        final: The pass that predict writes: `first`, `edges`, `enhanced` or `boosted`. `auto` takes the one with the
+            best dice on the validation images; where none was measured, the trees if there are trees, otherwise the
+            first pass.
         xgboost_on: What boosted trees are fitted on after training: the network's `predictions`, its `features`
             (the values before its last layer), or `none` for no trees.
         edge_thresholds: Canny's lower and upper threshold for edges of masks of 0 and 255.
@@ -85,8 +97,10 @@ class AvalanchesTask(SegmentationTask):
         **options: Options of every segmentation task, see `SegmentationTask`.
 
     Attributes:
-        decision: Threshold and minimum area of the network.
-        boosted_decision: Threshold and minimum area of the trees.
+        decision: Threshold and minimum area of the first pass.
+        second_decisions: Those of the second passes, by their input.
+        boosted_decision: Those of the trees.
+        validation_dice: The dice of each of `PASSES` on the validation images with its fitted decision; -1 if unknown.
         trees: The boosted trees, or None; `tasks.boosting.load` reads them.
 
     Raises:
@@ -94,8 +108,14 @@ class AvalanchesTask(SegmentationTask):
     """
 
     network: nn.Sequential
-    fixed = ("architecture", "freeze_encoder", "border")
+    fixed = ("architecture", "freeze_encoder")
     classes = ("avalanche",)
+    fitted_keys = ("decision.", "second_decisions.", "validation_dice")
+    optional_keys = ("validation_dice", *(f"second_decisions.{each}.{name}" for each in SECOND for name in FITTED))
+    second_decisions: Mapping[str, Decision]
+    validation_dice: Tensor
+    every_stage = False
+    """Whether `predict` makes all passes, not only those that the final one needs."""
 
     def __init__(
         self,
@@ -105,7 +125,9 @@ class AvalanchesTask(SegmentationTask):
         components: int | None = None,
         pretrained: bool | str = False,
         stride: Literal[1, 2, 4] = 1,
-        second_input: Literal["none", "edges", "enhanced"] = "enhanced",
+        second_input: Literal["none", "edges", "enhanced", "both"] = "both",
+        train_on: Literal["first", "both"] = "first",
+        final: Final = "auto",
         xgboost_on: Literal["none", "predictions", "features"] = "none",
         edge_thresholds: tuple[float, float] = (100, 200),
         tile: int = 128,
@@ -123,6 +145,12 @@ class AvalanchesTask(SegmentationTask):
             raise ValueError(f"{tile=} and {edge_thresholds=}; expected 1 pixel or more and finite numbers from 0")
         if backend == "kornia" and not all(edge_thresholds):
             raise ValueError(f"backend 'kornia' needs edge thresholds above 0, got {list(edge_thresholds)}")
+        second = SECOND if second_input == "both" else (second_input,)
+        if final not in ("auto", "first", "boosted", *second) or (final == "boosted" and xgboost_on == "none"):
+            raise ValueError(f"final is {final!r}, but {second_input=} and {xgboost_on=} make no such pass")
+        if train_on == "both" and second_input == "none":
+            raise ValueError("train_on is 'both', but second_input is 'none'; expected edges, enhanced or both")
+        self.train_on, self.given_final = train_on, final
         self.name, self.window, self.channels, self.components = network, window, channels, components
         self.stride, self.tile, self.edge_thresholds, self.size = stride, tile, edge_thresholds, size
         self.backend = backend
@@ -137,12 +165,13 @@ class AvalanchesTask(SegmentationTask):
             freeze_encoder=False,
             optimizer=optimizer,
             loss=loss,
-            border=0,
             **options,
         )
         if not self.whole and (loss, *(getattr(self, name) for name in OF_WHOLE)) != OF_WINDOWS:
             raise ValueError(f"{network} classifies windows: loss, {', '.join(OF_WHOLE)} are for {', '.join(WHOLE)}")
         self.boosted_decision = Decision(1)
+        self.second_decisions = nn.ModuleDict({each: Decision(1) for each in SECOND})  # type: ignore[assignment]  # alike
+        self.register_buffer("validation_dice", torch.full((len(PASSES),), UNKNOWN))
 
     def build_network(self) -> nn.Module:
         match self.name:
@@ -159,8 +188,46 @@ class AvalanchesTask(SegmentationTask):
         return mask_metrics(self.classes) if self.whole else window_metrics(self.classes)
 
     @property
+    def seconds(self) -> Sequence[str]:
+        """The inputs of the second passes."""
+        return SECOND if self.second_input == "both" else [each for each in SECOND if each == self.second_input]
+
+    @property
+    def final(self) -> str:
+        if self.given_final != "auto":
+            return self.given_final
+        made = ["first", *self.seconds, *(["boosted"] if self.trees is not None else [])]
+        dice = dict(zip(PASSES, self.validation_dice.tolist(), strict=True))
+        measured = {each: dice[each] for each in made if dice[each] >= 0}
+        if not measured:
+            return "first" if self.trees is None else "boosted"
+        return max(measured, key=lambda each: measured[each])  # the earliest of equal ones
+
+    @property
     def active_decision(self) -> Decision:
-        return self.decision if self.trees is None else self.boosted_decision
+        final = self.final
+        return {"first": self.decision, "boosted": self.boosted_decision, **self.second_decisions}[final]
+
+    def fit_order(self) -> Sequence[Mapping[str, Decision]]:
+        seconds = {each: self.second_decisions[each] for each in self.seconds}
+        return [{"first": self.decision}, *([seconds] if seconds else [])]
+
+    def passes(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
+        batch = {key: value for key, value in batch.items() if key != "ignored"}  # which is not known of new images
+        outputs = None if self.trees is None else self.outputs(batch)
+        first = self.probability(batch) if outputs is None else self.activate(outputs[:, :1], batch)
+        found = {"first": first}
+        for each in names:
+            if each == "boosted":
+                assert outputs is not None
+                found[each] = self.activate(outputs[:, 1:], batch)
+            elif each != "first":
+                found[each] = self.passes(self._again(batch, self.decision.masks(first), each), ["first"])["first"]
+        return {each: found[each] for each in names}
+
+    def keep_dice(self, dice: Mapping[str, float]) -> None:
+        for each, value in dice.items():
+            self.validation_dice[PASSES.index(each)] = value
 
     def load_pretrained(self) -> None:
         """Fills the features of a large network.
@@ -189,8 +256,9 @@ class AvalanchesTask(SegmentationTask):
             TrainingError: The network has no principal components yet.
         """
         self.trees = None
-        self.decision.reset()
-        self.boosted_decision.reset()
+        for decision in (self.decision, self.boosted_decision, *self.second_decisions.values()):
+            decision.reset()
+        self.validation_dice.fill_(UNKNOWN)
         if self.components is not None and not is_filled(self.network):
             raise TrainingError(
                 "The principal components are not fitted. Add callbacks.handover.Handover(data) to the trainer's "
@@ -198,8 +266,16 @@ class AvalanchesTask(SegmentationTask):
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Drops the trees: those of a checkpoint lie beside it, and `callbacks.boosting` reads them."""
+        """Drops the trees: those of a checkpoint lie beside it, and `callbacks.boosting` reads them.
+
+        Earlier versions marked second passes with the decision of the first, and always wrote the last pass.
+        """
         self.trees = None
+        state = checkpoint["state_dict"]
+        state.setdefault("validation_dice", torch.arange(len(PASSES), dtype=torch.float32))
+        for each in SECOND:
+            for name in FITTED:
+                state.setdefault(f"second_decisions.{each}.{name}", state[f"decision.{name}"].clone())
         super().on_load_checkpoint(checkpoint)
 
     def classified(self, image: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -236,8 +312,11 @@ class AvalanchesTask(SegmentationTask):
         return resized_maps(self(image), whole)
 
     def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Turns the last logits, the trees' if there are trees, into probabilities (B, 1, H, W); 0 where not valid."""
-        return super().activate(outputs[:, -1:], batch)
+        """Turns logits into probabilities (B, 1, H, W), the trees' if they are final; 0 where not valid."""
+        by_trees = self.trees is not None and self.final == "boosted"
+        if "label" in batch:  # windows, whose mask is larger than their one logit
+            batch = {key: value for key, value in batch.items() if key != "mask"}
+        return super().activate(outputs[:, -1:] if by_trees else outputs[:, :1], batch)
 
     def target(self, batch: Batch) -> Tensor:
         """Returns the truth, without avalanches that are not valid: nobody looked for them there."""
@@ -245,65 +324,98 @@ class AvalanchesTask(SegmentationTask):
         return truth * batch["valid"] if "valid" in batch else truth
 
     def step(self, batch: Batch) -> Step:
-        """Returns loss and decisions of the network, without trees: of windows, or of all pixels of whole images."""
-        return self._step(self.outputs(batch), batch, by_trees=False)
+        """Returns loss and decisions of the first pass: of windows, or of all pixels of whole images.
 
-    def _step(self, logits: Tensor, batch: Batch, by_trees: bool) -> Step:
-        """Returns loss and decisions of the network, or of the trees, whose logits follow the network's."""
-        logits, decision = (logits[:, 1:], self.boosted_decision) if by_trees else (logits[:, :1], self.decision)
+        With `train_on: both` the loss of training is the mean over the first and the second passes.
+        """
+        if not self.training or self.train_on == "first":
+            return self._step(self.outputs(batch)[:, :1], batch, self.decision)
+        mask = batch["mask"] > 0.5 if "label" in batch else self._first_mask(batch)
+        images = [batch["image"], *(self._again(batch, mask, each)["image"] for each in self.seconds)]
+        # Together, because batch statistics of one kind of image do not fit the others.
+        first, *seconds = self.outputs(batch | {"image": torch.cat(images)})[:, :1].chunk(len(images))
+        step = self._step(first, batch, self.decision)
+        count = counted(batch, step.target.shape[-2:])
+        losses = [step.loss, *(self.loss(logits, step.target, count) for logits in seconds)]
+        return replace(step, loss=torch.stack(losses).mean())
+
+    def _first_mask(self, batch: Batch) -> Tensor:
+        """Returns the masks of the first pass as they are in prediction."""
+        self.eval()
+        with torch.no_grad():
+            mask = self.decision.masks(self.activate(self.outputs(batch), batch))
+        self.train()
+        return mask
+
+    def _step(self, logits: Tensor, batch: Batch, decision: Decision) -> Step:
+        """Returns loss and decisions of logits (B, 1, H, W)."""
         target, probability = self.target(batch), self.measured(batch, logits)
         loss = self.loss(logits, target, counted(batch, target.shape[-2:]))
         return Step(loss, decision.masks(probability), target, probability, known(batch))
 
     def on_test_start(self) -> None:
         """Makes meters for every pass and every condition of the test images."""
-        passes = ["", "boosted_"] if self.trees is not None else [""]
-        passes += ["second_"] if self.second_input != "none" else []
-        self._passes = PassMeters(passes, self.facts.conditions, self.classes, self.device)
+        passes = {"first": "", **({} if self.trees is None else {"boosted": "boosted_"})}
+        passes |= {each: self._prefix(each) for each in self.seconds}
+        self._passes = PassMeters(list(passes.values()), self.facts.conditions, self.classes, self.device)
+        if len(passes) > 1:
+            rank_zero_info(f"Predict writes the pass {self.final!r}: its metrics are test/{passes[self.final]}…")
 
     def test_meters(self) -> dict[tuple[str, str], Meter]:
         """Returns the meters of the first pass, `boosted_…` of the trees, `second_…`; and of each `…@<condition>`."""
         return self._passes.named()
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """Counts a test image after the first pass, of the network and of the trees, and after the second."""
+        """Counts a test image after the first pass, of the network and of the trees, and after each second one."""
         logits = self.outputs(batch)
-        self._count("", logits, batch, by_trees=False)
+        self._count("", logits[:, :1], batch, self.decision)
         if self.trees is not None:
-            self._count("boosted_", logits, batch, by_trees=True)
-        if self.second_input != "none":
-            shown = {key: value for key, value in batch.items() if key != "ignored"}  # as `predict` does
-            edges = self._edges(self.masks(self.measured(shown, logits)))
-            again = batch | {"image": redrawn(batch["image"], edges, self.second_input)}
-            self._count("second_", self.outputs(again), batch, by_trees=self.trees is not None)
+            self._count("boosted_", logits[:, 1:], batch, self.boosted_decision)
+        if self.seconds:
+            shown = {key: value for key, value in batch.items() if key != "ignored"}  # as `passes` does
+            mask = self.decision.masks(self.measured(shown, logits[:, :1]))
+            for each in self.seconds:
+                again = self._again(batch, mask, each)
+                self._count(self._prefix(each), self.outputs(again)[:, :1], again, self.second_decisions[each])
 
-    def _count(self, each: str, logits: Tensor, batch: Batch, by_trees: bool) -> None:
-        self._passes.count(each, self._step(logits, batch, by_trees), batch.get("condition", []))
+    def _count(self, prefix: str, logits: Tensor, batch: Batch, decision: Decision) -> None:
+        step = self._step(logits, batch, decision)
+        self._passes.count(prefix, step, batch.get("condition", []))
+        if decision is self.active_decision:
+            self.lost = lost_pieces(step, decision)
+
+    def _prefix(self, second: str) -> str:
+        """Returns what names of a second pass's metrics and stages begin with."""
+        return f"second_{second}_" if len(self.seconds) > 1 else "second_"
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
-        """Classifies whole images, by the trees if there are trees.
+        """Classifies whole images.
 
         Args:
             batch: `image` (B, 3, H, W) in [0, 1], and optionally `valid` (B, 1, H, W), the pixels to classify.
 
         Returns:
-            `probability` (B, 1, H, W) of the last pass, and `stages`, the intermediate results by name.
+            `probability` (B, 1, H, W) of the final pass, and `stages`, the intermediate results by name.
         """
         check_images(batch)
-        image = batch["image"].float()
-        probability = self.probability(batch)
-        mask = self.masks(probability)
-        stages: dict[str, Tensor] = {"first_probability": probability, "first_mask": mask}
-        if self.second_input != "none":
-            edges = self._edges(mask)
-            drawn = redrawn(image, edges, self.second_input)
-            probability = self.probability(batch | {"image": drawn})
-            mask = self.masks(probability)
-            stages |= {"first_edges": edges, "second_input": drawn, "second_probability": probability,
-                       "second_mask": mask}  # fmt: skip
-        stages["last_edges"] = self._edges(mask)
-        return {"probability": probability, "stages": stages}
+        final, batch = self.final, batch | {"image": batch["image"].float()}
+        names = ["first", *(each for each in self.seconds if self.every_stage or each == final)]
+        found = self.passes(batch, [*names, *([final] if final == "boosted" else [])])
+        mask = self.decision.masks(found["first"])
+        stages: dict[str, Tensor] = {"first_probability": found["first"], "first_mask": mask}
+        if names[1:]:
+            stages["first_edges"] = self._edges(mask)
+        for each in names[1:]:
+            stages[f"{self._prefix(each)}input"] = self._again(batch, mask, each)["image"]
+            stages[f"{self._prefix(each)}probability"] = found[each]
+            stages[f"{self._prefix(each)}mask"] = self.second_decisions[each].masks(found[each])
+        stages["last_edges"] = self._edges(self.masks(found[final]))
+        return {"probability": found[final], "stages": stages}
+
+    def _again(self, batch: Batch, mask: Tensor, second: str) -> Batch:
+        """Returns a batch with the input of a second pass, from the mask (B, 1, H, W) of the first."""
+        return batch | {"image": redrawn(batch["image"], self._edges(mask), second)}
 
     def _edges(self, mask: Tensor) -> Tensor:
         levels = mask.to(torch.uint8) * 255
@@ -325,7 +437,7 @@ def picture_metrics(classes: Sequence[str]) -> dict[str, Metric]:
     return {**window_metrics(classes), **mask_metrics(classes), "boundary": BoundaryDistance()}
 
 
-def redrawn(image: Tensor, edges: Tensor, second_input: Literal["none", "edges", "enhanced"]) -> Tensor:
+def redrawn(image: Tensor, edges: Tensor, second_input: str) -> Tensor:
     """Returns the input of the second pass: edges (B, 1, H, W), bool, or images (B, 3, H, W) with them in white."""
     return edges.to(image).expand_as(image) if second_input == "edges" else image.masked_fill(edges, 1.0)
 

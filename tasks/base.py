@@ -61,7 +61,8 @@ class ImageTask(LightningModule, ABC):
         super().__init__()
         self.optimizer = optimizer
         self.scheduler = scheduler
-        metrics = {"train": self.build_training_metrics(), "val": self.build_metrics(), "test": self.build_metrics()}
+        metrics = {"train": self.build_training_metrics(), "val": self.build_metrics(),
+                   "test": self.build_test_metrics()}  # fmt: skip
         self.meters = nn.ModuleDict({f"{stage}_meter": Meter(metrics[stage]) for stage in STAGES})
 
     # What a task defines
@@ -72,6 +73,10 @@ class ImageTask(LightningModule, ABC):
 
     def build_training_metrics(self) -> dict[str, Metric]:
         """Returns new metrics for training; those of validation by default."""
+        return self.build_metrics()
+
+    def build_test_metrics(self) -> dict[str, Metric]:
+        """Returns new metrics for tests; those of validation by default."""
         return self.build_metrics()
 
     def outputs(self, batch: Batch) -> Tensor:

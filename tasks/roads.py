@@ -18,6 +18,7 @@ from tasks.decision import Decision
 from tasks.losses import SegmentationLoss
 from tasks.metrics.dice import DiceScores
 from tasks.metrics.pixels import PixelScores
+from tasks.metrics.topology import PathSimilarity, RelaxedScores
 from tasks.networks.backbones import load_encoder, segmentation_network
 from tasks.networks.vgg_autoencoder import LAYERS, Norm, vgg_autoencoder
 from tasks.segmentation import SegmentationTask
@@ -50,6 +51,8 @@ class RoadsTask(SegmentationTask):
             overrides the checkpoint's thresholds.
         minimum_area: Smallest region, in pixels, that is kept in whole images. In training smaller ones are kept,
             because a tile shows cut ends of roads.
+        buffer: How far a road may be off in the relaxed metrics, in pixels, or in meters if there is a `pixel_size`.
+        pixel_size: Meters per pixel of the test images, for the relaxed metrics and `apls`; 1 measures in pixels.
         loss: What training minimizes, see `SegmentationTask`; the paper used `bce`.
         optimizer: Builds the optimizer; the paper used RMSprop, whose rate and decay in Keras are 1e-3 and 0.9.
         **options: Options of every segmentation task, see `SegmentationTask`.
@@ -59,6 +62,7 @@ class RoadsTask(SegmentationTask):
     """
 
     classes = ("road",)
+    line_classes = classes
     optional_keys = ("decision.thresholds", "decision.minimum_areas")
     headline = "f_measure"
     fixed = ("architecture", "freeze_encoder")
@@ -73,6 +77,8 @@ class RoadsTask(SegmentationTask):
         prior_bias: bool = False,
         threshold: float = 0.5,
         minimum_area: int = 0,
+        buffer: float = 3.0,
+        pixel_size: float = 1.0,
         optimizer: OptimizerCallable = lambda p: torch.optim.RMSprop(p, lr=1e-3, alpha=0.9, eps=1e-7),
         loss: SegmentationLoss = "bce",
         **options: Any,
@@ -92,6 +98,9 @@ class RoadsTask(SegmentationTask):
                 f"threshold is {threshold} and minimum_area {minimum_area}; expected a probability in [0, 1] and 0 "
                 "pixels or more"
             )
+        if not (0 <= buffer < math.inf and 0 < pixel_size < math.inf):
+            raise ValueError(f"buffer is {buffer} and pixel_size {pixel_size}; expected 0 or more, and more than 0")
+        self.buffer, self.pixel_size = buffer, pixel_size
         self.name, self.norm, self.prior_bias = network, norm, prior_bias
         self.threshold, self.minimum_area = threshold, minimum_area
         super().__init__(
@@ -121,6 +130,11 @@ class RoadsTask(SegmentationTask):
     def build_metrics(self) -> dict[str, Metric]:
         """Returns the dice of images, and CDnet's metrics over all pixels, the F-measure among them."""
         return {"dice": DiceScores(self.classes, pooled=False), "pixels": PixelScores()}
+
+    def build_test_metrics(self) -> dict[str, Metric]:
+        """Returns the metrics of validation, and those of whole roads: the relaxed ones and the APLS."""
+        relaxed = RelaxedScores(self.buffer / self.pixel_size)
+        return {**self.build_metrics(), "relaxed": relaxed, "routes": PathSimilarity(self.pixel_size)}
 
     def load_pretrained(self) -> None:
         encoder = "vgg16" if self.name == "vgg16" else self.encoder

@@ -1,10 +1,12 @@
 """Segmentation: the parent of every task that marks classes pixel by pixel."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric
@@ -16,8 +18,9 @@ from ops.windows import resized_maps
 from tasks.base import ImageTask, check_images
 from tasks.decision import Decision
 from tasks.losses import SEGMENTATION_LOSSES, SegmentationLoss
-from tasks.metrics.dice import DiceScores, PixelAveragePrecision
+from tasks.metrics.dice import DiceScores, PixelAveragePrecision, counting
 from tasks.metrics.meter import Step
+from tasks.metrics.score_loss import lost_dice
 from tasks.networks.backbones import Architecture, Bands, encoder_of, load_encoder, segmentation_network
 from tasks.whole import log_odds, stitched
 
@@ -77,6 +80,10 @@ class SegmentationTask(ImageTask):
     fixed: Sequence[str] = ()
     """Options that a subclass sets itself."""
     decision: Decision
+    lost: NDArray[np.float64]
+    """The pieces (B, K, 6) of the dice that the last test batch lacks, see `tasks.metrics.score_loss`."""
+    fitted_keys: Sequence[str] = ("decision.",)
+    """Beginnings of the state dict keys of what is fitted on the validation images after training."""
 
     def __init__(
         self,
@@ -132,6 +139,27 @@ class SegmentationTask(ImageTask):
         """The decision that turns `probability` into masks; `decision` by default."""
         return self.decision
 
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        step = self.step(batch)
+        self.meter("test").update(step, len(batch["image"]))
+        self.lost = lost_pieces(step, self.decision)
+
+    def fit_order(self) -> Sequence[Mapping[str, Decision]]:
+        """Returns the decisions to fit after training by the name of their pass; a group needs the groups before."""
+        return [{"": self.decision}]
+
+    def passes(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
+        """Returns the probabilities (B, K, H, W) of these passes by name."""
+        return {each: self.probability(batch) for each in names}
+
+    def keep_dice(self, dice: Mapping[str, float]) -> None:
+        """Stores the dice of passes on the validation images, which choose the final one."""
+
+    @property
+    def final(self) -> str:
+        """The name of the pass that predict writes, for tasks with several."""
+        return ""
+
     def build_metrics(self) -> dict[str, Metric]:
         return {"dice": DiceScores(self.classes), "auprc": PixelAveragePrecision(self.classes)}
 
@@ -172,17 +200,17 @@ class SegmentationTask(ImageTask):
         return self
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps images (B, 3, H, W) in [0, 1] to logits (B, K, H, W)."""
-        logits: Tensor = self.network(image)
-        return logits
+        """Maps images (B, 3, H, W) in [0, 1] to logits (B, K, H, W).
 
-    def outputs(self, batch: Batch) -> Tensor:
-        """Returns logits of a batch; outside of training, of images that are reflected beyond their edges."""
-        height, width = batch["image"].shape[-2:]
+        Outside of training, the network sees images that are reflected beyond their edges by `border` pixels.
+        """
+        height, width = image.shape[-2:]
         border = 0 if self.training else min(self.border, height - 1, width - 1)
+        logits: Tensor
         if not border:
-            return super().outputs(batch)
-        logits: Tensor = self(F.pad(batch["image"], (border,) * 4, mode="reflect"))
+            logits = self.network(image)
+            return logits
+        logits = self.network(F.pad(image, (border,) * 4, mode="reflect"))
         return logits[..., border : border + height, border : border + width]
 
     def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -270,6 +298,19 @@ class SegmentationTask(ImageTask):
             (B, K, H, W) bool, on the device of `probability`.
         """
         return self.active_decision.masks(resized_maps(probability, size))
+
+
+def lost_pieces(step: Step, decision: Decision) -> NDArray[np.float64]:
+    """Returns the pieces (B, K, 6) of the dice that images lack; nan for one without a pixel that counts."""
+    assert step.probability is not None
+    tensors = (
+        counting(each, step.valid).cpu() for each in (step.prediction, decision.marked(step.probability), step.target)
+    )
+    masks = [each.numpy() for each in tensors]
+    lost = np.array([[lost_dice(*planes) for planes in zip(*image, strict=True)] for image in zip(*masks, strict=True)])
+    if step.valid is not None:
+        lost[~step.valid.flatten(1).any(dim=1).cpu().numpy()] = np.nan
+    return lost
 
 
 def _placed(maps: Tensor, batch: Batch) -> Tensor:

@@ -33,7 +33,8 @@ def stitched(probability: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
     )
     windows = (window for part in maps for window in part)
     size = (batch["mask"].shape[-2], batch["mask"].shape[-1])
-    return blended(windows, size, (height, width), batch["overlap"][0])[None]
+    blend: Tensor = blended(windows, size, (height, width), batch["overlap"][0])
+    return blend[None]
 
 
 def log_odds(probability: Tensor) -> Tensor:

@@ -12,12 +12,24 @@ from tests.helpers import ROOT
 
 PACKAGES = ("belvedere", "tasks", "datamodules", "callbacks", "drawing", "ops", "studies")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+WITH_MODULES = (
+    "wandb",
+    "boosting",
+    "classifiers",
+    "video",
+    "geo",
+    "export",
+    "run",
+)  # extras whose modules are imported
 # Declared although no module of ours needs to import them.
 INDIRECT = {
     "jsonargparse": "LightningCLI parses with it, from this version on",
     "torchvision": "timm and segmentation-models-pytorch import it; it must belong to torch",
     "wandb": "Lightning's WandbLogger imports it",
     "jinja2": "imported where templates are drawn",
+    "onnx": "imported where files are exported",
+    "onnxscript": "torch's exporter imports it",
+    "onnxruntime": "imported where exported files run",
 }
 
 
@@ -51,8 +63,7 @@ MODULES = {module for package in PACKAGES for path in (ROOT / package).rglob("*.
            for module in imported(path.read_text())}  # fmt: skip
 CORE = declared(PROJECT["dependencies"])
 EXTRAS = PROJECT["optional-dependencies"]
-OPTIONS = ("wandb", "boosting", "classifiers", "video")
-OF_OPTIONS = declared([each for name in OPTIONS for each in EXTRAS[name]])
+OF_OPTIONS = declared([each for name in WITH_MODULES for each in EXTRAS[name]])
 DECLARED = CORE | OF_OPTIONS
 
 
@@ -68,7 +79,7 @@ def test_every_declared_package_is_imported() -> None:
 
 def test_packages_of_options_are_known_by_their_modules() -> None:
     known = {normal(package): extra for package, extra in EXTRAS_OF_MODULES.values()}
-    assert {name: extra for extra in OPTIONS for name in declared(EXTRAS[extra])} == known
+    assert {name: extra for extra in WITH_MODULES for name in declared(EXTRAS[extra])} == known
     assert CORE.keys() & OF_OPTIONS.keys() == set()
 
 

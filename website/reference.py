@@ -8,6 +8,8 @@ from typing import Any
 
 from belvedere.__main__ import HELP
 from belvedere.cli import OWN_CALLBACKS, BelvedereCLI
+from belvedere.functions import FUNCTIONS
+from belvedere.functions import parser_of as parser_of_function
 from belvedere.help import options_of
 from belvedere.names import COMMANDS, class_modules, configs, import_classes
 
@@ -108,5 +110,7 @@ def cli_page() -> str:
     for name, module in classes.items():
         key = "data" if name.endswith("DataModule") else "model"
         parts += [f"## {name}", class_options(name, module, key)]
+    for command in FUNCTIONS:
+        parts += [f"## Options of {command}", table(rows(parser_of_function(command)._actions))]
     parts += ["## Options of Lightning's Trainer", table(rows(trainer))]
     return "\n\n".join(parts) + "\n"

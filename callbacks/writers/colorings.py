@@ -13,7 +13,8 @@ from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor
 
-from callbacks.writers.base import Finished, Format, Row, Table, Writer
+from callbacks.writers.base import Writer
+from callbacks.writers.format import Finished, Format, Row, Table
 from callbacks.writers.overview import Overview
 from callbacks.writers.prediction import Prediction
 from callbacks.writers.video import FilmColoring, Sink

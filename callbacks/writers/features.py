@@ -9,7 +9,8 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from callbacks.writers.base import Finished, Format, Row, Writer
+from callbacks.writers.base import Writer
+from callbacks.writers.format import Finished, Format, Row
 from datamodules.batch import Batch
 from ops.atomic import mapped_array, write_table
 

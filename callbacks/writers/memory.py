@@ -6,7 +6,8 @@ from typing import Any, Generic
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.writers.base import Image, Writer
+from callbacks.writers.base import Writer
+from callbacks.writers.format import Image
 from datamodules.batch import Batch
 
 
@@ -22,12 +23,12 @@ class Collector(Callback, Generic[Image]):
 
     What an image has depends on the writer:
 
-    - `SegmentationWriter` and `OutlineWriter` give a `stitch.Stitched`: `classes`, `masks` (K, H, W) bool,
-      `probability` (K, H, W) float32, `source` (the image to draw over) and `stages`. `segmentation.runs(image)` are
-      its rows of `submission.csv`, `segmentation.overlaid(image)` is its overlay, `outlines.fitted_polygon` makes
-      the polygon of a mask, and `outlines.geojson(image)` a GeoJSON feature per class.
+    - `SegmentationWriter` and `OutlineWriter` give a `stitched.Stitched`: `classes`, `masks` (K, H, W) bool,
+      `probability` (K, H, W) float32, `source` (the image to draw over) and `stages`. `masks.runs(image)` are
+      its rows of `submission.csv`, `masks.overlaid(image)` is its overlay, `polygons.outlined` makes
+      the polygon of a mask, and `polygons.geojson(image)` a GeoJSON feature per class.
     - `ColoringWriter` gives a `colorings.Colorized`: `image` (H, W, 3) uint8 and `scores`, a row of `figures.csv`.
-    - `ScoreWriter` gives a `scores.Judged`: `probability`, `mean` and `spread`, nan if not predicted.
+    - `ScoreWriter` gives a `judged.Judged`: `probability`, `mean` and `spread`, nan if not predicted.
     - `FeatureWriter` gives a `features.Described`: `vectors`, float32 (V,) by name.
 
     Args:

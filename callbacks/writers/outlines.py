@@ -1,120 +1,81 @@
 """Writes masks, polygons and intermediate stages of regions in large images."""
 
-import json
 import math
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from numpy.typing import NDArray
 
-from callbacks.writers.base import Row
-from callbacks.writers.segmentation import MaskFiles, MaskOverview
-from callbacks.writers.stitch import Stitched, StitchedFormat, StitchingWriter
-from drawing.pictures import Picture, color_of, labelled, save_picture, scaled, scaled_masks
-from ops.atomic import write_text
+from callbacks.writers.format import Row
+from callbacks.writers.maps import Maps, Vectors
+from callbacks.writers.masks import MaskFiles, MaskOverview
+from callbacks.writers.polygons import LEAST, Kind, Outlines
+from callbacks.writers.stitch import StitchingWriter
+from callbacks.writers.stitched import Stitched, StitchedFormat
+from drawing.pictures import save_picture
 from ops.errors import ArgumentError
 from ops.filenames import safe_path
-from ops.polygons import Ring, intersection_over_union, polygon_mask, rings, simplified, smoothed
-
-VIEW = 1200  # maximum pixels of the longer side of an overlay
-TINT = 0.3  # share of the class color inside a mask
-SMOOTHNESS = 16.0  # wavelength in pixels that smoothing halves
-FRACTION = 4  # bits of fractions of pixels given to OpenCV
-CONVENTION = (
-    "Points are [x, y] in pixels of the full image, x to the right and y down. Whole numbers are pixel centers: the "
-    "image reaches from -0.5 to width - 0.5 and from -0.5 to height - 0.5. The last point of a ring joins its first. "
-    "A pixel is inside where its center lies in an odd number of rings (even-odd), so that a ring in a ring is a hole. "
-    "size is [height, width]; iou is the intersection over union of the polygon and the mask."
-)
 
 
 class OutlineWriter(StitchingWriter):
     """Writes the mask, the polygon and an overlay of every image of a one-class task into the run folder.
 
     - `masks/<path and stem>.png`: 0 and 255, as large as the image.
-    - `polygons.json`: for each image its size, its polygon, the number of vertices, and its IoU with the mask.
+    - `polygons.json`: for each image its size, its polygon, the number of vertices, its IoU with the mask, the
+      tolerance, and whether it is sunny or shady, see `ops.light`.
     - `overlays/<path and stem>.jpg`: the image with the mask tinted and the polygon drawn, at most 1200 pixels long.
     - `overview.html`: all images on one page, see `callbacks.writers.overview`.
     - `stages/<path and stem>/<number>_<name>.png`: the intermediate maps of the task, at their own size.
+    - `maps/` and `areas.csv`: of images that have a georeference, see `callbacks.writers.maps.Maps`.
 
     Args:
         keep_stages: Whether to write the stages.
-        tolerance: Maximum distance in pixels of the full image between polygon and outline; 0 keeps every vertex.
+        outline: What the polygon follows: `raw`, every region and hole of the mask; `clean`, its regions without holes
+            that have at least a quarter of the largest one's area; `single`, the largest one alone. With `boxes.csv`,
+            `clean` and `single` look at each box by itself. Masks stay as they are.
+        tolerance: Maximum distance in pixels of the full image between polygon and outline; 0 keeps every vertex. Null
+            is 1 for `raw`; for `clean` and `single` the largest that `least_iou` allows, up to 1/40 of the longer side.
         smooth: Whether to smooth outlines with splines first; the tolerance is then divided by four.
-        least_iou: Minimum IoU of a polygon with its mask. Below it, as with small or narrow regions, simplification and
-            smoothing are halved until it is reached. 0 accepts every polygon.
+        least_iou: Minimum IoU of a polygon with the regions that it follows; null is 0.98 for `raw`, otherwise 0.95.
+            Below it, tolerance and smoothing are reduced in steps until it is reached, which the end of `predict`
+            reports. 0 accepts every polygon.
+        vectors: Format of polygons on the ground: `gpkg`, `geojson` or `none`.
 
     Raises:
-        ArgumentError: The tolerance is not a distance, or the IoU not in [0, 1].
+        ArgumentError: The outline is unknown, the tolerance is not a distance, or the IoU not in [0, 1].
     """
 
     def __init__(
-        self, keep_stages: bool = False, tolerance: float = 1.0, smooth: bool = False, least_iou: float = 0.98
+        self,
+        keep_stages: bool = False,
+        tolerance: float | None = None,
+        smooth: bool = False,
+        least_iou: float | None = None,
+        vectors: Vectors = "gpkg",
+        outline: Kind = "raw",
     ) -> None:
-        if not (0 <= tolerance < math.inf and 0 <= least_iou <= 1):
+        if outline not in LEAST:
+            raise ArgumentError(f"outline is {outline!r}; expected one of {', '.join(LEAST)}")
+        if not (0 <= (tolerance or 0) < math.inf and 0 <= (least_iou or 0) <= 1):
             raise ArgumentError(
                 f"expected a tolerance of 0 pixels or more and a least_iou in [0, 1], got {tolerance} and {least_iou}"
             )
         self.keep_stages = keep_stages
         stages = [Stages()] if keep_stages else []
-        outlines = Outlines(tolerance, smooth, least_iou)
-        super().__init__([outlines, MaskFiles(by_class=False), MaskOverview(), *stages])
+        outlines = Outlines(tolerance, smooth, least_iou, outline)
+        super().__init__([outlines, MaskFiles(by_class=False), MaskOverview(), *stages, Maps(vectors)])
+
+    def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
+        if self.keep_stages:
+            vars(task)["every_stage"] = True
+        super().begin(task, folder, in_memory)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_predict_end(trainer, pl_module)
         if trainer.is_global_zero and not self.keep_stages:  # those of an earlier prediction
             shutil.rmtree(self.part.parent / "stages", ignore_errors=True)
-
-
-class Outlines(StitchedFormat):
-    """Writes `polygons.json` and `overlays/<path and stem>.jpg` of a task with one class.
-
-    Args:
-        tolerance: See `OutlineWriter`.
-        smooth: See `OutlineWriter`.
-        least_iou: See `OutlineWriter`.
-    """
-
-    folders = ("overlays",)
-
-    def __init__(self, tolerance: float = 1.0, smooth: bool = False, least_iou: float = 0.98) -> None:
-        self.tolerance, self.smooth, self.least_iou = tolerance, smooth, least_iou
-
-    def write(self, image: Stitched, folder: Path) -> list[Row]:
-        if len(image.classes) != 1:
-            raise ArgumentError(f"Outlines are of one class: expected one, got {image.classes}; use SegmentationWriter")
-        mask = image.mask(0)
-        polygon, iou = fitted_polygon(mask, self.tolerance, self.smooth, self.least_iou)
-        drawn = labelled(drawn_polygon(image.source, mask, polygon), image.classes, [bool(mask.any())])
-        save_picture(drawn, folder / "overlays" / safe_path(image.name, ".jpg"))
-        record = {
-            "size": list(image.size),
-            "rings": [ring.tolist() for ring in polygon],
-            "vertices": sum(map(len, polygon)),
-            "iou": round(iou, 6),
-        }
-        return [[image.name, record]]
-
-    def finish(self, rows: Sequence[Row], folder: Path) -> str:
-        images = ",\n".join(f"{json.dumps(name)}: {json.dumps(record)}" for name, record in rows)
-        text = f'{{"convention": {json.dumps(CONVENTION)},\n"pictures": {{\n{images}\n}}}}\n'
-        write_text(folder / "polygons.json", text)
-        records: list[dict[str, Any]] = [record for _, record in rows]
-        found = [record for record in records if record["vertices"] or record["iou"] < 1]
-        if not found:
-            return "\nNo polygons: nothing is marked in any image."
-        ious = [record["iou"] for record in found]
-        vertices = np.mean([record["vertices"] for record in found])
-        return (
-            f"\nImages with polygons: {len(found)}; {vertices:.1f} vertices on average; IoU with the mask "
-            f"{np.mean(ious):.4f} on average, at least {min(ious):.4f}."
-        )
 
 
 class Stages(StitchedFormat):
@@ -130,87 +91,3 @@ class Stages(StitchedFormat):
             drawn = levels[0] if len(levels) == 1 else np.ascontiguousarray(levels.transpose(1, 2, 0))
             save_picture(drawn, folder / "stages" / safe_path(image.name, "") / f"{number}_{name}.png")
         return []
-
-
-def fitted_polygon(
-    mask: NDArray[np.bool_], tolerance: float = 1.0, smooth: bool = False, least_iou: float = 0.98
-) -> tuple[list[Ring], float]:
-    """Returns the polygon of a mask (H, W), rounded to 1/100 pixel, and its IoU with the mask; see `OutlineWriter`."""
-    traced = rings(mask)
-    for factor in (1, 1 / 2, 1 / 4, 1 / 8, 0):  # at 0, the polygon is the mask
-        near = smoothed(traced, smoothness=SMOOTHNESS * factor) if smooth and factor else traced
-        polygon = simplified(near, tolerance * factor / (4 if smooth else 1))
-        polygon = [np.round(ring, 2) for ring in polygon]
-        iou = intersection_over_union(mask, polygon_mask(polygon, mask.shape))
-        if iou >= least_iou:
-            break
-    return polygon, iou
-
-
-def geojson(image: Stitched, tolerance: float = 1.0, smooth: bool = False, least_iou: float = 0.98) -> dict[str, Any]:
-    """Returns a GeoJSON FeatureCollection (RFC 7946) with one MultiPolygon per class.
-
-    Coordinates are pixels as in `ops.polygons`: whole numbers are pixel centers, y points down. Properties are `image`,
-    `class`, `vertices` and `iou`, that of the polygon with its mask.
-
-    Args:
-        image: The image.
-        tolerance: See `OutlineWriter`.
-        smooth: See `OutlineWriter`.
-        least_iou: See `OutlineWriter`.
-    """
-    features = []
-    for k, label in enumerate(image.classes):
-        polygon, iou = fitted_polygon(image.mask(k), tolerance, smooth, least_iou)
-        properties = {"image": image.name, "class": label, "vertices": sum(map(len, polygon)), "iou": round(iou, 6)}
-        shapes = [[[*ring.tolist(), ring[0].tolist()] for ring in shape] for shape in _nested(polygon)]
-        geometry = {"type": "MultiPolygon", "coordinates": shapes}
-        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
-    return {"type": "FeatureCollection", "features": features}
-
-
-def _nested(polygon: Sequence[Ring]) -> list[list[Ring]]:
-    """Groups rings into regions, each followed by its holes, which run the other way round."""
-    areas = [_signed_area(ring) for ring in polygon]
-    regions = [k for k, area in enumerate(areas) if area > 0]
-    found = {k: [polygon[k]] for k in regions}
-    for ring, area in zip(polygon, areas, strict=True):
-        around = [k for k in regions if areas[k] > -area] if area < 0 else []
-        # the smallest region around it; simplified rings may touch, so inside is judged by distance
-        depth = {k: min(0.0, _depth(ring, polygon[k])) for k in around}
-        if around:
-            found[max(around, key=lambda k: (depth[k], -areas[k]))].append(ring)
-    return list(found.values())
-
-
-def _signed_area(ring: Ring) -> float:
-    x, y = ring.T
-    return float(x @ np.roll(y, -1) - np.roll(x, -1) @ y) / 2
-
-
-def _depth(ring: Ring, around: Ring) -> float:
-    """Returns how far the outermost point of a ring lies inside another, in pixels; negative outside."""
-    contour = around.astype(np.float32)
-    return min(cv2.pointPolygonTest(contour, (float(x), float(y)), True) for x, y in ring)
-
-
-def drawn_polygon(source: Picture, mask: NDArray[np.bool_], polygon: Sequence[Ring]) -> Picture:
-    """Returns an image, at most `VIEW` pixels long, with the mask tinted and the polygon drawn as a line.
-
-    Args:
-        source: The image (h, w, 3), as large as the mask or smaller.
-        mask: The mask (H, W).
-        polygon: Rings in pixels of the mask.
-    """
-    side = min(VIEW, max(source.shape[:2]))
-    view = scaled(source, side, side)
-    height, width = view.shape[:2]
-    [inside] = scaled_masks(mask[None], width, height)
-    color = np.array(color_of(0), np.float32)
-    view[inside] = np.rint((1 - TINT) * view[inside] + TINT * color)
-    scale = np.array([width / mask.shape[1], height / mask.shape[0]])
-    # the corner of the image, not the center of its first pixel, stays in place
-    points = [np.rint(((ring + 0.5) * scale - 0.5) * 2**FRACTION).astype(np.int32) for ring in polygon]
-    thickness = max(1, round(min(height, width) / 400))
-    cv2.polylines(view, points, True, color.tolist(), thickness, cv2.LINE_AA, FRACTION)
-    return view

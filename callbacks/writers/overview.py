@@ -9,7 +9,7 @@ from typing import IO
 from urllib.parse import quote
 from uuid import uuid4
 
-from callbacks.writers.base import Format, Image, Row
+from callbacks.writers.format import Format, Image, Row
 from drawing.overview import Card, jpeg_of, write_overview
 from drawing.page import Table, html_table
 from drawing.pictures import Picture

@@ -1,211 +1,19 @@
 """Puts windows together into finished images, once for all output formats."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningModule
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from callbacks.writers.base import Finished, Format, Writer
-from callbacks.writers.prediction import Prediction
+from callbacks.writers.base import Writer
+from callbacks.writers.stitched import Canvas, Stitched, StitchedFormat, Whole, uncertain
 from datamodules.batch import Batch
-from drawing.pictures import Masks, Picture
-from ops.regions import LargeRegions
-from ops.windows import Blend, resized_maps, window_grid
 from tasks.decision import Decision
-
-BAND = 1 << 19  # pixels decided at once
-Mask = NDArray[np.bool_]  # (H, W)
-Maps = NDArray[np.float32]  # (K, H, W)
-
-
-class Whole:
-    """Masks of one image, whole in memory.
-
-    Args:
-        masks: (K, H, W).
-        probability: (K, H, W) in [0, 1], if kept.
-        uncertainty: See `uncertain`; nan if unknown.
-    """
-
-    def __init__(self, masks: Masks, probability: Maps | None = None, uncertainty: float = math.nan) -> None:
-        self.masks, self.probability, self.uncertainty = masks, probability, uncertainty
-        self.size: tuple[int, int] = masks.shape[1:]
-
-    def bands(self, index: int) -> Iterator[Mask]:
-        """Yields the mask of one class as a single band."""
-        yield self.masks[index]
-
-
-class Canvas:
-    """Masks of one image, filled from the top as its windows arrive.
-
-    Probabilities are blended where windows overlap, in a strip as high as one window. Decided rows go to an unnamed
-    temporary file, one bit per pixel and class.
-
-    Args:
-        decision: The task's thresholds and minimum areas.
-        size: Height and width of the masks.
-        window: Height and width of the windows, in pixels of the masks.
-        overlap: Minimum share of a window that the next one overlaps.
-        folder: Folder of the temporary file, which takes space until `close`.
-        keep: Whether to keep the blended probability in memory.
-    """
-
-    def __init__(
-        self,
-        decision: Decision,
-        size: tuple[int, int],
-        window: tuple[int, int],
-        overlap: float,
-        folder: Path,
-        keep: bool = False,
-    ) -> None:
-        self.decision, self.size, self.window = decision, size, window
-        self.waiting = len(window_grid(size, window, overlap))
-        self.regions = [LargeRegions(size, area) if area else None for area in decision.least_areas(size)]
-        self.blend = Blend(size, window, overlap, len(self.regions))
-        self.file = TemporaryFile(dir=folder)  # noqa: SIM115  # open until `close`
-        self.heights: list[int] = []  # of the bands in the file
-        self.strips: list[Maps] | None = [] if keep else None
-        self._uncertain = 0.0  # sum over the pixels so far
-
-    @property
-    def probability(self) -> Maps | None:
-        """Probability (K, H, W) of the finished image, if kept."""
-        return None if self.strips is None else np.concatenate(self.strips, axis=1)
-
-    @property
-    def uncertainty(self) -> float:
-        """Mean of `uncertain` over the finished image."""
-        return self._uncertain / (len(self.regions) * self.size[0] * self.size[1])
-
-    def add(self, probability: Tensor, origin: tuple[int, int]) -> bool:
-        """Adds the next window and returns whether it was the last.
-
-        Args:
-            probability: (K, h, w) in [0, 1], at the network's output size.
-            origin: Top and left of the window.
-        """
-        self._mark(self.blend.add(resized_maps(probability[None].float(), self.window)[0], origin))
-        self.waiting -= 1
-        if not self.waiting:
-            self._mark(self.blend.finish())
-            self._clean()
-        return not self.waiting
-
-    def bands(self, index: int) -> Iterator[Mask]:
-        """Yields the finished mask of one class from the top, some rows (n, W) at a time; repeatable."""
-        for number in range(len(self.heights)):
-            yield self._read(number, index)
-
-    def close(self) -> None:
-        """Deletes the file."""
-        self.file.close()
-
-    def _mark(self, probability: Tensor) -> None:
-        count = max(1, BAND // self.size[1])
-        for top in range(0, probability.shape[1], count):
-            part = probability[:, top : top + count]
-            masks = self.decision.marked(part[None])[0].cpu().numpy()
-            self._uncertain += float(uncertain(part).sum())
-            for mask, regions in zip(masks, self.regions, strict=True):
-                if regions is not None:
-                    regions.measure(mask)
-            self.file.write(np.packbits(masks, axis=2).data)
-            self.heights.append(masks.shape[1])
-            if self.strips is not None:
-                self.strips.append(part.cpu().numpy())
-
-    def _clean(self) -> None:
-        """Removes regions below the minimum area, whose size is known once all rows are there."""
-        for index, regions in enumerate(self.regions):
-            if regions is None:
-                continue
-            for number in range(len(self.heights)):
-                mask = regions.clean(self._read(number, index), number)
-                self.file.seek(self._place(number, index))
-                self.file.write(np.packbits(mask, axis=1).data)
-
-    def _read(self, number: int, index: int) -> Mask:
-        height, row_bytes = self.heights[number], -(-self.size[1] // 8)
-        self.file.seek(self._place(number, index))
-        packed = np.frombuffer(self.file.read(height * row_bytes), np.uint8).reshape(height, row_bytes)
-        return np.unpackbits(packed, axis=1, count=self.size[1]).view(np.bool_)
-
-    def _place(self, number: int, index: int) -> int:
-        """Returns where the band of one class begins in the file."""
-        rows = len(self.regions) * sum(self.heights[:number]) + index * self.heights[number]
-        return rows * -(-self.size[1] // 8)
-
-
-def uncertain(probability: Tensor) -> Tensor:
-    """Returns 4 p (1 - p) of each probability: 0 where the network is sure, 1 where it is undecided."""
-    return 4 * probability * (1 - probability)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stitched(Finished):
-    """A finished image of a segmentation task.
-
-    Attributes:
-        classes: Names of the K classes.
-        source: The image to draw over, (h, w, 3) uint8, as large as the masks or smaller.
-        content: Where the masks are.
-        stages: Intermediate maps by name, in order, (1, h, w) or (3, h, w), bool or in [0, 1], if the task gives any.
-        georeference: Where the image lies on the ground, as its batch gave it; None for a plain image.
-    """
-
-    classes: Sequence[str]
-    source: Picture
-    content: Canvas | Whole
-    stages: Mapping[str, Tensor] = field(default_factory=dict)
-    georeference: Any = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the masks."""
-        return self.content.size
-
-    @property
-    def masks(self) -> Masks:
-        """Masks (K, H, W) of the whole image, in memory."""
-        return np.stack([self.mask(k) for k in range(len(self.classes))])
-
-    @property
-    def probability(self) -> Maps | None:
-        """Probability (K, H, W) in [0, 1] of the whole image; None unless it was kept in memory."""
-        return self.content.probability
-
-    def bands(self, index: int) -> Iterator[Mask]:
-        """Yields the mask of one class from the top, some rows (n, W) at a time, in bounded memory; repeatable."""
-        return self.content.bands(index)
-
-    def mask(self, index: int) -> Mask:
-        """Returns the mask (H, W) of one class."""
-        return np.concatenate(list(self.bands(index)))
-
-    def prediction(self) -> Prediction:
-        if self.problem:
-            return super().prediction()
-        masks = {label: self.mask(k) for k, label in enumerate(self.classes)}
-        return Prediction(self.name, masks, self.probability)
-
-    def in_memory(self) -> "Stitched":
-        """Returns a copy that stays valid, its masks and probability whole in memory."""
-        stages = {name: stage.cpu() for name, stage in self.stages.items()}
-        return replace(self, content=Whole(self.masks, self.probability, self.content.uncertainty), stages=stages)
-
-
-class StitchedFormat(Format[Stitched]):
-    """An output format of segmented images; derive from it to add one."""
 
 
 class StitchingWriter(Writer[Stitched]):
@@ -237,6 +45,8 @@ class StitchingWriter(Writer[Stitched]):
             )
         self.decision, self.folder, self.in_memory = decision, folder, in_memory
         self.classes: list[str] = list(task.classes)  # type: ignore[arg-type]  # untyped in LightningModule
+        self.line_classes: Sequence[str] = getattr(task, "line_classes", ())
+        self.percents = any(isinstance(each, StitchedFormat) and each.reads_percents for each in self.formats)
 
     def images(self, outputs: Any, batch: Batch) -> Iterator[Stitched]:
         contents = self._enlarged if "level" in batch else self._blended
@@ -250,7 +60,9 @@ class StitchingWriter(Writer[Stitched]):
                 source=batch["source"][i],
                 content=content,
                 stages={name: stage[i] for name, stage in outputs.get("stages", {}).items()},
+                boxes=batch["boxes"][i] if "boxes" in batch else (),
                 georeference=batch["georeference"][i] if "georeference" in batch else None,
+                line_classes=self.line_classes,
             )
             yield image.in_memory() if self.in_memory and not problem else image
 
@@ -269,9 +81,11 @@ class StitchingWriter(Writer[Stitched]):
             origin, size, window = (_pair(batch[key][i]) for key in ("origin", "size", "window"))
             if origin == (0, 0):
                 self.end()
-                self._canvas = Canvas(self.decision, size, window, batch["overlap"][i], self.folder, self.in_memory)
+                percents = self.percents and "georeference" in batch and batch["georeference"][i] is not None
+                files = (self.folder, self.in_memory, percents)
+                self._canvas = Canvas(self.decision, size, window, batch["overlap"][i], *files)
             assert self._canvas is not None  # the first window of an image lies at its top left
-            if self._canvas.add(probability[i], origin):
+            if self._canvas.add(probability[i].float(), origin):
                 yield i, self._canvas
                 self.end()
 
@@ -285,7 +99,8 @@ class StitchingWriter(Writer[Stitched]):
             if "inside" in batch:  # enlarging reaches beyond the edges of boxes
                 marked &= batch["inside"][i : i + 1]
             masks = self.decision.cleaned(marked[0].cpu().numpy())
-            kept = full[0].cpu().numpy() if self.in_memory else None
+            keep = self.in_memory or (self.percents and "georeference" in batch)
+            kept = full[0].cpu().numpy() if keep else None
             yield i, Whole(masks, kept, float(uncertain(full).mean()))
 
     def _nothing(self) -> Whole:

@@ -25,7 +25,7 @@ class WholeImages:
 
     Attributes:
         places: Size of each image, and its row in the arrays of this size, by name.
-        pictures: Images (n, H, W, 3) by size.
+        pictures: Images (n, H, W, C) by size.
         masks: Their masks by size.
     """
 
@@ -34,7 +34,7 @@ class WholeImages:
     masks: dict[Size, PackedMasks]
 
     def picture(self, name: str) -> NDArray[np.uint8]:
-        """Returns an image (H, W, 3), read on demand."""
+        """Returns an image (H, W, C), read on demand."""
         size, row = self.places[name]
         return self.pictures[size][row]
 
@@ -93,9 +93,9 @@ def whole_images(task: str, tiles: Tiles) -> WholeImages:
 def _pictures(task: str, tiles: Tiles, names: Sequence[str], size: Size) -> MappedRows:
     paths = [tiles.source.path(name) for name in names]
     what = f"decoding {tiles.source.folder}"
-    return cached_array(
-        f"{task}-whole", cache_key(paths, None), (len(names), *size, 3), lambda index: read_picture(paths[index]), what
-    )
+    channels = tiles.source.channels
+    key, shape = cache_key(paths, channels.recipe() or None), (len(names), *size, channels.count)
+    return cached_array(f"{task}-whole", key, shape, lambda index: read_picture(paths[index], None, channels), what)
 
 
 def _masks(task: str, tiles: Tiles, names: Sequence[str], size: Size) -> PackedMasks:
@@ -113,8 +113,8 @@ def _masks(task: str, tiles: Tiles, names: Sequence[str], size: Size) -> PackedM
 class MeasuredSample:
     """Makes samples of whole images with the windows of `datamodules.decoded.predicted.Windows`.
 
-    A sample has `mask` uint8 (1, H, W), maybe `ignored` bool (1, H, W), `image` uint8 (3, h, w), the image with its
-    longer side reduced to at most 1200 pixels, `windows` uint8 (N, 3, y, x) at the input size of the network, in the
+    A sample has `mask` uint8 (1, H, W), maybe `ignored` bool (1, H, W), `image` uint8 (C, h, w), the image with its
+    longer side reduced to at most 1200 pixels, `windows` uint8 (N, C, y, x) at the input size of the network, in the
     order of `ops.windows.window_grid`, and `window` and `overlap`.
 
     Attributes:

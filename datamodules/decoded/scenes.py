@@ -15,13 +15,15 @@ from datamodules.read.boxes import Box, inside
 from datamodules.read.cache import MappedRows, cache_key, cached_array
 from datamodules.read.mask_files import IGNORED
 from datamodules.read.mask_survey import value_problems
-from datamodules.read.masks import FolderMasks, label_planes
-from datamodules.read.names import located, stem
+from datamodules.read.masks import OneMask, label_planes
+from datamodules.read.names import located
 from datamodules.read.pictures import channels_first, picture_size, read_picture, resized, resized_mask
+from datamodules.read.rasters import COLOR, Channels, read_raster
 from ops.errors import DataError, collected, refuse
+from ops.geo.rasters import georeference
 from ops.windows import Size
 
-Decoder = Callable[[str, FolderMasks, Sequence[str], int, Size], MappedRows]
+Decoder = Callable[[str, OneMask, Sequence[str], int, Size], MappedRows]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Scenes:
         masks: Masks (n, h, w) by size: 0, 1, or 2 where pixels are ignored.
     """
 
-    source: FolderMasks
+    source: OneMask
     levels: int
     sizes: dict[str, Size]
     rows: dict[str, int]
@@ -102,17 +104,17 @@ def too_small(path: Path, size: Size, levels: int, window: int, trained: bool = 
     ]
 
 
-def readable_sizes(paths: Mapping[str, Path]) -> tuple[dict[str, Size], list[str]]:
+def readable_sizes(paths: Mapping[str, Path], channels: Channels = COLOR) -> tuple[dict[str, Size], list[str]]:
     """Returns the height and width of the images by name, from their files, and the problems of unreadable ones."""
     sizes: dict[str, Size] = {}
 
     def read(name: str) -> None:
-        sizes[name] = picture_size(paths[name])
+        sizes[name] = picture_size(paths[name], channels)
 
     return sizes, collected(partial(read, name) for name in paths)
 
 
-def decoded_scenes(task: str, source: FolderMasks, levels: int, window: int) -> Scenes:
+def decoded_scenes(task: str, source: OneMask, levels: int, window: int) -> Scenes:
     """Returns a dataset at a level of its pyramid, from the cache or decoded into it.
 
     Args:
@@ -125,7 +127,7 @@ def decoded_scenes(task: str, source: FolderMasks, levels: int, window: int) -> 
         DataError: Folders, images or masks are invalid, a mask is all 0 or all 1, or an image is smaller than a window;
             all problems are listed.
     """
-    sizes, unreadable = readable_sizes(source.paths)
+    sizes, unreadable = readable_sizes(source.paths, source.channels)
     problems = source.problems + unreadable
     groups: dict[Size, list[str]] = {}
     for name, size in sizes.items():
@@ -144,18 +146,19 @@ def decoded_scenes(task: str, source: FolderMasks, levels: int, window: int) -> 
     return Scenes(source, levels, sizes, rows, pictures, masks)
 
 
-def _pictures(task: str, source: FolderMasks, names: Sequence[str], levels: int, size: Size) -> MappedRows:
+def _pictures(task: str, source: OneMask, names: Sequence[str], levels: int, size: Size) -> MappedRows:
     paths = [source.path(name) for name in names]
 
     def make(index: int) -> NDArray[np.uint8]:
-        return reduced(read_picture(paths[index]), levels)
+        return reduced(read_picture(paths[index], None, source.channels), levels)
 
-    shape = (len(names), 3, *level_size(size, levels))
-    return cached_array(f"{task}-scenes", cache_key(paths, levels), shape, make, f"decoding {source.folder}")
+    recipe = source.channels.recipe()
+    key, shape = cache_key(paths, [levels, *recipe] if recipe else levels), (len(names), 3, *level_size(size, levels))
+    return cached_array(f"{task}-scenes", key, shape, make, f"decoding {source.folder}")
 
 
-def _masks(task: str, source: FolderMasks, names: Sequence[str], levels: int, size: Size) -> MappedRows:
-    files = [source.by_class[0].get(stem(name)) for name in names]
+def _masks(task: str, source: OneMask, names: Sequence[str], levels: int, size: Size) -> MappedRows:
+    files = [source.files_of(name)[0] for name in names]
 
     def make(index: int) -> NDArray[np.uint8]:
         misfit = source.misfit(names[index])
@@ -248,6 +251,7 @@ class PredictedScene:
         levels: How often their sides are halved.
         window: Height and width in pixels of a window, the smallest image that can be used.
         boxes: Boxes by image name.
+        channels: How rasters are read.
     """
 
     folder: Path
@@ -255,13 +259,21 @@ class PredictedScene:
     levels: int
     window: int
     boxes: dict[str, list[Box]]
+    channels: Channels = COLOR
 
     def __call__(self, index: int) -> dict[str, Any]:
         name = self.names[index]
         path = located(self.folder, name)
+        ground: dict[str, Any] = {}
+        there = None
         try:
-            refuse(too_small(path, picture_size(path), self.levels, self.window, trained=True), str(path))
-            picture = read_picture(path)
+            size = picture_size(path, self.channels)
+            refuse(too_small(path, size, self.levels, self.window, trained=True), str(path))
+            if self.channels.reads(path):
+                pixels, ground = read_raster(path, self.channels), {"georeference": georeference(path)}
+                picture, there = np.ascontiguousarray(pixels[..., :-1]), pixels[..., -1] > 0
+            else:
+                picture = read_picture(path)
         except DataError as error:
             side = self.window * 2**self.levels
             black = torch.zeros((3, side, side), dtype=torch.uint8)
@@ -269,8 +281,13 @@ class PredictedScene:
                     "source": np.zeros((0, 0, 3), np.uint8), "problem": "".join(error.problems)}  # fmt: skip
         image = channels_first(picture)  # `AvalanchesDataModule` reduces it on the device
         sample = {"image": image, "size": torch.tensor(picture.shape[:2]), "level": self.levels, "source": picture,
-                  "problem": ""}  # fmt: skip
+                  "problem": "", **ground}  # fmt: skip
         if name in self.boxes:
             sample["valid"] = inside(self.boxes[name], level_size(picture.shape[:2], self.levels), self.levels)
+            sample["boxes"] = self.boxes[name]
             sample["inside"] = inside(self.boxes[name], picture.shape[:2], 0)
+        if there is not None and not there.all():
+            with_data = torch.from_numpy(resized_mask(there, level_size(picture.shape[:2], self.levels))[None])
+            sample["valid"] = sample.get("valid", with_data) & with_data
+            sample["inside"] = sample.get("inside", torch.from_numpy(there[None])) & torch.from_numpy(there[None])
         return sample

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from datamodules.decoded.whole import PackedMasks
 from datamodules.read.cache import MappedRows, cache_key, cached_array, check_pictures
 from datamodules.read.mask_files import IGNORED
 from datamodules.read.mask_survey import value_problems
-from datamodules.read.masks import FolderMasks, label_planes
+from datamodules.read.masks import OneMask, label_planes
 from datamodules.read.pictures import picture_size, read_picture, resized
 from ops.errors import DataError, collected, refuse
 from ops.windows import Size, cut, window_grid
@@ -30,11 +29,11 @@ class Tiles:
         marked: Mask pixels of each image (P,).
         ignored: Pixels of each image that count nowhere (P,).
         owners: Image of each tile (N,).
-        pictures: Tiles (N, H, W, 3) at `size`.
+        pictures: Tiles (N, H, W, C) at `size`.
         masks: Their masks at the same size.
     """
 
-    source: FolderMasks
+    source: OneMask
     window: Size
     size: Size
     sizes: NDArray[np.int64]
@@ -55,7 +54,7 @@ class Tiles:
         return self.masks.counting(rows, f"{len(rows)} tiles in {self.source.root}")
 
 
-def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> Tiles:
+def decoded_tiles(task: str, source: OneMask, window: Size, size: Size) -> Tiles:
     """Returns the tiles of a dataset, from the cache or decoded into it.
 
     Tiles cover an image evenly, see `ops.windows.window_grid`, and overlap if its sides are not multiples of theirs.
@@ -69,12 +68,14 @@ def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> T
     Raises:
         DataError: Folders, images or masks are invalid; all problems are listed.
     """
-    problems, paths = list(source.problems), [source.path(name) for name in source.names]
+    problems, paths, channels = list(source.problems), [source.path(name) for name in source.names], source.channels
     files = [*source.files, *paths]
     try:
-        table = _measured(task, source, files)
+        table = measured(task, source)
     except DataError as error:
-        refuse([*problems, *error.problems, *collected([lambda: check_pictures(paths)])], str(source.root))
+        refuse(
+            [*problems, *error.problems, *collected([lambda: check_pictures(paths, None, channels)])], str(source.root)
+        )
         raise
     sizes, marked, ignored = table[:, :2], table[:, 2], table[:, 3]
     problems += [
@@ -86,7 +87,8 @@ def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> T
     places = [(row, place) for row, (height, width) in enumerate(sizes.tolist())
               for place in window_grid((height, width), window)]  # fmt: skip
     problems += value_problems(task, source)
-    read_picture_once, read_labels_once = lru_cache(8)(read_picture), lru_cache(8)(source.labels)
+    read_labels_once = lru_cache(8)(source.labels)
+    read_picture_once = lru_cache(8)(partial(read_picture, channels=channels))
 
     def make_picture(index: int) -> NDArray[np.uint8]:
         row, place = places[index]
@@ -98,7 +100,7 @@ def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> T
             label_planes([cut(read_labels_once(source.names[row]), place, window)], size, source.values), axis=-1
         )
 
-    key, count = cache_key(files, [window, size]), len(places)
+    key, count = cache_key(files, [window, size, *channels.recipe()]), len(places)
     mask_key = cache_key(files, [window, size, source.values.recipe()])
     arrays: list[MappedRows] = []
     shape = (count, 1 + bool(source.values.ignored), size[0], -(-size[1] // 8))
@@ -106,7 +108,9 @@ def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> T
     problems += collected(
         [
             lambda: arrays.append(
-                cached_array(f"{task}-tiles", key, (count, *size, 3), make_picture, f"cutting {source.folder}")
+                cached_array(
+                    f"{task}-tiles", key, (count, *size, channels.count), make_picture, f"cutting {source.folder}"
+                )
             ),
             lambda: arrays.append(cached_array(f"{task}-masks", mask_key, shape, make_mask, what)),
         ]
@@ -118,7 +122,7 @@ def decoded_tiles(task: str, source: FolderMasks, window: Size, size: Size) -> T
     return Tiles(source, window, size, sizes, marked, ignored, owners, pictures, packed)
 
 
-def _measured(task: str, source: FolderMasks, files: Sequence[Path]) -> NDArray[np.int64]:
+def measured(task: str, source: OneMask) -> NDArray[np.int64]:
     """Returns the height, width, and numbers of mask pixels and of ignored pixels of every image (P, 4).
 
     Raises:
@@ -131,9 +135,11 @@ def _measured(task: str, source: FolderMasks, files: Sequence[Path]) -> NDArray[
         if misfit:
             raise DataError(misfit)
         labels = source.labels(name)
-        values = [*picture_size(source.path(name)), *(np.count_nonzero(labels == value) for value in (1, IGNORED))]
+        size = picture_size(source.path(name), source.channels)
+        values = [*size, *(np.count_nonzero(labels == value) for value in (1, IGNORED))]
         return np.array(values, np.int64).view(np.uint8)
 
+    files = [*source.files, *map(source.path, source.names)]
     shape, what = (len(source.names), 32), f"measuring the masks of {source.root}"
     rows = cached_array(f"{task}-measured", cache_key(files, [source.values.recipe(), "ignored"]), shape, make, what)
     return np.stack([rows[index].view(np.int64) for index in range(len(rows))])

@@ -69,7 +69,7 @@ class Decoded:
 
     Attributes:
         source: Names, images and masks that it was decoded from.
-        pictures: Images (N, H, W, 3) at the input size of the network.
+        pictures: Images (N, H, W, C) at the input size of the network.
         masks: Masks at the same size, to train on.
         scored: Masks at the size that predictions are scored at.
     """
@@ -115,10 +115,11 @@ def _pictures(task: str, source: MaskSource, size: Size) -> MappedRows:
         misfit = source.misfit(source.names[index])
         if misfit:
             raise DataError(misfit)
-        return resized(read_picture(paths[index], at_least=size), size)
+        return resized(read_picture(paths[index], at_least=size, channels=source.channels), size)
 
     what = f"decoding the images of {source.root}"
-    return cached_array(f"{task}-pictures", cache_key(paths, size), (len(paths), *size, 3), make, what)
+    key = cache_key(paths, [*size, *source.channels.recipe()])
+    return cached_array(f"{task}-pictures", key, (len(paths), *size, source.channels.count), make, what)
 
 
 def _masks(task: str, source: MaskSource, classes: Sequence[str], size: Size) -> MappedRows:
@@ -134,7 +135,7 @@ def _masks(task: str, source: MaskSource, classes: Sequence[str], size: Size) ->
 
 @dataclass(frozen=True)
 class DecodedSample:
-    """Makes samples of a decoded dataset: `image` uint8 (3, H, W), `mask` uint8 (K, H, W), and maybe `ignored`, bool.
+    """Makes samples of a decoded dataset: `image` uint8 (C, H, W), `mask` uint8 (K, H, W), and maybe `ignored`, bool.
 
     Attributes:
         pictures: Images of the dataset.

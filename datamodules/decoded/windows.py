@@ -39,11 +39,11 @@ class Store:
     """Images of different sizes on a device, and the pixels that windows can be centered on.
 
     These centers are numbered, first those with mask 0, then those with mask 1, each row by row; none is ignored. A run
-    of adjacent centers in a row of an image is two integers, which take less memory than the masks unless they are
-    noise.
+    of adjacent centers in a row of an image is two integers, which take less memory than a number per pixel.
 
     Attributes:
         pixels: Images one after the other, each row by row, uint8 (3, N).
+        marked: The pixels of their masks, bool (1, N).
         offsets: First pixel of each image (P,).
         widths: Width of each image (P,).
         ends: Number of centers up to the end of each run (R,), ascending.
@@ -53,6 +53,7 @@ class Store:
     """
 
     pixels: Tensor
+    marked: Tensor
     offsets: Tensor
     widths: Tensor
     ends: Tensor
@@ -62,10 +63,10 @@ class Store:
 
     def to(self, device: torch.device) -> "Store":
         """Returns a copy on another device."""
-        names = ("pixels", "offsets", "widths", "ends", "shifts")
+        names = ("pixels", "marked", "offsets", "widths", "ends", "shifts")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
-    def draw(self, indices: Tensor, seeds: Tensor, ratio: Ratio) -> tuple[Tensor, Tensor]:
+    def draw(self, indices: Tensor, seeds: Tensor, ratio: Ratio) -> tuple[Tensor, Tensor, Tensor]:
         """Draws a window for each sample, which depends on its index and seed only.
 
         Each window lies inside an image, with its center at row and column w // 2. All centers are equally likely:
@@ -77,7 +78,8 @@ class Store:
             ratio: One of the two.
 
         Returns:
-            Windows uint8 (B, 3, w, w), and the masks at their centers (B,), 0.0 or 1.0.
+            Windows uint8 (B, 3, w, w), the masks at their centers (B,), 0.0 or 1.0, and the whole of these masks, bool
+            (B, 1, w, w).
         """
         # The first mix decides how windows are flipped. The remainder of 63 bits is practically uniform.
         numbers = bits_of(bits_of(seeds)) & ((1 << 63) - 1)
@@ -92,7 +94,8 @@ class Store:
         pictures = torch.searchsorted(self.offsets, places, right=True) - 1
         steps = torch.arange(self.window, device=places.device) - self.window // 2
         rows = places[:, None] + self.widths[pictures, None] * steps
-        return self.pixels[:, rows[..., None] + steps].transpose(0, 1).contiguous(), label.float()
+        cut = [each[:, rows[..., None] + steps].transpose(0, 1).contiguous() for each in (self.pixels, self.marked)]
+        return cut[0], label.float(), cut[1]
 
     def windows(self, count: int, block: int = 1000) -> Iterator[Tensor]:
         """Draws a representative sample of windows, all centers equally likely; always the same windows.
@@ -120,25 +123,27 @@ def stored(scenes: Scenes, names: Sequence[str], window: int) -> Store:
     shapes = np.array([scenes.mask(name).shape for name in names])
     ends = shapes.prod(axis=1).cumsum()
     offsets = np.concatenate([[0], ends[:-1]])
-    pixels = np.empty((3, ends[-1]), np.uint8)
+    pixels, marked = np.empty((3, ends[-1]), np.uint8), np.empty((1, ends[-1]), np.bool_)
     before, after = window // 2, (window - 1) // 2
     runs: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
     for name, (height, width), first, end in zip(names, shapes.tolist(), offsets, ends, strict=True):
         pixels[:, first:end] = scenes.picture(name).reshape(3, -1)
+        marked[0, first:end] = scenes.mask(name).ravel()
         centers = scenes.labels(name)[before : height - after, before : width - after]
         for value in (0, 1):
             rows, columns, lengths = _runs(centers == value)
             runs[value].append(np.stack([first + (rows + before) * width + columns + before, lengths]))
     starts, lengths = np.concatenate(runs[0] + runs[1], axis=1)
     ends_of_runs = lengths.cumsum()
-    others, marked = (int(sum(part[1].sum() for part in parts)) for parts in runs)
+    others, avalanche = (int(sum(part[1].sum() for part in parts)) for parts in runs)
     return Store(
         pixels=torch.from_numpy(pixels),
+        marked=torch.from_numpy(marked),
         offsets=torch.from_numpy(offsets),
         widths=torch.from_numpy(shapes[:, 1].copy()),
         ends=torch.from_numpy(ends_of_runs),
         shifts=torch.from_numpy(starts - (ends_of_runs - lengths)),
-        counts=(others, marked),
+        counts=(others, avalanche),
         window=window,
     )
 

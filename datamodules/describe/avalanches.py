@@ -33,15 +33,13 @@ from datamodules.read.pictures import read_picture, resized
 from ops.components import principal_components
 from ops.edges import grey
 from ops.errors import DataError, collected
+from ops.light import BIN, CONDITIONS, SUNNY, condition_for, level_counts, peak
 
 if TYPE_CHECKING:
     import pandas as pd
 
 REFERENCES = 4  # images shown beside their references
 VIEW = 480  # pixels of the longer side of these
-BIN = 8  # gray levels per bin of the color histograms
-SUNNY = 200  # lowest brightness peak of a sunny image
-CONDITIONS = ("sunny", "shady")
 COLORS = {"red": "#d62728", "green": "#2ca02c", "blue": "#1f77b4"}  # of the charts
 WINDOWS = 20_000  # used for the principal components
 HELD = 0.99  # share of the variance that the named number of components holds
@@ -65,8 +63,8 @@ class Colors(NamedTuple):
 
     @property
     def condition(self) -> str:
-        """Sunny where the brightness peak is in [200, 255], as in the paper's figure 10; otherwise shady."""
-        return "sunny" if self.brightness >= SUNNY else "shady"
+        """Sunny or shady, see `ops.light`."""
+        return condition_for(self.brightness)
 
 
 def problems(data: AvalanchesDataModule) -> list[str]:
@@ -142,19 +140,11 @@ def colors_of(image: Image) -> Colors:
     by_hue = np.bincount(hues.ravel() // 5, saturations.ravel(), 36)  # OpenCV halves the degrees
     levels = grey(torch.from_numpy(np.array(image))[None]).numpy()
     return Colors(
-        channels=np.stack([_level_counts(channel) for channel in image]) / hues.size,
-        brightness=_peak(levels),
+        channels=np.stack([level_counts(channel) for channel in image]) / hues.size,
+        brightness=peak(levels),
         hue=10 * float(by_hue.argmax()) + 5 if by_hue.any() else float("nan"),
-        saturation=_peak(saturations),
+        saturation=peak(saturations),
     )
-
-
-def _level_counts(levels: NDArray[np.uint8]) -> NDArray[np.int64]:
-    return np.bincount(levels.ravel() // BIN, minlength=256 // BIN)
-
-
-def _peak(levels: NDArray[np.uint8]) -> float:
-    return BIN * (float(_level_counts(levels).argmax()) + 0.5)
 
 
 def variance_shares(scenes: Scenes, names: Sequence[str], window: int) -> NDArray[np.float64]:
@@ -204,8 +194,8 @@ def _charts(table: "pd.DataFrame", colors: Mapping[str, Colors], shares: NDArray
         "How well components describe windows": bars(
             shown,
             range(1, 1 + len(shown)),
-            f"first principal components; {held} of {len(shares)} hold {HELD:.0%}",
-            "share of the variance",
+            f"number of first principal components; {held} of {len(shares)} hold {HELD:.0%}",
+            "share of the variance, cumulative",
         ),
     }
     for condition in CONDITIONS:

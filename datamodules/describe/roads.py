@@ -37,7 +37,11 @@ TITLES = {
 
 def problems(data: RoadsDataModule) -> list[str]:
     """Returns everything that is wrong with a dataset, one sentence each that names the file."""
-    return collected([lambda: data.split_by_category(data.tiles()), *prediction_checks(data, data.pictures)])
+    return collected([lambda: _splits(data, data.tiles()), *prediction_checks(data, data.pictures)])
+
+
+def _splits(data: RoadsDataModule, tiles: Tiles) -> dict[str, list[str]]:
+    return data.split_by_category(tiles.source, tiles.marked)
 
 
 def study(data: RoadsDataModule) -> Study:
@@ -49,12 +53,12 @@ def study(data: RoadsDataModule) -> Study:
     import pandas as pd
 
     tiles = data.tiles()
-    names, categories = tiles.source.names, data.categories(tiles)
+    names, categories = tiles.source.names, data.categories(tiles.source, tiles.marked)
     table = pd.DataFrame(
         {
             "name": names,
             "category": [categories[name] for name in names],
-            "split": split_column(data.split_by_category(tiles), names),
+            "split": split_column(_splits(data, tiles), names),
             "height": tiles.sizes[:, 0],
             "width": tiles.sizes[:, 1],
             "tiles": np.bincount(tiles.owners, minlength=len(names)),

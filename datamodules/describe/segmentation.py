@@ -29,6 +29,7 @@ from datamodules.describe.study import (
 from datamodules.read.cache import core_count
 from datamodules.read.masks import MaskSource
 from datamodules.read.pictures import read_picture, resized
+from datamodules.read.rasters import shown
 from ops.errors import collected
 from ops.progress import progress
 
@@ -181,16 +182,16 @@ def _charts(areas: NDArray[np.float64], regions: "pd.DataFrame", classes: list[s
 
 def _examples(source: MaskSource, areas: NDArray[np.float64]) -> list[Example]:
     """Returns images with small to large masks of every class, each image once."""
-    shown: list[int] = []
+    chosen: list[int] = []
     for of_class in areas.T:
         by_area = [
-            row for row in np.argsort(of_class, kind="stable").tolist() if of_class[row] > 0 and row not in shown
+            row for row in np.argsort(of_class, kind="stable").tolist() if of_class[row] > 0 and row not in chosen
         ]
         places = np.linspace(0, len(by_area), max(1, EXAMPLES // areas.shape[1]) + 2)[1:-1].astype(int)
-        shown += [by_area[place] for place in dict.fromkeys(places.tolist()) if place < len(by_area)]
+        chosen += [by_area[place] for place in dict.fromkeys(places.tolist()) if place < len(by_area)]
     examples = []
-    for name in (source.names[row] for row in shown):
-        image = read_picture(source.path(name))
+    for name in (source.names[row] for row in chosen):
+        image = shown(read_picture(source.path(name), channels=source.channels))
         size = EXAMPLE_HEIGHT, max(1, round(EXAMPLE_HEIGHT * image.shape[1] / image.shape[0]))
         examples.append((name, resized(image, size), source.planes(name, size).astype(np.bool_)))
     return examples

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.read.pictures import READERS, read_picture
+from datamodules.read.rasters import COLOR, Channels
 from ops.atomic import in_words, mapped_array, remove_leftovers, replacing
 from ops.errors import DataError, collected, refuse
 from ops.progress import progress
@@ -150,30 +151,33 @@ def _fill(rows: NDArray[np.uint8], make: Callable[[int], NDArray[np.uint8]], wha
         return [problem for problems in done for problem in problems]
 
 
-def check_pictures(files: Sequence[Path], at_least: tuple[int, int] | None = None) -> None:
+def check_pictures(files: Sequence[Path], at_least: tuple[int, int] | None = None, channels: Channels = COLOR) -> None:
     """Opens every image, unless the cache has recorded that the same files are readable.
 
     Args:
         files: Images of one folder.
         at_least: Height and width that suffice, which lets JPEGs be decoded at a lower resolution.
+        channels: How rasters are read.
 
     Raises:
         DataError: Some cannot be read; all are listed.
     """
 
     def make(index: int) -> NDArray[np.uint8]:
-        read_picture(files[index], at_least)
+        read_picture(files[index], at_least, channels)
         return np.ones(1, dtype=np.uint8)
 
     what = f"opening the images of {files[0].parent}"
-    cached_array("opened", cache_key(files, None), (len(files), 1), make, what)
+    cached_array("opened", cache_key(files, channels.recipe() or None), (len(files), 1), make, what)
 
 
-def unreadable(files: Sequence[Path], at_least: tuple[int, int] | None = None) -> dict[str, str]:
+def unreadable(
+    files: Sequence[Path], at_least: tuple[int, int] | None = None, channels: Channels = COLOR
+) -> dict[str, str]:
     """Returns the problems of images that cannot be read, by path; see `check_pictures`."""
     try:
-        check_pictures(files, at_least)
+        check_pictures(files, at_least, channels)
     except DataError:
-        found = {str(file): "".join(collected([partial(read_picture, file, at_least)])) for file in files}
+        found = {str(file): "".join(collected([partial(read_picture, file, at_least, channels)])) for file in files}
         return {path: problem for path, problem in found.items() if problem}
     return {}

@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from datamodules.read.cache import MappedRows, cache_key, cached_array
-from datamodules.read.mask_files import OTHERS, Certainty, fitting_turn, value_name
+from datamodules.read.mask_files import OTHERS, Certainty, value_name
 from datamodules.read.masks import FolderMasks, MaskSource
 from datamodules.read.names import stem
 from ops.errors import collected
@@ -40,7 +40,7 @@ def value_problems(task: str, source: MaskSource) -> list[str]:
 
     def make(index: int) -> NDArray[np.uint8]:
         path, name = files[index]
-        certainty = fitting_turn(path, source.path(name))[1]
+        certainty = source.turn(path, name)[1]
         return np.array([source.read(path, name).value, certainty], np.float64).view(np.uint8)
 
     paths = [*(path for path, _ in files), *(source.path(name) for _, name in files)]

@@ -16,8 +16,10 @@ from datamodules.read.cache import core_count
 from datamodules.read.mask_files import IGNORED, Certainty, Marks, MaskValues, fitting_turn, read_marks, turned_size
 from datamodules.read.names import located, stem, tree_names
 from datamodules.read.pictures import picture_size, read_picture, resized_mask, touched
+from datamodules.read.rasters import COLOR, Channels
 from datamodules.read.tables import Table
 from ops.errors import DataError, collected
+from ops.geo.rasters import VRT
 from ops.rle import decode_to, parse_runs
 from ops.windows import Size
 
@@ -47,8 +49,10 @@ class MaskSource(Protocol):
         files: Files that the masks are made from, for the key of a cache; the images count as well.
         problems: What is wrong with the table or the folders; no image was opened to find out.
         values: What the values of mask files mean.
+        channels: How rasters among the images are read.
     """
 
+    channels: Channels
     root: Path
     names: list[str]
     files: list[Path]
@@ -71,13 +75,31 @@ class MaskSource(Protocol):
         """Removes images and their masks, as if they did not exist."""
 
 
+class OneMask(MaskSource, Protocol):
+    """Images with one mask each.
+
+    Attributes:
+        folder: Folder of the images.
+        paths: Their files by name.
+    """
+
+    folder: Path
+    paths: dict[str, Path]
+
+    def files_of(self, name: str) -> list[Path | None]:
+        """Returns the mask file of each class of an image, None where it has none."""
+
+    def labels(self, name: str) -> NDArray[np.uint8]:
+        """Returns the mask (H, W) at the size of the image: 0, 1, or `IGNORED`."""
+
+
 def unusable(source: MaskSource) -> dict[str, str]:
     """Returns the problems of images that cannot be read, or whose masks cannot, by name; opens every file."""
 
     def problems(name: str) -> str:
         misfit = source.misfit(name)
         checks: list[Callable[[], object]] = [
-            lambda: read_picture(source.path(name)),
+            lambda: read_picture(source.path(name), channels=source.channels),
             lambda: source.masks(name, (8, 8)),
         ]
         found = list(dict.fromkeys([*([misfit] if misfit else []), *collected(checks)]))
@@ -164,11 +186,13 @@ class FolderMasks:
         DataError: There are no images.
     """
 
+    channels = COLOR
+
     def __init__(self, root: Path, folders: Sequence[Path], values: MaskValues = ANY_VALUES) -> None:
         self.root, self.folders, self.values = root, list(folders), values
         self.folder = root / "images"
         self.problems: list[str] = []
-        self.names = tree_names(self.folder)
+        self.names = tree_names(self.folder, (VRT,))
         self.paths = {name: located(self.folder, name) for name in self.names}
         pictures = self._by_stem(self.folder, self.names)
         self._check_folders()
@@ -232,7 +256,8 @@ class FolderMasks:
         """Returns the file of an image."""
         return self.paths[name]
 
-    def _masks_of(self, name: str) -> list[Path | None]:
+    def files_of(self, name: str) -> list[Path | None]:
+        """Returns the mask file of each class of an image, None where it has none."""
         return [by_stem.get(stem(name)) for by_stem in self.by_class]
 
     def labels(self, name: str) -> NDArray[np.uint8]:
@@ -241,8 +266,9 @@ class FolderMasks:
         Raises:
             DataError: The mask cannot be read.
         """
-        path = self._masks_of(name)[0]
-        return np.zeros(picture_size(self.path(name)), np.uint8) if path is None else self.read(path, name).labels
+        path = self.files_of(name)[0]
+        size = picture_size(self.path(name), self.channels)
+        return np.zeros(size, np.uint8) if path is None else self.read(path, name).labels
 
     def read(self, path: Path, name: str) -> Marks:
         """Returns a mask file of an image, turned to lie on it.
@@ -250,7 +276,12 @@ class FolderMasks:
         Raises:
             DataError: The mask cannot be read.
         """
-        return read_marks(path, self.values, fitting_turn(path, self.path(name))[0])
+        return read_marks(path, self.values, self.turn(path, name)[0])
+
+    def turn(self, path: Path, name: str) -> tuple[int, Certainty]:
+        """Returns by which EXIF orientation to turn a mask, see `fitting_turn`; masks of rasters lie as stored."""
+        image = self.path(name)
+        return (1, Certainty.SURE) if self.channels.reads(image) else fitting_turn(path, image)
 
     def masks(self, name: str, size: Size) -> NDArray[np.bool_]:
         """Returns the masks (K, H, W) of an image, resized to this height and width.
@@ -266,15 +297,15 @@ class FolderMasks:
         Raises:
             DataError: A mask cannot be read.
         """
-        labels = [self.read(path, name).labels if path else None for path in self._masks_of(name)]
+        labels = [self.read(path, name).labels if path else None for path in self.files_of(name)]
         return label_planes(labels, size, self.values)
 
     def misfit(self, name: str) -> str | None:
         """Returns what is wrong with the sizes of an image's masks, or None."""
         try:
-            size = picture_size(self.path(name))
-            for path in filter(None, self._masks_of(name)):
-                turn, certain = fitting_turn(path, self.path(name))
+            size = picture_size(self.path(name), self.channels)
+            for path in filter(None, self.files_of(name)):
+                turn, certain = self.turn(path, name)
                 if certain == Certainty.DIFFERS:
                     return (
                         f"{path} has the EXIF orientation {turn}, but its image {name} has another one, and both ways "
@@ -332,6 +363,8 @@ class KaggleMasks:
     Raises:
         DataError: The table cannot be read, has other classes, or there is no folder of images.
     """
+
+    channels = COLOR
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
         self.root, self.values = root, ANY_VALUES

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
-
 from ops.errors import DataError, refuse
 from ops.imagefiles import CANNOT, suffixes
 
@@ -32,15 +30,20 @@ def located(folder: Path, name: str) -> Path:
     return place
 
 
-def tree_names(folder: Path) -> list[str]:
+def tree_names(folder: Path, also: Sequence[str] = (), report: bool = True) -> list[str]:
     """Returns the names of the images anywhere below a folder, sorted; see `composed`.
 
-    Links are followed; hidden files and folders, and the folder `runs`, are skipped. Reports once what else is skipped.
+    Links are followed; hidden files and folders, and the folder `runs`, are skipped.
+
+    Args:
+        folder: The folder.
+        also: Further suffixes to list.
+        report: Whether to report, once, what else is skipped.
 
     Raises:
         DataError: There is no folder, it cannot be listed, has no image below it, or two names have the same spelling.
     """
-    known = suffixes()
+    known = *suffixes(), *also
     expected = " ".join(sorted(known))
     if not folder.is_dir():
         raise DataError(f"There is no folder {folder}. Give the path of images ({expected}).")
@@ -65,7 +68,9 @@ def tree_names(folder: Path) -> list[str]:
         raise DataError(f"{folder} contains no images{found}. Expected files ending in {expected}.")
     refuse([f"{folder} has {count} images named {name!r}, which differ in the encoding of accents only. Keep one."
             for name, count in Counter(names).items() if count > 1], str(folder))  # fmt: skip
-    if skipped and (folder, skipped) not in _reported:
+    if report and skipped and (folder, skipped) not in _reported:
+        from lightning.pytorch.utilities import rank_zero_info
+
         _reported.add((folder, skipped))
         rank_zero_info(f"{folder}: {len(names)} images; skipped: {skipped}.")
     return sorted(names)

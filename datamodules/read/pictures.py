@@ -3,19 +3,22 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
+from datamodules.read.rasters import COLOR, Channels, read_raster
 from ops.errors import DataError
+from ops.geo.rasters import opened_raster
 from ops.imagefiles import check_pixels, opened
 from ops.profiles import profile_of, to_srgb
 from ops.windows import Size
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -28,30 +31,42 @@ would be decoded to other pixels, so that nothing is used that an earlier versio
 Image.MAX_IMAGE_PIXELS = 1 << 30  # aerial images exceed the limit of Pillow
 
 
-def picture_size(path: Path) -> Size:
+def picture_size(path: Path, channels: Channels = COLOR) -> Size:
     """Returns the height and width in pixels after EXIF rotation, from the header of the file.
+
+    Args:
+        path: Any image file.
+        channels: How rasters are read.
 
     Raises:
         DataError: The file is not an image.
     """
+    if channels.reads(path):
+        with opened_raster(path) as dataset:
+            return dataset.height, dataset.width
     with opened(path) as picture:
         width, height = picture.size
         turned = orientation(picture) in TURNED and picture.format != "TIFF"  # Pillow has already rotated its size
         return (width, height) if turned else (height, width)
 
 
-def read_picture(path: Path, at_least: Size | None = None) -> NDArray[np.uint8]:
-    """Reads an image as (H, W, 3) sRGB, rotated as its EXIF orientation says.
+def read_picture(path: Path, at_least: Size | None = None, channels: Channels = COLOR) -> NDArray[np.uint8]:
+    """Reads an image as (H, W, C): sRGB, rotated as its EXIF orientation says, or the bands of a raster.
 
     Args:
         path: Any image file; gray and palette images become RGB, an alpha channel is dropped, and colors are converted
             from an embedded ICC profile.
         at_least: Height and width that suffice: a JPEG is then decoded at 1/2, 1/4 or 1/8 of its size, which is
-            several times faster, but no smaller than this.
+            several times faster, but no smaller than this; so is a raster, at any halving.
+        channels: How rasters are read.
 
     Raises:
-        DataError: The file is missing, truncated, not an image, or has more than 8 bits per channel.
+        DataError: The file is missing, truncated, not an image, has more than 8 bits per channel and no scale, or lacks
+            a band.
     """
+    if channels.reads(path):
+        return read_raster(path, channels, at_least)[..., :-1]
+    channels.check(path)
     with opened_upright(path, at_least) as upright:
         pixels = np.empty((upright.height, upright.width, 3), np.uint8)
         for top in range(0, upright.height, BAND):  # all at once, Pillow would hold the pixels three times
@@ -101,8 +116,10 @@ def opened_upright(path: Path, at_least: Size | None = None) -> Iterator[Image.I
         yield to_srgb(upright, profile_of(picture), path)
 
 
-def channels_first(picture: NDArray[np.uint8]) -> Tensor:
+def channels_first(picture: NDArray[np.uint8]) -> "Tensor":
     """Returns an image (H, W, C) as a tensor (C, H, W)."""
+    import torch
+
     return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
 
 

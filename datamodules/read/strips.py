@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datamodules.read.pictures import orientation, read_picture, refuse_depth
+from datamodules.read.rasters import COLOR, Channels, raster_bands, shown
 from ops.errors import DataError
+from ops.extras import installed
 from ops.imagefiles import opened, unreadable
 from ops.profiles import profile_of, to_srgb
 from ops.windows import Size
 
-Rows = NDArray[np.uint8]  # (n, W, 3)
+Rows = NDArray[np.uint8]  # (n, W, 3), of rasters (n, W, C + 1)
 BAND = 1 << 19  # pixels decoded at a time
 # Formats and color modes, in Pillow's names, that libvips decodes to the same values as Pillow.
 STREAMED = {"JPEG": {"L", "RGB", "CMYK"}, "MPO": {"RGB"}, "PNG": {"1", "L", "LA", "P", "RGB", "RGBA"},
@@ -34,21 +36,27 @@ class Strip:
         size: Height and width of the image after EXIF rotation.
         height: Rows of the strip; all rows of a lower image.
         view: Height and width of the view, no larger than the image.
+        channels: How rasters are read: with one channel more, 255 where there are data.
 
     Attributes:
         size: Height and width of the image.
         top: Row of the image in which the strip begins.
+        masked: Whether the image is a raster, whose last channel says where there are data.
     """
 
-    def __init__(self, path: Path, size: Size, height: int, view: Size) -> None:
-        self.size, self.bands = size, picture_bands(path)
+    def __init__(self, path: Path, size: Size, height: int, view: Size, channels: Channels = COLOR) -> None:
+        self.size, self.masked = size, channels.reads(path)
+        if not self.masked:
+            channels.check(path)
+        self.bands = raster_bands(path, channels) if self.masked else picture_bands(path)
         self.reduction = Reduction(size, view)
         self.top = self.filled = 0
-        self.strip = np.empty((min(height, size[0]), size[1], 3), np.uint8)
+        depth = channels.count + 1 if self.masked else 3
+        self.strip = np.empty((min(height, size[0]), size[1], depth), np.uint8)
         self.rest = self.strip[:0]  # rows read that do not fit into the strip yet
 
     def move(self, top: int) -> Rows:
-        """Returns the rows (n, W, 3) of the strip from row `top` on, valid until the next move.
+        """Returns the rows (n, W, 3 or C + 1) of the strip from row `top` on, valid until the next move.
 
         Raises:
             ValueError: `top` lies above the strip, so that the image would have to be read again.
@@ -79,7 +87,7 @@ class Strip:
         """Returns the next rows of the image, at most this many."""
         if not len(self.rest):
             self.rest = next(self.bands)
-            self.reduction.add(self.rest)
+            self.reduction.add(shown(self.rest[..., :-1] if self.masked else self.rest))
         rows, self.rest = self.rest[:most], self.rest[most:]
         return rows
 
@@ -121,7 +129,8 @@ def picture_bands(path: Path) -> Iterator[Rows]:
 
     libvips decodes them on demand. Its decoders also hold all coefficients of progressive JPEGs (3 to 6 bytes per
     pixel), and whole images of interlaced PNG and of WebP. An image that EXIF rotates goes through a temporary file, 3
-    bytes per pixel. What libvips does not decode like Pillow (BMP, rare color modes) is read whole.
+    bytes per pixel. What libvips does not decode like Pillow (BMP, rare color modes) is read whole, and so is
+    everything where libvips is not installed.
 
     Raises:
         DataError: The file is missing, truncated, not an image, or has more than 8 bits per channel; rows above the
@@ -131,7 +140,7 @@ def picture_bands(path: Path) -> Iterator[Rows]:
         refuse_depth(path, picture)
         turn, mode, profile = orientation(picture), picture.mode, profile_of(picture)
         premultiplied = any("RGBa" in str(part) for part in getattr(picture, "tile", ()))  # Pillow divides by alpha
-        streamed = mode in STREAMED.get(picture.format or "", ()) and not premultiplied
+        streamed = mode in STREAMED.get(picture.format or "", ()) and not premultiplied and installed("pyvips")
     if not streamed:
         whole = read_picture(path)
         yield from (whole[top:bottom] for top, bottom in _bands(*whole.shape[:2]))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from ops.distances import distances
 from tasks.metrics.dice import check_shapes, counting, pixel_counts
 
 
@@ -121,9 +122,9 @@ def hausdorff95(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     left, top, width, height = cv2.boundingRect((mask | other).view(np.uint8))
     window = np.s_[top : top + height, left : left + width]  # no distance leaves it
     outline, other_outline = _outline(mask[window]), _outline(other[window])
-    there = _distances(other_outline)[outline]
-    back = _distances(outline)[other_outline]
-    return float(max(np.percentile(distances.astype(np.float64), 95) for distances in (there, back)))
+    there = distances(other_outline)[outline]
+    back = distances(outline)[other_outline]
+    return float(max(np.percentile(found.astype(np.float64), 95) for found in (there, back)))
 
 
 class BoundaryDistance(Metric):
@@ -178,18 +179,3 @@ def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     pixels = np.ascontiguousarray(mask).view(np.uint8)
     inner: NDArray[np.uint8] = cv2.erode(pixels, cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return mask & ~inner.astype(np.bool_)
-
-
-def _distances(outline: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Returns the Euclidean distance from every pixel to the nearest pixel of a non-empty outline."""
-    # Intel IPP computes small masks with errors in the last bit that depend on memory alignment, so two runs differ;
-    # OpenCV's own code is exact.
-    used = cv2.ipp.useIPP()
-    cv2.ipp.setUseIPP(False)
-    try:
-        distances: NDArray[np.float32] = cv2.distanceTransform(
-            (~outline).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
-        )
-    finally:
-        cv2.ipp.setUseIPP(used)
-    return distances

@@ -133,7 +133,7 @@ def test_boosted_trees_are_fitted_and_loaded(
     best, trees = Path("run/checkpoints/best.ckpt"), Path("run/checkpoints/best.ubj")
     assert boosting.load(trees).num_features() == (1 if on == "predictions" else 128)
     assert belvedere("test", "--ckpt_path", str(best), "--config", "debug").code == 0
-    found = {"test/dice", "test/boosted_dice", "test/boosted_accuracy", "test/second_dice"}
+    found = {"test/dice", "test/boosted_dice", "test/boosted_accuracy", "test/second_edges_dice"}
     assert found <= metrics("run/test/metrics.csv").keys()
     [fitted] = table("run/boosted_thresholds.csv")
     weights = torch.load(best, weights_only=True)["state_dict"]

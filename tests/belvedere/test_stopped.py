@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 from belvedere import describe, features
 from belvedere.__main__ import main
 from belvedere.cli import BelvedereCLI
-from callbacks.writers.segmentation import Submission
+from callbacks.writers.masks import Submission
 from datamodules.base import ImageDataModule
 from tests.datamodules.helpers import contents
 from tests.helpers import ROOT

@@ -33,7 +33,7 @@ Small = Callable[[str], list[str]]
 
 METRICS = {
     "roads": {"dice"},
-    "avalanches": {"dice", "second_dice"},
+    "avalanches": {"dice", "second_edges_dice", "second_enhanced_dice"},
     "colorization": {"delta_e2000", "mean_by_luminance_delta_e2000", "colorfulness_true"},
     "aesthetics": {"accuracy", "balanced_accuracy", "auc", "majority", "srcc", "plcc", "emd", "emd2"},
 }
@@ -117,7 +117,7 @@ def test_later_commands_use_the_seed_of_the_run(belvedere: Command, trained: Tra
 
 def test_photographs_become_masks_and_polygons(belvedere: Command, trained: Trained, avalanches_root: Path) -> None:
     photographs = avalanches_root / "images"
-    options = ["--data.pictures", str(photographs), "--data.pyramid_levels", "1",
+    options = ["--data.pictures", str(photographs), "--data.pyramid_levels", "1", "--trainer.callbacks.outline", "raw",
                "--trainer.limit_predict_batches", "3", "--output", "out"]  # fmt: skip
     assert belvedere("predict", "--ckpt_path", str(trained("avalanches")), *options).code == 0
     names = ["checkpoints.json", "masks", "overlays", "overview.html", "polygons.json", "source.txt"]

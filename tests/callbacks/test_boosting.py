@@ -86,3 +86,27 @@ def test_arguments_out_of_range_are_rejected() -> None:
     for options in ({"windows": 0}, {"rounds": 0}, {"max_depth": 0}, {"learning_rate": 0}, {"learning_rate": 1.5}):
         with pytest.raises(ValueError, match="at least 1 and a rate"):
             BoostedTrees(**options)
+
+
+def test_the_best_pass_on_validation_images_is_final(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    task, data = AvalanchesTask("cnn2d", window=17, xgboost_on="predictions"), Windows()
+    callbacks = BestCheckpoint("val/dice", "max"), FittedThresholds(), BoostedTrees(400, 5, 1), Handover(data)
+    with caplog.at_level("INFO"):
+        quiet_trainer(tmp_path, *callbacks, max_epochs=1).fit(task, datamodule=data)
+    [first], [trees] = (csv_rows(tmp_path / f"{name}thresholds.csv") for name in ("", "boosted_"))
+    seconds = {row["pass"]: row for row in csv_rows(tmp_path / "second_thresholds.csv")}
+    rows = {"first": first, **seconds, "boosted": trees}
+    dice = {name: float(row["dice_fitted"]) for name, row in rows.items()}
+    assert list(dice) == ["first", "edges", "enhanced", "boosted"]
+    best = tmp_path / "checkpoints" / "best.ckpt"
+    again = AvalanchesTask.load_from_checkpoint(best, map_location="cpu")
+    again.trees = task.trees
+    assert again.validation_dice.tolist() == pytest.approx(list(dice.values()), abs=1e-4)
+    assert again.final == max(dice, key=lambda name: dice[name])
+    assert again.second_decisions["edges"].thresholds.item() == pytest.approx(float(rows["edges"]["threshold"]))
+    assert f"write the pass {again.final!r}" in caplog.text
+    [metrics] = quiet_trainer(tmp_path / "test").test(again, data, verbose=False)
+    names = {"first": "", "edges": "second_edges_", "enhanced": "second_enhanced_", "boosted": "boosted_"}
+    for name, prefix in names.items():  # tested on the images that were validated on
+        assert metrics[f"test/{prefix}dice"] == pytest.approx(dice[name], abs=1e-4)

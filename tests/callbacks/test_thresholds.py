@@ -39,7 +39,7 @@ class Colors(nn.Module):
 def test_the_message_says_where_the_defaults_were_kept(caution: float, tmp_path: Path) -> None:
     columns = {"thresholds": [0.5, 0.3], "minimum_areas": [0.0, 0.01], "dice_at_half": [0.7, 0.7], "dice": [0.7, 0.8]}
     fitted = {name: torch.tensor(values) for name, values in columns.items()}
-    _, kept, changed = write_fitted(fitted, CLASSES, tmp_path / "thresholds.csv", caution).splitlines()
+    _, kept, changed = write_fitted({"": fitted}, CLASSES, tmp_path / "thresholds.csv", caution).splitlines()
     assert "kept" in kept
     assert ("2 standard errors" in kept) == (caution == 2)
     assert "0.7000 -> 0.8000" in changed

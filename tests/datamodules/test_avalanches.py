@@ -42,7 +42,9 @@ def test_training_batches_are_windows_with_the_label_of_their_center(root: Path,
     assert 0 <= images.min() < 0.01 < 0.99 < images.max() <= 1
     assert torch.equal(labels, (images[:, 0, 3, 3] * 255 < 128).float())
     assert labels.sum() == 25
-    assert batches[0].keys() == {"image", "label", "index", "seed"}
+    masks = torch.cat([batch["mask"] for batch in batches])
+    assert torch.equal(masks, (images[:, :1] * 255 < 128).float()), "flipped like the images"
+    assert batches[0].keys() == {"image", "label", "mask", "index", "seed"}
 
 
 def test_windows_are_flipped_by_their_seeds(root: Path, keep: Callable[..., Keeping]) -> None:

@@ -1,6 +1,7 @@
 """Every command of the site runs, on small synthetic data, and every Python block gives what it shows."""
 
 import doctest
+import json
 import re
 import shlex
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torchvision.models import mobilenet_v2
 
@@ -57,6 +59,7 @@ def data(
     torch.manual_seed(0)
     save_file(mobilenet_v2().state_dict(), home / "weights.safetensors")
     (home / "mobilenet_v2.safetensors").symlink_to(home / "weights.safetensors")
+    labels_of_tools(home)
     attic = colorization_root / "photographs"
     first = min(path for path in attic.rglob("*") if path.is_file()).relative_to(attic)
     (home / "hints").mkdir()
@@ -71,6 +74,27 @@ def data(
     (home / "hints.csv").write_text("image,x,y,color\nfilm/2,3,4,#3a6b35\n")
     (home / "sister_photograph.jpg").symlink_to(min((colorization_root / "images").rglob("*.*")))
     return home
+
+
+def labels_of_tools(home: Path) -> None:
+    """Writes an image and its labels as labelme, COCO, CVAT, YOLO and VOC have them."""
+    points = [[2, 1], [6, 1], [6, 5], [2, 5]]
+    for name in ("drawn/a.png", "yolo/images/a.png", "VOC/JPEGImages/a.png"):
+        (home / name).parent.mkdir(parents=True)
+        Image.new("RGB", (10, 8)).save(home / name)
+    shapes = [{"label": label, "points": points, "shape_type": "polygon"} for label in ("cloud", "thin cloud")]
+    (home / "drawn" / "a.json").write_text(json.dumps({"shapes": shapes, "imagePath": "a.png", "imageData": None}))
+    image, kind = {"id": 1, "file_name": "a.png", "height": 8, "width": 10}, {"id": 1, "name": "cloud"}
+    outline = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[each for point in points for each in point]]}
+    document = {"images": [image], "categories": [kind], "annotations": [outline]}
+    (home / "instances.json").write_text(json.dumps(document))
+    polygon = '<polygon label="cloud" points="2,1;6,1;6,5;2,5"/>'
+    (home / "annotations.xml").write_text(f'<annotations><image name="a.png">{polygon}</image></annotations>')
+    (home / "yolo" / "labels").mkdir()
+    (home / "yolo" / "labels" / "a.txt").write_text("0 .4 .4 .2 .2\n")
+    (home / "yolo" / "classes.txt").write_text("cloud\n")
+    (home / "VOC" / "SegmentationClass").mkdir()
+    Image.new("P", (10, 8), 1).save(home / "VOC" / "SegmentationClass" / "a.png")
 
 
 def commands(code: str) -> Iterator[list[str]]:

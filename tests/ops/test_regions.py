@@ -3,8 +3,9 @@ import re
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
 
-from ops.regions import LargeRegions, region_overlaps, without_small_regions
+from ops.regions import LargeRegions, main_regions, region_overlaps, without_small_regions
 from tests.checks import rejects
 
 
@@ -140,3 +141,17 @@ def test_parts_that_join_far_below_are_one_region(height: int) -> None:
         area = mask.sum() / mask.size
         np.testing.assert_array_equal(by_strips(mask, area, height), mask)
         assert not by_strips(mask, area + 1e-6, height).any()
+
+
+@pytest.mark.parametrize("least", [0.0, 0.3, 1.0])
+def test_main_regions_are_filled_and_large_beside_the_largest(masks: NDArray[np.bool_], least: float) -> None:
+    for mask in masks:
+        filled = ndimage.binary_fill_holes(mask)
+        regions = flood_fill(filled)
+        largest = max(map(len, regions))
+        kept = [region for region in regions if len(region) >= least * largest]
+        if least == 1:  # the topmost, then leftmost, of equal ones
+            kept = [min(kept, key=min)]
+        np.testing.assert_array_equal(main_regions(mask, least), draw(kept, mask.shape))
+    assert not main_regions(np.zeros((4, 5), bool), least).any()
+    rejects("share of the largest region", main_regions, masks[0], 1.5)

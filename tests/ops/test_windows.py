@@ -131,6 +131,9 @@ def test_blend_is_the_weighted_mean(size: Size, window: Size, overlap: float) ->
     found = blended([torch.from_numpy(values).float() for values in windows], size, window, overlap)
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found, sums / total, atol=2e-6)
+    of_arrays = blended(windows, size, window, overlap)
+    assert isinstance(of_arrays, np.ndarray)
+    np.testing.assert_allclose(of_arrays, found, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("size", "window", "overlap"), random_cases(40, longest=60, largest=31))

@@ -64,7 +64,8 @@ def test_learns_windows_and_finds_them_in_an_image(make_trainer: Trainers, windo
     assert found["train/accuracy"] > 0.95
     assert found["val/dice"] > 0.7
     trainer.test(task, loader(picture), verbose=False)
-    assert trainer.callback_metrics.keys() == {f"test/{each}{name}" for each in ("", "second_") for name in PICTURES}
+    passes = ("", "second_edges_", "second_enhanced_")
+    assert trainer.callback_metrics.keys() == {f"test/{each}{name}" for each in passes for name in PICTURES}
 
 
 def test_an_image_is_decided_pixel_by_pixel(simple: AvalanchesTask, picture: Batch) -> None:
@@ -93,12 +94,13 @@ def test_pixels_outside_boxes_are_ignored(simple: AvalanchesTask, picture: Batch
 
 @pytest.mark.parametrize("second", ["edges", "enhanced"])
 def test_the_second_pass_sees_the_edges_of_the_first_mask(second: Any, simple: AvalanchesTask, picture: Batch) -> None:
-    simple.second_input = second
+    simple.second_input, simple.given_final = second, second
+    simple.second_decisions[second].thresholds.fill_(0.7)
     found = simple.predict(picture)
     stages = found["stages"]
     assert list(stages) == ["first_probability", "first_mask", "first_edges", "second_input", "second_probability",
                             "second_mask", "last_edges"]  # fmt: skip
-    mask = simple.masks(stages["first_probability"])[0, 0].numpy()
+    mask = simple.decision.masks(stages["first_probability"])[0, 0].numpy()
     edges = cv2.Canny(mask.astype(np.uint8) * 255, 100, 200) > 0
     np.testing.assert_array_equal(stages["first_edges"][0, 0], edges)
     expected = np.repeat(edges[None], 3, axis=0) if second == "edges" else picture["image"][0].numpy().copy()
@@ -107,6 +109,49 @@ def test_the_second_pass_sees_the_edges_of_the_first_mask(second: Any, simple: A
     again = simple.step(picture | {"image": stages["second_input"]}).probability
     assert torch.equal(found["probability"], again)
     assert torch.equal(stages["second_mask"], simple.masks(found["probability"]))
+    assert torch.equal(stages["second_mask"], found["probability"] >= 0.7), "each pass has its own threshold"
+
+
+def test_the_final_pass_is_the_best_on_validation_images(simple: AvalanchesTask, picture: Batch) -> None:
+    first = simple.predict(picture)
+    assert simple.final == "first", "nothing was measured"
+    assert list(first["stages"]) == ["first_probability", "first_mask", "last_edges"], "no pass that nobody needs"
+    simple.keep_dice({"first": 0.6, "edges": 0.7, "enhanced": 0.7})
+    assert simple.final == "edges", "the earlier one of equals"
+    assert not torch.equal(simple.predict(picture)["probability"], first["probability"])
+    assert simple.active_decision is simple.second_decisions["edges"]
+    simple.every_stage = True
+    names = [f"second_{kind}_{name}" for kind in ("edges", "enhanced") for name in ("input", "probability", "mask")]
+    assert list(simple.predict(picture)["stages"])[3:] == [*names, "last_edges"]
+    simple.second_input = "enhanced"
+    assert simple.final == "enhanced", "edges are not made"
+    simple.keep_dice({"first": 0.8})
+    assert simple.final == "first"
+    simple.on_fit_start()
+    assert (simple.validation_dice < 0).all()
+
+
+@pytest.mark.parametrize("network", ["cnn2d", "pspnet"])
+def test_training_on_both_adds_the_loss_of_second_inputs(network: Any, windows: Batch, picture: Batch) -> None:
+    torch.manual_seed(0)
+    whole = network == "pspnet"
+    batch = picture if whole else windows | {"mask": torch.zeros(64, 1, 17, 17)}
+    if not whole:
+        batch["mask"][:, :, 8:] = 1  # the edge lies where the Canny of a step does
+    task = AvalanchesTask(network, window=17, train_on="both", size=(40, 60) if whole else None)
+    for layer in task.modules():
+        if isinstance(layer, nn.BatchNorm2d | nn.Dropout | nn.Dropout2d):
+            layer.eval().train = lambda mode=True, layer=layer: layer  # the same in every pass
+    found = task.step(batch).loss
+    task.train_on = "first"
+    step = task.step(batch)
+    marked = batch["mask"] > 0.5 if not whole else step.probability >= 0.5
+    edges = np.stack([cv2.Canny(mask[0].numpy().astype(np.uint8) * 255, 100, 200) > 0 for mask in marked])[:, None]
+    assert edges.any()
+    inputs = [np.repeat(edges, 3, axis=1), np.where(edges, 1.0, batch["image"].numpy())]
+    losses = [step.loss, *(task.step(batch | {"image": torch.from_numpy(each).float()}).loss for each in inputs)]
+    assert found.item() == pytest.approx(sum(loss.item() for loss in losses) / 3, rel=1e-5)
+    assert task.eval().step(batch).loss.item() != pytest.approx(found.item())
 
 
 @pytest.mark.parametrize("on", ["predictions", "features"])
@@ -124,6 +169,7 @@ def test_trees_see_what_they_were_fitted_on(on: Any, windows: Batch, picture: Ba
     expected = torch.from_numpy(task.trees.inplace_predict(of_windows))
     torch.testing.assert_close(both[0, 1, [20, 9], [30, 50]].sigmoid(), expected, atol=1e-4, rtol=1e-4)
     with torch.no_grad():
+        assert task.final == "boosted", "nothing was measured"
         assert torch.equal(task.predict(picture)["probability"], task.probability(picture))
         torch.testing.assert_close(task.probability(picture), both[:, 1:].sigmoid())
         torch.testing.assert_close(task.step(picture).probability, alone.sigmoid())
@@ -133,26 +179,24 @@ def test_trees_see_what_they_were_fitted_on(on: Any, windows: Batch, picture: Ba
     assert torch.equal(task.masks(torch.tensor([[[[0.8, 0.95]]]])), torch.tensor([[[[True, True]]]]))
 
 
-def test_trees_decide_in_both_passes(make_trainer: Trainers, simple: AvalanchesTask, picture: Batch) -> None:
+def test_trees_decide_if_they_are_best(make_trainer: Trainers, simple: AvalanchesTask, picture: Batch) -> None:
     redness = torch.linspace(0, 1, 200)[:, None]
     simple.xgboost_on = "predictions"
     simple.trees = boosting.fit_boosted((8 * redness - 4).sigmoid().numpy(), (redness[:, 0] < 0.3).numpy(), seed=0)
     found = simple.predict(picture)
     red = picture["image"][:, :1]
     surely = (red - 0.3).abs() > 0.02
-    assert torch.equal(found["stages"]["first_mask"][surely], (red < 0.3)[surely]), (
-        "the other way round than the network"
-    )
-    second_red = found["stages"]["second_input"][:, :1]
-    surely = (second_red - 0.3).abs() > 0.02
-    assert torch.equal(found["stages"]["second_mask"][surely], (second_red < 0.3)[surely])
+    mask = simple.masks(found["probability"])
+    assert torch.equal(mask[surely], (red < 0.3)[surely]), "the other way round than the network"
+    assert torch.equal(found["stages"]["first_mask"], red >= 0.5)
     trainer = make_trainer()
     trainer.test(simple, loader(picture), verbose=False)
     figures = trainer.callback_metrics
-    mask = simple.masks(found["probability"])
     dice = 2 * (mask * picture["mask"]).sum() / (mask.sum() + picture["mask"].sum())
-    assert figures["test/second_dice"].item() == pytest.approx(dice.item())
+    assert figures["test/boosted_dice"].item() == pytest.approx(dice.item())
     assert figures["test/boosted_dice"] != figures["test/dice"]
+    simple.keep_dice({"first": 0.6, "boosted": 0.5})
+    assert torch.equal(simple.masks(simple.predict(picture)["probability"]), red >= 0.5)
 
 
 def test_kornia_finds_the_edges_of_the_euclidean_gradient(simple: AvalanchesTask, picture: Batch) -> None:
@@ -160,7 +204,7 @@ def test_kornia_finds_the_edges_of_the_euclidean_gradient(simple: AvalanchesTask
     stages = simple.predict(picture)["stages"]
     mask = simple.masks(stages["first_probability"])[0, 0].numpy()
     expected = cv2.Canny(mask.astype(np.uint8) * 255, 100, 200, L2gradient=True) > 0
-    found = stages["first_edges"][0, 0].numpy()
+    found = stages["last_edges"][0, 0].numpy()
     assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.99
 
 
@@ -173,7 +217,7 @@ def test_scores_are_also_by_condition(make_trainer: Trainers, simple: Avalanches
     found = logged(trainer)
     assert found["test/dice@shady"] == 0
     assert found["test/dice"] == pytest.approx(2 / 3 * found["test/dice@sunny"])
-    assert {"test/iou@sunny", "test/second_dice@shady", "test/second_iou@shady"} < found.keys()
+    assert {"test/iou@sunny", "test/second_edges_dice@shady", "test/second_enhanced_iou@shady"} < found.keys()
 
 
 def test_second_input_none_skips_the_second_pass(simple: AvalanchesTask, picture: Batch) -> None:
@@ -202,8 +246,10 @@ def test_a_checkpoint_restores_the_task(make_trainer: Trainers, windows: Batch, 
     trainer = make_trainer(max_epochs=1)
     trainer.fit(task, loader(windows))
     task.decision.thresholds.fill_(0.3)
+    task.keep_dice({"first": 0.2, "edges": 0.3})
     again = reloaded(task, trainer, tmp_path)
     assert again.decision.thresholds.item() == pytest.approx(0.3)
+    assert again.final == "edges"
     assert torch.equal(again.predict(picture)["probability"], task.eval().predict(picture)["probability"])
 
 
@@ -211,6 +257,9 @@ def test_rejects_wrong_arguments_and_missing_weights(tmp_path: Path) -> None:
     for options in ({"tile": 0}, {"edge_thresholds": (-1, 200)}, {"edge_thresholds": (0, float("inf"))}):
         rejects("expected 1 pixel or more", AvalanchesTask, window=17, **options)
     rejects("kornia.*above 0", AvalanchesTask, window=17, backend="kornia", edge_thresholds=(0, 200))
+    rejects("make no such pass", AvalanchesTask, window=17, second_input="edges", final="enhanced")
+    rejects("make no such pass", AvalanchesTask, window=17, final="boosted")
+    rejects("train_on is 'both'", AvalanchesTask, window=17, second_input="none", train_on="both")
     rejects("17 pixels are too small for vgg16", AvalanchesTask, "vgg16", window=17)
     rejects_weights("cnn2d has no", AvalanchesTask("cnn2d", window=17, pretrained=True).load_pretrained)
     gone = AvalanchesTask("vgg16", window=33, pretrained=str(tmp_path / "gone.safetensors"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from callbacks.thresholds import fit_decision
+from callbacks.thresholds import fit_decisions
 from datamodules.batch import Batch
 from tasks.avalanches import AvalanchesTask
 from tasks.clouds import CloudsTask
@@ -64,7 +64,9 @@ def outcomes(
         meter = Meter(task.build_metrics())
         meter.update(step, len(batch["image"]))
         found.append({name: value.item() for name, value in meter.result().items()})
-    found.append({name: value.tolist() for name, value in fit_decision(trainer, task, [batch]).items()})
+    for decisions in task.fit_order():
+        for fitted in fit_decisions(trainer, task, decisions, [batch]).values():
+            found.append({name: value.tolist() for name, value in fitted.items()})
     return found
 
 

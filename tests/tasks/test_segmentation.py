@@ -1,15 +1,19 @@
 """A task of a few lines, as a newcomer writes it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.batch import Batch
+from tasks.avalanches import AvalanchesTask
+from tasks.clouds import CloudsTask
 from tasks.networks.backbones import encoder_of
+from tasks.roads import RoadsTask
 from tasks.segmentation import SegmentationTask
 from tests.checks import rejects
 from tests.tasks.helpers import Trainers, changed, loader, logged, reloaded, state
@@ -108,6 +112,51 @@ def test_members_are_averaged(images: Batch) -> None:
                                                  ("frozen_steps", {"encoder_frozen_steps": -1})])  # fmt: skip
 def test_rejects(match: str, settings: dict[str, Any]) -> None:
     rejects(match, IceTask, pretrained=False, **settings)
+
+
+SEGMENTING = [
+    lambda border: IceTask("pspnet", pretrained=False, border=border),
+    lambda border: CloudsTask(["cloud"], architecture="pspnet", pretrained=False, border=border),
+    lambda border: RoadsTask("pspnet", border=border),
+    lambda border: AvalanchesTask("pspnet", second_input="none", border=border),
+]
+
+
+def smoothing(task: SegmentationTask) -> SegmentationTask:
+    """The task with a network that marks where the mean of 9 x 9 pixels is above one half, as far as the image goes."""
+    task.network = nn.Sequential(nn.Conv2d(3, 1, 9, padding=4))
+    nn.init.constant_(task.network[0].weight, 200 / (3 * 81))
+    nn.init.constant_(task.network[0].bias, -100)
+    return task.eval()
+
+
+@pytest.mark.parametrize("make", SEGMENTING)
+def test_a_texture_is_marked_at_the_edge_as_inside(make: Callable[[int], SegmentationTask]) -> None:
+    texture = torch.rand(1, 3, 400, 400, generator=torch.Generator().manual_seed(0))
+    at_edge = torch.ones(400, 400, dtype=torch.bool)
+    at_edge[3:-3, 3:-3] = False
+    shares = {}
+    for border in (0, 4):
+        task = smoothing(make(border))
+        masks = task.masks(task.predict({"image": texture})["probability"])[0, 0]
+        shares[border] = masks[at_edge].float().mean().item(), masks[~at_edge].float().mean().item()
+    assert shares[0][0] < 0.01, "the network pads with zeros"
+    assert shares[4][0] == pytest.approx(shares[4][1], abs=0.05)
+    assert shares[4][1] == pytest.approx(shares[0][1], abs=0.01) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("make", SEGMENTING)
+def test_the_halves_of_a_tile_that_was_cut_join(make: Callable[[int], SegmentationTask]) -> None:
+    tile = torch.zeros(1, 3, 60, 80)
+    tile[..., 20:35, :] = 0.8  # a road across the cut
+    for border, joined in ((0, False), (4, True)):
+        task = smoothing(make(border))
+        whole, *halves = (task.masks(task.predict({"image": part})["probability"])
+                          for part in (tile, tile[..., :37], tile[..., 37:]))  # fmt: skip
+        again = torch.cat(halves, dim=-1)[0, 0]
+        assert bool(again[27].all()) == joined, "the road goes on"
+        if joined:
+            assert torch.equal(again, whole[0, 0])
 
 
 def test_an_encoder_is_frozen_for_some_steps(make_trainer: Trainers, images: Batch, tmp_path: Path) -> None:

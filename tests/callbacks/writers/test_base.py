@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch import LightningModule
 
 from callbacks.signals import Stopped, stoppable
-from callbacks.writers.base import Finished, Format, Row, Table, Writer, finished_rows, skipped
+from callbacks.writers.base import Writer, finished_rows
+from callbacks.writers.format import Finished, Format, Row, Table, skipped
 from tasks.base import Batch
 from tests.callbacks.writers.shared import Batches, predict, predict_in_processes
 from tests.datamodules.helpers import contents

@@ -6,12 +6,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 from torchmetrics import Metric
 
 from callbacks.writers.memory import Collector
-from callbacks.writers.outlines import OutlineWriter, drawn_polygon, fitted_polygon, geojson
-from callbacks.writers.stitch import Stitched, Whole
+from callbacks.writers.outlines import OutlineWriter
+from callbacks.writers.polygons import drawn_polygon, fitted_polygon, geojson, outlined
+from callbacks.writers.stitched import Stitched, Whole
 from ops.polygons import intersection_over_union, polygon_mask
 from ops.pyramids import pyramid
 from tasks.base import Batch, ImageTask
@@ -102,8 +105,11 @@ def test_polygons_reproduce_the_masks_with_the_reported_iou(tmp_path: Path, opti
         assert record["size"] == list(size)
         assert record["vertices"] == sum(map(len, record["rings"]))
         assert record["iou"] == pytest.approx(intersection_over_union(mask, painted), abs=1e-6)
+        assert record["tolerance"] <= options.get("tolerance", 1)
         assert record["iou"] == 1 if options == {"tolerance": 0} else record["iou"] >= 0.98
-    assert records["empty.tif"] == {"size": [40, 60], "rings": [], "vertices": 0, "iou": 1.0}
+    assert records["empty.tif"] | {"tolerance": 0} == {
+        "size": [40, 60], "rings": [], "vertices": 0, "iou": 1.0, "tolerance": 0, "condition": "shady"
+    }  # fmt: skip
 
 
 def test_options_trade_vertices_for_nearness(tmp_path: Path) -> None:
@@ -115,6 +121,53 @@ def test_options_trade_vertices_for_nearness(tmp_path: Path) -> None:
     assert polygons(tmp_path)["z.jpg"]["iou"] < 0.95
     run(tmp_path, Data(), tolerance=4)
     assert polygons(tmp_path)["z.jpg"]["iou"] >= 0.98
+
+
+def noisy(size: tuple[int, int] = (120, 160)) -> NDArray[np.bool_]:
+    """Two disks with holes, one a third as large as the other, and specks."""
+    y, x = np.mgrid[: size[0], : size[1]]
+    mask = (np.hypot(y - 60, x - 50) < 40) | (np.hypot(y - 60, x - 120) < 22)
+    mask[50:56, 40:60] = mask[60:63, 118:124] = False
+    mask[5:7, ::8] = True
+    return mask
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_clean_and_single_outlines_have_no_holes_and_specks(smooth: bool) -> None:
+    mask = noisy()
+    whole = ndimage.binary_fill_holes(mask)
+    labels, _ = ndimage.label(whole, np.ones((3, 3)))
+    [large, small] = [whole & (labels == labels[60, x]) for x in (50, 120)]
+    for outline, expected in (("clean", large | small), ("single", large)):
+        found = outlined(mask, smooth=smooth, outline=outline)
+        assert len(found.rings) == (2 if outline == "clean" else 1)
+        assert 0.95 <= intersection_over_union(polygon_mask(found.rings, mask.shape), expected) < 1
+        assert found.iou == pytest.approx(
+            intersection_over_union(polygon_mask(found.rings, mask.shape), mask), abs=1e-6
+        )
+        exact = outlined(mask, smooth=smooth, outline=outline, least_iou=1)
+        np.testing.assert_array_equal(polygon_mask(exact.rings, mask.shape), expected)
+        assert sum(map(len, found.rings)) < sum(map(len, exact.rings)) / 2
+        assert exact.tolerance < found.tolerance <= 4, "1/40 of 160 pixels"
+    boxes = [(0.0, 0.0, 60.0, 120.0), (95.0, 30.0, 160.0, 120.0)]
+    found = outlined(mask, tolerance=0, outline="single", boxes=boxes)
+    large[:, 60:] = False
+    np.testing.assert_array_equal(polygon_mask(found.rings, mask.shape), large | small)
+    assert not outlined(np.zeros_like(mask), outline="single").rings
+
+
+def test_the_message_says_where_the_tolerance_was_reduced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    run(tmp_path, Data(), tolerance=4)
+    reduced = [record for record in polygons(tmp_path).values() if record["vertices"] and record["tolerance"] < 4]
+    assert f"In {len(reduced)} of them the tolerance of 4 pixels was reduced to keep an IoU of 0.98" in caplog.text
+    caplog.clear()
+    for options in ({"tolerance": 4, "least_iou": 0}, {"outline": "single"}):
+        run(tmp_path, Data(), **options)
+        assert "reduced" not in caplog.text
+    records = polygons(tmp_path)
+    assert [len(record["rings"]) for record in records.values()] == [1, 1, 1, 0, 1]
+    assert max(record["vertices"] for record in records.values()) < 60
 
 
 @pytest.mark.parametrize("boxed", [False, True])
@@ -224,6 +277,8 @@ def test_polygons_of_real_avalanches_are_near_with_few_vertices(real_data: Path,
 
 
 def test_wrong_arguments_are_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="outline is 'neat'; expected one of raw, clean, single"):
+        OutlineWriter(outline="neat")  # type: ignore[arg-type]  # not one of them
     for options in ({"tolerance": -1}, {"tolerance": float("inf")}, {"least_iou": 98}):
         with pytest.raises(ValueError, match=r"expected a tolerance .* and a least_iou"):
             OutlineWriter(**options)  # type: ignore[arg-type]  # all of them numbers

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from callbacks.writers.masks import MaskOverview, overlaid, runs
 from callbacks.writers.memory import Collector
-from callbacks.writers.segmentation import MaskOverview, SegmentationWriter, overlaid, runs
+from callbacks.writers.segmentation import SegmentationWriter
 from drawing.pictures import labelled, overlay
 from ops.filenames import safe_name
 from ops.rle import decode

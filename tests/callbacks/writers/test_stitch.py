@@ -8,10 +8,11 @@ from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from callbacks.writers import stitch
+from callbacks.writers import stitched
 from callbacks.writers.memory import Collector
 from callbacks.writers.segmentation import SegmentationWriter
-from callbacks.writers.stitch import Canvas, enlarged
+from callbacks.writers.stitch import enlarged
+from callbacks.writers.stitched import Canvas
 from ops.regions import without_small_regions
 from ops.windows import cut, window_grid
 
@@ -43,7 +44,7 @@ def network() -> nn.Module:
 def test_windows_give_the_masks_of_the_whole_image(
     network: nn.Module, size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stitch, "BAND", 7 * size[1])
+    monkeypatch.setattr(stitched, "BAND", 7 * size[1])
     image = np.random.default_rng(0).random((*size, 3), dtype=np.float32)
     whole = network(torch.from_numpy(image.transpose(2, 0, 1))[None])[0]
     middle = whole.flatten(1).median(dim=1).values.view(2, 1, 1)

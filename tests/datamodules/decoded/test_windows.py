@@ -51,7 +51,9 @@ def all_windows(scenes: Scenes, window: int) -> dict[bytes, int]:
 @pytest.mark.parametrize("window", [1, 5, 6, 9])
 @pytest.mark.parametrize("ratio", ["natural", "balanced"])
 def test_windows_are_those_of_a_slow_loop_and_all_of_them(scenes: Scenes, window: int, ratio: str) -> None:
-    windows, labels = stored(scenes, scenes.source.names, window).draw(torch.arange(9000), seeds(9000), ratio)
+    windows, labels, masks = stored(scenes, scenes.source.names, window).draw(torch.arange(9000), seeds(9000), ratio)
+    assert (masks.shape, masks.dtype) == ((9000, 1, window, window), torch.bool)
+    assert torch.equal(masks[:, 0, window // 2, window // 2].float(), labels)
     assert (windows.shape, windows.dtype, labels.dtype) == ((9000, 3, window, window), torch.uint8, torch.float32)
     drawn = {cut.tobytes(): int(label) for cut, label in zip(windows.numpy(), labels, strict=True)}
     expected = all_windows(scenes, window)
@@ -60,7 +62,7 @@ def test_windows_are_those_of_a_slow_loop_and_all_of_them(scenes: Scenes, window
 
 
 def test_natural_windows_are_drawn_from_all_centres_evenly(scenes: Scenes) -> None:
-    windows, labels = stored(scenes, scenes.source.names, 5).draw(torch.arange(40_000), seeds(40_000), "natural")
+    windows, labels, _ = stored(scenes, scenes.source.names, 5).draw(torch.arange(40_000), seeds(40_000), "natural")
     expected = all_windows(scenes, 5)
     assert labels.mean() == pytest.approx(np.mean(list(expected.values())), abs=0.01)
     counts = counts_of(windows)
@@ -72,7 +74,7 @@ def test_natural_windows_are_drawn_from_all_centres_evenly(scenes: Scenes) -> No
 
 def test_balanced_windows_are_half_and_half_and_evenly_within_each_half(scenes: Scenes) -> None:
     store = stored(scenes, scenes.source.names, 5)
-    windows, labels = store.draw(torch.arange(40_000), seeds(40_000), "balanced")
+    windows, labels, _ = store.draw(torch.arange(40_000), seeds(40_000), "balanced")
     assert labels.tolist() == [0, 1] * 20_000
     for label in (0, 1):
         counts = counts_of(windows[labels == label])
@@ -84,17 +86,18 @@ def test_balanced_windows_are_half_and_half_and_evenly_within_each_half(scenes: 
 def test_a_window_depends_on_its_own_index_and_seed_alone(scenes: Scenes) -> None:
     store = stored(scenes, scenes.source.names, 5)
     for ratio in ("natural", "balanced"):
-        windows, labels = store.draw(torch.arange(64), seeds(64), ratio)
+        windows, labels, masks = store.draw(torch.arange(64), seeds(64), ratio)
         order = torch.randperm(64)[:10]
         again = store.draw(order, seeds(64)[order], ratio)
         assert torch.equal(again[0], windows[order])
         assert torch.equal(again[1], labels[order])
-    others, _ = store.draw(torch.arange(64), seeds(64) + 1, "natural")
+        assert torch.equal(again[2], masks[order])
+    others, _, _ = store.draw(torch.arange(64), seeds(64) + 1, "natural")
     assert not torch.equal(others, store.draw(torch.arange(64), seeds(64), "natural")[0])
 
 
 def test_windows_come_from_the_named_images_only(scenes: Scenes) -> None:
-    windows, _ = stored(scenes, ["3.png", "1.png"], 5).draw(torch.arange(500), seeds(500), "natural")
+    windows, _, _ = stored(scenes, ["3.png", "1.png"], 5).draw(torch.arange(500), seeds(500), "natural")
     assert windows[:, 2].unique().tolist() == [1, 3]
 
 
@@ -115,16 +118,16 @@ def test_the_sample_of_windows_is_fixed_and_covers_all_images(scenes: Scenes) ->
     np.testing.assert_allclose(shares, centres / centres.sum(), atol=0.05)
 
 
-def test_the_store_holds_the_images_bytes_and_little_more(tmp_path: Path) -> None:
+def test_the_store_holds_the_bytes_of_images_and_masks_and_little_more(tmp_path: Path) -> None:
     y, x = np.mgrid[:300, :400]
     mask = np.where(np.hypot(y - 150, x - 200) < 90, 255, 0)
     for stem in "ab":
         write(tmp_path / "images" / f"{stem}.png", np.stack([mask] * 3, axis=-1))
         write(tmp_path / "masks" / f"{stem}.png", mask)
     store = stored(decoded_scenes("drawn", one_mask_each(tmp_path), 0, 33), ["a.png", "b.png"], 33)
-    held = {name: getattr(store, name) for name in ("pixels", "offsets", "widths", "ends", "shifts")}
-    assert held["pixels"].nbytes == 2 * 3 * 300 * 400
-    assert sum(tensor.nbytes for tensor in held.values()) < 1.05 * held["pixels"].nbytes
+    held = {name: getattr(store, name) for name in ("pixels", "marked", "offsets", "widths", "ends", "shifts")}
+    assert held["pixels"].nbytes + held["marked"].nbytes == 2 * 4 * 300 * 400
+    assert sum(tensor.nbytes for tensor in held.values()) < 1.05 * 2 * 4 * 300 * 400
     assert sum(store.counts) == 2 * (300 - 32) * (400 - 32)
 
 

@@ -1,6 +1,5 @@
 import math
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -19,7 +18,7 @@ from torchmetrics.functional.classification import (
 )
 
 from tasks.metrics.dice import DiceScores
-from tasks.metrics.pixels import BoundaryDistance, PixelScores, _distances, hausdorff95
+from tasks.metrics.pixels import BoundaryDistance, PixelScores, hausdorff95
 from tests.checks import rejects
 from tests.tasks.metrics import helpers
 
@@ -161,18 +160,6 @@ def test_hausdorff_distance_is_that_of_all_pairs() -> None:
         assert hausdorff95(prediction, truth) == pytest.approx(brute_force(prediction, truth), rel=1e-6)
         assert hausdorff95(prediction, truth) == hausdorff95(truth, prediction) > 0
         assert hausdorff95(truth, truth) == 0
-
-
-def test_distances_are_exact_at_any_memory_offset() -> None:
-    used = cv2.ipp.useIPP()
-    outline = random_blobs(1, (100, 110))[1][0]
-    expected = ndimage.distance_transform_edt(~outline).astype(np.float32)
-    memory = np.zeros(outline.size + 64, dtype=bool)
-    for offset in range(64):
-        placed = memory[offset : offset + outline.size].reshape(outline.shape)
-        placed[:] = outline
-        assert np.array_equal(_distances(placed), expected)
-    assert cv2.ipp.useIPP() == used
 
 
 def test_hausdorff_distance_of_small_masks() -> None:

@@ -1,0 +1,195 @@
+"""The command `pack`: makes a package of a checkpoint, to share it."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
+
+import torch
+import yaml
+from PIL import Image
+
+import belvedere
+from belvedere import hub, packed
+from belvedere.card import Said, card, decisions, read_record, task_name
+from belvedere.checkpoints import finite_weights, run_config
+from belvedere.failures import review
+from belvedere.files import DESCRIPTION, check_found
+from belvedere.prediction import load
+from ops.atomic import check_writable, replacing, write_text
+from ops.errors import PackageError
+from tasks.base import ImageTask
+
+PICTURE = f"{packed.IMAGES}/worst.jpg"
+PERSONAL = ("pictures", "hints", "reference")
+"""Settings of the data that are of one prediction."""
+
+
+def pack(
+    ckpt_path: str,
+    output: str | None = None,
+    data: str | None = None,
+    worst: int = 3,
+    title: str = "",
+    author: str = "",
+    license: str = "",
+    data_license: str = "",
+    use: str = "",
+    upload: str | None = None,
+    public: bool = False,
+    overwrite: bool = False,
+    trust: bool = False,
+) -> int:
+    """Makes a package of a checkpoint: weights, settings and a model card, in one file that can run no program.
+
+    Args:
+        ckpt_path: The checkpoint.
+        output: The package: a zip file, or a folder; model.zip by default.
+        data: The dataset's folder, if it is no longer where the run found it.
+        worst: Number of the worst validation images that the card shows; 0 shows none. They become part of the package.
+        title: Title of the card.
+        author: Who made the model.
+        license: License of the weights, such as cc-by-4.0.
+        data_license: License of the training data.
+        use: What the model is for.
+        upload: Upload the package to this address on the Hugging Face Hub, such as hf://user/name.
+        public: Let everybody read a new repository; it is private otherwise.
+        overwrite: Replace a package of the same name.
+        trust: Let the checkpoint's config name any class, which can run any program.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        PackageError: The package exists, or cannot be uploaded.
+        ArgumentError: The checkpoint cannot be read.
+    """
+    checkpoint = Path(ckpt_path).expanduser()
+    check_found(checkpoint)
+    if upload is not None:
+        hub.repository(upload)
+    target = None if output is None and upload is not None else Path(output or "model.zip").expanduser().absolute()
+    if target is not None:
+        _check_target(target, overwrite)
+    task = load(checkpoint, trust=trust)
+    said = Said(title, author, license, data_license, use)
+    with TemporaryDirectory(prefix="belvedere-") as made:
+        folder, name = Path(made) / "package", upload or (target.name if target else "")
+        fill(folder, task, checkpoint, run_config(checkpoint, trust), said, name, data, worst)
+        if target is not None:
+            _place(folder, target)
+            print(target)
+        if upload is not None:
+            print(hub.uploaded(folder, upload, public))
+    if said.missing():
+        options = ", ".join(f"--{each}" for each in said.missing())
+        print(f"The card, {packed.CARD}, has places to fill in: {options}.")
+    return 0
+
+
+def fill(
+    folder: Path,
+    task: ImageTask,
+    checkpoint: Path,
+    config: Mapping[str, Any],
+    said: Said,
+    name: str,
+    data: str | None,
+    worst: int,
+) -> None:
+    """Writes the files of a package into a folder.
+
+    Args:
+        folder: The folder, which is made.
+        task: The task of the checkpoint.
+        checkpoint: The checkpoint.
+        config: Its run's config.
+        said: What the author says.
+        name: What the package is called.
+        data: The dataset's folder, if it is no longer where the config says.
+        worst: Number of the worst validation images to show.
+    """
+    from safetensors.torch import save
+
+    folder.mkdir(parents=True)
+    weights = finite_weights(checkpoint)
+    odd = [key for key, value in weights.items() if not isinstance(value, torch.Tensor)]
+    if odd:
+        raise PackageError(f"{checkpoint} holds {odd[0]!r}, which is no tensor; a package has tensors only.")
+    content = save({key: value.contiguous().clone() for key, value in weights.items()})
+    (folder / packed.WEIGHTS).write_bytes(content)
+    write_text(folder / packed.CONFIG, yaml.safe_dump(portable(config), sort_keys=False))
+    trees = checkpoint.with_suffix(".ubj")
+    if getattr(task, "xgboost_on", "none") != "none":
+        shutil.copyfile(trees, folder / packed.TREES)
+    record = read_record(checkpoint)
+    if record:
+        write_text(folder / packed.RECORD, json.dumps(record, indent=2) + "\n")
+    digests = {key: hashlib.sha256((folder / key).read_bytes()).hexdigest()
+               for key in packed.READ if (folder / key).is_file()}  # fmt: skip
+    description = {"format": packed.FORMAT, "belvedere": belvedere.__version__, "task": task_name(config),
+                   "classes": list(task.classes), "decision": decisions(task), "sha256": digests}  # fmt: skip
+    write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+    with TemporaryDirectory(prefix="belvedere-") as drawn:
+        seen = review(task, config, data, worst, Path(drawn))
+        panel = Path(drawn) / "panels" / "validate.png"
+        if panel.is_file():
+            (folder / packed.IMAGES).mkdir()
+            with Image.open(panel) as image:
+                image.convert("RGB").save(folder / PICTURE, quality=88)
+    if seen.problem and worst:
+        print(f"The card shows no failures: {seen.problem}")
+    text = card(task, checkpoint, config, said, name, seen, PICTURE if (folder / PICTURE).is_file() else "")
+    write_text(folder / packed.CARD, text)
+
+
+def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a run's config without what only its computer has: of absolute paths the last part is left."""
+    found: dict[str, Any] = _portable(dict(config))
+    arguments = found["data"].get("init_args", {}) if isinstance(found["data"], dict) else {}
+    arguments |= {key: None for key in PERSONAL if key in arguments}
+    return found
+
+
+def _portable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _portable(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_portable(each) for each in value]
+    own = isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute())
+    return Path(value).name if own else value
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    """Checks that a package can be written.
+
+    Raises:
+        PackageError: There is one and it may not be replaced, or a folder that is none.
+    """
+    check_writable(target.parent)
+    if not target.exists():
+        return
+    if target.is_dir() and target.suffix != ".zip" and not (target / DESCRIPTION).is_file() and any(target.iterdir()):
+        raise PackageError(f"{target} is a folder of other files. Choose another --output.")
+    if not overwrite:
+        raise PackageError(f"{target} exists. Choose another --output, or add --overwrite to replace it.")
+
+
+def _place(folder: Path, target: Path) -> None:
+    """Puts the files of a folder into a zip or another folder."""
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    if target.suffix.lower() == ".zip":
+        with replacing(target) as temporary, ZipFile(temporary, "w") as file:
+            for name in files:
+                plain = name == packed.WEIGHTS or name.endswith(".jpg")
+                file.write(folder / name, name, ZIP_STORED if plain else ZIP_DEFLATED)
+        return
+    with TemporaryDirectory(prefix=".part-", dir=target.parent) as made:
+        shutil.copytree(folder, Path(made) / "new")
+        if target.exists():
+            target.rename(Path(made) / "old")
+        (Path(made) / "new").rename(target)

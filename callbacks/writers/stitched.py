@@ -1,0 +1,254 @@
+"""Finished images of segmentation tasks, filled window by window; numpy arrays and torch tensors alike."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from callbacks.writers.format import Finished, Format
+from callbacks.writers.prediction import Prediction
+from drawing.pictures import Masks, Picture
+from ops.geo.rasters import Georeference
+from ops.regions import LargeRegions
+from ops.windows import Blend, as_array, resized_maps, window_grid
+
+BAND = 1 << 19  # pixels decided at once
+Mask = NDArray[np.bool_]  # (H, W)
+Maps = NDArray[np.float32]  # (K, H, W)
+Percents = NDArray[np.uint8]  # (H, W), probability from 0 to 100
+
+
+class Decides(Protocol):
+    """Turns probabilities into masks, such as `tasks.decision.Decision`."""
+
+    def marked(self, probability: Any) -> Any:
+        """Returns which pixels reach their class's threshold: bool, for probabilities (B, K, H, W)."""
+
+    def least_areas(self, size: tuple[int, int]) -> list[float]:
+        """Returns the smallest region of each class that is kept in an image, as a share of its height times width."""
+
+
+class Whole:
+    """Masks of one image, whole in memory.
+
+    Args:
+        masks: (K, H, W).
+        probability: (K, H, W) in [0, 1], if kept.
+        uncertainty: See `uncertain`; nan if unknown.
+    """
+
+    def __init__(self, masks: Masks, probability: Maps | None = None, uncertainty: float = math.nan) -> None:
+        self.masks, self.probability, self.uncertainty = masks, probability, uncertainty
+        self.size: tuple[int, int] = masks.shape[1:]
+
+    def bands(self, index: int) -> Iterator[Mask]:
+        """Yields the mask of one class as a single band."""
+        yield self.masks[index]
+
+    def percents(self, index: int) -> Iterator[Percents]:
+        """Yields the probability of one class in percent as a single band."""
+        assert self.probability is not None  # it was asked for
+        yield in_percent(self.probability[index])
+
+
+class Canvas:
+    """Masks of one image, filled from the top as its windows arrive.
+
+    Probabilities are blended where windows overlap, in a strip as high as one window. Decided rows go to an unnamed
+    temporary file, one bit per pixel and class.
+
+    Args:
+        decision: The task's thresholds and minimum areas.
+        size: Height and width of the masks.
+        window: Height and width of the windows, in pixels of the masks.
+        overlap: Minimum share of a window that the next one overlaps.
+        folder: Folder of the temporary file, which takes space until `close`.
+        keep: Whether to keep the blended probability in memory.
+        percents: Whether to keep it in percent in another temporary file, a byte per pixel and class.
+    """
+
+    def __init__(
+        self,
+        decision: Decides,
+        size: tuple[int, int],
+        window: tuple[int, int],
+        overlap: float,
+        folder: Path,
+        keep: bool = False,
+        percents: bool = False,
+    ) -> None:
+        self.decision, self.size, self.window = decision, size, window
+        self.waiting = len(window_grid(size, window, overlap))
+        self.regions = [LargeRegions(size, area) if area else None for area in decision.least_areas(size)]
+        self.blend = Blend(size, window, overlap, len(self.regions))
+        self.file = TemporaryFile(dir=folder)  # noqa: SIM115  # open until `close`
+        self.probabilities = TemporaryFile(dir=folder) if percents else None  # noqa: SIM115  # open until `close`
+        self.heights: list[int] = []  # of the bands in the file
+        self.strips: list[Maps] | None = [] if keep else None
+        self._uncertain = 0.0  # sum over the pixels so far
+
+    @property
+    def probability(self) -> Maps | None:
+        """Probability (K, H, W) of the finished image, if kept."""
+        return None if self.strips is None else np.concatenate(self.strips, axis=1)
+
+    @property
+    def uncertainty(self) -> float:
+        """Mean of `uncertain` over the finished image."""
+        return self._uncertain / (len(self.regions) * self.size[0] * self.size[1])
+
+    def add(self, probability: Any, origin: tuple[int, int]) -> bool:
+        """Adds the next window and returns whether it was the last.
+
+        Args:
+            probability: (K, h, w) float32 in [0, 1], at the network's output size; an array, or a tensor on any device.
+            origin: Top and left of the window.
+        """
+        self._mark(self.blend.add(resized_maps(probability[None], self.window)[0], origin))
+        self.waiting -= 1
+        if not self.waiting:
+            self._mark(self.blend.finish())
+            self._clean()
+        return not self.waiting
+
+    def bands(self, index: int) -> Iterator[Mask]:
+        """Yields the finished mask of one class from the top, some rows (n, W) at a time; repeatable."""
+        for number in range(len(self.heights)):
+            yield self._read(number, index)
+
+    def percents(self, index: int) -> Iterator[Percents]:
+        """Yields the probability of one class in percent from the top, some rows (n, W) at a time; repeatable."""
+        assert self.probabilities is not None  # it was asked for
+        for number, height in enumerate(self.heights):
+            rows = len(self.regions) * sum(self.heights[:number]) + index * height
+            self.probabilities.seek(rows * self.size[1])
+            yield np.frombuffer(self.probabilities.read(height * self.size[1]), np.uint8).reshape(height, self.size[1])
+
+    def close(self) -> None:
+        """Deletes the files."""
+        self.file.close()
+        if self.probabilities is not None:
+            self.probabilities.close()
+
+    def _mark(self, probability: Any) -> None:
+        count = max(1, BAND // self.size[1])
+        for top in range(0, probability.shape[1], count):
+            part = probability[:, top : top + count]
+            masks = as_array(self.decision.marked(part[None])[0])
+            self._uncertain += float(uncertain(part).sum())
+            for mask, regions in zip(masks, self.regions, strict=True):
+                if regions is not None:
+                    regions.measure(mask)
+            self.file.write(np.packbits(masks, axis=2).data)
+            self.heights.append(masks.shape[1])
+            if self.strips is not None:
+                self.strips.append(as_array(part))
+            if self.probabilities is not None:
+                self.probabilities.write(in_percent(as_array(part)).data)
+
+    def _clean(self) -> None:
+        """Removes regions below the minimum area, whose size is known once all rows are there."""
+        for index, regions in enumerate(self.regions):
+            if regions is None:
+                continue
+            for number in range(len(self.heights)):
+                mask = regions.clean(self._read(number, index), number)
+                self.file.seek(self._place(number, index))
+                self.file.write(np.packbits(mask, axis=1).data)
+
+    def _read(self, number: int, index: int) -> Mask:
+        height, row_bytes = self.heights[number], -(-self.size[1] // 8)
+        self.file.seek(self._place(number, index))
+        packed = np.frombuffer(self.file.read(height * row_bytes), np.uint8).reshape(height, row_bytes)
+        return np.unpackbits(packed, axis=1, count=self.size[1]).view(np.bool_)
+
+    def _place(self, number: int, index: int) -> int:
+        """Returns where the band of one class begins in the file."""
+        rows = len(self.regions) * sum(self.heights[:number]) + index * self.heights[number]
+        return rows * -(-self.size[1] // 8)
+
+
+def in_percent(probability: Maps) -> NDArray[np.uint8]:
+    """Returns probabilities in [0, 1] as whole percents."""
+    return np.asarray(np.rint(100 * probability).astype(np.uint8))
+
+
+def uncertain(probability: Any) -> Any:
+    """Returns 4 p (1 - p) of each probability: 0 where the network is sure, 1 where it is undecided."""
+    return 4 * probability * (1 - probability)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stitched(Finished):
+    """A finished image of a segmentation task.
+
+    Attributes:
+        classes: Names of the K classes.
+        source: The image to draw over, (h, w, 3) uint8, as large as the masks or smaller.
+        content: Where the masks are.
+        stages: Intermediate maps by name, in order, (1, h, w) or (3, h, w), bool or in [0, 1], if the task gives any.
+        boxes: Corners x0, y0, x1, y1 of the boxes that were looked into, in pixels; none if the whole image was.
+        georeference: Where the image lies on the ground, as its batch gave it; None for a plain image.
+        line_classes: Classes of long and narrow things, such as roads, that have center lines.
+    """
+
+    classes: Sequence[str]
+    source: Picture
+    content: Canvas | Whole
+    stages: Mapping[str, Any] = field(default_factory=dict)
+    boxes: Sequence[tuple[float, float, float, float]] = ()
+    georeference: Georeference | None = None
+    line_classes: Sequence[str] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the masks."""
+        return self.content.size
+
+    @property
+    def masks(self) -> Masks:
+        """Masks (K, H, W) of the whole image, in memory."""
+        return np.stack([self.mask(k) for k in range(len(self.classes))])
+
+    @property
+    def probability(self) -> Maps | None:
+        """Probability (K, H, W) in [0, 1] of the whole image; None unless it was kept in memory."""
+        return self.content.probability
+
+    def bands(self, index: int) -> Iterator[Mask]:
+        """Yields the mask of one class from the top, some rows (n, W) at a time, in bounded memory; repeatable."""
+        return self.content.bands(index)
+
+    def percents(self, index: int) -> Iterator[Percents]:
+        """Yields the probability of one class in percent, as `bands`; for formats that have `reads_percents`."""
+        return self.content.percents(index)
+
+    def mask(self, index: int) -> Mask:
+        """Returns the mask (H, W) of one class."""
+        return np.concatenate(list(self.bands(index)))
+
+    def prediction(self) -> Prediction:
+        if self.problem:
+            return super().prediction()
+        masks = {label: self.mask(k) for k, label in enumerate(self.classes)}
+        return Prediction(self.name, masks, self.probability)
+
+    def in_memory(self) -> "Stitched":
+        """Returns a copy that stays valid, its masks and probability whole in memory."""
+        stages = {name: stage.cpu() for name, stage in self.stages.items()}
+        return replace(self, content=Whole(self.masks, self.probability, self.content.uncertainty), stages=stages)
+
+
+class StitchedFormat(Format[Stitched]):
+    """An output format of segmented images; derive from it to add one.
+
+    Attributes:
+        reads_percents: Whether it reads `Stitched.percents` of images with a georeference.
+    """
+
+    reads_percents = False

@@ -1,0 +1,1 @@
+"""Maps: center lines of roads, their topology, and where images lie on the ground."""

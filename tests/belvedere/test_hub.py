@@ -1,0 +1,84 @@
+"""Packages go to and come from a Hub, here one on 127.0.0.1; huggingface_hub reads its address once per process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from belvedere.hub import repository
+from ops.errors import PackageError
+from tests.belvedere.hub_server import TOKEN, HubServer, hub_server
+from tests.helpers import ROOT, free_ports
+
+CODE = """
+import sys
+from pathlib import Path
+from belvedere import hub
+from ops.errors import PackageError
+try:
+    if sys.argv[1] == "up":
+        print(hub.uploaded(Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "public"))
+    else:
+        print(hub.downloaded(sys.argv[2], sys.argv[3:]))
+except PackageError as error:
+    print(f"refused: {error}")
+print("torch" in sys.modules)
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[HubServer]:
+    with hub_server() as made:
+        yield made
+
+
+def asked(address: str, home: Path, *arguments: str, token: str = TOKEN) -> str:
+    """What `belvedere.hub` prints in a process of its own, whose Hub is at `address`."""
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": token,
+                   "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}  # fmt: skip
+    command = [sys.executable, "-c", CODE, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    *lines, torch = done.stdout.splitlines()
+    assert torch == "False"
+    return "\n".join(lines)
+
+
+def test_a_package_is_uploaded_and_downloaded(server: HubServer, tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    (folder / "images").mkdir(parents=True)
+    files = {"README.md": b"# A model\n", "model.safetensors": bytes(3000), "images/worst.jpg": b"jpg"}
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    page = asked(server.address, tmp_path / "home", "up", str(folder), "hf://me/roads", "private")
+    assert page == f"{server.address}/me/roads"
+    assert server.files["me/roads"] == files
+    assert server.private == {"me/roads": True}
+    server.files["me/roads"]["evil.pkl"] = b"cos\nsystem\n"
+    found = Path(asked(server.address, tmp_path / "other", "down", "hf://me/roads", "README.md", "model.safetensors"))
+    got = {path.name: path.read_bytes() for path in found.rglob("*") if path.is_file()}
+    assert got == {name: files[name] for name in ("README.md", "model.safetensors")}
+    assert not any("evil" in line for line in server.asked)
+    asked(server.address, tmp_path / "home", "up", str(folder), "hf://you/open", "public")
+    assert not server.private["you/open"]
+
+
+def test_what_the_hub_rejects_is_explained(server: HubServer, tmp_path: Path) -> None:
+    message = asked(server.address, tmp_path, "down", "hf://me/none", "README.md")
+    assert "refused: hf://me/none cannot be downloaded: there is no such repository" in message
+    assert "log in first" in asked(server.address, tmp_path, "up", str(tmp_path), "hf://me/new", "private", token="x")
+    assert server.files == {}
+    silent = f"http://127.0.0.1:{free_ports()[0]}"
+    assert "refused: " in asked(silent, tmp_path, "down", "hf://me/none", "README.md")
+    assert "refused: " in asked(silent, tmp_path, "up", str(tmp_path), "hf://me/new", "private")
+
+
+def test_addresses_are_checked() -> None:
+    assert repository("hf://me/roads") == ("me/roads", None)
+    assert repository("hf://me/roads@v1.0") == ("me/roads", "v1.0")
+    for address in ("hf://roads", "hf://me/roads/more", "hf://me/../x", "hf:///x", "me/roads", "hf://me/ro ads"):
+        with pytest.raises(PackageError, match="no address"):
+            repository(address)
