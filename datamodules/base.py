@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from datamodules.augmentations import Augmentations
 from datamodules.batch import Batch, DataFacts
+from datamodules.decoded.shares import Share, shared
 from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples, make_loader
 from datamodules.read.fingerprint import fingerprint
 from datamodules.read.masks import MaskSource, unusable
@@ -111,6 +112,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self._unaugmented = False
         self.folder: Path | None = None  # for lists, if there is no trainer
         self.finished: Collection[str] = ()  # images that an interrupted prediction has finished
+        self.shares: Sequence[Share] | None = None  # of the images to predict; all of them if None
         self.skipping = False  # whether unusable images of any dataset are skipped, for `describe`
         self.unusable: dict[str, str] = {}  # problems of skipped images by name
         self._dropped: dict[str, str] | None = None  # those of the dataset itself, once they are known
@@ -297,6 +299,8 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.loader("test")
 
     def predict_dataloader(self) -> EpochLoader:
+        if self.shares is not None:
+            self.datasets["predict"], self.shares = shared(self.datasets["predict"], self.shares), None
         return self.loader("predict")
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:

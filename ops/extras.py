@@ -11,6 +11,7 @@ EXTRAS = {
     "av": ("av", "video"),
     "rasterio": ("rasterio", "geo"),
     "pyogrio": ("pyogrio", "geo"),
+    "gradio": ("gradio", "app"),
     "shapely": ("shapely", "geo"),
     "onnxruntime": ("onnxruntime", "run"),
     "onnx": ("onnx", "export"),

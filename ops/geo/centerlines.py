@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ops.distances import distances
 from ops.geo.roadgraph import Edge, Points, RoadGraph, length
+from ops.regions import without_small_regions
 
 Mask = NDArray[np.bool_]  # (H, W)
 ROWS = 512  # thinned at once
@@ -37,7 +38,8 @@ def center_lines(
 
     Args:
         bands: The mask (H, W), or bands (n, W) of its rows from the top.
-        spur: Side branches and lone lines shorter than this are dropped, in pixels.
+        spur: Side branches and lone lines shorter than this are dropped, in pixels. Holes in the mask that are smaller
+            than a square of half this side are filled.
         gap: Ends are joined with a line at most this far ahead of them, in pixels.
         tolerance: Largest distance in pixels of the simplified lines from the thinned ones.
 
@@ -49,7 +51,7 @@ def center_lines(
     """
     if min(spur, gap, tolerance) < 0 or not math.isfinite(spur + gap + tolerance):
         raise ValueError(f"expected lengths of 0 pixels or more, got spur {spur}, gap {gap}, tolerance {tolerance}")
-    net = _traced(*skeleton([bands] if isinstance(bands, np.ndarray) else bands))
+    net = _traced(*skeleton([bands] if isinstance(bands, np.ndarray) else bands, spur * spur / 4))
     net.prune(spur)
     net.contract()
     net.close(gap)
@@ -57,11 +59,12 @@ def center_lines(
     return net.graph(tolerance)
 
 
-def skeleton(bands: Iterable[Mask]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def skeleton(bands: Iterable[Mask], hole: float = 0.0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Thins a mask to lines one pixel wide.
 
     Args:
         bands: Bands (n, W) of its rows from the top.
+        hole: Holes of fewer pixels are filled.
 
     Returns:
         Row and column (N, 2) of each pixel left, in reading order, and the distance (N,) of its center to that of the
@@ -72,6 +75,7 @@ def skeleton(bands: Iterable[Mask]) -> tuple[NDArray[np.int64], NDArray[np.float
     pixels, depths = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
     for first, (above, rows, below), mask in _strips(bands):
         padded = np.pad(mask, [(MARGIN - above, MARGIN - below), (MARGIN, MARGIN)], mode="reflect")
+        padded = ~without_small_regions(~padded[None], [min(1.0, hole / padded.size)])[0]
         inside = np.s_[MARGIN : MARGIN + rows, MARGIN:-MARGIN]
         thinned = skeletonize(padded)
         found = np.argwhere(thinned[inside])
