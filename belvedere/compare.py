@@ -238,7 +238,8 @@ def _preference(pair: Sequence[str], answers: Mapping[tuple[str, ...], tuple[flo
     share = statistics.fmean(map(statistics.fmean, by_image.values()))
     judges = {judge: (statistics.fmean(scores), len(scores)) for judge, scores in sorted(by_judge.items())}
     unsure = sum(answer == "neither" for _, answer in answers.values())
-    return Preference(*pair, share, *wilson(share, len(by_image)), len(by_image), judges, unsure)
+    first, second = pair
+    return Preference(first, second, share, *wilson(share, len(by_image)), len(by_image), judges, unsure)
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

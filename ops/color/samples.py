@@ -115,4 +115,5 @@ def _root(nodes: int, length: float) -> Tensor:
     places = torch.linspace(0, length, nodes, dtype=torch.float64)
     covariance = torch.exp(-(places[:, None] - places).square() / 2)
     values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp(min=0).sqrt()
+    root: Tensor = vectors * values.clamp(min=0).sqrt()
+    return root
