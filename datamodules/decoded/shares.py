@@ -88,6 +88,27 @@ def _share(samples: Samples, shard: int, picture: int, starts: Sequence[int], fi
     return Share(shard, picture, samples.names[group[0]], (begin, end), range(starts[reaching], stop))
 
 
+@dataclass(frozen=True)
+class SharedSample:
+    """Makes the samples of `shared`; a class, which loader workers can receive.
+
+    Attributes:
+        samples: All samples.
+        owners: The share of each sample.
+        indices: Its number among all samples.
+    """
+
+    samples: Samples
+    owners: Sequence[Share]
+    indices: Sequence[int]
+
+    def __call__(self, index: int) -> dict[str, Any]:
+        """Returns sample `index`."""
+        share = self.owners[index]
+        sample = self.samples.make(self.indices[index])
+        return {**sample, "picture": share.picture, "rows": torch.tensor(share.rows)}
+
+
 def shared(samples: Samples, shares: Sequence[Share]) -> Samples:
     """Returns the samples of some shares, with `picture`, the number of the image, and `rows` (2,), those of the share.
 
@@ -95,13 +116,8 @@ def shared(samples: Samples, shares: Sequence[Share]) -> Samples:
         samples: Samples that the shares were planned for.
         shares: At most one share per image.
     """
-    indices = [index for share in shares for index in share.samples]
     owners = [share for share in shares for _ in share.samples]
-
-    def make(index: int) -> dict[str, Any]:
-        share = owners[index]
-        return {**samples.make(indices[index]), "picture": share.picture, "rows": torch.tensor(share.rows)}
-
+    make = SharedSample(samples, owners, [index for share in shares for index in share.samples])
     ends = np.cumsum([0, *(len(share.samples) for share in shares)]).tolist()
     groups = [range(*pair) for pair in pairwise(ends)]
     return Samples([share.name for share in owners], make, samples.seed, groups)

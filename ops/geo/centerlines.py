@@ -24,6 +24,7 @@ from ops.regions import without_small_regions
 Mask = NDArray[np.bool_]  # (H, W)
 ROWS = 512  # thinned at once
 MARGIN = 128  # rows above and below that are thinned with them; also how far a mask is mirrored beyond its edges
+DEEPEST = MARGIN // 2  # pixels from the outline: what lies deeper is no road, and would take as long as all roads
 FACING = 0.5  # least cosine between the direction of an end and that of its connection: 60 degrees
 AHEAD = 15.0  # pixels of a line that give the direction of its end
 
@@ -33,8 +34,8 @@ def center_lines(
 ) -> RoadGraph:
     """Returns the center lines of a mask, in pixels.
 
-    Lines reach the edge of the image where roads do. Memory holds a strip of the mask and the pixels of the thinned
-    lines. Strips change nothing where roads are narrower than 128 pixels.
+    Lines reach the edge of the image where roads do. What is wider than 128 pixels is no road: only a line along its
+    outline is left. Memory holds a strip of the mask and the pixels of the thinned lines.
 
     Args:
         bands: The mask (H, W), or bands (n, W) of its rows from the top.
@@ -77,11 +78,10 @@ def skeleton(bands: Iterable[Mask], hole: float = 0.0) -> tuple[NDArray[np.int64
         padded = np.pad(mask, [(MARGIN - above, MARGIN - below), (MARGIN, MARGIN)], mode="reflect")
         padded = ~without_small_regions(~padded[None], [min(1.0, hole / padded.size)])[0]
         inside = np.s_[MARGIN : MARGIN + rows, MARGIN:-MARGIN]
-        thinned = skeletonize(padded)
-        found = np.argwhere(thinned[inside])
-        # a mask that is full has no pixel outside
-        outside = np.pad(~padded, 1, constant_values=True)
-        depths.append(distances(outside)[1:-1, 1:-1][inside][tuple(found.T)])
+        depth = distances(np.pad(~padded, 1, constant_values=True))[1:-1, 1:-1]  # a full mask has no pixel outside
+        padded &= depth <= DEEPEST
+        found = np.argwhere(skeletonize(padded)[inside])
+        depths.append(depth[inside][tuple(found.T)])
         pixels.append(found + np.array([first, 0]))
     return np.concatenate(pixels), np.concatenate(depths)
 

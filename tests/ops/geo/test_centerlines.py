@@ -164,3 +164,16 @@ def test_nothing_and_everything() -> None:
         assert graph.length == 0
     center_lines(np.ones((40, 50), bool))
     rejects("spur -1", center_lines, np.ones((4, 5), bool), spur=-1)
+
+
+def test_what_is_wider_than_a_road_has_no_center_line() -> None:
+    mask = np.zeros((700, 900), bool)
+    mask[100:600, 100:500] = mask[340:360, 500:] = True  # a field, and a road that leads to it
+    graph = center_lines(mask)
+    check(graph)
+    road = [each for each in graph.edges if each.points[:, 0].max() > 800]
+    assert [each.width for each in road] == [pytest.approx(20, abs=4)]
+    deep = ndimage.distance_transform_edt(mask)
+    for each in graph.edges:
+        x, y = np.rint(each.points).astype(int).T
+        assert deep[y, x].max() <= 64
