@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from belvedere.arguments import expanded
-from belvedere.checkpoints import check_fit, resumed_from, run_config
+from belvedere.checkpoints import check_fit, check_resumable, resumed_from, run_config
 from belvedere.files import run_folder
 from ops.errors import ArgumentError
 
@@ -115,3 +115,11 @@ def test_a_run_resumes_in_its_own_folder_only(tmp_path: Path, monkeypatch: pytes
         resumed_from(tmp_path, settings(output=None))
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert resumed_from(tmp_path, settings(output=None)) is None
+
+
+def test_the_best_checkpoint_is_slim_and_training_resumes_from_the_last(fitted: Path) -> None:
+    best, last = (fitted / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    with pytest.raises(ArgumentError, match=r"best\.ckpt is for use .* last\.ckpt"):
+        check_resumable(best)
+    check_resumable(last)
+    assert best.stat().st_size < 0.6 * last.stat().st_size
