@@ -184,7 +184,7 @@ class AestheticsDataModule(ImageDataModule):
         assert self._drawn_from is not None, "split_votes runs first"
         return super().held_out(names) | {*self._drawn_from[1].get("test", ())}
 
-    def shares(self, names: Sequence[str]) -> NDArray[np.float64]:
+    def balanced(self, names: Sequence[str]) -> NDArray[np.float64]:
         """Returns which fifth of the images each lies in by its mean vote, so that folds have the same distribution."""
         assert self._drawn_from is not None, "split_votes runs first"
         votes = self._drawn_from[0]

@@ -214,9 +214,9 @@ class AvalanchesDataModule(MaskedDataModule):
         refuse(problems, str(self.root))
         return scenes[0], splits, boxes, conditions
 
-    def shares(self, names: Sequence[str]) -> NDArray[np.float64]:
+    def balanced(self, names: Sequence[str]) -> NDArray[np.float64]:
         if not self.stratified:
-            return super().shares(names)
+            return super().balanced(names)
         plain = partial(one_mask_each, self.root, self.values, LAYOUT)
         source = self.usable(self.source_of(("avalanche",), plain))
         source.channels = self.channels

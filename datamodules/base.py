@@ -259,7 +259,7 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         out, groups = self.held_out(names), self.fold_groups(names)
         dealt = [name for name in names if name not in out]
-        shares = self.shares(dealt)
+        shares = self.balanced(dealt)
         fold_of = folds_of(dealt, shares, groups, count, self.split_seed)
         test = sorted(name for name in dealt if fold_of[name] == self.fold)
         rest = [row for row, name in enumerate(dealt) if fold_of[name] != self.fold]
@@ -276,7 +276,7 @@ class ImageDataModule(LightningDataModule, ABC):
         table = self.root / "splits.csv"
         return set(self._read_splits(table, names)["test"]) if table.is_file() else set()
 
-    def shares(self, names: Sequence[str]) -> NDArray[np.float64]:
+    def balanced(self, names: Sequence[str]) -> NDArray[np.float64]:
         """Returns what folds balance besides the number of images, at least 0, (N, V)."""
         return np.zeros((len(names), 0))
 

@@ -199,7 +199,7 @@ class RoadsDataModule(MaskedDataModule):
             )
         return self.split(source.names)
 
-    def shares(self, names: Sequence[str]) -> NDArray[np.float64]:
+    def balanced(self, names: Sequence[str]) -> NDArray[np.float64]:
         categories = sorted(set(self._category_of.values()))
         marked = [[self._marked[name], *(self._category_of[name] == each for each in categories)] for name in names]
         return np.array(marked, np.float64)

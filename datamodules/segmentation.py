@@ -103,9 +103,9 @@ class SegmentationDataModule(MaskedDataModule):
             self.datasets[split] = Samples([data.source.names[row] for row in sample.rows], sample, self.seed)
         self.report_splits()
 
-    def shares(self, names: Sequence[str]) -> NDArray[np.float64]:
+    def balanced(self, names: Sequence[str]) -> NDArray[np.float64]:
         if not self.stratified:
-            return super().shares(names)
+            return super().balanced(names)
         data = self.decoded()
         row = {name: index for index, name in enumerate(data.source.names)}
         areas = np.array([data.masks[row[name]].mean(axis=(1, 2)) for name in names]).reshape(len(names), -1)
