@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from belvedere.arguments import help_wanted, reported
 from belvedere.checkpoints import (
     check_fit,
+    check_resumable,
     check_same_data,
     check_task,
     output_folder,
@@ -28,6 +30,7 @@ from belvedere.checkpoints import (
     write_source,
 )
 from belvedere.describe import describe
+from belvedere.export import export
 from belvedere.features import features
 from belvedere.files import run_folder
 from belvedere.help import page, without_help
@@ -64,7 +67,7 @@ from tasks.base import ImageTask
 from tasks.networks.batch_norm import SyncBatchNorm
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "describe": describe}
+OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "describe": describe, "export": export}
 COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
 SKIPPED = 3  # exit code: the command finished, but some images could not be used
 # Callbacks with options of their own, by prefix.
@@ -184,8 +187,10 @@ class BelvedereCLI(LightningCLI):
         # options exist for every command, so that one config serves all; callbacks act only where they belong
         parser.callback_keys[:] = [name for name in OWN_CALLBACKS if name in ACTING.get(self.command, ())]
         if self.command in OWN_COMMANDS:
-            skip: set[str | int] = {"task", "data", "trainer", "folder"}
-            self.own_options = parser.add_function_arguments(OWN_COMMANDS[self.command], skip=skip)
+            function = OWN_COMMANDS[self.command]
+            shared = {"members", "trust"} & signature(function).parameters.keys()  # options of every command
+            skip: set[str | int] = {"task", "data", "trainer", "folder", *shared}
+            self.own_options = [*parser.add_function_arguments(function, skip=skip), *shared]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments, or prints the help that they ask for and exits."""
@@ -355,6 +360,7 @@ class BelvedereCLI(LightningCLI):
         config = self.settings
         self.check_options()
         if config.ckpt_path is not None:
+            check_resumable(Path(config.ckpt_path))
             self._check_weights()
             if run_folder(Path(config.ckpt_path)) == self.folder:
                 check_same_data(Path(config.ckpt_path), self.datamodule)

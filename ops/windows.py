@@ -255,6 +255,11 @@ def resized_maps(maps: Maps, size: Sequence[int] | None) -> Maps:
     """Resizes maps (B, K, h, w) bilinearly to `size`; returns them as they are if it is None or already theirs."""
     if size is None or tuple(maps.shape[-2:]) == tuple(size):
         return maps
+    if isinstance(maps, np.ndarray):
+        import cv2
+
+        shape = tuple(size)[::-1]
+        return np.array([[cv2.resize(each, shape, interpolation=cv2.INTER_LINEAR) for each in image] for image in maps])
     from torch.nn import functional
 
     return functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False, antialias=False)

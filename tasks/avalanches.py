@@ -21,7 +21,7 @@ from torchmetrics import Metric
 from datamodules.batch import Batch
 from ops.backends import Backend
 from ops.edges import canny
-from ops.errors import TrainingError, WeightsError
+from ops.errors import ArgumentError, NoDenseFormError, TrainingError, WeightsError
 from ops.extras import check_installed
 from ops.windows import resized_maps
 from tasks.base import check_images
@@ -32,6 +32,7 @@ from tasks.metrics.dice import DiceScores, PixelAveragePrecision
 from tasks.metrics.meter import Meter, Step
 from tasks.metrics.pixels import BoundaryDistance, PixelScores
 from tasks.networks.backbones import load_features, segmentation_network
+from tasks.networks.dense import DenseForm
 from tasks.networks.sliding import classify_picture
 from tasks.networks.window_classifier import fill_projection, is_filled, window_classifier
 from tasks.segmentation import SegmentationTask, counted, known, lost_pieces
@@ -304,6 +305,26 @@ class AvalanchesTask(SegmentationTask):
         if "label" in batch:
             return self(batch["image"])[:, :, None, None]  # type: ignore[no-any-return]  # untyped in Lightning
         return self.classified(batch["image"], batch.get("valid"))
+
+    def exported(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns the `probability` of one pass, that of windows by the network's dense form.
+
+        Raises:
+            ArgumentError: There is no dense form, or the trees decide.
+        """
+        if self.whole:
+            return super().exported(batch)
+        if self.final == "boosted":
+            raise ArgumentError("Boosted trees cannot be exported. Export the network alone: --model.final first.")
+        before = self.window // 2
+        border = (before, self.window - 1 - before) * 2
+        try:
+            dense = DenseForm(self.network, self.window)
+        except NoDenseFormError as error:
+            raise ArgumentError(
+                f"{self.name} cannot be exported: {error} Export cnn1d, cnn2d, or a network of whole photographs."
+            ) from error
+        return {"probability": self.activate(dense(functional.pad(batch["image"], border, mode="reflect")), batch)}
 
     def marked(self, image: Tensor) -> Tensor:
         """Returns logits (B, 1, H, W) of whole images (B, 3, H, W) in [0, 1], computed at `size`."""

@@ -85,6 +85,11 @@ class ColoringTask(ImageTask):
         """Returns the training images' mean chroma (B, 2, H, W) of scaled luminance (B, 1, H, W)."""
         return self.floors.chroma(luminance)["mean_by_luminance"]
 
+    def exported(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns the `luminance` and the `chroma` of a batch, scaled."""
+        luminance, _ = luminance_and_chroma(batch["image"])
+        return {"luminance": luminance, "chroma": self.probability({**batch, "luminance": luminance})}
+
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Colors images; only their luminance is used.
@@ -96,6 +101,5 @@ class ColoringTask(ImageTask):
             `chroma` (B, 2, H, W), scaled, and `image` (B, 3, H, W) in [0, 1], the images in these colors.
         """
         check_images(batch)
-        luminance, _ = luminance_and_chroma(batch["image"])
-        chroma = self.probability({**batch, "luminance": luminance})
-        return {"chroma": chroma, "image": to_rgb(luminance, chroma)}
+        found = self.exported(batch)
+        return {"chroma": found["chroma"], "image": to_rgb(found["luminance"], found["chroma"])}

@@ -169,8 +169,14 @@ class JudgingTask(ImageTask):
             votes and their standard deviation, `spread` (B,).
         """
         check_images(batch)
+        found = self.exported(batch)
+        del found["shares"]
+        return found
+
+    def exported(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns what `predict` returns, and `shares` (B, V): of both classes, or of the votes."""
         shares = self.probability(batch)
-        found = {"probability": self._judgement(shares)}
+        found = {"probability": self._judgement(shares), "shares": shares}
         if self.head == "distribution":
             found |= {"mean": mean_vote(shares), "spread": vote_spread(shares)}
         return found

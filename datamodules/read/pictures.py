@@ -25,6 +25,8 @@ TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: I
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}  # fmt: skip
 BAND = 1024  # rows
+BACKGROUND = 1200  # pixels of the longer side of the background of overlays
+LEAST_SIDE = 32  # pixels of an image that can be colorized
 READERS = 3
 """Version of everything that decodes images and masks, part of the key of every cached array. Add 1 whenever a file
 would be decoded to other pixels, so that nothing is used that an earlier version has cached."""
@@ -148,3 +150,18 @@ def fitted(size: Size, side: int) -> Size:
     """Returns height and width scaled down so that the longer one is at most `side`."""
     scale = min(1, side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def checked_size(path: Path) -> Size:
+    """Returns the height and width of an image that can be colorized, from the header of the file.
+
+    Raises:
+        DataError: It is not an image, has a side of less than 32 pixels, or too many pixels.
+    """
+    height, width = picture_size(path)
+    if min(height, width) < LEAST_SIDE:
+        raise DataError(
+            f"{path} is {height} x {width} pixels (height x width); expected sides of {LEAST_SIDE} or more. Remove it."
+        )
+    check_pixels(path, height, width)
+    return height, width

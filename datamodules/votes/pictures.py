@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from datamodules.read.cache import cache_key, cached_array
@@ -121,7 +120,7 @@ def readable(batch: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]:
     if not kept:
         raise DataError(f"None of the {len(problems)} images of a batch can be read:\n{listed(problems)}", problems)
     return {
-        key: value[kept] if isinstance(value, torch.Tensor) else [value[place] for place in kept]
+        key: [value[place] for place in kept] if isinstance(value, list) else value[kept]
         for key, value in batch.items()
     }
 
@@ -152,6 +151,8 @@ class ScoredPicture:
     squeeze: bool
 
     def __call__(self, index: int) -> dict[str, Any]:
+        import torch
+
         row = int(self.rows[index])
         try:
             square, problem = read_square(located(self.folder, self.votes.names[row]), self.side, self.squeeze), ""
