@@ -146,6 +146,8 @@ def described(task: ImageTask, data: ImageDataModule, writer: Writer[Any], check
     if isinstance(task, SegmentationTask):
         settings["classes"] = list(task.classes)
         decisions = [task.active_decision]
+        if isinstance(task, AvalanchesTask) and task.final == "boosted":
+            raise ArgumentError("Boosted trees cannot be exported. Export the network alone: --model.final first.")
         if isinstance(task, AvalanchesTask) and task.final in SECOND:
             decisions = [task.decision, task.active_decision]
             settings["second_input"] = task.final
@@ -165,7 +167,7 @@ def described(task: ImageTask, data: ImageDataModule, writer: Writer[Any], check
         if isinstance(each, Submission):
             formats["submission"] = True
         if isinstance(each, Outlines):
-            formats["outlines"] = {name: getattr(each, name) for name in ("tolerance", "smooth", "least_iou")}
+            formats["outlines"] = dict(vars(each))  # its arguments
         if isinstance(each, ColoredFiles):
             formats["suffix"] = each.suffix
     if isinstance(writer, ColoringWriter):

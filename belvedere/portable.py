@@ -35,6 +35,7 @@ class Portable(nn.Module):
     def __init__(self, task: ImageTask, preparation: Settings) -> None:
         super().__init__()
         self.task, self.preparation = task.eval().requires_grad_(False), preparation
+        self.compute = task.exported()
         for parent in [*task.modules()]:
             for name, child in parent.named_children():
                 if type(child) is nn.AdaptiveAvgPool2d and child.output_size not in (1, (1, 1)):
@@ -77,6 +78,10 @@ class PortableMasks(Portable):
     names = ("probability", "mask")
     task: SegmentationTask
 
+    def __init__(self, task: ImageTask, preparation: Settings) -> None:
+        super().__init__(task, preparation)
+        self.decision = self.task.active_decision  # may depend on values in the checkpoint
+
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Returns the outputs for images that are resized to the network's input, or by the scale of windows."""
         height, width = image.shape[1:3]
@@ -90,13 +95,13 @@ class PortableMasks(Portable):
         batch = {"image": levels / 255}
         if self.preparation.get("leave_out_gaps"):
             batch["valid"] = seen(batch["image"])
-        maps = self.task.exported(batch)["probability"]
+        maps = self.compute(batch)["probability"]
         size = self.preparation.get("output_size") or (height, width)
         return self.decided(F.interpolate(maps, tuple(size), mode="bilinear"))
 
     def decided(self, probability: Tensor) -> tuple[Tensor, ...]:
         """Returns probabilities (N, K, H, W) and masks."""
-        return probability, self.task.active_decision.marked(probability)
+        return probability, self.decision.marked(probability)
 
 
 class PortableScene(PortableMasks):
@@ -105,7 +110,7 @@ class PortableScene(PortableMasks):
     def forward(self, image: Tensor, prepared: Tensor | None = None) -> tuple[Tensor, ...]:
         """Returns the outputs for an image; `prepared` (1, h, w, 3) uint8 is the image with its sides halved."""
         levels = levels_of(image if prepared is None else prepared)
-        maps = self.task.exported({"image": levels / 255})["probability"]
+        maps = self.compute({"image": levels / 255})["probability"]
         if prepared is not None:
             maps = _between(maps, 2 ** self.preparation["levels"], image)
         return self.decided(maps)
@@ -159,7 +164,7 @@ class PortableScores(Portable):
         sources = [((length - span) // 2, span) for length, span in zip(lengths, spans, strict=True)]
         levels = levels_resized(levels_of(image), (side, side), (sources[0], sources[1]))
         first = (side - size) // 2
-        found = self.task.exported({"image": levels[..., first : first + size, first : first + size] / 255})
+        found = self.compute({"image": levels[..., first : first + size, first : first + size] / 255})
         return tuple(found[name] for name in self.names)
 
 
@@ -188,7 +193,7 @@ class PortableColors(Portable):
         batch = {"image": square / 255, "valid": valid}
         if "view" in self.preparation:
             batch["view"] = letterbox(levels, self.preparation["view"])[0] / 255
-        found = self.task.exported(batch)
+        found = self.compute(batch)
         small = guide_inside(found["chroma"], found["luminance"], valid, self.guided)
         rows, columns = (
             matrix("cubic", side, length, source=box) for length, box in zip((height, width), boxes, strict=True)

@@ -6,7 +6,7 @@ image for a second pass of the same network.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -306,25 +306,24 @@ class AvalanchesTask(SegmentationTask):
             return self(batch["image"])[:, :, None, None]  # type: ignore[no-any-return]  # untyped in Lightning
         return self.classified(batch["image"], batch.get("valid"))
 
-    def exported(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns the `probability` of one pass, that of windows by the network's dense form.
-
-        Raises:
-            ArgumentError: There is no dense form, or the trees decide.
-        """
+    def exported(self) -> Callable[[Batch], dict[str, Tensor]]:
+        """Returns the function for the `probability` of one pass, that of windows by the network's dense form."""
         if self.whole:
-            return super().exported(batch)
-        if self.final == "boosted":
-            raise ArgumentError("Boosted trees cannot be exported. Export the network alone: --model.final first.")
-        before = self.window // 2
-        border = (before, self.window - 1 - before) * 2
+            return super().exported()
         try:
             dense = DenseForm(self.network, self.window)
         except NoDenseFormError as error:
             raise ArgumentError(
                 f"{self.name} cannot be exported: {error} Export cnn1d, cnn2d, or a network of whole photographs."
             ) from error
-        return {"probability": self.activate(dense(functional.pad(batch["image"], border, mode="reflect")), batch)}
+        before = self.window // 2
+        border = (before, self.window - 1 - before) * 2
+
+        def classified(batch: Batch) -> dict[str, Tensor]:
+            logits = dense(functional.pad(batch["image"], border, mode="reflect"))
+            return {"probability": logits.float().sigmoid()}
+
+        return classified
 
     def marked(self, image: Tensor) -> Tensor:
         """Returns logits (B, 1, H, W) of whole images (B, 3, H, W) in [0, 1], computed at `size`."""

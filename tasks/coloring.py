@@ -1,6 +1,6 @@
 """What all tasks share that color gray images: baselines, metrics and predictions; the networks are the subclasses'."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -85,7 +85,10 @@ class ColoringTask(ImageTask):
         """Returns the training images' mean chroma (B, 2, H, W) of scaled luminance (B, 1, H, W)."""
         return self.floors.chroma(luminance)["mean_by_luminance"]
 
-    def exported(self, batch: Batch) -> dict[str, Tensor]:
+    def exported(self) -> Callable[[Batch], dict[str, Tensor]]:
+        return self.colored
+
+    def colored(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the `luminance` and the `chroma` of a batch, scaled."""
         luminance, _ = luminance_and_chroma(batch["image"])
         return {"luminance": luminance, "chroma": self.probability({**batch, "luminance": luminance})}
@@ -101,5 +104,5 @@ class ColoringTask(ImageTask):
             `chroma` (B, 2, H, W), scaled, and `image` (B, 3, H, W) in [0, 1], the images in these colors.
         """
         check_images(batch)
-        found = self.exported(batch)
+        found = self.colored(batch)
         return {"chroma": found["chroma"], "image": to_rgb(found["luminance"], found["chroma"])}
