@@ -171,7 +171,8 @@ def drawn_steps(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | N
     titles = max((list(row) for row in parts.values()), key=len, default=[])
     if not titles:
         return None
-    return _grid({labels: [row.get(title) for title in titles] for labels, row in parts.items()}, titles, STEP)
+    lines = {labels: [row.get(title) for title in titles] for labels, row in parts.items()}
+    return _grid(lines, [textwrap.fill(title, 16) for title in titles], STEP)
 
 
 def drawn_predictions(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | None":
@@ -201,7 +202,7 @@ def _grid(lines: Mapping[tuple[str, ...], Sequence[Path | None]], titles: Sequen
     """Draws images in rows, whose labels stand at the left, and columns with titles, each `width` inches wide."""
     shown = [[None if path is None else _read(path, round(width * DENSITY)) for path in row] for row in lines.values()]
     tall = [max(image.shape[0] / image.shape[1] for image in row if image is not None) for row in shown]
-    figure = new_figure(1.6 + width * len(titles), 0.4 + sum(width * aspect + 0.13 for aspect in tall), pad=0.06)
+    figure = new_figure(1.6 + width * len(titles), 0.5 + sum(width * aspect + 0.13 for aspect in tall), pad=0.06)
     grid = figure.subplots(len(shown), len(titles), squeeze=False, height_ratios=tall)
     for labels, row, line in zip(lines, shown, grid, strict=True):
         for axes, image in zip(line, row, strict=True):
@@ -215,7 +216,8 @@ def _grid(lines: Mapping[tuple[str, ...], Sequence[Path | None]], titles: Sequen
         name = "\n".join(textwrap.fill(printable(label), 22) for label in labels)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(shortened(title, font_of(19), width * 150), fontsize=9)
+        lines_of_title = (shortened(line, font_of(19), width * 150) for line in title.split("\n"))
+        axes.set_title("\n".join(lines_of_title), fontsize=9)
     return figure
 
 

@@ -330,7 +330,8 @@ class AvalanchesTask(SegmentationTask):
         size, whole = self.size or image.shape[-2:], image.shape[-2:]
         if size != tuple(whole):
             image = functional.interpolate(image, size, mode="bilinear", antialias=True)
-        return resized_maps(self(image), whole)
+        logits: Tensor = resized_maps(self(image), whole)
+        return logits
 
     def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Turns logits into probabilities (B, 1, H, W), the trees' if they are final; 0 where not valid."""
