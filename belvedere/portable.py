@@ -53,7 +53,8 @@ class PooledAnySize(nn.AdaptiveAvgPool2d):
         """Maps (N, C, H, W) to (N, C, *output_size)."""
         if not torch.compiler.is_exporting():
             return super().forward(input)
-        wanted = self.output_size if isinstance(self.output_size, tuple) else (self.output_size, self.output_size)
+        size: Any = self.output_size
+        wanted = size if isinstance(size, tuple) else (size, size)
         matrices = []
         for length, count in zip(input.shape[-2:], wanted, strict=True):
             rows, places = torch.arange(count)[:, None], torch.arange(length)
@@ -198,7 +199,8 @@ class PortableColors(Portable):
         rows, columns = (
             matrix("cubic", side, length, source=box) for length, box in zip((height, width), boxes, strict=True)
         )
-        chroma, slopes, blurred = resampled(small, rows, columns).split([2, 2, 1], dim=1)
+        large = resampled(small, rows, columns)
+        chroma, slopes, blurred = large[:, :2], large[:, 2:4], large[:, 4:]
         luminance = luminance_and_chroma(levels / 255)[0]
         rgb = lab_to_rgb(in_gamut(joined(luminance, chroma + slopes * (luminance - blurred))))
         return ((255 * rgb).round().clamp(0, 255).permute(0, 2, 3, 1).to(torch.uint8),)

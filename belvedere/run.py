@@ -27,9 +27,17 @@ from callbacks.writers.prediction import Prediction
 from callbacks.writers.stitched import Canvas, Stitched, Whole, uncertain
 from datamodules.read.boxes import boxes_beside
 from datamodules.read.names import located, predicted_names
-from datamodules.read.pictures import BACKGROUND, checked_size, fitted, picture_size, read_picture, resized
+from datamodules.read.pictures import (
+    BACKGROUND,
+    THUMBNAIL,
+    checked_size,
+    fitted,
+    picture_size,
+    read_picture,
+    resized,
+    squared,
+)
 from datamodules.read.strips import Strip
-from datamodules.votes.pictures import THUMBNAIL, squared
 from drawing.pictures import Picture, save_picture
 from ops.atomic import check_writable, write_table
 from ops.errors import ArgumentError, DataError, UserError
@@ -191,7 +199,7 @@ class Model:
             keep: Whether to keep the probability of masks in memory.
         """
         make = {"resized": self._masks, "pyramid": self._scene, "squared": self._judged, "letterboxed": self._colored}
-        known = {"name": name, "index": index}
+        known: dict[str, Any] = {"name": name, "index": index}
         try:
             return make[self.preparation["kind"]](file, known, folder, keep)
         except DataError as error:
@@ -199,7 +207,7 @@ class Model:
         empty = np.zeros((0, 0, 3), np.uint8)
         match self.preparation["kind"]:
             case "squared":
-                scores = dict.fromkeys(("probability", "mean", "spread"), math.nan)
+                scores: dict[str, Any] = dict.fromkeys(("probability", "mean", "spread"), math.nan)
                 return Judged(**known, problem=problem, source=empty, **scores)
             case "letterboxed":
                 return Colored(**known, problem=problem, image=empty)
@@ -271,7 +279,8 @@ class Model:
         side = self.preparation["side"]
         picture = read_picture(file, at_least=(side, side))
         found = self.outputs(squared(picture, side, self.preparation["squeeze"]))
-        scores = {name: float(found.get(name, math.nan)) for name in ("probability", "mean", "spread")}
+        names = ("probability", "mean", "spread")
+        scores: dict[str, Any] = {name: float(found.get(name, math.nan)) for name in names}
         source = resized(picture, fitted((picture.shape[0], picture.shape[1]), THUMBNAIL))
         return Judged(**known, source=source, **scores)
 
@@ -319,8 +328,8 @@ def predict(model: Model, images: Path, folder: Path) -> list[tuple[str, str]]:
         print(f"belvedere.run: {boxes} is ignored, so whole images are marked.", file=sys.stderr)
     part = folder / "part"
     shutil.rmtree(part, ignore_errors=True)
-    for each in ("", *(name for kind in formats for name in kind.folders)):
-        (part / each).mkdir(parents=True, exist_ok=True)
+    for inner in ("", *(name for each in formats for name in each.folders)):
+        (part / inner).mkdir(parents=True, exist_ok=True)
     rows: list[list[Row]] = [[] for _ in formats]
     problems: list[tuple[str, str]] = []
     try:
