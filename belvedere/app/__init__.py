@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,8 +47,7 @@ def app(
     with serving(models, port, browser, share) as (local, public):
         print(f"The page is at {local}" + (f" and, for everybody, at {public}" if public else ""))
         print("It ends with Ctrl-C.", flush=True)
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        threading.Event().wait()
     return 0
 
 
