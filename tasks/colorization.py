@@ -219,7 +219,9 @@ class ColorizationTask(ColoringTask):
     def alternatives(self, batch: Batch, chroma: Tensor) -> dict[str, Tensor]:
         if self.objective != "classes":
             return super().alternatives(batch, chroma)
-        logits, centres = self.outputs(batch), self.floors.centres
+        # the loss weighs rare colors up, and the network gives them as much too much
+        logits = self.outputs(batch) - self.floors.weights.log()[:, None, None]
+        centres = self.floors.centres
         luminance, size = F.interpolate(batch["luminance"], logits.shape[-2:], mode="area"), chroma.shape[-2:]
 
         def draw(row: int, seed: int) -> Tensor:
