@@ -161,7 +161,7 @@ class Blend:
         """
         if self.waiting:
             raise ValueError(f"{len(self.waiting)} windows are missing, the next at {self.waiting[-1]}; add them first")
-        rows, self.strip = self.strip[:-1], self.strip[:, :0]
+        rows, self.strip = self.strip[:-1], self.strip[:, :0] + 0  # a copy, which does not keep the rows
         return rows
 
     def _move_to(self, top: int) -> Maps:
