@@ -39,14 +39,14 @@ from datamodules.read.pictures import fitted, read_picture, resized
 from drawing.pictures import save_picture
 from ops.atomic import replacing, write_text
 from ops.color.lab import luminance_and_chroma
-from ops.errors import ArgumentError, ExportError
+from ops.errors import ArgumentError, ExportError, UserError
 from ops.extras import check_installed
 from ops.windows import resized_maps
 from tasks.avalanches import SECOND, AvalanchesTask
 from tasks.base import ImageTask
 from tasks.coloring import ColoringTask
 from tasks.judging import JudgingTask
-from tasks.segmentation import SegmentationTask, placed
+from tasks.segmentation import SegmentationTask
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -326,7 +326,15 @@ def check(
         shown.pictures, shown.datasets = Path(folder), {}
         expected = collected(task, shown, writer, {}, "cpu")
         for image, file, one in zip(images, files, expected, strict=True):
-            differences = compared(one, model.predict(file)) | _unprepared(model, module, image)
+            try:
+                differences = compared(one, model.predict(file)) | _unprepared(model, module, image)
+            except UserError:
+                raise
+            except Exception as error:  # ONNX Runtime's have no common parent
+                raise ExportError(
+                    f"The file fails on an image of {image.shape[0]} x {image.shape[1]} pixels: the network knows one "
+                    "size only. Nothing was written. Of the networks for windows, export unet, fpn or vgg."
+                ) from error
             found.append({"size": list(image.shape[:2]), **differences})
             limits = {"score": TOLERANCE, "mask": MARKED, "level": LEVELS, "resized": RESIZED}
             for name, value in differences.items():
@@ -470,17 +478,21 @@ def in_place(task: ImageTask, model: Model, data: ImageDataModule) -> Iterator[N
         return model.outputs(*next(model.inputs(file)))
 
     def measure(batch: Batch, _: Tensor | None = None) -> Tensor:
-        found = [outputs(name) for name in batch["name"]]
+        made = [outputs(name) for name in batch["name"]]
         if isinstance(task, JudgingTask):
-            return torch.stack([torch.from_numpy(each["shares"]) for each in found])
+            return torch.stack([torch.from_numpy(each["shares"]) for each in made])
         if isinstance(task, ColoringTask):
             side = batch["image"].shape[-1]
-            squares = [letterbox(levels_of(torch.from_numpy(each["colored"][None])), side)[0] for each in found]
+            squares = [letterbox(levels_of(torch.from_numpy(each["colored"][None])), side)[0] for each in made]
             return luminance_and_chroma(torch.cat(squares) / 255)[1]
         step = 2 ** model.preparation.get("levels", 0)
         size = batch["mask"].shape[-2:]
-        maps = [torch.from_numpy(each["probability"][None, :, ::step, ::step].copy()) for each in found]
-        return placed(torch.cat([resized_maps(each, size) for each in maps]), batch)
+        maps = [torch.from_numpy(each["probability"][None, :, ::step, ::step].copy()) for each in made]
+        found = torch.cat([resized_maps(each, size) for each in maps])
+        for key in ("valid", "ignored"):  # gaps in images are known to the file, which may have another size
+            if key in batch and batch[key].shape[-2:] == size:
+                found = found * (batch[key] if key == "valid" else ~batch[key])
+        return found
 
     step = task.step
     name = "probability" if isinstance(task, ColoringTask) else "measured"
