@@ -22,6 +22,7 @@ from tasks.metrics.dice import DiceScores, PixelAveragePrecision, counting
 from tasks.metrics.meter import Step
 from tasks.metrics.score_loss import lost_dice
 from tasks.networks.backbones import Architecture, Bands, encoder_of, load_encoder, segmentation_network
+from tasks.networks.bands import widen
 from tasks.whole import log_odds, stitched
 
 
@@ -60,6 +61,7 @@ class SegmentationTask(ImageTask):
         pretrained_bands: What a weights file was trained on, if not on images in color: the mean and the standard
             deviation in [0, 1] of each band, in the order of its first convolution, `red`, `green` and `blue` among
             them. Images are normalized by these; what the weights learned of other bands is shared among the colors.
+        channels: Number of channels of the images; set by the data. The first three are taken for red, green and blue.
         encoder_frozen_steps: Number of steps for which the encoder keeps its weights and statistics, so that the new
             decoder does not spoil them.
         tta: Views that test, predict and the threshold search average over: `none`, `flip`, `d4` or `scales`.
@@ -99,6 +101,7 @@ class SegmentationTask(ImageTask):
         border: int = 0,
         pretrained_bands: Bands | None = None,
         encoder_frozen_steps: int = 0,
+        channels: int = 3,
     ) -> None:
         if not self.classes:
             raise ValueError("classes are []; expected one or more different names")
@@ -121,6 +124,7 @@ class SegmentationTask(ImageTask):
         self.architecture, self.encoder = architecture, encoder
         self.pretrained, self.freeze_encoder = pretrained, freeze_encoder
         self.network = self.build_network()
+        widen(self.network, channels, pretrained_bands)
         self.decision = self.build_decision()
         if freeze_encoder:
             encoder_of(self.network).requires_grad_(False)
