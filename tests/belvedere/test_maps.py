@@ -77,7 +77,9 @@ def test_a_network_learns_from_vectors_and_makes_a_map(town: Path, belvedere: Co
     assert "4 channels" in refused.err
     with rasterio.open(image) as source:
         write(Path("other.tif"), source.read(), transform=UTM, photometric="minisblack")
-    moved = belvedere("predict", "--ckpt_path", str(checkpoint), "--data.pictures", "other.tif", "--output", "plain")
+    with pytest.warns(UserWarning, match="no coordinate reference system"):
+        moved = belvedere(
+            "predict", "--ckpt_path", str(checkpoint), "--data.pictures", "other.tif", "--output", "plain"
+        )
     assert moved.code == 0
-    assert "no coordinate reference system" in moved.err + moved.out
     assert not Path("plain/maps").exists()
