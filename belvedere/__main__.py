@@ -23,13 +23,15 @@ HELP = """belvedere: five image tasks for small datasets, on one command line
   belvedere describe --config roads/best --data.root FOLDER     checks a dataset, then writes tables and charts of it
   belvedere import   --from coco FILE --output FOLDER           makes a dataset of an annotation tool's labels
   belvedere pack     --ckpt_path FILE --output model.zip        makes one file to share: weights, settings, model card
+  belvedere app      --ckpt_path FILE                           opens a page in the browser to try it on your images
   belvedere study    clouds --data.root FOLDER                  compares many runs; see belvedere study --help
+  belvedere pool     runs/studies/folds                         measures the folds of a study together, each image once
   belvedere configs  [TASK]                                     lists the shipped configs, one line each
 
 The tasks and their configs:
 {tasks}
 
-Options of every command except import, pack, study and configs, whose own --help lists theirs:
+Options of every command except import, pack, app, pool, study and configs, whose own --help lists theirs:
   --config NAME    a config from the list, then overlays (debug, gpu, ddp, slurm, tensorboard, early_stopping); your own
                    file or a shipped one; later ones win
   --output FOLDER  where the command writes; runs/<task>/<date and time> by default
@@ -81,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(arguments: list[str] | None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
+    typed = arguments = sys.argv[1:] if arguments is None else arguments
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have any bytes
     try:
@@ -100,7 +102,7 @@ def _main(arguments: list[str] | None) -> int:
             return _print(configs(_known(arguments[1] if len(arguments) > 1 else "", "task", ("", *TASKS))))
         if arguments[0] == "completion":
             _known(" ".join(arguments[1:]), "shell", ("bash", "zsh"))
-        elif arguments[0] not in ("import", "pack", "study"):
+        elif arguments[0] not in ("import", "pack", "app", "pool", "study"):
             arguments = expanded(arguments)
     except (UserError, OSError) as error:
         return reported(error)
@@ -117,7 +119,7 @@ def _main(arguments: list[str] | None) -> int:
         from belvedere.completion import Completion
 
         Completion(arguments[1])
-    if arguments[0] == "pack":
+    if arguments[0] in ("pack", "app", "pool"):
         from belvedere.functions import run_function
 
         with stoppable():
@@ -127,7 +129,7 @@ def _main(arguments: list[str] | None) -> int:
     with noted() if arguments[0] == "fit" else stoppable():
         from belvedere.cli import run
 
-        return run(arguments)
+        return run(arguments, typed)
 
 
 def _known(name: str, what: str, known: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Prepares what is typed for the parser, before any library is imported: finds files, replaces short names."""
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -88,6 +89,7 @@ def expanded(arguments: list[str]) -> list[str]:
             raise ArgumentError(f"There is no option {name}. Did you mean -{name}?")
         if re.fullmatch(r"--\w[\w.]*-[\w.-]*", name):
             raise ArgumentError(f"There is no option {name}. Did you mean {'--' + name[2:].replace('-', '_')}?")
+    rest = list(_with_ensemble(command, rest))
     for name in ("classes", "window"):
         if option(rest, f"--model.{name}") is not None:
             raise ArgumentError(f"--model.{name} follows the data: give --data.{name}.")
@@ -133,6 +135,31 @@ def _opened(arguments: list[str]) -> list[str]:
             found = ["--ckpt_path", str(opened(given, "--trust" in arguments))]
             return [*arguments[:index], *found, *arguments[index + (1 if equals else 2) :]]
     return arguments
+
+
+def _with_ensemble(command: str, arguments: list[str]) -> Iterator[str]:
+    """Yields arguments with the checkpoints of an ensemble in place of `--run FOLDER`.
+
+    Raises:
+        ArgumentError: The folder has none, or the command takes none.
+    """
+    folder = option(arguments, "--run")
+    if folder is None:
+        yield from arguments
+        return
+    if command not in FROM_CHECKPOINT:
+        raise ArgumentError(f"--run is for {', '.join(FROM_CHECKPOINT)}, not for {command}. Leave it out.")
+    places = [Path(folder), Path(folder, "pooled")]
+    file = next((place / "ensemble.json" for place in places if (place / "ensemble.json").is_file()), None)
+    if file is None:
+        raise ArgumentError(f"There is no ensemble.json in {folder}. Make it with: belvedere pool {folder}")
+    found = json.loads(file.read_text(encoding="utf-8"))
+    yield from ("--ckpt_path", str(file.parent / found["checkpoint"]), "--members", json.dumps(found["members"]))
+    skipped = False
+    for argument in arguments:
+        if not skipped and not argument.startswith("--run=") and argument != "--run":
+            yield argument
+        skipped = argument == "--run"
 
 
 def _in_full(arguments: list[str]) -> Iterator[str]:

@@ -36,11 +36,13 @@ from belvedere.parser import Parser, shortened
 from belvedere.precision import fastest_precision, mixed_precision
 from belvedere.quiet import quiet, silent
 from belvedere.results import results
+from belvedere.shards import check_options, merge, prepare_shard, shard_folder, slurm_script
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, mode_of
 from callbacks.curves import Curves
 from callbacks.handover import Handover
 from callbacks.intervals import Intervals
-from callbacks.loggers import ProgressBar, SaveConfig, WandbLogger
+from callbacks.layers import Layers
+from callbacks.loggers import LearningRate, ProgressBar, SaveConfig, WandbLogger, dashboards
 from callbacks.panels import Panels
 from callbacks.record import Record
 from callbacks.resuming import LastCheckpoint, Preemption
@@ -66,13 +68,22 @@ TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "describe": describe}
 COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
 SKIPPED = 3  # exit code: the command finished, but some images could not be used
-# Callbacks with options of their own, by prefix. `intervals` acts in tests, the others in training.
+# Callbacks with options of their own, by prefix.
 OWN_CALLBACKS = {"early_stopping": EarlyStopping, "panels": Panels, "last_checkpoint": LastCheckpoint,
                  "preemption": Preemption, "intervals": Intervals}  # fmt: skip
-ACTING = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals"}}
+ACTING = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals", "panels"}}
 """Which of them act in a command."""
 
 PRECISION_HELP = "auto: bf16-mixed where the device computes it faster, unless --trainer.precision is given."
+SHARD_OPTIONS = {
+    "shards": (int | None, "Number of shards of this prediction; with --shard, --merge or --slurm."),
+    "shard": (int | None, "Number of the shard to predict, from 0."),
+}
+MERGE_HELP = "Write the results of all shards."
+SLURM_HELP = (
+    "Print a script that submits the shards and the merge to SLURM; with a FILE, a copy of "
+    "configs/studies/slurm/default.yaml, that says what a job needs."
+)
 TRUST_HELP = (
     "Let the checkpoint's config name any class. Such a config can run any program with your rights, so trust only "
     "checkpoints whose makers you trust. Without it, a checkpoint may only name belvedere's own classes and torch's "
@@ -80,18 +91,19 @@ TRUST_HELP = (
 )
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], typed: Sequence[str] = ()) -> int:
     """Runs a command and returns its exit code. Errors that the user can fix are printed as one message.
 
     Args:
         arguments: The command and what follows it, after `belvedere.arguments.expanded`.
+        typed: The same before.
     """
     quiet()
     if "--quiet" in arguments:
         silent()  # before the first notice
     named = "BELVEDERE_RUN" in os.environ
     try:
-        cli = BelvedereCLI(arguments[0], arguments[1:])
+        cli = BelvedereCLI(arguments[0], arguments[1:], typed)
     except ParserError as error:
         return reported(ArgumentError(shortened(error)))
     except (UserError, MisconfigurationException, OSError) as error:
@@ -116,13 +128,14 @@ class BelvedereCLI(LightningCLI):
     Args:
         command: One of `COMMANDS`.
         arguments: What follows the command, after `belvedere.arguments.expanded`.
+        typed: The command and what was typed after it, before.
 
     Attributes:
         skipped: How many images could not be used.
     """
 
-    def __init__(self, command: str, arguments: list[str]) -> None:
-        self.command, self.skipped = command, 0
+    def __init__(self, command: str, arguments: list[str], typed: Sequence[str] = ()) -> None:
+        self.command, self.skipped, self.typed = command, 0, typed
         import_classes()
         subcommands = command in TRAINER_COMMANDS
         if subcommands:  # the parsers of the other three would take as long as this one's
@@ -175,6 +188,11 @@ class BelvedereCLI(LightningCLI):
             parser.add_argument("--prelabels", type=list[Tool] | None, help=prelabels_help)
         overwrite_help = "Let predict and features replace results of other images in the same folder."
         parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
+        if self.command == "predict":
+            for name, (kind, help_text) in SHARD_OPTIONS.items():
+                parser.add_argument(f"--{name}", type=kind, default=None, help=help_text)
+            parser.add_argument("--merge", action="store_true", help=MERGE_HELP)
+            parser.add_argument("--slurm", nargs="?", type=str, const="", default=None, help=SLURM_HELP)
         quiet_help = "Print results and problems only: no progress bars, no notices."
         parser.add_argument("--quiet", action="store_true", help=quiet_help)
         parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
@@ -217,7 +235,9 @@ class BelvedereCLI(LightningCLI):
         check_accelerator(config.trainer.accelerator)
         if config.get("ckpt_path") is not None and Path(config.ckpt_path).is_file():
             check_task(Path(config.ckpt_path), config.model.class_path, config.data.class_path)
-        _follow_data(config, self.command)
+        follow_data(config, self.command)
+        if self.command == "predict":
+            check_options(config)
         self._choose_folder()
         self._resume()
         self._choose_loggers()
@@ -248,6 +268,13 @@ class BelvedereCLI(LightningCLI):
             config.model.init_args.backbones = {name: _absolute_if_found(path) for name, path in backbones.items()}
         self.task_name = config.data.class_path.split(".")[-2]
         self.folder = output_folder(self.command, self.task_name, config)
+        self.results = self.folder
+        if self.command == "predict" and config.slurm is not None:
+            overlay = Path(config.slurm) if config.slurm else None
+            print(slurm_script(self.typed, self.folder, config.shards, overlay), end="")
+            sys.exit(0)
+        if self.command == "predict" and config.shard is not None:
+            self.folder = shard_folder(self.folder, config.shard)
         if "LOCAL_RANK" not in os.environ:  # the first process has checked it
             check_writable(self.folder)
         config.trainer.default_root_dir = str(self.folder)
@@ -258,7 +285,7 @@ class BelvedereCLI(LightningCLI):
             self.settings.ckpt_path = resumed_from(self.folder, self.settings)
 
     def _choose_loggers(self) -> None:
-        """Makes the loggers write into the run's folder; dashboards log training only, and only metrics are logged."""
+        """Makes the loggers write into the run's folder; a test continues the dashboards of its training."""
         trainer = self.settings.trainer
         if self.command not in ("fit", "validate", "test"):
             trainer.logger = False
@@ -267,18 +294,24 @@ class BelvedereCLI(LightningCLI):
             return
         if not isinstance(trainer.logger, list):
             trainer.logger = [trainer.logger]
+        home = self.folder
         if self.command != "fit":
             trainer.logger = [logger for logger in trainer.logger if logger.class_path.endswith("CSVLogger")]
+            if self.settings.get("ckpt_path") is not None:
+                home = run_folder(Path(self.settings.ckpt_path))
+                for each in dashboards(home):
+                    trainer.logger.append(Namespace(each))  # type: ignore[no-untyped-call]  # jsonargparse has no types
         without = [logger for logger in trainer.logger if not logger.class_path.endswith("WandbLogger")]
         if len(without) < len(trainer.logger) and not installed("wandb"):
             trainer.logger = without
             rank_zero_info("wandb is not installed, so it logs nothing: pip install wandb.")
         for logger in trainer.logger:
-            logger["init_args.save_dir"] = str(self.folder)
+            table = logger.class_path.endswith("CSVLogger")
+            logger["init_args.save_dir"] = str(self.folder if table else home)
             if logger.class_path == "callbacks.loggers.CSVLogger":
                 logger["init_args.keep"] = self.command == "fit"
             if logger.class_path.endswith("WandbLogger"):
-                logger["init_args.project"], logger["init_args.name"] = f"belvedere-{self.task_name}", self.folder.name
+                logger["init_args.project"], logger["init_args.name"] = f"belvedere-{self.task_name}", home.name
 
     def instantiate_classes(self) -> None:
         """Makes task, data module and trainer, and claims the folder: two commands would mix what they write.
@@ -309,7 +342,7 @@ class BelvedereCLI(LightningCLI):
             callbacks.append(Handover(self.datamodule, self.model))
         if self.command == "fit":
             callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
-            callbacks.append(Record())
+            callbacks += [LearningRate(), Layers(), Record()]
         callbacks.append(ScoreLoss())
         self.trainer_defaults = {"callbacks": callbacks}
         if self.settings.trainer.sync_batchnorm:
@@ -318,8 +351,13 @@ class BelvedereCLI(LightningCLI):
             kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), SyncBatchNorm()]
         return super().instantiate_trainer(**kwargs)
 
-    def before_fit(self) -> None:
-        """Checks everything that needs no image, and loads the weights that training starts from."""
+    def check_options(self) -> None:
+        """Checks the options of `fit` as far as they need no image and no weights.
+
+        Raises:
+            ArgumentError: One is wrong.
+            DataError: The dataset is missing.
+        """
         config = self.settings
         metrics = self.model.figures()
         if config.monitor not in metrics:
@@ -337,6 +375,11 @@ class BelvedereCLI(LightningCLI):
                 raise ArgumentError(f"--model.optimizer.lr is {group['lr']}; expected a finite number.")
         if not self.datamodule.root.is_dir():
             self.datamodule.prepare_data()  # its message is due before any weights are downloaded
+
+    def before_fit(self) -> None:
+        """Checks everything that needs no image, and loads the weights that training starts from."""
+        config = self.settings
+        self.check_options()
         if config.ckpt_path is not None:
             self._check_weights()
             if run_folder(Path(config.ckpt_path)) == self.folder:
@@ -365,7 +408,7 @@ class BelvedereCLI(LightningCLI):
     before_validate = before_test = _prepare_trained
 
     def before_predict(self) -> None:
-        """Checks the weights, and with `--resume` finds the images that an interrupted prediction has finished."""
+        """Checks the weights, and finds what a shard or, with `--resume`, an interrupted prediction has finished."""
         self._prepare_trained()
         writers = self._writers()
         if len(writers) != 1:
@@ -373,13 +416,26 @@ class BelvedereCLI(LightningCLI):
         (writer,), (folder, names) = writers, self.datamodule.predicted_names()
         writer.formats += self._prelabels(writer, folder)
         writer.key, writer.checkpoints = self._prediction_key(folder, names), self._checkpoints()
-        if not self.settings.resume:
-            return
-        if is_finished(self.folder, writer.key):
+        if (self.settings.resume or self.settings.shards) and is_finished(self.results, writer.key):
             self.datamodule.finished = set(names)  # Lightning skips a prediction of no images
-            skipped = self.folder / FAILED
+            skipped = self.results / FAILED
             writer.failed = len(Table(skipped, ["name"]).rows) if skipped.is_file() else 0
-            print(f"belvedere: all {len(names)} images are finished already: {self.folder}", file=sys.stderr)
+            print(f"belvedere: all {len(names)} images are finished already: {self.results}", file=sys.stderr)
+            return
+        if self.settings.shards is not None:
+            shards, key = self.settings.shards, f"{writer.key} {self.settings.shards}"
+            if self.settings.merge:
+                merge(self.model, self.datamodule, writer, self.results, key, shards)
+                left = False
+            else:
+                left = prepare_shard(
+                    self.trainer, self.datamodule, writer, self.results, key, self.settings.shard, shards
+                )
+            if not left:
+                self.datamodule.finished = set(names)  # Lightning skips a prediction of no images
+                self.datamodule.shares = None
+            return
+        if not self.settings.resume:
             return
         rows = finished_rows(self.folder / "part", writer.key)
         if len({row[2] for row in rows}) >= len(names):
@@ -412,12 +468,16 @@ class BelvedereCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Ends the dashboard's run, or the next run of this process would be logged into it."""
+        self._end_dashboards()
+
+    def _end_dashboards(self) -> None:
         for logger in self.trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()
 
     def after_test(self) -> None:
         """Prints the metrics and the path of their table, and writes down of which checkpoints they are."""
+        self._end_dashboards()
         if not self.trainer.is_global_zero:
             return
         write_checkpoints(self.folder, self._checkpoints())
@@ -455,7 +515,7 @@ def _absolute_if_found(value: Any) -> Any:
     return value
 
 
-def _follow_data(config: Any, command: str) -> None:
+def follow_data(config: Any, command: str) -> None:
     """Gives the task the settings that follow the data.
 
     Raises:

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from callbacks.writers.format import FAILED, skipped
 from datamodules.base import ImageDataModule
 from datamodules.describe import describer
+from datamodules.describe.leaks import add_leaks
 from drawing.charts import draw_study
 from drawing.pictures import panel, save_picture, titled
 from ops.atomic import write_table
@@ -44,6 +45,7 @@ def describe(task: ImageTask, data: ImageDataModule, trainer: Trainer, folder: P
         problems += data.unusable.values()
         refuse(list(dict.fromkeys(problems)), str(data.root), shown=len(problems))
     study = description.study(data)
+    add_leaks(study, data)
     parts = (study.tables, study.charts, study.examples, study.classes, study.panels)
     for path in write_study(*parts, folder, data.root.absolute().name):
         print(path)

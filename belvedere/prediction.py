@@ -81,7 +81,7 @@ def load(checkpoint: Checkpoint | Sequence[Checkpoint], *, trust: bool = False, 
     path = opened(checkpoint, trust)
     config = run_config(path, trust)
     finite_weights(path)
-    kind = _class(config["model"]["class_path"])
+    kind = class_of(config["model"]["class_path"])
     if not trust:  # Lightning makes the task from these
         arguments = dict(read_checkpoint(path).get("hyper_parameters", {}))
         arguments.pop("_instantiator", None)  # Lightning has its own list of these
@@ -147,14 +147,15 @@ def predict(
     config = vars(task).get("run_config")
     if config is None:
         raise ArgumentError(f"This {type(task).__name__} has no settings for its data. Open it with belvedere.load.")
-    _check_names(_class(config["data"]["class_path"]), options)
+    _check_names(class_of(config["data"]["class_path"]), options)
     with TemporaryDirectory(prefix="belvedere-") as folder:
         source, given = _staged(images, Path(folder))
         data, writer = configured(config, {"pictures": str(source), **options})
         return _collected(task, data, writer, given, accelerator)
 
 
-def _class(class_path: str) -> Any:
+def class_of(class_path: str) -> Any:
+    """Returns the class of a class path in a run's config."""
     module, _, name = class_path.rpartition(".")
     return getattr(import_module(module), name)
 

@@ -85,7 +85,8 @@ def main() -> None:
     config = found / "stages.yaml"
     config.write_text(STAGES)
     belvedere(found / "predict.log", "predict", "--config", str(config), "--ckpt_path", str(asked.checkpoint),
-              "--model.second_input", asked.second_input, "--model.xgboost_on", "none", "--data.pictures", str(folder),
+              "--model.second_input", asked.second_input, "--model.final", asked.second_input,
+              "--model.xgboost_on", "none", "--data.pictures", str(folder),
               "--output", str(found))  # fmt: skip
     drawn = sorted(
         (row(folder / name, mask_of(asked.data / "masks" / name), found) for name in tests),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger as LightningCSVLogger
@@ -100,8 +100,44 @@ class CSVLogger(Logger):
         self._columns = columns
 
 
+ID = Path("wandb", "id.txt")  # in a run's folder: its id on Weights & Biases
+BOARD = "tensorboard"  # the folder in a run's folder that configs/tensorboard.yaml names
+
+
+def dashboards(folder: Path) -> list[dict[str, Any]]:
+    """Returns the loggers, as in a config, that continue the dashboards of the run in a folder."""
+    found: list[dict[str, Any]] = []
+    if (folder / ID).is_file():
+        found.append({"class_path": "callbacks.loggers.WandbLogger", "init_args": {}})
+    if (folder / BOARD).is_dir():
+        arguments = {"name": "", "version": BOARD}
+        found.append({"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": arguments})
+    return found
+
+
+class LearningRate(Callback):
+    """Logs the learning rate of the last step of every epoch: `lr`, and `lr_1`, … of further parameter groups.
+
+    Lightning's `LearningRateMonitor` logs it in rows of its own, which a resumed run would repeat.
+    """
+
+    def __init__(self) -> None:
+        self._rates: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Notes the rates: at the end of the epoch, a schedule has changed them already."""
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        self._rates = [float(group["lr"]) for group in groups]
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for number, rate in enumerate(self._rates):
+            pl_module.log(f"lr_{number}" if number else "lr", rate, batch_size=1)
+
+
 class WandbLogger(LightningWandbLogger):
     """Logs to Weights & Biases if the user is logged in, otherwise offline into the run's folder.
+
+    A resumed training, and the test of a run, continue its dashboard: the folder keeps its id.
 
     `wandb sync <run>/wandb/offline-run-*` uploads an offline run later.
 
@@ -123,7 +159,9 @@ class WandbLogger(LightningWandbLogger):
         name, group = os.environ.get("WANDB_NAME", name), group or os.environ.get("WANDB_RUN_GROUP")
         offline = not logged_in() and os.environ.get("WANDB_MODE") != "disabled"
         os.environ.setdefault("WANDB_SILENT", "true")
-        super().__init__(name=name, save_dir=save_dir or ".", offline=offline, project=project, group=group)
+        self._known = Path(save_dir or ".") / ID
+        known = self._known.read_text().strip() if self._known.is_file() else None
+        super().__init__(name=name, save_dir=save_dir or ".", offline=offline, project=project, group=group, id=known)
         self._started = False
         if offline:
             rank_zero_info("wandb: not logged in, so this run is logged offline.")
@@ -133,6 +171,9 @@ class WandbLogger(LightningWandbLogger):
         if not self._started:
             self._started = True
             _hide_wandb_warnings()
+            run = super().experiment
+            if isinstance(run.id, str) and not run.disabled:  # on the first process only
+                write_text(self._known, run.id + "\n")
         return super().experiment
 
 

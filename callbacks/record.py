@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from callbacks.best import Summary
 from callbacks.handover import UsesData
+from datamodules.batch import Batch
 from ops.atomic import write_text
 from ops.processes import SIGNALS, blocked
 
@@ -36,13 +37,15 @@ class Record(UsesData):
       not part of the task and does not count.
     - `versions`: of belvedere, with the commit if its source is a git checkout, and `.changed` if that was modified; of
       Python and of libraries
+    - `samples`: number of training images in an epoch, with copies that augmentation adds
     - `data_fingerprint`: see `datamodules.read.fingerprint`; `pictures`: number of images of each split
 
     An earlier record in the folder is removed when training begins.
     """
 
     def __init__(self) -> None:
-        self._seconds, self._peak = 0.0, 0  # of earlier parts
+        self._seconds, self._peak, self._samples = 0.0, 0, 0  # of earlier parts
+        self._counted = 0
         self._fingerprint: str | None = None
         self._began: float | None = None
         self._device = torch.device("cpu")
@@ -59,16 +62,26 @@ class Record(UsesData):
             torch.cuda.reset_peak_memory_stats(self._device)
         self._began = time.monotonic()
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        if trainer.current_epoch == 0:
+            self._samples += len(batch["image"])
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seconds, self._began = self._time(), None
         peak = trainer.strategy.reduce(torch.tensor(_peak(self._device), device=self._device), reduce_op="max")
         self._peak = max(self._peak, int(peak))
+        count = torch.tensor(self._samples, device=self._device)
+        self._counted = int(trainer.strategy.reduce(count, reduce_op="sum"))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seconds": self._time(), "peak": max(self._peak, _peak(self._device)), FINGERPRINT: self._fingerprint}
+        return {"seconds": self._time(), "peak": max(self._peak, _peak(self._device)), "samples": self._samples,
+                FINGERPRINT: self._fingerprint}  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._seconds, self._peak = state_dict["seconds"], state_dict["peak"]
+        self._samples = self._counted = state_dict.get("samples", 0)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Writes the record here because `teardown` comes after every `on_fit_end`."""
@@ -85,6 +98,7 @@ class Record(UsesData):
             "device": _device_name(self._device),
             "processes": trainer.world_size,
             "parameters": sum(each.numel() for each in pl_module.parameters()),
+            "samples": self._counted,
             "versions": versions(),
             FINGERPRINT: None if data is None else data.fingerprint(),
             "pictures": {} if data is None else {split: len(names) for split, names in data.picture_names().items()},

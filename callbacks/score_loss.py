@@ -68,7 +68,8 @@ class ScoreLoss(Callback):
             for name, pieces in sorted(rows, key=itemgetter(0))
             for k, label in enumerate(classes)
         ]
-        write_table(folder / FILES[1], ("image", "class", "dice", *PIECES), sorted(cells, key=itemgetter(2)))
+        cells.sort(key=itemgetter(2))
+        write_table(folder / FILES[1], ("image", "class", "dice", *PIECES), cells)
         draw_score_loss(means, folder / FILES[2])
         whole = means[list(means)[-1]]
         largest = np.argsort(-whole, kind="stable")[:3]

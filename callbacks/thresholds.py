@@ -118,19 +118,22 @@ def fit_decisions(
         caution: See `tasks.decision.ThresholdSearch`.
 
     Returns:
-        `thresholds`, `minimum_areas`, `dice` and `dice_at_half`, (K,) each, by pass.
+        `thresholds`, `minimum_areas`, `presence_thresholds` of a presence head, `dice` and `dice_at_half`, (K,) each,
+        by pass.
     """
     searches = {
-        name: ThresholdSearch(task.classes, minimum_areas=minimum_areas, caution=caution).to(task.device)
-        for name in decisions
+        name: ThresholdSearch(
+            task.classes, minimum_areas=minimum_areas, caution=caution, presence=decision.presence
+        ).to(task.device)
+        for name, decision in decisions.items()
     }
     task.eval()
     count = validation_batches(trainer)
     for batch in progress(islice(batches, count), "Fitting thresholds", count, trainer.is_global_zero):
         with trainer.precision_plugin.forward_context():
-            probabilities = task.passes(batch, decisions)
+            probabilities, presence = task.passes(batch, decisions), task.presence(batch)
         for name, probability in probabilities.items():
-            searches[name].update(probability, task.target(batch), known(batch))
+            searches[name].update(probability, task.target(batch), known(batch), presence)
     # torchmetrics makes scalars of values with one entry
     fitted = {
         name: {column: value.reshape(-1) for column, value in search.compute().items()}
@@ -139,29 +142,34 @@ def fit_decisions(
     for name, decision in decisions.items():
         decision.thresholds.copy_(fitted[name]["thresholds"])
         decision.minimum_areas.copy_(fitted[name]["minimum_areas"])
+        if decision.presence:
+            decision.presence_thresholds.copy_(fitted[name]["presence_thresholds"])
     task.keep_dice({name: float(columns["dice"].mean()) for name, columns in fitted.items()})
     return fitted
 
 
 def write_fitted(passes: Mapping[str, Fitted], classes: Sequence[str], path: Path, caution: float = 0.0) -> str:
     """Writes one row per pass and class and returns the same as text, which says where the defaults were kept."""
-    columns = ("thresholds", "minimum_areas", "dice_at_half", "dice")
-    several = path.name == FILES[1]
+    columns = {"threshold": "thresholds", "minimum_area": "minimum_areas", "presence": "presence_thresholds",
+               "dice_at_half": "dice_at_half", "dice_fitted": "dice"}  # fmt: skip
     rows = [
-        [each, name, *(round(float(fitted[column][index]), 4) for column in columns)]
+        {"pass": each, "class": name}
+        | {title: round(float(fitted[key][index]), 4) for title, key in columns.items() if key in fitted}
         for each, fitted in passes.items()
         for index, name in enumerate(classes)
     ]
-    header = ("class", "threshold", "minimum_area", "dice_at_half", "dice_fitted")
-    if several:
-        write_table(path, ("pass", *header), rows)
-    else:
-        write_table(path, header, [row[1:] for row in rows])
+    several = path.name == FILES[1]
+    header = [title for title in rows[0] if several or title != "pass"]
+    write_table(path, header, [[row[title] for title in header] for row in rows])
     better = f" by more than {caution:g} standard errors (caution)" if caution else ""
     lines = []
-    for each, name, threshold, area, half, dice in rows:
-        label = f"{name}, {each}" if several else name
-        found = f"  {label:<10} threshold {threshold:.2f}, minimum area {area:.2%} of the image: dice {half:.4f}"
-        kept = (threshold, area) == (HALF, 0)
-        lines.append(f"{found}, kept: no other is better{better}" if kept else f"{found} -> {dice:.4f}")
+    for row in rows:
+        label = f"{row['class']}, {row['pass']}" if several else row["class"]
+        presence = f", presence {row['presence']:.2f}" if "presence" in row else ""
+        found = (
+            f"  {label:<10} threshold {row['threshold']:.2f}, minimum area {row['minimum_area']:.2%} of the image"
+            f"{presence}: dice {row['dice_at_half']:.4f}"
+        )
+        kept = (row["threshold"], row["minimum_area"], row.get("presence", 0)) == (HALF, 0, 0)
+        lines.append(f"{found}, kept: no other is better{better}" if kept else f"{found} -> {row['dice_fitted']:.4f}")
     return "Thresholds on the validation images:\n" + "\n".join(lines)

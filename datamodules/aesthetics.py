@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.base import ImageDataModule, check
@@ -15,7 +17,7 @@ from datamodules.votes.checked import Checked, checked_set, refuse_too_many, sum
 from datamodules.votes.files import find_labels
 from datamodules.votes.pictures import JudgedPicture, ScoredPicture, readable, write_unusable
 from datamodules.votes.splits import drawn_splits, read_lists
-from datamodules.votes.votes import Names, Singles, Statistic, Votes
+from datamodules.votes.votes import Names, Singles, Statistic, Votes, by_score, mean_votes
 from ops.augment import central_crops, crops_by_seed
 from ops.errors import listed, refuse
 
@@ -168,6 +170,7 @@ class AestheticsDataModule(ImageDataModule):
         if table.is_file():
             if given:
                 rank_zero_warn(f"{table} decides the test images; {given[0]} has no effect.")
+            self._drawn_from = votes, {}
             splits = self.split(list(votes.names))
             others = {*splits["train"], *splits["val"]}
             refuse([f"{table} has {name!r} in test and in another split. Remove it from one of them."
@@ -176,6 +179,18 @@ class AestheticsDataModule(ImageDataModule):
         lists, unknown = read_lists(self.root, self.test_list, self.train_list, votes.names)
         self._drawn_from = votes, lists
         return self.split(list(votes.names)), unknown
+
+    def held_out(self, names: Sequence[str]) -> set[str]:
+        assert self._drawn_from is not None, "split_votes runs first"
+        return super().held_out(names) | {*self._drawn_from[1].get("test", ())}
+
+    def balanced(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """Returns which fifth of the images each lies in by its mean vote, so that folds have the same distribution."""
+        assert self._drawn_from is not None, "split_votes runs first"
+        votes = self._drawn_from[0]
+        ordered = by_score(mean_votes(votes.counts), votes.names).tolist()
+        place = {votes.names[row]: rank for rank, row in enumerate(ordered)}
+        return np.eye(5)[[place[name] * 5 // len(votes) for name in names]]
 
     def draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Draws splits with the same distribution of votes, or follows the lists."""

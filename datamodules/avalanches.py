@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.augmentations import Augmentations
@@ -212,6 +213,15 @@ class AvalanchesDataModule(MaskedDataModule):
         )
         refuse(problems, str(self.root))
         return scenes[0], splits, boxes, conditions
+
+    def balanced(self, names: Sequence[str]) -> NDArray[np.float64]:
+        if not self.stratified:
+            return super().balanced(names)
+        plain = partial(one_mask_each, self.root, self.values, LAYOUT)
+        source = self.usable(self.source_of(("avalanche",), plain))
+        source.channels = self.channels
+        scenes = decoded_scenes(self.task, source, self.pyramid_levels, self.least_side)
+        return np.array([[scenes.mask(name).mean()] for name in names])
 
     def boxes(self, sizes: Mapping[str, Size], names: Sequence[str]) -> dict[str, list[Box]]:
         """Returns the boxes of `boxes.csv` by image name.

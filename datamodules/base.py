@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from datamodules.augmentations import Augmentations
 from datamodules.batch import Batch, DataFacts
+from datamodules.decoded.shares import Share, shared
+from datamodules.folds import folds_of
 from datamodules.loaders import MOST_WORKERS, EpochLoader, Samples, make_loader
 from datamodules.read.fingerprint import fingerprint
 from datamodules.read.masks import MaskSource, unusable
 from datamodules.read.names import located, predicted_names
 from datamodules.read.pictures import read_picture
 from datamodules.read.rasters import COLOR, shown
-from datamodules.read.tables import Table
+from datamodules.read.tables import Table, read_table
 from ops.augment import flip_by_seed
 from ops.errors import ArgumentError, DataError, refuse
 from ops.imagefiles import MAX_PIXELS, limit_pixels
@@ -50,6 +52,12 @@ class ImageDataModule(LightningDataModule, ABC):
             spare any.
         test_fraction: Share of the images to test on.
         split_seed: Seed of the split. A `splits.csv` in `root` with the columns `name,split` overrides all three.
+        folds: Number of folds for cross-validation, dealt with `split_seed` so that each shows the classes equally
+            often: tests on fold `fold`, and draws `val_fraction` of the others to validate on. Images that `splits.csv`
+            tests on stay out of all folds.
+        fold: The fold to test on, from 0.
+        fold_by: Column of `groups.csv` or `metadata.csv` in `root`, such as `scene`, beside the column `name` or
+            `image`: images with the same value lie in one fold. None deals each image by itself; paintings by artist.
         flips: Whether to flip training images at random, along both axes.
         augmentations: albumentations transforms of training images and their masks, such as
             `[{class_path: albumentations.RandomBrightnessContrast, init_args: {p: 0.5}}]`, applied on the host and
@@ -79,6 +87,9 @@ class ImageDataModule(LightningDataModule, ABC):
         augmentations: list[dict[str, Any]] | None = None,
         steps_per_epoch: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        folds: int | None = None,
+        fold: int = 0,
+        fold_by: str | None = None,
     ) -> None:
         super().__init__()
         check(root is not None, "root is null; expected the folder of the dataset")
@@ -97,6 +108,12 @@ class ImageDataModule(LightningDataModule, ABC):
             steps_per_epoch is None or steps_per_epoch >= 1,
             f"steps_per_epoch is {steps_per_epoch}; expected null, 1 or more",
         )
+        check(folds is None or folds >= 2, f"folds is {folds}; expected null, 2 or more")
+        check(
+            0 <= fold < (folds or 1),
+            f"fold is {fold} and folds {folds}; expected a fold from 0 to folds - 1",
+        )
+        self.folds, self.fold, self.fold_by = folds, fold, fold_by
         self.steps_per_epoch = steps_per_epoch
         check(max_pixels >= 1, f"max_pixels is {max_pixels}; expected 1 or more")
         limit_pixels(max_pixels)
@@ -111,6 +128,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self._unaugmented = False
         self.folder: Path | None = None  # for lists, if there is no trainer
         self.finished: Collection[str] = ()  # images that an interrupted prediction has finished
+        self.shares: Sequence[Share] | None = None  # of the images to predict; all of them if None
         self.skipping = False  # whether unusable images of any dataset are skipped, for `describe`
         self.unusable: dict[str, str] = {}  # problems of skipped images by name
         self._dropped: dict[str, str] | None = None  # those of the dataset itself, once they are known
@@ -161,13 +179,15 @@ class ImageDataModule(LightningDataModule, ABC):
         """Returns what decides the ground truth besides the files below `root`: settings as text, and files."""
         return []
 
+    def picture_file(self, name: str) -> Path | None:
+        """Returns the file of an image of the dataset; None if there is none."""
+        files = (located(self.root / folder, name) for folder in ("images", "train_images"))
+        return next((path for path in files if path.is_file()), None)
+
     def picture(self, name: str, side: int) -> NDArray[np.uint8] | None:
         """Returns an image of the dataset (H, W, 3) as in its file; None if there is no such file."""
-        for folder in ("images", "train_images"):
-            path = located(self.root / folder, name)
-            if path.is_file():
-                return shown(read_picture(path, (side, side), self.channels))
-        return None
+        path = self.picture_file(name)
+        return None if path is None else shown(read_picture(path, (side, side), self.channels))
 
     def picture_names(self) -> dict[str, list[str]]:
         """Returns the names of the images of each split, each once, after `setup`."""
@@ -214,7 +234,10 @@ class ImageDataModule(LightningDataModule, ABC):
             DataError: `splits.csv` has an unknown image or split, or train or val is empty.
         """
         table = self.root / "splits.csv"
-        splits = self._read_splits(table, names) if table.is_file() else self.drawn(names)
+        if self.folds is not None:
+            splits = self.draw_folds(names, self.folds)
+        else:
+            splits = self._read_splits(table, names) if table.is_file() else self.drawn(names)
         if splits["train"] and not splits["val"] and self.val_fraction == 0:
             splits["val"] = splits["train"]
             rank_zero_warn(
@@ -228,6 +251,56 @@ class ImageDataModule(LightningDataModule, ABC):
                     "val_fraction, test_fraction or splits.csv (columns name,split)."
                 )
         return splits
+
+    def draw_folds(self, names: Sequence[str], count: int) -> dict[str, list[str]]:
+        """Returns the names of train, val and test of fold `fold` of `count`.
+
+        Raises:
+            DataError: There are too few groups, or a table is invalid.
+        """
+        out, groups = self.held_out(names), self.fold_groups(names)
+        dealt = [name for name in names if name not in out]
+        shares = self.balanced(dealt)
+        fold_of = folds_of(dealt, shares, groups, count, self.split_seed)
+        test = sorted(name for name in dealt if fold_of[name] == self.fold)
+        rest = [row for row, name in enumerate(dealt) if fold_of[name] != self.fold]
+        known = [dealt[row] for row in rest]
+        most, val = len({groups[name] for name in known}), list[str]()
+        if self.val_fraction > 0 and most > 1:
+            parts = min(max(2, round(1 / self.val_fraction)), most)
+            part_of = folds_of(known, shares[rest], groups, parts, self.split_seed + 1)
+            val = sorted(name for name in known if part_of[name] == 0)
+        return {"train": sorted({*known} - {*val}), "val": val, "test": test}
+
+    def held_out(self, names: Sequence[str]) -> set[str]:
+        """Returns the images that stay out of all folds: those that `splits.csv` tests on."""
+        table = self.root / "splits.csv"
+        return set(self._read_splits(table, names)["test"]) if table.is_file() else set()
+
+    def balanced(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """Returns what folds balance besides the number of images, at least 0, (N, V)."""
+        return np.zeros((len(names), 0))
+
+    def fold_groups(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Returns the group of each image, which lies in one fold.
+
+        Raises:
+            DataError: No table has the column `fold_by`, or it lacks an image.
+        """
+        if self.fold_by is None:
+            return {name: name for name in names}
+        for path in (self.root / "groups.csv", self.root / "metadata.csv"):
+            rows = read_table(path, ()) if path.is_file() else None
+            key = next((each for each in ("name", "image") if rows is not None and each in rows.columns), None)
+            if rows is None or key is None or self.fold_by not in rows.columns:
+                continue
+            groups = dict(zip(rows[key], rows[self.fold_by], strict=True))
+            refuse([f"{path} has no row of {name!r}. Add one." for name in names if name not in groups], str(path))
+            return groups
+        raise DataError(
+            f"Neither groups.csv nor metadata.csv in {self.root} has the column {self.fold_by!r} (--data.fold_by) and "
+            "a column name or image. Add one."
+        )
 
     def drawn(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Returns the names of train, val and test, drawn with `split_seed`."""
@@ -298,6 +371,8 @@ class ImageDataModule(LightningDataModule, ABC):
         return self.loader("test")
 
     def predict_dataloader(self) -> EpochLoader:
+        if self.shares is not None:
+            self.datasets["predict"], self.shares = shared(self.datasets["predict"], self.shares), None
         return self.loader("predict")
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_index: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Colorization: images of any size letterboxed in white, augmented on the device, split by artist."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,6 +94,9 @@ class ColorizationDataModule(ImageDataModule):
         augmentations: albumentations transforms of training images and of where they are valid, a list of `class_path`
             and `init_args`; see `datamodules.augmentations`.
         max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
+        folds: See `ImageDataModule`.
+        fold: See `ImageDataModule`.
+        fold_by: See `ImageDataModule`; None deals by artist.
 
     Raises:
         ArgumentError: A number is out of range.
@@ -119,6 +122,9 @@ class ColorizationDataModule(ImageDataModule):
         view: int | None = None,
         hints: str | Path | None = None,
         reference: str | Path | None = None,
+        folds: int | None = None,
+        fold: int = 0,
+        fold_by: str | None = None,
     ) -> None:
         super().__init__(
             root,
@@ -131,6 +137,9 @@ class ColorizationDataModule(ImageDataModule):
             flips,
             augmentations,
             max_pixels=max_pixels,
+            folds=folds,
+            fold=fold,
+            fold_by=fold_by,
         )
         check(size >= LEAST_SIDE, f"size is {size}; expected {LEAST_SIDE} pixels or more")
         check(view is None or view >= LEAST_SIDE, f"view is {view}; expected {LEAST_SIDE} pixels or more, or null")
@@ -260,6 +269,9 @@ class ColorizationDataModule(ImageDataModule):
                 f"({len(both)}, such as {min(both)!r})."
             )
         return splits
+
+    def fold_groups(self, names: Sequence[str]) -> Mapping[str, str]:
+        return self._group_of if self.fold_by is None else super().fold_groups(names)
 
     def draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Draws splits by artist if `metadata.csv` names any, otherwise by image."""

@@ -1,7 +1,7 @@
 """Images with masks: what their values mean, and how training images vary on the device."""
 
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -88,6 +88,8 @@ class MaskedDataModule(ImageDataModule, ABC):
         self.groups: dict[str, str] = {}  # key of the block that an image lies in
         self._places: dict[str, Path] = {}  # files of images
         self._fitted = False
+        # a scale that is fitted needs the training images, and decoding needs the scale: folds cannot look at masks
+        self.stratified = self.channels.scale != "percentiles"
         self.values = meaning(mask_values, ignore_value, self.least_gray)
         if trained is not None and (augment is not None or crop is not None):
             cropped = None if crop is None else sides("crop", crop)
@@ -162,6 +164,12 @@ class MaskedDataModule(ImageDataModule, ABC):
         by_first = {each[0]: each for each in members.values()}
         drawn = self.draw_splits(list(by_first))
         return {split: sorted(name for each in part for name in by_first[each]) for split, part in drawn.items()}
+
+    def fold_groups(self, names: Sequence[str]) -> Mapping[str, str]:
+        return self.groups if self.groups and self.fold_by is None else super().fold_groups(names)
+
+    def picture_file(self, name: str) -> Path | None:
+        return self._places.get(name) or super().picture_file(name)
 
     def picture(self, name: str, side: int) -> NDArray[np.uint8] | None:
         if name in self._places:

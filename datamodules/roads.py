@@ -192,11 +192,17 @@ class RoadsDataModule(MaskedDataModule):
             DataError: A category has too few images, or a table is invalid.
         """
         self._category_of = self.categories(source, marked)
+        self._marked = dict(zip(source.names, marked.tolist(), strict=True))
         if self.samples_per_category is not None and (self.root / "splits.csv").is_file():
             rank_zero_warn(
                 f"{self.root / 'splits.csv'} decides which images are used; samples_per_category has no effect."
             )
         return self.split(source.names)
+
+    def balanced(self, names: Sequence[str]) -> NDArray[np.float64]:
+        categories = sorted(set(self._category_of.values()))
+        marked = [[self._marked[name], *(self._category_of[name] == each for each in categories)] for name in names]
+        return np.array(marked, np.float64)
 
     def draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Draws per category: first the test images, then `samples_per_category` of the others for train and val."""

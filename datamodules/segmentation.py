@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from datamodules.base import check
 from datamodules.batch import DataFacts
 from datamodules.decoded.predicted import predicted
@@ -99,6 +102,14 @@ class SegmentationDataModule(MaskedDataModule):
             sample = self.sampled(data, split, rows)
             self.datasets[split] = Samples([data.source.names[row] for row in sample.rows], sample, self.seed)
         self.report_splits()
+
+    def balanced(self, names: Sequence[str]) -> NDArray[np.float64]:
+        if not self.stratified:
+            return super().balanced(names)
+        data = self.decoded()
+        row = {name: index for index, name in enumerate(data.source.names)}
+        areas = np.array([data.masks[row[name]].mean(axis=(1, 2)) for name in names]).reshape(len(names), -1)
+        return np.concatenate([areas, areas > 0], axis=1)
 
     def truth(self) -> list[str | Path]:
         """Returns the classes, sorted, and the given values of masks."""

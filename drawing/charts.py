@@ -1,10 +1,14 @@
 """Draws charts of a training run and of a dataset, each as one image file."""
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
 
 from drawing.pictures import (
     IGNORED,
@@ -167,6 +171,31 @@ def draw_study(
             patches.append(Patch(facecolor="0.85", edgecolor="0.5", hatch="////", label=IGNORED))
         blocks[-1].legend(handles=patches, loc="center", ncols=min(8, len(patches)), frameon=False)
     save_figure(figure, path)
+
+
+def shares_chart(shares: Sequence[float], width: int, height: int) -> Picture:
+    """Returns bars of the shares of votes, from 1, with their mean; of two shares, of snapshot and professional shot.
+
+    Args:
+        shares: In [0, 1], with the sum 1.
+        width: Pixels across.
+        height: Pixels down.
+    """
+    figure = new_figure(width / 150, height / 150, pad=0.03)
+    axes = figure.subplots()
+    plain(axes, "", size=8)
+    judged = len(shares) == 2
+    labels = ["snapshot", "professional"] if judged else [str(vote) for vote in range(1, len(shares) + 1)]
+    axes.bar(labels, shares, width=0.5 if judged else 0.85, color=STAGES[0][2])
+    if not judged:
+        mean = sum(vote * share for vote, share in enumerate(shares))
+        axes.axvline(mean, color=STAGES[1][2], linewidth=1.5)
+        axes.set_title(f"mean vote {mean + 1:.2f}", loc="left", fontsize=8)
+    axes.set_ylim(0, 1 if judged else max(0.4, 1.1 * max(shares)))
+    axes.yaxis.set_major_locator(_round_ticks(4))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return np.asarray(Image.open(buffer).convert("RGB"))
 
 
 def _justified(aspects: Sequence[float]) -> list[tuple[list[int], list[float]]]:

@@ -10,6 +10,7 @@ EXTRAS = {
     "sklearn": ("scikit-learn", "classifiers"),
     "rasterio": ("rasterio", "geo"),
     "pyogrio": ("pyogrio", "geo"),
+    "gradio": ("gradio", "app"),
     "shapely": ("shapely", "geo"),
     "onnxruntime": ("onnxruntime", "run"),
     "onnx": ("onnx", "export"),

@@ -57,6 +57,11 @@ def _shared(side: int, overlap: float) -> int:
     return min(side - 1, math.ceil(round(side * overlap, 6)))  # rounded, since 100 · 0.55 is more than 55
 
 
+def grid_rows(size: Size, window: Size, overlap: float = 0.0) -> tuple[int, ...]:
+    """Returns the top of each row of `window_grid`."""
+    return _starts(size[0], window[0], overlap)
+
+
 def cut(picture: NDArray[Pixel], origin: Size, window: Size) -> NDArray[Pixel]:
     """Cuts a window out of an image; where it extends over the lower or right edge, the image is reflected there.
 
@@ -100,15 +105,18 @@ class Blend:
         window: Height and width of the windows.
         overlap: Smallest share of a window, in [0, 1), that it shares with the next one.
         channels: Number K of maps.
+        origins: Windows that come, if not all of the grid: some of its rows.
 
     Raises:
         ValueError: A side is below 1, or the overlap is outside [0, 1).
     """
 
-    def __init__(self, size: Size, window: Size, overlap: float, channels: int) -> None:
+    def __init__(
+        self, size: Size, window: Size, overlap: float, channels: int, origins: Sequence[Size] | None = None
+    ) -> None:
         self.size, self.window, self.overlap, self.channels = size, window, overlap, channels
-        self.waiting = window_grid(size, window, overlap)[::-1]
-        self.top = 0  # row of the image at which the strip starts
+        self.waiting = (window_grid(size, window, overlap) if origins is None else list(origins))[::-1]
+        self.top = self.waiting[-1][0]  # row of the image at which the strip starts
         # (K + 1, min(h, H), W): means of the windows so far, and the sum of their weights as the last channel.
         self.strip: Maps = None  # where the first window is
 

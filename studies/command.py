@@ -10,13 +10,13 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, NoReturn
 
-from ops.atomic import check_writable, in_words, write_text
+from ops.atomic import check_writable, in_words, write_table, write_text
 from ops.errors import ArgumentError, StudyError
 from ops.filenames import safe_name
 from studies.notes import check_folder, claim, failure, read_note, read_states, read_table, state
-from studies.plan import SHIPPED, Run, Study, find_study, read_study
+from studies.plan import SHIPPED, Run, Study, find_study, option_pairs, read_study
 from studies.results import read_results, write_results
-from studies.running import is_locked, run_study
+from studies.running import check_options, is_locked, log_study, run_study
 from studies.slurm import array_script
 from studies.tables import table_text
 
@@ -26,8 +26,8 @@ HELP = """belvedere study: trains and compares a grid of settings with several s
                                                 interruption, repeat the command
   ... --status       prints the table so far and the state of each run
   ... --report       writes results.csv, table.md, figures/ and report.html from the runs so far
-  ... --run N        executes only run N, counted from 0, without a report; several processes may share a study
-  ... --slurm [FILE] prints a SLURM job array, one task per run; FILE is a copy of configs/studies/slurm/default.yaml
+  ... --run N        executes only training N, counted from 0, without a report; several processes may share a study
+  ... --slurm [FILE] prints a SLURM job array, one task per training; FILE: a copy of configs/studies/slurm/default.yaml
 
 NAME is a study file of yours or one of the shipped studies:
   {shipped}
@@ -36,10 +36,12 @@ Options
 
   --output FOLDER                    default: runs/studies/NAME
   --seeds '[0, 1, 2]'                seeds of each cell
-  --axes.AXIS '[LABEL, LABEL]'       only these labels of an axis
+  --axes.AXIS '[LABEL, LABEL]'       only these labels of an axis, in every study that has it
+  --also '[]'                        without the studies that the same command runs afterwards, or with some of them
   --data.pictures FOLDER             images that each run predicts after its test
   --KEY VALUE                        any option of belvedere fit, for every run
 """
+MAIN = ("--also", "--data.pictures")  # options of the named study alone
 MODES = ("status", "report", "run", "slurm")
 
 
@@ -74,12 +76,7 @@ def study(words: Sequence[str]) -> int:
         return 0
     try:
         arguments = read_arguments(words)
-        planned = read_study(find_study(arguments.name), arguments.rest)
-        folder = (arguments.output or Path("runs", "studies", safe_name(planned.name))).expanduser().absolute()
-        check_folder(planned, folder)
-        code = _run_mode(planned, arguments, folder)
-        sys.stdout.flush()
-        return code
+        return _study(arguments)
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -89,6 +86,47 @@ def study(words: Sequence[str]) -> int:
     except (StudyError, ArgumentError) as error:
         print(f"\nbelvedere: {error}", file=sys.stderr)
         return 2
+
+
+def _study(arguments: Arguments) -> int:
+    """Runs a study and those that its file names, each in a folder of its own inside the study's."""
+    also = read_study(find_study(arguments.name), [word for pair in _pairs(arguments, "also") for word in pair]).also
+    axes = {name: read_study(find_study(name)).axes for name in (arguments.name, *also)}
+    everywhere = {axis for each in axes.values() for axis in each}
+
+    def words(study: str) -> list[str]:
+        """Returns the options of a study; those of axes go to every study that has the axis."""
+        kept = []
+        for option, value in _pairs(arguments):
+            axis = option.removeprefix("--axes.") if option.startswith("--axes.") else ""
+            main = study == arguments.name
+            if (axis in axes[study] or (main and axis not in everywhere)) if axis else (main or option not in MAIN):
+                kept += [option, value]
+        return kept
+
+    planned = read_study(find_study(arguments.name), words(arguments.name))
+    folder = (arguments.output or Path("runs", "studies", safe_name(planned.name))).expanduser().absolute()
+    others = [(read_study(find_study(name), words(name)), folder / name) for name in also]
+    studies = [(planned, folder), *others]
+    if arguments.mode in ("run", "slurm"):
+        if others:
+            print(f"Without {', '.join(planned.also)}: --{arguments.mode} is for one study.", file=sys.stderr)
+        studies = studies[:1]
+    if arguments.mode == "report":
+        studies[1:] = [each for each in studies[1:] if each[1].is_dir()]
+    for each, place in studies:
+        check_folder(each, place)
+    if arguments.mode is None:
+        for each, place in studies:
+            check_options(each.runs, place)
+    codes = [_run_mode(each, arguments, place) for each, place in studies]
+    sys.stdout.flush()
+    return max(codes)
+
+
+def _pairs(arguments: Arguments, only: str = "") -> list[tuple[str, str]]:
+    """Returns options, with their dashes, and their values."""
+    return [(f"--{name}", value) for name, value in option_pairs(arguments.rest) if only in ("", name)]
 
 
 def read_arguments(words: Sequence[str]) -> Arguments:
@@ -144,6 +182,7 @@ def status_text(planned: Study, folder: Path) -> str:
 def write_outputs(planned: Study, folder: Path) -> None:
     """Writes results, table, figures and report from the runs so far, and prints their paths."""
     from studies.figures import write_figures
+    from studies.layers import TABLE, layer_table, networks_of
     from studies.report import write_report
 
     rows, states = read_results(planned, folder), read_states(planned, folder)
@@ -151,10 +190,16 @@ def write_outputs(planned: Study, folder: Path) -> None:
     print(f"\n{text}")
     write_results(rows, folder / "results.csv")
     write_text(folder / "table.md", text)
+    layers = layer_table(networks_of(planned, folder))
+    write_table(folder / TABLE, layers[0], layers[1:])
     figures = write_figures(planned, rows, folder)
     report = write_report(planned, rows, states, figures, folder)
-    for path in (folder / "results.csv", folder / "table.md", *(figure.path for figure in figures), report):
+    tables = [folder / name for name in ("results.csv", "table.md", TABLE)]
+    drawn = [figure.path for figure in figures]
+    for path in (*tables, *drawn, report):
         print(path)
+    logged = [tables[0], tables[2], *drawn]
+    log_study(planned, folder, logged, partial(print, file=sys.stderr))
 
 
 def _run_mode(planned: Study, arguments: Arguments, folder: Path) -> int:
@@ -175,11 +220,13 @@ def _run(planned: Study, arguments: Arguments, folder: Path) -> int:
     """Executes one run, or all runs and the report."""
     runs = planned.runs
     if arguments.mode == "run":
-        number, last = arguments.value or "", len(runs) - 1
+        number, last = arguments.value or "", len(planned.trainings) - 1
         if not number.isdecimal() or int(number) > last:
             raise StudyError(f"--run is {arguments.value}; expected an integer from 0 to {last}.")
-        runs = (runs[int(number)],)
+        runs = planned.trainings[int(number)]
     check_writable(folder)
+    if arguments.mode == "run":
+        check_options(runs, folder)
     claim(planned, folder)
     finished = sum(state(run, folder) == "finished" for run in runs)
     print(f"{planned.name}: runs {len(runs)}, finished {finished}; {folder}", flush=True)

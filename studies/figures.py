@@ -2,15 +2,17 @@
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from drawing.charts import STAGES, hex_color, new_figure, plain
 from drawing.pictures import Picture, font_of, printable, scaled, shortened
 from ops.atomic import replacing
+from studies.classifiers import drawn_groups, drawn_lines
+from studies.layers import drawn_layers
 from studies.notes import read_record, read_states, read_table
-from studies.plan import Run, Study, cells_of
+from studies.plan import Run, Study, cells_of, trained_cells
 from studies.tables import estimate, number_text
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, WIDEST = 7.8, 5.0  # inches: total width of a panel's images, and maximum of one
+WIDTH, WIDEST, STEP = 7.8, 5.0, 1.4  # inches: width of a panel's images in all, of one at most, and of a step
 DENSITY = 125  # pixels of these images per inch
 
 
@@ -38,29 +40,43 @@ class Drawn(NamedTuple):
 
 
 def write_figures(study: Study, rows: "pd.DataFrame", folder: Path) -> list[Drawn]:
-    """Writes every figure for which there are data into `figures/` of the study's folder, and deletes outdated ones.
+    """Writes every figure for which there are data into `figures/` of the study's folder, and deletes all others.
 
     Args:
         study: The study.
         rows: Result of `studies.results.read_results`.
         folder: The study's folder.
     """
-    bars = BARS + (LETTERS if rows["definition"].nunique() > 1 else "")
-    possible = (
-        ("curves", f"Learning curves of {study.curve.partition('/')[2]}", CURVES, drawn_curves(study, folder)),
-        ("bars", f"{study.columns[0].title} and best epoch", bars, drawn_bars(study, rows, folder)),
-        ("panel", "The same images, predicted by each network", PANEL, drawn_panel(study, folder)),
-    )
     found = []
-    for name, title, caption, figure in possible:
-        path = folder / "figures" / f"{name}.png"
-        if figure is None:
-            for stale in (path, path.with_suffix(".svg")):
-                stale.unlink(missing_ok=True)
-            continue
-        save_figure(figure, path)
-        found.append(Drawn(title, caption, path))
+    for name, title, caption, figure in _possible(study, rows, folder):
+        if figure is not None:
+            path = folder / "figures" / f"{name}.png"
+            save_figure(figure, path)
+            found.append(Drawn(title, caption, path))
+    kept = {each.path.with_suffix(suffix) for each in found for suffix in (".png", ".svg")}
+    for stale in {*(folder / "figures").glob("*.png"), *(folder / "figures").glob("*.svg")} - kept:
+        stale.unlink()
     return found
+
+
+def _possible(study: Study, rows: "pd.DataFrame", folder: Path) -> "Iterator[tuple[str, str, str, Figure | None]]":
+    """Yields name, title, caption and drawing of each figure; None where there are no data."""
+    for curve in study.curves:
+        name = curve.partition("/")[2]
+        title = f"Learning curves of {name.replace('_', ' ')}"
+        yield f"curves_{name}", title, CURVES, drawn_curves(study, folder, curve)
+    bars = BARS + (LETTERS if rows["definition"].nunique() > 1 else "")
+    yield "bars", f"{study.columns[0].title} and best epoch", bars, drawn_bars(study, rows, folder)
+    yield "panel", "The same test images, predicted by each network", PANEL, drawn_panel(study, rows, folder)
+    yield "steps", "How each network gets to its prediction", STEPS, drawn_steps(study, rows, folder)
+    predicted = drawn_predictions(study, rows, folder)
+    yield "predictions", "The same images of your own, predicted by each network", PREDICTIONS, predicted
+    if study.lines is not None:
+        title = f"Metrics over {study.lines.axis}"
+        yield "lines", title, LINES, drawn_lines(study, study.lines, rows, folder)
+    if study.groups is not None:
+        yield "groups", "Classifiers on each kind of vector", GROUPS, drawn_groups(study, study.groups, folder)
+    yield "layers", "Layers of each network", LAYERS, drawn_layers(study, folder)
 
 
 CURVES = (
@@ -72,43 +88,134 @@ BARS = (
     "test images."
 )
 LETTERS = " Bars with different letters are not comparable."
-PANEL = "Up to three images that every network predicted: the first, middle and last by name, from each first seed."
+MOST_ROWS = 16  # cells in a panel
+ROWS = f" Of more than {MOST_ROWS} cells, the best of each label of the first axis."
+PANEL = (
+    "Up to three test images: input, truth, then what each cell predicts, from its first tested seed. The images are "
+    f"the first, middle and last by name of those that every test has drawn.{ROWS}"
+)
+STEPS = f"The first of these test images, a row per cell: the truth, then the steps to the prediction.{ROWS}"
+PREDICTIONS = f"The first, middle and last image by name of those that every cell predicted, from its first seed.{ROWS}"
+LINES = (
+    "Thin lines: classical classifiers on plain descriptors of the images. Thick lines: the networks. Means over the "
+    "seeds, with their range as a band."
+)
+GROUPS = "Bars: mean over the seeds. Dots: the seeds. Dashed: always the more frequent class."
+LAYERS = (
+    "Each block is a layer with parameters, in the order in which an image passes them: its height is that of the "
+    "layer's output, its width the number of channels (square root). layers.csv lists all layers."
+)
+Images = dict[str, Path]
 
 
-def drawn_panel(study: Study, folder: Path) -> "Figure | None":
-    """Draws the same images from every cell, one row per cell; None if the cells have no image in common.
+def _shown_cells(study: Study, rows: "pd.DataFrame") -> dict[tuple[str, ...], list[Run]]:
+    """Returns the possible cells; of too many, for each label of the first axis the one with the best headline."""
+    cells = {labels: runs for labels, runs in cells_of(study).items() if runs}
+    if len(cells) <= MOST_ROWS:
+        return cells
+    column = study.columns[0]
+    means = rows.groupby("cell")[column.figure].mean()
+    sign = 1 if column.better == "max" else -1
+    best: dict[str, tuple[float, tuple[str, ...]]] = {}
+    for labels, (run, *_) in cells.items():
+        value = sign * float(means.get(run.cell, math.nan))
+        if labels[0] not in best or value > best[labels[0]][0] or math.isnan(best[labels[0]][0]):
+            best[labels[0]] = value, labels
+    return {labels: cells[labels] for _, labels in best.values()}
+
+
+def _common(found: Mapping[tuple[str, ...], Mapping[str, object]]) -> list[str]:
+    """Returns up to three names that all cells have: the first, the middle and the last."""
+    names = sorted(set.intersection(*(set(images) for images in found.values()))) if found else []
+    return [names[place] for place in sorted({0, len(names) // 2, len(names) - 1})] if names else []
+
+
+def _tested_images(
+    study: Study, rows: "pd.DataFrame", folder: Path
+) -> tuple[dict[tuple[str, ...], dict[str, dict[str, Path]]], list[str]]:
+    """Returns the drawn parts of each test image by cell, image and title, and names that all cells have."""
+    found: dict[tuple[str, ...], dict[str, dict[str, Path]]] = {}
+    for labels, runs in _shown_cells(study, rows).items():
+        for run in runs:
+            place = folder / run.folder / "test" / "panels"
+            images = {}
+            for path in sorted(place.rglob("0_input.jpg")):
+                parts = sorted(path.parent.glob("*_*.jpg"), key=lambda part: int(part.name.partition("_")[0]))
+                titles = [part.stem.partition("_")[2].replace("_", " ") for part in parts]
+                images[path.parent.relative_to(place).as_posix()] = dict(zip(titles, parts, strict=True))
+            if images:
+                found[labels] = images
+                break
+    return found, _common(found)
+
+
+def drawn_panel(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | None":
+    """Draws test images: a row of inputs, a row of truths, and a row per cell; None before the first test."""
+    found, names = _tested_images(study, rows, folder)
+    if not names:
+        return None
+    first = next(iter(found.values()))
+    lines: dict[tuple[str, ...], list[Path | None]] = {
+        (title,): [first[name].get(title) for name in names] for title in ("input", "truth")
+    }
+    lines |= {labels: [images[name]["prediction"] for name in names] for labels, images in found.items()}
+    return _grid(lines, [Path(name).name for name in names], min(WIDTH / len(names), WIDEST))
+
+
+def drawn_steps(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | None":
+    """Draws the steps to the prediction of one test image, a row per cell; None for tasks of one step."""
+    found, names = _tested_images(study, rows, folder)
+    parts: dict[tuple[str, ...], Images] = {}
+    for labels, images in found.items() if names else ():
+        parts[labels] = dict(list(images[names[0]].items())[3:])
+    titles = max((list(row) for row in parts.values()), key=len, default=[])
+    if not titles:
+        return None
+    return _grid({labels: [row.get(title) for title in titles] for labels, row in parts.items()}, titles, STEP)
+
+
+def drawn_predictions(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | None":
+    """Draws the same predicted images from every cell, one row per cell; None if the cells have no image in common.
 
     Args:
         study: The study; its `panel` selects the images.
+        rows: Result of `studies.results.read_results`.
         folder: Its folder.
     """
     if study.panel is None:
         return None
-    found: dict[tuple[str, ...], dict[str, Path]] = {}
-    for labels, runs in cells_of(study).items():
+    found: dict[tuple[str, ...], Images] = {}
+    for labels, runs in _shown_cells(study, rows).items():
         seeds = ({path.name: path for path in sorted((folder / run.folder).glob(study.panel))} for run in runs)
         images = next((each for each in seeds if each), None)
         if images:
             found[labels] = images
-    names = sorted(set.intersection(*(set(images) for images in found.values()))) if found else []
-    names = [names[place] for place in sorted({0, len(names) // 2, len(names) - 1})] if names else []
+    names = _common(found)
     if not names:
         return None
-    width = min(WIDTH / len(names), WIDEST)
-    shown = [[_read(images[name], round(width * DENSITY)) for name in names] for images in found.values()]
-    aspect = max(image.shape[0] / image.shape[1] for row in shown for image in row)
-    figure = new_figure(1.6 + width * len(names), 0.4 + (width * aspect + 0.05) * len(shown), pad=0.06)
-    grid = figure.subplots(len(shown), len(names), squeeze=False)
-    for labels, row, line in zip(found, shown, grid, strict=True):
+    lines = {labels: [images[name] for name in names] for labels, images in found.items()}
+    return _grid(lines, [Path(name).stem for name in names], min(WIDTH / len(names), WIDEST))
+
+
+def _grid(lines: Mapping[tuple[str, ...], Sequence[Path | None]], titles: Sequence[str], width: float) -> "Figure":
+    """Draws images in rows, whose labels stand at the left, and columns with titles, each `width` inches wide."""
+    shown = [[None if path is None else _read(path, round(width * DENSITY)) for path in row] for row in lines.values()]
+    tall = [max(image.shape[0] / image.shape[1] for image in row if image is not None) for row in shown]
+    figure = new_figure(1.6 + width * len(titles), 0.4 + sum(width * aspect + 0.13 for aspect in tall), pad=0.06)
+    grid = figure.subplots(len(shown), len(titles), squeeze=False, height_ratios=tall)
+    for labels, row, line in zip(lines, shown, grid, strict=True):
         for axes, image in zip(line, row, strict=True):
-            axes.imshow(image)
             axes.set_xticks([])
             axes.set_yticks([])
-            axes.spines[:].set_visible(False)
+            axes.spines[:].set(color="0.8", linewidth=0.5)
+            if image is None:
+                axes.spines[:].set_visible(False)
+            else:
+                axes.imshow(image)
         name = "\n".join(textwrap.fill(printable(label), 22) for label in labels)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    for axes, name in zip(grid[0], names, strict=True):
-        axes.set_title(shortened(Path(name).stem, font_of(19), width * 150), fontsize=9)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(shortened(title, font_of(19), width * 150), fontsize=9)
     return figure
 
 
@@ -135,23 +242,28 @@ def save_figure(figure: "Figure", path: Path) -> None:
 COLUMNS, MOST_COLUMNS = 4, 6  # plots side by side: by default, and at most if the last axis determines them
 
 
-def drawn_curves(study: Study, folder: Path) -> "Figure | None":
+def drawn_curves(study: Study, folder: Path, curve: str) -> "Figure | None":
     """Plots training and validation over the epochs, one plot per cell with shared axes; None before the first epoch.
+
+    Cells that share a training share a plot.
 
     Args:
         study: The study.
         folder: Its folder; unfinished runs are plotted up to their last epoch.
+        curve: The metric, such as `val/dice`.
     """
     from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
 
-    curves = {run.folder: read_curves(folder / run.folder / "metrics.csv", study.curve) for run in study.runs}
+    cells, states = trained_cells(study), read_states(study, folder)
+    curves = {run.folder: read_curves(folder / run.folder / "metrics.csv", curve)
+              for runs in cells.values() for run in runs}  # fmt: skip
     values = [value for stages in curves.values() for stage in stages.values() for value in stage.values()]
     if not values:
         return None
-    cells, states = cells_of(study), read_states(study, folder)
-    columns = len(list(study.axes.values())[-1])
-    if len(study.axes) == 1 or not 1 < columns <= MOST_COLUMNS:
+    axes_of_training = [labels for axis, labels in study.axes.items() if axis not in study.after_training]
+    columns = len(axes_of_training[-1]) if axes_of_training else 1
+    if len(axes_of_training) <= 1 or not 1 < columns <= MOST_COLUMNS:
         columns = min(COLUMNS, len(cells))
     lines = math.ceil(len(cells) / columns)
     figure = new_figure(max(6.0, 2.7 * columns), 1.0 + 1.9 * lines, pad=0.06)
@@ -185,12 +297,12 @@ def drawn_curves(study: Study, folder: Path) -> "Figure | None":
     for axes in grid.flat:
         drawn, names = axes.get_legend_handles_labels()
         handles |= dict(zip(names, drawn, strict=True))
-    if any(run.folder in bested for run in study.runs):
+    if bested:
         handles["best epoch of a seed"] = _dot(STAGES[1][2], 5)
     if any(len(runs) > 1 for runs in cells.values()):
         handles["range of the seeds"] = Patch(facecolor="0.5", alpha=0.3)
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    figure.suptitle(study.curve.partition("/")[2].replace("_", " "), x=0.01, ha="left", fontsize=12, fontweight="bold")
+    figure.suptitle(curve.partition("/")[2].replace("_", " "), x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
 

@@ -29,17 +29,25 @@ class Run:
         labels: Label of the cell on each axis.
         seed: The only difference between the runs of a cell.
         arguments: Arguments of `belvedere fit`, without `--output` and `--seed_everything`.
+        training: Folder name of the cell whose training this run uses; its own `cell`, unless they differ only in axes
+            that act after training.
     """
 
     cell: str
     labels: dict[str, str]
     seed: int
     arguments: tuple[str, ...]
+    training: str
 
     @property
     def folder(self) -> Path:
         """Folder of the run, relative to the study's folder."""
         return Path("cells", self.cell, f"seed-{self.seed}")
+
+    @property
+    def trained_in(self) -> Path:
+        """Folder of the run that trains for this one, relative to the study's folder; its own by default."""
+        return Path("cells", self.training, f"seed-{self.seed}")
 
     @property
     def name(self) -> str:
@@ -76,10 +84,16 @@ class Study:
         runs: Runs of all possible cells, ordered by cell, then by seed.
         impossible: Labels of every impossible cell, with the reason.
         columns: Columns of the table; the first is the headline metric.
-        curve: Validation metric to plot over the epochs, together with its training counterpart.
-        panel: Glob of images in a run's folder to show side by side; None for none.
+        curves: Validation metrics to plot over the epochs, each in a figure with its training counterpart.
+        panel: Glob of predicted images in a run's folder to show side by side; None for none. Test images are always
+            shown.
         after: Commands to run after each test, without their `--ckpt_path`.
         tables: CSV files in a run's folder to include in the report.
+        after_training: Axes whose options act after training only. Cells that differ in nothing else share a training.
+        matrices: Columns to also show as a matrix, the labels of the last axis side by side.
+        lines: What to plot over the labels of a numeric axis, if anything.
+        groups: What to show as groups of bars, if anything.
+        also: Studies that the same command runs afterwards, each in a folder of its own inside the study's.
     """
 
     name: str
@@ -89,10 +103,38 @@ class Study:
     runs: tuple[Run, ...]
     impossible: tuple[tuple[dict[str, str], str], ...]
     columns: tuple[Column, ...]
-    curve: str
+    curves: tuple[str, ...]
     panel: str | None = None
     after: tuple[tuple[str, ...], ...] = ()
     tables: tuple[str, ...] = ()
+    after_training: tuple[str, ...] = ()
+    matrices: tuple[str, ...] = ()
+    lines: "Measured | None" = None
+    groups: "Measured | None" = None
+    also: tuple[str, ...] = ()
+
+    @property
+    def trainings(self) -> tuple[tuple[Run, ...], ...]:
+        """The runs by training, the one that trains first."""
+        found: dict[Path, list[Run]] = {}
+        for run in self.runs:
+            found.setdefault(run.trained_in, []).append(run)
+        return tuple(map(tuple, found.values()))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a figure shows of a table in each run's folder, beside the metrics of the runs' tests.
+
+    Attributes:
+        metrics: Names of metrics, without `test/`; columns of the table.
+        table: Path of a CSV file in a run's folder with a row per `vector` and `classifier`.
+        axis: The axis over whose labels lines are plotted; "" for bars.
+    """
+
+    metrics: tuple[str, ...]
+    table: str
+    axis: str = ""
 
 
 def find_study(name: str) -> Path:
@@ -116,21 +158,26 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     Args:
         path: The study file; see `configs/studies` for examples.
         overrides: `--seeds '[0, 1]'` replaces the seeds. `--axes.<axis> '[label, label]'` keeps only these labels of an
-            axis. `--data.pictures FOLDER` adds a prediction of these images after each test. Every other option goes to
-            `belvedere fit` of every run and overrides the file.
+            axis. `--also '[]'` selects among the studies to run afterwards. `--data.pictures FOLDER` adds a prediction
+            of these images after each test. Every other option goes to `belvedere fit` of every run and overrides the
+            file.
 
     Raises:
         StudyError: The file or an option is invalid.
     """
     file = read_file(path)
     axes: Axes = dict(file["axes"])
-    seeds, after, arguments = file["seeds"], list(file["after"]), list[str]()
-    for name, value in _option_pairs(overrides):
+    seeds, after, also, arguments = file["seeds"], list(file["after"]), file["also"], list[str]()
+    for name, value in option_pairs(overrides):
         if name == "seeds":
             seeds = checked_seeds(_listed(value))
         elif name.startswith("axes."):
             axis = name.removeprefix("axes.")
             axes[axis] = _selected(axis, value, file["axes"])
+        elif name == "also":
+            also = [study for study in _listed(value) if study is not None]
+            unknown = [study for study in also if study not in file["also"]]
+            _check(not unknown, f"--also is {value}; expected some of [{', '.join(file['also'])}].")
         elif name == "data.pictures":
             after.append(["predict", "--data.pictures", value])
         else:
@@ -138,6 +185,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             arguments += [f"--{name}", value]
     runs: list[Run] = []
     impossible: list[tuple[dict[str, str], str]] = []
+    trainings: dict[tuple[str, ...], str] = {}
     for choice in product(*axes.values()):  # the labels of the last axis vary fastest
         labels = dict(zip(axes, choice, strict=True))
         reason = _reason_against(labels, file["impossible"])
@@ -146,7 +194,9 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
             continue
         options = [file["options"], *(axes[axis][label] for axis, label in labels.items())]
         cell = safe_name("--".join(map(folder_name, labels.values())))
-        runs += [Run(cell, labels, seed, (*option_arguments(options), *arguments)) for seed in seeds]
+        key = tuple(label for axis, label in labels.items() if axis not in file["after_training"])
+        training = trainings.setdefault(key, cell)
+        runs += [Run(cell, labels, seed, (*option_arguments(options), *arguments), training) for seed in seeds]
     _check(bool(runs), f"{path}: every cell is impossible; expected at least one possible cell.")
     return Study(
         name=path.stem,
@@ -156,10 +206,15 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         runs=tuple(runs),
         impossible=tuple(impossible),
         columns=tuple(Column(**column) for column in file["columns"]),
-        curve=file["curve"],
+        curves=tuple(file["curves"]),
         panel=file["panel"],
         after=tuple(map(tuple, after)),
         tables=tuple(file["tables"]),
+        after_training=tuple(file["after_training"]),
+        matrices=tuple(file["matrices"]),
+        lines=file["lines"],
+        groups=file["groups"],
+        also=tuple(also),
     )
 
 
@@ -171,7 +226,20 @@ def cells_of(study: Study) -> dict[tuple[str, ...], list[Run]]:
     return cells
 
 
-def _option_pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+def trained_cells(study: Study) -> dict[tuple[str, ...], list[Run]]:
+    """Returns the runs that train, by their labels on the axes that matter for training, in grid order.
+
+    Impossible cells have an empty list.
+    """
+    kept = [place for place, axis in enumerate(study.axes) if axis not in study.after_training]
+    cells: dict[tuple[str, ...], list[Run]] = {}
+    for labels, runs in cells_of(study).items():
+        found = cells.setdefault(tuple(labels[place] for place in kept), [])
+        found += [run for run in runs if run.trained_in == run.folder]
+    return cells
+
+
+def option_pairs(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yields option names and values from `--name value` and `--name=value`."""
     rest = iter(words)
     for word in rest:
@@ -218,11 +286,13 @@ def _reason_against(labels: Mapping[str, str], rules: Sequence[tuple[Mapping[str
     return next((why for when, why in rules if all(labels[axis] in some for axis, some in when.items())), None)
 
 
-REQUIRED = ("question", "axes", "columns", "curve")
-OPTIONAL: dict[str, Any] = {"options": {}, "impossible": [], "seeds": [0], "panel": None, "after": [], "tables": []}
+REQUIRED = ("question", "axes", "columns", "curves")
+OPTIONAL: dict[str, Any] = {"options": {}, "impossible": [], "seeds": [0], "panel": None, "after": [], "tables": [],
+                            "after_training": [], "matrices": [], "lines": None, "groups": None,
+                            "also": []}  # fmt: skip
 COLUMN = ("figure", "title", "better", "definition")
 # What a column can show besides the metrics of `test`: the cost of training, from record.json.
-RECORDED = ("best_epoch", "epochs", "seconds", "peak_bytes", "parameters")
+RECORDED = ("best_epoch", "epochs", "seconds", "peak_bytes", "parameters", "samples")
 # Columns of results.csv, which has a column per axis too.
 TAKEN = ("cell", "definition", "seed", "state", "arguments", "folder", "versions", "belvedere", "data_fingerprint",
          "device", *RECORDED)  # fmt: skip
@@ -239,7 +309,8 @@ def read_file(path: Path) -> dict[str, Any]:
 
     Returns:
         `question`, `options`, `axes` (axis, label, options), `impossible` (labels by axis, and the reason), `seeds`,
-        `columns` (mappings), `curve`, `panel`, `after` (lists of words) and `tables`.
+        `columns` (mappings), `curves`, `panel`, `after` (lists of words), `tables`, `after_training`, `matrices`,
+        `lines` and `groups` (`Measured` or None), and `also`.
 
     Raises:
         StudyError: The file cannot be read or its content is invalid.
@@ -307,17 +378,27 @@ def _checked(file: Any) -> dict[str, Any]:
     missing = [key for key in REQUIRED if not given.get(key)]
     _check(not missing, f"{' and '.join(missing)} missing; a study needs {', '.join(REQUIRED)}.")
     values = OPTIONAL | {key: value for key, value in given.items() if value is not None}
-    for key in ("question", "curve", "panel"):
+    for key in ("question", "panel"):
         _check(isinstance(values[key], str | None), f"{key} is {as_text(values[key])}; expected text.")
-    curve = values["curve"]
-    _check(curve.startswith("val/"), f"curve is {curve!r}; expected a validation metric such as val/dice.")
+    for curve in _list(values, "curves"):
+        known = isinstance(curve, str) and curve.startswith("val/")
+        _check(known, f"curves has {as_text(curve)}; expected a validation metric such as val/dice.")
     axes = _axes(values["axes"])
+    for axis in _list(values, "after_training"):
+        _check_labels((), axis, axes)
+    columns = _columns(_list(values, "columns"))
+    for matrix in _list(values, "matrices"):
+        titles = [column["figure"] for column in columns]
+        _check(matrix in titles, f"matrices has {as_text(matrix)}; expected columns: {', '.join(titles)}.")
     return values | {
         "options": _options(values["options"], "options"),
         "axes": axes,
         "impossible": [_impossible(rule, axes) for rule in _list(values, "impossible")],
         "seeds": checked_seeds(values["seeds"]),
-        "columns": _columns(_list(values, "columns")),
+        "columns": columns,
+        "lines": _measured(values["lines"], "lines", axes),
+        "groups": _measured(values["groups"], "groups", {}),
+        "also": [str(study) for study in _list(values, "also")],
         "after": [_command(command) for command in _list(values, "after")],
         "tables": [str(table) for table in _list(values, "tables")],
     }
@@ -410,6 +491,23 @@ def _columns(value: list[Any]) -> list[dict[str, Any]]:
     headline = columns[0]
     _check(headline["better"] is not None, f"the first column, {headline['figure']}, needs better: min or max.")
     return columns
+
+
+def _measured(value: Any, where: str, axes: Axes) -> Measured | None:
+    """Returns what a figure shows; an axis must be given, with numbers as labels, if there are any."""
+    if value is None:
+        return None
+    given = _mapping(value, where, ("metrics", "table", *(["axis"] if axes else [])))
+    metrics: Any = given.get("metrics")
+    table: Any = given.get("table")
+    axis: Any = given.get("axis", "")
+    named = isinstance(metrics, list) and metrics and all(isinstance(each, str) for each in [*metrics, table, axis])
+    _check(bool(named), f"{where} is {as_text(value)}; expected metrics: [accuracy] and table: FILE.")
+    if axes:
+        _check_labels((), axis, axes)
+        odd = [label for label in axes[axis] if not re.fullmatch(r"\d+(\.\d+)?", label)]
+        _check(not odd, f"{where}: the labels of {axis} are no numbers: {', '.join(odd)}.")
+    return Measured(tuple(metrics), table, axis)
 
 
 def _command(value: Any) -> list[str]:

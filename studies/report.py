@@ -13,7 +13,7 @@ from studies.figures import Drawn
 from studies.notes import failure, read_record
 from studies.plan import RECORDED, Run, Study
 from studies.results import CONDITIONS, incomparable, machines
-from studies.tables import RULE, joined_table, number_text, table, warnings_of
+from studies.tables import RULE, joined_table, matrices, number_text, table, warnings_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +44,7 @@ def write_report(
         warnings=warnings_of(study, rows),
         results=html_table(lines, lines[0].index("seeds")),
         rule=RULE,
+        matrices=[(title, html_table(shown, 1)) for title, shown in matrices(study, rows)],
         figures=[(each, image_address(_embedded(each.path))) for each in figures],
         metrics=_metrics(study, rows),
         conditions=_conditions(rows),

@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import json
 import os
 import re
 import shlex
@@ -15,18 +16,61 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from ops.errors import StudyError
 from ops.locks import is_claimed
 from studies.notes import LOG, NOTE, Note, has_checkpoint, read_note, read_table, state, steps, write_note
 from studies.plan import Run, Study
 from studies.tables import number_text
 
 PROGRAM = (sys.executable, "-m", "belvedere")
+CHECK = (sys.executable, "-m", "belvedere.parsing")
+LOG_STUDY = (sys.executable, "-m", "belvedere.dashboards")
 PREEMPTED = 75  # exit code of a training that saved its state and stopped on a signal
 PATIENCE = 10.0  # seconds; the loader workers of a killed run take up to this long to exit
 SHOWN, LONGEST = 5, 12  # lines to show of a failed run's log, and at most of an error message
 LOCK = ".lock"
+DASHBOARDS = ("wandb/id.txt", "tensorboard")  # in a run's folder, see callbacks.loggers
 ENDING = 110.0  # seconds that a terminated command has to exit; fewer than studies.slurm.WARNING
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+
+
+def check_options(runs: Sequence[Run], folder: Path) -> None:
+    """Checks the options of all runs that are not trained yet, in one process.
+
+    Raises:
+        StudyError: Options are invalid; the message names the first cell that has them.
+    """
+    notes = [(run, read_note(folder / run.folder)) for run in runs]
+    names = {run.arguments: " · ".join(run.labels.values())
+             for run, note in reversed(notes) if note is None or "fit" not in note.seconds}  # fmt: skip
+    if not names:
+        return
+    todo = list(reversed(names))
+    asked = json.dumps([list(arguments) for arguments in todo])
+    done = subprocess.run(CHECK, input=asked, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise StudyError(f"The options cannot be checked: {done.stderr.strip()[-1000:]}")
+    found = json.loads(done.stdout)
+    if found is not None:
+        number, problem = found
+        raise StudyError(f"Nothing was started, because options are invalid. {names[todo[number]]}: {problem}")
+
+
+def log_study(study: Study, folder: Path, files: Sequence[Path], warn: Callable[[str], None]) -> None:
+    """Logs tables and figures to the dashboards of the study's runs, if they have any.
+
+    Args:
+        study: The study.
+        folder: Its folder.
+        files: PNG and CSV files.
+        warn: Called with a message if that fails; a dashboard that cannot be reached stops no study.
+    """
+    cells = folder / "cells"
+    if any(next(cells.glob(f"*/*/{name}"), None) for name in DASHBOARDS):
+        done = subprocess.run([*LOG_STUDY, str(folder), study.name, *map(str, files)], capture_output=True, text=True,
+                              check=False)  # fmt: skip
+        if done.returncode != 0:
+            warn(f"Tables and figures are not on the dashboards: {done.stderr.strip()[-500:]}")
 
 
 def run_study(study: Study, runs: Sequence[Run], folder: Path, log: Callable[[str], None]) -> None:
@@ -49,6 +93,12 @@ def run_study(study: Study, runs: Sequence[Run], folder: Path, log: Callable[[st
     ):  # runs that another process works on are retried at the end
         for run in some:
             name = f"[{runs.index(run) + 1}/{len(runs)}] {run.name}"
+            if not _trainable(run, folder):
+                if patience:
+                    log(f"{name}: not started, because {run.training} is not trained")
+                else:
+                    busy.append(run)
+                continue
             with locked(folder / run.folder, patience) as lock:
                 if lock is None or is_claimed(folder / run.folder):  # by another study, or by a command
                     if patience:
@@ -76,9 +126,14 @@ def _run_steps(study: Study, run: Run, folder: Path, lock: int, log: Callable[[s
     write_note(note, place)
     began = time.monotonic()
     todo = [step for step in steps(study.after) if step not in note.seconds]
+    if "fit" in todo and run.trained_in != run.folder and not has_checkpoint(place):
+        _adopt(folder / run.trained_in, place)
     resumed = "fit" in todo and has_checkpoint(place)
     broken = "fit" in todo and not resumed and any((place / "checkpoints").glob("*.ckpt"))
-    how = " from the last checkpoint" if resumed else " from scratch: no checkpoint is complete" if broken else ""
+    how = f" with the training of {run.training}" if run.trained_in != run.folder else ""
+    how = (
+        how or " from the last checkpoint" if resumed else " from scratch: no checkpoint is complete" if broken else ""
+    )
     log(", ".join(todo) + how)
     if "fit" in todo and not resumed:
         _clear(place)
@@ -102,6 +157,21 @@ def _run_steps(study: Study, run: Run, folder: Path, lock: int, log: Callable[[s
         note.seconds[step] = round(time.monotonic() - step_began, 1)
         write_note(note, place)
     return time.monotonic() - began
+
+
+def _trainable(run: Run, folder: Path) -> bool:
+    """Returns whether a run can start: it trains itself, or the run that trains for it has done so."""
+    note = read_note(folder / run.trained_in)
+    return run.trained_in == run.folder or (note is not None and "fit" in note.seconds)
+
+
+def _adopt(trained: Path, place: Path) -> None:
+    """Copies a finished training, which `fit` then resumes at its end: only what follows training is done again."""
+    _clear(place)
+    shutil.copy(trained / "metrics.csv", place)
+    part = place / "part"
+    shutil.copytree(trained / "checkpoints", part)
+    part.rename(place / "checkpoints")  # only once it is complete
 
 
 def _clear(place: Path) -> None:

@@ -1,8 +1,8 @@
-"""Generates the SLURM job array of a study, one task per run."""
+"""Generates SLURM job arrays: of a study, one task per run, and of anything else that numbers its parts."""
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,11 @@ WARNING = 120  # seconds before a job's time limit at which SLURM signals it; it
 SCRIPT = """\
 #!/bin/bash
 {directives}
-# {runs} of the study {name}. Submit it again after an interruption: it skips finished runs and resumes the others.
-# To see the table at any time: {report}
+{comment}
 
 # SLURM sends USR1 to this shell alone, shortly before the time limit. The shell has SLURM signal the run, which saves
 # its state; terminating srun instead would kill the run.
-task="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" # SLURM_JOB_ID may refer to the whole array
+task="{task}"{why}
 stopped=
 child=
 stop() {{
@@ -50,7 +49,7 @@ trap stop USR1
 export WANDB_MODE=offline # compute nodes have no network; run `wandb sync` afterwards
 {setup}if [ -z "$stopped" ]; then
   # srun does not inherit the number of cores per task
-  srun --cpus-per-task="$SLURM_CPUS_PER_TASK" {command} --run "$SLURM_ARRAY_TASK_ID" &
+  srun --cpus-per-task="$SLURM_CPUS_PER_TASK" {command} &
   child=$!
   [ -z "$stopped" ] || kill -TERM "$child" # the signal came before the run had anything to save
   warned=$((128 + $(kill -l USR1)))
@@ -60,7 +59,7 @@ export WANDB_MODE=offline # compute nodes have no network; run `wandb sync` afte
     code=$?
   done
 fi
-if [ -n "$stopped" ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ]; then
+if {again} && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {requeues} ]; then
   scontrol requeue "$task"
 fi
 exit "${{code:-1}}"
@@ -71,8 +70,7 @@ def array_script(study: Study, command: Sequence[str], overlay: Path | None) -> 
     """Returns the script for `sbatch`: a job array whose task n is run n of the study.
 
     Each task is one process on one node. Its log, `slurm/<n>.log` in the study's folder, is appended to when the task
-    is requeued, as happens at its time limit. This function creates the folder of the logs: SLURM opens them before it
-    runs the script, and reports nothing if the folder is missing.
+    is requeued, as happens at its time limit.
 
     Args:
         study: The study to run.
@@ -83,16 +81,64 @@ def array_script(study: Study, command: Sequence[str], overlay: Path | None) -> 
     Raises:
         StudyError: The overlay is invalid, or a name, path or option has control characters.
     """
-    job = _job(DEFAULT) | ({} if overlay is None else _job(overlay))
+    last = len(study.trainings) - 1
+    runs = f"{len(study.runs)} runs" if last else "The only run"
+    comment = (
+        f"{runs} of the study {study.name}. Submit it again after an interruption: it skips finished runs and resumes "
+        f"the others.\nTo see the table at any time: {shlex.join([*command, '--report'])}"
+    )
     logs = _folder(study, command) / "slurm"
-    for text in (study.name, str(Path.cwd()), str(logs), *command):
+    return job_array(f"belvedere-{study.name}", comment, command, "--run", last, logs, job_options(overlay))
+
+
+def job_options(overlay: Path | None) -> dict[str, Any]:
+    """Returns what a job asks SLURM for, by the names in `configs/studies/slurm/default.yaml`.
+
+    Args:
+        overlay: YAML file with other values than those.
+
+    Raises:
+        StudyError: It is invalid.
+    """
+    return _job(DEFAULT) | ({} if overlay is None else _job(overlay))
+
+
+def job_array(
+    name: str,
+    comment: str,
+    command: Sequence[str],
+    option: str | None,
+    last: int | None,
+    logs: Path,
+    job: Mapping[str, Any],
+    requeue_killed: bool = False,
+) -> str:
+    """Returns the script for `sbatch` of a job array, or of one job.
+
+    This function creates the folder of the logs: SLURM opens them before it runs the script, and reports nothing if the
+    folder is missing.
+
+    Args:
+        name: Name of the job.
+        comment: What it does, lines of a comment.
+        command: The command that each task runs in the working folder.
+        option: The command's option for the number of the task; None for one job.
+        last: The last number; None for one job.
+        logs: Folder of the logs, `<number>.log`; of one job `<name>.log`.
+        job: See `job_options`.
+        requeue_killed: Whether a task whose process is killed (SIGKILL) is requeued, as one at its time limit is.
+
+    Raises:
+        StudyError: A name, path or option has control characters.
+    """
+    for text in (name, str(Path.cwd()), str(logs), *command):
         if CONTROL.search(text):  # a line break would end the comment or directive, and bash would run the rest
             raise StudyError(f"{text!r} has control characters, which a job script cannot hold. Rename it.")
     logs.mkdir(parents=True, exist_ok=True)
-    last = len(study.runs) - 1
+    log = "%a" if last is not None else safe_name(name).replace("%", "%%")
     directives = {
-        "job-name": shlex.quote(f"belvedere-{study.name}"),  # Lightning does not treat jobs named "bash" as batch jobs
-        "array": f"0-{last}" + (f"%{job['at_once']}" if job["at_once"] else ""),
+        "job-name": shlex.quote(name),  # Lightning does not treat jobs named "bash" as batch jobs
+        "array": None if last is None else f"0-{last}" + (f"%{job['at_once']}" if job["at_once"] else ""),
         "partition": job["partition"],
         "account": job["account"],
         "time": job["time"],
@@ -102,18 +148,20 @@ def array_script(study: Study, command: Sequence[str], overlay: Path | None) -> 
         "gres": None if job["gpus"].endswith("0") else f"gpu:{job['gpus']}",
         "mem": job["memory"],
         "chdir": shlex.quote(str(Path.cwd())),
-        "output": shlex.quote(str(logs).replace("%", "%%") + "/%a.log"),
+        "output": shlex.quote(f"{str(logs).replace('%', '%%')}/{log}.log"),
         "open-mode": "append",
         "signal": f"B:USR1@{WARNING}",
     }
-    lines = [f"#SBATCH --{name}={value}" for name, value in directives.items() if value]
+    lines = [f"#SBATCH --{key}={value}" for key, value in directives.items() if value]
+    number = "" if option is None else f' {option} "$SLURM_ARRAY_TASK_ID"'
     return SCRIPT.format(
         directives="\n".join([*lines, "#SBATCH --requeue"]),
-        runs=f"{len(study.runs)} runs" if last else "The only run",
-        name=study.name,
-        report=shlex.join([*command, "--report"]),
+        comment="\n".join(f"# {line}" for line in comment.split("\n")),
+        task="$SLURM_JOB_ID" if last is None else "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
+        why="" if last is None else " # SLURM_JOB_ID may refer to the whole array",
         setup="".join(f"{line}\n" for line in job["setup"]),
-        command=shlex.join(command),
+        command=shlex.join(command) + number,
+        again='{ [ -n "$stopped" ] || [ "$code" -eq 137 ]; }' if requeue_killed else '[ -n "$stopped" ]',
         requeues=job["requeues"],
     )
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from drawing.page import NONE
 from studies.notes import read_table
-from studies.plan import Column, Run, Study, cells_of
+from studies.plan import RECORDED, Column, Run, Study, cells_of
 from studies.results import incomparable, machines
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COUNTS = ("best_epoch", "epochs", "parameters")
+COUNTS = ("best_epoch", "epochs", "parameters", "samples")
 RULE = (
     "Several seeds: mean ± standard deviation over the seeds. One seed: its value, with the 95 % bootstrap interval "
     "over the test images in brackets. **Bold**: better than every comparable row, with an interval that overlaps none "
@@ -124,6 +124,29 @@ def table(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str]) -> lis
     return [head, *(line[:-1] for line in lines)]
 
 
+def matrix(study: Study, rows: "pd.DataFrame", column: Column) -> list[list[str]]:
+    """Returns one metric with the labels of the last axis side by side, header first.
+
+    The cost of training has no axes that act after training.
+    """
+    axes = [axis for axis in study.axes if column.figure not in RECORDED or axis not in study.after_training]
+    *down, across = axes
+    groups = {tuple(map(str, labels)): group for labels, group in rows.groupby(axes, sort=False)}
+    cells = dict.fromkeys(tuple(labels[axis] for axis in axes) for labels in _grid(study))
+    found = {cell: estimate(groups[cell], column.figure) for cell in cells if cell in groups}
+    decimals = _column_decimals(found.values(), column)
+    lines = [[*down, *study.axes[across]]]
+    for labels in dict.fromkeys(cell[:-1] for cell in cells):
+        texts = (_shown(found.get((*labels, label)), column, decimals, False) for label in study.axes[across])
+        lines.append([*labels, *texts])
+    return lines
+
+
+def _grid(study: Study) -> Iterable[dict[str, str]]:
+    """Returns the labels of every cell by axis."""
+    return [dict(zip(study.axes, cell, strict=True)) for cell in cells_of(study)]
+
+
 def joined_table(study: Study, rows: "pd.DataFrame", folder: Path, name: str) -> tuple[list[list[str]], str]:
     """Joins a CSV table of all runs; rows of a cell's seeds are averaged if they can be matched.
 
@@ -187,7 +210,16 @@ def table_text(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str]) -
     warnings = "".join(f"> {sentence}\n" for sentence in warnings_of(study, rows))
     lines = table(study, rows, states)
     text = markdown(lines, lines[0].index("seeds"))
-    return f"{warnings}{chr(10) if warnings else ''}{text}\n\n{RULE}\n"
+    parts = [f"{warnings}{chr(10) if warnings else ''}{text}\n\n{RULE}\n"]
+    for title, shown in matrices(study, rows):
+        parts.append(f"{title}\n\n{markdown(shown, len(shown[0]) - len(study.axes))}\n")
+    return "\n".join(parts)
+
+
+def matrices(study: Study, rows: "pd.DataFrame") -> list[tuple[str, list[list[str]]]]:
+    """Returns title and rows of each matrix of the study."""
+    columns = {column.figure: column for column in study.columns}
+    return [(columns[name].title.capitalize(), matrix(study, rows, columns[name])) for name in study.matrices]
 
 
 def warnings_of(study: Study, rows: "pd.DataFrame") -> list[str]:
@@ -223,7 +255,7 @@ def _shown(estimated: Estimate | None, column: Column, decimals: int, bold: bool
                                   (estimated.mean, estimated.deviation, estimated.low, estimated.high))  # fmt: skip
     text = f"**{mean}**" if bold else mean
     if estimated.seeds > 1:  # all runs of a cell have the same network: no ± 0 for its parameters
-        same = column.figure == "parameters" and estimated.deviation == 0
+        same = column.figure in ("parameters", "samples") and estimated.deviation == 0
         return text if same else f"{text} ± {deviation}"
     return text if math.isnan(estimated.low) else f"{text} [{low}, {high}]"
 
@@ -232,7 +264,7 @@ def _column_decimals(estimates: Iterable[Estimate | None], column: Column) -> in
     """Returns the decimal places of a column: those of the value that needs most."""
     known = [each for each in estimates if each is not None]
     if column.figure in COUNTS:  # integers, unless averaged
-        return 1 if any(each.seeds > 1 and abs(each.mean) < 1000 for each in known) else 0
+        return 1 if any(each.deviation > 0 and abs(each.mean) < 1000 for each in known) else 0
     return max((decimals_of(each.mean) for each in known), default=0)
 
 

@@ -1,6 +1,6 @@
 """Avalanches: which pixels of a mountain photograph show one, judged by the window around each pixel?
 
-After H. Alharbi, R. Faut, M. Gumina, C. Kelso and C. Miller, "Predicting avalanche field in images using convolutional
+After M. Alharbi, T. Faut, A. Gumina, K. Kelso and O. Miller, "Predicting avalanche field in images using convolutional
 neural networks and edge detection", 2020: a window classifier makes a first prediction; its edges are drawn into the
 image for a second pass of the same network.
 """
@@ -108,7 +108,7 @@ class AvalanchesTask(SegmentationTask):
     """
 
     network: nn.Sequential
-    fixed = ("architecture", "freeze_encoder")
+    fixed = ("architecture", "freeze_encoder", "presence_head")
     classes = ("avalanche",)
     fitted_keys = ("decision.", "second_decisions.", "validation_dice")
     optional_keys = ("validation_dice", *(f"second_decisions.{each}.{name}" for each in SECOND for name in FITTED))
@@ -163,6 +163,7 @@ class AvalanchesTask(SegmentationTask):
             encoder=encoder,
             pretrained=pretrained,
             freeze_encoder=False,
+            presence_head=False,
             optimizer=optimizer,
             loss=loss,
             **options,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ops.regions import region_overlaps, without_small_regions
-from tasks.metrics.dice import as_bool, check_shapes, counting, dice_units, mean_dice
+from tasks.metrics.dice import DICE_UNITS, as_bool, check_shapes, counting, dice_units, mean_dice
 
 HALF = 0.5  # the threshold where none is given or fitted
 
@@ -26,21 +26,37 @@ class Decision(nn.Module):
         threshold: Initial threshold of every class.
         minimum_pixels: Smallest region in pixels that is kept in images of any size, besides the fitted minimum areas,
             which are shares of an image.
+        presence: Whether a class also needs a probability of being in the image, see `gated`.
     """
 
     thresholds: Tensor
     minimum_areas: Tensor
+    presence_thresholds: Tensor
 
-    def __init__(self, classes: int, threshold: float = HALF, minimum_pixels: int = 0) -> None:
+    def __init__(self, classes: int, threshold: float = HALF, minimum_pixels: int = 0, presence: bool = False) -> None:
         super().__init__()
         self.initial_threshold, self.minimum_pixels = threshold, minimum_pixels
         self.register_buffer("thresholds", torch.full((classes,), threshold))
         self.register_buffer("minimum_areas", torch.zeros(classes))
+        self.presence = presence
+        if presence:
+            self.register_buffer("presence_thresholds", torch.zeros(classes))
 
     def reset(self) -> None:
-        """Restores the initial threshold and minimum areas of 0."""
+        """Restores the initial threshold, and minimum areas and presence thresholds of 0."""
         self.thresholds.fill_(self.initial_threshold)
         self.minimum_areas.zero_()
+        if self.presence:
+            self.presence_thresholds.zero_()
+
+    def gated(self, probability: Tensor, presence: Tensor) -> Tensor:
+        """Returns pixel probabilities with 0 where a class is not present.
+
+        Args:
+            probability: (B, K, H, W).
+            presence: Probability (B, K) that an image shows each class; below the fitted threshold it does not.
+        """
+        return probability * (presence >= self.presence_thresholds)[:, :, None, None]
 
     def marked(self, probability: Tensor) -> Tensor:
         """Returns which pixels reach their class's threshold: bool, for probabilities (B, K, H, W)."""
@@ -70,6 +86,7 @@ class Decision(nn.Module):
 
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 GAIN_UNITS = 2**10  # gains are squared in units of 2⁻²⁰, so that their sum over a million images fits
+PRESENCES = (0.0, *THRESHOLDS)
 MINIMUM_AREAS = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 
 
@@ -81,6 +98,9 @@ class ThresholdSearch(Metric):
     empty masks count 1. Among equal cells the threshold nearest to 0.5 wins (the lower of two equally near), then the
     smallest minimum area.
 
+    With `presence`, a third threshold is searched together with these two: the probability of being in the image at all
+    below which a class is not marked.
+
     On few images the best cell may win by chance. With `caution`, only cells count whose gain in dice over threshold
     0.5 and area 0, averaged over the images, is more than that many standard errors of this mean above 0; where there
     is none, and with a single image, 0.5 and 0 stay.
@@ -90,6 +110,7 @@ class ThresholdSearch(Metric):
         thresholds: Probabilities in [0, 1] to try; 0.5 must be among them.
         minimum_areas: Shares of the image's area in [0, 1] to try; 0 must be among them.
         caution: Number of standard errors, at least 0; 0 takes the best cell.
+        presence: Whether to search presence thresholds too, `PRESENCES`.
 
     Raises:
         ValueError: 0.5 or 0 is missing, or `caution` is negative.
@@ -108,6 +129,7 @@ class ThresholdSearch(Metric):
         thresholds: Sequence[float] = THRESHOLDS,
         minimum_areas: Sequence[float] = MINIMUM_AREAS,
         caution: float = 0.0,
+        presence: bool = False,
     ) -> None:
         super().__init__()
         if not caution >= 0:
@@ -121,12 +143,15 @@ class ThresholdSearch(Metric):
         # Of equal cells the first one wins: 0.5 and 0 come first.
         self.thresholds = sorted(thresholds, key=lambda value: (round(abs(value - 0.5), 6), value))
         self.minimum_areas = sorted(minimum_areas)
-        grid = torch.zeros(len(classes), len(thresholds), len(minimum_areas), dtype=torch.int64)
+        self.presences = PRESENCES if presence else PRESENCES[:1]
+        grid = torch.zeros(len(classes), len(thresholds), len(minimum_areas), len(self.presences), dtype=torch.int64)
         self.add_state("dice_sum", grid, dist_reduce_fx="sum")
         self.add_state("gain_squares", grid.clone(), dist_reduce_fx="sum")
         self.add_state("images", torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, probability: Tensor, target: Tensor, valid: Tensor | None = None) -> None:
+    def update(
+        self, probability: Tensor, target: Tensor, valid: Tensor | None = None, presence: Tensor | None = None
+    ) -> None:
         """Adds a batch. Regions are found on the CPU.
 
         Args:
@@ -134,37 +159,45 @@ class ThresholdSearch(Metric):
             target: True masks, (B, K, H, W): bool, or numbers, where values above one half count as 1.
             valid: True where a pixel counts, (B, 1, H, W). Others belong to no region. All count by default;
                 an image without any does not count.
+            presence: Probability in [0, 1] that an image shows each class, (B, K); 1 by default.
 
         Raises:
             ValueError: A shape is not (B, K, H, W), or the two differ.
         """
         check_shapes(self.class_count, probability=probability, target=target)
+        presence = torch.ones(probability.shape[:2]) if presence is None else presence.float().cpu()
         if valid is not None:
             some = valid.flatten(1).any(dim=1)
             probability, target = probability.masked_fill(~valid, -1)[some], counting(target, valid)[some]
+            presence = presence[some.cpu()]
         probabilities, truths = probability.float().cpu().numpy(), as_bool(target).cpu().numpy()
-        for image_probabilities, image_truths in zip(probabilities, truths, strict=True):
+        for image_probabilities, image_truths, present in zip(probabilities, truths, presence, strict=True):
             for index in range(self.class_count):
                 overlap, marked = self._counts(image_probabilities[index], image_truths[index])
-                units = dice_units(overlap, marked).to(self.dice_sum.device)
+                nothing = 0 if image_truths[index].any() else DICE_UNITS
+                kept = present[index] >= torch.tensor(self.presences)
+                units = torch.where(kept, dice_units(overlap, marked)[..., None], nothing).to(self.dice_sum.device)
                 self.dice_sum[index] += units
-                self.gain_squares[index] += ((units - units[0, 0]) // GAIN_UNITS).square()
+                self.gain_squares[index] += ((units - units[0, 0, 0]) // GAIN_UNITS).square()
         self.images += len(target)
 
     def compute(self) -> dict[str, Tensor]:
         """Returns the best cell of each class.
 
         Returns:
-            `thresholds`, `minimum_areas` (shares of the image's area) and `dice` of the best cells, and
-            `dice_at_half`, the dice at threshold 0.5 with all regions kept; each float32 (K,).
+            `thresholds`, `minimum_areas` (shares of the image's area), `presence_thresholds` if these are searched, and
+            `dice` of the best cells, and `dice_at_half`, the dice at threshold 0.5 with all regions kept; each float32
+            (K,).
         """
         sums = self.dice_sum.flatten(start_dim=1)
         best = sums.where(self._clear(sums), -1).argmax(dim=1)  # the first of equal ones
-        grid = list(product(self.thresholds, self.minimum_areas))
+        grid = list(product(self.thresholds, self.minimum_areas, self.presences))
         cells = torch.tensor(grid, dtype=torch.float32, device=sums.device)
+        presence = {"presence_thresholds": cells[best, 2]} if len(self.presences) > 1 else {}
         return {
             "thresholds": cells[best, 0],
             "minimum_areas": cells[best, 1],
+            **presence,
             "dice": mean_dice(sums.gather(1, best.unsqueeze(1)).squeeze(1), self.images),
             "dice_at_half": mean_dice(sums[:, 0], self.images),
         }

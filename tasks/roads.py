@@ -20,6 +20,7 @@ from tasks.metrics.dice import DiceScores
 from tasks.metrics.pixels import PixelScores
 from tasks.metrics.topology import PathSimilarity, RelaxedScores
 from tasks.networks.backbones import load_encoder, segmentation_network
+from tasks.networks.layers import Init
 from tasks.networks.vgg_autoencoder import LAYERS, Norm, vgg_autoencoder
 from tasks.segmentation import SegmentationTask
 
@@ -45,6 +46,8 @@ class RoadsTask(SegmentationTask):
             `norm: batch`.
         norm: `batch` adds batch normalization to the auto-encoders, after every convolution but the last. The paper's
             have none, and without it they predict nothing for the first hundreds of steps.
+        init: How the auto-encoders' weights start: `glorot`, Keras's default and so probably the paper's, or `he`,
+            without which `vgg16` hardly sees its image at first.
         prior_bias: Whether the bias of the last convolution starts at the log-odds of road among the training pixels,
             instead of 0. The checkpoint keeps the share of road as `prior`.
         threshold: Probability in [0, 1] at and above which a pixel is road. A value that differs from the checkpoint's
@@ -65,7 +68,7 @@ class RoadsTask(SegmentationTask):
     line_classes = classes
     optional_keys = ("decision.thresholds", "decision.minimum_areas")
     headline = "f_measure"
-    fixed = ("architecture", "freeze_encoder")
+    fixed = ("architecture", "freeze_encoder", "presence_head")
     prior: Tensor
 
     def __init__(
@@ -74,6 +77,7 @@ class RoadsTask(SegmentationTask):
         encoder: str = "mobilenet_v2",
         pretrained: bool | str = False,
         norm: Norm = "none",
+        init: Init = "glorot",
         prior_bias: bool = False,
         threshold: float = 0.5,
         minimum_area: int = 0,
@@ -101,13 +105,19 @@ class RoadsTask(SegmentationTask):
         if not (0 <= buffer < math.inf and 0 < pixel_size < math.inf):
             raise ValueError(f"buffer is {buffer} and pixel_size {pixel_size}; expected 0 or more, and more than 0")
         self.buffer, self.pixel_size = buffer, pixel_size
-        self.name, self.norm, self.prior_bias = network, norm, prior_bias
+        if init != "glorot" and (pretrained is not False or network not in LAYERS):
+            raise ValueError(
+                f"init is {init!r}, network {network!r} and pretrained {pretrained!r}; expected init glorot, or one of "
+                f"the networks {', '.join(LAYERS)} with pretrained false"
+            )
+        self.name, self.norm, self.init, self.prior_bias = network, norm, init, prior_bias
         self.threshold, self.minimum_area = threshold, minimum_area
         super().__init__(
             architecture="unet",
             encoder=encoder,
             pretrained=pretrained,
             freeze_encoder=False,
+            presence_head=False,
             optimizer=optimizer,
             loss=loss,
             **options,
@@ -122,7 +132,7 @@ class RoadsTask(SegmentationTask):
             case "unet" | "fpn" | "pspnet" | "features":
                 return segmentation_network(self.name, self.encoder, 1, self.pretrained_bands)
             case _:
-                return vgg_autoencoder(self.name, norm=self.norm)
+                return vgg_autoencoder(self.name, norm=self.norm, init=self.init)
 
     def build_decision(self) -> Decision:
         return Decision(1, self.threshold, self.minimum_area)

@@ -1,6 +1,7 @@
 """Segmentation: the parent of every task that marks classes pixel by pixel."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -16,10 +17,10 @@ from ops.errors import WeightsError
 from ops.views import TestTime, check_test_time, mean_over_views
 from ops.windows import resized_maps
 from tasks.base import ImageTask, check_images
-from tasks.decision import Decision
+from tasks.decision import HALF, Decision
 from tasks.losses import SEGMENTATION_LOSSES, SegmentationLoss
 from tasks.metrics.dice import DiceScores, PixelAveragePrecision, counting
-from tasks.metrics.meter import Step
+from tasks.metrics.meter import Meter, Step
 from tasks.metrics.score_loss import lost_dice
 from tasks.networks.backbones import Architecture, Bands, encoder_of, load_encoder, segmentation_network
 from tasks.networks.bands import widen
@@ -62,6 +63,10 @@ class SegmentationTask(ImageTask):
             deviation in [0, 1] of each band, in the order of its first convolution, `red`, `green` and `blue` among
             them. Images are normalized by these; what the weights learned of other bands is shared among the colors.
         channels: Number of channels of the images; set by the data. The first three are taken for red, green and blue.
+        presence_head: Whether the network also says whether an image shows each class, trained jointly: the mean binary
+            cross-entropy over the classes is added to the loss. A class is only marked where this probability reaches
+            a threshold, which `FittedThresholds` fits together with the others. Of images in windows, each window is
+            an image.
         encoder_frozen_steps: Number of steps for which the encoder keeps its weights and statistics, so that the new
             decoder does not spoil them.
         tta: Views that test, predict and the threshold search average over: `none`, `flip`, `d4` or `scales`.
@@ -79,6 +84,7 @@ class SegmentationTask(ImageTask):
     """
 
     headline = "dice"
+    _at_half: Mapping[tuple[str, str], Meter] = {}
     fixed: Sequence[str] = ()
     """Options that a subclass sets itself."""
     decision: Decision
@@ -102,6 +108,7 @@ class SegmentationTask(ImageTask):
         pretrained_bands: Bands | None = None,
         encoder_frozen_steps: int = 0,
         channels: int = 3,
+        presence_head: bool = False,
     ) -> None:
         if not self.classes:
             raise ValueError("classes are []; expected one or more different names")
@@ -117,6 +124,7 @@ class SegmentationTask(ImageTask):
             raise ValueError(f"border is {border}; expected 0 pixels or more")
         if encoder_frozen_steps < 0:
             raise ValueError(f"encoder_frozen_steps is {encoder_frozen_steps}; expected 0 steps or more")
+        self.presence_head = presence_head
         self.loss_name, self.encoder_lr, self.tta, self.border = loss, encoder_lr, tta, border
         self.pretrained_bands, self.encoder_frozen_steps = pretrained_bands, encoder_frozen_steps
         super().__init__(optimizer, scheduler)
@@ -132,20 +140,35 @@ class SegmentationTask(ImageTask):
 
     def build_network(self) -> nn.Module:
         """Returns the network, with random weights: images (B, 3, H, W) in [0, 1] to logits (B, K, H, W)."""
-        return segmentation_network(self.architecture, self.encoder, len(self.classes), self.pretrained_bands)
+        classes = len(self.classes)
+        return segmentation_network(self.architecture, self.encoder, classes, self.pretrained_bands, self.presence_head)
 
     def build_decision(self) -> Decision:
         """Returns the decision that training starts from."""
-        return Decision(len(self.classes))
+        return Decision(len(self.classes), presence=self.presence_head)
 
     @property
     def active_decision(self) -> Decision:
         """The decision that turns `probability` into masks; `decision` by default."""
         return self.decision
 
+    def on_test_start(self) -> None:
+        """Makes a meter of masks at the default threshold and without a minimum area, if others were fitted."""
+        decision = self.decision
+        other = bool((decision.thresholds != HALF).any() or decision.minimum_areas.any())
+        meter = Meter({"dice": DiceScores(self.classes, pooled=False)}).to(self.device)
+        self._at_half = {("", "_at_half"): meter} if other and decision.initial_threshold == HALF else {}
+
+    def test_meters(self) -> dict[tuple[str, str], Meter]:
+        """Returns the meter of the test, and `…_at_half` of masks at the default threshold."""
+        return {**super().test_meters(), **self._at_half}
+
     def test_step(self, batch: Batch, batch_index: int) -> None:
         step = self.step(batch)
         self.meter("test").update(step, len(batch["image"]))
+        for meter in self._at_half.values():
+            assert step.probability is not None
+            meter.update(replace(step, prediction=step.probability >= HALF), len(batch["image"]))
         self.lost = lost_pieces(step, self.decision)
 
     def fit_order(self) -> Sequence[Mapping[str, Decision]]:
@@ -204,7 +227,7 @@ class SegmentationTask(ImageTask):
         return self
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps images (B, 3, H, W) in [0, 1] to logits (B, K, H, W).
+        """Maps images (B, 3, H, W) in [0, 1] to logits (B, K, H, W), with a presence head (B, 2K, H, W).
 
         Outside of training, the network sees images that are reflected beyond their edges by `border` pixels.
         """
@@ -224,24 +247,44 @@ class SegmentationTask(ImageTask):
             (B, K, h, w) float32 in [0, 1], 0 where a pixel is not `valid` or `ignored`; at the size of the batch's
             `mask`, if it has one, otherwise at that of its images.
         """
-        return _placed(outputs.float().sigmoid(), batch)
+        return self._decided(outputs.float().sigmoid(), batch)
+
+    def _decided(self, maps: Tensor, batch: Batch) -> Tensor:
+        """Returns probabilities as `activate` does, from those of the network's outputs."""
+        classes = len(self.classes)
+        probability = _placed(maps[:, :classes], batch)
+        return self.decision.gated(probability, _presence(maps, classes)) if self.presence_head else probability
+
+    def presence(self, batch: Batch) -> Tensor | None:
+        """Returns the probability (B, K) that images show each class; None without a presence head."""
+        return _presence(self._maps(batch), len(self.classes)) if self.presence_head else None
 
     @property
     def averages(self) -> bool:
         return super().averages or self.tta != "none"
 
     def averaged(self, batch: Batch) -> Tensor:
-        if self.tta == "none":
-            return super().averaged(batch)
+        return super().averaged(batch) if self.tta == "none" else self._decided(self._maps(batch), batch)
+
+    def _maps(self, batch: Batch) -> Tensor:
+        """Returns the probabilities of the network's outputs, averaged over views of the images."""
 
         def maps(image: Tensor) -> Tensor:
             return self.outputs(batch | {"image": image}).float().sigmoid()
 
-        return _placed(mean_over_views(maps, batch["image"], self.tta), batch)
+        return maps(batch["image"]) if self.tta == "none" else mean_over_views(maps, batch["image"], self.tta)
 
     def loss(self, logits: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
-        """Returns the loss of logits and truth (B, K, h, w), counted where `valid` (B, 1, h, w)."""
-        return SEGMENTATION_LOSSES[self.loss_name](logits, target, valid)
+        """Returns the loss of logits and truth (B, K, h, w), counted where `valid` (B, 1, h, w).
+
+        Logits may be followed by K constant maps of the presence head.
+        """
+        classes = len(self.classes)
+        loss = SEGMENTATION_LOSSES[self.loss_name](logits[:, :classes], target, valid)
+        if logits.shape[1] == classes:
+            return loss
+        present = counting(target, valid).flatten(2).any(dim=2).float()
+        return loss + F.binary_cross_entropy_with_logits(logits[:, classes:].float().mean(dim=(2, 3)), present)
 
     def trained_parameters(self) -> Iterable[nn.Parameter] | Iterable[dict[str, Any]]:
         if self.encoder_lr == 1:
@@ -315,6 +358,11 @@ def lost_pieces(step: Step, decision: Decision) -> NDArray[np.float64]:
     if step.valid is not None:
         lost[~step.valid.flatten(1).any(dim=1).cpu().numpy()] = np.nan
     return lost
+
+
+def _presence(maps: Tensor, classes: int) -> Tensor:
+    """Returns the values (B, K) of the constant maps that follow those of K classes."""
+    return maps[:, classes:].mean(dim=(2, 3))
 
 
 def _placed(maps: Tensor, batch: Batch) -> Tensor:

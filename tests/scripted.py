@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from datamodules.batch import Batch
+
 STEPS = 3  # batches per epoch
 
 
@@ -28,16 +30,16 @@ class Scripted(LightningModule):
         self.weight = nn.Parameter(torch.zeros(1))
         self.steps = 0
 
-    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.losses[self.steps] if self.steps < len(self.losses) else 1.0
         self.steps += 1
         self.weight.data.fill_(self.current_epoch)
         return self.weight.sum() * 0 + loss
 
-    def validation_step(self, batch: Tensor, batch_index: int) -> None:
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
         self._log("val", self.current_epoch)
 
-    def test_step(self, batch: Tensor, batch_index: int) -> None:
+    def test_step(self, batch: Batch, batch_index: int) -> None:
         self._log("test", 0)
 
     def _log(self, stage: str, epoch: int) -> None:
@@ -47,8 +49,8 @@ class Scripted(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def batches() -> DataLoader[Tensor]:
-    return DataLoader(torch.zeros(STEPS, 1))  # type: ignore[arg-type]  # a tensor is a dataset
+def batches() -> DataLoader[dict[str, Tensor]]:
+    return DataLoader([{"image": torch.zeros(1)}] * STEPS)  # type: ignore[arg-type]  # a list is a dataset
 
 
 def quiet_trainer(folder: Path, *callbacks: Callback, **options: Any) -> Trainer:

@@ -22,7 +22,7 @@ ALLOWED = {"ops": {"ops"}, "drawing": {"drawing", "ops"}, "datamodules": {"datam
 HEAVY = {"albumentations", "jinja2", "kornia", "matplotlib", "pandas", "pyvips", "segmentation_models_pytorch",
          "sklearn", "timm", "wandb", "xgboost"}  # fmt: skip
 HEAVIER = HEAVY | {"torch", "torchvision", "lightning", "torchmetrics", "scipy"}  # of what only starts processes
-HOMES = {"albumentations": {"datamodules/augmentations.py"},
+HOMES = {"albumentations": {"datamodules/augmentations.py"}, "gradio": {"belvedere/app/page.py"},
          "segmentation_models_pytorch": {"tasks/networks/backbones.py"},
          "timm": {"tasks/networks/batch_norm.py", "tasks/networks/backbones.py"}}  # fmt: skip
 

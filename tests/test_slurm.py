@@ -1,6 +1,9 @@
 """The job files of docs/jobs and a study's job array on a real SLURM."""
 
 import os
+import random
+import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.belvedere.test_shards import draw, results
 from tests.helpers import ROOT, table
 from tests.slurm_cluster import Cluster, cluster, missing, until
 
@@ -33,6 +37,21 @@ class Steps(Callback):
         while gone_on.exists() or (signaled.exists() and not received()):
             time.sleep(0.05)
 """
+# A process that predicts a shard says which it is, and waits before its second batch while a file is there.
+SHARDS = """\
+import os
+import time
+from pathlib import Path
+from lightning.pytorch import Callback
+
+class Shards(Callback):
+    def on_predict_batch_start(self, trainer, pl_module, batch, batch_index):
+        shard, holds = os.environ.get("SLURM_ARRAY_TASK_ID", "none"), Path(os.environ.get("HOLDS", "unheld"))
+        if batch_index == 1:
+            Path(f"process-{shard}").write_text(str(os.getpid()))
+        while batch_index == 1 and (holds / f"shard-{shard}").exists():
+            time.sleep(0.05)
+"""
 CONFIG = """\
 trainer:
   logger: [{class_path: callbacks.loggers.CSVLogger}]
@@ -54,7 +73,7 @@ axes:
 seeds: [0]
 columns:
 - {figure: test/dice, title: dice, better: max, definition: Dice of Kaggle.}
-curve: val/dice
+curves: [val/dice]
 """
 OVERLAY = "gpus: 0\ncpus: 1\nmemory: null\ntime: '00:30:00'\n"
 
@@ -203,3 +222,31 @@ def test_a_job_array_runs_a_study(slurm: Cluster, submit: Callable[..., str], cl
     slurm.run(*study, "--report")
     assert len(table("runs/studies/quokka/results.csv")) == 2
     assert Path("runs/studies/quokka/table.md").read_text().count("0.") >= 2
+
+
+def test_a_killed_shard_is_run_again_and_the_merge_is_what_one_process_makes(
+    slurm: Cluster, submit: Callable[..., str], trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    checkpoint = trained("roads")
+    Path("shards.py").write_text(SHARDS)
+    Path("shards.yaml").write_text("trainer: {callbacks+: [{class_path: shards.Shards}]}")
+    Path("overlay.yaml").write_text(OVERLAY)
+    predict = ["belvedere", "predict", "--ckpt_path", str(checkpoint), "--config", "shards.yaml", "--data.pictures",
+               str(draw(tmp_path / "images")), "--data.num_workers", "0", "--data.batch_size", "8"]  # fmt: skip
+    slurm.run(*predict, "--output", "whole", check=False)  # code 3: an image is broken
+    Path("job.sh").write_text(slurm.run(*predict, "--output", "own", "--shards", "3", "--slurm", "overlay.yaml"))
+    killed = random.randrange(3)
+    with holding(slurm, f"shard-{killed}") as release:
+        said = slurm.run("bash", "job.sh")
+    array, merge = re.findall(r"job (\d+)", said)
+
+    process = Path(f"process-{killed}")
+    until(process.is_file, lambda: slurm.report(f"{array}_{killed}"))
+    os.kill(int(process.read_text()), signal.SIGKILL)
+    slurm.requeued(f"{array}_{killed}", times=1)
+    release(f"shard-{killed}")
+    for shard in range(3):
+        assert slurm.ended(f"{array}_{shard}") == "COMPLETED", slurm.report(f"{array}_{shard}")
+    assert slurm.ended(merge) == "FAILED", slurm.report(merge)
+    assert slurm.job(merge)["ExitCode"] == "3:0", "an image is broken"
+    assert results(Path("own")) == results(Path("whole"))

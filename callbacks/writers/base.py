@@ -3,7 +3,7 @@
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic
@@ -72,18 +72,41 @@ class Writer(Callback, ABC, Generic[Image]):
         self.begin(pl_module, part)
         self.part = part
         if trainer.is_global_zero:
-            if not self.earlier:
-                shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(part, *(path for path in part.rglob("*") if path.is_dir()))
-            write_text(part / EARLIER, "".join(json.dumps(line) + "\n" for line in self.earlier))
-            for path in set(part.glob(ROWS)) - {part / EARLIER}:
-                path.unlink()
-            write_text(part / KEY, self.key)
-            for name in (name for each in self.formats for name in each.folders):
-                (part / name).mkdir(parents=True, exist_ok=True)  # formats may share one
+            self._prepare()
         trainer.strategy.barrier()
         self._rows(trainer.global_rank).write_text("")
+
+    def _prepare(self) -> None:
+        """Makes the folder `part`, with what an earlier prediction finished."""
+        part = self.part
+        if not self.earlier:
+            shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(part, *(path for path in part.rglob("*") if path.is_dir()))
+        write_text(part / EARLIER, "".join(json.dumps(line) + "\n" for line in self.earlier))
+        for path in set(part.glob(ROWS)) - {part / EARLIER}:
+            path.unlink()
+        write_text(part / KEY, self.key)
+        for name in (name for each in self.formats for name in each.folders):
+            (part / name).mkdir(parents=True, exist_ok=True)  # formats may share one
+
+    def write(self, task: LightningModule, folder: Path, make: Callable[[], Iterable[Image]]) -> None:
+        """Writes finished images that were predicted before, in the order of the data.
+
+        Args:
+            task: The task that predicted them.
+            folder: The run folder.
+            make: Yields the images, each valid until the next one, after `begin`.
+        """
+        self.part = folder / "part"
+        self.begin(task, self.part)
+        self._prepare()
+        try:
+            self._record(make(), 0, 0)
+        finally:
+            self._release()
+        with unstopped():
+            self._finish()
 
     def on_predict_batch_end(
         self,
@@ -94,14 +117,18 @@ class Writer(Callback, ABC, Generic[Image]):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        with self._rows(trainer.global_rank).open("a") as file:
-            for image in self.images(outputs, batch):
+        self._record(self.images(outputs, batch), dataloader_idx, trainer.global_rank)
+
+    def _record(self, images: Iterable[Image], loader: int, rank: int) -> None:
+        """Hands images to the formats and keeps their rows."""
+        with self._rows(rank).open("a") as file:
+            for image in images:
                 with unstopped():
                     rows = [
                         list(each.write(image, self.part)) if each.lists_problems or not image.problem else []
                         for each in self.formats
                     ]
-                    file.write(json.dumps([dataloader_idx, image.index, image.name, image.problem, rows]) + "\n")
+                    file.write(json.dumps([loader, image.index, image.name, image.problem, rows]) + "\n")
                     file.flush()  # a killed prediction resumes after this image
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -76,7 +76,7 @@ class StitchingWriter(Writer[Stitched]):
             if "problem" in batch and batch["problem"][i]:
                 self.end()
                 if batch["source"][i] is not None:  # the last sample of the image
-                    yield i, self._nothing()
+                    yield i, self.nothing()
                 continue
             origin, size, window = (_pair(batch[key][i]) for key in ("origin", "size", "window"))
             if origin == (0, 0):
@@ -92,7 +92,7 @@ class StitchingWriter(Writer[Stitched]):
     def _enlarged(self, probability: Tensor, batch: Batch) -> Iterator[tuple[int, Whole]]:
         for i in range(len(batch["name"])):
             if "problem" in batch and batch["problem"][i]:
-                yield i, self._nothing()
+                yield i, self.nothing()
                 continue
             full = enlarged(probability[i : i + 1].float(), int(batch["level"][i]), _pair(batch["size"][i]))
             marked = self.decision.marked(full)
@@ -103,7 +103,7 @@ class StitchingWriter(Writer[Stitched]):
             kept = full[0].cpu().numpy() if keep else None
             yield i, Whole(masks, kept, float(uncertain(full).mean()))
 
-    def _nothing(self) -> Whole:
+    def nothing(self) -> Whole:
         """Returns the empty masks of an image that cannot be read."""
         return Whole(np.zeros((len(self.classes), 0, 0), np.bool_))
 

@@ -56,41 +56,29 @@ class Whole:
         yield in_percent(self.probability[index])
 
 
-class Canvas:
-    """Masks of one image, filled from the top as its windows arrive.
+class Rows:
+    """Masks of one image, filled from the top.
 
-    Probabilities are blended where windows overlap, in a strip as high as one window. Decided rows go to an unnamed
-    temporary file, one bit per pixel and class.
+    Decided rows go to an unnamed temporary file, one bit per pixel and class.
 
     Args:
         decision: The task's thresholds and minimum areas.
         size: Height and width of the masks.
-        window: Height and width of the windows, in pixels of the masks.
-        overlap: Minimum share of a window that the next one overlaps.
         folder: Folder of the temporary file, which takes space until `close`.
         keep: Whether to keep the blended probability in memory.
         percents: Whether to keep it in percent in another temporary file, a byte per pixel and class.
     """
 
     def __init__(
-        self,
-        decision: Decides,
-        size: tuple[int, int],
-        window: tuple[int, int],
-        overlap: float,
-        folder: Path,
-        keep: bool = False,
-        percents: bool = False,
+        self, decision: Decides, size: tuple[int, int], folder: Path, keep: bool = False, percents: bool = False
     ) -> None:
-        self.decision, self.size, self.window = decision, size, window
-        self.waiting = len(window_grid(size, window, overlap))
+        self.decision, self.size = decision, size
         self.regions = [LargeRegions(size, area) if area else None for area in decision.least_areas(size)]
-        self.blend = Blend(size, window, overlap, len(self.regions))
         self.file = TemporaryFile(dir=folder)  # noqa: SIM115  # open until `close`
         self.probabilities = TemporaryFile(dir=folder) if percents else None  # noqa: SIM115  # open until `close`
         self.heights: list[int] = []  # of the bands in the file
         self.strips: list[Maps] | None = [] if keep else None
-        self._uncertain = 0.0  # sum over the pixels so far
+        self.uncertain = 0.0  # sum over the pixels so far
 
     @property
     def probability(self) -> Maps | None:
@@ -100,21 +88,7 @@ class Canvas:
     @property
     def uncertainty(self) -> float:
         """Mean of `uncertain` over the finished image."""
-        return self._uncertain / (len(self.regions) * self.size[0] * self.size[1])
-
-    def add(self, probability: Any, origin: tuple[int, int]) -> bool:
-        """Adds the next window and returns whether it was the last.
-
-        Args:
-            probability: (K, h, w) float32 in [0, 1], at the network's output size; an array, or a tensor on any device.
-            origin: Top and left of the window.
-        """
-        self._mark(self.blend.add(resized_maps(probability[None], self.window)[0], origin))
-        self.waiting -= 1
-        if not self.waiting:
-            self._mark(self.blend.finish())
-            self._clean()
-        return not self.waiting
+        return self.uncertain / (len(self.regions) * self.size[0] * self.size[1])
 
     def bands(self, index: int) -> Iterator[Mask]:
         """Yields the finished mask of one class from the top, some rows (n, W) at a time; repeatable."""
@@ -135,23 +109,35 @@ class Canvas:
         if self.probabilities is not None:
             self.probabilities.close()
 
-    def _mark(self, probability: Any) -> None:
+    def mark(self, probability: Any) -> None:
+        """Adds the next rows (K, n, W) of the probability."""
         count = max(1, BAND // self.size[1])
         for top in range(0, probability.shape[1], count):
             part = probability[:, top : top + count]
-            masks = as_array(self.decision.marked(part[None])[0])
-            self._uncertain += float(uncertain(part).sum())
-            for mask, regions in zip(masks, self.regions, strict=True):
-                if regions is not None:
-                    regions.measure(mask)
-            self.file.write(np.packbits(masks, axis=2).data)
-            self.heights.append(masks.shape[1])
+            percents = None if self.probabilities is None else in_percent(as_array(part))
+            self.append(as_array(self.decision.marked(part[None])[0]), percents, float(uncertain(part).sum()))
             if self.strips is not None:
                 self.strips.append(as_array(part))
-            if self.probabilities is not None:
-                self.probabilities.write(in_percent(as_array(part)).data)
 
-    def _clean(self) -> None:
+    def append(self, masks: Masks, percents: NDArray[np.uint8] | None, uncertain: float) -> None:
+        """Adds the next rows, decided.
+
+        Args:
+            masks: Which pixels reach their class's threshold (K, n, W).
+            percents: Their probability in percent (K, n, W), if it is kept.
+            uncertain: The sum of `uncertain` over them.
+        """
+        for mask, regions in zip(masks, self.regions, strict=True):
+            if regions is not None:
+                regions.measure(mask)
+        self.file.write(np.packbits(masks, axis=2).data)
+        self.heights.append(masks.shape[1])
+        self.uncertain += uncertain
+        if self.probabilities is not None:
+            assert percents is not None
+            self.probabilities.write(np.ascontiguousarray(percents).data)
+
+    def clean(self) -> None:
         """Removes regions below the minimum area, whose size is known once all rows are there."""
         for index, regions in enumerate(self.regions):
             if regions is None:
@@ -173,6 +159,89 @@ class Canvas:
         return rows * -(-self.size[1] // 8)
 
 
+class Canvas(Rows):
+    """Masks of one image, filled as its windows arrive.
+
+    Probabilities are blended where windows overlap, in a strip as high as one window.
+
+    Args:
+        decision: The task's thresholds and minimum areas.
+        size: Height and width of the masks.
+        window: Height and width of the windows, in pixels of the masks.
+        overlap: Minimum share of a window that the next one overlaps.
+        folder: See `Rows`.
+        keep: See `Rows`.
+        percents: See `Rows`.
+    """
+
+    def __init__(
+        self,
+        decision: Decides,
+        size: tuple[int, int],
+        window: tuple[int, int],
+        overlap: float,
+        folder: Path,
+        keep: bool = False,
+        percents: bool = False,
+    ) -> None:
+        super().__init__(decision, size, folder, keep, percents)
+        self.window = window
+        self.blend = Blend(size, window, overlap, len(self.regions))
+
+    def add(self, probability: Any, origin: tuple[int, int]) -> bool:
+        """Adds the next window and returns whether it was the last.
+
+        Args:
+            probability: (K, h, w) float32 in [0, 1], at the network's output size; an array, or a tensor on any device.
+            origin: Top and left of the window.
+        """
+        self.mark(self.blend.add(resized_maps(probability[None], self.window)[0], origin))
+        if self.blend.waiting:
+            return False
+        self.mark(self.blend.finish())
+        self.clean()
+        return True
+
+
+class CanvasShare(Canvas):
+    """Rows of one image, filled as the windows arrive that reach into them; small regions stay.
+
+    Args:
+        decision: The task's thresholds.
+        size: Height and width of the masks of the whole image.
+        window: Height and width of the windows, in pixels of the masks.
+        overlap: Minimum share of a window that the next one overlaps.
+        folder: See `Rows`.
+        percents: See `Rows`.
+        rows: The first row, and the one after the last.
+    """
+
+    def __init__(
+        self,
+        decision: Decides,
+        size: tuple[int, int],
+        window: tuple[int, int],
+        overlap: float,
+        folder: Path,
+        percents: bool,
+        rows: tuple[int, int],
+    ) -> None:
+        super().__init__(decision, size, window, overlap, folder, percents=percents)
+        first, last = self.rows = rows
+        self.regions = [None] * len(self.regions)  # only the whole image says which are small
+        grid = window_grid(size, window, overlap)
+        reaching = [(top, left) for top, left in grid if top < last and top + window[0] > first]
+        self.blend = Blend(size, window, overlap, len(self.regions), reaching)
+        self.row = self.blend.top  # of the image, that comes next
+
+    def mark(self, probability: Any) -> None:
+        """Adds those of the next rows (K, n, W) of the probability that belong to the share."""
+        first, last = (max(0, row - self.row) for row in self.rows)
+        self.row += probability.shape[1]
+        if probability[:, first:last].shape[1]:
+            super().mark(probability[:, first:last])
+
+
 def in_percent(probability: Maps) -> NDArray[np.uint8]:
     """Returns probabilities in [0, 1] as whole percents."""
     return np.asarray(np.rint(100 * probability).astype(np.uint8))
@@ -190,7 +259,7 @@ class Stitched(Finished):
     Attributes:
         classes: Names of the K classes.
         source: The image to draw over, (h, w, 3) uint8, as large as the masks or smaller.
-        content: Where the masks are.
+        content: Where the masks are, in memory or in files.
         stages: Intermediate maps by name, in order, (1, h, w) or (3, h, w), bool or in [0, 1], if the task gives any.
         boxes: Corners x0, y0, x1, y1 of the boxes that were looked into, in pixels; none if the whole image was.
         georeference: Where the image lies on the ground, as its batch gave it; None for a plain image.
@@ -199,7 +268,7 @@ class Stitched(Finished):
 
     classes: Sequence[str]
     source: Picture
-    content: Canvas | Whole
+    content: Rows | Whole
     stages: Mapping[str, Any] = field(default_factory=dict)
     boxes: Sequence[tuple[float, float, float, float]] = ()
     georeference: Georeference | None = None

@@ -203,7 +203,7 @@ class Windows:
             return kept[2]
         file, channels = self.files[number], self.inputs.channels
         size = picture_size(file, channels)
-        return Strip(file, size, self.window[0], fitted(size, BACKGROUND), channels)
+        return Strip(file, size, self.window[0], fitted(size, BACKGROUND), channels, top)
 
 
 def _placed(size: Size, origin: Size, window: Size, overlap: float) -> dict[str, Any]:

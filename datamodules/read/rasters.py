@@ -89,8 +89,8 @@ def channels_of(bands: Sequence[int | str] | None, scale: Scale | None) -> Chann
     return Channels(chosen, tuple((low, high) for low, high in ranges))
 
 
-def raster_bands(path: Path, channels: Channels) -> Iterator[Pixels]:
-    """Yields the rows of a raster from the top, some (n, W, C + 1) at a time.
+def raster_bands(path: Path, channels: Channels, first: int = 0) -> Iterator[Pixels]:
+    """Yields the rows of a raster from row `first` on, some (n, W, C + 1) at a time.
 
     The last channel is 255 where there are data; elsewhere all channels are 0.
 
@@ -103,7 +103,9 @@ def raster_bands(path: Path, channels: Channels) -> Iterator[Pixels]:
             len(read.indexes) * np.dtype(dataset.dtypes[0]).itemsize + 4 * (channels.count + 2)
         )
         for top, bottom in strips(dataset.shape, dataset.block_shapes[0][0], row_bytes):
-            yield read.window(windowed(top, bottom, 0, dataset.width), (bottom - top, dataset.width))
+            if bottom > first:
+                begin = max(top, first)
+                yield read.window(windowed(begin, bottom, 0, dataset.width), (bottom - begin, dataset.width))
 
 
 def read_raster(path: Path, channels: Channels, at_least: Size | None = None) -> Pixels:

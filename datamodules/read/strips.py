@@ -37,6 +37,7 @@ class Strip:
         height: Rows of the strip; all rows of a lower image.
         view: Height and width of the view, no larger than the image.
         channels: How rasters are read: with one channel more, 255 where there are data.
+        first: Row that the strip moves to first; rows of rasters above it are not read, and the view lacks them.
 
     Attributes:
         size: Height and width of the image.
@@ -44,13 +45,15 @@ class Strip:
         masked: Whether the image is a raster, whose last channel says where there are data.
     """
 
-    def __init__(self, path: Path, size: Size, height: int, view: Size, channels: Channels = COLOR) -> None:
+    def __init__(
+        self, path: Path, size: Size, height: int, view: Size, channels: Channels = COLOR, first: int = 0
+    ) -> None:
         self.size, self.masked = size, channels.reads(path)
         if not self.masked:
             channels.check(path)
-        self.bands = raster_bands(path, channels) if self.masked else picture_bands(path)
+        self.bands = raster_bands(path, channels, first) if self.masked else picture_bands(path)
         self.reduction = Reduction(size, view)
-        self.top = self.filled = 0
+        self.top, self.filled = (first if self.masked else 0), 0
         depth = channels.count + 1 if self.masked else 3
         self.strip = np.empty((min(height, size[0]), size[1], depth), np.uint8)
         self.rest = self.strip[:0]  # rows read that do not fit into the strip yet

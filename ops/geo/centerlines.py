@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from ops.distances import distances
 from ops.geo.roadgraph import Edge, Points, RoadGraph, length
+from ops.regions import without_small_regions
 
 Mask = NDArray[np.bool_]  # (H, W)
 ROWS = 512  # thinned at once
 MARGIN = 128  # rows above and below that are thinned with them; also how far a mask is mirrored beyond its edges
+DEEPEST = MARGIN // 2  # pixels from the outline: what lies deeper is no road, and would take as long as all roads
 FACING = 0.5  # least cosine between the direction of an end and that of its connection: 60 degrees
 AHEAD = 15.0  # pixels of a line that give the direction of its end
 
@@ -32,12 +34,13 @@ def center_lines(
 ) -> RoadGraph:
     """Returns the center lines of a mask, in pixels.
 
-    Lines reach the edge of the image where roads do. Memory holds a strip of the mask and the pixels of the thinned
-    lines. Strips change nothing where roads are narrower than 128 pixels.
+    Lines reach the edge of the image where roads do. What is wider than 128 pixels is no road: only a line along its
+    outline is left. Memory holds a strip of the mask and the pixels of the thinned lines.
 
     Args:
         bands: The mask (H, W), or bands (n, W) of its rows from the top.
-        spur: Side branches and lone lines shorter than this are dropped, in pixels.
+        spur: Side branches and lone lines shorter than this are dropped, in pixels. Holes in the mask that are smaller
+            than a square of half this side are filled.
         gap: Ends are joined with a line at most this far ahead of them, in pixels.
         tolerance: Largest distance in pixels of the simplified lines from the thinned ones.
 
@@ -49,7 +52,7 @@ def center_lines(
     """
     if min(spur, gap, tolerance) < 0 or not math.isfinite(spur + gap + tolerance):
         raise ValueError(f"expected lengths of 0 pixels or more, got spur {spur}, gap {gap}, tolerance {tolerance}")
-    net = _traced(*skeleton([bands] if isinstance(bands, np.ndarray) else bands))
+    net = _traced(*skeleton([bands] if isinstance(bands, np.ndarray) else bands, spur * spur / 4))
     net.prune(spur)
     net.contract()
     net.close(gap)
@@ -57,11 +60,12 @@ def center_lines(
     return net.graph(tolerance)
 
 
-def skeleton(bands: Iterable[Mask]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def skeleton(bands: Iterable[Mask], hole: float = 0.0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Thins a mask to lines one pixel wide.
 
     Args:
         bands: Bands (n, W) of its rows from the top.
+        hole: Holes of fewer pixels are filled.
 
     Returns:
         Row and column (N, 2) of each pixel left, in reading order, and the distance (N,) of its center to that of the
@@ -72,12 +76,12 @@ def skeleton(bands: Iterable[Mask]) -> tuple[NDArray[np.int64], NDArray[np.float
     pixels, depths = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
     for first, (above, rows, below), mask in _strips(bands):
         padded = np.pad(mask, [(MARGIN - above, MARGIN - below), (MARGIN, MARGIN)], mode="reflect")
+        padded = ~without_small_regions(~padded[None], [min(1.0, hole / padded.size)])[0]
         inside = np.s_[MARGIN : MARGIN + rows, MARGIN:-MARGIN]
-        thinned = skeletonize(padded)
-        found = np.argwhere(thinned[inside])
-        # a mask that is full has no pixel outside
-        outside = np.pad(~padded, 1, constant_values=True)
-        depths.append(distances(outside)[1:-1, 1:-1][inside][tuple(found.T)])
+        depth = distances(np.pad(~padded, 1, constant_values=True))[1:-1, 1:-1]  # a full mask has no pixel outside
+        padded &= depth <= DEEPEST
+        found = np.argwhere(skeletonize(padded)[inside])
+        depths.append(depth[inside][tuple(found.T)])
         pixels.append(found + np.array([first, 0]))
     return np.concatenate(pixels), np.concatenate(depths)
 

@@ -22,6 +22,7 @@ Architecture = Literal["unet", "pspnet", "fpn", "features"]
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+PRESENCE_DROPOUT = 0.2
 KERAS = IMAGENET[0], (1 / 255,) * 3  # of its ResNet-50: RGB of 0 to 255 less the mean
 # Normalization that each family of encoders was trained with; families with another one are not offered.
 CARDS = {"resnet": IMAGENET, "vgg": IMAGENET, "mobilenet_v2": IMAGENET, "efficientnet-b": IMAGENET,
@@ -55,7 +56,7 @@ def libraries() -> tuple[Any, Any]:
 
 
 def segmentation_network(
-    architecture: Architecture, encoder: str, classes: int, bands: Bands | None = None
+    architecture: Architecture, encoder: str, classes: int, bands: Bands | None = None, presence: bool = False
 ) -> nn.Module:
     """Builds a segmentation network with random weights for images in [0, 1] of any size.
 
@@ -72,17 +73,21 @@ def segmentation_network(
         classes: Number K of output maps.
         bands: What the encoder's weights were trained on, if not on the library's images; normalizes red, green and
             blue by these means and standard deviations.
+        presence: Whether to add a head on the mean of the encoder's last map that says which classes an image shows.
 
     Returns:
-        A module that maps (B, 3, H, W) in [0, 1] to logits (B, K, H, W). Its encoder is `network.encoder`.
+        A module that maps (B, 3, H, W) in [0, 1] to logits (B, K, H, W). Its encoder is `network.encoder`. With
+        `presence`, K more maps are the constant logits of each class's presence.
 
     Raises:
-        ValueError: The architecture or encoder is unknown (the message names the nearest), or the bands have no red,
-            green or blue.
+        ValueError: The architecture or encoder is unknown (the message names the nearest), the bands have no red,
+            green or blue, or `features` should have a presence head.
     """
     if architecture == "features":
         if bands is not None:
             raise ValueError("features has its network's own normalization; expected pretrained_bands null")
+        if presence:
+            raise ValueError("features has no presence head; expected unet, pspnet or fpn, or presence_head false")
         stages, sample = Stages(encoder), torch.zeros(1, 3, 224, 224)
         with torch.device("meta"):  # nothing is computed or allocated
             channels = [each.shape[1] for each in chosen(Stages(encoder).eval()(sample.to("meta"))[0])]
@@ -97,10 +102,11 @@ def segmentation_network(
     if family is None or encoder not in known:
         near = difflib.get_close_matches(encoder, known, n=3, cutoff=0.4) or known[:6]
         raise ValueError(f"encoder {encoder!r} is unknown; did you mean {' or '.join(near)}?")
-    network = builders[architecture](encoder_name=encoder, encoder_weights=None, classes=classes)
+    head = {"classes": classes, "dropout": PRESENCE_DROPOUT} if presence else None
+    network = builders[architecture](encoder_name=encoder, encoder_weights=None, classes=classes, aux_params=head)
     multiple = 8 if architecture == "pspnet" else 32
     if architecture == "pspnet" or "efficientnet" in family:
-        remove_unused(network, torch.zeros(1, 3, 64, 64))
+        remove_unused(AnySize(network, multiple), torch.zeros(1, 3, 64, 64))
     return nn.Sequential(Normalize(*(CARDS[family] if bands is None else _card(bands))), AnySize(network, multiple))
 
 

@@ -24,7 +24,7 @@ MULTIPLE = 8  # height and width are padded to a multiple of this: the encoders 
 class Colorizer(nn.Module):
     """Encodes luminance, fuses it with a feature vector of the image, and decodes chroma or color classes.
 
-    After the report of group 20, "Colorization of classic paintings" (IIT Guwahati, DA526), tables 1 to 3, which
+    After the report of group 20, "Image Colorization" (IIT Guwahati, DA526), tables 1 to 3, which
     follows Baldassarre et al., "Deep Koalarization" (arXiv:1712.03400, 2017), section 3. Trainable parameters with a
     vector of 1000 and two outputs:
 

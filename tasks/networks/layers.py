@@ -1,8 +1,12 @@
 """Layers and helpers that several networks share."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Init = Literal["glorot", "he"]
 
 
 class Normalize(nn.Module):
@@ -35,7 +39,8 @@ class AnySize(nn.Module):
     crops the output back. The image is passed on with its channels last in memory, which convolutions compute faster.
 
     Args:
-        network: Maps (B, C, H, W) to (B, K, H, W) where `multiple` divides H and W.
+        network: Maps (B, C, H, W) to (B, K, H, W) where `multiple` divides H and W. It may also return V values of each
+            image, (B, V): they become V more maps that are constant.
         multiple: Number of pixels that height and width must be divisible by.
     """
 
@@ -45,20 +50,32 @@ class AnySize(nn.Module):
         self.multiple = multiple
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps (B, C, H, W) to (B, K, H, W) for any H and W."""
+        """Maps (B, C, H, W) to (B, K, H, W), or (B, K + V, H, W), for any H and W."""
         height, width = image.shape[-2:]
         below, right = -height % self.multiple, -width % self.multiple
         if below or right:
             image = F.pad(image, (0, right, 0, below), mode="replicate")
-        output: Tensor = self.network(image.contiguous(memory_format=torch.channels_last))
+        output: Tensor | tuple[Tensor, Tensor] = self.network(image.contiguous(memory_format=torch.channels_last))
+        if isinstance(output, tuple):
+            maps, values = output
+            output = torch.cat([maps, values[:, :, None, None].expand(-1, -1, *maps.shape[-2:])], dim=1)
         return output[..., :height, :width]
 
 
-def start_like_keras(network: nn.Module) -> None:
-    """Initializes convolutions as Keras does: uniformly after Glorot and Bengio (2010), equation 16, with biases 0."""
+def start_like_keras(network: nn.Module, init: Init = "glorot") -> None:
+    """Initializes convolutions as Keras does, uniformly and with biases 0.
+
+    Args:
+        network: Changed in place.
+        init: `glorot`, Keras's default (Glorot and Bengio 2010, equation 16), or `he` (He et al. 2015), which keeps the
+            variance of maps through layers with ReLU.
+    """
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.xavier_uniform_(layer.weight)
+            if init == "he":
+                nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+            else:
+                nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

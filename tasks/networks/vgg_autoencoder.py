@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 
 from tasks.networks.backbones import HALF, IMAGENET
-from tasks.networks.layers import AnySize, Normalize, start_like_keras
+from tasks.networks.layers import AnySize, Init, Normalize, start_like_keras
 
 # Encoder and decoder: a number is a 3 x 3 convolution to that many channels with ReLU, P halves the size, U doubles it.
 LAYERS = {
@@ -21,7 +21,9 @@ LATENT = 512  # channels in which every encoder ends
 Norm = Literal["none", "batch"]
 
 
-def vgg_autoencoder(name: Literal["vgg10", "vgg12", "vgg16"], classes: int = 1, norm: Norm = "none") -> nn.Module:
+def vgg_autoencoder(
+    name: Literal["vgg10", "vgg12", "vgg16"], classes: int = 1, norm: Norm = "none", init: Init = "glorot"
+) -> nn.Module:
     """Builds an auto-encoder of VGG blocks with random weights for images in [0, 1] of any size.
 
     After Kebir, Taibi and Serradilla, "Compressed VGG16 auto-encoder for road segmentation from aerial images with few
@@ -37,24 +39,28 @@ def vgg_autoencoder(name: Literal["vgg10", "vgg12", "vgg16"], classes: int = 1, 
     With batch normalization, which the paper does not have, every convolution but the last is followed by one and has
     no bias of its own: 5,462,017, 9,593,345 and 17,853,073 parameters.
 
-    Weights are initialized as in Keras, the paper's library.
+    Weights are initialized as in Keras, the paper's library. Its default, `glorot`, halves the variance of the maps in
+    every layer with ReLU, so that after the 26 of `vgg16` the logits hardly depend on the image.
 
     Args:
         name: Which of the three.
         classes: Number K of output maps.
         norm: `batch` adds batch normalization.
+        init: `glorot` or `he`, see `layers.start_like_keras`.
 
     Returns:
         A module that maps (B, 3, H, W) in [0, 1] to logits (B, K, H, W). `vgg16` normalizes images as torchvision's
         ImageNet weights expect them, the others to [-1, 1].
 
     Raises:
-        ValueError: The network or the normalization is unknown; the message lists the known ones.
+        ValueError: The network, the normalization or the start is unknown; the message lists the known ones.
     """
     if name not in LAYERS:
         raise ValueError(f"network {name!r} is unknown; expected one of {', '.join(LAYERS)}")
     if norm not in ("none", "batch"):
         raise ValueError(f"norm is {norm!r}; expected none or batch")
+    if init not in ("glorot", "he"):
+        raise ValueError(f"init is {init!r}; expected glorot or he")
     encoder, decoder = LAYERS[name]
     features = nn.Sequential(*_layers(encoder, 3, norm))  # the name that torchvision's keys have
     last = int(decoder.rstrip(" U").split()[-1])  # channels before the output
@@ -63,7 +69,7 @@ def vgg_autoencoder(name: Literal["vgg10", "vgg12", "vgg16"], classes: int = 1, 
     network = nn.Sequential(
         OrderedDict(encoder=nn.Sequential(OrderedDict(features=features)), decoder=nn.Sequential(*hidden, output))
     )
-    start_like_keras(network)
+    start_like_keras(network, init)
     card = IMAGENET if name == "vgg16" else HALF
     return nn.Sequential(Normalize(*card), AnySize(network, 2 ** encoder.count("P")))
 

@@ -94,7 +94,7 @@ def test_metrics_of_the_test_are_written_with_intervals(belvedere: Command, fitt
     assert {"test/dice", "test/auprc", "test/dice_sugar"} <= row.keys()
     assert str(Path("figures/metrics.csv").absolute()) in result.out
     names = ["checkpoints.json", "intervals.csv", "metrics.csv",
-             "score_loss.csv", "score_loss.png", "score_loss_images.csv"]  # fmt: skip
+             "panel.png", "panels", "score_loss.csv", "score_loss.png", "score_loss_images.csv"]  # fmt: skip
     assert sorted(path.name for path in Path("figures").iterdir()) == names
     intervals = {interval["figure"]: interval for interval in table("figures/intervals.csv")}
     assert intervals.keys() == {name for name in row if name.startswith("test/") and name != "test/loss"}

@@ -33,3 +33,15 @@ def test_one_logger_of_other_commands(belvedere: Command, fitted: Path) -> None:
     assert belvedere("predict", *given, "--output", "predicted").code == 0
     assert not Path("predicted/metrics.csv").exists()
     assert Path("metrics.csv").read_text() == "mine"
+
+
+def test_a_test_continues_the_dashboard_of_its_training(belvedere: Command, tiny: list[str]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = ["--config", "debug", "--config", "tensorboard", "--output", "run"]
+    assert belvedere("fit", *tiny, *options).code == 0
+    assert belvedere("test", "--ckpt_path", "run/checkpoints/best.ckpt").code == 0
+    assert not Path("run/test/tensorboard").exists()
+    events = EventAccumulator("run/tensorboard", size_guidance={"images": 0}).Reload()
+    assert {"lr", "train/loss", "val/dice", "test/dice"} <= set(events.Tags()["scalars"])
+    assert events.Tags()["images"] == ["panels", "test/panel"]

@@ -33,7 +33,7 @@ def test_help_begins_with_the_options_of_data_and_task(
     assert "--model.classes" not in result.out  # it follows the data
     assert ("--early_stopping.patience" in result.out) == (command == "fit")
     assert max(map(len, lines)) <= 100
-    assert len(lines) < 70
+    assert len(lines) < 85
 
 
 def test_help_without_a_config_says_how_to_get_more(belvedere: Command) -> None:

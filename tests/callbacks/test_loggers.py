@@ -1,3 +1,4 @@
+import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from callbacks.loggers import CSVLogger, ProgressBar, WandbLogger, logged_in
+from callbacks.loggers import CSVLogger, LearningRate, ProgressBar, WandbLogger, dashboards, logged_in
 from tests.scripted import Scripted, fit
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -73,6 +74,37 @@ def test_an_offline_run_lies_in_its_folder(tmp_path: Path, caplog: pytest.LogCap
     run.finish()
     [folder] = (tmp_path / "run" / "wandb").glob("offline-run-*")
     assert [path.suffix for path in folder.glob("run-*")] == [".wandb"]
+
+
+@pytest.mark.slow
+def test_a_folder_keeps_the_id_of_its_run(tmp_path: Path) -> None:
+    assert dashboards(tmp_path) == []
+    first = WandbLogger(str(tmp_path), "belvedere-roads", "first").experiment
+    first.finish()
+    [found] = dashboards(tmp_path)
+    assert found["class_path"].endswith("WandbLogger")
+    second = WandbLogger(str(tmp_path), "belvedere-roads", "first").experiment
+    assert second.id == first.id
+    second.finish()
+    other = WandbLogger(str(tmp_path / "other"), "belvedere-roads", "first").experiment
+    assert other.id != first.id
+    other.finish()
+
+
+class Decayed(Scripted):
+    """Halves the learning rate of two groups after every epoch."""
+
+    def configure_optimizers(self) -> Any:
+        groups = [{"params": [self.weight], "lr": 0.5}, {"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.25}]
+        optimizer = torch.optim.SGD(groups)
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)}
+
+
+def test_the_learning_rate_is_a_metric_of_every_epoch(tmp_path: Path) -> None:
+    fit(tmp_path, Decayed([0.1, 0.2, 0.3]), LearningRate(), logger=CSVLogger(str(tmp_path)))
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["lr"]]
+    assert [(float(row["lr"]), float(row["lr_1"])) for row in rows] == [(0.5, 0.25), (0.25, 0.125), (0.125, 0.0625)]
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_the_panel_shows_image_truth_prediction_and_legend(tmp_path: Path) -> No
     truth = drawing.overlay(image, drawing.scaled_masks(data[0]["mask"][0].numpy() > 0, 480, 320))
     predicted = task.seen[0]["mask"][0].numpy()
     prediction = drawing.overlay(image, drawing.scaled_masks(predicted, 480, 320))
-    grid = drawing.panel([[image, truth, prediction]], ["image", "truth", "prediction"], ["0_0.jpg"])
+    grid = drawing.panel([[image, truth, prediction]], ["input", "truth", "prediction"], ["0_0.jpg"])
     present = [bool(predicted[0].any()), True]
     legend = drawing.legend(task.classes, grid.shape[1], present, drawing.letter_size(480))
     assert (panel == np.vstack([grid, legend])).all()
@@ -148,7 +148,7 @@ def test_images_keep_the_aspect_of_their_files_and_ignored_pixels_are_hatched(tm
              for each in (data[0]["mask"], task.seen[0]["mask"], data[0]["ignored"])]  # fmt: skip
     truth = drawing.hatched(drawing.overlay(image, masks[0]), masks[2][0])
     row = [image, truth, drawing.overlay(image, masks[1])]
-    grid = drawing.panel([row], ["image", "truth", "prediction"], ["0_0.jpg"])
+    grid = drawing.panel([row], ["input", "truth", "prediction"], ["0_0.jpg"])
     panel = drawn(tmp_path)
     assert (panel[: len(grid)] == grid).all()
     present = [bool(masks[0][k].any() or masks[1][k].any()) for k in range(2)]
@@ -167,7 +167,7 @@ def test_colored_panels_are_as_sharp_as_the_files_and_without_padding(tmp_path: 
     panel = drawn(tmp_path).astype(int)
     image = drawing.scaled(original, 480, 672).astype(int)
     top, gap = len(panel) - 8 - len(image), 8
-    gray, predicted, truth = (panel[top : top + len(image), gap + k * (480 + gap) :][:, :480] for k in range(3))
+    gray, truth, predicted = (panel[top : top + len(image), gap + k * (480 + gap) :][:, :480] for k in range(3))
     assert (truth == image).all()
     assert np.ptp(gray, axis=2).max() <= 1
     luminance = [each @ np.array([0.2126, 0.7152, 0.0722]) for each in (gray, predicted)]
@@ -193,7 +193,7 @@ def test_the_decision_of_a_segmentation_task_makes_the_masks(tmp_path: Path) -> 
     panel = drawn(tmp_path)
     image = shown(data)
     marked = drawing.overlay(image, np.ones((2, 320, 480), bool))
-    grid = drawing.panel([[image, marked, marked]], ["image", "truth", "prediction"], ["0_0.jpg"])
+    grid = drawing.panel([[image, marked, marked]], ["input", "truth", "prediction"], ["0_0.jpg"])
     assert (panel[: len(grid)] == grid).all()
 
 
@@ -210,7 +210,7 @@ def test_whole_images_in_windows_come_from_several_batches(tmp_path: Path) -> No
         marked = drawing.overlay(image, np.ones((2, height, 480), bool))
         rows.append([image, marked, marked])
     names = ["0_0.jpg", "1_0.jpg", "2_0.jpg"]
-    grid = drawing.panel(rows, ["image", "truth", "prediction"], names)
+    grid = drawing.panel(rows, ["input", "truth", "prediction"], names)
     assert (drawn(tmp_path)[: len(grid)] == grid).all()
 
 
@@ -249,13 +249,13 @@ def test_training_is_the_same_with_and_without_panels(tmp_path: Path) -> None:
     assert [m.training for m in plain.modules()] == [m.training for m in watched.modules()]
 
 
-def test_a_predicted_image_is_drawn_between_gray_and_truth(tmp_path: Path) -> None:
+def test_a_predicted_image_is_drawn_after_gray_and_truth(tmp_path: Path) -> None:
     data = batches(1, 1, masks=False)
     data[0]["image"][:] = torch.tensor([1.0, 0.0, 0.5]).view(3, 1, 1)
     fit(Tiny("image"), tmp_path, Panels(), data, max_epochs=1)
     level = 131  # whose L is 54.76; that of the color is 54.89
     columns = []
-    for color in ((level, level, level), (0, 255, 128), (255, 0, 128)):
+    for color in ((level, level, level), (255, 0, 128), (0, 255, 128)):
         found = (drawn(tmp_path) == color).all(axis=-1)
         assert 0 <= found.sum() - 480 * 320 < 100  # letters have pixels of that gray
         columns.append(np.flatnonzero(found.any(axis=0))[0])
@@ -297,6 +297,88 @@ def test_loggers_that_can_show_images_are_given_the_panel(tmp_path: Path) -> Non
     assert [(event.step, event.width, event.height) for event in events] == [
         (step, panel.shape[1], panel.shape[0]) for step in (2, 4)
     ]
+
+
+class Splits(Files):
+    """A data module with test images."""
+
+    def picture_names(self) -> dict[str, list[str]]:
+        return {"test": [name for batch in batches(3) for name in batch["name"]]}
+
+
+class Stepped(Everything):
+    """Marks every pixel in two steps."""
+
+    classes = ("Fish",)
+
+    def build_network(self) -> nn.Module:
+        return nn.Conv2d(3, 1, 1)
+
+    def build_decision(self) -> Decision:
+        return Decision(1, threshold=0)
+
+    def predict(self, batch: Batch) -> dict[str, Any]:
+        found = super().predict(batch)
+        edges = torch.zeros_like(found["probability"], dtype=torch.bool)
+        stages = {"first_probability": found["probability"], "first_mask": ~edges, "first_edges": edges,
+                  "second_input": batch["image"], "second_mask": edges}  # fmt: skip
+        return found | {"stages": stages}
+
+
+def drawn_by_test(task: ImageTask, folder: Path, data: list[Batch], pictures: int) -> Path:
+    panels = Panels(pictures=pictures)
+    panels.data = Splits(np.full((24, 36, 3), 90, np.uint8))  # type: ignore[assignment]
+    trainer = quiet_trainer(folder, panels)
+    trainer.test(task, DataLoader(data, batch_size=None), verbose=False)
+    return folder / "panels"
+
+
+def parts(folder: Path) -> list[str]:
+    return [path.name for path in sorted(folder.iterdir(), key=lambda path: int(path.name.split("_")[0]))]
+
+
+def test_a_test_draws_evenly_spaced_images_and_their_parts(tmp_path: Path) -> None:
+    folder = drawn_by_test(Tiny(), tmp_path, batches(3), 3)
+    assert sorted(path.name for path in folder.iterdir()) == ["0_0", "1_1", "2_2"]
+    assert parts(folder / "1_1") == ["0_input.jpg", "1_truth.jpg", "2_prediction.jpg"]
+    assert Image.open(tmp_path / "panel.png").width == 3 * 480 + 4 * 8
+    assert not (tmp_path / "panels" / "validate.png").exists()
+
+
+def test_the_steps_to_a_mask_are_parts_too(tmp_path: Path) -> None:
+    data = [{**batch, "mask": batch["mask"][:, :1] * 0} for batch in batches(3)]
+    data[0]["mask"][0, :, 6:18, 6:18] = 1
+    folder = drawn_by_test(Stepped(pretrained=False), tmp_path, data, 3) / "0_0"
+    assert parts(folder)[3:] == [
+        "3_reference.jpg", "4_true_mask.jpg", "5_first_mask.jpg", "6_first_edges.jpg", "7_true_edges.jpg",
+        "8_second_input.jpg", "9_second_mask.jpg", "10_polygon.jpg",
+    ]  # fmt: skip
+    mask, edges, first = (np.asarray(Image.open(folder / name).convert("L")) > 127
+                          for name in ("4_true_mask.jpg", "7_true_edges.jpg", "5_first_mask.jpg"))  # fmt: skip
+    assert mask.mean() == pytest.approx(12 * 12 / (24 * 36), abs=0.01)
+    assert first.all()
+    assert 0.02 < edges.mean() < 0.12
+
+
+class Voting(Tiny):
+    """Predicts the same share for every vote."""
+
+    def probability(self, batch: Batch, outputs: Tensor | None = None) -> Tensor:
+        return torch.full_like(batch["votes"], 1 / batch["votes"].shape[1])
+
+
+def test_votes_are_bars(tmp_path: Path) -> None:
+    data = [{**batch, "votes": torch.tensor([[0.0, 0, 0, 10], [8, 1, 1, 0], [1, 1, 1, 1]])}
+            for batch in batches(3, masks=False)]  # fmt: skip
+    folder = drawn_by_test(Voting(), tmp_path, data, 2)
+    assert sorted(path.name for path in folder.iterdir()) == ["0_0", "2_2"]
+    blue = {}
+    for name in ("0_0", "2_2"):
+        for title in ("1_truth", "2_prediction"):
+            image = np.asarray(Image.open(folder / name / f"{title}.jpg")).astype(int)
+            blue[name, title] = int(((image[..., 2] > 120) & (image[..., 0] < 60)).any(axis=0).sum())
+    assert blue["0_0", "1_truth"] < blue["0_0", "2_prediction"] / 2, "one bar of four"
+    assert blue["2_2", "1_truth"] == pytest.approx(blue["2_2", "2_prediction"], abs=3)
 
 
 def test_wrong_arguments_and_modules_are_rejected() -> None:

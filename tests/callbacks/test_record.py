@@ -84,6 +84,7 @@ def test_a_run_is_recorded(recorded: Any, tmp_path: Path, monkeypatch: pytest.Mo
         "device": "Abacus",
         "processes": 1,
         "parameters": 1 + (3 * 2 + 2) + (4 * 1 + 1),
+        "samples": STEPS,
         "versions": versions(),
         "data_fingerprint": "digest",
         "pictures": {"train": 2, "val": 1},
@@ -111,7 +112,7 @@ def test_a_killed_part_counts_up_to_its_checkpoint(
         recorded(0.1, 0.5, 0.3, 0.4, clock=Clock(killed_in=2))
     assert not (tmp_path / "record.json").exists()
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Record"]
-    assert state == {"seconds": 2 * STEPS * STEP, "peak": 70 * 1024, "data_fingerprint": None}
+    assert state == {"seconds": 2 * STEPS * STEP, "peak": 70 * 1024, "samples": STEPS, "data_fingerprint": None}
     status.write_text("VmHWM: 50 kB")
     found = recorded(0.1, 0.5, 0.3, 0.4, resume="last.ckpt")
     assert (found["best_epoch"], found["epochs"]) == (1, 4)

@@ -181,3 +181,37 @@ def test_without_a_best_epoch_nothing_is_fitted(tmp_path: Path) -> None:
     fit(tmp_path, Images(), task, FittedThresholds())
     assert not (tmp_path / "thresholds.csv").exists()
     assert task.decision.thresholds.tolist() == [0.5, 0.5]
+
+
+class Presence(nn.Module):
+    """Marks both classes by red and green; the mean of blue says whether an image shows any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strength = nn.Parameter(torch.ones(1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        colors = (image[:, [0, 1, 2, 2]] * self.strength).clamp(1e-4, 1 - 1e-4)
+        return torch.logit(
+            torch.cat([colors[:, :2], colors[:, 2:].mean(dim=(2, 3), keepdim=True).expand_as(colors[:, 2:])], 1)
+        )
+
+
+def test_presence_is_fitted_with_threshold_and_area(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = Images()
+    for number, batch in enumerate(data.batches["val"]):
+        present = torch.tensor([1.0, number % 2])  # all images show red, half of the pairs green
+        batch["mask"] *= (present > 0.5).float().view(2, 1, 1, 1)
+        batch["image"][:, 2] = (0.2 + 0.6 * present).view(2, 1, 1)
+    task = CloudsTask(architecture="pspnet", pretrained=False, classes=CLASSES, presence_head=True,
+                      optimizer=lambda p: torch.optim.SGD(p, lr=0.0))  # fmt: skip
+    task.network = Presence()
+    with caplog.at_level("INFO"):
+        fit(tmp_path, data, task)
+    rows = csv_rows(tmp_path / "thresholds.csv")
+    assert [float(row["presence"]) for row in rows] == pytest.approx([0.25, 0.25])
+    assert [float(row["threshold"]) for row in rows] == pytest.approx([0.3, 0.7])
+    kept = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert kept["decision.presence_thresholds"].tolist() == pytest.approx([0.25, 0.25])
+    assert "presence 0.25" in caplog.text
+    assert dice(task, data) == pytest.approx(sum(float(row["dice_fitted"]) for row in rows) / 2, abs=1e-4)

@@ -35,13 +35,13 @@ columns:
 - {figure: test/loss, title: loss, better: min, definition: The mean loss.}
 - {figure: best_epoch, title: best epoch, better: null, definition: The best one.}
 - {figure: parameters, title: parameters, better: null, definition: Of the network.}
-curve: val/dice
+curves: [val/dice]
 panel: predict-*/overlays/*.jpg
 after: [features]
 tables: [features/vectors/classifiers.csv]
 """
 RECORD = {"best_epoch": 1, "epochs": 3, "seconds": 75.4, "peak_bytes": 3 * 2**29, "parameters": 24_436_369,
-          "device": "NVIDIA H100", "processes": 1, "versions": {"belvedere": "0.1.0", "torch": "2.14.1"},
+          "samples": 64, "device": "NVIDIA H100", "processes": 1, "versions": {"belvedere": "0.1.0", "torch": "2.14.1"},
           "data_fingerprint": "c0ffee", "pictures": {"train": 16, "val": 4, "test": 5}}  # fmt: skip
 DATA = {"class_path": "datamodules.clouds.CloudsDataModule",
         "init_args": {"root": "/pictures", "size": [224, 224], "output_size": [350, 525], "split_seed": 0,
@@ -79,7 +79,7 @@ class Made:
             seed: Seed of the run.
             metrics: Metrics of the test; None if the run was not tested.
             intervals: Lower and upper ends of the intervals of metrics.
-            curve: Values of the study's curve by epoch, for `train` and `val`.
+            curve: Values of the study's first curve by epoch, for `train` and `val`.
             data: Options of the data module, on top of `DATA`.
             record: Values of `record.json`, on top of `RECORD`.
         """
@@ -95,7 +95,7 @@ class Made:
             rows = [{"figure": name, "low": low, "high": high} for name, (low, high) in intervals.items()]
             write_rows(folder / "test" / "intervals.csv", rows)
         if curve is not None:
-            name = self.study.curve.partition("/")[2]
+            name = self.study.curves[0].partition("/")[2]
             lines = [{"epoch": epoch, f"{stage}/{name}": value}
                      for stage, values in curve.items() for epoch, value in enumerate(values)]  # fmt: skip
             write_rows(folder / "metrics.csv", lines, ["epoch", f"train/{name}", f"val/{name}"])
@@ -142,7 +142,7 @@ options: {config: any}
 axes: {network: {One: {model.act: ACT}, Two: {model.act: good}}}
 seeds: [0, 1]
 columns: [{figure: test/dice, title: dice, better: max, definition: Dice.}]
-curve: val/dice
+curves: [val/dice]
 """
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_command.py")))
 
@@ -164,6 +164,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
     """Replaces the real command line by the fake, and returns its calls since the last time."""
     file = tmp_path / "calls"
     monkeypatch.setattr(running, "PROGRAM", FAKE)
+    monkeypatch.setattr(running, "CHECK", (sys.executable, "-c", "print('null')"))
     monkeypatch.setenv("CALLS", str(file))
     monkeypatch.setenv("MENDED", str(tmp_path / "mended"))
     monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)

@@ -52,7 +52,7 @@ def test_a_study_from_start_to_end(place: Path, calls: Calls, capsys: pytest.Cap
     assert "| One     | 0     | -             | failed |\n" in out
     table = (folder / "table.md").read_text()
     assert table in out
-    for name in ("results.csv", "table.md", "figures/curves.png", "report.html"):
+    for name in ("results.csv", "table.md", "layers.csv", "figures/curves_dice.png", "report.html"):
         assert f"{folder / name}\n" in out
         assert (folder / name).is_file()
     assert list(pd.read_csv(folder / "results.csv")["folder"]) == ["cells/two/seed-0", "cells/two/seed-1"]

@@ -8,7 +8,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from drawing.pictures import font_of
-from studies.figures import drawn_bars, drawn_curves, drawn_panel, named, read_curves, write_figures
+from studies.figures import (
+    drawn_bars,
+    drawn_curves,
+    drawn_panel,
+    drawn_predictions,
+    drawn_steps,
+    named,
+    read_curves,
+    write_figures,
+)
 from studies.results import read_results
 
 Make = Callable[..., Any]
@@ -21,7 +30,7 @@ def rows_of(made: Any) -> Any:
 
 
 def curves_of(made: Any) -> Any:
-    figure = drawn_curves(made.study, made.folder)
+    figure = drawn_curves(made.study, made.folder, made.study.curves[0])
     assert figure is not None
     return figure
 
@@ -33,7 +42,7 @@ def bars_of(made: Any) -> Any:
 
 
 def panel_of(made: Any) -> Any:
-    figure = drawn_panel(made.study, made.folder)
+    figure = drawn_predictions(made.study, rows_of(made), made.folder)
     assert figure is not None
     return figure
 
@@ -193,6 +202,66 @@ def test_the_panel_shows_common_images(make: Make) -> None:
     assert np.allclose(shown, [[255, 0, 0]] * 3 + [[0, 255, 0]] * 3, atol=3)
 
 
+def add_test_image(folder: Path, name: str, color: tuple[int, int, int], steps: int = 0) -> None:
+    """Writes what a test draws of an image: blue input, white truth, prediction in a color, and steps to it."""
+    titles = ["input", "truth", "prediction", *(f"step_{k}" for k in range(steps))]
+    for number, (title, shade) in enumerate(
+        zip(titles, [(0, 0, 255), (255,) * 3, color, *[color] * steps], strict=True)
+    ):
+        path = folder / "test" / "panels" / name / f"{number}_{title}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (60, 40), shade).save(path, quality=100)
+
+
+def shown_in(figure: Any) -> list[list[float]]:
+    return [np.asarray(axes.images[0].get_array()).mean(axis=(0, 1)).round(-1).tolist() for axes in figure.axes
+            if axes.images]  # fmt: skip
+
+
+def test_the_panel_has_a_row_of_inputs_of_truths_and_of_each_network(make: Make) -> None:
+    made = make()
+    for cell, seed, color in (("u-net--resnet-34", 0, (250, 0, 0)), ("fpn--resnet-34", 1, (0, 250, 0))):
+        for name in ("a", "sub/b", "c", "d"):
+            add_test_image(made.write(cell, seed), name, color)
+    figure = drawn_panel(made.study, rows_of(made), made.folder)
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["a", "d", "b"]
+    assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["input", "truth", "U-Net\nResNet-34", "FPN\nResNet-34"]
+    blue, white, red, green = [0, 0, 250], [260] * 3, [250, 0, 0], [0, 250, 0]
+    assert shown_in(figure) == [color for color in (blue, white, red, green) for _ in range(3)]
+    assert drawn_steps(made.study, rows_of(made), made.folder) is None
+
+
+def test_steps_to_a_prediction_are_shown_side_by_side(make: Make) -> None:
+    made = make()
+    add_test_image(made.write("u-net--resnet-34", 0), "a", (250, 0, 0), steps=3)
+    add_test_image(made.write("fpn--resnet-34", 1), "a", (0, 250, 0), steps=1)
+    figure = drawn_steps(made.study, rows_of(made), made.folder)
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["step 0", "step 1", "step 2"]
+    assert shown_in(figure) == [[250, 0, 0]] * 3 + [[0, 250, 0]]
+
+
+def test_of_many_cells_the_panel_shows_the_best_of_each_network(make: Make) -> None:
+    encoders = {f"E{k}": {} for k in range(10)}
+    made = make(axes={"network": {"U-Net": {}, "FPN": {}}, "encoder": encoders}, impossible=None, seeds=[0])
+    for k in range(10):
+        for network, best in (("u-net", 3), ("fpn", 7)):
+            folder = made.write(f"{network}--e{k}", 0, {"test/dice": 0.9 if k == best else 0.1 * (k % 5)})
+            add_test_image(folder, "a", (k, 0, 0))
+    figure = drawn_panel(made.study, rows_of(made), made.folder)
+    assert figure is not None
+    assert [axes.get_ylabel() for axes in figure.axes] == ["input", "truth", "U-Net\nE3", "FPN\nE7"]
+
+
+def test_cells_that_share_a_training_share_a_plot(make: Make) -> None:
+    made = make(after_training=["encoder"], impossible=None)
+    made.write("u-net--resnet-34", 0, curve=CURVE)
+    first, second = curves_of(made).axes
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["U-Net", "FPN"]
+    assert lines_of(first)[0] == ([0, 1, 2], CURVE["train"])
+
+
 def test_a_panel_of_one_image_is_large(make: Make) -> None:
     made = make()
     add_image(made.write("u-net--resnet-34", 0), "sheet.jpg", (9, 9, 9))
@@ -202,11 +271,11 @@ def test_a_panel_of_one_image_is_large(make: Make) -> None:
 def test_nothing_is_drawn_without_epochs_or_common_images(make: Make) -> None:
     made = make()
     made.write("u-net--resnet-34", 0)
-    assert drawn_curves(made.study, made.folder) is None
+    assert drawn_curves(made.study, made.folder, made.study.curves[0]) is None
     add_image(made.write("u-net--resnet-34", 0), "a.jpg", (1, 1, 1))
     add_image(made.write("fpn--resnet-34", 1), "b.jpg", (1, 1, 1))
-    assert drawn_panel(made.study, made.folder) is None
-    assert drawn_panel(make(panel=None).study, made.folder) is None
+    assert drawn_predictions(made.study, rows_of(made), made.folder) is None
+    assert drawn_predictions(make(panel=None).study, rows_of(made), made.folder) is None
 
 
 def test_figures_are_reproducible_and_outdated_ones_removed(make: Make) -> None:
@@ -214,9 +283,9 @@ def test_figures_are_reproducible_and_outdated_ones_removed(make: Make) -> None:
     folder = made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, curve=CURVE)
     add_image(folder, "a.jpg", (200, 100, 0))
     drawn = write_figures(made.study, rows_of(made), made.folder)
-    assert [each.path.name for each in drawn] == ["curves.png", "bars.png", "panel.png"]
+    assert [each.path.name for each in drawn] == ["curves_dice.png", "bars.png", "predictions.png"]
     files = sorted(path.name for path in (made.folder / "figures").iterdir())
-    assert files == ["bars.png", "bars.svg", "curves.png", "curves.svg", "panel.png", "panel.svg"]
+    assert files == ["bars.png", "bars.svg", "curves_dice.png", "curves_dice.svg", "predictions.png", "predictions.svg"]
     before = {name: (made.folder / "figures" / name).read_bytes() for name in files}
     write_figures(made.study, rows_of(made), made.folder)
     assert {name: (made.folder / "figures" / name).read_bytes() for name in files} == before

@@ -36,7 +36,7 @@ seeds: [0, 1]
 columns:
 - {{figure: test/dice, title: dice, better: max, definition: Dice of Kaggle.}}
 - {{figure: test/loss, title: loss, better: min, definition: The loss.}}
-curve: val/dice
+curves: [val/dice]
 panel: predict-*/overlays/*.jpg
 """
 # The command line of a run, which kills its study before a certain step.

@@ -44,6 +44,7 @@ def test_runs_are_ordered_by_cell_and_seed(study_file: Write) -> None:
         {"network": "U-Net", "encoder": "Wide | odd"},
         1,
         ("--config", "clouds/unet", "--model.encoder", "mobilenet_v2"),
+        "u-net--wide-odd",
     )
     assert study.runs[3].folder == Path("cells/u-net--wide-odd/seed-1")
     assert study.runs[3].name == "U-Net · Wide | odd, seed 1"
@@ -90,10 +91,10 @@ def test_images_are_predicted_after_the_commands_of_the_file(study_file: Write) 
     ("changes", "overrides", "words"),
     [
         ({"question": None}, [], "question missing"),
-        ({"question": None, "curve": None}, [], "question and curve missing"),
+        ({"question": None, "curves": None}, [], "question and curves missing"),
         ({"question": 3}, [], "question is 3; expected text"),
         ({"colums": []}, [], "'colums' in the file. Did you mean columns?"),
-        ({"curve": "test/dice"}, [], "curve is 'test/dice'"),
+        ({"curves": ["test/dice"]}, [], "curves has test/dice"),
         ({"seeds": [1, 1]}, [], "seeds is [1, 1]"),
         ({"seeds": 3}, [], "seeds is 3"),
         ({"seeds": [-1]}, [], "seeds is [-1]"),

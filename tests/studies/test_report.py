@@ -207,7 +207,7 @@ def test_the_commands_repeat_a_run(filled: Any) -> None:
     ]
     text = "".join(Page(report(filled)).texts)
     assert all(line in text for line in repeating(filled.study, run))
-    odd = Run("a", {"network": "a"}, 0, ("--data.root", "my pictures"))
+    odd = Run("a", {"network": "a"}, 0, ("--data.root", "my pictures"), "a")
     assert next(repeating(filled.study, odd)).startswith("belvedere fit --data.root 'my pictures' --seed")
 
 

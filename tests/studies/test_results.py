@@ -26,6 +26,7 @@ def test_a_row_holds_what_a_run_wrote(make: Make) -> None:
         "cell": "u-net--wide-odd", "network": "U-Net", "encoder": "Wide | odd", "seed": 1, "definition": "A",
         "test/dice": 0.625, "test/dice_low": 0.6, "test/dice_high": 0.7, "test/loss": 0.5,
         "best_epoch": 1, "epochs": 3, "seconds": 75.4, "peak_bytes": 1610612736, "parameters": 24436369,
+            "samples": 64,
         "device": "NVIDIA H100",
         "data.size": "size [224, 224], output_size [350, 525]", "data.truth": None,
         "data.split": "split_seed 0, val_fraction 0.2, test_fraction 0.1", "data.test_pictures": 5,

@@ -1,5 +1,6 @@
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from ops.errors import StudyError
 from studies import running
 from studies.notes import check_folder, claim, failure, has_checkpoint, read_note, state
 from studies.plan import Study, read_study
-from studies.running import locked, run_study
+from studies.running import check_options, locked, run_study
 
 Plan = Callable[..., Study]
 Calls = Callable[[], list[list[str]]]
@@ -162,3 +163,60 @@ def test_a_run_in_use_by_another_process_is_skipped(
     note = read_note(folder / study.runs[0].folder)
     assert note is not None
     assert list(note.seconds) == ["fit", "test"]
+
+
+def test_cells_that_differ_after_training_share_one(
+    acting_file: Callable[..., Path], calls: Calls, tmp_path: Path
+) -> None:
+    path = acting_file()
+    text = path.read_text().replace("seeds:", "after_training: [second]\nseeds:")
+    path.write_text(
+        text.replace("Two: {model.act: good}}", "Two: {model.act: good}}, second: {a: {}, b: {model.b: 1}}")
+    )
+    study, folder = read_study(path, ["--seeds", "0"]), tmp_path / "out"
+    assert [[run.cell for run in runs] for runs in study.trainings] == [["one--a", "one--b"], ["two--a", "two--b"]]
+    place = folder / "cells" / "one--a" / "seed-0"
+    logged = run_all(study, folder)
+    assert states(study, folder) == ["finished"] * 4
+    assert logged[2] == "[2/4] One · b, seed 0: fit, test with the training of one--a"
+    other = folder / "cells" / "one--b" / "seed-0"
+    assert (other / "checkpoints" / "last.ckpt").read_bytes() == (place / "checkpoints" / "last.ckpt").read_bytes()
+    # the fake command appends an epoch to the copied table, the real one none
+    assert (other / "metrics.csv").read_text() == 2 * (place / "metrics.csv").read_text()
+    assert [call[0] for call in calls()] == ["fit", "test"] * 4
+
+
+def test_what_shares_a_failed_training_is_not_started(
+    acting_file: Callable[..., Path], calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "PATIENCE", 0.1)
+    path = acting_file("fails")
+    text = path.read_text().replace("seeds:", "after_training: [second]\nseeds:")
+    path.write_text(
+        text.replace("Two: {model.act: good}}", "Two: {model.act: good}}, second: {a: {}, b: {model.b: 1}}")
+    )
+    study, folder = read_study(path, ["--seeds", "0", "--axes.network", "One"]), tmp_path / "out"
+    logged = run_all(study, folder)
+    assert logged[-1] == "[2/2] One · b, seed 0: not started, because one--a is not trained"
+    assert states(study, folder) == ["failed", "waiting"]
+    assert [call[0] for call in calls()] == ["fit"]
+
+
+def test_invalid_options_start_nothing(planned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = planned("fails", overrides=["--data.rot", "x"])
+    answer = "import json, sys; trainings = json.load(sys.stdin); print(json.dumps([1, str(trainings[1])]))"
+    monkeypatch.setattr(running, "CHECK", (sys.executable, "-c", answer))
+    with pytest.raises(StudyError, match=r"Nothing was started.* Two: \['--config', 'any', .*'--data.rot', 'x'\]"):
+        check_options(study.runs, tmp_path)
+    monkeypatch.setattr(running, "CHECK", (sys.executable, "-c", "raise SystemExit('no torch')"))
+    with pytest.raises(StudyError, match="cannot be checked: no torch"):
+        check_options(study.runs, tmp_path)
+
+
+def test_options_of_trained_runs_are_not_checked(
+    planned: Plan, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = planned()
+    run_all(study, tmp_path)
+    monkeypatch.setattr(running, "CHECK", ("false",))
+    check_options(study.runs, tmp_path)

@@ -10,8 +10,8 @@ from datamodules.samples.clouds import CLOUD_CLASSES, cloud_picture
 from tasks.base import Batch
 from tasks.clouds import CloudsTask
 from tasks.networks.backbones import encoder_of
-from tests.checks import rejects_weights
-from tests.tasks.helpers import Trainers, changed, loader, logged, reloaded, state
+from tests.checks import rejects, rejects_weights
+from tests.tasks.helpers import Trainers, changed, loader, logged, reloaded, state, unmoved
 
 SCORES = ("dice", "dice_positive", "dice_global", "auprc")
 NAMES = {"loss", *SCORES} | {f"{score}_{name.lower()}" for score in ("dice", "auprc") for name in CLOUD_CLASSES}
@@ -71,7 +71,7 @@ def test_a_checkpoint_restores_the_task(
     monkeypatch.setattr("tasks.segmentation.load_encoder", lambda *_: pytest.fail("loads weights"))
     loaded = reloaded(task, trainer, tmp_path, weights_only=True)
     assert loaded.hparams.keys() == {"architecture", "encoder", "pretrained", "freeze_encoder", "classes", "loss",
-                                     "encoder_lr", "tta", "border", "pretrained_bands",
+                                     "presence_head", "encoder_lr", "tta", "border", "pretrained_bands",
                                      "encoder_frozen_steps"}  # fmt: skip
     assert loaded.classes == ["a", "b", "c", "d"]
     batch = {"image": torch.rand(2, 3, 41, 57)}
@@ -171,3 +171,45 @@ def test_training_restores_the_default_decision() -> None:
     task.on_fit_start()
     assert task.decision.thresholds.tolist() == [0.5] * 4
     assert task.decision.minimum_areas.tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize(("architecture", "tta"), [("pspnet", "none"), ("fpn", "flip"), ("unet", "none")])
+def test_a_presence_head_marks_only_classes_that_are_there(
+    architecture: Any, tta: Any, make_trainer: Trainers, pictures: Batch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    task = CloudsTask(architecture=architecture, pretrained=False, presence_head=True, tta=tta, optimizer=nadam)
+    plain = CloudsTask(architecture=architecture, pretrained=False)
+    head = {name for name, _ in task.network.named_parameters()} - {
+        name for name, _ in plain.network.named_parameters()
+    }
+    assert {name.rpartition(".")[0] for name in head} == {"1.network.classification_head.3"}
+    outputs = task.eval()(pictures["image"])
+    assert outputs.shape == (2, 8, 64, 96)
+    assert (outputs[:, 4:] == outputs[:, 4:, :1, :1]).all(), "one value per image"
+    target = pictures["mask"]
+    expected = plain.loss(outputs[:, :4], target, None) + nn.functional.binary_cross_entropy_with_logits(
+        outputs[:, 4:, 0, 0], target.amax(dim=(2, 3))
+    )
+    assert task.step(pictures).loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert not unmoved(task.train(), pictures)
+    task.eval()
+    presence = task.presence(pictures)
+    free = task.probability(pictures)
+    assert presence is not None
+    assert presence.shape == (2, 4)
+    task.decision.presence_thresholds.copy_(presence.sort(dim=0).values[1])  # the higher one of both images
+    gated = task.probability(pictures)
+    assert torch.equal(gated.flatten(2).any(dim=2), presence >= task.decision.presence_thresholds)
+    assert torch.equal(gated[gated > 0], free[gated > 0])
+    assert torch.equal(task.predict({"image": pictures["image"]})["probability"], gated)
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, loader(pictures))
+    task.decision.presence_thresholds.fill_(0.4)
+    again = reloaded(task, trainer, tmp_path)
+    assert again.decision.presence_thresholds.tolist() == pytest.approx([0.4] * 4)
+    assert again.presence_head
+
+
+def test_only_segmentation_networks_have_a_presence_head() -> None:
+    rejects("no presence head", CloudsTask, architecture="features", encoder="resnet18", presence_head=True)

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ops.regions import without_small_regions
-from tasks.decision import MINIMUM_AREAS, THRESHOLDS, ThresholdSearch
+from tasks.decision import MINIMUM_AREAS, PRESENCES, THRESHOLDS, Decision, ThresholdSearch
 from tasks.metrics.dice import DiceScores
 from tests.checks import rejects
 
@@ -171,3 +171,35 @@ def test_a_hundred_images_take_less_than_a_minute() -> None:
     start = time.perf_counter()
     search.update(probability, target)
     assert 10 * (time.perf_counter() - start) < 60
+
+
+def test_presence_thresholds_are_searched_together_with_the_others() -> None:
+    probability, target = blobs(9, 2, 28, 40)
+    target[::3, 0] = 0
+    generator = np.random.default_rng(0)
+    presence = torch.from_numpy(generator.random((9, 2))).float()
+    presence[::3, 0] *= 0.3  # most images without the first class have a low probability of it
+    thresholds, areas = (0.5, 0.35), (0.0, 0.05)
+    search = ThresholdSearch(["a", "b"], thresholds, areas, presence=True)
+    for batch in (slice(0, 4), slice(4, 9)):
+        search.update(probability[batch], target[batch], presence=presence[batch])
+    found = search.compute()
+    for k in range(2):
+        table = {}
+        for cell in product(thresholds, areas, PRESENCES):
+            masks = [
+                kept_by_scipy(maps[k], *cell[:2]) & bool(present[k] >= torch.tensor(cell[2]))
+                for maps, present in zip(probability.numpy(), presence, strict=True)
+            ]
+            table[cell] = dice_loop(masks, target.numpy()[:, k])
+        names = ("thresholds", "minimum_areas", "presence_thresholds")
+        assert found["dice"][k].item() == pytest.approx(max(table.values()), abs=1e-6)
+        assert [found[name][k].item() for name in names] == pytest.approx(max(table, key=table.__getitem__))
+    assert found["presence_thresholds"][0] > 0
+    decision = Decision(2, presence=True)
+    decision.presence_thresholds.copy_(torch.tensor([0.5, 0.0]))
+    gated = decision.gated(probability, presence)
+    assert torch.equal(gated[:, 1], probability[:, 1])
+    assert torch.equal(gated[:, 0], probability[:, 0] * (presence[:, 0] >= 0.5)[:, None, None])
+    decision.reset()
+    assert torch.equal(decision.gated(probability, presence), probability)

@@ -47,7 +47,7 @@ def test_a_class_name_makes_a_task(make_trainer: Trainers, images: Batch, tmp_pa
     assert loaded.hparams == {"architecture": "pspnet", "encoder": "mobilenet_v2", "pretrained": False,
                               "freeze_encoder": False, "loss": "bce_dice", "encoder_lr": 1.0,
                               "tta": "none", "border": 0, "pretrained_bands": None,
-                              "encoder_frozen_steps": 0}  # fmt: skip
+                              "encoder_frozen_steps": 0, "presence_head": False}  # fmt: skip
     probability = loaded.predict(images)["probability"]
     assert torch.equal(probability, task.eval().predict(images)["probability"])
     assert (loaded.masks(probability) == (images["mask"] > 0.5)).float().mean() > 0.9
@@ -176,3 +176,15 @@ def test_an_encoder_is_frozen_for_some_steps(make_trainer: Trainers, images: Bat
     assert changed(encoder_of(thawed.network), before) == before.keys()
     assert changed(frozen.network, state(task().network)), "the decoder is trained"
     assert changed(trained(2, tmp_path / "1.ckpt"), state(thawed)) == set(), "a resumed run is the same"
+
+
+def test_a_test_also_measures_the_default_threshold(make_trainer: Trainers, images: Batch) -> None:
+    task = IceTask("fpn", pretrained=False)
+    [plain] = make_trainer().test(task, loader(images), verbose=False)
+    assert not any(name.endswith("_at_half") for name in plain)
+    task.decision.thresholds.fill_(1.1)  # marks nothing
+    [fitted] = make_trainer().test(task, loader(images), verbose=False)
+    names = {name for name in fitted if name.endswith("_at_half")}
+    assert {f"{name}_at_half" for name in plain if "dice" in name and name != "test/dice_global"} == names
+    assert {name: fitted[name] for name in names} == {name: plain[name.removesuffix("_at_half")] for name in names}
+    assert fitted["test/dice"] != plain["test/dice"]

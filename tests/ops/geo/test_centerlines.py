@@ -118,6 +118,19 @@ def test_lone_specks_go_and_rings_stay() -> None:
     assert not center_lines(mask, spur=30).edges
 
 
+def test_pinholes_are_no_blocks() -> None:
+    mask = drawn((200, 300), [(20, 100), (280, 100)], width=25)
+    assert len(center_lines(mask).edges) == 1
+    for column in range(60, 240, 7):
+        mask[98 : 98 + column % 4, column] = False
+    assert len(center_lines(mask, spur=0, gap=0).edges) > 20
+    graph = center_lines(mask, spur=20)
+    assert degrees(graph) == [1, 1]
+    assert graph.length == pytest.approx(260, abs=15)
+    block = drawn((200, 300), [(20, 100), (280, 100)], [(100, 60), (200, 60), (200, 140), (100, 140), (100, 60)])
+    assert len(center_lines(block, spur=20).edges) > 4
+
+
 def test_gaps_are_closed_where_ends_face_each_other() -> None:
     dashes = [[(20, 50), (100, 50)], [(116, 52), (200, 52)]]
     assert len(center_lines(drawn((100, 220), *dashes, width=5), gap=20).edges) == 1
@@ -151,3 +164,16 @@ def test_nothing_and_everything() -> None:
         assert graph.length == 0
     center_lines(np.ones((40, 50), bool))
     rejects("spur -1", center_lines, np.ones((4, 5), bool), spur=-1)
+
+
+def test_what_is_wider_than_a_road_has_no_center_line() -> None:
+    mask = np.zeros((700, 900), bool)
+    mask[100:600, 100:500] = mask[340:360, 500:] = True  # a field, and a road that leads to it
+    graph = center_lines(mask)
+    check(graph)
+    road = [each for each in graph.edges if each.points[:, 0].max() > 800]
+    assert [each.width for each in road] == [pytest.approx(20, abs=4)]
+    deep = ndimage.distance_transform_edt(mask)
+    for each in graph.edges:
+        x, y = np.rint(each.points).astype(int).T
+        assert deep[y, x].max() <= 64

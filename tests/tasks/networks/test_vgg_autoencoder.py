@@ -146,3 +146,20 @@ def test_library_weights_fill_the_encoder_alone(monkeypatch: pytest.MonkeyPatch,
     assert same(encoder_of(network), stock)
     assert before
     assert all(torch.equal(network.state_dict()[key], value) for key, value in before.items())
+
+
+def test_he_keeps_the_variance_that_glorot_loses() -> None:
+    spread = {}
+    for init in ("glorot", "he"):
+        torch.manual_seed(0)
+        network = vgg_autoencoder("vgg16", init=init)
+        weights = [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+        for weight in weights[1:-1]:
+            fan_in, fan_out = (channels * 9 for channels in weight.shape[1::-1])
+            limit = (6 / fan_in) ** 0.5 if init == "he" else (6 / (fan_in + fan_out)) ** 0.5
+            assert weight.abs().max().item() == pytest.approx(limit, rel=0.01)
+        with torch.no_grad():
+            spread[init] = network(torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))).std().item()
+    assert spread["glorot"] < 1e-3
+    assert spread["he"] > 100 * spread["glorot"]
+    rejects("init is 'zeros'; expected glorot or he", vgg_autoencoder, "vgg16", init="zeros")

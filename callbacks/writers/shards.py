@@ -1,0 +1,225 @@
+"""Predicts images in shards: each writes the rows that it decides, and the merge makes whole images of them."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.signals import unstopped
+from callbacks.writers.stitch import StitchingWriter
+from callbacks.writers.stitched import CanvasShare, Rows, Stitched
+from datamodules.batch import Batch
+from ops.atomic import remove_leftovers, replacing, write_text
+from ops.geo.rasters import Georeference
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is known of a finished share.
+
+    Attributes:
+        key: Identifies what is predicted and how.
+        picture: Number of the image.
+        size: Height and width of its masks.
+        rows: First row of the share, and the one after its last.
+        heights: How many rows each band has.
+        uncertain: Sum of the uncertainty over the rows.
+        areas: Smallest region of each class that is kept, as a share of the image.
+        percents: Whether probabilities were kept.
+        problem: Why the image cannot be used, or "".
+    """
+
+    key: str
+    picture: int
+    size: tuple[int, int] = (0, 0)
+    rows: tuple[int, int] = (0, 0)
+    heights: Sequence[int] = ()
+    uncertain: float = 0.0
+    areas: Sequence[float] = ()
+    percents: bool = False
+    problem: str = ""
+
+
+class ShardWriter(Callback):
+    """Writes the rows that a shard predicts: `<image>.masks`, `<image>.percents`, and in the end `<image>.json`.
+
+    Args:
+        writer: The writer of the whole images.
+        folder: The shard's folder.
+        key: Identifies what is predicted and how.
+    """
+
+    def __init__(self, writer: StitchingWriter, folder: Path, key: str) -> None:
+        self.writer, self.folder, self.key = writer, folder, key
+        self._canvas: CanvasShare | None = None
+        self._picture = -1  # of the canvas, or of an image with a problem
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if trainer.is_global_zero:
+            remove_leftovers(self.folder)
+        trainer.strategy.barrier()
+        self.writer.begin(pl_module, self.folder)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        for i, picture in enumerate(batch["picture"].tolist()):
+            new = picture != self._picture
+            if new:
+                self._close()
+                self._picture = picture
+            if "problem" in batch and batch["problem"][i]:
+                if new or self._canvas is not None:
+                    self._close()
+                    self._done(Done(self.key, picture, problem=batch["problem"][i]))
+                continue
+            if new:
+                self._canvas = self._new(batch, i)
+            assert self._canvas is not None  # it is the first window of the share
+            top, left = batch["origin"][i].tolist()
+            if self._canvas.add(outputs["probability"][i].float(), (top, left)):
+                with unstopped():
+                    self._save(self._canvas)
+                self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _new(self, batch: Batch, i: int) -> CanvasShare:
+        (height, width), (first, last) = batch["size"][i].tolist(), batch["rows"][i].tolist()
+        window = tuple(batch["window"][i].tolist())
+        percents = self.writer.percents and "georeference" in batch and batch["georeference"][i] is not None
+        rows = (first, height if last < 0 else last)
+        overlap = batch["overlap"][i]
+        return CanvasShare(self.writer.decision, (height, width), window, overlap, self.folder, percents, rows)
+
+    def _save(self, canvas: CanvasShare) -> None:
+        files = {"masks": canvas.file, "percents": canvas.probabilities}
+        for name, file in files.items():
+            if file is not None:
+                with replacing(self.folder / f"{self._picture}.{name}") as temporary, temporary.open("wb") as copy:
+                    file.seek(0)
+                    shutil.copyfileobj(file, copy)
+        done = Done(
+            key=self.key,
+            picture=self._picture,
+            size=canvas.size,
+            rows=canvas.rows,
+            heights=canvas.heights,
+            uncertain=canvas.uncertain,
+            areas=self.writer.decision.least_areas(canvas.size),
+            percents=canvas.probabilities is not None,
+        )
+        self._done(done)
+
+    def _done(self, done: Done) -> None:
+        write_text(self.folder / f"{done.picture}.json", json.dumps(asdict(done)))
+
+    def _close(self) -> None:
+        if self._canvas is not None:
+            self._canvas.close()
+        self._canvas = None
+
+
+def finished_share(folder: Path, picture: int, key: str) -> Done | None:
+    """Returns what is known of an image's share in a shard's folder; None if it is not finished."""
+    with suppress(OSError, ValueError, TypeError):
+        found = Done(**json.loads((folder / f"{picture}.json").read_text()))
+        if found.key == key:
+            return found
+    return None
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The decision of the shards, whose rows are decided already."""
+
+    areas: list[float]
+
+    def marked(self, probability: Any) -> Any:
+        """Is not called: there are no probabilities left."""
+        raise NotImplementedError
+
+    def least_areas(self, size: tuple[int, int]) -> list[float]:
+        """Returns the smallest region of each class that is kept."""
+        return self.areas
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The shares of an image, and what else its outputs need.
+
+    Attributes:
+        name: Name of the image.
+        picture: Its number.
+        shares: Folder of each share's shard, and what is known of the share, from the top.
+        source: See `Stitched`.
+        georeference: See `Stitched`.
+        problem: Why the image cannot be used, or "".
+    """
+
+    name: str
+    picture: int
+    shares: Sequence[tuple[Path, Done]]
+    source: np.ndarray[Any, np.dtype[np.uint8]]
+    georeference: Georeference | None = None
+    problem: str = ""
+
+
+def joined(writer: StitchingWriter, pieces: Pieces) -> Iterator[Stitched]:
+    """Yields the image that shares make, once, valid until the next one; `writer` must have begun."""
+    problem = pieces.problem or next((done.problem for _, done in pieces.shares if done.problem), "")
+    image = Stitched(
+        name=pieces.name,
+        index=pieces.picture,
+        problem=problem,
+        classes=writer.classes,
+        source=pieces.source,
+        content=writer.nothing(),
+        georeference=pieces.georeference,
+        line_classes=writer.line_classes,
+    )
+    if problem:
+        yield image
+        return
+    first = pieces.shares[0][1]
+    size = (first.size[0], first.size[1])
+    rows = Rows(Decided(list(first.areas)), size, writer.folder, percents=first.percents)
+    try:
+        for folder, done in pieces.shares:
+            _append(rows, folder, done)
+        rows.clean()
+        yield replace(image, content=rows)
+    finally:
+        rows.close()
+
+
+def _append(rows: Rows, folder: Path, done: Done) -> None:
+    """Adds the rows of a share."""
+    count, width = len(rows.regions), rows.size[1]
+    with (folder / f"{done.picture}.masks").open("rb") as masks:
+        percents = (folder / f"{done.picture}.percents").open("rb") if done.percents else None
+        for number, height in enumerate(done.heights):
+            packed = _read(masks, (count, height, -(-width // 8)))
+            marked = np.unpackbits(packed, axis=2, count=width).view(np.bool_)
+            found = None if percents is None else _read(percents, (count, height, width))
+            rows.append(marked, found, 0.0 if number else done.uncertain)
+        if percents is not None:
+            percents.close()
+
+
+def _read(file: IO[bytes], shape: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(file.read(int(np.prod(shape))), np.uint8).reshape(shape)

@@ -1,0 +1,283 @@
+"""The page of `belvedere app`: what it computes, and the page itself in a real browser."""
+
+import csv
+import io
+import json
+import shutil
+import socket
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from belvedere.app import serving
+from belvedere.app.archive import archive
+from belvedere.app.models import Model, opened_models
+from ops import extras
+from ops.errors import ArgumentError
+from ops.polygons import polygon_mask
+
+Command = Callable[..., Any]
+Trained = Callable[[str], Path]
+SHAPE = (70, 90)
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> list[Path]:
+    """Two images and a file that is none."""
+    folder, rng = tmp_path / "album", np.random.default_rng(0)
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        coarse = Image.fromarray(rng.integers(0, 256, (7, 9, 3), np.uint8))
+        coarse.resize(SHAPE[::-1], Image.Resampling.BICUBIC).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"no image")
+    return sorted(folder.iterdir())
+
+
+def files(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def pixels(content: bytes) -> Any:
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def test_masks_are_those_of_predict(trained: Trained, belvedere: Command, album: list[Path], tmp_path: Path) -> None:
+    checkpoint = str(trained("roads"))
+    [model] = opened_models([checkpoint])
+    assert (model.kind, model.classes, model.title) == ("masks", ["road"], "Roads in aerial images")
+    found = model.find(album)
+    assert [bool(each.problem) for each in found] == [False, False, True]
+    assert belvedere("predict", "--ckpt_path", checkpoint, "--data.pictures", str(album[0].parent), "--output", "out"
+                     ).code == 3  # fmt: skip
+    written = files(archive([model], [found], [model.thresholds], tmp_path / "z" / "results.zip"))
+    for name in ("a", "b"):
+        expected = np.asarray(Image.open(f"out/masks/{name}.png"))
+        np.testing.assert_array_equal(pixels(written[f"masks/road/{name}.png"]), expected)
+        assert pixels(written[f"overlays/{name}.jpg"]).shape[1] == SHAPE[1]
+    assert b"broken.jpg" in written["skipped.csv"]
+    assert written["thresholds.csv"].startswith(b"class,threshold\nroad,")
+    assert len(written) == 8
+
+
+def test_thresholds_decide(trained: Trained, album: list[Path], tmp_path: Path) -> None:
+    [model] = opened_models([str(trained("roads"))])
+    [found] = model.find(album[:1])
+    assert found.probability is not None
+    assert found.probability.shape == (1, *SHAPE)
+    middle = float(np.median(found.probability))
+    shares = [model.masks(found, [value]).mean() for value in (0, middle, 1.01)]
+    assert shares[0] == 1
+    assert shares[2] == 0
+    assert 0.3 < shares[1] < 0.7
+    content = files(archive([model], [[found, found]], [[middle]], tmp_path / "results.zip"))
+    assert content["masks/road/a.png"] == content["masks/road/a_2.png"]
+    mask = model.masks(found, [middle])[0]
+    np.testing.assert_array_equal(pixels(content["masks/road/a.png"]) > 0, mask)
+    [feature] = json.loads(content["polygons/a.geojson"])["features"]
+    rings = [np.array(ring[:-1]) for shape in feature["geometry"]["coordinates"] for ring in shape]
+    drawn = polygon_mask(rings, SHAPE)
+    assert (drawn & mask).sum() / (drawn | mask).sum() == pytest.approx(feature["properties"]["iou"], abs=1e-3)
+
+
+def test_colors_follow_hints(trained: Trained, belvedere: Command, album: list[Path], tmp_path: Path) -> None:
+    checkpoint = str(trained("colorization"))
+    [model] = opened_models([checkpoint])
+    found = model.find(album)
+    assert belvedere("predict", "--ckpt_path", checkpoint, "--data.pictures", str(album[0].parent), "--output", "out"
+                     ).code == 3  # fmt: skip
+    content = files(archive([model], [found], [[]], tmp_path / "results.zip"))
+    expected = np.asarray(Image.open("out/colored/a.png"))
+    np.testing.assert_array_equal(pixels(content["colored/a.png"]), expected)
+    strokes = np.zeros((*SHAPE, 4), np.uint8)
+    strokes[30:40, 40:50] = (220, 30, 30, 255)
+    [hinted] = model.find(album[:1], strokes)
+    assert hinted.colored is not None
+    before, after = (each[35, 45].astype(int) for each in (expected, hinted.colored))
+    assert after[0] - after[2] > before[0] - before[2] + 30
+
+
+def test_scores_are_sorted_and_two_models_have_folders(trained: Trained, album: list[Path], tmp_path: Path) -> None:
+    checkpoint = str(trained("aesthetics"))
+    models = opened_models([checkpoint, checkpoint])
+    assert len({model.name for model in models}) == 2
+    found = [model.find(album) for model in models]
+    low, high, broken = found[1]
+    found[1] = [replace(low, scores={"probability": 0.1}), replace(high, scores={"probability": 0.9}), broken]
+    content = files(archive(models, found, [[], []], tmp_path / "results.zip"))
+    first, second = (content[f"{model.name}/scores.csv"].decode() for model in models)
+    assert next(csv.reader(io.StringIO(first)))[:2] == ["name", "probability"]
+    assert [row["name"] for row in csv.DictReader(io.StringIO(second))] == ["b.png", "a.png"]
+
+
+def test_what_cannot_be_shown_is_explained(
+    trained: Trained, belvedere: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roads, colors = str(trained("roads")), str(trained("colorization"))
+    with pytest.raises(ArgumentError, match="of one kind"):
+        opened_models([roads, colors])
+    assert "--port is 0" in belvedere("app", roads, "--port", "0").refusal
+    assert "no checkpoint file" in belvedere("app", "none.ckpt").refusal
+    monkeypatch.setattr(extras, "installed", lambda module: False)
+    assert "pip install gradio" in belvedere("app", roads).refusal
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium whose downloads go to `browser.downloads`."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    binary, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    if binary is None or driver is None:
+        pytest.skip("no chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000",
+                     "--disable-background-networking", "--disable-component-update"):  # fmt: skip
+        options.add_argument(argument)
+    downloads = tmp_path_factory.mktemp("downloads")
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    options.binary_location = binary
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    made.downloads = downloads
+    yield made
+    made.quit()
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """The first true value of a condition."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            found = condition()
+        except Exception:  # elements come and go while the page is drawn
+            found = None
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it did not come true")
+
+
+def drop(browser: Any, paths: list[Path]) -> None:
+    until(lambda: browser.find_element("css selector", "#drop input[type=file]")).send_keys("\n".join(map(str, paths)))
+
+
+def downloaded(browser: Any) -> dict[str, bytes]:
+    browser.find_element("css selector", "#zip").click()
+    path = until(lambda: next(iter(browser.downloads.glob("*.zip")), None))
+    content = files(path)
+    path.unlink()
+    return content
+
+
+def outside(browser: Any, local: str) -> list[str]:
+    """Addresses beyond this computer that the browser asked for."""
+    messages = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+    asked = {message["params"]["request"]["url"] for message in messages
+             if message["method"] == "Network.requestWillBeSent"}  # fmt: skip
+    assert any(each.startswith(local) for each in asked)
+    return [each for each in asked if not each.startswith((local, "data:", "blob:"))]
+
+
+def listening(port: int) -> list[str]:
+    """Addresses at which something listens on a port, as Linux writes them."""
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    places = [row[1].split(":") for row in rows if row[3] == "0A"]
+    return [address for address, number in places if int(number, 16) == port]
+
+
+@pytest.fixture
+def picture(tmp_path: Path, roads_root: Path) -> Path:
+    return Path(shutil.copy(min((roads_root / "images").iterdir()), tmp_path / "tile.png"))
+
+
+def test_masks_in_a_browser(
+    browser: Any, trained: Trained, picture: Path, album: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    look_up = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **more: asked.append(host) or look_up(host, *rest, **more)
+    )
+    models = opened_models([str(trained("roads"))] * 2)
+    with serving(models, 7900) as (local, public):
+        assert public is None
+        assert listening(int(local.rstrip("/").rpartition(":")[2])) == ["0100007F"]  # 127.0.0.1, byte by byte
+        browser.get(local)
+        drop(browser, [picture, album[2]])
+
+        def areas(number: int = 0) -> str:
+            return str(browser.find_element("css selector", f"#areas{number}").text)
+
+        until(lambda: "tile.png, 64 x 64 pixels" in areas() and "tile.png" in areas(1))
+        assert "broken.jpg cannot be used" in until(lambda: browser.find_element("css selector", ".toast-body").text)
+        fitted = areas()
+        assert browser.find_elements("css selector", "#view0 img")
+        field = browser.find_element("css selector", "#threshold0_0 input[type=number]")
+        field.clear()
+        field.send_keys("0\t")
+        until(lambda: "road 100.0%" in areas())
+        assert areas(1) == fitted  # the other model has a threshold of its own
+        browser.find_element("css selector", "#classes input").click()
+        until(lambda: "road" not in areas())
+        source = browser.find_element("css selector", "#view0 img").get_attribute("src")
+        browser.find_element("css selector", "#classes input").click()
+        until(lambda: browser.find_element("css selector", "#view0 img").get_attribute("src") != source)
+        content = downloaded(browser)
+        first, second = (model.name for model in models)
+        assert pixels(content[f"{first}/masks/road/tile.png"]).min() == 255
+        expected = models[1].masks(models[1].find([picture])[0], [round(models[1].thresholds[0], 3)])[0]
+        np.testing.assert_array_equal(pixels(content[f"{second}/masks/road/tile.png"]) > 0, expected)
+        assert outside(browser, local) == []
+    assert {each for each in asked if each not in ("127.0.0.1", "localhost", None)} <= {socket.gethostname()}
+
+
+@pytest.mark.slow
+def test_colors_in_a_browser(browser: Any, trained: Trained, album: list[Path]) -> None:
+    from selenium.webdriver import ActionChains
+
+    with serving([Model(str(trained("colorization")))], 7900) as (local, _):
+        browser.get(local)
+        drop(browser, album[:1])
+
+        def sources() -> list[str]:
+            return [each.get_attribute("src") for each in browser.find_elements("css selector", "#view0 img")]
+
+        automatic = until(lambda: sources() if len(sources()) == 2 else None)
+        canvas = until(lambda: browser.find_element("css selector", "#canvas canvas"))
+        until(lambda: canvas.size["height"] > 100)
+        time.sleep(2)  # the editor draws itself
+        ActionChains(browser).move_to_element(canvas).click_and_hold().move_by_offset(20, 0).release().perform()
+        time.sleep(1)
+        browser.find_element("css selector", "#hint").click()
+        until(lambda: len(sources()) == 2 and sources()[1] != automatic[1])
+        with_hint = downloaded(browser)["colored/a.png"]
+        browser.find_element("css selector", "#again").click()
+        until(lambda: sources()[1] != automatic[1] and len(sources()) == 2)
+        time.sleep(3)
+        assert downloaded(browser)["colored/a.png"] != with_hint
+        assert outside(browser, local) == []
+
+
+@pytest.mark.slow
+def test_scores_in_a_browser(browser: Any, trained: Trained, aesthetics_root: Path) -> None:
+    pictures = sorted(path for path in (aesthetics_root / "album").rglob("*.*") if path.suffix in (".jpg", ".png"))[:3]
+    with serving([Model(str(trained("aesthetics")))], 7900) as (local, _):
+        browser.get(local)
+        drop(browser, pictures)
+        until(lambda: len(browser.find_elements("css selector", "#gallery img")) == len(pictures))
+        captions = [each.text for each in browser.find_elements("css selector", "#gallery .caption-label")]
+        scores = [float(caption.split()[0].rstrip(",")) for caption in captions]
+        assert scores == sorted(scores, reverse=True)
+        rows = list(csv.DictReader(io.StringIO(downloaded(browser)["scores.csv"].decode())))
+        assert [f"{float(row['probability']):.2f}" for row in rows] == [f"{score:.2f}" for score in scores]
+        assert outside(browser, local) == []
