@@ -25,13 +25,14 @@ HELP = """belvedere: five image tasks for small datasets, on one command line
   belvedere pack     --ckpt_path FILE --output model.zip        makes one file to share: weights, settings, model card
   belvedere app      --ckpt_path FILE                           opens a page in the browser to try it on your images
   belvedere study    clouds --data.root FOLDER                  compares many runs; see belvedere study --help
+  belvedere compare  FOLDER FOLDER --output page.html           asks people which results they prefer; see --help
   belvedere pool     runs/studies/folds                         measures the folds of a study together, each image once
   belvedere configs  [TASK]                                     lists the shipped configs, one line each
 
 The tasks and their configs:
 {tasks}
 
-Options of every command except import, pack, app, pool, study and configs, whose own --help lists theirs:
+Options of every command except import, pack, app, pool, study, compare and configs, whose own --help lists theirs:
   --config NAME    a config from the list, then overlays (debug, gpu, ddp, slurm, tensorboard, early_stopping); your own
                    file or a shipped one; later ones win
   --output FOLDER  where the command writes; runs/<task>/<date and time> by default
@@ -102,7 +103,7 @@ def _main(arguments: list[str] | None) -> int:
             return _print(configs(_known(arguments[1] if len(arguments) > 1 else "", "task", ("", *TASKS))))
         if arguments[0] == "completion":
             _known(" ".join(arguments[1:]), "shell", ("bash", "zsh"))
-        elif arguments[0] not in ("import", "pack", "app", "pool", "study"):
+        elif arguments[0] not in ("import", "pack", "app", "pool", "study", "compare"):
             arguments = expanded(arguments)
     except (UserError, OSError) as error:
         return reported(error)
@@ -110,6 +111,10 @@ def _main(arguments: list[str] | None) -> int:
         from studies.command import study
 
         return study(arguments[1:])
+    if arguments[0] == "compare":
+        from belvedere.compare import compare
+
+        return compare(arguments[1:])
     if arguments[0] == "import":
         from belvedere.importing import import_labels
 

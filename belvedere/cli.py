@@ -50,6 +50,7 @@ from callbacks.score_loss import ScoreLoss
 from callbacks.stopping import Stopping
 from callbacks.writers.base import Writer, finished_rows, is_finished, write_checkpoints
 from callbacks.writers.format import FAILED
+from callbacks.writers.polygons import Outlines
 from callbacks.writers.prelabels import PreLabels, Tool
 from callbacks.writers.stitch import StitchingWriter
 from datamodules.base import ImageDataModule
@@ -452,7 +453,8 @@ class BelvedereCLI(LightningCLI):
         tools = dict.fromkeys(self.settings.prelabels or ())
         if tools and not isinstance(writer, StitchingWriter):
             raise ArgumentError("--prelabels is for tasks that mark regions in images. Leave it out.")
-        return [PreLabels(tool, partial(located, folder), picture_size) for tool in tools]
+        like = next((each for each in writer.formats if isinstance(each, Outlines)), None)
+        return [PreLabels(tool, partial(located, folder), picture_size, like) for tool in tools]
 
     def _prediction_key(self, folder: Path, names: Sequence[str]) -> str:
         """Returns a digest of the images, the checkpoint and the settings of a prediction."""

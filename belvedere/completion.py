@@ -67,6 +67,8 @@ def script(shell: str, options: dict[str, Any]) -> str:
             one.add_argument(f"--{action.dest}", help=sentence(action.help or ""))
     commands.add_parser("configs", help="configs").add_argument("task", nargs="?", choices=list(TASKS))
     commands.add_parser("study", help="study").add_argument("study", nargs="?")
+    compared: Any = commands.add_parser("compare", help="compare").add_argument("paths", nargs="*")
+    compared.complete = shtab.FILE
     commands.add_parser("completion", help="completion").add_argument("shell", choices=list(SHELLS))
     listing = f'_belvedere_configs() {{ compgen -W "{" ".join(experiments)}" -- "$1"; compgen -f -- "$1"; }}'
     return str(shtab.complete(parser, shell, preamble={"bash": listing}))  # type: ignore[arg-type]  # by shell, as shtab's manual has it

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from ops.calibration import Counts, fitted_temperature, kept_quality, log_loss, 
 from ops.errors import ArgumentError
 from ops.progress import progress
 from tasks.base import ImageTask
-from tasks.decision import ThresholdSearch
+from tasks.decision import HALF, ThresholdSearch
 from tasks.judging import JudgingTask
 from tasks.metrics.dice import DICE_UNITS
 from tasks.metrics.meter import Meter, States, Step
@@ -36,6 +36,8 @@ BEST = Path("checkpoints", "best.ckpt")
 RESAMPLES = 1000
 FIRST = 0.1  # share of the images to look at, in the sentence about certainty
 VIEW = 300  # pixels of an image in a panel
+Choice: TypeAlias = tuple[float, float]
+"""Threshold and minimum area of a class."""
 
 
 @dataclass
@@ -98,8 +100,9 @@ def pool(ckpt_path: str, members: list[str] | None = None, output: str | None = 
     lines = [f"{len(found)} images, each measured by the network of {len(paths)} that was trained without it."]
     lines += _write_metrics(meter, found, folder)
     if isinstance(tasks[0], SegmentationTask):
-        lines += _write_thresholds(found, classes, folder)
-        _write_ensemble(paths, tasks[0], found, folder)
+        taken, about = _write_thresholds(found, classes, folder)
+        lines += about
+        _write_ensemble(paths, taken if tasks[0].active_decision is tasks[0].decision else None, folder)
         lines.append(f"Predict with all of them: belvedere predict --run {folder} --data.pictures FOLDER")
     lines += _write_calibration(found, classes, folder)
     lines += _write_certainty(found, folder)
@@ -232,7 +235,7 @@ def _write_metrics(meter: Meter, found: Sequence[Found], folder: Path) -> list[s
             for name, value, low, high, _ in rows]  # fmt: skip
 
 
-def pooled_cells(found: Sequence[Found]) -> tuple[NDArray[np.float64], list[list[tuple[float, float]]]]:
+def pooled_cells(found: Sequence[Found]) -> tuple[NDArray[np.float64], list[list[Choice]]]:
     """Returns the dice (N, K) of each image at the best threshold and minimum area of all other folds, and the choices.
 
     Args:
@@ -258,22 +261,29 @@ def pooled_cells(found: Sequence[Found]) -> tuple[NDArray[np.float64], list[list
     return dice, choices
 
 
-def _write_thresholds(found: Sequence[Found], classes: Sequence[str], folder: Path) -> list[str]:
-    """Writes `thresholds.csv` and returns its lines."""
+def _write_thresholds(found: Sequence[Found], classes: Sequence[str], folder: Path) -> tuple[list[Choice], list[str]]:
+    """Writes `thresholds.csv`, and returns threshold and minimum area of each class and lines about them.
+
+    Others than .5 and 0 are taken only if their gain is clear: if its 95 % interval lies above 0.
+    """
     dice, choices = pooled_cells(found)
     half = np.stack([each.cells[:, 0, 0] for each in found if each.cells is not None]) / DICE_UNITS
+    taken: list[Choice] = []
     rows, lines = [], ["Thresholds fitted on all folds; their dice is that of thresholds fitted on the other folds:"]
     for k, name in enumerate(classes):
         low, high = mean_interval(dice[:, k] - half[:, k])
         (threshold, area), spread = choices[-1][k], [choice[k][0] for choice in choices[:-1]]
         before, after = float(half[:, k].mean()), float(dice[:, k].mean())
-        rows.append([name, threshold, area, before, after, low, high, min(spread), max(spread)])
+        taken.append((threshold, area) if low > 0 else (HALF, 0.0))
+        rows.append([name, threshold, area, before, after, low, high, min(spread), max(spread), *taken[-1]])
         without = f"{min(spread):.2f} to {max(spread):.2f} without one fold"
         gain = f"dice {before:.4f} at .5, {after:.4f}; gain [{low:.4f}, {high:.4f}]"
-        lines.append(f"  {name:20} threshold {threshold:.2f} ({without}), minimum area {area:.2%}: {gain}")
-    header = ("class", "threshold", "minimum_area", "dice_at_half", "dice", "gain_low", "gain_high", "least", "most")
+        kept = "" if low > 0 else "; .5 and 0 are kept, since the gain is not clear"
+        lines.append(f"  {name:20} threshold {threshold:.2f} ({without}), minimum area {area:.2%}: {gain}{kept}")
+    header = ("class", "threshold", "minimum_area", "dice_at_half", "dice", "gain_low", "gain_high", "least", "most",
+              "threshold_taken", "minimum_area_taken")  # fmt: skip
     write_table(folder / "thresholds.csv", header, rows)
-    return lines
+    return taken, lines
 
 
 def mean_interval(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -372,13 +382,19 @@ def _resized(mask: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.bool_
     return np.asarray(cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)).astype(np.bool_)
 
 
-def _write_ensemble(paths: Sequence[Path], task: SegmentationTask, found: Sequence[Found], folder: Path) -> None:
-    """Writes the first checkpoint with the pooled thresholds, and which others to average with it."""
-    _, choices = pooled_cells(found)
+def _write_ensemble(paths: Sequence[Path], taken: Sequence[Choice] | None, folder: Path) -> None:
+    """Writes the first checkpoint, and which others to average with it.
+
+    Args:
+        paths: The checkpoints.
+        taken: Threshold and minimum area of each class; None keeps those of the first checkpoint.
+        folder: Where to write.
+    """
     checkpoint: dict[str, Any] = torch.load(paths[0], map_location="cpu", weights_only=True)
-    state = checkpoint["state_dict"]
-    state["decision.thresholds"] = torch.tensor([threshold for threshold, _ in choices[-1]])
-    state["decision.minimum_areas"] = torch.tensor([area for _, area in choices[-1]])
+    if taken is not None:
+        state = checkpoint["state_dict"]
+        state["decision.thresholds"] = torch.tensor([threshold for threshold, _ in taken])
+        state["decision.minimum_areas"] = torch.tensor([area for _, area in taken])
     with replacing(folder / BEST) as temporary:
         torch.save(checkpoint, temporary)
     with replacing(folder / "config.yaml") as temporary:

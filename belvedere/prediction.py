@@ -260,8 +260,16 @@ def _collected(
             use_distributed_sampler=False,
         )
         trainer.predict(task, data, return_predictions=False)
-    images = [replace(image, name=given.get(image.name, image.name)) for image in collector.images]
+    images = [_named(image, data, given) for image in collector.images]
     return Predictions([_prediction(image, writer) for image in images], _table(images, writer))
+
+
+def _named(image: Finished, data: ImageDataModule, given: Mapping[str, str]) -> Finished:
+    """Returns an image with the caller's name of it, also in what is wrong with it."""
+    if image.name not in given or data.pictures is None:
+        return image
+    name = given[image.name]
+    return replace(image, name=name, problem=image.problem.replace(str(data.pictures / image.name), name))
 
 
 def _prediction(image: Finished, writer: Writer[Any]) -> Prediction:

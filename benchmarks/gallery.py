@@ -30,6 +30,7 @@ from datamodules.read.pictures import read_picture
 from datamodules.samples.avalanches import draw_avalanches
 from datamodules.samples.roads import draw_roads
 from drawing.pictures import Picture, font_of, overlay, save_picture, scaled
+from ops.color.coloring import grey
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 CELL, GAP, TEXT = 300, 8, 19
@@ -37,6 +38,7 @@ COLUMNS = 5
 FRONT = {"clouds": "clouds in satellite images", "roads": "roads (synthetic here)",
          "avalanches": "avalanches (synthetic here)", "colorization": "colors for gray images",
          "aesthetics": "photographs, best first"}  # fmt: skip
+COLORED = ["gray", "automatic", "three hints", "reference", "original"]
 FREE = {"500px_cc0", "pixabay_first50k"}  # sources of photographs under CC0
 Row = tuple[float, str, list[Picture]]  # score, caption, images
 
@@ -124,23 +126,57 @@ def avalanches(work: Path, weights: Path) -> list[Row]:
 
 
 def colorization(work: Path, weights: Path) -> list[Row]:
-    """Real paintings of artists that are not in training."""
-    del weights  # nothing pretrained
-    if not (work / "run" / "done").is_file():
-        lay_out_paintings(work / "data", 0)
-    options = ["--data.size", "64", "--data.batch_size", "8", "--data.val_fraction", "0.15",
-               "--data.test_fraction", "0.2", "--model.extractor", "null", "--model.optimizer.lr", "3e-4",
-               "--trainer.max_epochs", "40"]  # fmt: skip
-    found = fit_and_predict("colorization/pooled", work / "data", work / "data" / "test", work / "run", options)
-    rows = []
+    """Real paintings of artists that are not in training: automatic, with hints, and with a reference."""
+    data, run = work / "data", work / "run"
+    if not (run / "done").is_file():
+        lay_out_paintings(data, 0)
+    files = {"mobilenet_v2": "mobilenet_v2", "resnet50": "resnet50_fp16", "vgg16": "vgg16_features_fp16"}
+    backbones = json.dumps({name: str(weights / f"{file}.safetensors") for name, file in files.items()})
+    options = ["--data.val_fraction", "0.15", "--data.test_fraction", "0.2", "--model.backbones", backbones]
+    found = fit_and_predict("colorization/best", data, data / "test", run, options)
     with (found / "figures.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            original = read_picture(work / "data" / "test" / row["name"])
-            colored = read_picture((found / "colored" / row["name"]).with_suffix(".png"))
-            gray = cv2.cvtColor(cv2.cvtColor(original, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-            error = float(row["delta_e2000"])
-            rows.append((-error, f"CIEDE2000 {error:.1f}", [np.asarray(gray, np.uint8), colored, original]))
+        errors = {row["name"]: float(row["delta_e2000"]) for row in csv.DictReader(file)}
+    print(f"colorization: CIEDE2000 of {len(errors)} paintings, mean {np.mean(list(errors.values())):.2f}")
+    rows = []
+    for score, picture, _ in spread([(-error, name, []) for name, error in errors.items()]):
+        original, automatic = read_picture(data / "test" / picture), read_colored(found, picture)
+        place = run / Path(picture).stem
+        table = ["image,x,y,color", *(f"{picture},{hint}" for hint in worst_places(automatic, original))]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "hints.csv").write_text("\n".join(table) + "\n")
+        others = place / "others"
+        others.mkdir(exist_ok=True)
+        for other in sorted((data / "test").iterdir()):
+            if other.name.partition("__")[0] == picture.partition("__")[0] and other.name != picture:
+                (others / other.name).unlink(missing_ok=True)
+                (others / other.name).symlink_to(other.resolve())
+        shown = [np.asarray(grey(original)), automatic]
+        for kind, path in (("hints", place / "hints.csv"), ("reference", others)):
+            if not (place / kind).exists():
+                belvedere("predict", "--ckpt_path", str(run / "fit" / "checkpoints" / "best.ckpt"), f"--data.{kind}",
+                          str(path), "--data.pictures", str(data / "test" / picture), "--output",
+                          str(place / kind))  # fmt: skip
+            shown.append(read_colored(place / kind, picture))
+        rows.append((score, f"CIEDE2000 {-score:.1f}", [*shown, original]))
     return rows
+
+
+def read_colored(folder: Path, name: str) -> Picture:
+    """Returns what a prediction made of a painting."""
+    return read_picture((folder / "colored" / name).with_suffix(".png"))
+
+
+def worst_places(found: Picture, original: Picture, count: int = 3) -> list[str]:
+    """Returns `x,y,color` of the original where colors are most wrong, each a fifth of the longer side apart."""
+    wrong = np.square(found.astype(np.float32) - original).sum(axis=2)
+    side, smooth = max(original.shape[:2]), cv2.blur(original, (5, 5))
+    wrong = cv2.blur(wrong, (side // 15, side // 15))
+    hints = []
+    for _ in range(count):
+        y, x = np.unravel_index(int(wrong.argmax()), wrong.shape)
+        hints.append(f"{x},{y},#{bytes(smooth[y, x].tolist()).hex()}")
+        cv2.circle(wrong, (int(x), int(y)), side // 5, (0,), -1)
+    return hints
 
 
 def aesthetics(work: Path, weights: Path) -> list[Row]:
@@ -217,6 +253,20 @@ def sheet(rows: Sequence[Row], titled: bool) -> Picture:
     return np.asarray(canvas)
 
 
+def quarters(images: Sequence[Picture]) -> Picture:
+    """Returns four colorings of one painting as a square, with what they are."""
+    side = CELL // 2
+    canvas = Image.new("RGB", (CELL, CELL), "white")
+    draw = ImageDraw.Draw(canvas)
+    for place, (title, image) in enumerate(zip(COLORED[1:], images, strict=True)):
+        x, y = place % 2 * side, place // 2 * side
+        canvas.paste(Image.fromarray(square(image, side - 2)), (x, y))
+        width = font_of(14).getlength(title) + 10
+        draw.rectangle((x, y + side - 21, x + width, y + side - 3), fill="white")
+        draw.text((x + width / 2, y + side - 12), title, fill=(32, 32, 32), font=font_of(14), anchor="mm")
+    return np.asarray(canvas)
+
+
 def draw_gallery(task: str, rows: list[Row], work: Path) -> None:
     """Writes the gallery of a task, and its pair for the README."""
     if task == "aesthetics":
@@ -227,10 +277,9 @@ def draw_gallery(task: str, rows: list[Row], work: Path) -> None:
         pair = sheet(mixed, False), sheet(shown, True)
     else:
         ordered = spread(rows)
-        names = ["gray", "colored", "original"] if task == "colorization" else ["image", "truth", "prediction"]
-        picture = grid(ordered, names)
+        picture = grid(ordered, COLORED if task == "colorization" else ["image", "truth", "prediction"])
         images = ordered[COLUMNS // 2][2]
-        pair = square(images[0]), square(images[1] if task == "colorization" else images[2])
+        pair = square(images[0]), quarters(images[1:]) if task == "colorization" else square(images[2])
     save_picture(picture, IMAGES / f"gallery_{task}.jpg")
     for name, image in zip(("in", "out"), pair, strict=True):
         save_picture(image, work / f"{task}_{name}.png")

@@ -83,7 +83,7 @@ class BoostedTrees(UsesData):
             rank_zero_info(f"Boosted trees on {task.xgboost_on} of {len(labels)} training windows: {path}")
             table = Path(trainer.default_root_dir) / "boosted_thresholds.csv"
             rank_zero_info(write_fitted(fitted, pl_module.classes, table))
-            rank_zero_info(f"Predict will write the pass {pl_module.final!r}, the best on the validation images.")
+            rank_zero_info(f"Predict will write the pass {pl_module.final!r}, chosen on the validation images.")
 
     @torch.no_grad()
     def _samples(self, task: Any) -> tuple[NDArray[Any], NDArray[Any]]:

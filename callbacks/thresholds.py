@@ -65,7 +65,7 @@ class FittedThresholds(UsesData):
                 rank_zero_info(write_fitted(fitted, pl_module.classes, path, self.caution))
         keep_in_best(trainer, pl_module, pl_module.fitted_keys)
         if len(order) > 1:
-            rank_zero_info(f"Predict will write the pass {pl_module.final!r}, the best on the validation images.")
+            rank_zero_info(f"Predict will write the pass {pl_module.final!r}, chosen on the validation images.")
 
 
 def go_to_best(trainer: Trainer, task: ImageTask) -> bool:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,32 @@ common; `boxes`, a list of corners per image, if only these are looked into; and
 image (H, W, 3) uint8, the background of its overlay. A data module may also give `georeference`, a list per sample of
 where its image lies on the ground, `ops.geo.rasters.Georeference` or None; output formats find it in
 `callbacks.writers.stitched.Stitched`.
+
+The frames of a film come one per batch and in order, with `frame`, a list of their `Frame`.
 """
+
+
+class Frame(NamedTuple):
+    """What is known of a frame besides its pixels.
+
+    Attributes:
+        film: The video file, or the folder of frames.
+        number: Its place, from 0.
+        total: How many frames the film has.
+        name: Name of its image; "" in a video file.
+        time: When it is shown, in units of the file's own clock; its number in a folder.
+    """
+
+    film: Path
+    number: int
+    total: int
+    name: str
+    time: int
+
+    @property
+    def last(self) -> bool:
+        """Whether no frame follows."""
+        return self.number + 1 == self.total
 
 
 @dataclass(frozen=True)

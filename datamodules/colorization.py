@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.base import ImageDataModule, check
 from datamodules.batch import Batch, DataFacts
+from datamodules.decoded.films import film_samples
 from datamodules.decoded.letterboxed import (
     LEAST_SIDE,
     Letterboxed,
@@ -25,6 +26,7 @@ from datamodules.loaders import EpochLoader, Samples
 from datamodules.read.hints import find_hints
 from datamodules.read.names import located, predicted_names, tree_names
 from datamodules.read.pictures import channels_first
+from datamodules.read.video import find_film
 from datamodules.read.works import Work, draw_by_group, groups, read_works
 from ops.augment import random_warps, warped
 from ops.color.coloring import has_colors
@@ -61,7 +63,7 @@ class ColorizationDataModule(ImageDataModule):
     below `images/`, and `index`. Batches to predict have one image, and also lists of `source`, the whole image uint8
     (H, W, 3), `hints` (N, 5), row, column and sRGB of given colors, and `problem`, why it cannot be used or ""; and
     `box` (1, 4), its top, left, height and width in `image`. An unusable image is valid nowhere and has an empty source
-    and box.
+    and box. Of a film they have one frame, and `frame`, a list of its `datamodules.batch.Frame`.
 
     Training images are augmented as in the notebook of the group whose report this follows (IIT Guwahati, after
     Baldassarre et al., arXiv:1712.03400): shear .2, zoom .2, rotation 20° and flips left to right. Their library takes
@@ -78,7 +80,9 @@ class ColorizationDataModule(ImageDataModule):
             that looks most like it.
         view: Side V of a second letterboxed copy of each image, `view` (B, 3, V, V) in batches, for an extractor whose
             input is larger than the network's; null for none.
-        pictures: Images to predict: a folder, which may have subfolders, or one file.
+        pictures: Images to predict: a folder, which may have subfolders, or one file, which may be a film.
+        frames: Whether the folder of images to predict has the frames of one film, in the order of the numbers in their
+            names.
         batch_size: Images per process and step; those to predict come one at a time.
         num_workers: Loader processes; None depends on the number of cores and images.
         val_fraction: Share of the images to validate on; 0 validates on the training images.
@@ -122,6 +126,7 @@ class ColorizationDataModule(ImageDataModule):
         view: int | None = None,
         hints: str | Path | None = None,
         reference: str | Path | None = None,
+        frames: bool = False,
         folds: int | None = None,
         fold: int = 0,
         fold_by: str | None = None,
@@ -156,6 +161,7 @@ class ColorizationDataModule(ImageDataModule):
         self.view = view
         self.hints = None if hints is None else Path(hints).expanduser()
         self.reference = None if reference is None else Path(reference).expanduser()
+        self.frames = frames
         self._references: list[Batch] | None = None
 
     def facts(self) -> DataFacts:
@@ -186,6 +192,12 @@ class ColorizationDataModule(ImageDataModule):
         if not self.predicting:
             self.checked()
 
+    def predicted_names(self) -> tuple[Path, list[str]]:
+        """Returns the folder of the images to predict, and their names below it; a film is one image."""
+        if self.frames and self.pictures is not None:
+            return self.pictures.absolute().parent, [self.pictures.absolute().name]
+        return super().predicted_names()
+
     def setup(self, stage: str) -> None:
         """Makes the samples of a stage.
 
@@ -194,6 +206,10 @@ class ColorizationDataModule(ImageDataModule):
         """
         if stage == "predict":
             folder, names = self.predicted_names()
+            film = find_film(self.pictures, self.frames)
+            if film is not None:
+                self.datasets["predict"] = film_samples(film, names[0], self.size, self.view, self.hints)
+                return
             files = [located(folder, name) for name in names]
             hints = None if self.hints is None else find_hints(self.hints, folder, names)
             if self.unreadable == "refuse":

@@ -9,6 +9,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
+from datamodules.annotations.direct import annotated_masks
 from datamodules.base import ImageDataModule, Source, check
 from datamodules.read.mask_files import Values, meaning
 from datamodules.read.masks import FolderMasks, MaskSource
@@ -42,6 +43,8 @@ class MaskedDataModule(ImageDataModule, ABC):
         scale: The values of GeoTIFFs that become black and white: [low, high], or one such pair per band; `dtype`, 0
             and the largest value of the data type; `percentiles`, the 2nd and 98th of each band over the training
             images, which the checkpoint keeps. None expects 8 bits.
+        annotations: Labels of an annotation tool in place of `masks/`: a folder of labelme's JSON files, a COCO file or
+            a CVAT file; see `belvedere import` for others.
         labels: Vector labels in place of `masks/`: a GeoPackage, GeoJSON or shapefile with polygons or lines, for all
             images, or a folder with one file for each, of the same stem.
         label_field: Field that holds the class of a feature; None if there is one class.
@@ -68,6 +71,7 @@ class MaskedDataModule(ImageDataModule, ABC):
         ignore_value: Values | None = None,
         bands: list[int | str] | None = None,
         scale: Scale | None = None,
+        annotations: str | Path | None = None,
         labels: str | Path | None = None,
         label_field: str | None = None,
         line_width: float | str | None = None,
@@ -82,6 +86,7 @@ class MaskedDataModule(ImageDataModule, ABC):
         check(
             isinstance(line_width, str | None) or line_width > 0, f"line_width is {line_width}; expected meters above 0"
         )
+        self.annotation_path = None if annotations is None else Path(annotations).expanduser()
         self.label_path = None if labels is None else Path(labels).expanduser()
         self.label_field, self.line_width = label_field, line_width
         self.block = block if split_by == "block" else None
@@ -98,7 +103,7 @@ class MaskedDataModule(ImageDataModule, ABC):
             except ValueError as error:
                 raise ArgumentError(str(error)) from error
 
-    def source_of(self, classes: Sequence[str], plain: Callable[[], Source]) -> Source | RasterMasks:
+    def source_of(self, classes: Sequence[str], plain: Callable[[], Source]) -> Source | RasterMasks | FolderMasks:
         """Returns images and masks: those of `plain`, unless there are rasters among the images.
 
         Args:
@@ -108,6 +113,8 @@ class MaskedDataModule(ImageDataModule, ABC):
         Raises:
             DataError: There is no dataset, or rasters, masks or labels are invalid.
         """
+        if self.annotation_path is not None:
+            return annotated_masks(self.root, self.annotation_path, classes)
         folder = self.root / "images"
         wanted = self.label_path is not None or self.block is not None
         names = tree_names(folder, (VRT,)) if folder.is_dir() else []
@@ -178,6 +185,9 @@ class MaskedDataModule(ImageDataModule, ABC):
 
     def mask_truth(self) -> list[str | Path]:
         """Returns what decides the masks besides the files below `root`."""
+        if self.annotation_path is not None:
+            found = self.annotation_path
+            return [found] if found.is_file() else sorted(found.rglob("*.json"))
         if self.label_path is None:
             return [*self.values.recipe()]
         recipe = VectorLabels(self.label_path, (), self.label_field, self.line_width).recipe()

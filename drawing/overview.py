@@ -34,9 +34,13 @@ class Card(NamedTuple):
 
 def jpeg_of(image: Picture, side: int) -> bytes:
     """Encodes an image (H, W, 3) as JPEG, its longer side reduced to at most `side` pixels."""
-    small = image if max(image.shape[:2]) <= side else scaled(image, side, side)
+    return encoded(image if max(image.shape[:2]) <= side else scaled(image, side, side))
+
+
+def encoded(image: Picture, quality: int = QUALITY) -> bytes:
+    """Encodes an image (H, W, 3) as JPEG."""
     buffer = BytesIO()
-    Image.fromarray(small).save(buffer, "JPEG", quality=QUALITY)
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 

@@ -8,6 +8,7 @@ EXTRAS = {
     "wandb": ("wandb", "wandb"),
     "xgboost": ("xgboost-cpu", "boosting"),
     "sklearn": ("scikit-learn", "classifiers"),
+    "av": ("av", "video"),
     "rasterio": ("rasterio", "geo"),
     "pyogrio": ("pyogrio", "geo"),
     "gradio": ("gradio", "app"),

@@ -20,8 +20,11 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", "
 # Those that Pillow reads only if it was built with a library.
 OPTIONAL = {"avif": (".avif",), "jpg_2000": (".jp2", ".j2k", ".jpf", ".jpx")}
 HEIC = (".heic", ".heif")  # what phones take; the package pillow-heif reads them
-# Why images of other formats are skipped, by suffix.
-CANNOT = dict.fromkeys(HEIC, "install pillow-heif, or convert them to JPEG or PNG") | dict.fromkeys(
+FILMS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts", ".3gp", ".ogv",
+         ".flv", ".vob")  # fmt: skip
+# Why files of other formats are skipped, by suffix.
+CANNOT = dict.fromkeys(FILMS, "colorization takes one film: --data.pictures FILE") | dict.fromkeys(
+    HEIC, "install pillow-heif, or convert them to JPEG or PNG") | dict.fromkeys(
     [*OPTIONAL["avif"], *OPTIONAL["jpg_2000"], ".jxl", ".psd", ".eps", ".svg", ".pdf", ".tga", ".exr", ".hdr", ".dng",
      ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".ico", ".npy"],
     "cannot be read; convert them to JPEG or PNG")  # fmt: skip
@@ -96,6 +99,8 @@ def unreadable(path: Path, error: Exception) -> str:
             f"{path} is a TIFF with {found}, which cannot be read; expected one gray band, or red, green and "
             "blue, of 8 bits (masks: up to 32). Convert it first."
         )
+    if path.suffix.lower() in FILMS:
+        return f"{path} is a film; expected an image. Of the tasks, colorization alone takes films."
     reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
     return f"{path} is truncated or not an image ({reason}). Download it again or remove it."
 

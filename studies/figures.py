@@ -1,6 +1,7 @@
 """Draws the figures of a study as PNG and SVG: learning curves, bars, and predictions of all networks side by side."""
 
 import math
+import statistics
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH, WIDEST, STEP = 7.8, 5.0, 1.4  # inches: width of a panel's images in all, of one at most, and of a step
+TALLEST = 24.0  # inches: height of all rows of a panel
 DENSITY = 125  # pixels of these images per inch
 
 
@@ -81,7 +83,7 @@ def _possible(study: Study, rows: "pd.DataFrame", folder: Path) -> "Iterator[tup
 
 CURVES = (
     "Thick lines: mean over the seeds, for the epochs that all seeds reached. Bands: range of the seeds. Thin lines: "
-    "seeds that trained for longer. Dots: best epoch of each seed."
+    "seeds that trained for longer. Dots: best epoch of each seed. Losses of different kinds have axes of their own."
 )
 BARS = (
     "Bars: mean over the seeds. Dots: the seeds. For a single seed, the line is the 95 % bootstrap interval over the "
@@ -171,7 +173,8 @@ def drawn_steps(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | N
     titles = max((list(row) for row in parts.values()), key=len, default=[])
     if not titles:
         return None
-    return _grid({labels: [row.get(title) for title in titles] for labels, row in parts.items()}, titles, STEP)
+    lines = {labels: [row.get(title) for title in titles] for labels, row in parts.items()}
+    return _grid(lines, [textwrap.fill(title, 16) for title in titles], STEP)
 
 
 def drawn_predictions(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | None":
@@ -201,7 +204,8 @@ def _grid(lines: Mapping[tuple[str, ...], Sequence[Path | None]], titles: Sequen
     """Draws images in rows, whose labels stand at the left, and columns with titles, each `width` inches wide."""
     shown = [[None if path is None else _read(path, round(width * DENSITY)) for path in row] for row in lines.values()]
     tall = [max(image.shape[0] / image.shape[1] for image in row if image is not None) for row in shown]
-    figure = new_figure(1.6 + width * len(titles), 0.4 + sum(width * aspect + 0.13 for aspect in tall), pad=0.06)
+    width = min(width, TALLEST / sum(tall))
+    figure = new_figure(1.6 + width * len(titles), 0.5 + sum(width * aspect + 0.13 for aspect in tall), pad=0.06)
     grid = figure.subplots(len(shown), len(titles), squeeze=False, height_ratios=tall)
     for labels, row, line in zip(lines, shown, grid, strict=True):
         for axes, image in zip(line, row, strict=True):
@@ -215,7 +219,8 @@ def _grid(lines: Mapping[tuple[str, ...], Sequence[Path | None]], titles: Sequen
         name = "\n".join(textwrap.fill(printable(label), 22) for label in labels)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     for axes, title in zip(grid[0], titles, strict=True):
-        axes.set_title(shortened(title, font_of(19), width * 150), fontsize=9)
+        lines_of_title = (shortened(line, font_of(19), width * 150) for line in title.split("\n"))
+        axes.set_title("\n".join(lines_of_title), fontsize=9)
     return figure
 
 
@@ -239,6 +244,7 @@ def save_figure(figure: "Figure", path: Path) -> None:
                 figure.savefig(temporary, metadata=metadata)
 
 
+LEVELS = 5.0  # ratio of the medians of cells above which their plots share no vertical axis
 COLUMNS, MOST_COLUMNS = 4, 6  # plots side by side: by default, and at most if the last axis determines them
 
 
@@ -267,7 +273,9 @@ def drawn_curves(study: Study, folder: Path, curve: str) -> "Figure | None":
         columns = min(COLUMNS, len(cells))
     lines = math.ceil(len(cells) / columns)
     figure = new_figure(max(6.0, 2.7 * columns), 1.0 + 1.9 * lines, pad=0.06)
-    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    apart = _apart([[value for run in runs for stage in curves[run.folder].values() for value in stage.values()]
+                    for runs in cells.values()])  # fmt: skip
+    grid = figure.subplots(lines, columns, sharex=True, sharey=not apart, squeeze=False)
     for axes in grid.flat[len(cells) :]:
         axes.set_axis_off()
     bested = set[Path]()  # folders of the runs whose best epoch is marked
@@ -285,7 +293,8 @@ def drawn_curves(study: Study, folder: Path, curve: str) -> "Figure | None":
                 bested.add(run.folder)
                 axes.plot(best, curves[run.folder]["val"][best], "o", color=STAGES[1][2], markersize=5,
                           markeredgecolor="white", markeredgewidth=0.7, zorder=4)  # fmt: skip
-    grid[0, 0].set_ylim(*_limits(values))
+    if not apart:
+        grid[0, 0].set_ylim(*_limits(values))
     for axes in grid.flat[max(0, len(cells) - columns) : len(cells)]:  # the lowest plot of each column
         axes.tick_params(labelbottom=True)
         axes.set_xlabel("epoch", fontsize=8)
@@ -419,6 +428,12 @@ def _draw_bar(axes: "Axes", place: int, rows: "pd.DataFrame", column: str, color
     # aligned at the right: next to a bar, the value would look like the label of a dot
     axes.text(0.995, place, text, transform=axes.get_yaxis_transform(), ha="right", va="center", fontsize=8,
               color="0.3")  # fmt: skip
+
+
+def _apart(cells: Sequence[Sequence[float]]) -> bool:
+    """Returns whether cells need vertical axes of their own, as losses of different kinds do; shares never do."""
+    middles = [statistics.median(map(abs, values)) for values in cells if values]
+    return max(map(max, filter(None, cells))) > 1 and max(middles) > LEVELS * min(middles)
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:

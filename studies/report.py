@@ -44,7 +44,7 @@ def write_report(
         warnings=warnings_of(study, rows),
         results=html_table(lines, lines[0].index("seeds")),
         rule=RULE,
-        matrices=[(title, html_table(shown, 1)) for title, shown in matrices(study, rows)],
+        matrices=[(title, html_table(shown, keys)) for title, shown, keys in matrices(study, rows)],
         figures=[(each, image_address(_embedded(each.path))) for each in figures],
         metrics=_metrics(study, rows),
         conditions=_conditions(rows),

@@ -129,7 +129,7 @@ def matrix(study: Study, rows: "pd.DataFrame", column: Column) -> list[list[str]
 
     The cost of training has no axes that act after training.
     """
-    axes = [axis for axis in study.axes if column.figure not in RECORDED or axis not in study.after_training]
+    axes = _matrix_axes(study, column)
     *down, across = axes
     groups = {tuple(map(str, labels)): group for labels, group in rows.groupby(axes, sort=False)}
     cells = dict.fromkeys(tuple(labels[axis] for axis in axes) for labels in _grid(study))
@@ -140,6 +140,10 @@ def matrix(study: Study, rows: "pd.DataFrame", column: Column) -> list[list[str]
         texts = (_shown(found.get((*labels, label)), column, decimals, False) for label in study.axes[across])
         lines.append([*labels, *texts])
     return lines
+
+
+def _matrix_axes(study: Study, column: Column) -> list[str]:
+    return [axis for axis in study.axes if column.figure not in RECORDED or axis not in study.after_training]
 
 
 def _grid(study: Study) -> Iterable[dict[str, str]]:
@@ -211,15 +215,19 @@ def table_text(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str]) -
     lines = table(study, rows, states)
     text = markdown(lines, lines[0].index("seeds"))
     parts = [f"{warnings}{chr(10) if warnings else ''}{text}\n\n{RULE}\n"]
-    for title, shown in matrices(study, rows):
-        parts.append(f"{title}\n\n{markdown(shown, len(shown[0]) - len(study.axes))}\n")
+    for title, shown, keys in matrices(study, rows):
+        parts.append(f"{title}\n\n{markdown(shown, keys)}\n")
     return "\n".join(parts)
 
 
-def matrices(study: Study, rows: "pd.DataFrame") -> list[tuple[str, list[list[str]]]]:
-    """Returns title and rows of each matrix of the study."""
+def matrices(study: Study, rows: "pd.DataFrame") -> list[tuple[str, list[list[str]], int]]:
+    """Returns title and rows of each matrix of the study, and how many columns are labels."""
     columns = {column.figure: column for column in study.columns}
-    return [(columns[name].title.capitalize(), matrix(study, rows, columns[name])) for name in study.matrices]
+    found = []
+    for name in study.matrices:
+        axes = _matrix_axes(study, columns[name])
+        found.append((columns[name].title.capitalize(), matrix(study, rows, columns[name]), len(axes) - 1))
+    return found
 
 
 def warnings_of(study: Study, rows: "pd.DataFrame") -> list[str]:

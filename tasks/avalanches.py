@@ -46,6 +46,7 @@ SECOND = ("edges", "enhanced")
 PASSES = ("first", *SECOND, "boosted")
 FITTED = ("thresholds", "minimum_areas")
 UNKNOWN = -1.0
+LEAST_GAIN = 0.01  # in validation dice over the first pass; less is chance with a dozen images, and costs another pass
 WHOLE = ("unet", "fpn", "pspnet", "features")
 """Networks that mark a whole photograph at once, not in the paper."""
 OF_WHOLE = ("encoder_lr", "tta", "pretrained_bands", "encoder_frozen_steps", "border")
@@ -63,7 +64,7 @@ class AvalanchesTask(SegmentationTask):
 
     A second pass sees the edges of the first mask. `callbacks.boosting` can fit boosted trees on the network's outputs.
     Each pass has a threshold and a minimum area of its own. Test measures all passes; predict writes the `final` one,
-    by default the one with the best dice on the validation images.
+    by default the one with the best dice on the validation images, or the first pass if that is as good.
 
     Args:
         network: `cnn1d`, `cnn2d`, `vgg16`, `resnet50`, `resnet50_v1` or `inception_resnet_v2` classify windows; `unet`,
@@ -83,8 +84,8 @@ class AvalanchesTask(SegmentationTask):
         train_on: `first` trains on images only. `both` trains on the inputs of second passes too: on windows with the
             edges of the true mask, on whole photos with those of the mask that the network makes in training.
         final: The pass that predict writes: `first`, `edges`, `enhanced` or `boosted`. `auto` takes the one with the
-            best dice on the validation images; where none was measured, the trees if there are trees, otherwise the
-            first pass.
+            best dice on the validation images if that gains .01 or more over the first pass; where none was measured,
+            the trees if there are trees, otherwise the first pass.
         xgboost_on: What boosted trees are fitted on after training: the network's `predictions`, its `features`
             (the values before its last layer), or `none` for no trees.
         edge_thresholds: Canny's lower and upper threshold for edges of masks of 0 and 255.
@@ -202,7 +203,8 @@ class AvalanchesTask(SegmentationTask):
         measured = {each: dice[each] for each in made if dice[each] >= 0}
         if not measured:
             return "first" if self.trees is None else "boosted"
-        return max(measured, key=lambda each: measured[each])  # the earliest of equal ones
+        best = max(measured, key=lambda each: measured[each])  # the earliest of equal ones
+        return best if measured[best] >= measured.get("first", UNKNOWN) + LEAST_GAIN else "first"
 
     @property
     def active_decision(self) -> Decision:
@@ -310,7 +312,8 @@ class AvalanchesTask(SegmentationTask):
         size, whole = self.size or image.shape[-2:], image.shape[-2:]
         if size != tuple(whole):
             image = functional.interpolate(image, size, mode="bilinear", antialias=True)
-        return resized_maps(self(image), whole)
+        logits: Tensor = resized_maps(self(image), whole)
+        return logits
 
     def activate(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Turns logits into probabilities (B, 1, H, W), the trees' if they are final; 0 where not valid."""

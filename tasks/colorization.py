@@ -20,10 +20,11 @@ from datamodules.batch import Batch, DataFacts
 from ops.color.bins import TEMPERATURE, annealed_mean, soft_encoding
 from ops.color.lab import SCALE, luminance_and_chroma, to_rgb
 from ops.color.reference import nearest, transferred
+from ops.color.samples import class_spread, from_classes
 from ops.errors import WeightsError
 from ops.ridge import Moments, fit_shrunk
 from tasks.closed_form import ClosedFormTask
-from tasks.coloring import ColoringTask
+from tasks.coloring import LEVELS, ColoringTask, error_covariance, error_moments
 from tasks.losses import bins_loss, chroma_loss
 from tasks.metrics.meter import Step
 from tasks.networks.colorizer import Colorizer, Encoder
@@ -57,6 +58,8 @@ class ColorizationTask(ColoringTask):
             its last layer, which weights files without a classifier have too.
         objective: `regression`, `residual` or `classes`.
         temperature: Temperature of the annealed mean of the classes: 1 is their mean, near 0 the most likely class.
+        samples: How many further plausible colorings to predict, of `classes` from what the network gives each class,
+            of `residual` from the errors on validation images.
         optimizer: Builds the optimizer; Adam at 1e-3 in the report.
         scheduler: Builds the learning-rate schedule; the report's notebook halves the rate after 3 flat epochs.
 
@@ -65,6 +68,7 @@ class ColorizationTask(ColoringTask):
     """
 
     _products: Tensor
+    _errors: Tensor
 
     def __init__(
         self,
@@ -76,13 +80,19 @@ class ColorizationTask(ColoringTask):
         temperature: float = TEMPERATURE,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3),
         scheduler: LRSchedulerCallable | None = None,
+        samples: int = 0,
     ) -> None:
         if objective not in ("regression", "residual", "classes") or not 0 < temperature <= 1:
             raise ValueError(
                 f"objective is {objective!r} and temperature {temperature}; expected regression, residual or classes, "
                 "and a number in (0, 1]"
             )
-        super().__init__(optimizer, scheduler)
+        if samples and objective == "regression":
+            raise ValueError(
+                f"samples is {samples} and objective regression, which gives each pixel one color; expected 0 samples, "
+                "or the objective classes or residual"
+            )
+        super().__init__(optimizer, scheduler, samples)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])
         self.objective, self.temperature = objective, temperature
         self.extractor = None if extractor is None else Extractor(extractor, extractor_weights, extractor_vector)
@@ -93,6 +103,7 @@ class ColorizationTask(ColoringTask):
             self.network.zero_last()
         self._vectors = Remembered(VECTORS)
         self.register_buffer("_products", torch.zeros(2, dtype=torch.float64), persistent=False)
+        self.register_buffer("_errors", torch.zeros(LEVELS, 13, dtype=torch.float64), persistent=False)
 
     def load_pretrained(self) -> None:
         """Loads the extractor.
@@ -141,13 +152,17 @@ class ColorizationTask(ColoringTask):
 
     def on_validation_epoch_start(self) -> None:
         self._products.zero_()
+        self._errors.zero_()
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the metrics, and fits `shrink` for the checkpoint and the next epochs."""
+        """Logs the metrics, and fits `shrink` and `unknown` for the checkpoint and the next epochs."""
         super().on_validation_epoch_end()
         of_truth, squared = self.summed(self._products)
         if self.fitting and squared > 0:
             self.shrink.copy_((of_truth / squared).clamp(0, 1))
+        errors = self.summed(self._errors)
+        if self.fitting and errors.any():
+            self.unknown.copy_(error_covariance(errors, float(self.shrink)))
 
     def forward(self, luminance: Tensor, vector: Tensor | None = None) -> Tensor:
         """Maps scaled luminance (B, 1, H, W) and the extractor's vectors (B, V) to the network's output.
@@ -194,11 +209,27 @@ class ColorizationTask(ColoringTask):
                 added = torch.where(valid, maps.detach().float(), 0)
                 truth = chroma - self.baseline(luminance)
                 self._products += torch.stack([(added * truth).sum(), added.square().sum()])
+                self._errors += error_moments(*counted_cells(valid, luminance[:, 0], truth, added))
         else:
             smaller = F.avg_pool2d(chroma, 2, ceil_mode=True)
             whole = F.avg_pool2d(valid.float(), 2, ceil_mode=True) == 1
             loss = bins_loss(maps, *soft_encoding(SCALE * smaller, self.floors.centres), self.floors.weights, whole)
         return Step(loss, to_rgb(luminance, self.probability(batch, maps.detach())), image, valid=valid)
+
+    def alternatives(self, batch: Batch, chroma: Tensor) -> dict[str, Tensor]:
+        if self.objective != "classes":
+            return super().alternatives(batch, chroma)
+        # the loss weighs rare colors up, and the network gives them as much too much
+        logits = self.outputs(batch) - self.floors.weights.log()[:, None, None]
+        centres = self.floors.centres
+        luminance, size = F.interpolate(batch["luminance"], logits.shape[-2:], mode="area"), chroma.shape[-2:]
+
+        def draw(row: int, seed: int) -> Tensor:
+            found = from_classes(logits[row], luminance[row], centres, seed, self.temperature) / SCALE
+            return F.interpolate(found[None], size, mode="bilinear")[0]
+
+        spread = torch.stack([class_spread(each, centres) for each in logits])
+        return {"samples": self.drawn(batch, draw), "spread": F.interpolate(spread, size, mode="bilinear")}
 
     def _vector(self, luminance: Tensor, batch: Batch) -> Tensor | None:
         """Returns the extractor's vectors; training caches those of images that are not augmented."""
@@ -216,6 +247,22 @@ class ColorizationTask(ColoringTask):
         grey = to_rgb(luminance, luminance.new_zeros(len(luminance), 2, *luminance.shape[2:]))[:, :1]
         vector: Tensor = self.extractor(grey)
         return vector
+
+
+def counted_cells(valid: Tensor, luminance: Tensor, *maps: Tensor) -> list[Tensor]:
+    """Returns the means of the cells of which at least half is valid.
+
+    Args:
+        valid: (B, 1, H, W).
+        luminance: (B, H, W).
+        maps: (B, C, H, W) each.
+
+    Returns:
+        Of the luminance (N,), of the others (N, C).
+    """
+    counted = cell_means(valid.float(), valid.new_ones(valid.shape))[:, 0] >= 0.5
+    light, *others = (cell_means(each, valid).movedim(1, 3)[counted] for each in (luminance[:, None], *maps))
+    return [light[:, 0], *others]
 
 
 @dataclass(frozen=True)
@@ -249,20 +296,21 @@ class LinearColorizationTask(ClosedFormTask, ColoringTask):
             file, or `false` for random weights, for tests only. Names are those of
             `tasks.networks.backbones.Stages`: `mobilenet_v2`, `resnet50`, `vgg16`, or any network of timm, such as
             `vit_small_patch14_dinov2`. Null is MobileNetV2, ResNet-50 and VGG16.
+        samples: How many further plausible colorings to predict, from the errors on validation images.
 
     Raises:
-        ValueError: A network is unknown.
+        ValueError: A network is unknown, or the number of samples negative.
     """
 
     takes_references = True
     network: LinearColorizer
 
-    def __init__(self, backbones: dict[str, bool | str] | None = None) -> None:
+    def __init__(self, backbones: dict[str, bool | str] | None = None, samples: int = 0) -> None:
         self.weights = dict.fromkeys(BACKBONES, True) if backbones is None else backbones
         if not self.weights:
             raise ValueError("backbones is empty; expected one network or more")
         # without gradients it changes nothing, but counts the steps, by which the trainer numbers checkpoints
-        super().__init__(lambda p: torch.optim.SGD(p, lr=0.0), None)
+        super().__init__(lambda p: torch.optim.SGD(p, lr=0.0), None, samples)
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.network = LinearColorizer(list(self.weights))
@@ -296,6 +344,12 @@ class LinearColorizationTask(ClosedFormTask, ColoringTask):
         self.network.fill(found.mean, found.scale, found.weight, found.bias)
         self.shrink.fill_(found.shrink)
         self._moments.clear()
+        errors = torch.zeros(LEVELS, 13, dtype=torch.float64, device=self.device)
+        for batch in batches:
+            luminance, chroma = luminance_and_chroma(batch["image"])
+            wrong = chroma - self.activate(self.outputs(batch), batch)
+            errors += error_moments(*counted_cells(batch["valid"], luminance[:, 0], wrong, torch.zeros_like(wrong)))
+        self.unknown.copy_(error_covariance(self.summed(errors), 0.0))
         rank_zero_info(
             f"Fitted a linear layer on {sum(self.network.blocks)} features, penalty {found.penalty:.1e}. What it adds "
             f"to the mean color of each luminance is multiplied by {found.shrink:.2f}, where 0 leaves them alone; "

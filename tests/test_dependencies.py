@@ -12,7 +12,8 @@ from tests.helpers import ROOT
 
 PACKAGES = ("belvedere", "tasks", "datamodules", "callbacks", "drawing", "ops", "studies")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-WITH_MODULES = ("wandb", "boosting", "classifiers", "geo", "export", "run", "app")  # extras whose modules are imported
+# Extras whose modules are imported.
+WITH_MODULES = ("wandb", "boosting", "classifiers", "video", "geo", "export", "run", "app")
 # Declared although no module of ours needs to import them.
 INDIRECT = {
     "jsonargparse": "LightningCLI parses with it, from this version on",

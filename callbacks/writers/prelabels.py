@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from callbacks.writers.format import Row
-from callbacks.writers.polygons import geojson
+from callbacks.writers.polygons import Outlines, geojson
 from callbacks.writers.stitched import Stitched, StitchedFormat
 from ops.atomic import replacing, write_text
 from ops.filenames import safe_path
@@ -35,23 +35,32 @@ class PreLabels(StitchedFormat):
     - `coco`: `coco.json`, for all images.
     - `cvat`: `cvat.xml`, to upload as "CVAT for images 1.1" to a task of the same images.
 
-    Outlines are at most half a pixel from the masks. Each region is a polygon of its own; the tools know no holes, so a
+    Outlines are at most half a pixel from the masks, or those of the writer's own format if it is `clean` or `single`,
+    see `callbacks.writers.outlines.OutlineWriter`. Each region is a polygon of its own; the tools know no holes, so a
     hole is joined to its outline by a cut of no width.
 
     Args:
         tool: The tool.
         locate: Returns the file of an image by its name.
         size_of: Returns the height and width of an image file: masks may have another size.
+        like: The writer's own outlines, if it writes any.
     """
 
-    def __init__(self, tool: Tool, locate: Callable[[str], Path], size_of: Callable[[Path], tuple[int, int]]) -> None:
+    def __init__(
+        self,
+        tool: Tool,
+        locate: Callable[[str], Path],
+        size_of: Callable[[Path], tuple[int, int]],
+        like: Outlines | None = None,
+    ) -> None:
         self.tool, self.locate, self.size_of = tool, locate, size_of
+        self.like = like if like is not None and like.outline != "raw" else Outlines(TOLERANCE)
         self.folders = ("labelme",) if tool == "labelme" else ()
 
     def write(self, image: Stitched, folder: Path) -> list[Row]:
         path = self.locate(image.name)
         size = self.size_of(path)
-        found = outlines(image, size)
+        found = outlines(image, size, self.like)
         if self.tool != "labelme":
             return [[image.name, list(size), list(image.classes), found]]
         target = safe_path(image.name, ".json")
@@ -71,11 +80,11 @@ class PreLabels(StitchedFormat):
         return ""
 
 
-def outlines(image: Stitched, size: tuple[int, int]) -> list[Outline]:
-    """Returns the regions of an image, scaled to this height and width."""
+def outlines(image: Stitched, size: tuple[int, int], like: Outlines) -> list[Outline]:
+    """Returns the regions of an image, scaled to this height and width, with these settings."""
     scale = np.array([size[1] / image.size[1], size[0] / image.size[0]])
     found = []
-    for feature in geojson(image, TOLERANCE)["features"]:
+    for feature in geojson(image, like.tolerance, like.smooth, like.least_iou, like.outline)["features"]:
         for polygon in feature["geometry"]["coordinates"]:
             joined = without_holes([np.array(ring[:-1], np.float64) for ring in polygon])
             points = np.round((joined + 0.5) * scale, 2)  # there, integers are centers of pixels

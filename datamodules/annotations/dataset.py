@@ -80,7 +80,9 @@ def class_name(label: str) -> str:
     return label.strip().replace("/", "-").replace("\\", "-")
 
 
-def write_dataset(labels: Labels, source: Path, folder: Path, choice: Choice, images: Path | None = None) -> Imported:
+def write_dataset(
+    labels: Labels, source: Path, folder: Path, choice: Choice, images: Path | None = None, home: Path | None = None
+) -> Imported:
     """Writes images, masks, `boxes.csv`, `splits.csv` and `rejected.csv`.
 
     Args:
@@ -89,6 +91,7 @@ def write_dataset(labels: Labels, source: Path, folder: Path, choice: Choice, im
         folder: Where to write; must not exist or be empty.
         choice: What to make of it.
         images: Folder of the images; None searches the source.
+        home: Folder that images are named from; None is the deepest that all of them share.
 
     Raises:
         ArgumentError: A class is unknown, or there are several where one is expected.
@@ -101,7 +104,7 @@ def write_dataset(labels: Labels, source: Path, folder: Path, choice: Choice, im
         raise DataError(
             "\n".join(["No labeled image is left.", *(f"  - {each.reason}" for each in done.rejected[:10])])
         )
-    names = _short(list(found), images or source)
+    names = _short(list(found), home)
     splits = _splits(source, found, names, done)
     with replacing_folder(folder) as temporary:
         boxes: list[tuple[object, ...]] = []
@@ -193,10 +196,10 @@ def _nearest(paths: Sequence[Path], text: str) -> list[Path]:
     return [path for path in paths if shared(path) == most]
 
 
-def _short(paths: Sequence[Path], root: Path) -> dict[Path, str]:
-    """Returns names of images within the dataset: their paths below the folder that all share, or the root."""
-    home = Path(os.path.commonpath([path.parent for path in paths])) if paths else root
-    return {path: composed(path.relative_to(home).as_posix()) for path in paths}
+def _short(paths: Sequence[Path], home: Path | None) -> dict[Path, str]:
+    """Returns the names of images within the dataset: their paths below a folder, or below the one that all share."""
+    shared = Path(os.path.commonpath([path.parent for path in paths])) if home is None else Path(os.path.abspath(home))
+    return {path: composed(path.relative_to(shared).as_posix()) for path in paths}
 
 
 def _classes(labeled: Collection[Labeled], choice: Choice, done: Imported) -> dict[str, str]:

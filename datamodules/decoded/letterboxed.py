@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from datamodules.read.cache import MappedRows, cache_key, cached_array, check_pictures
 from datamodules.read.hints import HintFiles
@@ -169,8 +170,15 @@ class PredictedPicture:
                 hints = self.hints.read(self.names[index])
         except DataError as error:
             source, problem = np.empty((0, 0, 3), np.uint8), str(error)
-        place = (0, 0, 0, 0) if problem else box((source.shape[0], source.shape[1]), self.side)
         white = np.full((1, 1, 3), WHITE, np.uint8)
-        sides = {"image": self.side} if self.view is None else {"image": self.side, "view": self.view}
-        squares = {key: channels_first(letterboxed(white if problem else source, side)) for key, side in sides.items()}
-        return {**squares, "box": torch.tensor(place), "source": source, "problem": problem, "hints": hints}
+        made = squares(white if problem else source, self.side, self.view)
+        if problem:
+            made["box"] = torch.zeros(4, dtype=torch.int64)
+        return {**made, "source": source, "problem": problem, "hints": hints}
+
+
+def squares(source: NDArray[np.uint8], side: int, view: int | None) -> dict[str, Tensor]:
+    """Returns `image`, `box` and, unless it is None, `view` of an image, see `PredictedPicture`."""
+    place = torch.tensor(box((source.shape[0], source.shape[1]), side))
+    sides = {"image": side} if view is None else {"image": side, "view": view}
+    return {**{key: channels_first(letterboxed(source, each)) for key, each in sides.items()}, "box": place}

@@ -32,6 +32,10 @@ class HintFiles:
     strokes: dict[str, Path] = field(default_factory=dict)
     points: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
 
+    def __contains__(self, name: str) -> bool:
+        """Returns whether an image has hints."""
+        return name in self.strokes or name in self.points
+
     def read(self, name: str) -> NDArray[np.int64]:
         """Returns row, column and sRGB of each hint of an image, (N, 5); those of a table replace a stroke's.
 
@@ -47,7 +51,7 @@ class HintFiles:
         return every[last]
 
 
-def find_hints(path: Path, folder: Path, names: Sequence[str]) -> HintFiles:
+def find_hints(path: Path, folder: Path, names: Sequence[str], size: Size | None = None) -> HintFiles:
     """Finds the hints of images and checks them.
 
     Args:
@@ -56,6 +60,7 @@ def find_hints(path: Path, folder: Path, names: Sequence[str]) -> HintFiles:
             opaque pixels are hints.
         folder: Folder of the images.
         names: Their names below it.
+        size: Height and width of all of them; None reads each image's.
 
     Raises:
         DataError: There are no hints, or some belong to no image or lie outside of it; all problems are listed.
@@ -77,17 +82,17 @@ def find_hints(path: Path, folder: Path, names: Sequence[str]) -> HintFiles:
             problems.append(f"{file}: there is no image {key}.* in {folder}. Name it like its image, or remove it.")
             continue
         hints.strokes[name_of[key]] = file
-        problems += _misfit(file, located(folder, name_of[key]))
+        problems += _misfit(file, located(folder, name_of[key]) if size is None else size)
     for table in tables:
-        _read_points(table, folder, names, hints.points)
+        _read_points(table, folder, names, hints.points, size)
     refuse(problems, str(path))
     return hints
 
 
-def _misfit(file: Path, image: Path) -> list[str]:
+def _misfit(file: Path, image: Path | Size) -> list[str]:
     """Returns what is wrong with a file of strokes; images that cannot be read are reported elsewhere."""
     try:
-        wanted = picture_size(image)
+        wanted = picture_size(image) if isinstance(image, Path) else image
     except DataError:
         return []
     try:
@@ -115,12 +120,15 @@ def _strokes(file: Path) -> NDArray[np.int64]:
     return np.column_stack([rows, columns, pixels[rows, columns, :3]]).astype(np.int64)
 
 
-def _read_points(path: Path, folder: Path, names: Sequence[str], points: dict[str, list[tuple[int, ...]]]) -> None:
+def _read_points(
+    path: Path, folder: Path, names: Sequence[str], points: dict[str, list[tuple[int, ...]]], size: Size | None
+) -> None:
     table = Table(path, ["image", "x", "y", "color"])
     table.rows["image"] = [composed(name) for name in table.rows["image"]]
     table.known("image", names, no_image(folder))
     places = table.numbers(["x", "y"], whole=True)
-    sizes = _sizes(folder, set(table.rows["image"]) & set(names))
+    known = set(table.rows["image"]) & set(names)
+    sizes = _sizes(folder, known) if size is None else dict.fromkeys(known, size)
     cells = zip(table.rows.index, table.rows["image"], places, table.rows["color"], strict=True)
     for row, name, (x, y), color in cells:
         if not COLOR.fullmatch(color.strip()):

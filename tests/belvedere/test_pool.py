@@ -62,7 +62,9 @@ def test_folds_are_measured_together(folds: Path, tmp_path: Path, capsys: pytest
     assert dice == pytest.approx(np.mean(found), abs=1e-5)  # three images each
     [row] = table(out / "thresholds.csv")
     stored = torch.load(out / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
-    assert float(row["threshold"]) == pytest.approx(float(stored["decision.thresholds"]))
+    assert float(row["threshold_taken"]) == pytest.approx(float(stored["decision.thresholds"]))
+    clear = float(row["gain_low"]) > 0
+    assert float(row["threshold_taken"]) == (float(row["threshold"]) if clear else 0.5)
     [row] = table(out / "calibration.csv")
     assert 0.1 <= float(row["temperature"]) <= 10
     assert len(table(out / "risk_coverage.csv")) == COUNT

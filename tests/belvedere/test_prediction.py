@@ -185,3 +185,11 @@ def test_examples_run(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     done = doctest.testfile(readme, module_relative=False) if source == "readme" else doctest.testmod(api)
     assert done.attempted > 2
     assert done.failed == 0
+
+
+def test_problems_name_the_files_of_the_caller(trained: Trained, album: Path) -> None:
+    broken = album / "my broken.jpg"
+    broken.write_bytes(b"no image")
+    good, bad = api.predict(trained("aesthetics"), [album / "a.png", broken])
+    assert (good.problem, bad.name) == ("", "my broken.jpg")
+    assert bad.problem.startswith("my broken.jpg is ")

@@ -71,7 +71,7 @@ def test_a_large_image_is_predicted_window_by_window(belvedere: Command, trained
     town, checkpoint = roads_root / "pictures" / "town.png", trained("roads")
     predict = ["predict", "--ckpt_path", str(checkpoint), "--data.pictures", str(town)]
     assert belvedere(*predict, "--data.overlap", "0", "--output", "out").code == 0
-    names = ["checkpoints.json", "masks", "overlays", "overview.html", "source.txt"]
+    names = ["checkpoints.json", "lines", "masks", "overlays", "overview.html", "source.txt"]
     assert sorted(path.name for path in Path("out").iterdir()) == names
     mask, picture = read_mask(Path("out/masks/town.png")), read_picture(town)
     assert mask.shape == picture.shape[:2]

@@ -103,7 +103,8 @@ def test_the_best_pass_on_validation_images_is_final(tmp_path: Path, caplog: pyt
     again = AvalanchesTask.load_from_checkpoint(best, map_location="cpu")
     again.trees = task.trees
     assert again.validation_dice.tolist() == pytest.approx(list(dice.values()), abs=1e-4)
-    assert again.final == max(dice, key=lambda name: dice[name])
+    best = max(dice, key=lambda name: dice[name])
+    assert again.final == (best if dice[best] >= dice["first"] + 0.01 else "first")
     assert again.second_decisions["edges"].thresholds.item() == pytest.approx(float(rows["edges"]["threshold"]))
     assert f"write the pass {again.final!r}" in caplog.text
     [metrics] = quiet_trainer(tmp_path / "test").test(again, data, verbose=False)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torchvision.models import mobilenet_v2
 
 from belvedere.__main__ import main
+from tests.datamodules.helpers import film, noise, table
 from tests.docs.texts import TEXTS, blocks
 from tests.helpers import ROOT, masked_images
 
@@ -63,6 +64,14 @@ def data(
     first = min(path for path in attic.rglob("*") if path.is_file()).relative_to(attic)
     (home / "hints").mkdir()
     (home / "hints" / "known.csv").write_text(f"image,x,y,color\n{first},3,4,#3a6b35\n")
+    for folder in ("originals", "predict-attic/colored"):
+        (home / folder).parent.mkdir(exist_ok=True)
+        (home / folder).symlink_to(attic)
+    for judge in ("ann", "bob"):
+        rows = [f"p,{judge},{number},A,B,left,1" for number in range(3)]
+        table(home / f"answers_{judge}.csv", "page,judge,image,left,right,answer,seconds", *rows)
+    film(home / "film.mp4", [noise(48, 64, seed=number) for number in range(4)])
+    (home / "hints.csv").write_text("image,x,y,color\nfilm/2,3,4,#3a6b35\n")
     (home / "sister_photograph.jpg").symlink_to(min((colorization_root / "images").rglob("*.*")))
     return home
 

@@ -156,3 +156,54 @@ def test_the_command_is_repeated_without_its_mode() -> None:
     assert arguments.command == ["belvedere", "study", "a", "--output", "my out", "--data.root", "x"]
     with pytest.raises(StudyError):
         read_arguments(["a", "--run", "3", "--slurm"])
+
+
+@pytest.fixture
+def paper(place: Path) -> None:
+    """Lets the study run another one afterwards, with an axis of its own."""
+    text = (place / "quokka.yaml").read_text().replace("fails", "good")
+    (place / "quokka.yaml").write_text(text + "also: [other]\n")
+    (place / "other.yaml").write_text(text.replace("{network:", "{size: {small: {model.c: 1}, large: {}}, network:"))
+
+
+def test_other_studies_of_a_paper_follow_in_folders_inside(
+    paper: None, place: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--seeds", "0", "--data.root", "x", "--axes.network", "Two", "--axes.size", "small"]
+    assert main(["study", "quokka", "--output", "out", "--data.pictures", "album", *options]) == 0
+    found = calls()
+    assert [call[0] for call in found] == ["fit", "test", "predict", "fit", "test"]
+    assert [call[call.index("--output") + 1] for call in found if call[0] == "fit"] == [
+        str(place / "out" / folder) for folder in ("cells/two/seed-0", "other/cells/small--two/seed-0")
+    ]
+    assert "--model.c" in found[3]
+    assert "--data.root" in found[3]
+    for folder in ("out", "out/other"):
+        assert (place / folder / "report.html").is_file()
+    assert main(["study", "quokka", "--output", "out", "--report", "--also", "[]", *options[:6]]) == 0
+    capsys.readouterr()
+    assert main(["study", "quokka", "--output", "out", "--status", *options[:4]]) == 0
+    out = capsys.readouterr().out
+    assert "finished  small · Two, seed 0" in out
+    assert "waiting   large · One, seed 0" in out
+
+
+def test_one_run_and_job_arrays_are_of_the_named_study(paper: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "quokka", "--slurm"]) == 0
+    out, err = capsys.readouterr()
+    assert "#SBATCH --array=0-3\n" in out
+    assert "Without other" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--also", "[none]"], "expected some of [other]"),
+        (["--axes.depth", "1"], "unknown axis 'depth'"),
+        (["--axes.size", "huge"], "no label 'huge'"),
+    ],
+)
+def test_options_of_other_studies_are_checked_too(
+    paper: None, refusal: Callable[..., str], words: list[str], message: str
+) -> None:
+    assert message in refusal("quokka", *words)

@@ -136,6 +136,15 @@ def test_outliers_do_not_flatten_the_curves(make: Make) -> None:
     assert 2 < high < 5
 
 
+@pytest.mark.parametrize(("other", "shared"), [(3.0, False), (0.9, True), (0.05, True)])
+def test_losses_of_different_kinds_have_axes_of_their_own(make: Make, other: float, shared: bool) -> None:
+    made = make(axes={"network": {"A": {}, "B": {}}}, impossible=None, seeds=[0])
+    made.write("a", 0, curve={"train": [0.02, 0.01], "val": [0.03, 0.02]})
+    made.write("b", 0, curve={"train": [other, other], "val": [other, other]})
+    first, second = curves_of(made).axes
+    assert (first.get_ylim() == second.get_ylim()) is shared
+
+
 def test_bars_are_the_means_of_the_table(make: Make) -> None:
     made = make()
     made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, best_epoch=2)

@@ -20,6 +20,7 @@ from studies.tables import (
     estimate,
     joined_table,
     markdown,
+    matrices,
     number_text,
     table,
     table_text,
@@ -255,3 +256,20 @@ def test_without_a_table_there_are_no_rows(make: Make) -> None:
     assert joined(made) == ([], "")
     add(made.write(CELLS[0], 0, {"test/dice": 0.4}), "vector,accuracy")
     assert joined(made) == ([], "")
+
+
+def test_a_matrix_has_the_labels_of_the_last_axis_side_by_side(make: Make) -> None:
+    made = make(matrices=["test/dice", "parameters"], after_training=["encoder"], impossible=None)
+    for cell, seed, dice in (("u-net--resnet-34", 0, 0.4), ("u-net--resnet-34", 1, 0.5), ("fpn--wide-odd", 0, 0.3)):
+        made.write(cell, seed, {"test/dice": dice})
+    rows = read_results(made.study, made.folder)
+    (dice, dice_lines, keys), (title, lines, none) = matrices(made.study, rows)
+    assert (keys, none) == (1, 0)
+    assert (dice, title) == ("Dice", "Parameters")
+    assert dice_lines == [
+        ["network", "ResNet-34", "Wide | odd"],
+        ["U-Net", "0.450 ± 0.071", "-"],
+        ["FPN", "-", "0.300"],
+    ]
+    # the cost of a training does not depend on what follows it
+    assert lines == [["U-Net", "FPN"], ["24,436,369", "24,436,369"]]

@@ -125,6 +125,8 @@ def test_the_final_pass_is_the_best_on_validation_images(simple: AvalanchesTask,
     assert list(simple.predict(picture)["stages"])[3:] == [*names, "last_edges"]
     simple.second_input = "enhanced"
     assert simple.final == "enhanced", "edges are not made"
+    simple.keep_dice({"enhanced": 0.609})
+    assert simple.final == "first", "too little to tell"
     simple.keep_dice({"first": 0.8})
     assert simple.final == "first"
     simple.on_fit_start()

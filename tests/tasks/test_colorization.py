@@ -12,6 +12,7 @@ from ops.color.bins import annealed_mean, rebalancing, smoothed
 from ops.color.lab import luminance_and_chroma, to_rgb
 from ops.errors import ArgumentError, TrainingError
 from tasks.base import Batch
+from tasks.coloring import error_covariance, error_moments
 from tasks.colorization import ColorizationTask, LinearColorizationTask
 from tasks.metrics.colors import FLOORS
 from tasks.networks.extractor import Extractor
@@ -211,6 +212,61 @@ def test_a_residual_starts_from_the_baseline_and_is_shrunk_by_validation(make_tr
     torch.testing.assert_close(found, (task.shrink * added).view(1, 2, 1, 1).expand_as(found))
 
 
+@pytest.mark.parametrize("objective", ["residual", "classes"])
+def test_samples_are_other_plausible_colors(
+    objective: Any, make_trainer: Trainers, batch: Batch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    task = ColorizationTask(extractor=None, objective=objective, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    task.prepare([batch])
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(task, loader(batch), loader(batch | {"image": batch["image"].flip(1)}))  # colors it has not seen
+    again = reloaded(task, trainer, tmp_path)
+    plain = again.predict(batch)
+    assert plain.keys() == {"chroma", "image"}
+    again.samples = 3
+    found = again.predict(batch)
+    assert torch.equal(found["chroma"], plain["chroma"]), "the most likely colors stay"
+    assert found["samples"].shape == (2, 3, 2, 32, 32)
+    assert found["spread"].shape == (2, 1, 32, 32)
+    assert found["spread"].min() > 0
+    assert (found["samples"][:, 0] - found["samples"][:, 1]).abs().mean() > 0.005
+    assert torch.equal(again.predict(batch)["samples"], found["samples"]), "those of a name are always the same"
+    renamed = again.predict(batch | {"name": ["b.jpg", "a.jpg"]})["samples"]
+    assert not torch.equal(renamed, found["samples"])
+
+
+def test_the_spread_of_samples_is_that_of_the_errors_on_validation_images(make_trainer: Trainers, batch: Batch) -> None:
+    torch.manual_seed(0)
+    task = ColorizationTask(extractor=None, objective="residual", optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    task.prepare([batch])
+    task.floors.by_luminance.zero_()
+    make_trainer(max_epochs=1).fit(task, loader(batch), loader(batch, 3))
+    chroma = luminance_and_chroma(batch["image"])[1].movedim(1, 3)[batch["valid"][:, 0]]
+    pooled = task.unknown.diagonal(dim1=1, dim2=2).sum(dim=1).mean()
+    assert 0.3 * chroma.square().sum(dim=1).mean() < pooled < chroma.square().sum(dim=1).mean()
+    task.unknown.zero_()
+    task.samples = 1
+    rejects("remove --model.samples", task.predict, batch, error=ArgumentError)
+    rejects("samples is 2 and objective regression", ColorizationTask, extractor=None, samples=2)
+    rejects("samples is -1", LinearColorizationTask, SEEN, samples=-1)
+
+
+def test_errors_are_counted_by_luminance_and_pooled() -> None:
+    rng = torch.Generator().manual_seed(0)
+    light = torch.tensor([-1.0] * 4000 + [1.0] * 4000)
+    truth = torch.randn(8000, 2, generator=rng) * torch.tensor([0.1, 0.2])
+    added = 2 * truth + torch.randn(8000, 2, generator=rng) * 0.1
+    truth[4000:], added[4000:] = 0, 0
+    found = error_covariance(error_moments(light, truth, added), 0.5)
+    errors = truth - 0.5 * added
+    pooled = errors.T @ errors / 8000
+    own = errors[:4000].T @ errors[:4000]
+    torch.testing.assert_close(found[0].float(), (own + 100 * pooled) / 4100)
+    torch.testing.assert_close(found[5].float(), pooled)
+    torch.testing.assert_close(found[10].float(), 100 * pooled / 4100)
+
+
 SEEN = {"test_resnet": False}
 
 
@@ -255,6 +311,7 @@ def test_a_linear_layer_sees_what_luminance_does_not_tell(make_trainer: Trainers
     found = logged(trainer)
     assert found["val/delta_e2000"] < 0.4 * found["val/mean_by_luminance_delta_e2000"]
     again = reloaded(task, trainer, tmp_path)
+    assert 0 < again.unknown.diagonal(dim1=1, dim2=2).max() < 0.04
     for batch in test:
         expected, chroma = luminance_and_chroma(batch["image"])[1], again.predict(batch)["chroma"]
         assert (chroma - expected).abs().mean() < 0.04

@@ -189,3 +189,35 @@ def test_jpeg_is_an_option(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "colored" / "two" / "same.jpg").format == "JPEG"
     with pytest.raises(ValueError, match="png or jpg, got 'tif'"):
         ColoringWriter(suffix="tif")  # type: ignore[arg-type]
+
+
+class Several(OwnColors):
+    """Also returns two samples, without and with more colors, and a spread."""
+
+    def predict_step(self, batch: Batch, index: int) -> dict[str, Any]:
+        chroma = super().predict_step(batch, index)["chroma"]
+        spread = torch.full_like(chroma[:, :1], 30.0)
+        spread[..., SIDE // 2 :] = 10.0
+        return {"chroma": chroma, "samples": torch.stack([0 * chroma, 2 * chroma], dim=1), "spread": spread}
+
+
+def test_samples_and_their_spread_are_written_and_shown(tmp_path: Path) -> None:
+    data = Data()
+    predict(tmp_path, Several(), data, ColoringWriter())
+    stems = ["a.b", "grey", "one/same", "two/same", "z"]
+    wanted = {f"samples/{stem}/{number}.png" for stem in stems for number in (1, 2)}
+    assert {name for name in contents(tmp_path) if name.startswith("samples")} == wanted
+    source = data.sources[0]
+    gray = read(tmp_path / "samples" / "z" / "1.png")
+    assert np.abs(gray.astype(int) - grey(source)).max() <= 1
+    assert np.abs(lightness(read(tmp_path / "samples" / "z" / "2.png")) - lightness(source)).max() <= 0.5
+    spread = read(tmp_path / "spread" / "z.png")
+    assert spread.shape == source.shape[:2]
+    assert (spread[:, :28] == 30).all()
+    assert (spread[:, -28:] == 10).all()
+    panel = read(tmp_path / "panels" / "z.jpg").astype(int)
+    assert panel.shape[1] == 6 * (64 + 4) + 4
+    cells = [panel[-94:-4, 4 + 68 * cell : 68 + 68 * cell] for cell in range(6)]
+    assert np.abs(cells[2] - gray).mean() < 6
+    assert np.abs(cells[5] - source).mean() < 6
+    assert cells[4][45, 10, 1] > cells[4][45, 54, 1] + 50, "from violet to yellow"

@@ -9,7 +9,8 @@ from pycocotools.coco import COCO
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from belvedere.__main__ import main
-from callbacks.writers.prelabels import PreLabels, Tool, without_holes
+from callbacks.writers.polygons import Outlines
+from callbacks.writers.prelabels import PreLabels, Tool, outlines, without_holes
 from callbacks.writers.stitched import Stitched, Whole
 from ops.polygons import polygon_mask, rings
 
@@ -94,3 +95,17 @@ def test_a_ring_with_cuts_fills_like_a_region_with_holes() -> None:
     mask[4:8, 5:9] = mask[12:16, 9:15] = False
     outer, *holes = sorted(rings(mask), key=lambda ring: -np.ptp(ring, axis=0).sum())
     assert (polygon_mask([without_holes([outer, *holes])], mask.shape) == mask).all()
+
+
+def test_labels_follow_the_clean_outline_of_the_writer(tmp_path: Path) -> None:
+    mask = np.zeros((2, *SIZE), np.bool_)
+    mask[0, 10:70, 20:90] = True
+    mask[0, 30:40, 40:50] = False  # a hole
+    mask[0, 80:84, 5:9] = True  # a speck
+    raw, clean = (outlines(image("a.png", mask), SIZE, Outlines(outline=kind)) for kind in ("raw", "clean"))
+    assert [len(found) for found in (raw, clean)] == [2, 1]
+    assert PreLabels("coco", Path, lambda path: SIZE, Outlines(outline="clean")).like.outline == "clean"
+    assert PreLabels("coco", Path, lambda path: SIZE, Outlines(tolerance=3.0)).like.tolerance == 0.5
+    filled = polygon_mask([np.array(clean[0].points) - 0.5], SIZE)
+    assert filled[30:40, 40:50].all()
+    assert not filled[80:84].any()

@@ -9,6 +9,8 @@ from belvedere.__main__ import main
 from datamodules.annotations.dataset import turned
 from datamodules.clouds import CloudsDataModule
 from datamodules.read.pictures import read_picture
+from datamodules.roads import RoadsDataModule
+from ops.errors import ArgumentError, DataError
 from tests.datamodules.annotations.test_readers import SQUARE, coco, labelme, picture, shape, square
 from tests.datamodules.helpers import contents
 
@@ -171,3 +173,47 @@ def test_several_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Pa
     assert main([*command, "--output", str(out)]) == 3
     assert [row[2][:12] for row in rows(out / "rejected.csv")[1:]] == ["2 images fit"]
     assert (out / "masks/ice/1.png").is_file()
+
+
+@pytest.mark.parametrize("form", ["labelme", "coco"])
+def test_annotations_are_read_directly(form: str, tmp_path: Path) -> None:
+    root, other = tmp_path / "sky", [[0, 0], [4, 0], [4, 3], [0, 3]]
+    for number in range(6):
+        picture(root / "images" / "north" / f"{number}.png")
+    if form == "labelme":
+        for number in range(5):
+            labelme(
+                tmp_path / "labels" / f"{number}.json", [shape(points=SQUARE if number else other)], f"{number}.png"
+            )
+    else:
+        images = [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 10} for n in range(5)]
+        points = [np.ravel(SQUARE if n else other).tolist() for n in range(5)]
+        outlines = [{"id": n, "image_id": n, "category_id": 90, "segmentation": [points[n]]} for n in range(5)]
+        coco(tmp_path / "labels.json", outlines, images=images)
+    annotations = tmp_path / ("labels" if form == "labelme" else "labels.json")
+    data = CloudsDataModule(root, ["ice"], size=(8, 10), annotations=annotations, num_workers=0)
+    for _ in range(2):  # drawn, then from the cache
+        source = data.source()
+        assert (source.problems, source.names) == ([], [f"north/{number}.png" for number in range(5)])
+        assert (source.masks("north/3.png", (8, 10))[0] == square()).all()
+    data.prepare_data()
+    data.setup("fit")
+    names = data.picture_names()
+    assert sum(map(len, names.values())) == 5
+    assert data.picture(names["train"][0], 8) is not None
+    before = data.fingerprint()
+    roads = RoadsDataModule(root, annotations=annotations, window=(8, 8), size=(8, 8), num_workers=0)
+    assert (roads.tiles().source.masks("north/3.png", (8, 10))[0] == square()).all()
+    if form == "labelme":
+        labelme(annotations / "4.json", [shape(kind="linestrip")], "4.png")
+        assert ["linestrip" in problem for problem in data.source().problems] == [True]
+        assert data.fingerprint() != before
+
+
+def test_a_class_that_annotations_lack_is_rejected(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    labelme(tmp_path / "labels" / "a.json", [shape("ice"), shape("rock")])
+    with pytest.raises(ArgumentError, match=r"classes ice, rock, not 'snow'"):
+        CloudsDataModule(tmp_path, ["snow"], annotations=tmp_path / "labels").source()
+    with pytest.raises(DataError, match=r"no annotation file"):
+        CloudsDataModule(tmp_path, ["snow"], annotations=tmp_path / "images" / "a.png").source()
