@@ -21,6 +21,7 @@ HELP = """belvedere: five image tasks for small datasets, on one command line
   belvedere predict  --ckpt_path FILE --data.pictures PATH      writes masks, tables and overlays of your images
   belvedere features --ckpt_path FILE                           writes feature vectors, and fits classifiers on them
   belvedere describe --config roads/best --data.root FOLDER     checks a dataset, then writes tables and charts of it
+  belvedere export   --ckpt_path FILE                           writes one ONNX file, which runs without torch
   belvedere import   --from coco FILE --output FOLDER           makes a dataset of an annotation tool's labels
   belvedere pack     --ckpt_path FILE --output model.zip        makes one file to share: weights, settings, model card
   belvedere app      --ckpt_path FILE                           opens a page in the browser to try it on your images

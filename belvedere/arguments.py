@@ -13,7 +13,7 @@ from belvedere.names import COMMANDS
 from ops.atomic import in_words
 from ops.errors import ArgumentError, nearest
 
-FROM_CHECKPOINT = ("validate", "test", "predict")
+FROM_CHECKPOINT = ("validate", "test", "predict", "export")
 SHORT = {
     "--epochs": "--trainer.max_epochs",
     "--lr": "--model.optimizer.lr",

@@ -4,11 +4,12 @@ import csv
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from belvedere import packed
 from belvedere.failures import Review
 from belvedere.files import run_folder
 from belvedere.names import TASKS
@@ -21,6 +22,8 @@ from tasks.base import ImageTask
 from tasks.coloring import ColoringTask
 from tasks.segmentation import SegmentationTask
 
+PICTURE = f"{packed.IMAGES}/worst.jpg"
+WITHOUT_TORCH = ("without torch", f"`python -m belvedere.run {packed.ONNX} FOLDER --output OUT`")
 TO_FILL_IN = "**to fill in**"
 SAID = ("title", "author", "license", "data_license", "use")
 
@@ -52,7 +55,13 @@ class Said:
 
 
 def card(
-    task: ImageTask, checkpoint: Path, config: Mapping[str, Any], said: Said, name: str, review: Review, picture: str
+    task: ImageTask,
+    checkpoint: Path,
+    config: Mapping[str, Any],
+    said: Said,
+    name: str,
+    review: Review,
+    files: Collection[str],
 ) -> str:
     """Returns the card in Markdown, with the front matter that the Hub reads.
 
@@ -63,7 +72,7 @@ def card(
         said: What the author says.
         name: What the package is called.
         review: What the validation images showed.
-        picture: The file of the worst images in the package; "" if there is none.
+        files: Names of the package's files.
     """
     record = read_record(checkpoint)
     short = task_name(config)
@@ -76,7 +85,7 @@ def card(
         kind=_kind(task),
         task=short,
         name=name,
-        facts=_facts(task, config, record),
+        facts=_facts(task, config, record) + ([WITHOUT_TORCH] if packed.ONNX in files else []),
         data=_data(config, record),
         metrics=metrics,
         metrics_note=note,
@@ -84,7 +93,7 @@ def card(
         failures=[(each, f"{value:.4f}") for each, value in review.worst],
         failures_note=_failures(review),
         measure=review.measure,
-        picture=picture,
+        picture=PICTURE if PICTURE in files else "",
     )
 
 

@@ -12,6 +12,7 @@ from belvedere.files import check_found, run_folder
 from belvedere.names import renamed
 from belvedere.trust import check_trusted
 from callbacks.record import FINGERPRINT
+from callbacks.resuming import OPTIMIZER
 from datamodules.base import ImageDataModule
 from datamodules.read.cache import cache_folder
 from ops import locks
@@ -249,6 +250,19 @@ def check_same_data(path: Path, data: ImageDataModule) -> None:
         f"The run in {run_folder(path)} was trained on the data in {root}, whose fingerprint was {known}; that of "
         f"{data.root} is {data.fingerprint()}. Resume with the data as they were, or train anew with another --output."
     )
+
+
+def check_resumable(path: Path) -> None:
+    """Checks that training can resume from a checkpoint.
+
+    Raises:
+        ArgumentError: It holds no state of the optimizer.
+    """
+    if OPTIMIZER not in read_checkpoint(path):
+        raise ArgumentError(
+            f"{path} is for use and holds no state of the optimizer, so training cannot resume from it. Resume from "
+            "last.ckpt beside it, or start a new run from its encoder: --model.pretrained and this path."
+        )
 
 
 def check_task(path: Path, model: str, data: str) -> None:

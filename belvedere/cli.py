@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from belvedere.arguments import help_wanted, reported
 from belvedere.checkpoints import (
     check_fit,
+    check_resumable,
     check_same_data,
     check_task,
     output_folder,
@@ -28,6 +30,7 @@ from belvedere.checkpoints import (
     write_source,
 )
 from belvedere.describe import describe
+from belvedere.export import export
 from belvedere.features import features
 from belvedere.files import run_folder
 from belvedere.help import page, without_help
@@ -53,6 +56,8 @@ from callbacks.writers.format import FAILED
 from callbacks.writers.polygons import Outlines
 from callbacks.writers.prelabels import PreLabels, Tool
 from callbacks.writers.stitch import StitchingWriter
+from callbacks.writers.stitched import StitchedFormat
+from callbacks.writers.uncertainty import Uncertainty
 from datamodules.base import ImageDataModule
 from datamodules.batch import DataFacts
 from datamodules.read.names import located
@@ -66,7 +71,7 @@ from tasks.base import ImageTask
 from tasks.networks.batch_norm import SyncBatchNorm
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "describe": describe}
+OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "describe": describe, "export": export}
 COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
 SKIPPED = 3  # exit code: the command finished, but some images could not be used
 # Callbacks with options of their own, by prefix.
@@ -187,6 +192,8 @@ class BelvedereCLI(LightningCLI):
         if self.command == "predict":
             prelabels_help = "Annotation tools whose labels it writes too, for correction: labelme, coco, cvat."
             parser.add_argument("--prelabels", type=list[Tool] | None, help=prelabels_help)
+            uncertainty_help = "Write how unsure the network, or the members together, are of each pixel and image."
+            parser.add_argument("--uncertainty", action="store_true", help=uncertainty_help)
         overwrite_help = "Let predict and features replace results of other images in the same folder."
         parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
         if self.command == "predict":
@@ -202,8 +209,10 @@ class BelvedereCLI(LightningCLI):
         # options exist for every command, so that one config serves all; callbacks act only where they belong
         parser.callback_keys[:] = [name for name in OWN_CALLBACKS if name in ACTING.get(self.command, ())]
         if self.command in OWN_COMMANDS:
-            skip: set[str | int] = {"task", "data", "trainer", "folder"}
-            self.own_options = parser.add_function_arguments(OWN_COMMANDS[self.command], skip=skip)
+            function = OWN_COMMANDS[self.command]
+            shared = {"members", "trust"} & signature(function).parameters.keys()  # options of every command
+            skip: set[str | int] = {"task", "data", "trainer", "folder", *shared}
+            self.own_options = [*parser.add_function_arguments(function, skip=skip), *shared]
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the arguments, or prints the help that they ask for and exits."""
@@ -382,6 +391,7 @@ class BelvedereCLI(LightningCLI):
         config = self.settings
         self.check_options()
         if config.ckpt_path is not None:
+            check_resumable(Path(config.ckpt_path))
             self._check_weights()
             if run_folder(Path(config.ckpt_path)) == self.folder:
                 check_same_data(Path(config.ckpt_path), self.datamodule)
@@ -415,7 +425,7 @@ class BelvedereCLI(LightningCLI):
         if len(writers) != 1:
             return
         (writer,), (folder, names) = writers, self.datamodule.predicted_names()
-        writer.formats += self._prelabels(writer, folder)
+        writer.formats += self._added_formats(writer, folder)
         writer.key, writer.checkpoints = self._prediction_key(folder, names), self._checkpoints()
         if (self.settings.resume or self.settings.shards) and is_finished(self.results, writer.key):
             self.datamodule.finished = set(names)  # Lightning skips a prediction of no images
@@ -444,24 +454,25 @@ class BelvedereCLI(LightningCLI):
         writer.earlier, self.datamodule.finished = rows, {row[2] for row in rows}
         print(f"belvedere: {len(rows)} of {len(names)} images are finished already.", file=sys.stderr)
 
-    def _prelabels(self, writer: Writer[Any], folder: Path) -> list[PreLabels]:
-        """Returns the formats of `--prelabels`.
+    def _added_formats(self, writer: Writer[Any], folder: Path) -> list[StitchedFormat]:
+        """Returns the formats of `--prelabels` and `--uncertainty`.
 
         Raises:
             ArgumentError: The task marks no regions.
         """
         tools = dict.fromkeys(self.settings.prelabels or ())
-        if tools and not isinstance(writer, StitchingWriter):
-            raise ArgumentError("--prelabels is for tasks that mark regions in images. Leave it out.")
+        if (tools or self.settings.uncertainty) and not isinstance(writer, StitchingWriter):
+            raise ArgumentError("--prelabels and --uncertainty are for tasks that mark regions in images.")
         like = next((each for each in writer.formats if isinstance(each, Outlines)), None)
-        return [PreLabels(tool, partial(located, folder), picture_size, like) for tool in tools]
+        added: list[StitchedFormat] = [Uncertainty()] if self.settings.uncertainty else []
+        return added + [PreLabels(tool, partial(located, folder), picture_size, like) for tool in tools]
 
     def _prediction_key(self, folder: Path, names: Sequence[str]) -> str:
         """Returns a digest of the images, the checkpoint and the settings of a prediction."""
         settings, paths = self.settings, self._checkpoints()
         states = [(path, state.st_size, state.st_mtime_ns) for path in paths for state in (Path(path).stat(),)]
         parts = [*states, str(folder), *names, settings.model.as_dict(), settings.data.as_dict(),
-                 settings.trainer.callbacks, settings.prelabels]  # fmt: skip
+                 settings.trainer.callbacks, settings.prelabels, settings.uncertainty]  # fmt: skip
         return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
     def _checkpoints(self) -> list[str]:

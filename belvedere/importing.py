@@ -1,5 +1,6 @@
 """The command `import`: makes a dataset of the labels that annotation tools wrote."""
 
+import os
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
@@ -48,7 +49,12 @@ class _Parser(ArgumentParser):
 def import_labels(words: Sequence[str]) -> int:
     """Runs the command; returns exit code 0, 3 if annotations were rejected, or 2 for an error to fix."""
     try:
-        return _run(words)
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (UserError, OSError) as error:
         return reported(error)
 

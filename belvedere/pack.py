@@ -4,6 +4,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,20 +13,20 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import torch
 import yaml
+from lightning.pytorch import Trainer
 from PIL import Image
 
 import belvedere
 from belvedere import hub, packed
-from belvedere.card import Said, card, decisions, read_record, task_name
+from belvedere.card import PICTURE, Said, card, decisions, read_record, task_name
 from belvedere.checkpoints import finite_weights, run_config
 from belvedere.failures import review
 from belvedere.files import DESCRIPTION, check_found
-from belvedere.prediction import load
+from belvedere.prediction import configured, load
 from ops.atomic import check_writable, replacing, write_text
 from ops.errors import PackageError
 from tasks.base import ImageTask
 
-PICTURE = f"{packed.IMAGES}/worst.jpg"
 PERSONAL = ("pictures", "hints", "reference")
 """Settings of the data that are of one prediction."""
 
@@ -34,6 +36,7 @@ def pack(
     output: str | None = None,
     data: str | None = None,
     worst: int = 3,
+    onnx: bool = False,
     title: str = "",
     author: str = "",
     license: str = "",
@@ -51,6 +54,7 @@ def pack(
         output: The package: a zip file, or a folder; model.zip by default.
         data: The dataset's folder, if it is no longer where the run found it.
         worst: Number of the worst validation images that the card shows; 0 shows none. They become part of the package.
+        onnx: Also put in what belvedere export writes, a file that runs without torch.
         title: Title of the card.
         author: Who made the model.
         license: License of the weights, such as cc-by-4.0.
@@ -79,7 +83,7 @@ def pack(
     said = Said(title, author, license, data_license, use)
     with TemporaryDirectory(prefix="belvedere-") as made:
         folder, name = Path(made) / "package", upload or (target.name if target else "")
-        fill(folder, task, checkpoint, run_config(checkpoint, trust), said, name, data, worst)
+        fill(folder, task, checkpoint, run_config(checkpoint, trust), said, name, data, worst, onnx, trust)
         if target is not None:
             _place(folder, target)
             print(target)
@@ -100,6 +104,8 @@ def fill(
     name: str,
     data: str | None,
     worst: int,
+    onnx: bool = False,
+    trust: bool = False,
 ) -> None:
     """Writes the files of a package into a folder.
 
@@ -112,6 +118,8 @@ def fill(
         name: What the package is called.
         data: The dataset's folder, if it is no longer where the config says.
         worst: Number of the worst validation images to show.
+        onnx: Whether to put in an exported file.
+        trust: See `belvedere.load`.
     """
     from safetensors.torch import save
 
@@ -134,6 +142,8 @@ def fill(
     description = {"format": packed.FORMAT, "belvedere": belvedere.__version__, "task": task_name(config),
                    "classes": list(task.classes), "decision": decisions(task), "sha256": digests}  # fmt: skip
     write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+    if onnx:
+        _export(task, checkpoint, config, data, trust, folder)
     with TemporaryDirectory(prefix="belvedere-") as drawn:
         seen = review(task, config, data, worst, Path(drawn))
         panel = Path(drawn) / "panels" / "validate.png"
@@ -143,8 +153,24 @@ def fill(
                 image.convert("RGB").save(folder / PICTURE, quality=88)
     if seen.problem and worst:
         print(f"The card shows no failures: {seen.problem}")
-    text = card(task, checkpoint, config, said, name, seen, PICTURE if (folder / PICTURE).is_file() else "")
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    text = card(task, checkpoint, config, said, name, seen, files)
     write_text(folder / packed.CARD, text)
+
+
+def _export(
+    task: ImageTask, checkpoint: Path, config: Mapping[str, Any], data: str | None, trust: bool, folder: Path
+) -> None:
+    """Puts an exported file into a package's folder, and prints how it compares."""
+    from belvedere.export import FILE, export
+
+    module, _ = configured(config, {} if data is None else {"root": data})
+    with TemporaryDirectory(prefix="belvedere-") as made:
+        printed = StringIO()
+        with redirect_stdout(printed):
+            export(task, module, Trainer(logger=False), Path(made), str(checkpoint), trust=trust)
+        print("\n".join(line for line in printed.getvalue().splitlines() if made not in line))  # files that go
+        shutil.move(Path(made) / FILE, folder / packed.ONNX)
 
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def predict(
     with TemporaryDirectory(prefix="belvedere-") as folder:
         source, given = _staged(images, Path(folder))
         data, writer = configured(config, {"pictures": str(source), **options})
-        return _collected(task, data, writer, given, accelerator)
+        return collected(task, data, writer, given, accelerator)
 
 
 def class_of(class_path: str) -> Any:
@@ -234,7 +234,7 @@ def configured(config: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[I
     )
 
 
-def _collected(
+def collected(
     task: ImageTask, data: ImageDataModule, writer: Writer[Any], given: Mapping[str, str], accelerator: str
 ) -> Predictions:
     """Predicts as the command does, but keeps the writer's images in memory.

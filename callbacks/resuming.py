@@ -24,6 +24,7 @@ from callbacks.loggers import CSVLogger
 from ops.atomic import replacing
 from tasks.base import ImageTask, gathered
 
+BEST, OPTIMIZER = "best.ckpt", "optimizer_states"  # a file, and the key that it lacks
 COUNTED = "counted"  # key of a checkpoint: what the metrics have counted in the current epoch
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: temporary failure, try again
 
@@ -184,11 +185,15 @@ def save_state(trainer: Trainer, name: str) -> Path:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its target, flushes it to disk, and renames it.
 
+    The best epoch's is for use and holds no state of the optimizer, which takes up to two thirds of a file.
+
     Lightning's own goes through the system's temporary folder and is copied if that is on another file system: a kill
     or a full disk then leaves half a file in place of the previous checkpoint.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if Path(path).name == BEST:
+            checkpoint = {key: value for key, value in checkpoint.items() if key != OPTIMIZER}
         with replacing(Path(path), sync=True) as temporary, temporary.open("wb") as file:
             # to an open file: given a path, torch reports a full disk as a RuntimeError without a reason
             torch.save(checkpoint, file)

@@ -106,6 +106,9 @@ class AestheticsDataModule(ImageDataModule):
         scale = (None, self.threshold) if self.scale is None else self.scale
         return DataFacts(size=(self.size, self.size), tags=self.tags, vote_scale=scale)
 
+    def preparation(self) -> dict[str, Any]:
+        return {"kind": "squared", "side": self.side, "size": self.size, "squeeze": self.squeeze}
+
     def prepare_data(self) -> None:
         if not self.predicting:
             found = self.checked()

@@ -142,6 +142,10 @@ class AvalanchesDataModule(MaskedDataModule):
             return DataFacts(size=self.photos, conditions=self.conditions)
         return DataFacts(window=self.window, conditions=self.conditions)
 
+    def preparation(self) -> dict[str, Any]:
+        levels = {"levels": self.pyramid_levels, "least_side": self.least_side}
+        return super().preparation() | {"kind": "pyramid", **levels}
+
     def prepare_data(self) -> None:
         if not self.predicting:
             self.checked()

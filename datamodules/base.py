@@ -152,6 +152,14 @@ class ImageDataModule(LightningDataModule, ABC):
         """Returns what the task may know about the data; each task's data module adds its own."""
         return DataFacts()
 
+    def preparation(self) -> dict[str, Any]:
+        """Returns how images become the network's input, in numbers: a `kind`, see `belvedere.export`, and its sizes.
+
+        Raises:
+            ArgumentError: Exported files cannot prepare images in this way.
+        """
+        raise ArgumentError(f"{type(self).__name__} does not say how it prepares images, so it cannot be exported.")
+
     @property
     def augmenting(self) -> bool:
         """Whether batches are augmented on their way to the device: in training, except for `unaugmented` ones."""

@@ -61,6 +61,9 @@ class CloudsDataModule(SegmentationDataModule):
         self.small_masks, self.small_mask_area = small_masks, small_mask_area
         self.leave_out_gaps = leave_out_gaps
 
+    def preparation(self) -> dict[str, Any]:
+        return super().preparation() | {"leave_out_gaps": self.leave_out_gaps}
+
     def source(self) -> MaskSource:
         return self.usable(self.source_of(self.classes, lambda: mask_source(self.root, self.classes, self.values)))
 

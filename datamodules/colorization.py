@@ -14,7 +14,6 @@ from datamodules.base import ImageDataModule, check
 from datamodules.batch import Batch, DataFacts
 from datamodules.decoded.films import film_samples
 from datamodules.decoded.letterboxed import (
-    LEAST_SIDE,
     Letterboxed,
     LetterboxedSample,
     PredictedPicture,
@@ -25,7 +24,7 @@ from datamodules.decoded.letterboxed import (
 from datamodules.loaders import EpochLoader, Samples
 from datamodules.read.hints import find_hints
 from datamodules.read.names import located, predicted_names, tree_names
-from datamodules.read.pictures import channels_first
+from datamodules.read.pictures import LEAST_SIDE, channels_first
 from datamodules.read.video import find_film
 from datamodules.read.works import Work, draw_by_group, groups, read_works
 from ops.augment import random_warps, warped
@@ -187,6 +186,10 @@ class ColorizationDataModule(ImageDataModule):
         image = channels_first(letterboxed(picture, self.size))[None].float() / 255
         assert self._references is not None
         self._references.append({"image": image, "valid": valid_pixels(place, self.size), "name": [name]})
+
+    def preparation(self) -> dict[str, Any]:
+        view = {} if self.view is None else {"view": self.view}
+        return {"kind": "letterboxed", "side": self.size, **view}
 
     def prepare_data(self) -> None:
         if not self.predicting:

@@ -132,8 +132,7 @@ class EpochLoader(DataLoader[Any]):
         if changed and state_dict["given"]:
             raise DataError(
                 f"The checkpoint is from the middle of epoch {state_dict['epoch']}, which cannot be resumed: "
-                f"{'; '.join(changed)}. Resume with the data and batch size that it was written with, or from "
-                "best.ckpt, which was written at the end of an epoch."
+                f"{'; '.join(changed)}. Resume with the data and batch size that it was written with."
             )
         if changed:
             rank_zero_warn(f"The run resumes otherwise than it began: {'; '.join(changed)}.")

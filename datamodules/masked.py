@@ -16,7 +16,7 @@ from datamodules.read.masks import FolderMasks, MaskSource
 from datamodules.read.names import located, tree_names
 from datamodules.read.pictures import read_picture
 from datamodules.read.raster_masks import RasterMasks
-from datamodules.read.rasters import Scale, channels_of, fitted, shown
+from datamodules.read.rasters import COLOR, Scale, channels_of, fitted, shown
 from ops.errors import ArgumentError
 from ops.geo.labels import VectorLabels
 from ops.geo.rasters import VRT
@@ -102,6 +102,13 @@ class MaskedDataModule(ImageDataModule, ABC):
                 self.views = RandomViews(augment or "none", sides("size", trained), cropped)
             except ValueError as error:
                 raise ArgumentError(str(error)) from error
+
+    def preparation(self) -> dict[str, Any]:
+        check(
+            self.channels == COLOR,
+            "bands or scale are given, but exported files take images in color: use belvedere predict",
+        )
+        return {}
 
     def source_of(self, classes: Sequence[str], plain: Callable[[], Source]) -> Source | RasterMasks | FolderMasks:
         """Returns images and masks: those of `plain`, unless there are rasters among the images.

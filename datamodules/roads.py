@@ -101,6 +101,10 @@ class RoadsDataModule(MaskedDataModule):
     def facts(self) -> DataFacts:
         return DataFacts(size=self.size, channels=self.channels.count)
 
+    def preparation(self) -> dict[str, Any]:
+        places = {"size": list(self.size), "window": list(self.window), "overlap": self.overlap}
+        return super().preparation() | {"kind": "resized", **places}
+
     def tiles_per_step(self) -> int:
         """Returns how many tiles a training batch is made of; their copies fill it.
 

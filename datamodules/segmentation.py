@@ -76,6 +76,11 @@ class SegmentationDataModule(MaskedDataModule):
     def facts(self) -> DataFacts:
         return DataFacts(size=self.size, classes=self.classes, channels=self.channels.count)
 
+    def preparation(self) -> dict[str, Any]:
+        window = {} if self.window is None else {"window": list(self.window), "overlap": self.overlap}
+        output = {} if self.output_size is None else {"output_size": list(self.output_size)}
+        return super().preparation() | {"kind": "resized", "size": list(self.size), **window, **output}
+
     def prepare_data(self) -> None:
         if not self.predicting:
             self.decoded()

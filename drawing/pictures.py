@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from ops.atomic import replacing
+from ops.extras import installed
 
 Picture: TypeAlias = NDArray[np.uint8]  # (H, W, 3), RGB
 Masks: TypeAlias = NDArray[np.bool_]  # (K, H, W)
@@ -234,7 +235,11 @@ def letter_size(width: int) -> int:
 
 @cache
 def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """Returns Matplotlib's DejaVu Sans; Pillow's own font has no accented letters."""
+    """Returns Matplotlib's DejaVu Sans, without it Pillow's own font, which has no accented letters."""
+    if not installed("matplotlib"):  # `belvedere.run` does without
+        found = ImageFont.load_default(size)
+        assert isinstance(found, ImageFont.FreeTypeFont)  # as Pillow's wheels have it
+        return found
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)

@@ -81,6 +81,10 @@ class NoDenseFormError(UserError):
     """Reports a network without a dense form that equals it at every window."""
 
 
+class ExportError(UserError):
+    """Reports an exported file that computes something else than the network."""
+
+
 class TreesError(UserError):
     """Reports boosted trees that cannot be fitted or loaded."""
 

@@ -44,6 +44,18 @@ def without_small_regions(masks: NDArray[np.bool_], minimum_areas: Sequence[floa
     return kept
 
 
+def least_areas(minimum_areas: Sequence[float], minimum_pixels: int, size: tuple[int, int]) -> list[float]:
+    """Returns the smallest region of each class that is kept in an image, as a share of its height times width.
+
+    Args:
+        minimum_areas: Shares of the image, per class.
+        minimum_pixels: The least of every class in pixels.
+        size: Height and width of the image.
+    """
+    least = min(1.0, minimum_pixels / (size[0] * size[1]))
+    return [max(least, area) for area in minimum_areas]
+
+
 def main_regions(
     mask: NDArray[np.bool_], least: float, boxes: Sequence[tuple[float, float, float, float]] = ()
 ) -> NDArray[np.bool_]:

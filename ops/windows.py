@@ -161,7 +161,7 @@ class Blend:
         """
         if self.waiting:
             raise ValueError(f"{len(self.waiting)} windows are missing, the next at {self.waiting[-1]}; add them first")
-        rows, self.strip = self.strip[:-1], self.strip[:, :0]
+        rows, self.strip = self.strip[:-1], self.strip[:, :0] + 0  # a copy, which does not keep the rows
         return rows
 
     def _move_to(self, top: int) -> Maps:
@@ -263,6 +263,11 @@ def resized_maps(maps: Maps, size: Sequence[int] | None) -> Maps:
     """Resizes maps (B, K, h, w) bilinearly to `size`; returns them as they are if it is None or already theirs."""
     if size is None or tuple(maps.shape[-2:]) == tuple(size):
         return maps
+    if isinstance(maps, np.ndarray):
+        import cv2
+
+        shape = tuple(size)[::-1]
+        return np.array([[cv2.resize(each, shape, interpolation=cv2.INTER_LINEAR) for each in image] for image in maps])
     from torch.nn import functional
 
     return functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False, antialias=False)

@@ -65,8 +65,9 @@ def drawn_layers(study: Study, folder: Path) -> "Figure | None":
     """Draws the layers with parameters as blocks, a row per network; None before the first training."""
     from matplotlib.patches import Patch, Rectangle
 
+    every = networks_of(study, folder)
     networks = {name: [layer for layer in layers if layer.parameters and _kind(layer) != "normalization"]
-                for name, layers in networks_of(study, folder).items()}  # fmt: skip
+                for name, layers in every.items()}  # fmt: skip
     networks = {name: layers for name, layers in networks.items() if layers}
     if not networks:
         return None
@@ -74,7 +75,7 @@ def drawn_layers(study: Study, folder: Path) -> "Figure | None":
     figure = new_figure(10, 0.6 + 1.5 * len(networks), pad=0.06)
     grid = figure.subplots(len(networks), 1, squeeze=False)[:, 0]
     for axes, (name, layers) in zip(grid, networks.items(), strict=True):
-        total = sum(layer.parameters for layer in layers)
+        total = sum(layer.parameters for layer in every[name])
         axes.set_title(printable(f"{name}: {len(layers)} layers, {total:,} parameters"), loc="left", fontsize=9)
         axes.set_axis_off()
         side = max(_height(layer) for layer in layers)

@@ -28,6 +28,8 @@ KEYS = {
 }
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # and what is not UTF-8
 NEVER_NULL = ("time", "gpus", "cpus", "requeues")
+# a task at its time limit, or one that was killed, up to five times: it may need more memory than it gets
+AGAIN = '{ [ -n "$stopped" ] || { [ "$code" -eq 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 5 ]; }; }'
 WARNING = 120  # seconds before a job's time limit at which SLURM signals it; it may be a minute earlier
 
 SCRIPT = """\
@@ -161,7 +163,7 @@ def job_array(
         why="" if last is None else " # SLURM_JOB_ID may refer to the whole array",
         setup="".join(f"{line}\n" for line in job["setup"]),
         command=shlex.join(command) + number,
-        again='{ [ -n "$stopped" ] || [ "$code" -eq 137 ]; }' if requeue_killed else '[ -n "$stopped" ]',
+        again=AGAIN if requeue_killed else '[ -n "$stopped" ]',
         requeues=job["requeues"],
     )
 

@@ -6,7 +6,7 @@ image for a second pass of the same network.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +21,7 @@ from torchmetrics import Metric
 from datamodules.batch import Batch
 from ops.backends import Backend
 from ops.edges import canny
-from ops.errors import TrainingError, WeightsError
+from ops.errors import ArgumentError, NoDenseFormError, TrainingError, WeightsError
 from ops.extras import check_installed
 from ops.windows import resized_maps
 from tasks.base import check_images
@@ -32,6 +32,7 @@ from tasks.metrics.dice import DiceScores, PixelAveragePrecision
 from tasks.metrics.meter import Meter, Step
 from tasks.metrics.pixels import BoundaryDistance, PixelScores
 from tasks.networks.backbones import load_features, segmentation_network
+from tasks.networks.dense import DenseForm
 from tasks.networks.sliding import classify_picture
 from tasks.networks.window_classifier import fill_projection, is_filled, window_classifier
 from tasks.segmentation import SegmentationTask, counted, known, lost_pieces
@@ -306,6 +307,25 @@ class AvalanchesTask(SegmentationTask):
         if "label" in batch:
             return self(batch["image"])[:, :, None, None]  # type: ignore[no-any-return]  # untyped in Lightning
         return self.classified(batch["image"], batch.get("valid"))
+
+    def exported(self) -> Callable[[Batch], dict[str, Tensor]]:
+        """Returns the function for the `probability` of one pass, that of windows by the network's dense form."""
+        if self.whole:
+            return super().exported()
+        try:
+            dense = DenseForm(self.network, self.window)
+        except NoDenseFormError as error:
+            raise ArgumentError(
+                f"{self.name} cannot be exported: {error} Export cnn1d, cnn2d, or a network of whole photographs."
+            ) from error
+        before = self.window // 2
+        border = (before, self.window - 1 - before) * 2
+
+        def classified(batch: Batch) -> dict[str, Tensor]:
+            logits = dense(functional.pad(batch["image"], border, mode="reflect"))
+            return {"probability": logits.float().sigmoid()}
+
+        return classified
 
     def marked(self, image: Tensor) -> Tensor:
         """Returns logits (B, 1, H, W) of whole images (B, 3, H, W) in [0, 1], computed at `size`."""

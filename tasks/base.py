@@ -105,6 +105,16 @@ class ImageTask(LightningModule, ABC):
         every = (self, *(member.to(self.device) for member in self.members))
         return torch.stack([each.averaged(batch) for each in every]).mean(dim=0)
 
+    def exported(self) -> Callable[[Batch], dict[str, Tensor]]:
+        """Returns the function that a file of `belvedere export` computes for a batch of `image`: tensors by name.
+
+        It may not depend on values in tensors, nor on whether sizes are multiples of anything.
+
+        Raises:
+            ArgumentError: The task cannot be exported.
+        """
+        return lambda batch: {"probability": self.probability(batch)}
+
     def averaged(self, batch: Batch) -> Tensor:
         """Returns this task's probabilities for a batch, averaged over views of the images; by default of one view."""
         return self.activate(self.outputs(batch), batch)

@@ -103,6 +103,14 @@ class ColoringTask(ImageTask):
         """Returns the training images' mean chroma (B, 2, H, W) of scaled luminance (B, 1, H, W)."""
         return self.floors.chroma(luminance)["mean_by_luminance"]
 
+    def exported(self) -> Callable[[Batch], dict[str, Tensor]]:
+        return self.colored
+
+    def colored(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns the `luminance` and the `chroma` of a batch, scaled."""
+        luminance, _ = luminance_and_chroma(batch["image"])
+        return {"luminance": luminance, "chroma": self.probability({**batch, "luminance": luminance})}
+
     @torch.no_grad()
     def predict(self, batch: Batch) -> dict[str, Any]:
         """Colors images; only their luminance is used.
@@ -115,8 +123,8 @@ class ColoringTask(ImageTask):
             `samples` also what `alternatives` returns.
         """
         check_images(batch)
-        luminance, _ = luminance_and_chroma(batch["image"])
-        chroma = self.probability({**batch, "luminance": luminance})
+        given = self.colored(batch)
+        luminance, chroma = given["luminance"], given["chroma"]
         found = {"chroma": chroma, "image": to_rgb(luminance, chroma)}
         return found | self.alternatives({**batch, "luminance": luminance}, chroma) if self.samples else found
 

@@ -434,6 +434,7 @@ class LinearColorizationTask(ClosedFormTask, ColoringTask):
     def step(self, batch: Batch) -> Step:
         """Returns the loss and the colored images; pixels that are not `valid` count nowhere."""
         luminance, chroma = luminance_and_chroma(batch["image"])
-        found = self.activate(self.outputs({**batch, "luminance": luminance}), {**batch, "luminance": luminance})
+        batch = {**batch, "luminance": luminance}
+        found = self.probability(batch, self.outputs(batch))
         loss = chroma_loss(found, chroma, batch["valid"])
         return Step(loss, to_rgb(luminance, found.detach()), batch["image"], valid=batch["valid"])

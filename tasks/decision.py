@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from ops.regions import region_overlaps, without_small_regions
+from ops.regions import least_areas, region_overlaps, without_small_regions
 from tasks.metrics.dice import DICE_UNITS, as_bool, check_shapes, counting, dice_units, mean_dice
 
 HALF = 0.5  # the threshold where none is given or fitted
@@ -64,8 +64,7 @@ class Decision(nn.Module):
 
     def least_areas(self, size: tuple[int, int]) -> list[float]:
         """Returns the smallest region of each class that is kept in an image, as a share of its height times width."""
-        least = min(1.0, self.minimum_pixels / (size[0] * size[1]))
-        return [max(least, area) for area in self.minimum_areas.tolist()]
+        return least_areas(self.minimum_areas.tolist(), self.minimum_pixels, size)
 
     def cleaned(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Returns the masks (K, H, W) of a whole image without the regions below their class's minimum area."""

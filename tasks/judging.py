@@ -1,7 +1,7 @@
 """What all tasks share that judge photographs: metrics, probabilities and checks; the networks are the subclasses'."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -169,8 +169,17 @@ class JudgingTask(ImageTask):
             votes and their standard deviation, `spread` (B,).
         """
         check_images(batch)
+        found = self.judged(batch)
+        del found["shares"]
+        return found
+
+    def exported(self) -> Callable[[Batch], dict[str, Tensor]]:
+        return self.judged
+
+    def judged(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns what `predict` returns, and `shares` (B, V): of both classes, or of the votes."""
         shares = self.probability(batch)
-        found = {"probability": self._judgement(shares)}
+        found = {"probability": self._judgement(shares), "shares": shares}
         if self.head == "distribution":
             found |= {"mean": mean_vote(shares), "spread": vote_spread(shares)}
         return found

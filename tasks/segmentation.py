@@ -254,7 +254,7 @@ class SegmentationTask(ImageTask):
     def _decided(self, maps: Tensor, batch: Batch) -> Tensor:
         """Returns probabilities as `activate` does, from those of the network's outputs."""
         classes = len(self.classes)
-        probability = _placed(maps[:, :classes], batch)
+        probability = placed(maps[:, :classes], batch)
         return self.decision.gated(probability, _presence(maps, classes)) if self.presence_head else probability
 
     def presence(self, batch: Batch) -> Tensor | None:
@@ -368,7 +368,7 @@ def _presence(maps: Tensor, classes: int) -> Tensor:
     return maps[:, classes:].mean(dim=(2, 3))
 
 
-def _placed(maps: Tensor, batch: Batch) -> Tensor:
+def placed(maps: Tensor, batch: Batch) -> Tensor:
     """Returns probabilities as `SegmentationTask.activate` describes them."""
     if "valid" in batch:
         maps = maps * batch["valid"]

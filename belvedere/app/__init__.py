@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +26,7 @@ def app(
     """Opens a page in the browser on which you try a trained task on your own images.
 
     Args:
-        ckpt_path: A checkpoint, or a package of belvedere pack.
+        ckpt_path: A checkpoint, a package of belvedere pack, or an ONNX file of belvedere export.
         compare: Another one of the same kind, to see side by side.
         port: Where the page is, http://127.0.0.1:PORT; the next free one is taken.
         browser: Open the page in the browser at once.
@@ -47,8 +47,7 @@ def app(
     with serving(models, port, browser, share) as (local, public):
         print(f"The page is at {local}" + (f" and, for everybody, at {public}" if public else ""))
         print("It ends with Ctrl-C.", flush=True)
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        threading.Event().wait()
     return 0
 
 

@@ -1,10 +1,11 @@
 """What the page shows: trained tasks, and what they find in images."""
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,10 @@ from belvedere.card import task_name
 from belvedere.names import TASKS
 from belvedere.parser import parameters
 from belvedere.prediction import class_of, load, predict
+from belvedere.run import Model as File
 from callbacks.writers.prediction import Prediction
 from callbacks.writers.stitched import Maps, Stitched, Whole
-from datamodules.read.pictures import read_picture
+from datamodules.read.pictures import read_picture, resized
 from drawing.pictures import Masks, Picture, save_picture
 from ops.errors import ArgumentError
 from ops.regions import without_small_regions
@@ -47,40 +49,91 @@ class Found:
     problem: str = ""
 
 
-class Model:
+class Decides(Protocol):
+    """Turns probabilities into masks, like `tasks.decision.Decision`."""
+
+    @property
+    def thresholds(self) -> Iterable[Any]:
+        """Threshold of each class."""
+
+    def least_areas(self, size: tuple[int, int]) -> list[float]:
+        """Returns the smallest region of each class that is kept in an image, as a share of it."""
+
+
+class Model(ABC):
     """A trained task behind the page.
 
     Args:
-        path: Its checkpoint or package.
-        trust: See `belvedere.load`.
+        path: Its file.
+        kind: What it makes of an image.
+        task: Name of the task, such as `roads`.
+        classes: Names of its classes, if it marks some.
+
+    Attributes:
+        name: What the page calls it.
+        title: What its task is about.
+        takes_hints: Whether it takes known colors.
     """
 
-    def __init__(self, path: str, trust: bool = False) -> None:
-        self.task = load(path, trust=trust)
-        self.kind = kind_of(self.task)
-        self.classes = list(self.task.classes)
-        self.name = _name(path)
-        self.config: dict[str, Any] = vars(self.task)["run_config"]
-        short = task_name(self.config)
-        self.title = TASKS.get(short, short).capitalize()
+    takes_hints = False
 
-    @property
-    def thresholds(self) -> list[float]:
-        """Thresholds of the classes, as fitted."""
-        assert isinstance(self.task, SegmentationTask)
-        return [float(value) for value in self.task.active_decision.thresholds]
+    def __init__(self, path: str, kind: Kind, task: str, classes: Sequence[str]) -> None:
+        self.name, self.kind, self.classes = _name(path), kind, list(classes)
+        self.title = TASKS.get(task, task).capitalize()
 
+    @abstractmethod
     def find(self, paths: Sequence[Path], strokes: NDArray[np.uint8] | None = None) -> list[Found]:
         """Predicts images.
 
         Args:
             paths: Their files.
-            strokes: Colors that are known, for a single image of a coloring task: RGBA (H, W, 4), opaque where known.
+            strokes: Colors that are known, for a single image and if it `takes_hints`: RGBA (H, W, 4), opaque where
+                known.
         """
-        options: dict[str, Any] = {
-            "num_workers": 0,
-            **({"output_size": None} if self._has_option("output_size") else {}),
-        }
+
+    @property
+    @abstractmethod
+    def decision(self) -> Decides:
+        """Thresholds and minimum areas, if it marks classes."""
+
+    @property
+    def thresholds(self) -> list[float]:
+        """Thresholds of the classes, as fitted."""
+        return [float(value) for value in self.decision.thresholds]
+
+    def masks(self, found: Found, thresholds: Sequence[float]) -> Masks:
+        """Returns the masks (K, H, W) at other thresholds, without regions below the minimum areas."""
+        assert found.probability is not None
+        marked: Masks = found.probability >= np.array(thresholds, np.float32)[:, None, None]
+        return without_small_regions(marked, self.decision.least_areas((marked.shape[1], marked.shape[2])))
+
+    def stitched(self, found: Found, masks: Masks) -> Stitched:
+        """Returns masks of an image as output formats take them."""
+        return Stitched(name=found.name, index=0, classes=self.classes, source=found.picture, content=Whole(masks))
+
+
+class TrainedModel(Model):
+    """A checkpoint, or a package.
+
+    Args:
+        path: Its path or address.
+        trust: See `belvedere.load`.
+    """
+
+    def __init__(self, path: str, trust: bool = False) -> None:
+        self.task = load(path, trust=trust)
+        self.config: dict[str, Any] = vars(self.task)["run_config"]
+        super().__init__(path, _kind_of(self.task), task_name(self.config), self.task.classes)
+        self.takes_hints = self.kind == "colors"
+
+    @property
+    def decision(self) -> Decides:
+        assert isinstance(self.task, SegmentationTask)
+        return self.task.active_decision
+
+    def find(self, paths: Sequence[Path], strokes: NDArray[np.uint8] | None = None) -> list[Found]:
+        known = parameters(class_of(self.config["data"]["class_path"]))
+        options: dict[str, Any] = {"num_workers": 0} | ({"output_size": None} if "output_size" in known else {})
         with TemporaryDirectory(prefix="belvedere-") as folder:
             if strokes is None:
                 predicted = predict(self.task, list(paths), **options)
@@ -92,36 +145,45 @@ class Model:
                 predicted = predict(self.task, images, hints=str(hints), **options)
         return [_found(path, each) for path, each in zip(paths, predicted, strict=True)]
 
-    def _has_option(self, name: str) -> bool:
-        """Returns whether the data module of the task's run has an option."""
-        return name in parameters(class_of(self.config["data"]["class_path"]))
 
-    def masks(self, found: Found, thresholds: Sequence[float]) -> Masks:
-        """Returns the masks (K, H, W) at other thresholds, without regions below the minimum areas."""
-        assert found.probability is not None
-        assert isinstance(self.task, SegmentationTask)
-        marked: Masks = found.probability >= np.array(thresholds, np.float32)[:, None, None]
-        areas = self.task.active_decision.least_areas((marked.shape[1], marked.shape[2]))
-        return without_small_regions(marked, areas)
+class ExportedModel(Model):
+    """A file of `belvedere export`.
 
-    def stitched(self, found: Found, masks: Masks) -> Stitched:
-        """Returns masks of an image as output formats take them."""
-        return Stitched(name=found.name, index=0, classes=self.classes, source=found.picture, content=Whole(masks))
+    Args:
+        path: The ONNX file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.file = File(path)
+        kind, task = self.file.preparation["kind"], self.file.settings["task"].removesuffix("Task")
+        masks = kind in ("resized", "pyramid")
+        classes = self.file.settings["classes"] if masks else []
+        super().__init__(path, "masks" if masks else "scores" if kind == "squared" else "colors",
+                         task.removeprefix("Linear").lower(), classes)  # fmt: skip
+
+    @property
+    def decision(self) -> Decides:
+        return self.file.decisions[-1]
+
+    def find(self, paths: Sequence[Path], strokes: NDArray[np.uint8] | None = None) -> list[Found]:
+        return [_found(path, self.file.predict(path)) for path in paths]
 
 
 def opened_models(paths: Sequence[str], trust: bool = False) -> list[Model]:
-    """Opens checkpoints or packages of one kind.
+    """Opens checkpoints, packages or exported files of one kind.
 
     Raises:
         ArgumentError: They are of different kinds.
     """
-    models = [Model(path, trust) for path in paths]
+    models: list[Model] = [
+        ExportedModel(path) if path.lower().endswith(".onnx") else TrainedModel(path, trust) for path in paths
+    ]
     first, *others = models
     for other in others:
         if (other.kind, other.classes) != (first.kind, first.classes):
             raise ArgumentError(
-                f"{first.name} is of {first.task.predicts()}, {other.name} of {other.task.predicts()}; expected two of "
-                "one kind to compare."
+                f"{first.name} is of {_described(first)}, {other.name} of {_described(other)}; expected two of one "
+                "kind to compare."
             )
     if len({model.name for model in models}) < len(models):
         for number, model in enumerate(models, 1):
@@ -129,7 +191,11 @@ def opened_models(paths: Sequence[str], trust: bool = False) -> list[Model]:
     return models
 
 
-def kind_of(task: ImageTask) -> Kind:
+def _described(model: Model) -> str:
+    return model.title + (f" with the classes {model.classes}" if model.classes else "")
+
+
+def _kind_of(task: ImageTask) -> Kind:
     """Returns what a task makes of an image."""
     if isinstance(task, SegmentationTask):
         return "masks"
@@ -148,5 +214,7 @@ def _found(path: Path, prediction: Prediction) -> Found:
         return Found(path.name, np.zeros((1, 1, 3), np.uint8), problem=prediction.problem)
     picture = read_picture(path)
     probability = prediction.probability if isinstance(prediction.probability, np.ndarray) else None
+    if probability is not None:  # some files give masks of one size
+        picture = resized(picture, (probability.shape[1], probability.shape[2]))
     scores = {key: value for key, value in prediction.scores.items() if key in ("probability", "mean", "spread")}
     return Found(path.name, picture, probability, prediction.image, scores)

@@ -189,13 +189,15 @@ def _outlined(view: Picture, masks: Masks) -> Picture:
 
 def _colors_page(models: Sequence[Model], folder: Path) -> None:
     found = gr.State([])
+    hints = all(model.takes_hints for model in models)
     with gr.Row():
         with gr.Column(scale=1, min_width=280):
             files, predicted = _drop(models, found)
             chosen, listed = _chooser(predicted, found)
-            gr.Markdown(ADVICE)
-            hint = gr.Button("Color with my hints", variant="primary", elem_id="hint")
-            again = gr.Button("Remove my hints", elem_id="again")
+            with gr.Column(visible=hints):
+                gr.Markdown(ADVICE)
+                hint = gr.Button("Color with my hints", variant="primary", elem_id="hint")
+                again = gr.Button("Remove my hints", elem_id="again")
             zipped = gr.Column()
         with gr.Column(scale=4), gr.Row():
             views = [gr.ImageSlider(label=f"{model.name}: gray and colored", elem_id=f"view{number}", format="png",
@@ -203,7 +205,8 @@ def _colors_page(models: Sequence[Model], folder: Path) -> None:
                      for number, model in enumerate(models)]  # fmt: skip
             brush = gr.Brush(default_size=12, colors=list(BRUSH), default_color=SKY)
             canvas = gr.ImageEditor(label="Known colors", elem_id="canvas", sources=[], transforms=[], layers=False,
-                                    brush=brush, format="png", image_mode="RGBA", buttons=[], height=480)  # fmt: skip
+                                    brush=brush, format="png", image_mode="RGBA", buttons=[], height=480,
+                                    visible=hints)  # fmt: skip
 
     def pairs(results: Results, index: int | None) -> Any:
         shown: list[Any] = [None] * len(models)

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks.signals import unstopped
-from callbacks.writers.format import FAILED, Format, Image, skipped
+from callbacks.writers.format import FAILED, Format, Image, place, skipped
 from datamodules.batch import Batch
 from ops.atomic import remove_leftovers, write_table, write_text
 
@@ -170,7 +170,7 @@ class Writer(Callback, ABC, Generic[Image]):
         for name in (FAILED, CHECKPOINTS):  # those of an earlier prediction
             (self.part.parent / name).unlink(missing_ok=True)
         written = sorted(path.name for path in self.part.iterdir())
-        places, self.placed = _place(self.part), True
+        places, self.placed = place(self.part), True
         if self.checkpoints:
             write_checkpoints(self.part.parent, self.checkpoints, key=self.key, files=written)
         rank_zero_info(f"Images predicted: {count}.{places}{''.join(notes)}{skipped(problems)}")
@@ -225,15 +225,3 @@ def is_finished(folder: Path, key: str) -> bool:
         return found["key"] == key and all((folder / name).exists() for name in found["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _place(part: Path) -> str:
-    """Moves the contents of `part` one folder up, replacing earlier ones, and lists where they are now."""
-    written = sorted(part.iterdir())
-    for path in written:
-        earlier = part.parent / path.name
-        if earlier.is_dir():
-            shutil.rmtree(earlier)
-        path.replace(earlier)
-    part.rmdir()
-    return "".join(f"\n  {part.parent / path.name}" for path in reversed(written))

@@ -1,6 +1,7 @@
 """Output formats: what writes finished images, without torch, so that `belvedere.run` shares them."""
 
 import math
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -106,3 +107,15 @@ def skipped(problems: Sequence[tuple[str, str]]) -> str:
         return ""
     shown = listed([problem for _, problem in problems], LISTED, f", see {FAILED}")
     return f"\nSkipped, since they cannot be used: {len(problems)}.\n{shown}"
+
+
+def place(part: Path) -> str:
+    """Moves the contents of `part` one folder up, replacing earlier ones, and lists where they are now."""
+    written = sorted(part.iterdir())
+    for path in written:
+        earlier = part.parent / path.name
+        if earlier.is_dir():
+            shutil.rmtree(earlier)
+        path.replace(earlier)
+    part.rmdir()
+    return "".join(f"\n  {part.parent / path.name}" for path in reversed(written))

@@ -46,7 +46,8 @@ class StitchingWriter(Writer[Stitched]):
         self.decision, self.folder, self.in_memory = decision, folder, in_memory
         self.classes: list[str] = list(task.classes)  # type: ignore[arg-type]  # untyped in LightningModule
         self.line_classes: Sequence[str] = getattr(task, "line_classes", ())
-        self.percents = any(isinstance(each, StitchedFormat) and each.reads_percents for each in self.formats)
+        reading = [each for each in self.formats if isinstance(each, StitchedFormat) and each.reads_percents]
+        self.percents, self.all_percents = bool(reading), any(each.of_plain_images for each in reading)
 
     def images(self, outputs: Any, batch: Batch) -> Iterator[Stitched]:
         contents = self._enlarged if "level" in batch else self._blended
@@ -81,7 +82,8 @@ class StitchingWriter(Writer[Stitched]):
             origin, size, window = (_pair(batch[key][i]) for key in ("origin", "size", "window"))
             if origin == (0, 0):
                 self.end()
-                percents = self.percents and "georeference" in batch and batch["georeference"][i] is not None
+                placed = "georeference" in batch and batch["georeference"][i] is not None
+                percents = self.all_percents or (self.percents and placed)
                 files = (self.folder, self.in_memory, percents)
                 self._canvas = Canvas(self.decision, size, window, batch["overlap"][i], *files)
             assert self._canvas is not None  # the first window of an image lies at its top left
@@ -99,7 +101,7 @@ class StitchingWriter(Writer[Stitched]):
             if "inside" in batch:  # enlarging reaches beyond the edges of boxes
                 marked &= batch["inside"][i : i + 1]
             masks = self.decision.cleaned(marked[0].cpu().numpy())
-            keep = self.in_memory or (self.percents and "georeference" in batch)
+            keep = self.in_memory or self.all_percents or (self.percents and "georeference" in batch)
             kept = full[0].cpu().numpy() if keep else None
             yield i, Whole(masks, kept, float(uncertain(full).mean()))
 

@@ -318,6 +318,7 @@ class StitchedFormat(Format[Stitched]):
 
     Attributes:
         reads_percents: Whether it reads `Stitched.percents` of images with a georeference.
+        of_plain_images: Whether it reads those of images without one too.
     """
 
-    reads_percents = False
+    reads_percents = of_plain_images = False

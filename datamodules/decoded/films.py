@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.decoded.letterboxed import LEAST_SIDE, squares
+from datamodules.decoded.letterboxed import squares
 from datamodules.loaders import Samples
 from datamodules.read.hints import find_hints
+from datamodules.read.pictures import LEAST_SIDE
 from datamodules.read.video import Film, Reader, frame_names
 from ops.color.film import Points, followed
 from ops.errors import DataError

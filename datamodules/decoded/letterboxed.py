@@ -14,29 +14,12 @@ from torch import Tensor
 from datamodules.read.cache import MappedRows, cache_key, cached_array, check_pictures
 from datamodules.read.hints import HintFiles
 from datamodules.read.names import located
-from datamodules.read.pictures import channels_first, picture_size, read_picture
+from datamodules.read.pictures import channels_first, checked_size, read_picture
 from ops.errors import DataError, collected, refuse
-from ops.imagefiles import check_pixels
 from ops.pictures import WHITE, box, letterboxed
 from ops.windows import Size
 
-LEAST_SIDE = 32
 HEAD = 16  # bytes before an image in the cache, for its height and width
-
-
-def checked_size(path: Path) -> Size:
-    """Returns the height and width of an image that can be colorized, from the header of the file.
-
-    Raises:
-        DataError: It is not an image, has a side of less than 32 pixels, or too many pixels.
-    """
-    height, width = picture_size(path)
-    if min(height, width) < LEAST_SIDE:
-        raise DataError(
-            f"{path} is {height} x {width} pixels (height x width); expected sides of {LEAST_SIDE} or more. Remove it."
-        )
-    check_pixels(path, height, width)
-    return height, width
 
 
 def checked_picture(path: Path) -> NDArray[np.uint8]:

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.decoded.predicted import BACKGROUND
 from datamodules.decoded.tiles import Tiles
 from datamodules.decoded.whole import PackedMasks, all_ignored
 from datamodules.read.cache import MappedRows, cache_key, cached_array
 from datamodules.read.masks import label_planes
-from datamodules.read.pictures import channels_first, fitted, read_picture, resized
+from datamodules.read.pictures import BACKGROUND, channels_first, fitted, read_picture, resized
 from ops.errors import DataError, collected, refuse
 from ops.windows import Size, cut, window_grid
 

@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 
 from datamodules.loaders import Samples
 from datamodules.read.names import located
-from datamodules.read.pictures import channels_first, fitted, picture_size, read_picture, resized
+from datamodules.read.pictures import BACKGROUND, channels_first, fitted, picture_size, read_picture, resized
 from datamodules.read.rasters import COLOR, Channels, read_raster, shown
 from datamodules.read.strips import Strip
 from ops.errors import DataError
 from ops.geo.rasters import Georeference, georeference
 from ops.imagefiles import check_pixels
 from ops.windows import Size, cut, window_grid
-
-BACKGROUND = 1200  # pixels of the longer side of the background of overlays
 
 
 def predicted(

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.decoded.predicted import BACKGROUND, WholePictures, Windows
+from datamodules.decoded.predicted import WholePictures, Windows
 from datamodules.loaders import Samples
-from datamodules.read.pictures import fitted, picture_size
+from datamodules.read.pictures import BACKGROUND, fitted, picture_size
 from datamodules.read.strips import Strip
 from ops.errors import ArgumentError, DataError
 from ops.geo.rasters import Georeference

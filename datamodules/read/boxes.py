@@ -3,13 +3,15 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from datamodules.read.tables import Table, no_image
 from ops.windows import Size
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CORNERS = ["x0", "y0", "x1", "y1"]
 Box = tuple[float, float, float, float]
@@ -64,7 +66,7 @@ def boxes_beside(images: Path) -> Path:
     return folder.parent / "boxes.csv" if folder.name == "images" and not inner.is_file() else inner
 
 
-def inside(boxes: Sequence[Box], size: Sequence[int], levels: int) -> Tensor:
+def inside(boxes: Sequence[Box], size: Sequence[int], levels: int) -> "Tensor":
     """Returns which pixels lie inside a box at a pyramid level of an image, bool (1, h, w).
 
     Args:
@@ -72,6 +74,8 @@ def inside(boxes: Sequence[Box], size: Sequence[int], levels: int) -> Tensor:
         size: Height and width at the level.
         levels: How often the sides of the image were halved: pixel k lies at pixel k · 2^levels of the image.
     """
+    import torch
+
     valid = torch.zeros(1, *size, dtype=torch.bool)
     for box in boxes:
         rows, columns = _sides(box, levels)

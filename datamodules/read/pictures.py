@@ -25,6 +25,9 @@ TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: I
          5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
          8: Image.Transpose.ROTATE_90}  # fmt: skip
 BAND = 1024  # rows
+BACKGROUND = 1200  # pixels of the longer side of the background of overlays
+THUMBNAIL = 320  # pixels of the longer side of images on contact sheets
+LEAST_SIDE = 32  # pixels of an image that can be colorized
 READERS = 3
 """Version of everything that decodes images and masks, part of the key of every cached array. Add 1 whenever a file
 would be decoded to other pixels, so that nothing is used that an earlier version has cached."""
@@ -148,3 +151,34 @@ def fitted(size: Size, side: int) -> Size:
     """Returns height and width scaled down so that the longer one is at most `side`."""
     scale = min(1, side / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def checked_size(path: Path) -> Size:
+    """Returns the height and width of an image that can be colorized, from the header of the file.
+
+    Raises:
+        DataError: It is not an image, has a side of less than 32 pixels, or too many pixels.
+    """
+    height, width = picture_size(path)
+    if min(height, width) < LEAST_SIDE:
+        raise DataError(
+            f"{path} is {height} x {width} pixels (height x width); expected sides of {LEAST_SIDE} or more. Remove it."
+        )
+    check_pixels(path, height, width)
+    return height, width
+
+
+def squared(picture: NDArray[np.uint8], side: int, squeeze: bool = False) -> NDArray[np.uint8]:
+    """Makes a square (side, side, 3) of an image (H, W, 3): area means if it shrinks, bilinear if it grows.
+
+    Args:
+        picture: Image as `read_picture` reads it.
+        side: Side of the square in pixels.
+        squeeze: Whether to squeeze the whole image into the square; otherwise its central square is taken.
+    """
+    height, width = picture.shape[:2]
+    if not squeeze:
+        shorter = min(height, width)
+        top, left = (height - shorter) // 2, (width - shorter) // 2
+        picture = picture[top : top + shorter, left : left + shorter]
+    return resized(picture, (side, side))

@@ -7,34 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from datamodules.read.cache import cache_key, cached_array
 from datamodules.read.names import composed, located
-from datamodules.read.pictures import channels_first, fitted, opened_upright, read_picture, resized
+from datamodules.read.pictures import THUMBNAIL, channels_first, fitted, opened_upright, read_picture, resized, squared
 from datamodules.votes.tags import Tags
 from datamodules.votes.votes import Votes
 from ops.atomic import write_table
 from ops.errors import DataError, collected, listed
-
-THUMBNAIL = 320  # pixels of the longer side of images on contact sheets
-
-
-def squared(picture: NDArray[np.uint8], side: int, squeeze: bool = False) -> NDArray[np.uint8]:
-    """Makes a square (side, side, 3) of an image (H, W, 3): area means if it shrinks, bilinear if it grows.
-
-    Args:
-        picture: Image as `datamodules.read.pictures.read_picture` reads it.
-        side: Side of the square in pixels.
-        squeeze: Whether to squeeze the whole image into the square; otherwise its central square is taken.
-    """
-    height, width = picture.shape[:2]
-    if not squeeze:
-        shorter = min(height, width)
-        top, left = (height - shorter) // 2, (width - shorter) // 2
-        picture = picture[top : top + shorter, left : left + shorter]
-    return resized(picture, (side, side))
 
 
 def read_square(path: Path, side: int, squeeze: bool = False) -> NDArray[np.uint8]:
@@ -121,7 +102,7 @@ def readable(batch: dict[str, Any], problems: Sequence[str]) -> dict[str, Any]:
     if not kept:
         raise DataError(f"None of the {len(problems)} images of a batch can be read:\n{listed(problems)}", problems)
     return {
-        key: value[kept] if isinstance(value, torch.Tensor) else [value[place] for place in kept]
+        key: [value[place] for place in kept] if isinstance(value, list) else value[kept]
         for key, value in batch.items()
     }
 
@@ -152,6 +133,8 @@ class ScoredPicture:
     squeeze: bool
 
     def __call__(self, index: int) -> dict[str, Any]:
+        import torch
+
         row = int(self.rows[index])
         try:
             square, problem = read_square(located(self.folder, self.votes.names[row]), self.side, self.squeeze), ""

@@ -138,7 +138,7 @@ def _checked(image: Tensor, name: str, advice: str) -> Tensor:
 
 def _in_blocks(convert: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
     """Converts images some rows at a time, so that memory holds only a few small blocks beside input and output."""
-    if image.requires_grad and torch.is_grad_enabled():
+    if (image.requires_grad and torch.is_grad_enabled()) or torch.compiler.is_exporting():
         return convert(image)
     block = BLOCK if image.device.type == "cpu" else DEVICE_BLOCK
     rows = max(1, block // max(1, image.shape[0] * image.shape[3]))
@@ -168,15 +168,24 @@ def _within(lightness: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return (lowest >= -TOLERANCE) & (highest <= 1 + TOLERANCE)
 
 
-def _reduced(lab: Tensor) -> Tensor:
-    outside = ~_within(*lab.unbind(1))
-    if not outside.any():
-        return lab
-    lightness, a, b = (channel[outside] for channel in lab.unbind(1))
+def _share(lightness: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Returns the largest share of the chroma that sRGB has."""
     share = torch.zeros_like(lightness)  # gray, which is always inside
     for halving in range(1, HALVINGS + 1):
         larger = share + 0.5**halving
         share = torch.where(_within(lightness, larger * a, larger * b), larger, share)
+    return share
+
+
+def _reduced(lab: Tensor) -> Tensor:
+    outside = ~_within(*lab.unbind(1))
+    if torch.compiler.is_exporting():  # an exported network cannot choose pixels
+        reduced = torch.where(outside, _share(*lab.unbind(1)), 1)[:, None] * lab[:, 1:]
+        return torch.cat([lab[:, :1], reduced], dim=1)
+    if not outside.any():
+        return lab
+    lightness, a, b = (channel[outside] for channel in lab.unbind(1))
+    share = _share(lightness, a, b)
     result = lab.clone()
     for channel, value in ((1, a), (2, b)):
         result[:, channel][outside] = share * value

@@ -4,7 +4,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 Init = Literal["glorot", "he"]
 
@@ -52,14 +51,19 @@ class AnySize(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, K, H, W), or (B, K + V, H, W), for any H and W."""
         height, width = image.shape[-2:]
-        below, right = -height % self.multiple, -width % self.multiple
-        if below or right:
-            image = F.pad(image, (0, right, 0, below), mode="replicate")
-        output: Tensor | tuple[Tensor, Tensor] = self.network(image.contiguous(memory_format=torch.channels_last))
+        # always, because an exported network knows no sizes: it must not depend on whether one is a multiple
+        rows, columns = (padded(side, self.multiple, image.device) for side in (height, width))
+        image = image[:, :, rows][..., columns].contiguous(memory_format=torch.channels_last)
+        output: Tensor | tuple[Tensor, Tensor] = self.network(image)
         if isinstance(output, tuple):
             maps, values = output
             output = torch.cat([maps, values[:, :, None, None].expand(-1, -1, *maps.shape[-2:])], dim=1)
         return output[..., :height, :width]
+
+
+def padded(side: int, multiple: int, device: torch.device) -> Tensor:
+    """Returns the places of a side, and its last one again up to the next multiple."""
+    return torch.arange((side + multiple - 1) // multiple * multiple, device=device).clamp(max=side - 1)
 
 
 def start_like_keras(network: nn.Module, init: Init = "glorot") -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from belvedere.app import serving
 from belvedere.app.archive import archive
-from belvedere.app.models import Model, opened_models
+from belvedere.app.models import TrainedModel, opened_models
 from ops import extras
 from ops.errors import ArgumentError
 from ops.polygons import polygon_mask
@@ -115,6 +115,25 @@ def test_scores_are_sorted_and_two_models_have_folders(trained: Trained, album: 
     first, second = (content[f"{model.name}/scores.csv"].decode() for model in models)
     assert next(csv.reader(io.StringIO(first)))[:2] == ["name", "probability"]
     assert [row["name"] for row in csv.DictReader(io.StringIO(second))] == ["b.png", "a.png"]
+
+
+def test_an_exported_file_shows_the_same(trained: Trained, belvedere: Command, album: list[Path]) -> None:
+    checkpoint = str(trained("avalanches"))
+    assert belvedere("pack", checkpoint, "--worst", "0", "--onnx", "--output", "packed").code == 0
+    assert "belvedere.run model.onnx" in Path("packed/README.md").read_text()
+    first, second = opened_models([checkpoint, "packed/model.onnx"])
+    assert (second.kind, second.title, second.classes) == (first.kind, first.title, first.classes)
+    assert second.thresholds == pytest.approx(first.thresholds)
+    expected, *_, broken = first.find(album)
+    found, *_, unusable = second.find(album)
+    assert found.probability is not None
+    assert expected.probability is not None
+    np.testing.assert_allclose(found.probability, expected.probability, atol=1e-4)
+    np.testing.assert_array_equal(found.picture, expected.picture)
+    middle = [float(np.median(expected.probability))]
+    assert (first.masks(expected, middle) == second.masks(found, middle)).mean() > 0.99
+    assert "broken.jpg" in broken.problem
+    assert "broken.jpg" in unusable.problem
 
 
 def test_what_cannot_be_shown_is_explained(
@@ -245,7 +264,7 @@ def test_masks_in_a_browser(
 def test_colors_in_a_browser(browser: Any, trained: Trained, album: list[Path]) -> None:
     from selenium.webdriver import ActionChains
 
-    with serving([Model(str(trained("colorization")))], 7900) as (local, _):
+    with serving([TrainedModel(str(trained("colorization")))], 7900) as (local, _):
         browser.get(local)
         drop(browser, album[:1])
 
@@ -271,7 +290,7 @@ def test_colors_in_a_browser(browser: Any, trained: Trained, album: list[Path]) 
 @pytest.mark.slow
 def test_scores_in_a_browser(browser: Any, trained: Trained, aesthetics_root: Path) -> None:
     pictures = sorted(path for path in (aesthetics_root / "album").rglob("*.*") if path.suffix in (".jpg", ".png"))[:3]
-    with serving([Model(str(trained("aesthetics")))], 7900) as (local, _):
+    with serving([TrainedModel(str(trained("aesthetics")))], 7900) as (local, _):
         browser.get(local)
         drop(browser, pictures)
         until(lambda: len(browser.find_elements("css selector", "#gallery img")) == len(pictures))

@@ -5,6 +5,7 @@ import torch
 
 from callbacks.baselines import ColorBaselines, JudgementBaseline
 from callbacks.best import BestCheckpoint
+from callbacks.resuming import LastCheckpoint
 from tests.scripted import Scripted, batches, fit, quiet_trainer
 
 EPOCHS = [{"loss": loss, "delta_e76": 9.0 + loss, "mean_delta_e76": 5.0} for loss in (3.0, 1.0, 2.0)]
@@ -32,11 +33,11 @@ def test_after_training_the_best_epoch_is_compared(
 
 def test_a_resumed_run_remembers_the_best_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    fit(tmp_path, Scripted(EPOCHS), ColorBaselines(), JudgementBaseline(), BestCheckpoint(), max_epochs=2)
-    states = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["callbacks"]
+    fit(tmp_path, Scripted(EPOCHS), ColorBaselines(), JudgementBaseline(), LastCheckpoint(), max_epochs=2)
+    states = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
     for key in ("ColorWords", "JudgementWords"):  # as in older checkpoints
         assert states[key]["figures"]["val/loss"] == 1.0
-    fit(tmp_path, Scripted(EPOCHS), ColorBaselines(), BestCheckpoint(), resume="best.ckpt")
+    fit(tmp_path, Scripted(EPOCHS), ColorBaselines(), BestCheckpoint(), resume="last.ckpt")
     assert ["delta_e76 10 vs 5" in text for text in logged(caplog)] == [True, True]
 
 

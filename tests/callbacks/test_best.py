@@ -146,11 +146,11 @@ def test_summary_names_the_best_epoch_and_the_files(
     caplog.set_level("INFO")
     (tmp_path / "curves.png").write_text("")
     callbacks = BestCheckpoint("val/dice", mode), Summary("val/dice", mode)
-    fit(tmp_path, Scripted([0.2, 0.5, 0.4]), *callbacks)
+    fit(tmp_path, Scripted([0.2, 0.5, 0.4]), *callbacks, LastCheckpoint())
     text = caplog.messages[-1]
     assert "Epochs: 3, steps: 9." in text
     assert best in text
     files = [line.strip() for line in text.splitlines() if line.startswith("  ")]
     assert files == [str(tmp_path / "checkpoints" / "best.ckpt"), str(tmp_path / "curves.png")]
-    fit(tmp_path, Scripted([0.3] * 4), Summary("val/dice", mode), resume="best.ckpt")
+    fit(tmp_path, Scripted([0.3] * 4), Summary("val/dice", mode), resume="last.ckpt")
     assert best in caplog.messages[-1], "a resumed run remembers it"

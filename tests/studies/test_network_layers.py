@@ -29,7 +29,7 @@ def test_equal_networks_are_listed_and_drawn_once(make: Callable[..., Any]) -> N
     figure = drawn_layers(made.study, made.folder)
     assert figure is not None
     assert [axes.get_title(loc="left") for axes in figure.axes] == [
-        "U-Net: 3 layers, 130 parameters", "FPN · ResNet-34: 1 layers, 80 parameters"
+        "U-Net: 3 layers, 146 parameters", "FPN · ResNet-34: 1 layers, 80 parameters"
     ]  # fmt: skip
     assert [round(block.get_height(), 2) for block in figure.axes[0].patches] == [0.5, 1.0, 0.04]
     kinds = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -9,10 +9,10 @@ import torch
 from datamodules.decoded.letterboxed import (
     LetterboxedSample,
     PredictedPicture,
-    checked_size,
     letterboxed_tree,
     picture_problems,
 )
+from datamodules.read.pictures import checked_size
 from ops import imagefiles
 from ops.errors import DataError
 from tests.datamodules.helpers import assert_problems, noise, problems_of, truncate, write

@@ -7,8 +7,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datamodules.decoded.predicted import BACKGROUND, predicted
+from datamodules.decoded.predicted import predicted
 from datamodules.loaders import EpochSampler, Samples
+from datamodules.read.pictures import BACKGROUND
 from tests.datamodules.helpers import noise, truncate, write
 
 
