@@ -156,7 +156,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def run_config(path: Path, trust: bool = False) -> dict[str, Any]:
     """Returns the model and data settings of a checkpoint's run, from `config.yaml` beside it or the copy inside.
 
-    Augmentations are left out: they act in training only.
+    Augmentations are left out: they act in training only. A fitted scale of rasters replaces the word for it.
 
     Args:
         path: The checkpoint.
@@ -177,7 +177,12 @@ def run_config(path: Path, trust: bool = False) -> dict[str, Any]:
         raise ArgumentError(
             f"Found no config of the run beside {path} or inside it. Give the run's config: --config FILE."
         )
-    return checked_config(text, source, advice, trust)
+    config = checked_config(text, source, advice, trust)
+    data = config["data"] if isinstance(config["data"], dict) else {}
+    fitted = checkpoint.get(str(data.get("class_path")).rpartition(".")[2])  # what the data module has stored
+    if isinstance(fitted, dict) and "scale" in fitted:
+        data["init_args"]["scale"] = [list(pair) for pair in fitted["scale"]]
+    return config
 
 
 def checked_config(text: str, source: Path, advice: str, trust: bool = False) -> dict[str, Any]:

@@ -535,7 +535,8 @@ def follow_data(config: Any, command: str) -> None:
         ArgumentError: A checkpoint was trained with others.
     """
     facts = _facts(config.data)
-    follows = {"classes": facts.classes, "window": facts.window, "size": facts.size, "threshold": facts.vote_scale[1]}
+    follows = {"classes": facts.classes, "window": facts.window, "size": facts.size, "threshold": facts.vote_scale[1],
+               "channels": facts.channels}  # fmt: skip
     for name, fact in follows.items():
         known = config.model.init_args.get(name)
         given, known = (list(value) if isinstance(value, tuple) else value for value in (fact, known))
@@ -544,6 +545,10 @@ def follow_data(config: Any, command: str) -> None:
         if command != "fit" and config.get("ckpt_path") is not None:
             order = ", in this order" if isinstance(known, list) else ""
             known = "null" if known is None else known
+            if name == "channels":
+                raise ArgumentError(
+                    f"The checkpoint was trained on {known} channels; --data.bands gives {given}. Give the same bands."
+                )
             raise ArgumentError(f"The checkpoint knows the {name} {known}{order}; --data.{name} is {given}.")
         config.model.init_args[name] = given
 

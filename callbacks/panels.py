@@ -295,6 +295,7 @@ def _inside(valid: Tensor) -> tuple[slice, slice]:
 
 def _array(image: Tensor) -> drawing.Picture:
     """Converts a tensor (3, H, W) in [0, 1] to a uint8 array (h, w, 3) that fits a cell."""
+    image = image[:3] if len(image) != 2 else image[:1].expand(3, -1, -1)  # a raster's first three bands
     array = (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return _fitted(np.ascontiguousarray(array))
 

@@ -225,13 +225,14 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def usable(self, source: Source) -> Source:
         """Returns the images and masks of a dataset, without unusable ones if those are skipped."""
-        source.channels = self.channels
+        source.channels = self.channels.unscaled
         if self.skipping:
             found = self._dropped = unusable(source) if self._dropped is None else self._dropped
             self.unusable |= found
             source.drop(found)
             if not source.names:
                 refuse(list(found.values()), str(self.root))
+        source.channels = self.channels
         return source
 
     def split(self, names: Sequence[str]) -> dict[str, list[str]]:

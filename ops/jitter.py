@@ -29,7 +29,8 @@ class Jitter:
         turns: Whether views are also turned by multiples of 90 degrees.
         zoom: Largest factor by which views are enlarged or reduced.
         rotation: Largest angle in degrees, in either direction.
-        color: Brightness, contrast and saturation change by up to this share, gamma by up to this factor's logarithm.
+        color: Brightness, contrast and (of three channels) saturation change by up to this share, gamma by up to this
+            factor's logarithm.
     """
 
     mirror: bool = False
@@ -147,5 +148,7 @@ def _recolored(image: Tensor, draws: Tensor, amount: float) -> Tensor:
         image = enhance.adjust_gamma(image, around[:, 0].exp())
         image = enhance.adjust_brightness_accumulative(image, 1 + around[:, 1])
         image = enhance.adjust_contrast_with_mean_subtraction(image, 1 + around[:, 2])
+        if image.shape[1] != 3:
+            return image
         changed: Tensor = enhance.adjust_saturation_with_gray_subtraction(image, 1 + around[:, 3])
         return changed

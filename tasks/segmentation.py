@@ -23,6 +23,7 @@ from tasks.metrics.dice import DiceScores, PixelAveragePrecision, counting
 from tasks.metrics.meter import Meter, Step
 from tasks.metrics.score_loss import lost_dice
 from tasks.networks.backbones import Architecture, Bands, encoder_of, load_encoder, segmentation_network
+from tasks.networks.bands import widen
 from tasks.whole import log_odds, stitched
 
 PRESENCE_WEIGHT = 0.1  # at 1 the synthetic clouds lost .13 of their dice
@@ -63,6 +64,7 @@ class SegmentationTask(ImageTask):
         pretrained_bands: What a weights file was trained on, if not on images in color: the mean and the standard
             deviation in [0, 1] of each band, in the order of its first convolution, `red`, `green` and `blue` among
             them. Images are normalized by these; what the weights learned of other bands is shared among the colors.
+        channels: Number of channels of the images; set by the data. The first three are taken for red, green and blue.
         presence_head: Whether the network also says whether an image shows each class, trained jointly: a tenth of the
             mean binary cross-entropy over the classes is added to the loss. A class is only marked where this
             probability reaches a threshold, which `FittedThresholds` fits together with the others. Of images in
@@ -107,6 +109,7 @@ class SegmentationTask(ImageTask):
         border: int = 0,
         pretrained_bands: Bands | None = None,
         encoder_frozen_steps: int = 0,
+        channels: int = 3,
         presence_head: bool = False,
     ) -> None:
         if not self.classes:
@@ -131,6 +134,7 @@ class SegmentationTask(ImageTask):
         self.architecture, self.encoder = architecture, encoder
         self.pretrained, self.freeze_encoder = pretrained, freeze_encoder
         self.network = self.build_network()
+        widen(self.network, channels, pretrained_bands)
         self.decision = self.build_decision()
         if freeze_encoder:
             encoder_of(self.network).requires_grad_(False)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from datamodules.loaders import Samples
@@ -95,7 +96,14 @@ class Inputs:
 
     def reference(self, file: Path) -> Georeference | None:
         """Returns where a file lies on the ground; None if it is a plain image."""
-        return georeference(file) if self.channels.reads(file) else None
+        if not self.channels.reads(file):
+            return None
+        found = georeference(file)
+        if found is None:
+            rank_zero_warn(
+                f"{file} has no coordinate reference system or no position on the ground, so no map is made of it."
+            )
+        return found
 
     def unreadable(self, problem: str, last: bool = True) -> dict[str, Any]:
         """Returns a black sample of an image that cannot be read."""

@@ -20,6 +20,7 @@ from datamodules.describe.study import (
     summary,
 )
 from datamodules.read.pictures import channels_first
+from datamodules.read.rasters import shown
 from datamodules.roads import RoadsDataModule
 from ops.errors import collected
 
@@ -105,7 +106,11 @@ def _charts(table: "pd.DataFrame") -> dict[str, Chart]:
 
 def _example(tiles: Tiles, row: int) -> Example:
     name = tiles.source.names[tiles.owners[row]]
-    return name, np.array(tiles.pictures[row]), np.concatenate(list(tiles.masks.sample(row).values())).astype(np.bool_)
+    return (
+        name,
+        np.array(shown(tiles.pictures[row])),
+        np.concatenate(list(tiles.masks.sample(row).values())).astype(np.bool_),
+    )
 
 
 def _altered(data: RoadsDataModule, tiles: Tiles, by_road: list[int]) -> dict[str, Panel]:
@@ -131,5 +136,5 @@ def _altered(data: RoadsDataModule, tiles: Tiles, by_road: list[int]) -> dict[st
 
 
 def _rows(image: torch.Tensor) -> Image:
-    """Returns an image (1, 3, H, W), levels up to 255, as (H, W, 3)."""
-    return np.ascontiguousarray(image[0].permute(1, 2, 0).round().byte().numpy())
+    """Returns an image (1, C, H, W), levels up to 255, as (H, W, 3)."""
+    return np.ascontiguousarray(shown(image[0].permute(1, 2, 0).round().byte().numpy()))

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from datamodules.base import SPLITS
 from datamodules.read.cache import unreadable
 from datamodules.read.names import picture_files
+from datamodules.read.rasters import Channels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,9 +53,11 @@ class Predicting(Protocol):
 
     Attributes:
         unusable: Problems of images that are skipped, by name.
+        channels: How rasters are read.
     """
 
     unusable: dict[str, str]
+    channels: Channels
 
     def predicted_names(self) -> tuple[Path, list[str]]:
         """Returns the folder and the names of the images to predict, or raises a DataError."""
@@ -72,7 +75,8 @@ def prediction_checks(
     """
     if folder is None:
         return []
-    return [data.predicted_names, lambda: data.unusable.update(unreadable(picture_files(folder), at_least))]
+    channels = data.channels.unscaled
+    return [data.predicted_names, lambda: data.unusable.update(unreadable(picture_files(folder), at_least, channels))]
 
 
 def split_column(splits: "dict[str, list[str]]", names: Sequence[str]) -> list[str]:

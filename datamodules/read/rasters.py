@@ -38,6 +38,11 @@ class Channels:
         """Number of channels: a single band fills three, as gray images do."""
         return 3 if self.bands is None or len(self.bands) == 1 else len(self.bands)
 
+    @property
+    def unscaled(self) -> "Channels":
+        """The same with a scale that is known already, to find out whether files can be read."""
+        return replace(self, scale="dtype") if self.scale == "percentiles" else self
+
     def reads(self, path: Path) -> bool:
         """Returns whether a file is read by its bands; otherwise it is a plain image."""
         return is_raster(path) or (self != COLOR and path.suffix.lower() in TIFF)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ops.errors import WeightsError
+from tasks.networks.bands import for_channels
 
 # Layers of efficientnet_pytorch by timm's names: outside of blocks, and in both kinds of them.
 STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
@@ -49,8 +50,11 @@ def fill_weights(
     expected = module.state_dict()
     weights = dict(own_keys(in_order(weights, expected), expected))
     first = next((key for key, value in expected.items() if value.ndim == 4), "")
-    if bands and first in weights and weights[first].shape[1] == len(bands):
+    seen = expected[first].shape[1] if first else 3
+    if bands and first in weights and weights[first].shape[1] == len(bands) != seen:
         weights[first] = to_red_green_blue(weights[first].float(), bands)
+    if seen != 3 and first in weights and weights[first].shape[1] == 3:
+        weights[first] = for_channels(weights[first].float(), seen)
     missing = [key for key in expected if key not in weights and not key.endswith("num_batches_tracked")]
     if missing:
         raise WeightsError(

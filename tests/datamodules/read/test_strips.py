@@ -5,6 +5,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -40,9 +41,12 @@ FILES: list[tuple[str, str, dict[str, Any]]] = [
     ("cmyk.tif", "CMYK", {}),
     ("fax.tif", "1", {"compression": "group4"}),
     ("lossy.tif", "RGB", {"compression": "jpeg"}),
-    ("another_color_model.tif", "YCbCr", {}),
     ("name[page=2]", "RGB", {"format": "PNG"}),  # libvips would take the end of the name for an option
 ]
+
+ANOTHER_MODEL = pytest.param(
+    "another_color_model.tif", "YCbCr", {}, marks=pytest.mark.skipif(
+        PIL.__version__.startswith("12."), reason="Pillow 12 cannot read the YCbCr TIFF that it writes"))  # fmt: skip
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def saved(photograph: Image.Image, path: Path, mode: str, options: dict[str, Any
     return path
 
 
-@pytest.mark.parametrize(("name", "mode", "options"), FILES)
+@pytest.mark.parametrize(("name", "mode", "options"), [*FILES, ANOTHER_MODEL])
 def test_rows_are_those_of_the_image_read_whole(
     name: str, mode: str, options: dict[str, Any], photograph: Image.Image, tmp_path: Path, monkeypatch: Any
 ) -> None:
