@@ -68,7 +68,8 @@ def test_an_exported_file_writes_what_predict_writes(
     report = json.loads(Path("file/report.json").read_text())
     assert {tuple(each["size"]) for each in report["checks"]} > {tuple(report["checks"][0]["size"])}
     for name, value in report["metrics"]["torch"].items():
-        assert report["metrics"]["model.onnx"][name] == pytest.approx(value, abs=0.02), name
+        near = 0.5 if task == "colorization" else 0.02  # colors of 8 bits that sRGB has
+        assert report["metrics"]["model.onnx"][name] == pytest.approx(value, abs=near), name
     assert report["seconds"]["1"].keys() == {"torch", "model.onnx"}
 
     assert belvedere("predict", "--ckpt_path", checkpoint, "--data.pictures", str(album), "--output", "torch").code == 3
