@@ -14,7 +14,6 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from PIL import Image
 
 import belvedere
 from belvedere import hub, packed
@@ -23,6 +22,8 @@ from belvedere.checkpoints import finite_weights, run_config
 from belvedere.failures import review
 from belvedere.files import DESCRIPTION, check_found
 from belvedere.prediction import configured, load
+from datamodules.read.pictures import read_picture
+from drawing.pictures import save_picture
 from ops.atomic import check_writable, replacing, write_text
 from ops.errors import PackageError
 from tasks.base import ImageTask
@@ -149,8 +150,7 @@ def fill(
         panel = Path(drawn) / "panels" / "validate.png"
         if panel.is_file():
             (folder / packed.IMAGES).mkdir()
-            with Image.open(panel) as image:
-                image.convert("RGB").save(folder / PICTURE, quality=88)
+            save_picture(read_picture(panel), folder / PICTURE)
     if seen.problem and worst:
         print(f"The card shows no failures: {seen.problem}")
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}

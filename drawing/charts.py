@@ -1,6 +1,5 @@
 """Draws charts of a training run and of a dataset, each as one image file."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from drawing.pictures import (
     IGNORED,
@@ -181,6 +179,8 @@ def shares_chart(shares: Sequence[float], width: int, height: int) -> Picture:
         width: Pixels across.
         height: Pixels down.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     figure = new_figure(width / 150, height / 150, pad=0.03)
     axes = figure.subplots()
     plain(axes, "", size=8)
@@ -193,9 +193,9 @@ def shares_chart(shares: Sequence[float], width: int, height: int) -> Picture:
         axes.set_title(f"mean vote {mean + 1:.2f}", loc="left", fontsize=8)
     axes.set_ylim(0, 1 if judged else max(0.4, 1.1 * max(shares)))
     axes.yaxis.set_major_locator(_round_ticks(4))
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return np.asarray(Image.open(buffer).convert("RGB"))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _justified(aspects: Sequence[float]) -> list[tuple[list[int], list[float]]]:

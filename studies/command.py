@@ -117,6 +117,8 @@ def _study(arguments: Arguments) -> int:
     for each, place in studies:
         check_folder(each, place)
     if arguments.mode is None:
+        for _, place in studies:
+            check_writable(place)
         for each, place in studies:
             check_options(each.runs, place)
     codes = [_run_mode(each, arguments, place) for each, place in studies]

@@ -2,16 +2,15 @@
 
 import base64
 import binascii
-import io
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from datamodules.annotations.files import read_json, tree
 from datamodules.annotations.labels import Labeled, Labels, Shape, box_ring, ellipse_ring, ring, size_of
 from ops.errors import DataError
-from ops.imagefiles import unreadable
 
 
 def read_labelme(source: Path) -> Labels:
@@ -66,12 +65,12 @@ def _shape(shape: Any) -> Shape:
     if kind == "circle":
         radius = float(np.hypot(*(corners[1] - corners[0])))
         return Shape(label, [[ellipse_ring(corners[0], (radius, radius))]])
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(base64.b64decode(shape["mask"])), formats=("PNG",)) as picture:
-            pixels = np.asarray(picture.convert("L")) > 0
-    except (KeyError, TypeError, binascii.Error, OSError, SyntaxError) as error:
-        raise ValueError(f"its mask cannot be read: {unreadable(Path('mask.png'), OSError(str(error)))}") from error
+        encoded = np.frombuffer(base64.b64decode(shape["mask"]), np.uint8)
+        pixels = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE) if encoded.size else None
+    except (KeyError, TypeError, binascii.Error) as error:
+        raise ValueError(f"its mask cannot be read: {error!r}; expected a PNG in base64") from error
+    if pixels is None:
+        raise ValueError("its mask is no PNG in base64")
     left, top = np.round(corners.min(axis=0)).astype(int).tolist()
-    return Shape(label, pixels=pixels, corner=(top, left))
+    return Shape(label, pixels=pixels > 0, corner=(top, left))

@@ -22,6 +22,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it i
 from studies import running
 from studies.command import study
 running.PROGRAM, running.PATIENCE = {FAKE!r}, 1
+running.CHECK = (sys.executable, "-c", "print('null')")
 if "--orphans" in sys.argv:
     sys.argv.remove("--orphans")
     running._end_with = lambda parent: None  # as on systems that cannot end a child with its parent
