@@ -103,8 +103,8 @@ def _same_run(one: Path, other: Path) -> None:
         first, second = (
             torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for folder in (one, other)
         )
-        parts = ["state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"]
-        parts += ["callbacks", "loops"] if name == "last" else []
+        parts = ["state_dict", "lr_schedulers", "global_step", "epoch"]
+        parts += ["optimizer_states", "callbacks", "loops"] if name == "last" else []
         for part in parts:
             assert _plain(first[part], one) == _plain(second[part], other), (name, part)
     for name in ("metrics.csv", "thresholds.csv"):

@@ -43,7 +43,7 @@ def test_the_table_of_contents_lists_every_page() -> None:
 
 def test_few_blocks_are_not_run() -> None:
     excused = [block.excuse for path in TEXTS for block in blocks(path) if block.excuse]
-    assert len(excused) <= 14
+    assert len(excused) <= 17
 
 
 def test_the_messages_of_the_page_of_errors_exist() -> None:

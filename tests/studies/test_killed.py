@@ -31,7 +31,7 @@ axes:
   architecture:
     PSPNet: {{model.architecture: pspnet}}
     FPN: {{model.architecture: fpn}}
-    SegNet: {{model.architecture: segnet}}
+    SegNet: {{model.architecture: fpn, model.pretrained: segnet.safetensors}}
 seeds: [0, 1]
 columns:
 - {{figure: test/dice, title: dice, better: max, definition: Dice of Kaggle.}}
@@ -92,7 +92,7 @@ def study(place: Path, clouds_root: Path) -> Callable[..., subprocess.CompletedP
 
 @pytest.fixture(scope="module")
 def unkilled(study: Callable[..., Any], place: Path, clouds_root: Path) -> subprocess.CompletedProcess[str]:
-    """Runs the whole study; one network does not exist."""
+    """Runs the whole study; the weights of one network do not exist."""
     done: subprocess.CompletedProcess[str] = study("--output", "whole")
     return done
 

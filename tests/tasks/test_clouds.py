@@ -72,7 +72,7 @@ def test_a_checkpoint_restores_the_task(
     loaded = reloaded(task, trainer, tmp_path, weights_only=True)
     assert loaded.hparams.keys() == {"architecture", "encoder", "pretrained", "freeze_encoder", "classes", "loss",
                                      "presence_head", "encoder_lr", "tta", "border", "pretrained_bands",
-                                     "encoder_frozen_steps"}  # fmt: skip
+                                     "encoder_frozen_steps", "channels"}  # fmt: skip
     assert loaded.classes == ["a", "b", "c", "d"]
     batch = {"image": torch.rand(2, 3, 41, 57)}
     expected, found = task.eval().predict(batch), loaded.predict(batch)

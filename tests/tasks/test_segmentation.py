@@ -47,7 +47,7 @@ def test_a_class_name_makes_a_task(make_trainer: Trainers, images: Batch, tmp_pa
     assert loaded.hparams == {"architecture": "pspnet", "encoder": "mobilenet_v2", "pretrained": False,
                               "freeze_encoder": False, "loss": "bce_dice", "encoder_lr": 1.0,
                               "tta": "none", "border": 0, "pretrained_bands": None,
-                              "encoder_frozen_steps": 0, "presence_head": False}  # fmt: skip
+                              "encoder_frozen_steps": 0, "presence_head": False, "channels": 3}  # fmt: skip
     probability = loaded.predict(images)["probability"]
     assert torch.equal(probability, task.eval().predict(images)["probability"])
     assert (loaded.masks(probability) == (images["mask"] > 0.5)).float().mean() > 0.9
