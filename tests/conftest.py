@@ -1,4 +1,5 @@
 import functools
+import logging
 import os
 import shutil
 import signal
@@ -45,6 +46,13 @@ def handlers() -> Iterator[None]:
     yield
     for each, handler in before.items():
         signal.signal(each, handler)
+
+
+@pytest.fixture(autouse=True)
+def notices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shows notices, which a command with `--quiet` turned off in this process."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.INFO)
+    monkeypatch.delenv("WANDB_SILENT", raising=False)
 
 
 @pytest.fixture(scope="session")

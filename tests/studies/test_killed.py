@@ -73,6 +73,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, clouds_root: Path) -> Path:
     """The working folder, with the study file."""
     folder = tmp_path_factory.mktemp("studied")
     (folder / "quokka.yaml").write_text(FILE)
+    (folder / "segnet.safetensors").write_bytes(b"no weights")
     return folder
 
 
@@ -92,7 +93,7 @@ def study(place: Path, clouds_root: Path) -> Callable[..., subprocess.CompletedP
 
 @pytest.fixture(scope="module")
 def unkilled(study: Callable[..., Any], place: Path, clouds_root: Path) -> subprocess.CompletedProcess[str]:
-    """Runs the whole study; the weights of one network do not exist."""
+    """Runs the whole study; the weights of one network are broken."""
     done: subprocess.CompletedProcess[str] = study("--output", "whole")
     return done
 
