@@ -112,7 +112,7 @@ def test_a_failing_network_stops_no_other(unkilled: subprocess.CompletedProcess[
     for _, row in results.iterrows():
         folder = place / "whole" / row["folder"]
         assert row["test/dice"] == pytest.approx(metrics(folder / "test" / "metrics.csv")["test/dice"])
-        [logged] = (path.read_bytes() for path in folder.glob("wandb/offline-run-*/run-*.wandb"))
+        logged = b"".join(path.read_bytes() for path in folder.glob("wandb/offline-run-*/run-*.wandb"))
         assert b"quokka" in logged  # the group
         assert f"{row['cell']}--seed-{row['seed']}".encode() in logged
     first, second = (weights(place / "whole" / "cells" / "fpn" / f"seed-{seed}")["last"] for seed in (0, 1))
