@@ -194,8 +194,8 @@ def shares_chart(shares: Sequence[float], width: int, height: int) -> Picture:
     axes.set_ylim(0, 1 if judged else max(0.4, 1.1 * max(shares)))
     axes.yaxis.set_major_locator(_round_ticks(4))
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib's
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]  # matplotlib's
 
 
 def _justified(aspects: Sequence[float]) -> list[tuple[list[int], list[float]]]:

@@ -117,7 +117,7 @@ def test_a_failing_network_stops_no_other(unkilled: subprocess.CompletedProcess[
         assert f"{row['cell']}--seed-{row['seed']}".encode() in logged
     first, second = (weights(place / "whole" / "cells" / "fpn" / f"seed-{seed}")["last"] for seed in (0, 1))
     assert any(not torch.equal(first[key], second[key]) for key in first)
-    for name in ("table.md", "report.html", "figures/curves.svg", "figures/bars.png"):
+    for name in ("table.md", "report.html", "figures/curves_dice.svg", "figures/bars.png"):
         assert (place / "whole" / name).stat().st_size > 0
 
 
