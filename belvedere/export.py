@@ -46,6 +46,7 @@ from tasks.avalanches import SECOND, AvalanchesTask
 from tasks.base import ImageTask
 from tasks.coloring import ColoringTask
 from tasks.judging import JudgingTask
+from tasks.metrics.meter import Step
 from tasks.segmentation import SegmentationTask
 
 if TYPE_CHECKING:
@@ -497,7 +498,11 @@ def in_place(task: ImageTask, model: Model, data: ImageDataModule) -> Iterator[N
     step = task.step
     name = "probability" if isinstance(task, ColoringTask) else "measured"
     setattr(task, name, measure)
-    task.step = lambda batch: step({key: value for key, value in batch.items() if key != "windows"})  # type: ignore[method-assign]
+
+    def whole(batch: Batch) -> Step:
+        return step({key: value for key, value in batch.items() if key != "windows"})
+
+    task.step = whole  # type: ignore[method-assign]  # for this block only
     try:
         yield
     finally:

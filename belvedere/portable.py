@@ -42,8 +42,8 @@ class Portable(nn.Module):
                     setattr(parent, name, PooledAnySize(child.output_size))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Returns the outputs for images."""
-        raise NotImplementedError
+        """Returns the outputs for images; a subclass says which."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
 
 
 class PooledAnySize(nn.AdaptiveAvgPool2d):

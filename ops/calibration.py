@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CELLS = 512  # of log-odds
-REACH = 16.0  # largest log-odds that are told apart
+REACH = 16.0  # larger log-odds count as this
 LEAST, MOST = 0.1, 10.0  # temperatures
 BINS = 15  # of the reliability diagram
 Counts = NDArray[np.int64]

@@ -18,7 +18,7 @@ HEIGHT, WIDTH, COUNT = 48, 64, 9
 
 
 def pictures(count: int = COUNT) -> list[np.ndarray]:
-    """Frames of one color each, the upper half brighter, so that they are told apart after compression."""
+    """Frames of one color each, the upper half brighter, so that they differ after compression."""
     found = [np.full((HEIGHT, WIDTH, 3), (20 * place + 30, 120, 200 - 15 * place), np.uint8) for place in range(count)]
     for each in found:
         each[: HEIGHT // 2] += 20
