@@ -130,7 +130,7 @@ def _opened(arguments: list[str]) -> list[str]:
         if name == "--model" and given and Path(given).is_dir() and not is_package(given):
             raise ArgumentError(f"{given} is no package: it has no {DESCRIPTION}. `belvedere pack` makes packages.")
         if name in ("--model", "--ckpt_path") and is_package(given):
-            from belvedere.packed import opened
+            from belvedere.sharing.packed import opened
 
             found = ["--ckpt_path", str(opened(given, "--trust" in arguments))]
             return [*arguments[:index], *found, *arguments[index + (1 if equals else 2) :]]

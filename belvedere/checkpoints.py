@@ -77,7 +77,7 @@ def source_of(command: str, config: Any) -> Path | None:
 
 
 def packages_folder() -> Path:
-    """Returns the folder of the checkpoints of opened packages, see `belvedere.packed`, in the cache."""
+    """Returns the folder of the checkpoints of opened packages, see `belvedere.sharing.packed`, in the cache."""
     return cache_folder().absolute() / "packages"
 
 

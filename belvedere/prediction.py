@@ -17,9 +17,9 @@ from PIL import Image
 
 from belvedere.checkpoints import finite_weights, read_checkpoint, run_config
 from belvedere.names import import_classes
-from belvedere.packed import opened
 from belvedere.parser import Parser, in_words, parameters, shortened
 from belvedere.quiet import quiet
+from belvedere.sharing.packed import opened
 from belvedere.trust import check_trusted
 from callbacks.handover import Handover
 from callbacks.writers.base import Writer

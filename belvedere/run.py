@@ -44,7 +44,7 @@ from ops.errors import ArgumentError, DataError, UserError
 from ops.extras import check_installed
 from ops.filenames import safe_path
 from ops.imagefiles import check_pixels
-from ops.regions import least_areas, without_small_regions
+from ops.masks.regions import least_areas, without_small_regions
 from ops.windows import cut, window_grid
 
 KEY = "belvedere"  # of the settings in a file's metadata

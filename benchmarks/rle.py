@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.rle import decode, decode_to, encode, parse_runs
+from ops.masks.rle import decode, decode_to, encode, parse_runs
 
 SIZE = (1400, 2100)
 REPEATS = 51

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from ops.regions import least_areas, region_overlaps, without_small_regions
+from ops.masks.regions import least_areas, region_overlaps, without_small_regions
 from tasks.metrics.dice import DICE_UNITS, as_bool, check_shapes, counting, dice_units, mean_dice
 
 HALF = 0.5  # the threshold where none is given or fitted

@@ -186,11 +186,11 @@ def test_tests_have_no_packages() -> None:
 @pytest.mark.parametrize(
     ("path", "source", "found"),
     [
-        ("ops/rle.py", "from datamodules.read.cache import Rows", ["datamodules.read.cache.Rows"]),
+        ("ops/masks/rle.py", "from datamodules.read.cache import Rows", ["datamodules.read.cache.Rows"]),
         ("datamodules/clouds.py", "def f():\n    import tasks.base", ["tasks.base"]),
         ("tasks/clouds.py", "if True:\n    from datamodules import clouds", ["datamodules.clouds"]),
         ("callbacks/best.py", "from tasks import clouds", ["tasks.clouds"]),
-        ("callbacks/best.py", "from tasks.base import Batch\nimport ops.rle\nfrom callbacks import drawing", []),
+        ("callbacks/best.py", "from tasks.base import Batch\nimport ops.masks.rle\nfrom callbacks import drawing", []),
         ("studies/figures.py", "from drawing.charts import bars\nfrom tasks.base import Batch", ["tasks.base.Batch"]),
     ],
 )

@@ -10,17 +10,17 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from belvedere.card import task_name
 from belvedere.names import TASKS
 from belvedere.parser import parameters
 from belvedere.prediction import class_of, load, predict
 from belvedere.run import Model as File
+from belvedere.sharing.card import task_name
 from callbacks.writers.prediction import Prediction
 from callbacks.writers.stitched import Maps, Stitched, Whole
 from datamodules.read.pictures import read_picture, resized
 from drawing.pictures import Masks, Picture, save_picture
 from ops.errors import ArgumentError
-from ops.regions import without_small_regions
+from ops.masks.regions import without_small_regions
 from tasks.base import ImageTask
 from tasks.coloring import ColoringTask
 from tasks.segmentation import SegmentationTask

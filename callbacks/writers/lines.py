@@ -27,8 +27,9 @@ class CenterLines(StitchedFormat):
     """Writes `lines/<path and stem>.geojson` of plain images, in pixels, for classes that have center lines.
 
     A feature is a line between two nodes, which are crossings or ends: `class`, `length` and mean `width` in pixels,
-    and the numbers of its nodes, `start` and `end`. Coordinates are those of `ops.polygons`: whole numbers are pixel
-    centers, y points down. The lines of images that have a georeference are written by `callbacks.writers.maps.Maps`.
+    and the numbers of its nodes, `start` and `end`. Coordinates are those of `ops.masks.polygons`: whole numbers are
+    pixel centers, y points down. The lines of images that have a georeference are written by
+    `callbacks.writers.maps.Maps`.
 
     Args:
         spur: Side branches and lone lines shorter than this are dropped.

@@ -14,7 +14,7 @@ from callbacks.writers.stitched import Stitched, StitchedFormat, Whole
 from drawing.pictures import Picture, labelled, overlay, save_picture
 from ops.errors import ArgumentError
 from ops.filenames import safe_name, safe_path
-from ops.rle import encode
+from ops.masks.rle import encode
 
 
 class MaskFiles(StitchedFormat):
@@ -95,7 +95,7 @@ class Submission(StitchedFormat, Table[Stitched]):
 
 
 def runs(image: Stitched) -> Iterator[list[str]]:
-    """Yields a row of `submission.csv` for each class: `<name>_<class>` and its run lengths, see `ops.rle`."""
+    """Yields a row of `submission.csv` for each class: `<name>_<class>` and its run lengths, see `ops.masks.rle`."""
     for k, label in enumerate(image.classes):
         yield [f"{image.name}_{label}", encode(image.mask(k))]  # runs go down columns: the whole mask is needed
 

@@ -16,8 +16,8 @@ from ops.atomic import write_text
 from ops.errors import ArgumentError
 from ops.filenames import safe_path
 from ops.light import condition_of
-from ops.polygons import Ring, intersection_over_union, polygon_mask, rings, simplified, smoothed
-from ops.regions import main_regions
+from ops.masks.polygons import Ring, intersection_over_union, polygon_mask, rings, simplified, smoothed
+from ops.masks.regions import main_regions
 
 VIEW = 1200  # maximum pixels of the longer side of an overlay
 TINT = 0.3  # share of the class color inside a mask
@@ -131,7 +131,7 @@ def outlined(
         smooth: See `OutlineWriter`.
         least_iou: See `OutlineWriter`.
         outline: See `OutlineWriter`.
-        boxes: Corners of the image's boxes, see `ops.regions.main_regions`.
+        boxes: Corners of the image's boxes, see `ops.masks.regions.main_regions`.
     """
     followed = mask if outline == "raw" else main_regions(mask, LEAST[outline], boxes)
     if tolerance is None:
@@ -165,8 +165,8 @@ def geojson(
 ) -> dict[str, Any]:
     """Returns a GeoJSON FeatureCollection (RFC 7946) with one MultiPolygon per class.
 
-    Coordinates are pixels as in `ops.polygons`: whole numbers are pixel centers, y points down. Properties are `image`,
-    `class`, `vertices` and `iou`, that of the polygon with its mask.
+    Coordinates are pixels as in `ops.masks.polygons`: whole numbers are pixel centers, y points down. Properties are
+    `image`, `class`, `vertices` and `iou`, that of the polygon with its mask.
 
     Args:
         image: The image.

@@ -14,7 +14,7 @@ from callbacks.writers.polygons import Outlines, geojson
 from callbacks.writers.stitched import Stitched, StitchedFormat
 from ops.atomic import replacing, write_text
 from ops.filenames import safe_path
-from ops.polygons import Ring
+from ops.masks.polygons import Ring
 
 Tool = Literal["labelme", "coco", "cvat"]
 FILES = {"coco": "coco.json", "cvat": "cvat.xml"}

@@ -14,7 +14,7 @@ class SegmentationWriter(StitchingWriter):
     - `overlays/<path and stem>.jpg`: the image with masks tinted and outlined.
     - `overview.html`: all images on one page, see `callbacks.writers.overview`.
     - `submission.csv`: Kaggle's columns `Image_Label,EncodedPixels`, one row per image and class in the order of the
-      data; run lengths as in `ops.rle`. Needs the mask of one class in memory, the others only a strip.
+      data; run lengths as in `ops.masks.rle`. Needs the mask of one class in memory, the others only a strip.
     - `lines/<path and stem>.geojson`: center lines of roads, in pixels, see `callbacks.writers.lines.CenterLines`.
     - `maps/` and `areas.csv`: of images that have a georeference, see `callbacks.writers.maps.Maps`.
 

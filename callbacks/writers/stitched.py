@@ -14,7 +14,7 @@ from callbacks.writers.format import Finished, Format
 from callbacks.writers.prediction import Prediction
 from drawing.pictures import Masks, Picture
 from ops.geo.rasters import Georeference
-from ops.regions import LargeRegions
+from ops.masks.regions import LargeRegions
 from ops.windows import Blend, as_array, resized_maps, window_grid
 
 BAND = 1 << 19  # pixels decided at once

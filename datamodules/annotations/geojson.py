@@ -7,7 +7,7 @@ from typing import Any
 from datamodules.annotations.files import read_json, tree
 from datamodules.annotations.labels import Labeled, Labels, Shape, ring
 from ops.errors import DataError
-from ops.polygons import Ring
+from ops.masks.polygons import Ring
 
 NAMES = ("class", "label", "name", "category", "type")  # properties that name the class
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.polygons import Ring, polygon_mask
+from ops.masks.polygons import Ring, polygon_mask
 from ops.windows import Size
 
 Kind = Literal["outline", "box"]

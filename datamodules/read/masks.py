@@ -20,7 +20,7 @@ from datamodules.read.rasters import COLOR, Channels
 from datamodules.read.tables import Table
 from ops.errors import DataError, collected
 from ops.geo.rasters import VRT
-from ops.rle import decode_to, parse_runs
+from ops.masks.rle import decode_to, parse_runs
 from ops.windows import Size
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from datamodules.samples import draw
 from datamodules.samples.draw import Field, Image, Size
 from ops.atomic import write_table
-from ops.rle import encode
+from ops.masks.rle import encode
 
 CLOUD_CLASSES = ("Fish", "Flower", "Gravel", "Sugar")
 Box = tuple[slice, slice]

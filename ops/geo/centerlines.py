@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.distances import distances
 from ops.geo.roadgraph import Edge, Points, RoadGraph, length
-from ops.regions import without_small_regions
+from ops.masks.distances import distances
+from ops.masks.regions import without_small_regions
 
 Mask = NDArray[np.bool_]  # (H, W)
 ROWS = 512  # thinned at once

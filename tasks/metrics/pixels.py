@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from ops.distances import distances
+from ops.masks.distances import distances
 from tasks.metrics.dice import check_shapes, counting, pixel_counts
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ops.distances import distances
-from ops.regions import region_labels
+from ops.masks.distances import distances
+from ops.masks.regions import region_labels
 
 PIECES = ("wrongly_present", "wrongly_absent", "wrong_place", "wrong_extent", "boundary", "minimum_area")
 """What is wrong: see `lost_dice`."""

@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-from ops.distances import distances
 from ops.geo.apls import path_similarity
 from ops.geo.centerlines import center_lines
+from ops.masks.distances import distances
 from tasks.metrics.dice import check_shapes, counting
 
 SIMILARITY_UNITS = 2**20  # similarities are summed in integer units of 2⁻²⁰: the order does not matter

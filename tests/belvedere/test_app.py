@@ -21,7 +21,7 @@ from belvedere.app.archive import archive
 from belvedere.app.models import TrainedModel, opened_models
 from ops import extras
 from ops.errors import ArgumentError
-from ops.polygons import polygon_mask
+from ops.masks.polygons import polygon_mask
 
 Command = Callable[..., Any]
 Trained = Callable[[str], Path]

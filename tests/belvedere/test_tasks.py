@@ -18,7 +18,7 @@ from datamodules.read.pictures import read_picture
 from datamodules.roads import RoadsDataModule
 from ops.color.lab import rgb_to_lab
 from ops.errors import ArgumentError
-from ops.polygons import intersection_over_union, polygon_mask
+from ops.masks.polygons import intersection_over_union, polygon_mask
 from tasks.aesthetics import AestheticsTask
 from tasks.avalanches import AvalanchesTask
 from tasks.metrics.dice import DiceScores

@@ -16,8 +16,8 @@ from datamodules.decoded import whole as decoded
 from datamodules.describe.clouds import problems
 from datamodules.loaders import Samples
 from ops.errors import DataError
+from ops.masks.rle import decode
 from ops.pictures import seen
-from ops.rle import decode
 from tests.datamodules.helpers import (
     assert_problems,
     assert_problems_in_any_order,

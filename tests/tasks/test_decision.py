@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from ops.regions import without_small_regions
+from ops.masks.regions import without_small_regions
 from tasks.decision import MINIMUM_AREAS, PRESENCES, THRESHOLDS, Decision, ThresholdSearch
 from tasks.metrics.dice import DiceScores
 from tests.checks import rejects

@@ -15,7 +15,7 @@ from callbacks.writers.memory import Collector
 from callbacks.writers.outlines import OutlineWriter
 from callbacks.writers.polygons import drawn_polygon, fitted_polygon, geojson, outlined
 from callbacks.writers.stitched import Stitched, Whole
-from ops.polygons import intersection_over_union, polygon_mask
+from ops.masks.polygons import intersection_over_union, polygon_mask
 from ops.pyramids import pyramid
 from tasks.base import Batch, ImageTask
 from tasks.decision import Decision

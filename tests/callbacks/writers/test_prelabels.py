@@ -12,7 +12,7 @@ from belvedere.__main__ import main
 from callbacks.writers.polygons import Outlines
 from callbacks.writers.prelabels import PreLabels, Tool, outlines, without_holes
 from callbacks.writers.stitched import Stitched, Whole
-from ops.polygons import polygon_mask, rings
+from ops.masks.polygons import polygon_mask, rings
 
 SIZE = (90, 120)
 

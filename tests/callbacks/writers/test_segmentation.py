@@ -17,7 +17,7 @@ from callbacks.writers.memory import Collector
 from callbacks.writers.segmentation import SegmentationWriter
 from drawing.pictures import labelled, overlay
 from ops.filenames import safe_name
-from ops.rle import decode
+from ops.masks.rle import decode
 from tasks.base import Batch
 from tasks.clouds import CloudsTask
 from tests.callbacks.writers.shared import Batches, predict, predict_in_processes, read_mask

@@ -13,7 +13,7 @@ from callbacks.writers.memory import Collector
 from callbacks.writers.segmentation import SegmentationWriter
 from callbacks.writers.stitch import enlarged
 from callbacks.writers.stitched import Canvas
-from ops.regions import without_small_regions
+from ops.masks.regions import without_small_regions
 from ops.windows import cut, window_grid
 
 

@@ -22,7 +22,7 @@ from datamodules.samples.clouds import CLOUD_CLASSES, cloud_picture
 from datamodules.samples.colorization import NAMES, SUBJECTS
 from datamodules.samples.roads import road_tile
 from ops.errors import ArgumentError
-from ops.rle import decode
+from ops.masks.rle import decode
 from tests.datamodules.helpers import contents, csv_rows
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -5,7 +5,7 @@ from -0.5 to W - 0.5 and from -0.5 to H - 0.5. A ring is an array (N, 2) whose l
 is not repeated. A mask is the list of its rings, read even-odd: a pixel is inside where a line from its center to the
 outside crosses the rings an odd number of times.
 
-Pixels that touch at an edge or a corner belong to one region, as in `ops.regions`.
+Pixels that touch at an edge or a corner belong to one region, as in `ops.masks.regions`.
 """
 
 from collections.abc import Sequence

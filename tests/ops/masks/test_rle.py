@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ops.rle import _covered, decode, decode_to, encode, parse_runs
+from ops.masks.rle import _covered, decode, decode_to, encode, parse_runs
 from tests.checks import rejects
 
 SIZE = (1400, 2100)

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ops.regions import LargeRegions, main_regions, region_overlaps, without_small_regions
+from ops.masks.regions import LargeRegions, main_regions, region_overlaps, without_small_regions
 from tests.checks import rejects
 
 

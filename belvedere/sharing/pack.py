@@ -16,12 +16,12 @@ import yaml
 from lightning.pytorch import Trainer
 
 import belvedere
-from belvedere import hub, packed
-from belvedere.card import PICTURE, Said, card, decisions, read_record, task_name
 from belvedere.checkpoints import finite_weights, run_config
-from belvedere.failures import review
 from belvedere.files import DESCRIPTION, check_found
 from belvedere.prediction import configured, load
+from belvedere.sharing import hub, packed
+from belvedere.sharing.card import PICTURE, Said, card, decisions, read_record, task_name
+from belvedere.sharing.failures import review
 from datamodules.read.pictures import read_picture
 from drawing.pictures import save_picture
 from ops.atomic import check_writable, replacing, write_text

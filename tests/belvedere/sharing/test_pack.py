@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 import belvedere as api
 from belvedere.__main__ import main
 from belvedere.checkpoints import read_checkpoint
-from belvedere.pack import portable
-from belvedere.packed import opened
+from belvedere.sharing.pack import portable
+from belvedere.sharing.packed import opened
 from ops.errors import ArgumentError, PackageError
 from tests.helpers import SMALL, metrics, table
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import CubicSpline
 
-from ops.polygons import intersection_over_union, polygon_mask, rings, simplified, smoothed
+from ops.masks.polygons import intersection_over_union, polygon_mask, rings, simplified, smoothed
 from tests.checks import rejects
 
 Mask = NDArray[np.bool_]

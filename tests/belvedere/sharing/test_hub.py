@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from belvedere.hub import repository
+from belvedere.sharing.hub import repository
 from ops.errors import PackageError
-from tests.belvedere.hub_server import TOKEN, HubServer, hub_server
+from tests.belvedere.sharing.hub_server import TOKEN, HubServer, hub_server
 from tests.helpers import ROOT, free_ports
 
 CODE = """
 import sys
 from pathlib import Path
-from belvedere import hub
+from belvedere.sharing import hub
 from ops.errors import PackageError
 try:
     if sys.argv[1] == "up":
@@ -36,7 +36,7 @@ def server() -> Iterator[HubServer]:
 
 
 def asked(address: str, home: Path, *arguments: str, token: str = TOKEN) -> str:
-    """What `belvedere.hub` prints in a process of its own, whose Hub is at `address`."""
+    """What `belvedere.sharing.hub` prints in a process of its own, whose Hub is at `address`."""
     environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": token,
                    "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}  # fmt: skip
     command = [sys.executable, "-c", CODE, *arguments]

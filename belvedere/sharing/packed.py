@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, LargeZipFile, ZipFile, ZipInfo
 
-from belvedere import hub
 from belvedere.checkpoints import checked_config, packages_folder
 from belvedere.files import DESCRIPTION, HUB, is_package
+from belvedere.sharing import hub
 from ops.atomic import in_words, replacing
 from ops.errors import PackageError
 from ops.filenames import safe_name

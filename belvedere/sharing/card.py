@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from belvedere import packed
-from belvedere.failures import Review
 from belvedere.files import run_folder
 from belvedere.names import TASKS
+from belvedere.sharing import packed
+from belvedere.sharing.failures import Review
 from callbacks.intervals import COLUMNS
 from callbacks.record import FINGERPRINT
 from callbacks.writers.base import CHECKPOINTS

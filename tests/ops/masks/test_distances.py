@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from ops.distances import distances
+from ops.masks.distances import distances
 
 
 def test_distances_are_exact_at_any_memory_offset() -> None:

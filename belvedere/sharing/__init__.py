@@ -1,0 +1,1 @@
+"""Packages of trained tasks: making, describing, opening, uploading and downloading them."""

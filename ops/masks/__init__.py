@@ -1,0 +1,1 @@
+"""Masks as pixels, regions, run lengths and polygons."""
