@@ -12,7 +12,7 @@ from belvedere.parser import Parser, shortened
 from belvedere.quiet import quiet
 from ops.errors import ArgumentError, ParserError, UserError
 
-FUNCTIONS = {"pack": "belvedere.sharing.pack", "app": "belvedere.app", "pool": "belvedere.pool"}
+FUNCTIONS = {"pack": "belvedere.sharing.pack", "app": "belvedere.app", "pool": "belvedere.folds.pool"}
 """Modules with a function of the command's name that returns the exit code."""
 
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from belvedere.__main__ import main
-from belvedere.pool import Found, mean_interval, pooled_cells
+from belvedere.folds.found import Found
+from belvedere.folds.thresholds import mean_interval, pooled_cells
 from tasks.decision import ThresholdSearch
 from tasks.metrics.dice import DICE_UNITS
 from tests.helpers import metrics, table

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from belvedere.doubts import best_shift, doubts, reduced
+from belvedere.folds.doubts import best_shift, doubts, reduced
 
 COUNT = 30
 

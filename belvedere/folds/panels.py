@@ -1,0 +1,52 @@
+"""Lists doubtful labels, and shows them beside what the networks found."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from belvedere.folds.doubts import Doubt, doubts
+from belvedere.folds.found import Found
+from datamodules.base import ImageDataModule
+from drawing.pictures import Picture, overlay, panel, save_picture, scaled
+from ops.atomic import write_table
+
+VIEW = 300  # pixels of an image in a panel
+
+
+def write_doubts(found: Sequence[Found], data: ImageDataModule, folder: Path) -> list[str]:
+    """Writes `doubtful.csv` and `doubtful.png`, and returns lines about them."""
+    labels, probabilities = [each.label for each in found], [each.probability for each in found]
+    gaps = [each.expected - each.quality for each in found]
+    listed = doubts([each.name for each in found], labels, probabilities, gaps)
+    rows = [[each.name, round(each.gap, 4), each.hint] for each in listed]
+    write_table(folder / "doubtful.csv", ("name", "doubt", "hint"), rows)
+    if not listed:
+        return []
+    by_name = {each.name: each for each in found}
+    shown = [each for each in listed if by_name[each.name].label.size][:10]
+    drawn = [_views(each, by_name[each.name], data) for each in shown]
+    save_picture(panel(drawn, ["image", "label", "prediction without it"], [_caption(each) for each in shown]),
+                 folder / "doubtful.png")  # fmt: skip
+    first = [f"  {each.name}: {each.hint or 'the network is sure of something else'}" for each in listed[:5]]
+    return ["Labels to look at first (doubtful.csv, doubtful.png):", *first]
+
+
+def _caption(doubt: Doubt) -> str:
+    return f"{doubt.name}: {doubt.hint}" if doubt.hint else doubt.name
+
+
+def _views(doubt: Doubt, found: Found, data: ImageDataModule) -> list[Picture]:
+    image = data.picture(found.name, VIEW)
+    if image is None:
+        image = np.full((VIEW, VIEW, 3), 200, np.uint8)
+    view = scaled(image, VIEW, 2 * VIEW)
+    masks = [(maps > 0.5).astype(np.uint8) for maps in (found.label, found.mask)]
+    grown = [np.stack([_resized(plane, view.shape[:2]) for plane in mask]) for mask in masks]
+    return [view, overlay(view, grown[0]), overlay(view, grown[1])]
+
+
+def _resized(mask: NDArray[np.uint8], size: tuple[int, ...]) -> NDArray[np.bool_]:
+    return np.asarray(cv2.resize(mask, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)).astype(np.bool_)

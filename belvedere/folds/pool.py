@@ -1,0 +1,115 @@
+"""The command `pool`: measures the folds of a cross-validation as a whole."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from belvedere.files import run_folder
+from belvedere.folds.certainty import write_calibration, write_certainty
+from belvedere.folds.found import Found, fold_modules, measured
+from belvedere.folds.panels import write_doubts
+from belvedere.folds.thresholds import RESAMPLES, Choice, write_thresholds
+from belvedere.prediction import load
+from callbacks.intervals import bootstrap, of_image
+from ops.atomic import check_writable, replacing, write_table, write_text
+from ops.errors import ArgumentError
+from tasks.metrics.meter import Meter
+from tasks.segmentation import SegmentationTask
+
+ENSEMBLE = "ensemble.json"
+BEST = Path("checkpoints", "best.ckpt")
+
+
+def pool(ckpt_path: str, members: list[str] | None = None, output: str | None = None, trust: bool = False) -> int:
+    """Measures a cross-validation as a whole: each image by the network of the fold that it was not trained in.
+
+    Writes metrics with 95 % intervals over all images; thresholds, minimum areas and a temperature fitted on all of
+    them; how quality rises if the least certain images are left out; and the images whose labels are doubtful.
+
+    Args:
+        ckpt_path: The folder of a study of folds, or the checkpoint of one fold.
+        members: The checkpoints of the other folds.
+        output: Folder to write to; default: `pooled` in the study's folder.
+        trust: Let the checkpoints' configs name any class.
+    """
+    paths, folder = checkpoints_of(ckpt_path, members, output)
+    check_writable(folder)
+    tasks = [load(path, trust=trust) for path in paths]
+    found: list[Found] = []
+    meter: Meter | None = None
+    for task, data in zip(tasks, fold_modules(paths, trust), strict=True):
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        meter = Meter(task.build_metrics())
+        meter.each = []
+        found += measured(task.to(device), data, meter, device)
+        task.to("cpu")
+    assert meter is not None
+    found.sort(key=lambda each: each.name)
+    classes = list(tasks[0].classes) if isinstance(tasks[0], SegmentationTask) else ["professional shot"]
+    lines = [f"{len(found)} images, each measured by the network of {len(paths)} that was trained without it."]
+    lines += _write_metrics(meter, found, folder)
+    if isinstance(tasks[0], SegmentationTask):
+        taken, about = write_thresholds(found, classes, folder)
+        lines += about
+        _write_ensemble(paths, taken if tasks[0].active_decision is tasks[0].decision else None, folder)
+        lines.append(f"Predict with all of them: belvedere predict --run {folder} --data.pictures FOLDER")
+    lines += write_calibration(found, classes, folder)
+    lines += write_certainty(found, folder)
+    if isinstance(tasks[0], SegmentationTask):
+        lines += write_doubts(found, data, folder)
+    print("\n".join(lines))
+    return 0
+
+
+def checkpoints_of(ckpt_path: str, members: list[str] | None, output: str | None) -> tuple[list[Path], Path]:
+    """Returns the checkpoints of all folds, and where to write.
+
+    Raises:
+        ArgumentError: There are fewer than two.
+    """
+    first = Path(ckpt_path).expanduser()
+    found = sorted(first.rglob(BEST.as_posix())) if first.is_dir() else [first, *map(Path, members or ())]
+    paths = [path for path in found if "pooled" not in path.parts]
+    if len(paths) < 2:
+        raise ArgumentError(
+            f"{first} has {len(paths)} checkpoints; expected the folder of `belvedere study folds`, or the "
+            "checkpoint of one fold and those of the others as --members."
+        )
+    home = first if first.is_dir() else run_folder(first).parent
+    return paths, (home / "pooled" if output is None else Path(output).expanduser()).absolute()
+
+
+def _write_metrics(meter: Meter, found: Sequence[Found], folder: Path) -> list[str]:
+    """Writes `metrics.csv` and returns its lines."""
+    images = [[each.states] for each in found]
+    values = of_image(meter, [each.states for each in found])
+    ends = bootstrap(meter, images, RESAMPLES)
+    rows = [[name, value, *ends.get(name, ("", "")), len(found)] for name, value in values.items()]
+    write_table(folder / "metrics.csv", ("figure", "value", "low", "high", "pictures"), rows)
+    return [f"  {name:20} {value:.4f}" + (f"  [{low:.4f}, {high:.4f}]" if low != "" else "")
+            for name, value, low, high, _ in rows]  # fmt: skip
+
+
+def _write_ensemble(paths: Sequence[Path], taken: Sequence[Choice] | None, folder: Path) -> None:
+    """Writes the first checkpoint, and which others to average with it.
+
+    Args:
+        paths: The checkpoints.
+        taken: Threshold and minimum area of each class; None keeps those of the first checkpoint.
+        folder: Where to write.
+    """
+    checkpoint: dict[str, Any] = torch.load(paths[0], map_location="cpu", weights_only=True)
+    if taken is not None:
+        state = checkpoint["state_dict"]
+        state["decision.thresholds"] = torch.tensor([threshold for threshold, _ in taken])
+        state["decision.minimum_areas"] = torch.tensor([area for _, area in taken])
+    with replacing(folder / BEST) as temporary:
+        torch.save(checkpoint, temporary)
+    with replacing(folder / "config.yaml") as temporary:
+        shutil.copyfile(run_folder(paths[0]) / "config.yaml", temporary)
+    members = [str(path.absolute()) for path in paths[1:]]
+    write_text(folder / ENSEMBLE, json.dumps({"checkpoint": BEST.as_posix(), "members": members}, indent=2) + "\n")
