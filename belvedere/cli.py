@@ -434,6 +434,7 @@ class BelvedereCLI(LightningCLI):
             print(f"belvedere: all {len(names)} images are finished already: {self.results}", file=sys.stderr)
             return
         if self.settings.shards is not None:
+            assert isinstance(writer, StitchingWriter)  # `check_options` has checked it
             shards, key = self.settings.shards, f"{writer.key} {self.settings.shards}"
             if self.settings.merge:
                 merge(self.model, self.datamodule, writer, self.results, key, shards)

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from belvedere.prediction import class_of
 from callbacks.writers.base import Writer
 from callbacks.writers.shards import Pieces, ShardWriter, finished_share, joined
 from callbacks.writers.stitch import StitchingWriter
@@ -47,6 +48,30 @@ def check_options(settings: Any) -> None:
         raise ArgumentError("--shards needs --output FOLDER, the same for all shards and the merge.")
     if settings.resume:
         raise ArgumentError("--shards resumes by itself: remove --resume.")
+    _check_writer([class_of(each.class_path) for each in settings.trainer.callbacks or ()], settings.trainer.callbacks)
+
+
+def _check_writer(kinds: Sequence[type], callbacks: Sequence[Any]) -> None:
+    """Checks that there is one writer, and that it can write what shards leave.
+
+    Args:
+        kinds: The classes of the callbacks.
+        callbacks: Their settings.
+
+    Raises:
+        ArgumentError: Shards cannot be predicted.
+    """
+    names = [kind.__name__ for kind in kinds if issubclass(kind, Writer)]
+    if len(names) != 1:
+        raise ArgumentError(f"--shards expected one writer among the callbacks, got {', '.join(names) or 'none'}.")
+    [(kind, writer)] = [pair for pair in zip(kinds, callbacks, strict=True) if issubclass(pair[0], Writer)]
+    if not issubclass(kind, StitchingWriter):
+        raise ArgumentError(
+            f"--shards is for tasks that mark masks, not for {kind.__name__}. Split the folder of images instead, and "
+            "predict each part."
+        )
+    if writer.get("init_args", {}).get("keep_stages"):
+        raise ArgumentError("--shards keeps no stages: remove keep_stages.")
 
 
 def shard_folder(folder: Path, shard: int) -> Path:
@@ -55,7 +80,7 @@ def shard_folder(folder: Path, shard: int) -> Path:
 
 
 def prepare_shard(
-    trainer: Trainer, data: ImageDataModule, writer: Writer[Any], folder: Path, key: str, shard: int, shards: int
+    trainer: Trainer, data: ImageDataModule, writer: StitchingWriter, folder: Path, key: str, shard: int, shards: int
 ) -> bool:
     """Makes a trainer predict what is left of one shard, and write it into the shard's folder.
 
@@ -63,9 +88,9 @@ def prepare_shard(
         Whether something is left.
 
     Raises:
-        ArgumentError: The task cannot be predicted in shards.
+        ArgumentError: The images cannot be shared.
     """
-    samples = _samples(data, writer)
+    samples = _samples(data)
     own = [share for share in plan(samples, shards) if share.shard == shard]
     left = [share for share in own if not _finished(folder, share, key)]
     if len(left) < len(own) or not own:
@@ -73,19 +98,17 @@ def prepare_shard(
               file=sys.stderr)  # fmt: skip
     data.shares = left
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # untyped there
-    assert isinstance(writer, StitchingWriter)  # `_samples` has checked it
     callbacks[callbacks.index(writer)] = ShardWriter(writer, shard_folder(folder, shard), key)
     return bool(left)
 
 
-def merge(task: ImageTask, data: ImageDataModule, writer: Writer[Any], folder: Path, key: str, shards: int) -> None:
+def merge(task: ImageTask, data: ImageDataModule, writer: StitchingWriter, folder: Path, key: str, shards: int) -> None:
     """Writes the results of all shards, as if one process had predicted them, and removes what they left.
 
     Raises:
         ArgumentError: A shard is not finished.
     """
-    samples = _samples(data, writer)
-    assert isinstance(writer, StitchingWriter)  # `_samples` has checked it
+    samples = _samples(data)
     shares = plan(samples, shards)
     found = {share: finished_share(shard_folder(folder, share.shard), share.picture, key) for share in shares}
     missing = sorted({share.shard for share, done in found.items() if done is None})
@@ -100,24 +123,15 @@ def merge(task: ImageTask, data: ImageDataModule, writer: Writer[Any], folder: P
             pieces = [(shard_folder(folder, share.shard), done) for share in own if (done := found[share]) is not None]
             below = background(samples, picture)
             name = samples.names[samples.groups[picture][0]]
-            whole = Pieces(name, picture, pieces, below.source, below.georeference, below.problem)
+            whole = Pieces(name, picture, pieces, below.source, below.georeference, below.boxes, below.problem)
             yield from joined(writer, whole)
 
     writer.write(task, folder, images)
     shutil.rmtree(folder / FOLDER)
 
 
-def _samples(data: ImageDataModule, writer: Writer[Any]) -> Any:
-    """Returns the samples to predict.
-
-    Raises:
-        ArgumentError: They cannot be shared.
-    """
-    if not isinstance(writer, StitchingWriter):
-        raise ArgumentError(
-            f"--shards is for tasks that mark masks, not for {type(writer).__name__}. Split the folder of images "
-            "instead, and predict each part."
-        )
+def _samples(data: ImageDataModule) -> Any:
+    """Returns the samples to predict."""
     data.setup("predict")
     return data.datasets["predict"]
 

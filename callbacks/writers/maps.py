@@ -118,7 +118,7 @@ def rasters(
     ):
         for bands in zip(*(each(k) for each in (image.bands, image.percents) for k in range(count)), strict=True):
             bottom = top + len(bands[0])
-            valid = _valid(source, image.size, top, bottom)
+            valid = valid_rows(source, image.size, top, bottom)
             window = windowed(top, bottom, 0, width)
             row_areas = reference.pixel_areas(np.arange(top, bottom))
             for k in range(count):
@@ -136,8 +136,8 @@ def rasters(
     return areas, marked / max(1, pixels)
 
 
-def _valid(source: Any, size: tuple[int, int], top: int, bottom: int) -> NDArray[np.bool_]:
-    """Returns where the rows of an image of this size have data, by its raster."""
+def valid_rows(source: Any, size: tuple[int, int], top: int, bottom: int) -> NDArray[np.bool_]:
+    """Returns where rows of an image of this size have data, bool (bottom - top, W), by its open raster."""
     if source.shape == size:
         return valid_pixels(source, windowed(top, bottom, 0, size[1]))
     return valid_pixels(source, None, size)[top:bottom]
@@ -182,10 +182,13 @@ def _means(outlines: NDArray[Any], path: Path, band: int) -> NDArray[np.float64]
     with opened_raster(path) as raster:
         for top, bottom in _row_ranges(raster.shape):
             numbers = tree.query(shapely.box(0, top, raster.width, bottom))
-            if not len(numbers):
+            # only the part in these rows: a whole network of roads, row by row, would take minutes
+            parts = shapely.clip_by_rect(outlines[numbers], 0, top, raster.width, bottom)
+            shapes = [(part, number + 1) for part, number in zip(parts, numbers, strict=True) if part.area > 0]
+            if not shapes:
                 continue
             labels = rasterio.features.rasterize(
-                ((outlines[number], number + 1) for number in numbers),
+                shapes,
                 (bottom - top, raster.width),
                 transform=rasterio.Affine.translation(0, top),
                 dtype=np.int32,

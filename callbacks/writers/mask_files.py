@@ -1,4 +1,4 @@
-"""Writes and resizes masks whose rows arrive a few at a time."""
+"""Writes gray images and masks, and resizes masks, whose rows arrive a few at a time."""
 
 import struct
 import zlib
@@ -14,32 +14,40 @@ from numpy.typing import NDArray
 from ops.atomic import replacing
 
 Mask = NDArray[np.bool_]
+Gray = NDArray[np.uint8]
 
 
 @contextmanager
 def mask_file(path: Path, size: tuple[int, int]) -> Iterator[Callable[[Mask], None]]:
-    """Yields a function that appends rows (n, W) to a PNG of 0 and 255, which appears once it is complete.
+    """Yields a function that appends rows (n, W) to a PNG of 0 and 255, see `gray_file`."""
+    with gray_file(path, size) as append:
+        yield lambda band: append(band.view(np.uint8) * np.uint8(255))
+
+
+@contextmanager
+def gray_file(path: Path, size: tuple[int, int]) -> Iterator[Callable[[Gray], None]]:
+    """Yields a function that appends rows (n, W) to a PNG, which appears once it is complete.
 
     Pillow and OpenCV write only whole images. See "Portable Network Graphics Specification", 3rd edition, W3C 2025.
 
     Args:
         path: The PNG file.
-        size: Height and width of the mask.
+        size: Height and width of the image.
 
     Raises:
         ValueError: Too many or too few rows, or rows of another width.
     """
     rows, packer = 0, zlib.compressobj()
 
-    def append(band: Mask) -> None:
+    def append(band: Gray) -> None:
         nonlocal rows
         rows += len(band)
         if band.shape[1] != size[1] or rows > size[0]:
             raise ValueError(
-                f"expected a mask of {size}, got {rows} rows of {band.shape[1]} pixels; give each row once"
+                f"expected an image of {size}, got {rows} rows of {band.shape[1]} pixels; give each row once"
             )
         lines = np.zeros((len(band), 1 + size[1]), np.uint8)  # a line starts with its filter's number, 0 for none
-        np.multiply(band, 255, out=lines[:, 1:], dtype=np.uint8, casting="unsafe")
+        lines[:, 1:] = band
         if data := packer.compress(lines.data):
             _chunk(file, b"IDAT", data)
 
@@ -49,7 +57,7 @@ def mask_file(path: Path, size: tuple[int, int]) -> Iterator[Callable[[Mask], No
         _chunk(file, b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], 8, 0, 0, 0, 0))
         yield append
         if rows != size[0]:
-            raise ValueError(f"expected a mask of {size}, got {rows} rows; give each row once")
+            raise ValueError(f"expected an image of {size}, got {rows} rows; give each row once")
         _chunk(file, b"IDAT", packer.flush())
         _chunk(file, b"IEND", b"")
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.signals import unstopped
 from callbacks.writers.stitch import StitchingWriter
-from callbacks.writers.stitched import CanvasShare, Rows, Stitched
+from callbacks.writers.stitched import CanvasShare, Rows, Stitched, Whole
 from datamodules.batch import Batch
 from ops.atomic import remove_leftovers, replacing, write_text
 from ops.geo.rasters import Georeference
@@ -29,9 +29,10 @@ class Done:
         size: Height and width of its masks.
         rows: First row of the share, and the one after its last.
         heights: How many rows each band has.
-        uncertain: Sum of the uncertainty over the rows.
-        areas: Smallest region of each class that is kept, as a share of the image.
+        uncertain: Sum of the uncertainty over the rows; of a whole image its mean.
+        areas: Smallest region of each class that is kept, as a share of the image; none if that is done.
         percents: Whether probabilities were kept.
+        whole: Whether the image was predicted whole, at a level of a pyramid.
         problem: Why the image cannot be used, or "".
     """
 
@@ -43,6 +44,7 @@ class Done:
     uncertain: float = 0.0
     areas: Sequence[float] = ()
     percents: bool = False
+    whole: bool = False
     problem: str = ""
 
 
@@ -76,6 +78,9 @@ class ShardWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        if "level" in batch:
+            self._write_whole(self.writer.images(outputs, batch), batch["picture"].tolist())
+            return
         for i, picture in enumerate(batch["picture"].tolist()):
             new = picture != self._picture
             if new:
@@ -92,7 +97,7 @@ class ShardWriter(Callback):
             top, left = batch["origin"][i].tolist()
             if self._canvas.add(outputs["probability"][i].float(), (top, left)):
                 with unstopped():
-                    self._save(self._canvas)
+                    self._save(self._canvas, self._about(self._canvas))
                 self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -106,14 +111,8 @@ class ShardWriter(Callback):
         overlap = batch["overlap"][i]
         return CanvasShare(self.writer.decision, (height, width), window, overlap, self.folder, percents, rows)
 
-    def _save(self, canvas: CanvasShare) -> None:
-        files = {"masks": canvas.file, "percents": canvas.probabilities}
-        for name, file in files.items():
-            if file is not None:
-                with replacing(self.folder / f"{self._picture}.{name}") as temporary, temporary.open("wb") as copy:
-                    file.seek(0)
-                    shutil.copyfileobj(file, copy)
-        done = Done(
+    def _about(self, canvas: CanvasShare) -> Done:
+        return Done(
             key=self.key,
             picture=self._picture,
             size=canvas.size,
@@ -123,7 +122,41 @@ class ShardWriter(Callback):
             areas=self.writer.decision.least_areas(canvas.size),
             percents=canvas.probabilities is not None,
         )
-        self._done(done)
+
+    def _write_whole(self, images: Iterable[Stitched], pictures: Sequence[int]) -> None:
+        """Writes images that were predicted whole."""
+        for image, picture in zip(images, pictures, strict=True):
+            if image.problem:
+                self._done(Done(self.key, picture, problem=image.problem))
+                continue
+            kept, count = image.probability is not None, len(image.classes)
+            rows = Rows(Decided([0.0] * count), image.size, self.folder, percents=kept)
+            try:
+                percents = np.stack([next(image.percents(k)) for k in range(count)]) if kept else None
+                rows.append(image.masks, percents, 0.0)
+                about = Done(
+                    key=self.key,
+                    picture=picture,
+                    size=image.size,
+                    rows=(0, image.size[0]),
+                    heights=rows.heights,
+                    uncertain=image.content.uncertainty,
+                    percents=kept,
+                    whole=True,
+                )
+                with unstopped():
+                    self._save(rows, about)
+            finally:
+                rows.close()
+
+    def _save(self, rows: Rows, about: Done) -> None:
+        files = {"masks": rows.file, "percents": rows.probabilities}
+        for name, file in files.items():
+            if file is not None:
+                with replacing(self.folder / f"{about.picture}.{name}") as temporary, temporary.open("wb") as copy:
+                    file.seek(0)
+                    shutil.copyfileobj(file, copy)
+        self._done(about)
 
     def _done(self, done: Done) -> None:
         write_text(self.folder / f"{done.picture}.json", json.dumps(asdict(done)))
@@ -168,6 +201,7 @@ class Pieces:
         shares: Folder of each share's shard, and what is known of the share, from the top.
         source: See `Stitched`.
         georeference: See `Stitched`.
+        boxes: See `Stitched`.
         problem: Why the image cannot be used, or "".
     """
 
@@ -176,6 +210,7 @@ class Pieces:
     shares: Sequence[tuple[Path, Done]]
     source: np.ndarray[Any, np.dtype[np.uint8]]
     georeference: Georeference | None = None
+    boxes: Sequence[tuple[float, float, float, float]] = ()
     problem: str = ""
 
 
@@ -189,13 +224,17 @@ def joined(writer: StitchingWriter, pieces: Pieces) -> Iterator[Stitched]:
         classes=writer.classes,
         source=pieces.source,
         content=writer.nothing(),
+        boxes=pieces.boxes,
         georeference=pieces.georeference,
         line_classes=writer.line_classes,
     )
     if problem:
         yield image
         return
-    first = pieces.shares[0][1]
+    folder, first = pieces.shares[0]
+    if first.whole:
+        yield replace(image, content=_whole(folder, first, len(writer.classes)))
+        return
     size = (first.size[0], first.size[1])
     rows = Rows(Decided(list(first.areas)), size, writer.folder, percents=first.percents)
     try:
@@ -205,6 +244,20 @@ def joined(writer: StitchingWriter, pieces: Pieces) -> Iterator[Stitched]:
         yield replace(image, content=rows)
     finally:
         rows.close()
+
+
+def _whole(folder: Path, done: Done, count: int) -> Whole:
+    """Returns the masks of an image that was predicted whole, by its number of classes."""
+    rows = Rows(Decided([0.0] * count), (done.size[0], done.size[1]), folder, percents=done.percents)
+    try:
+        _append(rows, folder, done)
+        masks = np.stack([next(rows.bands(k)) for k in range(count)])
+        percents = [next(rows.percents(k)) for k in range(count)] if done.percents else None
+    finally:
+        rows.close()
+    return Whole(
+        masks, None if percents is None else np.stack(percents).astype(np.float32) / np.float32(100), done.uncertain
+    )
 
 
 def _append(rows: Rows, folder: Path, done: Done) -> None:

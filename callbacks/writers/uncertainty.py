@@ -1,36 +1,73 @@
 """Writes how unsure a network, or an average of several, is of each pixel and of each image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from numpy.typing import NDArray
 
 from callbacks.writers.format import Row
+from callbacks.writers.maps import NODATA, valid_rows
+from callbacks.writers.mask_files import gray_file
 from callbacks.writers.stitched import Stitched, StitchedFormat, uncertain
-from drawing.pictures import save_picture
 from ops.atomic import write_table
 from ops.filenames import safe_path
+from ops.geo.rasters import Georeference, cloud_optimized, created_raster, opened_raster, windowed
+
+FOLDER = "uncertainty"
 
 
 class Uncertainty(StitchedFormat):
-    """Writes `uncertainty/<path and stem>.png`, and `uncertainty.csv` with a row per image, the most uncertain first.
+    """Writes images of the uncertainty, and `uncertainty.csv` with a row per image, the most uncertain first.
 
-    A pixel has 4 p (1 - p) of its probability p, the largest of all classes: black where the network is sure, white
-    where it is undecided. The value of an image is the mean over its pixels and classes.
+    A pixel has 4 p (1 - p) of its probability p, the largest of all classes. The value of an image is the mean over its
+    pixels and classes.
+
+    - `uncertainty/<path and stem>.png`: black where the network is sure, white where it is undecided.
+    - `uncertainty/<path and stem>.tif`: of images that have a georeference, a cloud-optimized GeoTIFF on their pixels:
+      the uncertainty in percent, 255 where the image has no data.
     """
 
-    folders = ("uncertainty",)
+    folders = (FOLDER,)
     reads_percents = True
     of_plain_images = True
 
     def write(self, image: Stitched, folder: Path) -> list[Row]:
-        bands = zip(*(image.percents(k) for k in range(len(image.classes))), strict=True)
-        levels = [uncertain(np.stack(band).astype(np.float32) / 100).max(axis=0) for band in bands]
-        drawn = np.rint(255 * np.concatenate(levels)).astype(np.uint8)
-        save_picture(drawn, folder / "uncertainty" / safe_path(image.name, ".png"))
+        with gray_file(folder / FOLDER / safe_path(image.name, ".png"), image.size) as append:
+            for levels in _levels(image):
+                append(np.rint(255 * levels).astype(np.uint8))
+        if image.georeference is not None:
+            path = folder / FOLDER / safe_path(image.name, ".tif")
+            _write_raster(image, image.georeference.at(image.size), path)
         return [[image.name, image.content.uncertainty]]
 
     def finish(self, rows: Sequence[Row], folder: Path) -> str:
         ordered = sorted(rows, key=lambda row: -float(row[1]))
         write_table(folder / "uncertainty.csv", ("name", "uncertainty"), ordered)
         return f"\nMost uncertain: {', '.join(row[0] for row in ordered[:3])}." if ordered else ""
+
+
+def _levels(image: Stitched) -> Iterator[NDArray[np.float32]]:
+    """Yields the uncertainty of the pixels from the top, some rows (n, W) at a time."""
+    for bands in zip(*(image.percents(k) for k in range(len(image.classes))), strict=True):
+        yield uncertain(np.stack(bands).astype(np.float32) / 100).max(axis=0)
+
+
+def _write_raster(image: Stitched, reference: Georeference, path: Path) -> None:
+    """Writes the uncertainty of an image as a cloud-optimized GeoTIFF."""
+    with TemporaryDirectory(dir=path.parent) as temporary:
+        plain, top = Path(temporary, "plain.tif"), 0
+        with (
+            created_raster(plain, image.size, 1, nodata=NODATA) as raster,
+            opened_raster(reference.path) as source,
+        ):
+            for levels in _levels(image):
+                bottom = top + len(levels)
+                percents = np.rint(100 * levels).astype(np.uint8)
+                valid = valid_rows(source, image.size, top, bottom)
+                window = windowed(top, bottom, 0, image.size[1])
+                raster.write(np.where(valid, percents, np.uint8(NODATA)), 1, window=window)
+                top = bottom
+            raster.set_band_description(1, "uncertainty in percent")
+        cloud_optimized(plain, path, reference, "average")

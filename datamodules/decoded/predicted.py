@@ -96,14 +96,7 @@ class Inputs:
 
     def reference(self, file: Path) -> Georeference | None:
         """Returns where a file lies on the ground; None if it is a plain image."""
-        if not self.channels.reads(file):
-            return None
-        found = georeference(file)
-        if found is None:
-            rank_zero_warn(
-                f"{file} has no coordinate reference system or no position on the ground, so no map is made of it."
-            )
-        return found
+        return place_of(file) if self.channels.reads(file) else None
 
     def unreadable(self, problem: str, last: bool = True) -> dict[str, Any]:
         """Returns a black sample of an image that cannot be read."""
@@ -111,6 +104,20 @@ class Inputs:
         source = np.zeros((0, 0, 3), np.uint8) if last else None
         placed = _placed((1, 1), (0, 0), (1, 1), 0.0)
         return {**self.sample(black, None, None), **placed, "source": source, "problem": problem}
+
+
+def place_of(path: Path) -> Georeference | None:
+    """Returns where a raster that is predicted lies on the ground; None, with a warning, if that is unknown.
+
+    Raises:
+        DataError: The raster cannot be read.
+    """
+    found = georeference(path)
+    if found is None:
+        rank_zero_warn(
+            f"{path} has no coordinate reference system or no position on the ground, so no map is made of it."
+        )
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datamodules.decoded.predicted import place_of
 from datamodules.read.boxes import Box, inside
 from datamodules.read.cache import MappedRows, cache_key, cached_array
 from datamodules.read.mask_files import IGNORED
@@ -20,7 +21,6 @@ from datamodules.read.names import located
 from datamodules.read.pictures import channels_first, picture_size, read_picture, resized, resized_mask
 from datamodules.read.rasters import COLOR, Channels, read_raster
 from ops.errors import DataError, collected, refuse
-from ops.geo.rasters import georeference
 from ops.windows import Size
 
 Decoder = Callable[[str, OneMask, Sequence[str], int, Size], MappedRows]
@@ -270,7 +270,7 @@ class PredictedScene:
             size = picture_size(path, self.channels)
             refuse(too_small(path, size, self.levels, self.window, trained=True), str(path))
             if self.channels.reads(path):
-                pixels, ground = read_raster(path, self.channels), {"georeference": georeference(path)}
+                pixels, ground = read_raster(path, self.channels), {"georeference": place_of(path)}
                 picture, there = np.ascontiguousarray(pixels[..., :-1]), pixels[..., -1] > 0
             else:
                 picture = read_picture(path)

@@ -1,4 +1,4 @@
-"""Shares the windows of images to predict among shards: whole rows of windows, several shards per image."""
+"""Shares images to predict among shards: whole rows of windows, several shards per image, or whole images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.decoded.predicted import WholePictures, Windows
+from datamodules.decoded.scenes import PredictedScene
 from datamodules.loaders import Samples
 from datamodules.read.pictures import BACKGROUND, fitted, picture_size
 from datamodules.read.strips import Strip
@@ -42,19 +43,20 @@ class Share:
 def plan(samples: Samples, shards: int) -> list[Share]:
     """Returns the shares of all shards, in the order of the images and their rows.
 
-    Shards get equally many rows of windows, whatever the number and the size of the images.
+    Shards get equally many rows of windows, whatever the number and the size of the images; an image that is predicted
+    whole is one row.
 
     Args:
-        samples: Those of `datamodules.decoded.predicted.predicted`.
+        samples: Those of `datamodules.decoded.predicted.predicted`, or of `PredictedScene`.
         shards: Number of shards.
 
     Raises:
         ArgumentError: The samples are others, which cannot be shared.
     """
     make = samples.make
-    if not isinstance(make, WholePictures | Windows):
+    if not isinstance(make, WholePictures | Windows | PredictedScene):
         raise ArgumentError(
-            "--shards is for tasks that predict masks in windows, such as roads and clouds. Split the folder of images "
+            "--shards is for tasks that mark masks, such as roads, clouds and avalanches. Split the folder of images "
             "instead, and predict each part."
         )
     rows: list[tuple[int, list[int]]] = []  # number of the image, and the first sample of each row of its windows
@@ -130,20 +132,22 @@ class Background:
     Attributes:
         source: The image (h, w, 3), its longer side reduced to at most 1200 pixels; empty if it cannot be read.
         georeference: Where it lies on the ground; None if unknown.
+        boxes: Corners of the boxes that were looked into; none if the whole image was.
         problem: Why it cannot be read, or "".
     """
 
     source: NDArray[np.uint8]
     georeference: Georeference | None = None
+    boxes: Sequence[tuple[float, float, float, float]] = ()
     problem: str = ""
 
 
 def background(samples: Samples, picture: int) -> Background:
     """Returns the background of an image, the same as in the last sample of an image that is predicted at once."""
     make = samples.make
-    if isinstance(make, WholePictures):
+    if isinstance(make, WholePictures | PredictedScene):
         sample = make(picture)
-        return Background(sample["source"], sample.get("georeference"), sample["problem"])
+        return Background(sample["source"], sample.get("georeference"), sample.get("boxes", ()), sample["problem"])
     assert isinstance(make, Windows)
     file, inputs = make.files[picture], make.inputs
     try:

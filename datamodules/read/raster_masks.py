@@ -19,7 +19,7 @@ from datamodules.read.masks import FolderMasks, label_planes
 from datamodules.read.names import located, stem, tree_names
 from datamodules.read.rasters import Channels
 from ops.errors import DataError, collected, refuse
-from ops.geo.ground import Ground, transformed
+from ops.geo.ground import Ground, other_systems, transformed
 from ops.geo.labels import VectorLabels, rasterized
 from ops.geo.rasters import VRT, Georeference, created_raster, georeference_of, opened_raster, valid_pixels, windowed
 from ops.progress import progress
@@ -122,10 +122,13 @@ class RasterMasks:
             part, pieces = Path(temporary, "part"), dict[str, Any]()
             part.mkdir()
             self._origin: Ground | None = None  # of the grid of blocks
+            self._moved: dict[tuple[Path, str, str], None] = {}  # vector files, their system and that of an image
             for name in progress(paths, f"putting masks on the images of {self.root}", len(paths)):
                 self.problems += collected([partial(self._add, part, name, paths[name], pieces)])
             if self.problems:
                 return
+            for file, own, other in self._moved:
+                rank_zero_info(f"{file} is in {own}, and was transformed to {other}, the system of its images.")
             (part / PIECES).write_text(json.dumps(pieces), encoding="utf-8")
             try:
                 os.replace(part, folder)
@@ -175,6 +178,9 @@ class RasterMasks:
         """Returns for each class what gives the labels of a window of an image by its origin and size."""
         if self.vectors is not None:
             assert reference is not None
+            file, system = self.vectors.file(stem(name)), self.vectors.system(stem(name))
+            if systems := other_systems(system, reference.crs):
+                self._moved[file, *systems] = None
             return [partial(rasterized, shapes) for shapes in self.vectors.shapes(stem(name), reference)]
         assert self.masks_of is not None
         files = self.masks_of.files_of(name)

@@ -9,9 +9,11 @@ simplified (Douglas and Peucker, 1973).
 import heapq
 import itertools
 import math
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from ops.masks.distances import distances
 from ops.masks.regions import without_small_regions
 
 Mask = NDArray[np.bool_]  # (H, W)
+Indices = NDArray[np.int32]  # half the memory of int64: there are millions
 ROWS = 512  # thinned at once
 MARGIN = 128  # rows above and below that are thinned with them; also how far a mask is mirrored beyond its edges
 DEEPEST = MARGIN // 2  # pixels from the outline: what lies deeper is no road, and would take as long as all roads
@@ -60,7 +63,7 @@ def center_lines(
     return net.graph(tolerance)
 
 
-def skeleton(bands: Iterable[Mask], hole: float = 0.0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def skeleton(bands: Iterable[Mask], hole: float = 0.0) -> tuple[Indices, NDArray[np.float32]]:
     """Thins a mask to lines one pixel wide.
 
     Args:
@@ -73,7 +76,7 @@ def skeleton(bands: Iterable[Mask], hole: float = 0.0) -> tuple[NDArray[np.int64
     """
     from skimage.morphology import skeletonize
 
-    pixels, depths = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.float32)]
+    pixels, depths = [np.zeros((0, 2), np.int32)], [np.zeros(0, np.float32)]
     for first, (above, rows, below), mask in _strips(bands):
         padded = np.pad(mask, [(MARGIN - above, MARGIN - below), (MARGIN, MARGIN)], mode="reflect")
         padded = ~without_small_regions(~padded[None], [min(1.0, hole / padded.size)])[0]
@@ -82,7 +85,7 @@ def skeleton(bands: Iterable[Mask], hole: float = 0.0) -> tuple[NDArray[np.int64
         padded &= depth <= DEEPEST
         found = np.argwhere(skeletonize(padded)[inside])
         depths.append(depth[inside][tuple(found.T)])
-        pixels.append(found + np.array([first, 0]))
+        pixels.append((found + np.array([first, 0])).astype(np.int32))
     return np.concatenate(pixels), np.concatenate(depths)
 
 
@@ -100,8 +103,11 @@ def _strips(bands: Iterable[Mask]) -> Iterator[tuple[int, tuple[int, int, int], 
         yield first, (above, len(kept) - above, 0), kept
 
 
-def _traced(pixels: NDArray[np.int64], depths: NDArray[np.float32]) -> "_Net":
-    """Returns the lines of a skeleton and where they meet."""
+def _traced(pixels: Indices, depths: NDArray[np.float32]) -> "_Net":
+    """Returns the lines of a skeleton and where they meet.
+
+    Numbers of pixels are in arrays of 32 bits: lists of them would take nine times the memory.
+    """
     net = _Net()
     if not len(pixels):
         return net
@@ -109,15 +115,14 @@ def _traced(pixels: NDArray[np.int64], depths: NDArray[np.float32]) -> "_Net":
     count = len(pixels)
     degrees = np.bincount(pairs.ravel(), minlength=count)
     owner = _nodes(pairs, degrees)
-    places = pixels[:, ::-1].astype(np.float64)
     names = np.flatnonzero(np.bincount(owner[owner >= 0], minlength=count))
     for name, members in zip(names.tolist(), _grouped(owner, names), strict=True):
-        net.nodes[name] = places[members].mean(axis=0)
-    ends = np.concatenate([pairs, pairs[:, ::-1]])
-    ends = ends[np.argsort(ends[:, 0], kind="stable")]
-    firsts = np.concatenate([[0], np.cumsum(degrees)]).tolist()
-    targets, owners = ends[:, 1].tolist(), owner.tolist()
-    seen = bytearray(count)
+        net.nodes[name] = pixels[members, ::-1].mean(axis=0)
+    order = np.argsort(np.concatenate([pairs[:, 0], pairs[:, 1]]), kind="stable")
+    targets = _array(np.concatenate([pairs[:, 1], pairs[:, 0]])[order])
+    del pairs, order
+    firsts = _array(np.concatenate([[0], np.cumsum(degrees)]))
+    owners, seen = _array(owner), bytearray(count)
 
     def walk(before: int, pixel: int) -> tuple[list[int], int]:
         """Returns the pixels of a line from one after a node on, and the node at its end."""
@@ -130,7 +135,7 @@ def _traced(pixels: NDArray[np.int64], depths: NDArray[np.float32]) -> "_Net":
         return path, pixel
 
     def add(start: int, path: list[int], end: int) -> None:
-        points = np.concatenate([[net.nodes[owners[start]]], places[path], [net.nodes[owners[end]]]])
+        points = np.concatenate([[net.nodes[owners[start]]], pixels[path, ::-1], [net.nodes[owners[end]]]])
         width = 2 * float(depths[path or [start, end]].mean()) - 0.5
         net.add(owners[start], owners[end], points, width)
 
@@ -142,24 +147,30 @@ def _traced(pixels: NDArray[np.int64], depths: NDArray[np.float32]) -> "_Net":
             elif not seen[following]:
                 path, end = walk(pixel, following)
                 add(pixel, path, end)
-    for pixel in np.flatnonzero(degrees == 2).tolist():  # rings
-        if owners[pixel] < 0 and not seen[pixel]:
+    rings = (degrees == 2) & (owner < 0) & (np.frombuffer(seen, np.uint8) == 0)
+    for pixel in np.flatnonzero(rings).tolist():
+        if not seen[pixel]:
             owners[pixel] = pixel
-            net.nodes[pixel] = places[pixel]
+            net.nodes[pixel] = pixels[pixel, ::-1].astype(np.float64)
             path, end = walk(pixel, targets[firsts[pixel]])
             add(pixel, path, end)
     return net
 
 
-def _neighbors(pixels: NDArray[np.int64]) -> NDArray[np.int64]:
+def _array(numbers: NDArray[np.integer[Any]]) -> "array[int]":
+    """Returns numbers as what Python indexes as fast as a list."""
+    return array("i", numbers.astype(np.int32).tobytes())
+
+
+def _neighbors(pixels: Indices) -> Indices:
     """Returns the pairs (M, 2) of pixels that touch; at a corner only if no other pixel joins them at two edges."""
     stride = int(pixels[:, 1].max()) + 3
-    keys = pixels[:, 0] * stride + pixels[:, 1] + 1
+    keys = pixels[:, 0].astype(np.int64) * stride + pixels[:, 1] + 1
 
-    def at(step: int) -> NDArray[np.int64]:
+    def at(step: int) -> Indices:
         """Returns the number of the pixel that many keys further, or -1."""
         places = np.minimum(np.searchsorted(keys, keys + step), len(keys) - 1)
-        return np.where(keys[places] == keys + step, places, -1)
+        return np.where(keys[places] == keys + step, places, -1).astype(np.int32)
 
     right, left, down = at(1), at(-1), at(stride)
     pairs = []
@@ -169,25 +180,29 @@ def _neighbors(pixels: NDArray[np.int64]) -> NDArray[np.int64]:
         (at(stride + 1), (right < 0) & (down < 0)),
         (at(stride - 1), (left < 0) & (down < 0)),
     ):
-        sources = np.flatnonzero((target >= 0) & free)
+        sources = np.flatnonzero((target >= 0) & free).astype(np.int32)
         pairs.append(np.stack([sources, target[sources]], axis=1))
     return np.concatenate(pairs)
 
 
-def _nodes(pairs: NDArray[np.int64], degrees: NDArray[np.int64]) -> NDArray[np.int64]:
+def _nodes(pairs: Indices, degrees: NDArray[np.int64]) -> Indices:
     """Returns the node that each pixel belongs to, -1 inside of lines: an end, or pixels at a crossing that touch."""
     from scipy.sparse import coo_array  # type: ignore[import-untyped]  # scipy has no type information
     from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]  # as above
 
     crossing = degrees > 2
-    touching = pairs[crossing[pairs].all(axis=1)]
-    ones = np.ones(len(touching), np.int8)
-    _, labels = connected_components(coo_array((ones, tuple(touching.T)), (len(degrees),) * 2), directed=False)
-    _, firsts, groups = np.unique(labels, return_index=True, return_inverse=True)
-    return np.where(crossing | (degrees == 1), firsts[groups], -1)
+    owner = np.where(degrees == 1, np.arange(len(degrees), dtype=np.int32), np.int32(-1))
+    members = np.flatnonzero(crossing)
+    if len(members):
+        touching = np.searchsorted(members, pairs[crossing[pairs].all(axis=1)])
+        table = coo_array((np.ones(len(touching), np.int8), tuple(touching.T)), (len(members),) * 2)
+        _, labels = connected_components(table, directed=False)
+        _, firsts, groups = np.unique(labels, return_index=True, return_inverse=True)
+        owner[members] = members[firsts[groups]]
+    return owner
 
 
-def _grouped(owner: NDArray[np.int64], names: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _grouped(owner: Indices, names: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Returns the pixels of each node."""
     members = np.flatnonzero(owner >= 0)
     members = members[np.argsort(owner[members], kind="stable")]

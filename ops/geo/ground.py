@@ -37,6 +37,17 @@ class Ground:
         return transformed(points, self.plane, self.crs)
 
 
+def other_systems(source: Any, target: Any) -> tuple[str, str] | None:
+    """Returns the names of two coordinate reference systems, such as `EPSG:4326`; None if they are the same."""
+    from rasterio import CRS
+
+    systems = CRS.from_user_input(source), CRS.from_user_input(target)
+    if systems[0] == systems[1]:
+        return None
+    one, other = (f"EPSG:{code}" if (code := each.to_epsg()) else each.to_wkt().split('"')[1] for each in systems)
+    return one, other
+
+
 def transformed(points: NDArray[np.float64], source: Any, target: Any) -> NDArray[np.float64]:
     """Returns points (N, 2) of one coordinate reference system in another; x before y, longitude before latitude.
 

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyogrio.raw
 import pytest
+from jsonargparse import Namespace
 from PIL import Image
 
 from belvedere.__main__ import main
@@ -29,7 +31,7 @@ def results(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".gpkg":
-            for layer in ("polygons", "lines", "nodes"):
+            for layer in pyogrio.list_layers(path)[:, 0]:
                 meta, _, geometry, values = pyogrio.raw.read(path, layer=layer)
                 found[f"{path.name} {layer}"] = meta["crs"], geometry.tolist(), [each.tolist() for each in values]
         elif path.is_file() and "slurm" not in path.parts:
@@ -92,6 +94,59 @@ def test_shards_make_what_one_process_makes(
     assert {"maps/map_mask.tif", "map.gpkg lines", "skipped.csv", "lines/long.geojson"} <= results(
         tmp_path / "own"
     ).keys()
+
+
+def test_images_that_are_predicted_whole_are_shared(
+    trained: Callable[[str], Path], avalanches_root: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    names = sorted(path.name for path in (avalanches_root / "images").iterdir())[:3]
+    for name in names:
+        shutil.copy(avalanches_root / "images" / name, images / name)
+    (images / "boxes.csv").write_text(f"image,x0,y0,x1,y1\n{names[0]},8,8,80,70\n")
+    pixels = np.array(Image.open(images / names[1])).transpose(2, 0, 1)
+    pixels[:, :20] = 0
+    write(images / "map.tif", pixels, crs="EPSG:32632", transform=UTM, nodata=0)
+    (images / "broken.png").write_bytes(b"no image")
+    predict = ["predict", "--ckpt_path", str(trained("avalanches")), "--data.pictures", str(images),
+               "--data.num_workers", "0", "--uncertainty", "--prelabels", "[coco]"]  # fmt: skip
+    assert main([*predict, "--output", str(tmp_path / "whole")]) == 3, "an image is broken"
+    own = [*predict, "--output", str(tmp_path / "own"), "--shards", "2"]
+    for shard in ("1", "0"):
+        assert main([*own, "--shard", shard]) == 0
+    assert main([*own, "--merge"]) == 3
+    assert results(tmp_path / "own") == results(tmp_path / "whole")
+    assert {"maps/map_mask.tif", "map.gpkg polygons", "uncertainty/map.tif", "polygons.json"} <= results(
+        tmp_path / "own"
+    ).keys()
+
+
+@pytest.mark.parametrize("what", ["--shard=0", "--merge", "--slurm"])
+def test_tasks_without_masks_are_rejected_before_anything_is_written(
+    trained: Callable[[str], Path], tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = str(trained("colorization"))
+    capsys.readouterr()
+    predict = ["predict", "--ckpt_path", checkpoint, "--data.pictures", str(tmp_path)]
+    assert main([*predict, "--output", str(tmp_path / "own"), "--shards", "2", what]) == 2
+    found = capsys.readouterr()
+    assert "not for ColoringWriter" in found.err
+    assert not found.out
+    assert not (tmp_path / "own").exists()
+
+
+def test_a_second_writer_and_stages_are_rejected() -> None:
+    def given(*writers: dict[str, Any]) -> SimpleNamespace:
+        trainer = SimpleNamespace(callbacks=[Namespace(writer) for writer in writers])
+        return SimpleNamespace(shards=2, shard=0, merge=False, slurm=None, output="x", resume=None, trainer=trainer)
+
+    outlines = {"class_path": "callbacks.writers.outlines.OutlineWriter", "init_args": {"keep_stages": True}}
+    masks = {"class_path": "callbacks.writers.segmentation.SegmentationWriter"}
+    rejects("remove keep_stages", check_options, given(outlines), error=ArgumentError)
+    rejects("got OutlineWriter, SegmentationWriter", check_options, given(outlines, masks), error=ArgumentError)
+    rejects("got none", check_options, given(), error=ArgumentError)
+    check_options(given(masks))
 
 
 def test_other_options_are_another_prediction(
