@@ -26,7 +26,7 @@ from ops.progress import progress
 from ops.windows import Size, cut
 
 PIECES = "pieces.json"
-VERSION = 1  # of the files made here
+VERSION = 2  # of the files made here
 
 
 class RasterMasks:
@@ -82,6 +82,7 @@ class RasterMasks:
         }
         self.masks_at = {name: [made / each for each in piece["masks"]] for name, piece in pieces.items()}
         self.files = [path for each in self.masks_at.values() for path in each]
+        self.empty = {name for name, piece in pieces.items() if piece["empty"]}
         self.groups = {name: piece["group"] for name, piece in pieces.items()} if block is not None else {}
 
     def path(self, name: str) -> Path:
@@ -105,8 +106,8 @@ class RasterMasks:
         return label_planes([_read(path) for path in self.masks_at[name]], size, self.values)
 
     def misfit(self, name: str) -> str | None:
-        """Returns None: masks were made on the pixels of their images."""
-        return None
+        """Returns why an image cannot be used, or None; masks were made on the pixels of their images."""
+        return no_data(self.path(name)) if name in self.empty else None
 
     def drop(self, names: Collection[str]) -> None:
         """Removes images and their masks, as if they did not exist."""
@@ -152,6 +153,7 @@ class RasterMasks:
                     "edit-info), or leave out --data.labels and --data.split_by block."
                 )
             sources = self._sources(name, reference, (raster.height, raster.width))
+            before = len(pieces)
             for row, column, (top, bottom, left, right) in self._blocks(reference, raster):
                 piece = f"{stem(name)}_r{row}_c{column}.tif" if self.block is not None else name
                 window, size = windowed(top, bottom, left, right), (bottom - top, right - left)
@@ -172,7 +174,10 @@ class RasterMasks:
                     (folder / image).parent.mkdir(parents=True, exist_ok=True)
                     _cut(raster, window, folder / image)
                 group = self._group(reference, (top + bottom) / 2, (left + right) / 2)
-                pieces[piece] = {"image": image, "cut": self.block is not None, "masks": masks, "group": group}
+                about = {"image": image, "cut": self.block is not None, "masks": masks, "group": group}
+                pieces[piece] = about | {"empty": bool(empty.all())}
+            if len(pieces) == before:
+                raise DataError(no_data(path))
 
     def _sources(self, name: str, reference: Georeference | None, size: Size) -> list[Callable[[Size, Size], Any]]:
         """Returns for each class what gives the labels of a window of an image by its origin and size."""
@@ -210,6 +215,14 @@ class RasterMasks:
         self._origin = self._origin or reference.ground
         point = transformed(reference.projected(np.array([[column, row]])), reference.crs, self._origin.plane)[0]
         return ",".join(str(int(each // self.block)) for each in point)
+
+
+def no_data(path: Path) -> str:
+    """Returns the message about a raster without data."""
+    return (
+        f"{path} has no data: all of its pixels have its nodata value, or are transparent. Remove it, or correct its "
+        "nodata value (gdal_edit -unsetnodata, or rio edit-info)."
+    )
 
 
 def _read(path: Path) -> NDArray[np.uint8]:

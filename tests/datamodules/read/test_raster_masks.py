@@ -9,6 +9,7 @@ import pytest
 import rasterio
 import shapely
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio.features import rasterize
 
 from datamodules.clouds import CloudsDataModule
@@ -237,3 +238,45 @@ def test_images_that_do_not_fit_are_explained(root: Path) -> None:
         roads(root, labels=path).tiles()
     with pytest.raises(DataError, match="no file 0"):
         roads(root, labels=path.parent / "masks").tiles()
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("crs", [None, "EPSG:32632", "EPSG:4326"])
+def test_real_tiles_are_read_with_masks_or_polygons(real_data: Path, tmp_path: Path, crs: str | None) -> None:
+    """Masks of real roads as GeoTIFF pairs, or as polygons in this system, are the masks of the dataset."""
+    names = sorted(path.stem for path in (real_data / "roads/images").iterdir())[:4]
+    truths: dict[str, NDArray[np.bool_]] = {}
+    shapes: list[Any] = []
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for k, name in enumerate(names):
+        [image, mask] = [next((real_data / "roads" / each).glob(f"{name}.*")) for each in ("images", "masks")]
+        pixels = np.asarray(Image.open(image).convert("RGB"))
+        marked = np.asarray(Image.open(mask).convert("L")) > 127
+        place = UTM @ rasterio.Affine.translation(400 * (k % 2), 400 * (k // 2))
+        truths[f"{name}.tif"] = marked
+        write(tmp_path / f"images/{name}.tif", pixels.transpose(2, 0, 1), crs="EPSG:32632", transform=place)
+        if crs is None:
+            levels = marked[None] * np.uint8(255)
+            write(tmp_path / f"masks/{name}.tif", levels, crs="EPSG:32632", transform=place)
+        traced = rasterio.features.shapes(marked.astype(np.uint8), mask=marked, transform=place)
+        shapes += [shapely.geometry.shape(outline) for outline, _ in traced]
+    options = {} if crs is None else {"labels": labels(tmp_path / "roads.gpkg", shapes, crs)}
+    tiles = roads(tmp_path, size=400, window=400, **options).tiles()
+    assert tiles.source.names == list(truths)
+    for row, (name, marked) in enumerate(truths.items()):
+        wrong = np.count_nonzero((tiles.source.labels(name) == 1) != marked)
+        assert wrong <= (1e-5 * marked.size if crs == "EPSG:4326" else 0), "outlines are rounded in degrees"
+        with rasterio.open(tmp_path / "images" / name) as raster:
+            assert (np.asarray(tiles.pictures[row]) == raster.read().transpose(1, 2, 0)).all()
+
+
+def test_labels_in_another_system_are_reported_once(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    roads(root, labels=labels(root / "a.geojson", [TRIANGLE], "EPSG:4326")).tiles()
+    moved = [each.message for each in caplog.records if "transformed" in each.message]
+    assert len(moved) == 1
+    assert all(part in moved[0] for part in ("a.geojson", "EPSG:4326", "EPSG:32632"))
+    caplog.clear()
+    roads(root, labels=labels(root / "b.gpkg", [TRIANGLE])).tiles()
+    assert not [each for each in caplog.records if "transformed" in each.message]
