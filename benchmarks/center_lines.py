@@ -1,8 +1,8 @@
-"""Center lines of real roads: how much of a road network a perfect mask keeps, and a picture.
+"""Center lines of real roads: how much of a road network a perfect mask keeps, beside OpenStreetMap, and a picture.
 
 `python -m benchmarks.center_lines DATA runs/lines`: draws the true roads of eight SpaceNet chips of Las Vegas (DATA is
 the folder `roads_vegas`) as masks 4 m wide with pixels of 0.3 m, finds their center lines, and compares these with the
-true roads by APLS; `center_lines.jpg` shows the chip whose image is there.
+true roads by APLS, and so the roads of OpenStreetMap; `center_lines.jpg` shows the chip whose image is there.
 """
 
 import json
@@ -66,7 +66,7 @@ def picture(image: Path, graph: RoadGraph) -> Picture:
 def main(data: Path, output: Path) -> None:
     """Prints a row per chip, and saves the picture."""
     output.mkdir(parents=True, exist_ok=True)
-    print("| chip | roads, km | center lines, km | APLS |\n|---|---|---|---|")
+    print("| chip | roads, km | center lines, km | APLS | APLS of OpenStreetMap |\n|---|---|---|---|---|")
     for path in [data / "img0_truth.geojson", *sorted(data.glob("*_spacenet.geojson"))]:
         lines = roads(path)
         mask, affine = drawn(lines)
@@ -74,7 +74,10 @@ def main(data: Path, output: Path) -> None:
         true = graph_of(lines, apart=0.01)
         similarity = path_similarity(true, found)
         name = path.stem.split("_")[0]
-        print(f"| {name} | {true.length / 1000:.2f} | {found.length / 1000:.2f} | {similarity:.3f} |")
+        osm, others = data / f"{name}_osm.geojson", ""
+        if osm.is_file():
+            others = f"{path_similarity(true, graph_of(roads(osm), apart=0.01)):.3f}"
+        print(f"| {name} | {true.length / 1000:.2f} | {found.length / 1000:.2f} | {similarity:.3f} | {others} |")
         image = data / f"RGB-PanSharpen_AOI_2_Vegas_{name}.tif"
         if image.is_file():
             Image.fromarray(picture(image, found)).save(output / "center_lines.jpg", quality=85)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyogrio.raw
 import pytest
+import rasterio
 from jsonargparse import Namespace
 from PIL import Image
 
@@ -120,6 +121,11 @@ def test_images_that_are_predicted_whole_are_shared(
     assert {"maps/map_mask.tif", "map.gpkg polygons", "uncertainty/map.tif", "polygons.json"} <= results(
         tmp_path / "own"
     ).keys()
+    with rasterio.open(tmp_path / "own/maps/map_mask.tif") as raster:
+        assert (raster.crs.to_epsg(), raster.transform) == (32632, UTM)
+        marks = raster.read(1)
+    assert (marks[:20] == 255).all()
+    assert ((marks == 1) == (np.asarray(Image.open(tmp_path / "own/masks/map.png")) > 0))[20:].all()
 
 
 @pytest.mark.parametrize("what", ["--shard=0", "--merge", "--slurm"])

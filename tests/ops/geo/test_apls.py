@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from shapely import LineString, Point
 
+from benchmarks.center_lines import roads
 from ops.geo.apls import path_similarity
 from ops.geo.roadgraph import RoadGraph, graph_of
 
@@ -173,3 +174,17 @@ def test_a_proposal_for_las_vegas_is_as_similar_as_the_reference_says(real_data:
     reference = float(re.findall(r"Total APLS Score: ([\d.]+)", (folder / "reference_apls.txt").read_text())[0])
     assert path_similarity(truth, found) == pytest.approx(reference, abs=0.06)
     assert path_similarity(truth, found) == pytest.approx(by_networkx(truth, found, 4, 50, 10), abs=1e-9)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("chip", ["img990", "img991", "img995", "img997", "img998", "img999", "img99"])
+def test_roads_of_openstreetmap_have_the_routes_of_networkx(real_data: Path, chip: str) -> None:
+    """The original implementation's repository has these roads, but prints no APLS of them."""
+    pytest.importorskip("rasterio")
+    osm, truth = (
+        graph_of(roads(real_data / "geo" / "roads_vegas" / f"{chip}_{source}.geojson"), apart=0.01)
+        for source in ("osm", "spacenet")
+    )
+    found = path_similarity(truth, osm)
+    assert found == pytest.approx(by_networkx(truth, osm, 4, 50, 10), abs=1e-9)
+    assert 0.3 < found < 0.8, "fewer alleys, and lines some meters off"
