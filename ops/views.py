@@ -33,8 +33,13 @@ def mean_over_views(network: Callable[[Tensor], Tensor], image: Tensor, views: T
     """
     if torch.compiler.is_exporting():
         return _at_once(network, image, views)
-    maps = [_seen(network, image, *view) for view in _views(views)]
+    maps = list(each_view(network, image, views))
     return torch.stack(maps).mean(dim=0) if len(maps) > 1 else maps[0]
+
+
+def each_view(network: Callable[[Tensor], Tensor], image: Tensor, views: TestTime) -> Iterator[Tensor]:
+    """Yields the maps of each view, see `mean_over_views`, in the geometry of the images."""
+    return (_seen(network, image, *view) for view in _views(views))
 
 
 def _views(views: TestTime) -> Iterator[tuple[float, int, bool]]:

@@ -8,7 +8,7 @@ P. Milanfar, "NIMA: neural image assessment", IEEE Transactions on Image Process
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Self
 
@@ -112,10 +112,13 @@ class AestheticsTask(JudgingTask):
 
     def averaged(self, batch: Batch) -> Tensor:
         """Returns this task's probabilities for a batch, averaged over each image and its mirror image with `tta`."""
-        found = super().averaged(batch)
-        if self.tta == "none":
-            return found
-        return (found + super().averaged({**batch, "image": batch["image"].flip(3), "name": []})) / 2
+        found, *mirrored = self.views_apart(batch)
+        return (found + mirrored[0]) / 2 if mirrored else found
+
+    def views_apart(self, batch: Batch) -> Iterator[Tensor]:
+        yield super().averaged(batch)
+        if self.tta != "none":
+            yield super().averaged({**batch, "image": batch["image"].flip(3), "name": []})
 
 
 class LinearAestheticsTask(ClosedFormTask, JudgingTask):

@@ -327,12 +327,19 @@ class AvalanchesTask(SegmentationTask):
 
         return classified
 
+    def vectors(self, image: Tensor) -> Tensor | None:
+        return super().vectors(self._at_size(image)) if self.whole else None
+
+    def _at_size(self, image: Tensor) -> Tensor:
+        """Returns images (B, 3, H, W) at the size that whole photos are computed at."""
+        size = self.size or image.shape[-2:]
+        if tuple(size) == tuple(image.shape[-2:]):
+            return image
+        return functional.interpolate(image, size, mode="bilinear", antialias=True)
+
     def marked(self, image: Tensor) -> Tensor:
         """Returns logits (B, 1, H, W) of whole images (B, 3, H, W) in [0, 1], computed at `size`."""
-        size, whole = self.size or image.shape[-2:], image.shape[-2:]
-        if size != tuple(whole):
-            image = functional.interpolate(image, size, mode="bilinear", antialias=True)
-        logits: Tensor = resized_maps(self(image), whole)
+        logits: Tensor = resized_maps(self(self._at_size(image)), image.shape[-2:])
         return logits
 
     def activate(self, outputs: Tensor, batch: Batch) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -118,6 +118,22 @@ class ImageTask(LightningModule, ABC):
     def averaged(self, batch: Batch) -> Tensor:
         """Returns this task's probabilities for a batch, averaged over views of the images; by default of one view."""
         return self.activate(self.outputs(batch), batch)
+
+    def apart(self, batch: Batch) -> Iterator[Tensor]:
+        """Yields what `probability` averages for a batch: the probabilities of each view of this task, and of members.
+
+        Tasks with several passes yield those of the first.
+        """
+        for each in (self, *self.members):
+            yield from each.to(self.device).views_apart(batch)
+
+    def views_apart(self, batch: Batch) -> Iterator[Tensor]:
+        """Yields this task's probabilities for each view of the images that `averaged` averages over."""
+        yield self.averaged(batch)
+
+    def vectors(self, image: Tensor) -> Tensor | None:
+        """Returns vectors (B, V) by which images (B, C, H, W) in [0, 1] can be compared; None if the task has none."""
+        return None
 
     def add_members(self, members: "Sequence[ImageTask]", names: Sequence[object]) -> None:
         """Averages the probabilities of other tasks with this one's.

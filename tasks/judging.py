@@ -123,6 +123,10 @@ class JudgingTask(ImageTask):
         """Turns logits into the probabilities of both classes, or the shares of the votes; float32."""
         return outputs.float().softmax(dim=1)
 
+    def vectors(self, image: Tensor) -> Tensor:
+        """Returns what the convolutions see in images (B, 3, H, W) in [0, 1]: vectors (B, V)."""
+        return self.network.forward_features(image)["pooled"]
+
     def step(self, batch: Batch) -> Step:
         """Returns the loss and the probabilities of professional shots.
 
@@ -137,7 +141,7 @@ class JudgingTask(ImageTask):
         else:
             raise ValueError(self._other_votes(votes.shape[1]))
         shares = self.measured(batch, logits)
-        return Step(loss, self._judgement(shares), target, shares, votes=votes, tags=batch.get("tags"))
+        return Step(loss, self.judgement(shares), target, shares, votes=votes, tags=batch.get("tags"))
 
     def _other_votes(self, bins: int | None) -> str:
         return (
@@ -179,12 +183,13 @@ class JudgingTask(ImageTask):
     def judged(self, batch: Batch) -> dict[str, Tensor]:
         """Returns what `predict` returns, and `shares` (B, V): of both classes, or of the votes."""
         shares = self.probability(batch)
-        found = {"probability": self._judgement(shares), "shares": shares}
+        found = {"probability": self.judgement(shares), "shares": shares}
         if self.head == "distribution":
             found |= {"mean": mean_vote(shares), "spread": vote_spread(shares)}
         return found
 
-    def _judgement(self, shares: Tensor) -> Tensor:
+    def judgement(self, shares: Tensor) -> Tensor:
+        """Returns the probability (B,) of professional shots, from what `activate` returns."""
         if self.head == "binary":
             return shares[:, 1]
         return judgement_of_mean(mean_vote(shares), self.threshold, self.bins)

@@ -1,7 +1,8 @@
 """Segmentation: the parent of every task that marks classes pixel by pixel."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -14,7 +15,7 @@ from torchmetrics import Metric
 
 from datamodules.batch import Batch
 from ops.errors import WeightsError
-from ops.views import TestTime, check_test_time, mean_over_views
+from ops.views import TestTime, check_test_time, each_view, mean_over_views
 from ops.windows import resized_maps
 from tasks.base import ImageTask, check_images
 from tasks.decision import HALF, Decision
@@ -22,7 +23,14 @@ from tasks.losses import SEGMENTATION_LOSSES, SegmentationLoss
 from tasks.metrics.dice import DiceScores, PixelAveragePrecision, counting
 from tasks.metrics.meter import Meter, Step
 from tasks.metrics.score_loss import lost_dice
-from tasks.networks.backbones import Architecture, Bands, encoder_of, load_encoder, segmentation_network
+from tasks.networks.backbones import (
+    Architecture,
+    Bands,
+    encoder_of,
+    encoder_vectors,
+    load_encoder,
+    segmentation_network,
+)
 from tasks.networks.bands import widen
 from tasks.whole import log_odds, stitched
 
@@ -228,6 +236,10 @@ class SegmentationTask(ImageTask):
             encoder_of(self.network).eval()
         return self
 
+    def vectors(self, image: Tensor) -> Tensor | None:
+        """Returns what the encoder sees in images (B, C, H, W) in [0, 1]: vectors (B, V)."""
+        return encoder_vectors(self.network, image)
+
     def forward(self, image: Tensor) -> Tensor:
         """Maps images (B, 3, H, W) in [0, 1] to logits (B, K, H, W), with a presence head (B, 2K, H, W).
 
@@ -268,13 +280,25 @@ class SegmentationTask(ImageTask):
     def averaged(self, batch: Batch) -> Tensor:
         return super().averaged(batch) if self.tta == "none" else self._decided(self._maps(batch), batch)
 
+    def views_apart(self, batch: Batch) -> Iterator[Tensor]:
+        if self.tta == "none":
+            yield from super().views_apart(batch)
+            return
+        for maps in each_view(partial(self._seen, batch), batch["image"], self.tta):
+            yield self._decided(maps, batch)
+
     def _maps(self, batch: Batch) -> Tensor:
         """Returns the probabilities of the network's outputs, averaged over views of the images."""
+        image = batch["image"]
+        return (
+            self._seen(batch, image)
+            if self.tta == "none"
+            else mean_over_views(partial(self._seen, batch), image, self.tta)
+        )
 
-        def maps(image: Tensor) -> Tensor:
-            return self.outputs(batch | {"image": image}).float().sigmoid()
-
-        return maps(batch["image"]) if self.tta == "none" else mean_over_views(maps, batch["image"], self.tta)
+    def _seen(self, batch: Batch, image: Tensor) -> Tensor:
+        """Returns the probabilities of the network's outputs for a view of a batch's images."""
+        return self.outputs(batch | {"image": image}).float().sigmoid()
 
     def loss(self, logits: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
         """Returns the loss of logits and truth (B, K, h, w), counted where `valid` (B, 1, h, w).

@@ -301,6 +301,19 @@ def encoder_of(network: nn.Module) -> nn.Module:
     return network.get_submodule("1.network.encoder")
 
 
+def encoder_vectors(network: nn.Module, image: Tensor) -> Tensor:
+    """Returns what the encoder of such a network sees in images (B, C, H, W) in [0, 1]: vectors (B, V).
+
+    They are the mean of each channel of its last map, and the class token of networks that have one.
+    """
+    normalize, whole = network.get_submodule("0"), network.get_submodule("1")
+    assert isinstance(whole, AnySize)
+    found = encoder_of(network)(whole.padded(normalize(image)))
+    maps, tokens = found if isinstance(found, tuple) else (found, [])
+    last = maps if isinstance(maps, Tensor) else maps[-1]
+    return torch.cat([last.mean(dim=(2, 3)), *tokens], dim=1).float()
+
+
 def load_encoder(network: nn.Module, encoder: str, pretrained: bool | str | Path, bands: Bands | None = None) -> None:
     """Fills the encoder of a `segmentation_network` or `vgg_autoencoder` with trained weights; see `load_weights`."""
     module = encoder_of(network)

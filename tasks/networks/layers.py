@@ -51,14 +51,17 @@ class AnySize(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, K, H, W), or (B, K + V, H, W), for any H and W."""
         height, width = image.shape[-2:]
-        # always, because an exported network knows no sizes: it must not depend on whether one is a multiple
-        rows, columns = (padded(side, self.multiple, image.device) for side in (height, width))
-        image = image[:, :, rows][..., columns].contiguous(memory_format=torch.channels_last)
-        output: Tensor | tuple[Tensor, Tensor] = self.network(image)
+        output: Tensor | tuple[Tensor, Tensor] = self.network(self.padded(image))
         if isinstance(output, tuple):
             maps, values = output
             output = torch.cat([maps, values[:, :, None, None].expand(-1, -1, *maps.shape[-2:])], dim=1)
         return output[..., :height, :width]
+
+    def padded(self, image: Tensor) -> Tensor:
+        """Returns images as the network gets them."""
+        # always, because an exported network knows no sizes: it must not depend on whether one is a multiple
+        rows, columns = (padded(side, self.multiple, image.device) for side in image.shape[-2:])
+        return image[:, :, rows][..., columns].contiguous(memory_format=torch.channels_last)
 
 
 def padded(side: int, multiple: int, device: torch.device) -> Tensor:
