@@ -21,6 +21,7 @@ HELP = """belvedere: five image tasks for small datasets, on one command line
   belvedere predict  --ckpt_path FILE --data.pictures PATH      writes masks, tables and overlays of your images
   belvedere features --ckpt_path FILE                           writes feature vectors, and fits classifiers on them
   belvedere describe --config roads/best --data.root FOLDER     checks a dataset, then writes tables and charts of it
+  belvedere suggest  --ckpt_path FILE --data.pictures FOLDER    chooses the images to label next, with pre-labels
   belvedere export   --ckpt_path FILE                           writes one ONNX file, which runs without torch
   belvedere import   --from coco FILE --output FOLDER           makes a dataset of an annotation tool's labels
   belvedere pack     --ckpt_path FILE --output model.zip        makes one file to share: weights, settings, model card
@@ -69,9 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: What was typed after `belvedere`; None reads it from the process.
 
     Returns:
-        The exit code: 0; 2 for an error that the user can fix; 3 if predict, features, describe or import finished, but
-        skipped what cannot be used; 75 for a training that saved its state and stopped on SIGUSR1 or SIGTERM; 143 and
-        130 for another command that was stopped by SIGTERM or Ctrl-C. `study` has its own codes, see
+        The exit code: 0; 2 for an error that the user can fix; 3 if predict, features, suggest, describe or import
+        finished, but skipped what cannot be used; 75 for a training that saved its state and stopped on SIGUSR1 or
+        SIGTERM; 143 and 130 for another command that was stopped by SIGTERM or Ctrl-C. `study` has its own codes, see
         `studies.command.study`.
     """
     try:

@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
@@ -13,12 +13,13 @@ from belvedere.names import COMMANDS
 from ops.atomic import in_words
 from ops.errors import ArgumentError, nearest
 
-FROM_CHECKPOINT = ("validate", "test", "predict", "export")
+FROM_CHECKPOINT = ("validate", "test", "predict", "export", "suggest")
 SHORT = {
     "--epochs": "--trainer.max_epochs",
     "--lr": "--model.optimizer.lr",
     "--batch_size": "--data.batch_size",
     "--data": "--data.root",
+    "-n": "--count",
 }
 """Short names of options. `--data` may also name a class or a file with the arguments of one."""
 MEANT = {"train": "fit", "eval": "test", "evaluate": "test", "infer": "predict", "inference": "predict",
@@ -90,6 +91,8 @@ def expanded(arguments: list[str]) -> list[str]:
         if re.fullmatch(r"--\w[\w.]*-[\w.-]*", name):
             raise ArgumentError(f"There is no option {name}. Did you mean {'--' + name[2:].replace('-', '_')}?")
     rest = list(_with_ensemble(command, rest))
+    if command in FROM_CHECKPOINT:
+        rest = list(_with_members(rest))
     for name in ("classes", "window"):
         if option(rest, f"--model.{name}") is not None:
             raise ArgumentError(f"--model.{name} follows the data: give --data.{name}.")
@@ -160,6 +163,22 @@ def _with_ensemble(command: str, arguments: list[str]) -> Iterator[str]:
         if not skipped and not argument.startswith("--run=") and argument != "--run":
             yield argument
         skipped = argument == "--run"
+
+
+def _with_members(arguments: Iterable[str]) -> Iterator[str]:
+    """Yields arguments with `--ckpt_path A --members [B, C]` in place of `--ckpt_path A B C`."""
+    given = list(arguments)
+    while given:
+        argument = given.pop(0)
+        yield argument
+        if argument != "--ckpt_path" or not given:
+            continue
+        yield given.pop(0)
+        further: list[str] = []
+        while given and not given[0].startswith("-"):
+            further.append(given.pop(0))
+        if further:
+            yield from ("--members", json.dumps(further))
 
 
 def _in_full(arguments: list[str]) -> Iterator[str]:

@@ -68,8 +68,8 @@ def output_folder(command: str, task: str, config: Any) -> Path:
 
 
 def source_of(command: str, config: Any) -> Path | None:
-    """Returns the folder or file whose images a command predicts or describes as vectors; None for other commands."""
-    if command not in ("predict", "features"):
+    """Returns the folder or file whose images a command looks at; None for other commands."""
+    if command not in ("predict", "features", "suggest"):
         return None
     arguments = config.data.init_args
     given = arguments.get("pictures") or arguments.get("root")

@@ -40,6 +40,7 @@ from belvedere.precision import fastest_precision, mixed_precision
 from belvedere.quiet import quiet, silent
 from belvedere.results import results
 from belvedere.shards import check_options, merge, prepare_shard, shard_folder, slurm_script
+from belvedere.suggest import suggest
 from callbacks.best import BestCheckpoint, EarlyStopping, FiniteOrStop, Summary, mode_of
 from callbacks.curves import Curves
 from callbacks.handover import Handover
@@ -71,7 +72,8 @@ from tasks.base import ImageTask
 from tasks.networks.batch_norm import SyncBatchNorm
 
 TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
-OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "describe": describe, "export": export}
+OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "describe": describe, "export": export,
+                                                      "suggest": suggest}  # fmt: skip
 COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
 SKIPPED = 3  # exit code: the command finished, but some images could not be used
 # Callbacks with options of their own, by prefix.
@@ -127,9 +129,9 @@ def run(arguments: list[str], typed: Sequence[str] = ()) -> int:
 class BelvedereCLI(LightningCLI):
     """Runs one command for any task.
 
-    `fit`, `validate`, `test` and `predict` are Lightning's subcommands. `features` and `describe` are not methods of
-    its Trainer, as Lightning requires of a subcommand: for them this is a LightningCLI with `run=False`, which parses
-    the same options, makes the same objects and leaves the rest to the function of that name.
+    `fit`, `validate`, `test` and `predict` are Lightning's subcommands. Those of `OWN_COMMANDS` are not methods of its
+    Trainer, as Lightning requires of a subcommand: for them this is a LightningCLI with `run=False`, which parses the
+    same options, makes the same objects and leaves the rest to the function of that name.
 
     Args:
         command: One of `COMMANDS`.

@@ -17,8 +17,8 @@ TASKS = {
 """Name and subject of each task. A name is one lower-case word, that of the files in `tasks`, `datamodules` and
 `configs`; a task's classes are called `<Name>Task` and `<Name>DataModule`. A task is registered nowhere else."""
 
-COMMANDS = ("fit", "validate", "test", "predict", "features", "describe", "export", "import", "pack", "app", "pool",
-            "study", "compare", "configs", "completion")  # fmt: skip
+COMMANDS = ("fit", "validate", "test", "predict", "features", "describe", "export", "suggest", "import", "pack", "app",
+            "pool", "study", "compare", "configs", "completion")  # fmt: skip
 
 MORE_TASKS = {"LinearAestheticsTask": "tasks.aesthetics", "LinearColorizationTask": "tasks.colorization"}
 """Modules of classes that are other ways to do one of the tasks."""

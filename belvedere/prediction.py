@@ -149,7 +149,7 @@ def predict(
         raise ArgumentError(f"This {type(task).__name__} has no settings for its data. Open it with belvedere.load.")
     _check_names(class_of(config["data"]["class_path"]), options)
     with TemporaryDirectory(prefix="belvedere-") as folder:
-        source, given = _staged(images, Path(folder))
+        source, given = staged(images, Path(folder))
         data, writer = configured(config, {"pictures": str(source), **options})
         return collected(task, data, writer, given, accelerator)
 
@@ -177,7 +177,7 @@ def _rejected(kind: type, settings: Mapping[str, Any], error: Exception) -> str:
     return f"{kind.__name__}: {error}."
 
 
-def _staged(images: Picture | Sequence[Picture], folder: Path) -> tuple[Path, dict[str, str]]:
+def staged(images: Picture | Sequence[Picture], folder: Path) -> tuple[Path, dict[str, str]]:
     """Puts images into a folder, unless they are one already.
 
     Returns:

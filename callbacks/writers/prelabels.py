@@ -31,7 +31,8 @@ class Outline(NamedTuple):
 class PreLabels(StitchedFormat):
     """Writes the regions of every image as polygons, for one annotation tool.
 
-    - `labelme`: `labelme/<path and stem>.json`, a file per image that refers to it by a relative path.
+    - `labelme`: `labelme/<path and stem>.json`, a file per image that refers to it by a relative path; or the same in
+      another folder.
     - `coco`: `coco.json`, for all images.
     - `cvat`: `cvat.xml`, to upload as "CVAT for images 1.1" to a task of the same images.
 
@@ -44,6 +45,7 @@ class PreLabels(StitchedFormat):
         locate: Returns the file of an image by its name.
         size_of: Returns the height and width of an image file: masks may have another size.
         like: The writer's own outlines, if it writes any.
+        inner: Folder of labelme's files.
     """
 
     def __init__(
@@ -52,10 +54,12 @@ class PreLabels(StitchedFormat):
         locate: Callable[[str], Path],
         size_of: Callable[[Path], tuple[int, int]],
         like: Outlines | None = None,
+        inner: str = "labelme",
     ) -> None:
         self.tool, self.locate, self.size_of = tool, locate, size_of
         self.like = like if like is not None and like.outline != "raw" else Outlines(TOLERANCE)
-        self.folders = ("labelme",) if tool == "labelme" else ()
+        self.inner = inner
+        self.folders = (inner,) if tool == "labelme" else ()
 
     def write(self, image: Stitched, folder: Path) -> list[Row]:
         path = self.locate(image.name)
@@ -64,9 +68,9 @@ class PreLabels(StitchedFormat):
         if self.tool != "labelme":
             return [[image.name, list(size), list(image.classes), found]]
         target = safe_path(image.name, ".json")
-        place = folder.parent / "labelme" / target  # where it will be, once all is done
+        place = folder.parent / self.inner / target  # where it will be, once all is done
         document = labelme_document(os.path.relpath(path, place.parent), size, found)
-        write_text(folder / "labelme" / target, json.dumps(document, indent=2) + "\n")
+        write_text(folder / self.inner / target, json.dumps(document, indent=2) + "\n")
         return []
 
     def finish(self, rows: Sequence[Row], folder: Path) -> str:
