@@ -206,7 +206,7 @@ def _grouped(owner: Indices, names: NDArray[np.int64]) -> list[NDArray[np.int64]
     """Returns the pixels of each node."""
     members = np.flatnonzero(owner >= 0)
     members = members[np.argsort(owner[members], kind="stable")]
-    return np.split(members, np.searchsorted(owner[members], names)[1:])
+    return np.split(members, np.searchsorted(owner[members], names))[1:]  # before the first name there is nothing
 
 
 @dataclass(eq=False)

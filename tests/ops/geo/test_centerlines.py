@@ -118,6 +118,17 @@ def test_lone_specks_go_and_rings_stay() -> None:
     assert not center_lines(mask, spur=30).edges
 
 
+def test_rings_and_specks_without_any_crossing() -> None:
+    """Thinned to a ring without an end, and to single pixels."""
+    ring = np.zeros((200, 300), np.uint8)
+    cv2.circle(ring, (150, 100), 60, 1, 1)
+    [edge] = center_lines(ring > 0, spur=0, gap=0).edges
+    assert edge.length == pytest.approx(2 * np.pi * 60, rel=0.1)
+    specks = np.zeros((50, 60), bool)
+    specks[10::15, 10::15] = True
+    assert not center_lines(specks, spur=0, gap=0).edges
+
+
 def test_pinholes_are_no_blocks() -> None:
     mask = drawn((200, 300), [(20, 100), (280, 100)], width=25)
     assert len(center_lines(mask).edges) == 1
