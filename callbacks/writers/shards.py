@@ -106,7 +106,7 @@ class ShardWriter(Callback):
     def _new(self, batch: Batch, i: int) -> CanvasShare:
         (height, width), (first, last) = batch["size"][i].tolist(), batch["rows"][i].tolist()
         window = tuple(batch["window"][i].tolist())
-        percents = self.writer.percents and "georeference" in batch and batch["georeference"][i] is not None
+        percents = self.writer.keeps_percents(batch, i)
         rows = (first, height if last < 0 else last)
         overlap = batch["overlap"][i]
         return CanvasShare(self.writer.decision, (height, width), window, overlap, self.folder, percents, rows)

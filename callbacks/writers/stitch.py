@@ -82,9 +82,7 @@ class StitchingWriter(Writer[Stitched]):
             origin, size, window = (_pair(batch[key][i]) for key in ("origin", "size", "window"))
             if origin == (0, 0):
                 self.end()
-                placed = "georeference" in batch and batch["georeference"][i] is not None
-                percents = self.all_percents or (self.percents and placed)
-                files = (self.folder, self.in_memory, percents)
+                files = (self.folder, self.in_memory, self.keeps_percents(batch, i))
                 self._canvas = Canvas(self.decision, size, window, batch["overlap"][i], *files)
             assert self._canvas is not None  # the first window of an image lies at its top left
             if self._canvas.add(probability[i].float(), origin):
@@ -101,9 +99,14 @@ class StitchingWriter(Writer[Stitched]):
             if "inside" in batch:  # enlarging reaches beyond the edges of boxes
                 marked &= batch["inside"][i : i + 1]
             masks = self.decision.cleaned(marked[0].cpu().numpy())
-            keep = self.in_memory or self.all_percents or (self.percents and "georeference" in batch)
+            keep = self.in_memory or self.keeps_percents(batch, i)
             kept = full[0].cpu().numpy() if keep else None
             yield i, Whole(masks, kept, float(uncertain(full).mean()))
+
+    def keeps_percents(self, batch: Batch, i: int) -> bool:
+        """Returns whether a format reads the probability of an image of a batch."""
+        placed = "georeference" in batch and batch["georeference"][i] is not None
+        return self.all_percents or (self.percents and placed)
 
     def nothing(self) -> Whole:
         """Returns the empty masks of an image that cannot be read."""

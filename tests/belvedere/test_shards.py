@@ -62,6 +62,7 @@ def command(trained: Callable[[str], Path], tmp_path: Path) -> list[str]:
 def test_shards_make_what_one_process_makes(
     command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    command = [*command, "--uncertainty", "--prelabels", "[labelme]"]
     assert main([*command, "--output", str(tmp_path / "whole")]) == 3, "an image is broken"
     own = [*command, "--output", str(tmp_path / "own"), "--shards", "4"]
     assert main([*own, "--shard", "2"]) == 0

@@ -190,3 +190,30 @@ def test_real_clouds_are_mapped_as_geojson(real_data: Path, tmp_path: Path) -> N
     areas = sum(each["properties"]["area_m2"] for each in features)
     assert areas == pytest.approx(900 * mask.sum(), rel=2e-3)
     assert "WGS 84" in run("ogrinfo", "-al", "-so", found / "scene.geojson")
+
+
+@pytest.mark.real
+def test_rasters_of_any_system_and_type_keep_their_place(real_data: Path, tmp_path: Path) -> None:
+    sources = [*(real_data / "geo/rasters").glob("*.tif"), *(real_data / "geo/roads_vegas").glob("*.tif")]
+    (tmp_path / "images").mkdir()
+    for source in sources:
+        (tmp_path / "images" / source.name).symlink_to(source)
+    data = RoadsDataModule(size=(256, 256), pictures=tmp_path / "images", bands=[1], scale=[0, 1000], num_workers=0)
+    task = RoadsTask()
+    task.network = Last()
+    predict(tmp_path / "run", task.eval(), data, SegmentationWriter(False, False, vectors="none"))
+    assert {raster.stem for raster in sources} == {
+        path.stem.removesuffix("_mask") for path in (tmp_path / "run/maps").glob("*_mask.tif")
+    }
+    kinds = set()
+    for source in sources:
+        with rasterio.open(source) as own, rasterio.open(tmp_path / f"run/maps/{source.stem}_mask.tif") as mask:
+            assert (mask.crs, mask.transform, mask.shape) == (own.crs, own.transform, own.shape)
+            valid, values = own.dataset_mask() > 0, own.read(1)
+            valid &= np.isfinite(values)
+            kinds.add((own.dtypes[0], own.crs.to_epsg()))
+            found = mask.read(1)
+            assert ((found == 255) == ~valid).all()
+            sure = valid & (abs(values.astype(float) - 500) > 3)  # of 8 bits
+            assert ((found == 1) == (values > 500))[sure].all()
+    assert len(kinds) >= 5

@@ -11,8 +11,12 @@ import pytest
 from numpy.typing import NDArray
 from shapely import LineString, Point
 
-from benchmarks.center_lines import roads
+from benchmarks.center_lines import UTM, roads
 from ops.geo.apls import path_similarity
+from ops.geo.centerlines import center_lines
+from ops.geo.ground import transformed
+from ops.geo.labels import VectorLabels, rasterized
+from ops.geo.rasters import georeference
 from ops.geo.roadgraph import RoadGraph, graph_of
 
 Place = tuple[int, float]  # a line, and the length up to the place
@@ -188,3 +192,21 @@ def test_roads_of_openstreetmap_have_the_routes_of_networkx(real_data: Path, chi
     found = path_similarity(truth, osm)
     assert found == pytest.approx(by_networkx(truth, osm, 4, 50, 10), abs=1e-9)
     assert 0.3 < found < 0.8, "fewer alleys, and lines some meters off"
+
+
+@pytest.mark.real
+def test_labels_on_the_pixels_of_an_image_have_its_roads_as_center_lines(real_data: Path) -> None:
+    """From lines in degrees to a mask as in training, to center lines as in prediction, in meters."""
+    pytest.importorskip("rasterio")
+    folder = real_data / "geo" / "roads_vegas"
+    reference = georeference(folder / "RGB-PanSharpen_AOI_2_Vegas_img0.tif")
+    assert reference is not None
+    labels = folder / "img0_truth.geojson"
+    [shapes] = VectorLabels(labels, ("road",), None, 4.0).shapes("", reference)
+    lines = center_lines(rasterized(shapes, (0, 0), reference.size), 30, 30).transformed(reference.transform)
+    found = graph_of([transformed(edge.points, "EPSG:4326", UTM) for edge in lines.edges], apart=0.01)
+    truth = graph_of(roads(labels), apart=0.01)
+    similarity = path_similarity(truth, found)
+    assert similarity is not None
+    assert similarity > 0.85
+    assert found.length == pytest.approx(truth.length, rel=0.05)
