@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -266,7 +267,9 @@ class BelvedereCLI(LightningCLI):
     def _choose_folder(self) -> None:
         """Sets the folder that the command writes to, and makes paths absolute: other commands start elsewhere."""
         config = self.settings
-        for values, names in ((config, ("output",)), (config.data.init_args, ("root", "pictures"))):
+        module, _, class_name = config.data.class_path.rpartition(".")
+        paths = getattr(import_module(module), class_name).paths
+        for values, names in ((config, ("output",)), (config.data.init_args, paths)):
             for name in names:
                 if values.get(name) is not None:
                     values[name] = str(Path(values[name]).expanduser().absolute())
@@ -306,11 +309,11 @@ class BelvedereCLI(LightningCLI):
             return
         if not isinstance(trainer.logger, list):
             trainer.logger = [trainer.logger]
-        home = self.folder
+        home, checkpoint = self.folder, self.settings.get("ckpt_path")
         if self.command != "fit":
             trainer.logger = [logger for logger in trainer.logger if logger.class_path.endswith("CSVLogger")]
-            if self.settings.get("ckpt_path") is not None:
-                home = run_folder(Path(self.settings.ckpt_path))
+            if checkpoint is not None:
+                home = run_folder(Path(checkpoint))
                 for each in dashboards(home):
                     trainer.logger.append(Namespace(each))  # type: ignore[no-untyped-call]  # jsonargparse has no types
         without = [logger for logger in trainer.logger if not logger.class_path.endswith("WandbLogger")]
@@ -322,6 +325,8 @@ class BelvedereCLI(LightningCLI):
             logger["init_args.save_dir"] = str(self.folder if table else home)
             if logger.class_path == "callbacks.loggers.CSVLogger":
                 logger["init_args.keep"] = self.command == "fit"
+            if logger.class_path == "callbacks.loggers.WandbLogger":
+                logger["init_args.keep"] = checkpoint is not None and run_folder(Path(checkpoint)) == home
             if logger.class_path.endswith("WandbLogger"):
                 logger["init_args.project"], logger["init_args.name"] = f"belvedere-{self.task_name}", home.name
 

@@ -51,7 +51,7 @@ def _in_full(command: str, arguments: Sequence[str]) -> Iterator[str]:
     """Yields arguments with the full names of options, and with true for a switch that has no value."""
     parameters = inspect.signature(_function(command)).parameters
     for index, argument in enumerate(arguments):
-        known = parameters.get(argument.removeprefix("--"))
+        known = parameters.get(argument.removeprefix("--")) if argument.startswith("--") else None
         following = "".join(arguments[index + 1 : index + 2])
         switch = known is not None and isinstance(known.default, bool) and following not in ("true", "false")
         yield "--ckpt_path" if argument == "--model" else f"{argument}=true" if switch else argument

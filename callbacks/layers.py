@@ -27,7 +27,7 @@ class Layers(Callback):
         self._hooks: list[RemovableHandle] = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        if trainer.is_global_zero and not self._rows and not _path(trainer).is_file():
+        if trainer.is_global_zero and not self._rows:
             for name, module in pl_module.named_modules():
                 if not name.startswith("meters") and not any(True for _ in module.children()):
                     self._hooks.append(module.register_forward_hook(partial(self._note, name)))

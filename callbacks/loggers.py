@@ -146,6 +146,7 @@ class WandbLogger(LightningWandbLogger):
         project: Project that collects the runs of a task.
         name: Name of the run. $WANDB_NAME overrides it; a study sets that for each of its runs.
         group: Group of the run; null takes $WANDB_RUN_GROUP, which a study sets to its name.
+        keep: Whether to continue the dashboard of the run in the folder, if it has one.
     """
 
     def __init__(
@@ -154,13 +155,14 @@ class WandbLogger(LightningWandbLogger):
         project: str = "belvedere",
         name: str | None = None,
         group: str | None = None,
+        keep: bool = True,
     ) -> None:
         # Read here, because wandb reads them only once per process.
         name, group = os.environ.get("WANDB_NAME", name), group or os.environ.get("WANDB_RUN_GROUP")
         offline = not logged_in() and os.environ.get("WANDB_MODE") != "disabled"
         os.environ.setdefault("WANDB_SILENT", "true")
         self._known = Path(save_dir or ".") / ID
-        known = self._known.read_text().strip() if self._known.is_file() else None
+        known = self._known.read_text().strip() if keep and self._known.is_file() else None
         super().__init__(name=name, save_dir=save_dir or ".", offline=offline, project=project, group=group, id=known)
         self._started = False
         if offline:

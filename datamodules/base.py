@@ -4,7 +4,7 @@ import os
 from abc import ABC
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -69,6 +69,8 @@ class ImageDataModule(LightningDataModule, ABC):
         ArgumentError: A number is out of range, or a transform is invalid.
     """
 
+    paths: ClassVar[Sequence[str]] = ("root", "pictures")
+    """Arguments that are paths from the working folder, which configs of runs keep as absolute ones."""
     channels = COLOR
     """How rasters are read."""
     views: RandomViews | None = None

@@ -105,6 +105,8 @@ class ColorizationDataModule(ImageDataModule):
         ArgumentError: A number is out of range.
     """
 
+    paths = (*ImageDataModule.paths, "hints", "reference")
+
     def __init__(
         self,
         root: str | Path = "colorization",

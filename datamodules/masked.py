@@ -58,6 +58,7 @@ class MaskedDataModule(ImageDataModule, ABC):
         ArgumentError: A number is out of range, images of this size have no such views, or a value of masks is invalid.
     """
 
+    paths = (*ImageDataModule.paths, "annotations", "labels")
     least_gray: ClassVar[int] = 128
     """The lowest gray that belongs to a mask, unless `mask_values` says which do."""
 

@@ -24,8 +24,9 @@ class Writer(Callback, ABC, Generic[Image]):
     """Hands finished images to output formats while `predict` runs.
 
     Every process writes its own images into the folder `part` of the run folder. When all are done, rows are merged
-    in the order of the data and everything moves up into the run folder, replacing an earlier prediction. Images that
-    cannot be used are listed in `skipped.csv`. If prediction fails or is stopped by a signal, `part` keeps the finished
+    in the order of the data and everything moves up into the run folder, replacing an earlier prediction: of that, what
+    `checkpoints.json` lists and this one does not write is removed. Images that cannot be used are listed in
+    `skipped.csv`. If prediction fails or is stopped by a signal, `part` keeps the finished
     images where it can be resumed, and is deleted otherwise.
 
     Args:
@@ -167,12 +168,18 @@ class Writer(Callback, ABC, Generic[Image]):
         self.failed, count = len(problems), len(lines) - len(problems)
         if problems:
             write_table(self.part / FAILED, ("name", "problem"), problems)
+        folder, earlier = self.part.parent, predicted_files(self.part.parent)
         for name in (FAILED, CHECKPOINTS):  # those of an earlier prediction
-            (self.part.parent / name).unlink(missing_ok=True)
+            (folder / name).unlink(missing_ok=True)
         written = sorted(path.name for path in self.part.iterdir())
         places, self.placed = place(self.part), True
+        for path in (folder / name for name in earlier - {*written}):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
         if self.checkpoints:
-            write_checkpoints(self.part.parent, self.checkpoints, key=self.key, files=written)
+            write_checkpoints(folder, self.checkpoints, key=self.key, files=written)
         rank_zero_info(f"Images predicted: {count}.{places}{''.join(notes)}{skipped(problems)}")
 
     def _release(self) -> None:
@@ -211,6 +218,15 @@ def write_checkpoints(folder: Path, checkpoints: Sequence[str], **others: Any) -
     first, *members = checkpoints
     found = {"checkpoint": first, "members": members, **others}
     write_text(folder / CHECKPOINTS, json.dumps(found, indent=2) + "\n")
+
+
+def predicted_files(folder: Path) -> set[str]:
+    """Returns the names of the files and folders that a prediction has written into a folder; none if unknown."""
+    try:
+        found = json.loads((folder / CHECKPOINTS).read_text())["files"]
+        return {name for name in found if name == Path(name).name and name not in ("", "..")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def is_finished(folder: Path, key: str) -> bool:

@@ -2,8 +2,6 @@
 
 import json
 import math
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ class CenterLines(StitchedFormat):
     Args:
         spur: Side branches and lone lines shorter than this are dropped.
         gap: Ends are joined with a line at most this far ahead of them.
-        wanted: Whether to write them; otherwise those of an earlier prediction are removed.
+        wanted: Whether to write them.
 
     Raises:
         ArgumentError: A length is negative.
@@ -59,11 +57,6 @@ class CenterLines(StitchedFormat):
         path = folder / FOLDER / safe_path(image.name, ".geojson")
         write_text(path, f'{{"type": "FeatureCollection", "features": [\n{text}\n]}}\n')
         return [[image.name]]
-
-    def finish(self, rows: Sequence[Row], folder: Path) -> str:
-        if not rows:  # those of an earlier prediction
-            shutil.rmtree(folder.parent / FOLDER, ignore_errors=True)
-        return ""
 
 
 def check_lengths(spur: float, gap: float) -> None:

@@ -1,6 +1,5 @@
 """Writes maps of images that have a georeference: rasters on the pixels of the image, and vectors."""
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from callbacks.writers.format import Row
 from callbacks.writers.lines import check_lengths, line_layers
 from callbacks.writers.stitched import Stitched, StitchedFormat
-from ops.atomic import write_table
+from ops.atomic import PREFIX, write_table
 from ops.errors import ArgumentError
 from ops.filenames import safe_path
 from ops.geo.rasters import Georeference, cloud_optimized, created_raster, opened_raster, valid_pixels, windowed
@@ -68,7 +67,7 @@ class Maps(StitchedFormat):
         reference = image.georeference.at(image.size)
         stem = folder / FOLDER / safe_path(image.name, "")
         stem.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder) as temporary:
+        with TemporaryDirectory(dir=folder, prefix=PREFIX) as temporary:
             files = Path(temporary, "mask.tif"), Path(temporary, "probability.tif")
             areas, shares = rasters(image, reference, *files)
             lengths: dict[str, float] = {}
@@ -87,9 +86,6 @@ class Maps(StitchedFormat):
     def finish(self, rows: Sequence[Row], folder: Path) -> str:
         if rows:
             write_table(folder / TABLE, COLUMNS, rows)
-        else:  # those of an earlier prediction
-            shutil.rmtree(folder.parent / FOLDER, ignore_errors=True)
-            (folder.parent / TABLE).unlink(missing_ok=True)
         return ""
 
 

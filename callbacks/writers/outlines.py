@@ -1,12 +1,11 @@
 """Writes masks, polygons and intermediate stages of regions in large images."""
 
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 
 from callbacks.writers.format import Row
 from callbacks.writers.maps import Maps, Vectors
@@ -71,11 +70,6 @@ class OutlineWriter(StitchingWriter):
         if self.keep_stages:
             vars(task)["every_stage"] = True
         super().begin(task, folder, in_memory)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_predict_end(trainer, pl_module)
-        if trainer.is_global_zero and not self.keep_stages:  # those of an earlier prediction
-            shutil.rmtree(self.part.parent / "stages", ignore_errors=True)
 
 
 class Stages(StitchedFormat):

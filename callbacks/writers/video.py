@@ -1,7 +1,9 @@
 """Colors the frames of a film, which arrive in order, and writes them as a film with the sound of the original."""
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from datamodules.batch import Frame
 from drawing.pictures import Picture, save_picture
+from ops.atomic import PREFIX
 from ops.color.coloring import colored
 from ops.color.film import Coherence
 from ops.color.hints import Hints, spread, spread_rows
@@ -24,7 +27,6 @@ from ops.videofiles import opened_film
 if TYPE_CHECKING:
     import av
 
-WAITING = "film-"  # begins the name of what is not complete
 IN_MP4 = ("aac", "mp3", "ac3", "eac3", "alac", "flac", "opus")
 """Sound that players expect in MP4 files."""
 QUALITY = "17"  # constant rate factor of x264: lower is better, and below 18 hardly a difference is seen
@@ -47,7 +49,7 @@ class FilmColoring:
 
     def __init__(self, frame: Frame, folder: Path, suffix: str, guided: bool) -> None:
         self.guided, self.coherence = guided, Coherence()
-        waiting = folder / f"{WAITING}{uuid4().hex}"
+        waiting = folder / f"{PREFIX}film-{uuid4().hex}"
         self.sink: Sink = VideoSink(frame.film, waiting) if not frame.name else FrameSink(waiting, suffix)
         self.shown: tuple[Picture, Picture] | None = None
 
@@ -72,7 +74,7 @@ class FilmColoring:
             self.shown = source, image
 
     def close(self) -> None:
-        """Completes the film, or removes it if frames are missing; may be called more than once."""
+        """Closes files, and removes the film unless it was placed; may be called more than once."""
         self.sink.close()
 
 
@@ -103,7 +105,7 @@ class Sink(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Closes files."""
+        """Closes files, and removes the film unless it was placed; may be called more than once."""
 
 
 class FrameSink(Sink):
@@ -124,7 +126,7 @@ class FrameSink(Sink):
         self.waiting.replace(folder / name)
 
     def close(self) -> None:
-        """Nothing is open."""
+        shutil.rmtree(self.waiting, ignore_errors=True)
 
 
 class VideoSink(Sink):
@@ -139,18 +141,30 @@ class VideoSink(Sink):
 
     Attributes:
         suffix: `.mp4` or `.mkv`.
+
+    Raises:
+        DataError: The original cannot be read.
+        OSError: The file cannot be written.
     """
 
     def __init__(self, film: Path, waiting: Path) -> None:
-        import av
-
         with opened_film(film) as source:
             sound = [stream.codec_context.codec.canonical_name for stream in source.streams.audio]
         self.suffix = ".mp4" if set(sound) <= {*IN_MP4} else ".mkv"
-        self.film, self.waiting = film, waiting.with_name(waiting.name + self.suffix)
-        self._reading = opened_film(film)
-        self._source = self._reading.__enter__()
-        self._target: Any = av.open(self.waiting, "w")
+        self.film, self.waiting, self._files = film, waiting.with_name(waiting.name + self.suffix), ExitStack()
+        try:
+            self._source = self._files.enter_context(opened_film(film))
+            with self._named_errors():
+                self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        """Opens the file and chooses how it is encoded."""
+        import av
+
+        self._target: Any = self._files.enter_context(av.open(self.waiting, "w"))
         given = self._source.streams.video[0]
         rate = given.average_rate or Fraction(25)
         self._clock = given.time_base or 1 / rate
@@ -182,10 +196,16 @@ class VideoSink(Sink):
         Raises:
             OSError: The file cannot be written.
         """
+        with self._named_errors():
+            self._add(frame, image)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        """Turns errors of FFmpeg into an OSError that names the file."""
         import av
 
         try:
-            self._add(frame, image)
+            yield
         except av.error.FFmpegError as error:
             raise OSError(error.errno, error.strerror, str(self.waiting)) from error
 
@@ -203,7 +223,7 @@ class VideoSink(Sink):
             for packet in self._video.encode():
                 self._mux(packet)
             self._sound_until(None)
-            self.close()
+            self._files.close()
 
     def _mux(self, packet: Any) -> None:
         self._sound_until(packet.dts * packet.time_base)
@@ -221,10 +241,11 @@ class VideoSink(Sink):
         self.waiting.replace(folder / safe_path(name, self.suffix))
 
     def close(self) -> None:
-        if self._target is not None:
-            target, self._target = self._target, None
-            target.close()
-            self._reading.__exit__(None, None, None)
+        try:
+            with self._named_errors():
+                self._files.close()
+        finally:
+            self.waiting.unlink(missing_ok=True)
 
 
 def _even(image: Picture) -> NDArray[np.uint8]:

@@ -45,3 +45,19 @@ def test_a_test_continues_the_dashboard_of_its_training(belvedere: Command, tiny
     events = EventAccumulator("run/tensorboard", size_guidance={"images": 0}).Reload()
     assert {"lr", "train/loss", "val/dice", "test/dice"} <= set(events.Tags()["scalars"])
     assert events.Tags()["images"] == ["panels", "test/panel"]
+
+
+@pytest.mark.slow
+def test_a_new_run_does_not_continue_the_dashboard_of_another(
+    belvedere: Command, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = "[{class_path: callbacks.loggers.WandbLogger}]"
+    options = ["--config", "debug", "--trainer.logger", logger, "--output", "run"]
+    Path("run/wandb").mkdir(parents=True)
+    Path("run/wandb/id.txt").write_text("another1\n")
+    assert belvedere("fit", *tiny, *options).code == 0
+    own = Path("run/wandb/id.txt").read_text()
+    assert own != "another1\n"
+    assert belvedere("fit", *tiny, *options, "--trainer.max_epochs", "2", "--resume", "auto").code == 0
+    assert Path("run/wandb/id.txt").read_text() == own

@@ -2,14 +2,21 @@
 
 import shutil
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 import belvedere as api
 from belvedere.files import at_home
+from datamodules.aesthetics import AestheticsDataModule
+from datamodules.avalanches import AvalanchesDataModule
+from datamodules.base import ImageDataModule
+from datamodules.clouds import CloudsDataModule
+from datamodules.colorization import ColorizationDataModule
+from datamodules.roads import RoadsDataModule
 
 Command = Callable[..., Any]
 
@@ -68,14 +75,26 @@ def test_a_run_remembers_absolute_paths(
     torch.save(timm.create_model(name).state_dict(), "weights.pth")
     options = ["--config", "colorization/pooled", "--config", "debug", "--data.size", "32", "--data.batch_size", "4",
                "--model.extractor", name]  # fmt: skip
-    paths = ["--data.root", "data", "--model.extractor_weights", "weights.pth", "--output", "run"]
+    paths = ["--data.root", "data", "--model.extractor_weights", "weights.pth", "--output", "run",
+             "--data.reference", "data/images"]  # fmt: skip
     assert belvedere("fit", *options, *paths).code == 0
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     assert config["model"]["init_args"]["extractor_weights"] == str(tmp_path / "weights.pth")
     assert config["data"]["init_args"]["root"] == str(tmp_path / "data")
+    assert config["data"]["init_args"]["reference"] == str(tmp_path / "data" / "images")
     assert config["output"] == str(tmp_path / "run")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    pictures = ["--data.pictures", "../data/images"]
+    pictures = ["--data.pictures", "../data/images", "--data.reference", "null"]
     assert belvedere("predict", "--ckpt_path", "../run/checkpoints/best.ckpt", *pictures).code == 0
     assert (tmp_path / "run" / "predict-images" / "colored").is_dir()
+
+
+@pytest.mark.parametrize("kind", [AestheticsDataModule, AvalanchesDataModule, CloudsDataModule, ColorizationDataModule,
+                                  RoadsDataModule])  # fmt: skip
+def test_every_path_becomes_absolute_unless_it_is_relative_to_the_dataset(kind: type[ImageDataModule]) -> None:
+    parameters = [each for base in kind.__mro__ if issubclass(base, ImageDataModule)
+                  for each in signature(base).parameters.values()]  # fmt: skip
+    found = {each.name for each in parameters if Path in get_args(each.annotation)}
+    within = {"labels", "test_list", "train_list"} if kind is AestheticsDataModule else set()
+    assert found - within == set(kind.paths)

@@ -32,7 +32,7 @@ def test_layers_are_listed_in_the_order_in_which_they_run(tmp_path: Path) -> Non
     assert not any(layer._forward_hooks for layer in module.modules()), "the hooks are removed"
 
 
-def test_a_resumed_run_keeps_its_table(tmp_path: Path) -> None:
-    (tmp_path / "layers.csv").write_text("kept")
+def test_the_layers_of_another_network_do_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "layers.csv").write_text("of another run in this folder")
     fit(tmp_path, Layered(), Layers())
-    assert (tmp_path / "layers.csv").read_text() == "kept"
+    assert (tmp_path / "layers.csv").read_text().startswith("layer,type,output,parameters")

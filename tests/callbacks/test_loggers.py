@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from callbacks.loggers import CSVLogger, LearningRate, ProgressBar, WandbLogger, dashboards, logged_in
+from callbacks.loggers import ID, CSVLogger, LearningRate, ProgressBar, WandbLogger, dashboards, logged_in
 from tests.scripted import Scripted, fit
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -89,6 +89,10 @@ def test_a_folder_keeps_the_id_of_its_run(tmp_path: Path) -> None:
     other = WandbLogger(str(tmp_path / "other"), "belvedere-roads", "first").experiment
     assert other.id != first.id
     other.finish()
+    fresh = WandbLogger(str(tmp_path), "belvedere-roads", "first", keep=False).experiment
+    assert fresh.id != first.id
+    fresh.finish()
+    assert (tmp_path / ID).read_text().strip() == fresh.id
 
 
 class Decayed(Scripted):

@@ -193,6 +193,8 @@ def test_packages_are_not_replaced_unasked(package: Path, belvedere: Command, tr
     assert belvedere("pack", checkpoint, "--output", str(package), "--worst", "0", "--overwrite").code == 0
     assert "other files" in belvedere("pack", checkpoint, "--output", str(album), "--overwrite").refusal
     assert "hf://" in belvedere("pack", checkpoint, "--upload", "roads").refusal
+    named = belvedere("pack", checkpoint, "--worst", "0", "--output", "public")  # also the name of a switch
+    assert (named.code, Path("public").is_dir()) == (0, True)
     assert not list(package.parent.glob(".part-*"))
 
 

@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import signal
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from callbacks.signals import Stopped, stoppable
-from callbacks.writers.base import Writer, finished_rows
+from callbacks.writers.base import CHECKPOINTS, Writer, finished_rows
 from callbacks.writers.format import Finished, Format, Row, Table, skipped
 from tasks.base import Batch
 from tests.callbacks.writers.shared import Batches, predict, predict_in_processes
@@ -126,6 +127,7 @@ def test_a_prediction_resumes_with_what_is_finished(tmp_path: Path, caplog: pyte
     with (run / "part" / "rows0.jsonl").open("a") as file:
         file.write('[0, 3, "bro')  # a kill may cut a row off
     (run / "part" / "texts" / ".part-12345678-x").touch()
+    (run / "part" / ".part-film-12345678.mp4").touch()
     assert finished_rows(run / "part", "2") == []
     second = TextWriter()
     second.key, second.earlier = "1", finished_rows(run / "part", "1")
@@ -151,6 +153,25 @@ def test_a_new_prediction_replaces_the_earlier_one(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_text() == (tmp_path / "two").read_text()
     assert sorted(path.name for path in (tmp_path / "texts").iterdir()) == ["b.one", "b.two"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "one", "texts", "two"]
+
+
+def test_what_an_earlier_prediction_has_written_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    writer = TextWriter()
+    writer.checkpoints, writer.formats = ["a.ckpt"], [Texts("one"), Texts("two"), Lengths()]
+    predict(run, Task(), Batches(batches([0, 1], names="ap")), writer)
+    listed = json.loads((run / CHECKPOINTS).read_text())
+    listed["files"] += ["..", ".", "../other", "", str(tmp_path / "other"), "link"]  # as of a stranger's folder
+    (run / CHECKPOINTS).write_text(json.dumps(listed))
+    (tmp_path / "other").mkdir()
+    (run / "link").symlink_to(tmp_path / "other")
+    for name in ("maps", "samples"):
+        (run / name).mkdir()
+    writer = TextWriter()
+    writer.formats = [Lengths()]
+    predict(run, Task(), Batches(batches([0], names="a")), writer)
+    assert sorted(path.name for path in run.iterdir()) == ["lengths.csv", "maps", "samples"]
+    assert (tmp_path / "other").is_dir()
 
 
 def test_unknown_numbers_of_a_table_are_empty_cells(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def streets() -> NDArray[np.uint8]:
 
 
 def predicted(folder: Path, writer: Any) -> Path:
+    writer.checkpoints = ["best.ckpt"]  # the results are listed beside them
     task = RoadsTask("pspnet")
     task.network = Red()
     data = RoadsDataModule("/nowhere", pictures=folder / "images", size=(64, 64), num_workers=0)
@@ -105,8 +106,13 @@ def test_lines_of_plain_images_are_in_pixels(tmp_path: Path) -> None:
         assert each["properties"]["length"] == pytest.approx(line.length, abs=0.05)
         assert each["properties"]["width"] == pytest.approx(9, abs=1.1)
     assert json.loads((run / "lines/b.geojson").read_text()) == {"type": "FeatureCollection", "features": []}
+    (run / "maps").mkdir()
+    (run / "maps/own.txt").touch()
+    (run / "areas.csv").write_text("own")
     predicted(tmp_path, SegmentationWriter(submission=False, folders=False, vectors="none"))
     assert not (run / "lines").exists(), "those of the earlier prediction"
+    assert (run / "maps/own.txt").exists(), "the folder is not its own"
+    assert (run / "areas.csv").read_text() == "own"
 
 
 def test_rejects_negative_lengths() -> None:

@@ -57,6 +57,7 @@ def mapped(folder: Path, writer: Any, classes: Sequence[str] = CLASSES, **option
     """Predicts the images in a folder in windows, and returns the folder of the results."""
     settings: dict[str, Any] = {"size": (64, 64), "window": (64, 64), "num_workers": 0} | options
     data = CloudsDataModule("/nowhere", classes, pictures=folder, **settings)
+    writer.checkpoints = ["best.ckpt"]  # what is written is listed beside them
     predict(folder.parent / "run", task(classes), data, writer)
     return folder.parent / "run"
 
@@ -137,7 +138,8 @@ def test_plain_images_have_no_maps_and_earlier_ones_go(images: Path) -> None:
     path.unlink()
     Image.fromarray(blobs().transpose(1, 2, 0)).save(images / "a.png")
     mapped(images, SegmentationWriter())
-    assert {each.name for each in found.iterdir()} == {"masks", "overlays", "overview.html", "submission.csv"}
+    names = {"checkpoints.json", "masks", "overlays", "overview.html", "submission.csv"}
+    assert {each.name for each in found.iterdir()} == names
 
 
 def test_plain_images_and_rasters_share_a_batch(images: Path) -> None:

@@ -184,8 +184,9 @@ def test_a_known_rectangle_comes_back_within_a_pixel(tmp_path: Path, level: int,
 
 
 def test_stages_are_kept_on_request(tmp_path: Path) -> None:
-    data = Data()
-    run(tmp_path, data, keep_stages=True)
+    data, writer = Data(), OutlineWriter(keep_stages=True)
+    writer.checkpoints = ["best.ckpt"]  # what is written is listed beside them
+    predict(tmp_path, Bright(), data, writer)
     for batch in data.loaders[0]:
         folder = tmp_path / "stages" / Path(batch["name"][0]).stem
         names = sorted(path.name for path in folder.iterdir())

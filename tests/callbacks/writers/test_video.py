@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ from numpy.typing import NDArray
 
 from callbacks.writers.colorings import ColoringWriter
 from callbacks.writers.memory import Collector
+from callbacks.writers.video import FrameSink, Sink, VideoSink
+from datamodules.batch import Frame
 from datamodules.colorization import ColorizationDataModule
 from ops.color.coloring import grey
 from ops.color.film import Coherence
@@ -126,3 +129,45 @@ def test_memory_holds_no_film_and_nothing_is_left_of_a_broken_one(tmp_path: Path
     with pytest.raises(RuntimeError, match="stopped"):
         predict(tmp_path / "run", Failing(), data, ColoringWriter())
     assert not (tmp_path / "run" / "part").exists()
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_film_that_was_not_placed_is_removed(folder: bool, tmp_path: Path) -> None:
+    pictures = frames(4)
+    source = film(tmp_path / "a.mp4", pictures)
+    (tmp_path / "results").mkdir()
+    for placed in (False, True):
+        waiting = tmp_path / "part" / "waiting"
+        waiting.parent.mkdir(exist_ok=True)
+        sink: Sink = FrameSink(waiting, "png") if folder else VideoSink(source, waiting)
+        for number, picture in enumerate(pictures):
+            sink.add(Frame(source, number, len(pictures), f"{number}.png" * folder, number), picture)
+        if placed:
+            sink.place(tmp_path / "results", "a")
+        sink.close()
+        sink.close()
+        assert not any((tmp_path / "part").iterdir())
+        assert any((tmp_path / "results").iterdir()) is placed
+
+
+def test_a_video_that_cannot_be_made_names_its_file_and_closes_the_original(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from av.error import FFmpegError
+
+    pictures = frames(4)
+    source = film(tmp_path / "a.mp4", pictures, "aac")
+
+    def fails(sink: VideoSink) -> None:
+        raise FFmpegError(28, "no space")
+
+    kept = len(os.listdir("/proc/self/fd"))
+    sink = VideoSink(source, tmp_path / "nowhere" / "b")
+    for number, picture in enumerate(pictures[:3]):  # the encoder keeps them
+        sink.add(Frame(source, number, 4, "", number), picture)
+    rejects("nowhere/b.mp4", sink.add, Frame(source, 3, 4, "", 3), pictures[3], error=OSError)
+    sink.close()
+    monkeypatch.setattr(VideoSink, "_of_sound", fails)
+    rejects("no space.*b.mp4", VideoSink, source, tmp_path / "b", error=OSError)
+    assert len(os.listdir("/proc/self/fd")) == kept
+    assert not (tmp_path / "b.mp4").exists()
