@@ -98,8 +98,9 @@ def test_shards_make_what_one_process_makes(
     ).keys()
 
 
+@pytest.mark.parametrize("task", ["avalanches", "clouds"])
 def test_images_that_are_predicted_whole_are_shared(
-    trained: Callable[[str], Path], avalanches_root: Path, tmp_path: Path
+    trained: Callable[[str], Path], avalanches_root: Path, tmp_path: Path, task: str
 ) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -111,17 +112,20 @@ def test_images_that_are_predicted_whole_are_shared(
     pixels[:, :20] = 0
     write(images / "map.tif", pixels, crs="EPSG:32632", transform=UTM, nodata=0)
     (images / "broken.png").write_bytes(b"no image")
-    predict = ["predict", "--ckpt_path", str(trained("avalanches")), "--data.pictures", str(images),
+    predict = ["predict", "--ckpt_path", str(trained(task)), "--data.pictures", str(images),
                "--data.num_workers", "0", "--uncertainty", "--prelabels", "[coco]"]  # fmt: skip
+    predict += ["--data.batch_size", "1"]  # the last bits of probabilities depend on who shares a batch
     assert main([*predict, "--output", str(tmp_path / "whole")]) == 3, "an image is broken"
     own = [*predict, "--output", str(tmp_path / "own"), "--shards", "2"]
     for shard in ("1", "0"):
         assert main([*own, "--shard", shard]) == 0
     assert main([*own, "--merge"]) == 3
     assert results(tmp_path / "own") == results(tmp_path / "whole")
-    assert {"maps/map_mask.tif", "map.gpkg polygons", "uncertainty/map.tif", "polygons.json"} <= results(
+    assert {"maps/map_mask.tif", "map.gpkg polygons", "uncertainty/map.tif", "areas.csv", "coco.json"} <= results(
         tmp_path / "own"
     ).keys()
+    if task == "clouds":
+        return
     with rasterio.open(tmp_path / "own/maps/map_mask.tif") as raster:
         assert (raster.crs.to_epsg(), raster.transform) == (32632, UTM)
         marks = raster.read(1)

@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 from torch import Tensor, nn
 
+from callbacks.writers import maps
 from callbacks.writers.maps import Maps
 from callbacks.writers.masks import MaskFiles
 from callbacks.writers.outlines import OutlineWriter
@@ -74,7 +75,10 @@ def features(path: Path, layer: str = "polygons") -> tuple[Any, dict[str, Any], 
 
 
 @pytest.mark.parametrize(("crs", "transform"), [("EPSG:32632", UTM), ("EPSG:32632", ROTATED), ("EPSG:4326", DEGREES)])
-def test_maps_lie_on_the_pixels_of_the_image(images: Path, crs: str, transform: rasterio.Affine) -> None:
+def test_maps_lie_on_the_pixels_of_the_image(
+    images: Path, crs: str, transform: rasterio.Affine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maps, "AT_ONCE", 20 * SIZE[1])  # polygons are looked up in many strips
     values = blobs()
     values[:, :40, :30] = 0
     write(images / "a.tif", values, crs=crs, transform=transform, nodata=0)
