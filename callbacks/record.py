@@ -38,6 +38,7 @@ class Record(UsesData):
     - `versions`: of belvedere, with the commit if its source is a git checkout, and `.changed` if that was modified; of
       Python and of libraries
     - `samples`: number of training images in an epoch, with copies that augmentation adds
+    - `classes`: names of the classes of masks, in their order; empty without masks
     - `data_fingerprint`: see `datamodules.read.fingerprint`; `pictures`: number of images of each split
 
     An earlier record in the folder is removed when training begins.
@@ -99,6 +100,7 @@ class Record(UsesData):
             "processes": trainer.world_size,
             "parameters": sum(each.numel() for each in pl_module.parameters()),
             "samples": self._counted,
+            "classes": list(getattr(pl_module, "classes", ())),
             "versions": versions(),
             FINGERPRINT: None if data is None else data.fingerprint(),
             "pictures": {} if data is None else {split: len(names) for split, names in data.picture_names().items()},

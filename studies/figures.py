@@ -161,7 +161,12 @@ def drawn_panel(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | N
         (title,): [first[name].get(title) for name in names] for title in ("input", "truth")
     }
     lines |= {labels: [images[name]["prediction"] for name in names] for labels, images in found.items()}
-    return _grid(lines, [Path(name).name for name in names], min(WIDTH / len(names), WIDEST))
+    figure = _grid(lines, [Path(name).name for name in names], min(WIDTH / len(names), WIDEST))
+    classes = next((record["classes"] for run in study.runs
+                    if "classes" in (record := read_record(folder / run.folder / "record.json"))), ())  # fmt: skip
+    if len(classes) > 1:
+        _add_legend(figure, [_square(hex_color(k)) for k in range(len(classes))], [printable(name) for name in classes])
+    return figure
 
 
 def drawn_steps(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | None":
@@ -258,7 +263,6 @@ def drawn_curves(study: Study, folder: Path, curve: str) -> "Figure | None":
         folder: Its folder; unfinished runs are plotted up to their last epoch.
         curve: The metric, such as `val/dice`.
     """
-    from matplotlib.patches import Patch
     from matplotlib.ticker import MaxNLocator
 
     cells, states = trained_cells(study), read_states(study, folder)
@@ -309,8 +313,8 @@ def drawn_curves(study: Study, folder: Path, curve: str) -> "Figure | None":
     if bested:
         handles["best epoch of a seed"] = _dot(STAGES[1][2], 5)
     if any(len(runs) > 1 for runs in cells.values()):
-        handles["range of the seeds"] = Patch(facecolor="0.5", alpha=0.3)
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+        handles["range of the seeds"] = _square("0.82")
+    _add_legend(figure, list(handles.values()), list(handles))
     figure.suptitle(curve.partition("/")[2].replace("_", " "), x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
@@ -361,10 +365,20 @@ def drawn_bars(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | No
     if 1 in seeds:
         handles["95 % interval over the test images, of a single seed"] = Line2D([], [], color="0.2", linewidth=1)
     if handles:
-        figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=2, frameon=False, fontsize=8
-        )
+        _add_legend(figure, list(handles.values()), list(handles))
     return figure
+
+
+def _add_legend(figure: "Figure", handles: "Sequence[Artist]", names: Sequence[str]) -> None:
+    """Adds a legend below the plots of a figure."""
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+
+
+def _square(color: str) -> "Artist":
+    """Returns a square for a legend."""
+    from matplotlib.patches import Patch
+
+    return Patch(color=color)
 
 
 def _dot(color: str, size: float) -> "Artist":

@@ -85,6 +85,7 @@ def test_a_run_is_recorded(recorded: Any, tmp_path: Path, monkeypatch: pytest.Mo
         "processes": 1,
         "parameters": 1 + (3 * 2 + 2) + (4 * 1 + 1),
         "samples": STEPS,
+        "classes": [],
         "versions": versions(),
         "data_fingerprint": "digest",
         "pictures": {"train": 2, "val": 1},

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from PIL import Image
 
+from drawing.charts import hex_color
 from drawing.pictures import font_of
 from studies.figures import (
     drawn_bars,
@@ -238,7 +240,19 @@ def test_the_panel_has_a_row_of_inputs_of_truths_and_of_each_network(make: Make)
     assert [axes.get_ylabel() for axes in figure.axes[::3]] == ["input", "truth", "U-Net\nResNet-34", "FPN\nResNet-34"]
     blue, white, red, green = [0, 0, 250], [260] * 3, [250, 0, 0], [0, 250, 0]
     assert shown_in(figure) == [color for color in (blue, white, red, green) for _ in range(3)]
+    assert not figure.legends
     assert drawn_steps(made.study, rows_of(made), made.folder) is None
+
+
+def test_the_panel_names_the_colors_of_several_classes(make: Make) -> None:
+    made = make()
+    add_test_image(made.write("u-net--resnet-34", 0, classes=["Fish", "Sugar"]), "a", (250, 0, 0))
+    figure = drawn_panel(made.study, rows_of(made), made.folder)
+    assert figure is not None
+    [legend] = figure.legends
+    shown = [(text.get_text(), to_hex(patch.get_facecolor()))
+             for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)]  # fmt: skip
+    assert shown == [("Fish", hex_color(0).lower()), ("Sugar", hex_color(1).lower())]
 
 
 def test_steps_to_a_prediction_are_shown_side_by_side(make: Make) -> None:
