@@ -25,7 +25,11 @@ def read_coco(source: Path) -> Labels:
     """
     labels, found = Labels(), False
     for path in tree(source, ".json"):
-        document = read_json(path)
+        try:
+            document = read_json(path)
+        except DataError as error:
+            labels.reject(path, "file", str(error))
+            continue
         lacking = [key for key in NEEDED if not isinstance(document, dict) or not isinstance(document.get(key), list)]
         if lacking:
             labels.reject(path, "file", f"it has no list {lacking[0]!r}; expected the lists {', '.join(NEEDED)}.")
@@ -34,20 +38,28 @@ def read_coco(source: Path) -> Labels:
         inside = path.relative_to(source).as_posix() if source.is_dir() else path.name
         _read(path, document, split_of(inside), labels)
     if not found:
-        raise DataError(f"There is no COCO file in {source}; expected JSON with the lists {', '.join(NEEDED)}.")
+        reasons = "".join(f"\n  - {each.file}: {each.reason}" for each in labels.rejected[:10])
+        raise DataError(
+            f"There is no COCO file in {source}; expected JSON with the lists {', '.join(NEEDED)}.{reasons}"
+        )
     return labels
 
 
 def _read(path: Path, document: dict[str, Any], split: str | None, labels: Labels) -> None:
     categories = {each.get("id"): str(each.get("name")) for each in document["categories"] if isinstance(each, dict)}
     shapes: dict[Any, list[Shape]] = {}
-    sizes: dict[Any, Size | None] = {}
+    images: dict[Any, tuple[str, Size | None]] = {}
     for image in document["images"]:
         if not isinstance(image, dict) or not image.get("file_name"):
             labels.reject(path, f"image {image}"[:80], "it has no file_name.")
             continue
-        shapes[image.get("id")] = []
-        sizes[image.get("id")] = size_of(image.get("height"), image.get("width"))
+        name, key = str(image["file_name"]), image.get("id")
+        if key in images:
+            labels.reject(path, f"image {name}", f"{images[key][0]} has the same id, {key}; it gets their annotations.")
+        elif name in (each for each, _ in images.values()):
+            labels.reject(path, f"image {name}", "it is listed twice; only the first one counts.")
+        else:
+            shapes[key], images[key] = [], (name, size_of(image.get("height"), image.get("width")))
     for annotation in document["annotations"]:
         place = f"annotation {annotation.get('id')}" if isinstance(annotation, dict) else "annotation"
         try:
@@ -58,19 +70,10 @@ def _read(path: Path, document: dict[str, Any], split: str | None, labels: Label
             if annotation.get("category_id") not in categories:
                 raise ValueError(f"there is no category with the id {annotation.get('category_id')}")
             image_id = annotation["image_id"]
-            shapes[image_id].append(_shape(annotation, categories[annotation["category_id"]], sizes[image_id]))
+            shapes[image_id].append(_shape(annotation, categories[annotation["category_id"]], images[image_id][1]))
         except (ValueError, TypeError) as error:
             labels.reject(path, place, f"{error}.")
-    names: set[str] = set()
-    for image in document["images"]:
-        if not isinstance(image, dict) or not image.get("file_name"):
-            continue
-        name = str(image["file_name"])
-        if name in names:
-            labels.reject(path, f"image {name}", "it is listed twice; only the first one counts.")
-            continue
-        names.add(name)
-        labels.images.append(Labeled(path, name, sizes[image.get("id")], shapes[image.get("id")], split))
+    labels.images += [Labeled(path, name, size, shapes[key], split) for key, (name, size) in images.items()]
 
 
 def _shape(annotation: dict[str, Any], label: str, size: Size | None) -> Shape:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from datamodules.annotations.files import tree
-from datamodules.annotations.labels import Labeled, Labels, Shape, box_ring, ellipse_ring, ring, split_of, turned
+from datamodules.annotations.labels import Labeled, Labels, Shape, box_ring, ellipse_ring, ring, rotated, split_of
 from datamodules.read.tables import read_text
 from ops.errors import DataError
 
@@ -73,7 +73,7 @@ def _shape(element: ElementTree.Element) -> Shape:
         return Shape(label, [[ellipse_ring(center, radii, degrees)]])
     if element.tag == "box":
         left, top, right, bottom = _numbers(element, "xtl", "ytl", "xbr", "ybr")
-        outline = turned(box_ring(left, top, right, bottom), degrees, ((left + right) / 2, (top + bottom) / 2))
+        outline = rotated(box_ring(left, top, right, bottom), degrees, ((left + right) / 2, (top + bottom) / 2))
         return Shape(label, [[outline]], kind="box")
     left, top, width, height = map(int, _numbers(element, "left", "top", "width", "height"))
     lengths = [int(length) for length in element.get("rle", "").split(",")]

@@ -62,6 +62,7 @@ class Imported:
         ignoring: Number of images with ignored pixels.
         splits: Number of images by split; empty if the source has no splits.
         rejected: Annotations that were not used.
+        turned: Names of the images that EXIF turns without changing their size: their labels may be for either view.
         notes: What else is worth a look.
     """
 
@@ -72,16 +73,24 @@ class Imported:
     ignoring: int = 0
     splits: Counter[str] = field(default_factory=Counter)
     rejected: list[Rejected] = field(default_factory=list)
+    turned: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
 def class_name(label: str) -> str:
-    """Returns the name of a class as that of a folder: without slashes of any kind."""
-    return label.strip().replace("/", "-").replace("\\", "-")
+    """Returns the name of a class as that of a folder: without slashes of any kind, and not `.` or `..`."""
+    name = label.strip().replace("/", "-").replace("\\", "-")
+    return name.replace(".", "-") if set(name) == {"."} else name
 
 
 def write_dataset(
-    labels: Labels, source: Path, folder: Path, choice: Choice, images: Path | None = None, home: Path | None = None
+    labels: Labels,
+    source: Path,
+    folder: Path,
+    choice: Choice,
+    images: Path | None = None,
+    home: Path | None = None,
+    keep: bool = False,
 ) -> Imported:
     """Writes images, masks, `boxes.csv`, `splits.csv` and `rejected.csv`.
 
@@ -91,14 +100,15 @@ def write_dataset(
         folder: Where to write; must not exist or be empty.
         choice: What to make of it.
         images: Folder of the images; None searches the source.
-        home: Folder that images are named from; None is the deepest that all of them share.
+        home: Folder that images are named from and have to lie in; None is the deepest that all of them share.
+        keep: Whether to keep what another process has put at `folder` in the meantime.
 
     Raises:
         ArgumentError: A class is unknown, or there are several where one is expected.
         DataError: No image is left.
     """
     done = Imported(rejected=list(labels.rejected))
-    found = _with_images(labels.images, images or (source if source.is_dir() else source.parent), done)
+    found = _with_images(labels.images, images or (source if source.is_dir() else source.parent), home, done)
     classes = _classes(found.values(), choice, done)
     if not found:
         raise DataError(
@@ -106,7 +116,7 @@ def write_dataset(
         )
     names = _short(list(found), home)
     splits = _splits(source, found, names, done)
-    with replacing_folder(folder) as temporary:
+    with replacing_folder(folder, keep=keep) as temporary:
         boxes: list[tuple[object, ...]] = []
         taken: dict[str, str] = {}
         for path, labeled in found.items():
@@ -135,6 +145,11 @@ def write_dataset(
             raise DataError("\n".join(["No image is left.", *(f"  - {each.reason}" for each in done.rejected[:10])]))
         if choice.boxes == "csv":
             write_table(temporary / "boxes.csv", ("image", *CORNERS), boxes)
+        if done.turned:
+            done.notes.append(
+                f"{len(done.turned)} images, such as {done.turned[0]}, are turned by their EXIF: their labels are "
+                "taken as drawn on the turned images."
+            )
         done.boxes = len(boxes)
         kept = [(name, splits[name]) for name in done.images] if splits else []
         done.splits = Counter(split for _, split in kept)
@@ -146,8 +161,8 @@ def write_dataset(
     return done
 
 
-def _with_images(labeled: Sequence[Labeled], root: Path, done: Imported) -> dict[Path, Labeled]:
-    """Returns the labels by image file; those of one image in several files are joined."""
+def _with_images(labeled: Sequence[Labeled], root: Path, home: Path | None, done: Imported) -> dict[Path, Labeled]:
+    """Returns the labels by image file, below `home` if given; those of one image in several files are joined."""
     by_name: dict[str, list[Path]] = {}
     by_stem: dict[str, list[Path]] = {}
     for name in tree_names(root, report=False):
@@ -163,6 +178,7 @@ def _with_images(labeled: Sequence[Labeled], root: Path, done: Imported) -> dict
         if each.file.suffix == ".json":
             beside = [each.file.parent / text, *beside]
         present = [Path(os.path.abspath(place)) for place in beside if place.is_file()]
+        present = [place for place in present if home is None or place.is_relative_to(os.path.abspath(home))]
         path = present[0] if present else each.file
         if os.path.abspath(path) == os.path.abspath(each.file):  # a mask is not its own image
             several = by_name.get(named.casefold()) or by_stem.get(Path(named).stem.casefold(), [])
@@ -216,6 +232,10 @@ def _classes(labeled: Collection[Labeled], choice: Choice, done: Imported) -> di
         twice = [label for label in known if folded[label.casefold()] > 1]
         if twice:
             done.notes.append(f"Classes that differ in capitals only: {', '.join(twice)}. --classes a=b merges them.")
+        named = Counter(classes.values())
+        merged = [repr(label) for label in known if named[classes[label]] > 1]
+        if merged:
+            done.notes.append(f"Classes of the same name as a folder, which are merged: {', '.join(merged)}.")
     else:
         for label in choice.classes:
             if label not in counted:
@@ -264,7 +284,7 @@ def _drawn(
             done.rejected.append(Rejected(labeled.file, place, "it covers no pixel of the image."))
             continue
         if shape.kind == "box" and not is_ignored and choice.boxes == "csv":
-            boxes.append(_box(turned(mask, turn)))
+            boxes.append(_box(upright(mask, turn)))
             continue
         if is_ignored:
             ignored |= mask
@@ -276,7 +296,7 @@ def _drawn(
                 plane &= ~mask
         planes[label] |= mask
     ignored &= ~np.any(list(planes.values()), axis=0) if planes else True
-    return {label: turned(plane, turn) for label, plane in planes.items()}, turned(ignored, turn), boxes
+    return {label: upright(plane, turn) for label, plane in planes.items()}, upright(ignored, turn), boxes
 
 
 def _lying(path: Path, labeled: Labeled, done: Imported) -> tuple[Size, int]:
@@ -291,7 +311,7 @@ def _lying(path: Path, labeled: Labeled, done: Imported) -> tuple[Size, int]:
         stored = (picture.height, picture.width)
     if labeled.size in (None, seen):
         if turn != 1 and stored == seen:
-            done.notes.append(f"{path.name} is turned by its EXIF: its labels are taken as drawn on the turned image.")
+            done.turned.append(path.name)
         return seen, 1
     if labeled.size == stored:
         return stored, turn
@@ -303,8 +323,8 @@ def _lying(path: Path, labeled: Labeled, done: Imported) -> tuple[Size, int]:
     )
 
 
-def turned(mask: NDArray[np.bool_], turn: int) -> NDArray[np.bool_]:
-    """Returns a mask turned as an EXIF orientation says."""
+def upright(mask: NDArray[np.bool_], turn: int) -> NDArray[np.bool_]:
+    """Returns a mask (H, W) turned as an EXIF orientation, 1 to 8, says."""
     if turn == 1:
         return mask
     return np.asarray(Image.fromarray(mask.astype(np.uint8)).transpose(TURNS[turn])).astype(np.bool_)

@@ -7,7 +7,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.annotations.coco import read_coco
 from datamodules.annotations.cvat import read_cvat
-from datamodules.annotations.dataset import BACKGROUND, IGNORED, REJECTED, Choice, write_dataset
+from datamodules.annotations.dataset import BACKGROUND, IGNORED, REJECTED, Choice, class_name, write_dataset
 from datamodules.annotations.files import tree
 from datamodules.annotations.labelme import read_labelme
 from datamodules.annotations.labels import Labels
@@ -41,8 +41,8 @@ def annotated_masks(root: Path, annotations: Path, classes: Sequence[str]) -> Fo
     if not (folder / "images").is_dir():
         labels = reader(annotations)
         choice = Choice(_chosen(labels, classes), link=True)
-        write_dataset(labels, annotations, folder, choice, home, home)
-    source = FolderMasks(folder, [folder / "masks" / label for label in classes], meaning(None, IGNORED))
+        write_dataset(labels, annotations, folder, choice, home, home, keep=True)
+    source = FolderMasks(folder, [folder / "masks" / class_name(label) for label in classes], meaning(None, IGNORED))
     if (folder / REJECTED).is_file():
         rows = Table(folder / REJECTED, ["file", "place", "reason"]).rows
         source.problems += [f"{row.file}, {row.place}: {row.reason}" for row in rows.itertuples()]

@@ -24,7 +24,11 @@ def read_geojson(source: Path) -> Labels:
     """
     labels = Labels()
     for path in (*tree(source, ".geojson"), *(tree(source, ".json") if source.is_dir() else ())):
-        document = read_json(path)
+        try:
+            document = read_json(path)
+        except DataError as error:
+            labels.reject(path, "file", str(error))
+            continue
         features = document.get("features") if isinstance(document, dict) else document
         if isinstance(document, dict) and document.get("type") == "Feature":
             features = [document]
@@ -67,5 +71,8 @@ def _parts(geometry: Any, shift: float) -> Sequence[Sequence[Ring]]:
     kind = geometry.get("type") if isinstance(geometry, dict) else None
     if kind not in ("Polygon", "MultiPolygon"):
         raise ValueError(f"it is a {kind}, which has no area; expected a Polygon or a MultiPolygon")
-    polygons = geometry["coordinates"] if kind == "MultiPolygon" else [geometry["coordinates"]]
+    found = geometry.get("coordinates")
+    if not isinstance(found, list):
+        raise ValueError("it has no coordinates")
+    polygons = found if kind == "MultiPolygon" else [found]
     return [[ring(points) + shift for points in polygon] for polygon in polygons]

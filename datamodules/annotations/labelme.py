@@ -35,7 +35,7 @@ def read_labelme(source: Path) -> Labels:
         for number, shape in enumerate(document["shapes"], start=1):
             try:
                 shapes.append(_shape(shape))
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 name = shape.get("label") if isinstance(shape, dict) else None
                 labels.reject(path, f"shape {number} ({name})", f"{error}.")
         labels.images.append(Labeled(path, str(image), size, shapes))
@@ -59,7 +59,8 @@ def _shape(shape: Any) -> Shape:
         raise ValueError(f"it is a {kind}, which has no area; draw a polygon")
     corners = np.asarray(points, np.float64)
     if corners.shape[:1] not in ((2,), (4,)) or corners.shape[1:] != (2,) or not np.isfinite(corners).all():
-        raise ValueError(f"it is a {kind} of {len(corners)} points; expected two")
+        found = len(points) if isinstance(points, list) else "no"
+        raise ValueError(f"it is a {kind} of {found} points; expected two, pairs of numbers")
     if kind == "rectangle":
         return Shape(label, [[box_ring(*corners.min(axis=0), *corners.max(axis=0))]], kind="box")
     if kind == "circle":

@@ -145,10 +145,10 @@ def ellipse_ring(center: Sequence[float], radii: Sequence[float], degrees: float
         raise ValueError("it has no area")
     angles = np.linspace(0, 2 * np.pi, max(16, int(2 * np.pi * max(radii) / step)), endpoint=False)
     points = np.stack([radii[0] * np.cos(angles), radii[1] * np.sin(angles)], axis=1)
-    return turned(points + np.asarray(center, np.float64), degrees, center)
+    return rotated(points + np.asarray(center, np.float64), degrees, center)
 
 
-def turned(points: Ring, degrees: float, center: Sequence[float]) -> Ring:
+def rotated(points: Ring, degrees: float, center: Sequence[float]) -> Ring:
     """Returns points turned clockwise, as seen on the screen, around a center."""
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     around = np.asarray(center, np.float64)

@@ -60,7 +60,11 @@ def read_masks(source: Path) -> Labels:
 
 
 def _class_names(source: Path) -> tuple[Mapping[Value, str], Path | None]:
-    """Returns the classes by number or color, and the file that lists them."""
+    """Returns the classes by number or color, and the file that lists them.
+
+    Raises:
+        DataError: A line of CVAT's file has no color.
+    """
     for folder in (source, source.parent):
         for path in (folder / name for name in LISTS):
             if not path.is_file():
@@ -71,7 +75,12 @@ def _class_names(source: Path) -> tuple[Mapping[Value, str], Path | None]:
             colors: dict[Value, str] = {}
             for line in lines:  # name:r,g,b:parts:actions
                 name, _, rest = line.partition(":")
-                red, green, blue = (int(part) for part in rest.split(":")[0].split(","))
+                try:
+                    red, green, blue = (int(part) for part in rest.split(":")[0].split(","))
+                except ValueError as error:
+                    raise DataError(
+                        f"{path} has the line {line!r}; expected name:red,green,blue:parts:actions."
+                    ) from error
                 colors[red, green, blue] = BACKGROUND if name == "background" else name
             return colors, path
     return {}, None

@@ -49,14 +49,20 @@ def read_yolo(source: Path) -> Labels:
 
 
 def _class_names(source: Path) -> tuple[Mapping[int, str], Path | None]:
-    """Returns the names of classes by number, and the file that lists them."""
+    """Returns the names of classes by number, and the file that lists them.
+
+    Raises:
+        DataError: A `data.yaml` names something else than numbers.
+    """
     for path in [*tree(source, ".yaml"), *tree(source, ".yml")]:
         document: Any = read_yaml(read_text(path), path)
         found = document.get("names") if isinstance(document, dict) else None
         if isinstance(found, list):
             return dict(enumerate(map(str, found))), path
         if isinstance(found, dict):
-            return {int(number): str(name) for number, name in found.items()}, path
+            if not all(isinstance(number, int) for number in found):
+                raise DataError(f"{path} has names for {list(found)[:5]}; expected a list, or names by number.")
+            return {number: str(name) for number, name in found.items()}, path
     for path in [*tree(source, ".names"), *(each for each in tree(source, ".txt") if each.name == "classes.txt")]:
         return dict(enumerate(line.strip() for _, line in read_lines(path))), path
     return {}, None

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from belvedere.__main__ import main
-from datamodules.annotations.dataset import turned
+from datamodules.annotations.dataset import class_name, upright
 from datamodules.clouds import CloudsDataModule
 from datamodules.read.pictures import read_picture
 from datamodules.roads import RoadsDataModule
@@ -133,7 +133,7 @@ def test_labels_follow_the_orientation_of_photographs(tmp_path: Path, turn: int)
     (tmp_path / "source").mkdir()
     Image.fromarray(stored).save(tmp_path / "source" / "a.png", exif=exif)
     seen = read_picture(tmp_path / "source" / "a.png")[..., 0] > 0
-    assert (turned(square(), turn) == seen).all()
+    assert (upright(square(), turn) == seen).all()
     rotated = seen.shape != square().shape
     labelme(tmp_path / "source" / "a.json", [shape()])  # drawn on 8 x 10 pixels
     assert main(["import", "--from", "labelme", str(tmp_path / "source"), "--output", str(tmp_path / "out")]) == 0
@@ -208,6 +208,33 @@ def test_annotations_are_read_directly(form: str, tmp_path: Path) -> None:
         labelme(annotations / "4.json", [shape(kind="linestrip")], "4.png")
         assert ["linestrip" in problem for problem in data.source().problems] == [True]
         assert data.fingerprint() != before
+
+
+def test_images_beside_their_labels_are_those_of_the_dataset(tmp_path: Path) -> None:
+    picture(tmp_path / "sky" / "images" / "a.png")
+    picture(tmp_path / "labels" / "a.png")
+    labelme(tmp_path / "labels" / "a.json", [shape("ice/old")], str(tmp_path / "labels" / "a.png"))
+    labelme(tmp_path / "labels" / "b.json", [shape("rock")], "b.png")
+    data = CloudsDataModule(tmp_path / "sky", ["ice/old"], size=(8, 10), annotations=tmp_path / "labels", num_workers=0)
+    source = data.source()
+    assert source.names == ["a.png"]
+    assert source.path("a.png").resolve() == tmp_path / "sky" / "images" / "a.png"
+    assert (source.masks("a.png", (8, 10))[0] == square()).all()
+
+
+def test_names_of_classes_stay_within_their_folder() -> None:
+    assert [class_name(label) for label in (" ice ", "a/b", "a\\b", "..", ".", "a.b")] == \
+        ["ice", "a-b", "a-b", "--", "-", "a.b"]  # fmt: skip
+
+
+def test_classes_that_share_a_folder_are_merged_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture(tmp_path / "a.png")
+    labelme(tmp_path / "a.json", [shape("old/ice"), shape("old-ice", [[0, 0], [2, 0], [2, 1], [0, 1]])])
+    assert main(["import", "--from", "labelme", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
+    assert "'old/ice'" in capsys.readouterr().out
+    expected = square()
+    expected[0, :2] = True
+    assert ((values(tmp_path / "out/masks/old-ice/a.png") > 0) == expected).all()
 
 
 def test_a_class_that_annotations_lack_is_rejected(tmp_path: Path) -> None:

@@ -114,6 +114,35 @@ def test_polygons_and_run_lengths_are_mixed_in_coco(tmp_path: Path) -> None:
     ]
 
 
+def test_images_of_one_id_or_name_count_once_in_coco(tmp_path: Path) -> None:
+    size = {"height": 8, "width": 10}
+    images = [{"id": 1, "file_name": "a.png", **size}, {"id": 1, "file_name": "b.png", **size},
+              {"id": 2, "file_name": "a.png", **size}]  # fmt: skip
+    outline = {"id": 1, "image_id": 1, "category_id": 90, "segmentation": [np.ravel(SQUARE).tolist()]}
+    labels = read_coco(coco(tmp_path / "a.json", [outline], images=images))
+    assert [(image.image, len(image.shapes)) for image in labels.images] == [("a.png", 1)]
+    assert [(each.place, "id" in each.reason) for each in labels.rejected] == [
+        ("image b.png", True),
+        ("image a.png", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reader", "name"), [(read_coco, "a.json"), (read_geojson, "a.geojson"), (read_labelme, "a.json")]
+)
+def test_a_broken_file_is_rejected_and_others_are_read(reader: Any, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("{")
+    if reader is read_coco:
+        coco(tmp_path / "b.json", [])
+    elif reader is read_labelme:
+        labelme(tmp_path / "b.json", [shape()])
+    else:
+        (tmp_path / "b.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    labels = reader(tmp_path)
+    assert labels.images
+    assert [each.file.name for each in labels.rejected] == [name]
+
+
 def test_other_json_is_not_coco(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(DataError, match="no COCO file"):
@@ -131,6 +160,7 @@ def test_every_shape_of_labelme_is_read_or_rejected(tmp_path: Path) -> None:
         shape(), shape(points=[[6, 5], [2, 1]], kind="rectangle"),
         shape(points=[[2, 1], [5, 4]], kind="mask", mask=encoded), shape(points=[[4, 4], [4, 6]], kind="circle"),
         shape(kind="linestrip"), shape(points=[[0, 0], [1, 1]]), shape(label=" "), shape(kind="mask"), 5,
+        shape(kind="circle", points=None), shape(kind="rectangle", points={"x": 1}),
     ], image="C:\\photos\\a.png")  # fmt: skip
     (tmp_path / "other.json").write_text("{}")
     labels = read_labelme(tmp_path)
@@ -141,9 +171,11 @@ def test_every_shape_of_labelme_is_read_or_rejected(tmp_path: Path) -> None:
     assert image.shapes[3].mask((8, 10)).sum() == 12  # a circle of radius 2, pi * 4
     found = [(each.place, each.reason) for each in labels.rejected]
     assert [place for place, _ in found] == ["shape 5 (ice)", "shape 6 (ice)", "shape 7 ( )", "shape 8 (ice)",
-                                             "shape 9 (None)", "file"]  # fmt: skip
+                                             "shape 9 (None)", "shape 10 (ice)", "shape 11 (ice)", "file"]  # fmt: skip
     for (_, reason), word in zip(
-        found, ["linestrip", "2 points", "no label", "4 points|mask", "label", "shapes"], strict=True
+        found,
+        ["linestrip", "2 points", "no label", "4 points|mask", "label", "no points", "float|points", "shapes"],
+        strict=True,
     ):
         assert any(each in reason for each in word.split("|")), reason
 
@@ -217,6 +249,17 @@ def test_yolo_has_boxes_polygons_and_negatives(tmp_path: Path) -> None:
     assert [each.place for each in labels.rejected] == ["line 3", "line 4", "line 5"]
 
 
+@pytest.mark.parametrize(
+    ("reader", "name", "text"),
+    [(read_masks, "labelmap.txt", "ice:1,2:part:"), (read_yolo, "data.yaml", "names: {ice: rock}\n")],
+)
+def test_damaged_lists_of_classes_are_named(reader: Any, name: str, text: str, tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=name):
+        reader(tmp_path)
+
+
 def test_geojson_has_holes_and_belvederes_own_centers(tmp_path: Path) -> None:
     outer, hole = [*SQUARE, SQUARE[0]], [[3, 2], [4, 2], [4, 3], [3, 3], [3, 2]]
     centers = [[x - 0.5, y - 0.5] for x, y in SQUARE]
@@ -226,6 +269,7 @@ def test_geojson_has_holes_and_belvederes_own_centers(tmp_path: Path) -> None:
         {"type": "Feature", "geometry": {"type": "MultiPolygon", "coordinates": [[centers]]},
          "properties": {"class": "rock", "image": "b.png", "iou": 1.0}},
         {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 1]}, "properties": {}},
+        {"type": "Feature", "geometry": {"type": "Polygon"}, "properties": {}},
     ]  # fmt: skip
     (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     (tmp_path / "c.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [], "crs": {}}))
@@ -235,7 +279,7 @@ def test_geojson_has_holes_and_belvederes_own_centers(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert (np.argwhere(labels.images[0].shapes[0].mask((8, 10)) != square()) == [[2, 3]]).all()
     assert (labels.images[1].shapes[0].mask((8, 10)) == square()).all()
-    assert [each.place for each in labels.rejected] == ["feature 3", "file"]
+    assert [each.place for each in labels.rejected] == ["feature 3", "feature 4", "file"]
 
 
 def test_masks_have_numbers_or_colors(tmp_path: Path) -> None:
