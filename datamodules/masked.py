@@ -16,7 +16,7 @@ from datamodules.read.masks import FolderMasks, MaskSource
 from datamodules.read.names import located, tree_names
 from datamodules.read.pictures import read_picture
 from datamodules.read.raster_masks import RasterMasks
-from datamodules.read.rasters import COLOR, Scale, channels_of, fitted, shown
+from datamodules.read.rasters import COLOR, Scale, channels_of, fitted_scale, shown
 from ops.errors import ArgumentError
 from ops.geo.labels import VectorLabels
 from ops.geo.rasters import VRT
@@ -158,10 +158,8 @@ class MaskedDataModule(ImageDataModule, ABC):
         """
         if self.channels.scale == "percentiles" and not source.problems:
             paths = [source.path(name) for name in trained()]
-            self.channels, self._fitted = (
-                fitted(self.channels, [each for each in paths if self.channels.reads(each)]),
-                True,
-            )
+            self.channels = fitted_scale(self.channels, [each for each in paths if self.channels.reads(each)])
+            self._fitted = True
             rank_zero_info(f"{self.root}: values that become black and white: {self.channels.scale}.")
         source.channels = self.channels
 

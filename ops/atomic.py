@@ -52,18 +52,40 @@ def replacing(path: Path, *, sync: bool = False, keep: bool = False) -> Iterator
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path, *, keep: bool = False) -> Iterator[Path]:
     """Yields a temporary folder beside `path` and renames it to `path`, which must not exist or be empty, at the end.
 
     An error in the block removes the temporary folder.
+
+    Args:
+        path: The target. Missing parent folders are created.
+        keep: Keep a folder that another process has put there in the meantime.
+    """
+    with temporary_folder(path) as temporary:
+        yield temporary
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if not (keep and path.is_dir()):
+                raise
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path`, and removes it at the end unless it was moved.
+
+    If the process is killed, `remove_leftovers` of another one removes it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
     temporary.mkdir()
+    handle = os.open(temporary, os.O_RDONLY)
     try:
+        with suppress(OSError):  # the file system has no locks
+            fcntl.flock(handle, fcntl.LOCK_SH)
         yield temporary
-        os.replace(temporary, path)
     finally:
+        os.close(handle)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -114,12 +136,18 @@ def harmless(cell: Any) -> Any:
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Removes the temporary files that killed processes left in folders; those of running processes stay."""
-    for folder in folders:
-        for path in folder.glob(f"{PREFIX}*"):
-            with suppress(OSError), path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink(missing_ok=True)
+    """Removes temporary files and folders that killed processes left in folders; those of running processes stay."""
+    for path in (each for folder in folders for each in folder.glob(f"{PREFIX}*")):
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            finally:
+                os.close(handle)
 
 
 def check_writable(folder: Path) -> None:

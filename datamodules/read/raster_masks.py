@@ -3,10 +3,10 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from datamodules.read.cache import cache_folder, cache_key
 from datamodules.read.mask_files import IGNORED, MaskValues
 from datamodules.read.masks import FolderMasks, label_planes
-from datamodules.read.names import located, stem, tree_names
+from datamodules.read.names import located, same_stems, stem, tree_names
 from datamodules.read.rasters import Channels
+from ops.atomic import in_words, temporary_folder
 from ops.errors import DataError, collected, refuse
 from ops.geo.ground import Ground, other_systems, transformed
 from ops.geo.labels import VectorLabels, rasterized
@@ -63,7 +64,7 @@ class RasterMasks:
         self.masks_of, self.vectors, self.block = masks, labels, block
         names = masks.names if masks is not None else tree_names(self.folder, (VRT,))
         paths = {name: located(self.folder, name) for name in names}
-        self.problems = list(masks.problems) if masks is not None else []
+        self.problems = list(masks.problems) if masks is not None else same_stems(names)
         files = list(masks.files) if masks is not None else []
         if labels is not None:
             self.problems += collected(partial(labels.file, stem(name)) for name in names)
@@ -117,11 +118,13 @@ class RasterMasks:
         self.files = [path for each in self.masks_at.values() for path in each]
 
     def _make(self, folder: Path, paths: dict[str, Path]) -> None:
-        """Fills the folder of the cache, which appears once it is complete."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=".part-") as temporary:
-            part, pieces = Path(temporary, "part"), dict[str, Any]()
-            part.mkdir()
+        """Fills the folder of the cache, which appears once it is complete.
+
+        Raises:
+            DataError: It cannot be written.
+        """
+        with temporary_folder(folder) as part:
+            pieces = dict[str, Any]()
             self._origin: Ground | None = None  # of the grid of blocks
             self._moved: dict[tuple[Path, str, str], None] = {}  # vector files, their system and that of an image
             for name in progress(paths, f"putting masks on the images of {self.root}", len(paths)):
@@ -164,14 +167,12 @@ class RasterMasks:
                 for k, source in enumerate(sources):
                     mask = f"masks/{k}/{stem(piece)}.tif"
                     levels = np.where(empty, np.uint8(IGNORED), source((top, left), size).astype(np.uint8))
-                    (folder / mask).parent.mkdir(parents=True, exist_ok=True)
-                    with created_raster(folder / mask, size, 1) as file:
+                    with _written(folder / mask, size, 1) as file:
                         file.write(levels, 1)
                     masks.append(mask)
                 image = name
                 if self.block is not None:
                     image = f"images/{piece}"
-                    (folder / image).parent.mkdir(parents=True, exist_ok=True)
                     _cut(raster, window, folder / image)
                 group = self._group(reference, (top + bottom) / 2, (left + right) / 2)
                 about = {"image": image, "cut": self.block is not None, "masks": masks, "group": group}
@@ -270,12 +271,36 @@ def _on_pixels(
     return np.where(moved > IGNORED, np.uint8(IGNORED), moved)
 
 
+@contextmanager
+def _written(path: Path, size: Size, count: int, **options: Any) -> Iterator[Any]:
+    """Creates a raster in the cache, and its folder; see `created_raster`.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    from rasterio.errors import RasterioError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with created_raster(path, size, count, **options) as file:
+            yield file
+    except (RasterioError, OSError) as error:
+        cause = in_words(error) if isinstance(error, OSError) else str(error)
+        raise DataError(
+            f"The cache cannot be written: {path}: {cause}. Free some space, or set BELVEDERE_CACHE."
+        ) from error
+
+
 def _cut(raster: Any, window: Any, path: Path) -> None:
     """Writes a window of an open raster, all bands, as a GeoTIFF of its own."""
-    options = {"dtype": raster.dtypes[0], "crs": raster.crs, "transform": raster.window_transform(window)}
+    kind = np.result_type(*raster.dtypes).name  # of a VRT, bands may differ
+    options = {"dtype": kind, "crs": raster.crs, "transform": raster.window_transform(window)}
     options |= {"nodata": raster.nodata, "tiled": True}
-    with created_raster(path, (window.height, window.width), raster.count, **options) as file:
-        file.write(raster.read(window=window))
+    levels, empty = raster.read(window=window).astype(kind, copy=False), ~valid_pixels(raster, window)
+    with _written(path, (window.height, window.width), raster.count, **options) as file:
+        file.write(levels)
+        if raster.nodata is None and "alpha" not in {each.name for each in raster.colorinterp} and empty.any():
+            file.write_mask(~empty)
         file.colorinterp = raster.colorinterp
         file.descriptions = raster.descriptions
         if raster.colorinterp[0].name == "palette":

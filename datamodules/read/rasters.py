@@ -140,10 +140,10 @@ class _Reader:
     def __init__(self, dataset: Any, path: Path, channels: Channels) -> None:
         self.dataset, self.count = dataset, channels.count
         self.indexes = _indexes(dataset, path, channels)
-        kinds = {dataset.dtypes[index - 1] for index in self.indexes}
-        palette = dataset.colorinterp[0].name == "palette" and kinds == {"uint8"} and len(self.indexes) == 1
+        kinds = [dataset.dtypes[index - 1] for index in self.indexes]
+        palette = dataset.colorinterp[0].name == "palette" and kinds == ["uint8"]
         self.colors = _colors(dataset) if palette and channels == COLOR else None
-        self.ranges = _ranges(path, kinds, channels, len(self.indexes))
+        self.ranges = _ranges(path, kinds, channels)
 
     def window(self, window: Any, size: Size) -> Pixels:
         """Returns a rasterio window, reduced to this height and width by area means, (h, w, C + 1)."""
@@ -200,28 +200,28 @@ def _indexes(dataset: Any, path: Path, channels: Channels) -> list[int]:
     return found
 
 
-def _ranges(path: Path, kinds: set[str], channels: Channels, count: int) -> list[Range]:
-    """Returns which values become 0 and 255 in each band.
+def _ranges(path: Path, kinds: Sequence[str], channels: Channels) -> list[Range]:
+    """Returns which values become 0 and 255 in each band, from the type of each.
 
     Raises:
         DataError: Values are complex, or it is not known.
     """
     if any(np.dtype(kind).kind == "c" for kind in kinds):
         raise DataError(f"{path} has complex numbers; expected integers or floating-point numbers.")
+    count = len(kinds)
     if isinstance(channels.scale, tuple):
         if len(channels.scale) not in (1, count):
             raise DataError(f"{path} has {count} bands to read, but --data.scale is of {len(channels.scale)}.")
         return list(channels.scale) * count if len(channels.scale) == 1 else list(channels.scale)
-    if kinds == {"uint8"} and channels.scale != "percentiles":
+    if set(kinds) == {"uint8"} and channels.scale != "percentiles":
         return [(0.0, 255.0)] * count
     if channels.scale != "dtype":
         raise DataError(
-            f"{path} has values of the type {', '.join(sorted(kinds))}; expected 8 bits, or --data.scale '[low,high]', "
-            "the values that become black and white (dtype takes the whole range of the type; percentiles fits them to "
-            "the training images)."
+            f"{path} has values of the type {', '.join(sorted(set(kinds)))}; expected 8 bits, or --data.scale "
+            "'[low,high]', the values that become black and white (dtype takes the whole range of the type; "
+            "percentiles fits them to the training images)."
         )
-    [high] = {1.0 if np.dtype(kind).kind == "f" else float(np.iinfo(kind).max) for kind in kinds} or {1.0}
-    return [(0.0, high)] * count
+    return [(0.0, 1.0 if np.dtype(kind).kind == "f" else float(np.iinfo(kind).max)) for kind in kinds]
 
 
 def _colors(dataset: Any) -> NDArray[np.uint8]:
@@ -232,7 +232,7 @@ def _colors(dataset: Any) -> NDArray[np.uint8]:
     return colors
 
 
-def fitted(channels: Channels, paths: Sequence[Path]) -> Channels:
+def fitted_scale(channels: Channels, paths: Sequence[Path]) -> Channels:
     """Returns channels whose scale is the 2nd and 98th percentile of each band over rasters.
 
     Of each raster at most 512 x 512 pixels count.
@@ -242,8 +242,14 @@ def fitted(channels: Channels, paths: Sequence[Path]) -> Channels:
         paths: The rasters.
 
     Raises:
-        DataError: A raster cannot be read, or there are no values, or they are all equal.
+        DataError: There is no raster, or one cannot be read or has another number of bands, or there are no values, or
+            they are all equal.
     """
+    if not paths:
+        raise DataError(
+            "--data.scale percentiles fits the values of rasters (GeoTIFF, VRT), but no training image is one. Leave "
+            "it out."
+        )
     values: list[list[NDArray[Any]]] = []
     for path in paths:
         with opened_raster(path) as dataset:
@@ -253,6 +259,11 @@ def fitted(channels: Channels, paths: Sequence[Path]) -> Channels:
             bands = dataset.read(indexes, out_shape=(len(indexes), *size))
             valid = valid_pixels(dataset, None, size)
         values = values or [[] for _ in indexes]
+        if len(indexes) != len(values):
+            raise DataError(
+                f"{path} has {len(indexes)} bands to read, but {paths[0]} has {len(values)}. Choose the same bands of "
+                "all with --data.bands, such as '[1]'."
+            )
         for band, found in zip(bands, values, strict=True):
             found.append(band[valid & np.isfinite(band)])
     ranges = []

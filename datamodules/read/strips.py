@@ -24,7 +24,7 @@ BAND = 1 << 19  # pixels decoded at a time
 STREAMED = {"JPEG": {"L", "RGB", "CMYK"}, "MPO": {"RGB"}, "PNG": {"1", "L", "LA", "P", "RGB", "RGBA"},
             "TIFF": {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK"}, "WEBP": {"RGB", "RGBA"}}  # fmt: skip
 # What EXIF orientations do to an image: transpose, then flip upside down, then mirror.
-TURNS = {2: (False, False, True), 3: (False, True, True), 4: (False, True, False), 5: (True, False, False),
+FLIPS = {2: (False, False, True), 3: (False, True, True), 4: (False, True, False), 5: (True, False, False),
          6: (True, False, True), 7: (True, True, True), 8: (True, True, False)}  # fmt: skip
 
 
@@ -147,8 +147,8 @@ def picture_bands(path: Path) -> Iterator[Rows]:
     if not streamed:
         whole = read_picture(path)
         yield from (whole[top:bottom] for top, bottom in _bands(*whole.shape[:2]))
-    elif turn in TURNS:
-        yield from _turned(_decoded(path, mode, profile), *TURNS[turn])
+    elif turn in FLIPS:
+        yield from _turned(_decoded(path, mode, profile), *FLIPS[turn])
     else:
         yield from _decoded(path, mode, profile)
 

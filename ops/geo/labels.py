@@ -22,7 +22,8 @@ class VectorLabels:
     Args:
         path: A vector file for all images, or a folder with one for each, of the same stem.
         classes: Names of the classes.
-        field: Field that holds the class of a feature; None if there is one class.
+        field: Field that holds the class of a feature; None if there is one class. Features of other classes are
+            background.
         width: Width of lines in meters, or the field that holds it; None rejects lines.
     """
 
@@ -62,8 +63,8 @@ class VectorLabels:
             reference: Where it lies.
 
         Raises:
-            DataError: The file is missing, has points or lines without a width, unknown fields or classes, or all of
-                its features lie elsewhere.
+            DataError: The file is missing, has points or lines without a width, unknown fields or only unknown
+                classes, or all of its features lie elsewhere.
         """
         import shapely
 
@@ -129,7 +130,13 @@ class VectorLabels:
             raise DataError(
                 f"{path} has lines. Give their width in meters, or the field that holds it: --data.line_width."
             )
-        widths = np.full(len(meters), self.width) if isinstance(self.width, float) else fields[self.width].astype(float)
+        try:
+            widths = fields[self.width] if isinstance(self.width, str) else np.full(len(meters), self.width)
+            widths = np.asarray(widths, np.float64)
+        except (ValueError, TypeError) as error:
+            raise DataError(
+                f"{path} has widths in the field {self.width!r} that are no numbers ({error}); expected meters."
+            ) from error
         if not (widths[lines] > 0).all():
             raise DataError(f"{path} has lines with a {self.width!r} that is not above 0; expected meters.")
         meters[lines] = shapely.buffer(meters[lines], widths[lines] / 2)

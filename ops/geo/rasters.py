@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import TiffImagePlugin
 
 from ops.errors import DataError, UserError
 from ops.extras import check_installed, installed
 from ops.geo.ground import Ground
+from ops.imagefiles import tiff_tags
 from ops.windows import Size
 
 TIFF, VRT = (".tif", ".tiff"), ".vrt"
@@ -33,21 +33,6 @@ def is_raster(path: Path) -> bool:
     if suffix == VRT:
         return True
     return suffix in TIFF and installed("rasterio") and not tiff_tags(path).keys().isdisjoint(PLACED)
-
-
-def tiff_tags(path: Path) -> dict[int, Any]:
-    """Returns the tags of a TIFF's first image; none for other files and broken headers."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-            directory = TiffImagePlugin.ImageFileDirectory_v2(head if head[2:4] != b"+\0" else head + file.read(8))
-            file.seek(directory.next)
-            directory.load(file)
-        return {tag: directory.get(tag) for tag in directory}
-    except MemoryError:
-        raise
-    except Exception:  # broken headers make the parser raise anything
-        return {}
 
 
 @contextmanager
@@ -78,7 +63,7 @@ def opened_raster(path: Path) -> Iterator[Any]:
 
 @contextmanager
 def created_raster(path: Path, size: Size, count: int, **options: Any) -> Iterator[Any]:
-    """Creates a GeoTIFF of 8 bits as a rasterio dataset to write to; not atomic.
+    """Creates a GeoTIFF, of 8 bits unless `dtype` says otherwise, as a rasterio dataset to write to; not atomic.
 
     Args:
         path: The file.
@@ -95,12 +80,12 @@ def created_raster(path: Path, size: Size, count: int, **options: Any) -> Iterat
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Bounds the memory of GDAL, and ignores that a raster has no position."""
+    """Bounds the memory of GDAL, keeps masks inside their GeoTIFF, and ignores that a raster has no position."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=CACHE):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)  # for good: a reader may be closed after others
+    with rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_TIFF_INTERNAL_MASK=True):
         yield
 
 

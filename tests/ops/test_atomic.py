@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.atomic import check_writable, harmless, remove_leftovers, replacing, write_table, write_text
+from ops.atomic import check_writable, harmless, remove_leftovers, replacing, replacing_folder, write_table, write_text
 from ops.errors import ArgumentError
 
 ROOT = Path(__file__).parents[2]
@@ -91,11 +91,33 @@ def test_leftovers_of_running_processes_stay(tmp_path: Path) -> None:
     assert path.read_text() == "one"
 
 
+def test_a_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "new" / "data") as temporary:
+        (temporary / "a").write_text("one")
+        remove_leftovers(tmp_path / "new")
+        assert (temporary / "a").exists()
+        assert not (tmp_path / "new" / "data").exists()
+    assert (tmp_path / "new" / "data" / "a").read_text() == "one"
+    with pytest.raises(OSError, match="not empty"), replacing_folder(tmp_path / "new" / "data"):
+        pass
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["data"]
+
+
+def test_the_first_of_two_processes_keeps_its_folder(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "data", keep=True) as slow:
+        (slow / "a").write_text("two")
+        with replacing_folder(tmp_path / "data", keep=True) as fast:
+            (fast / "a").write_text("one")
+    assert (tmp_path / "data" / "a").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     code = (
-        "import os, signal\nfrom pathlib import Path\nfrom ops.atomic import replacing\n"
-        "with replacing(Path('run/panels/a.png')) as temporary:\n"
-        "    temporary.write_text('half')\n    os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal\nfrom pathlib import Path\nfrom ops.atomic import replacing, replacing_folder\n"
+        "with replacing(Path('run/panels/a.png')) as temporary, replacing_folder(Path('run/panels/b')) as folder:\n"
+        "    temporary.write_text('half')\n    (folder / 'c').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
     )
     kept = [tmp_path / "run" / name for name in (".hidden", "part-a", "panels/b.png")]
     for path in kept:
@@ -103,7 +125,7 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
         path.touch()
     killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert killed.returncode == -signal.SIGKILL
-    assert len(list((tmp_path / "run" / "panels").iterdir())) == 2
+    assert len(list((tmp_path / "run" / "panels").iterdir())) == 3
     remove_leftovers(tmp_path / "run", tmp_path / "run" / "panels", tmp_path / "missing")
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
 

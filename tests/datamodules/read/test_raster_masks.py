@@ -217,6 +217,7 @@ def test_percentiles_are_fitted_to_training_images_and_kept(root: Path) -> None:
         ("EPSG:32632", [shapely.box(0, 0, 9, 9)], {}, "do not overlap"),
         ("EPSG:32632", [LINE], {}, "lines.*--data.line_width"),
         ("EPSG:32632", [LINE], {"line_width": "wide"}, "no field 'wide'"),
+        ("EPSG:32632", [LINE], {"line_width": "kinds"}, "widths in the field 'kinds' that are no numbers"),
         ("EPSG:32632", [shapely.Point(400_010, 5_199_990)], {}, "points"),
         ("EPSG:32632", [TRIANGLE], {"label_field": "kind"}, "no field 'kind'"),
     ],
@@ -280,3 +281,35 @@ def test_labels_in_another_system_are_reported_once(root: Path, caplog: pytest.L
     caplog.clear()
     roads(root, labels=labels(root / "b.gpkg", [TRIANGLE])).tiles()
     assert not [each for each in caplog.records if "transformed" in each.message]
+
+
+def test_the_width_of_lines_may_be_an_integer(root: Path) -> None:
+    path = labels(root / "a.gpkg", [LINE])
+    sources = [roads(root, labels=path, line_width=width).tiles().source for width in (8, 8.0)]
+    assert (sources[0].masks("0.tif", SIZE) == sources[1].masks("0.tif", SIZE)).all()
+    assert sources[0].masks("0.tif", SIZE).any()
+
+
+def test_images_that_differ_in_their_suffix_only_are_rejected(root: Path) -> None:
+    path = labels(root / "a.gpkg", [TRIANGLE])
+    write(root / "images/0.tiff", IMAGE, **PLACE)
+    with pytest.raises(DataError, match="named 0"):
+        roads(root, labels=path).tiles()
+
+
+def test_blocks_keep_the_mask_of_their_raster(root: Path) -> None:
+    path = labels(root / "a.gpkg", [TRIANGLE])
+    there = np.ones(SIZE, np.bool_)
+    there[:40] = False
+    for k in range(4):
+        with rasterio.open(root / f"images/{k}.tif", "r+") as raster:
+            raster.write_mask(there)
+    source = roads(root, labels=path, split_by="block", block=24).tiles().source
+    found = {name: opened_mask(source.path(name)) for name in source.names}
+    assert sum(int(mask.sum()) for mask in found.values()) == 4 * there.sum()
+    assert any(not mask.all() for mask in found.values())
+
+
+def opened_mask(path: Path) -> NDArray[np.bool_]:
+    with rasterio.open(path) as raster:
+        return np.asarray(raster.dataset_mask() > 0)

@@ -8,7 +8,7 @@ import rasterio
 
 from datamodules.read import rasters
 from datamodules.read.pictures import picture_size, read_picture
-from datamodules.read.rasters import COLOR, Channels, channels_of, fitted, raster_bands, read_raster
+from datamodules.read.rasters import COLOR, Channels, channels_of, fitted_scale, raster_bands, read_raster
 from datamodules.read.strips import Strip
 from ops.errors import ArgumentError, DataError
 from ops.geo import rasters as opening
@@ -88,14 +88,36 @@ def test_percentiles_are_those_of_all_training_rasters(tmp_path: Path) -> None:
     values = [WORDS[:2], 2 * WORDS[:2]]
     values[0][:, :9] = 0
     paths = [write(tmp_path / f"{k}.tif", each, nodata=0, **PLACE) for k, each in enumerate(values)]
-    found = fitted(channels_of([1, 2], "percentiles"), paths)
+    found = fitted_scale(channels_of([1, 2], "percentiles"), paths)
     pooled = [np.concatenate([each[k][each[k] > 0] for each in values]) for k in (0, 1)]
     assert found.scale == tuple(tuple(np.percentile(each, [2, 98])) for each in pooled)
     assert found.recipe() != channels_of([1, 2], "percentiles").recipe()
     with pytest.raises(DataError, match="do not vary"):
-        fitted(
+        fitted_scale(
             channels_of([1], "percentiles"), [write(tmp_path / "flat.tif", np.full((1, 9, 9), 5, np.uint16), **PLACE)]
         )
+
+
+def test_percentiles_need_rasters_of_equal_bands(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{count}.tif", WORDS[:count], **PLACE) for count in (3, 1)]
+    with pytest.raises(DataError, match=r"1\.tif has 1 bands.*3\.tif has 3.*--data\.bands"):
+        fitted_scale(channels_of(None, "percentiles"), paths)
+    with pytest.raises(DataError, match="no training image is one"):
+        fitted_scale(channels_of(None, "percentiles"), [])
+
+
+def test_bands_of_different_types_have_their_own_range(tmp_path: Path) -> None:
+    bytes_, words = write(tmp_path / "8.tif", BYTES[:1], **PLACE), write(tmp_path / "16.tif", WORDS[:1], **PLACE)
+    vrt = tmp_path / "both.vrt"
+    bands = "".join(
+        f'<VRTRasterBand dataType="{kind}" band="{number}"><SimpleSource><SourceFilename>{path}</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>"
+        for number, (kind, path) in enumerate([("Byte", bytes_), ("UInt16", words)], 1)
+    )
+    vrt.write_text(f'<VRTDataset rasterXSize="70" rasterYSize="90">{bands}</VRTDataset>')
+    found = read_raster(vrt, channels_of([1, 2], "dtype"))
+    assert (found[..., 0] == BYTES[0]).all()
+    assert np.abs(found[..., 1] - WORDS[0] / 257).max() <= 0.51
 
 
 def test_a_halved_raster_is_the_mean_of_its_pixels(tmp_path: Path) -> None:
