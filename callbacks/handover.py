@@ -31,7 +31,7 @@ class UsesData(Callback):
 
 
 class Handover(Callback):
-    """Gives the task the facts about the data and the unaugmented training batches, and callbacks the data module.
+    """Gives the task the facts about the data and unaugmented batches to fit on, and callbacks the data module.
 
     Args:
         data: The run's data module.

@@ -175,19 +175,20 @@ class ColorizationDataModule(ImageDataModule):
             DataError: One cannot be read or is gray; all are listed.
         """
         if self._references is None:
-            self._references = []
+            found: list[Batch] = []
             folder, names = (Path(), []) if self.reference is None else predicted_names(self.reference, unique=False)
-            refuse(collected(partial(self._add_reference, folder, name) for name in names), str(self.reference))
+            added = (partial(self._add_reference, located(folder, name), name, found) for name in names)
+            refuse(collected(added), str(self.reference))
+            self._references = found
         return self._references
 
-    def _add_reference(self, folder: Path, name: str) -> None:
-        picture = checked_picture(located(folder, name))
+    def _add_reference(self, path: Path, name: str, found: list[Batch]) -> None:
+        picture = checked_picture(path)
         if not has_colors(picture):
-            raise DataError(f"{located(folder, name)} is gray; expected a reference with colors. Remove it.")
+            raise DataError(f"{path} is gray; expected a reference with colors. Remove it.")
         place = torch.tensor(box((picture.shape[0], picture.shape[1]), self.size))[None]
         image = channels_first(letterboxed(picture, self.size))[None].float() / 255
-        assert self._references is not None
-        self._references.append({"image": image, "valid": valid_pixels(place, self.size), "name": [name]})
+        found.append({"image": image, "valid": valid_pixels(place, self.size), "name": [name]})
 
     def preparation(self) -> dict[str, Any]:
         view = {} if self.view is None else {"view": self.view}

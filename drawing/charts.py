@@ -1,7 +1,7 @@
 """Draws charts of a training run and of a dataset, each as one image file."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +25,7 @@ from ops.atomic import replacing
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.ticker import Locator
@@ -295,6 +296,20 @@ def new_figure(width: float, height: float, pad: float = 0.08) -> "Figure":
 
     matplotlib.rcParams["text.parse_math"] = False  # names may have a $
     return Figure(figsize=(width, height), dpi=150, layout=ConstrainedLayoutEngine(h_pad=pad, w_pad=pad))
+
+
+def add_legend(figure: "Figure", handles: "Mapping[str, Artist]") -> None:
+    """Adds a legend below the plots of a figure: what is drawn, by its name."""
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+
+
+def drawn_by_label(plots: "Iterable[Axes]") -> "dict[str, Artist]":
+    """Returns what has a label in any of the plots, by that label."""
+    found: dict[str, Artist] = {}
+    for axes in plots:
+        drawn, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, drawn, strict=True))
+    return found
 
 
 def save_figure(figure: "Figure", path: Path) -> None:

@@ -7,6 +7,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
 
@@ -108,17 +109,26 @@ def unreadable(path: Path, error: Exception) -> str:
 def _tiff_bands(path: Path) -> str:
     """Returns the bands of a TIFF as text; empty for other files and broken headers."""
     kinds = {1: "unsigned integers", 2: "integers", 3: "floating-point numbers", 6: "complex numbers"}
+    tags = tiff_tags(path)
+    if not {279, 325} & tags.keys():  # where a truncated directory has ended
+        return ""
+    try:
+        bands, bits, kind = int(tags.get(277, 1)), tags.get(258, (1,)), tags.get(339, (1,))
+        return f"{bands} {'band' if bands == 1 else 'bands'} of {bits[0]}-bit {kinds.get(kind[0], 'values')}"
+    except (TypeError, ValueError, LookupError):  # tags of the wrong type
+        return ""
+
+
+def tiff_tags(path: Path) -> dict[int, Any]:
+    """Returns the tags of a TIFF's first image; none for other files and broken headers."""
     try:
         with path.open("rb") as file:
             head = file.read(8)
             directory = TiffImagePlugin.ImageFileDirectory_v2(head if head[2:4] != b"+\0" else head + file.read(8))
             file.seek(directory.next)
             directory.load(file)
-        if not {279, 325} & set(directory):  # where a truncated directory has ended
-            return ""
-        bands, bits, kind = int(directory.get(277, 1)), directory.get(258, (1,)), directory.get(339, (1,))
-        return f"{bands} {'band' if bands == 1 else 'bands'} of {bits[0]}-bit {kinds.get(kind[0], 'values')}"
+        return {tag: directory.get(tag) for tag in directory}
     except MemoryError:
         raise
     except Exception:  # broken headers make the parser raise anything
-        return ""
+        return {}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from drawing.charts import hex_color, new_figure, plain
+from drawing.charts import add_legend, drawn_by_label, hex_color, new_figure, plain
 from drawing.pictures import printable
 from studies.notes import read_table
 from studies.plan import Measured, Study
@@ -84,8 +84,7 @@ def drawn_lines(study: Study, measured: Measured, rows: "pd.DataFrame", folder: 
                 _draw_line(axes, points, shades[number % len(shades)], name, 2.4)
     for axes in grid[-1]:
         axes.set_xlabel({"delta": "δ"}.get(measured.axis, measured.axis), fontsize=8)
-    handles = dict(zip(*reversed(grid[0, 0].get_legend_handles_labels()), strict=True))
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    add_legend(figure, drawn_by_label(grid.flat))
     return figure
 
 
@@ -145,8 +144,7 @@ def drawn_groups(study: Study, measured: Measured, folder: Path) -> "Figure | No
     for axes, (title, mine) in zip(grid.flat, plots, strict=False):
         plain(axes, title, size=9)
         _draw_groups(axes, measured.metrics, mine, baseline)
-    handles = dict(zip(*reversed(grid[0, 0].get_legend_handles_labels()), strict=True))
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    add_legend(figure, drawn_by_label(grid.flat))
     return figure
 
 
@@ -177,8 +175,7 @@ def _draw_groups(axes: "Axes", metrics: Sequence[str], values: Sequence[Value], 
             if not mine:
                 continue
             left = place - 0.4 + width * (number + 0.5)
-            label = metric.replace("_", " ") if place == 0 else None
-            axes.bar(left, statistics.fmean(mine), width=0.92 * width, color=color, label=label)
+            axes.bar(left, statistics.fmean(mine), width=0.92 * width, color=color, label=metric.replace("_", " "))
             if len(mine) > 1:
                 axes.plot([left] * len(mine), mine, "o", color="0.2", markersize=2)
         if metric in baseline:

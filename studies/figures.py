@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from drawing.charts import STAGES, hex_color, new_figure, plain
+from drawing.charts import STAGES, add_legend, drawn_by_label, hex_color, new_figure, plain
 from drawing.pictures import Picture, font_of, printable, scaled, shortened
 from ops.atomic import replacing
 from studies.classifiers import drawn_groups, drawn_lines
@@ -53,7 +53,7 @@ def write_figures(study: Study, rows: "pd.DataFrame", folder: Path) -> list[Draw
     for name, title, caption, figure in _possible(study, rows, folder):
         if figure is not None:
             path = folder / "figures" / f"{name}.png"
-            save_figure(figure, path)
+            save_png_and_svg(figure, path)
             found.append(Drawn(title, caption, path))
     kept = {each.path.with_suffix(suffix) for each in found for suffix in (".png", ".svg")}
     for stale in {*(folder / "figures").glob("*.png"), *(folder / "figures").glob("*.svg")} - kept:
@@ -165,7 +165,7 @@ def drawn_panel(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | N
     classes = next((record["classes"] for run in study.runs
                     if "classes" in (record := read_record(folder / run.folder / "record.json"))), ())  # fmt: skip
     if len(classes) > 1:
-        _add_legend(figure, [_square(hex_color(k)) for k in range(len(classes))], [printable(name) for name in classes])
+        add_legend(figure, {printable(name): _square(hex_color(k)) for k, name in enumerate(classes)})
     return figure
 
 
@@ -239,7 +239,7 @@ def _read(path: Path, side: int) -> Picture:
         return scaled(np.asarray(image.convert("RGB")), side, side)
 
 
-def save_figure(figure: "Figure", path: Path) -> None:
+def save_png_and_svg(figure: "Figure", path: Path) -> None:
     """Writes a PNG and, beside it, an SVG; equal figures give equal files."""
     import matplotlib
 
@@ -306,15 +306,12 @@ def drawn_curves(study: Study, folder: Path, curve: str) -> "Figure | None":
     if high - low < 1:  # a single epoch
         grid[0, 0].set_xlim(low - 0.5, high + 0.5)
     grid[0, 0].xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    handles: dict[str, Artist] = {}
-    for axes in grid.flat:
-        drawn, names = axes.get_legend_handles_labels()
-        handles |= dict(zip(names, drawn, strict=True))
+    handles = drawn_by_label(grid.flat)
     if bested:
         handles["best epoch of a seed"] = _dot(STAGES[1][2], 5)
     if any(len(runs) > 1 for runs in cells.values()):
         handles["range of the seeds"] = _square("0.82")
-    _add_legend(figure, list(handles.values()), list(handles))
+    add_legend(figure, handles)
     figure.suptitle(curve.partition("/")[2].replace("_", " "), x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
@@ -365,13 +362,8 @@ def drawn_bars(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | No
     if 1 in seeds:
         handles["95 % interval over the test images, of a single seed"] = Line2D([], [], color="0.2", linewidth=1)
     if handles:
-        _add_legend(figure, list(handles.values()), list(handles))
+        add_legend(figure, handles)
     return figure
-
-
-def _add_legend(figure: "Figure", handles: "Sequence[Artist]", names: Sequence[str]) -> None:
-    """Adds a legend below the plots of a figure."""
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
 
 def _square(color: str) -> "Artist":

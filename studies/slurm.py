@@ -69,7 +69,7 @@ exit "${{code:-1}}"
 
 
 def array_script(study: Study, command: Sequence[str], overlay: Path | None) -> str:
-    """Returns the script for `sbatch`: a job array whose task n is run n of the study.
+    """Returns the script for `sbatch`: a job array whose task n is training n of the study.
 
     Each task is one process on one node. Its log, `slurm/<n>.log` in the study's folder, is appended to when the task
     is requeued, as happens at its time limit.
@@ -84,7 +84,7 @@ def array_script(study: Study, command: Sequence[str], overlay: Path | None) -> 
         StudyError: The overlay is invalid, or a name, path or option has control characters.
     """
     last = len(study.trainings) - 1
-    runs = f"{len(study.runs)} runs" if last else "The only run"
+    runs = f"{len(study.runs)} runs" if len(study.runs) > 1 else "The only run"
     comment = (
         f"{runs} of the study {study.name}. Submit it again after an interruption: it skips finished runs and resumes "
         f"the others.\nTo see the table at any time: {shlex.join([*command, '--report'])}"

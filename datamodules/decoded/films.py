@@ -26,8 +26,8 @@ Hints = NDArray[np.int64]  # row, column and sRGB of each, (N, 5)
 def film_samples(film: Film, name: str, side: int, view: int | None, hints: Path | None) -> Samples:
     """Returns a sample for each frame of a film, all in one group, with `frame`, see `datamodules.batch.Frame`.
 
-    The film is decoded twice: first only to count its frames and to follow hints, so that a damaged film is rejected
-    before any frame is colored.
+    The film is decoded twice, with hints three times: first only to count its frames, so that a damaged film is
+    rejected before any frame is colored, then to follow hints.
 
     Args:
         film: The film.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ops.errors import WeightsError
-from tasks.networks.frozen import OnFeatures, chosen
+from tasks.networks.features_head import OnFeatures, chosen
 from tasks.networks.layers import AnySize, Normalize, remove_unused
 from tasks.networks.weights import fill_weights, given_path, hub_weights, read_weights
 
@@ -63,7 +63,7 @@ def segmentation_network(
     U-Net (Ronneberger et al. 2015), PSPNet (Zhao et al. 2017) or FPN (Lin et al. 2017; Kirillov et al. 2019) of
     segmentation_models_pytorch, behind the encoder's own normalization and without the encoder layers that are never
     used. Trainable parameters for four classes: U-Net + ResNet-34 24,436,804, FPN + MobileNetV2 4,215,812. Or
-    `features`: two convolutions on what a frozen network sees, see `tasks.networks.frozen.OnFeatures`.
+    `features`: two convolutions on what a frozen network sees, see `tasks.networks.features_head.OnFeatures`.
 
     Args:
         architecture: The decoder.

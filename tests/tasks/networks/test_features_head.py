@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.networks.backbones import Stages, encoder_of, load_encoder, segmentation_network
-from tasks.networks.frozen import chosen
+from tasks.networks.features_head import chosen
 from tests.checks import rejects
 from tests.tasks.networks.helpers import real_weights, state, trained
 
