@@ -7,13 +7,18 @@ frames: the warping error, the distance in a and b between a frame and the one b
 flicker, the same of second differences over three frames; and CIEDE2000 from the photograph. Then the same with ten
 hints, of the photograph's own colors, on the frame in the middle alone: followed through the film, and left where they
 are.
+
+With `--clips`, films are video files in color instead, reduced to 640 pixels and made gray. Their motion is estimated
+from the original frames by another method (Farnebäck's) than the one that keeps colors together, and errors count where
+it agrees forth and back and the original's own colors hardly change. Nothing is compared across a cut, which is where
+nothing of a frame is found in the next.
 """
 
 import argparse
 import os
 import time
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import cv2
@@ -27,6 +32,7 @@ from callbacks.writers.colorings import given_colors
 from callbacks.writers.video import added
 from datamodules.read.names import picture_files
 from datamodules.read.pictures import read_picture
+from datamodules.read.video import VideoFile
 from drawing.pictures import Picture
 from ops.color.coloring import colored, pixels
 from ops.color.film import Coherence, followed
@@ -39,11 +45,18 @@ COUNT, LENGTH, SIZE = 3, 25, (360, 640)
 NOISE = 3.0  # levels, alike in all channels
 SHARES = (1.0, 0.5, 0.2, 0.1)
 HINTS = 10
+CLIP = 120  # frames of a video file
+LONGER = 640  # pixels of their longer side
+ALIKE = 1.0  # pixels by which flow forth and back may differ
+STEADY = 10.0  # units of a and b by which the original may change where it is compared
+SEEN = 0.1  # share of a frame that has to be found in the next; below, another scene begins
 Chroma = NDArray[np.float32]
+Places = NDArray[np.float32]
+"""Where each pixel of a frame is in the one before it, x and y, (h, w, 2); NaN where it is not seen there."""
 
 
 def pan(photo: Picture) -> Iterator[tuple[Picture, NDArray[np.float64]]]:
-    """Yields frames of a pan over a photograph, and the matrix from their pixels to its own."""
+    """Yields frames of a pan over a photograph, of size `SIZE`, and the matrix from their pixels to its own."""
     height, width = SIZE
     zoom = min(0.7 * photo.shape[1] / width, 0.85 * photo.shape[0] / height)
     for number in range(LENGTH):
@@ -62,30 +75,65 @@ def gray_of(frame: Picture, rng: np.random.Generator) -> Picture:
     return np.repeat(gray.round().clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
 
 
-def carried(maps: Chroma, of: NDArray[np.float64], to: NDArray[np.float64]) -> Chroma:
-    """Returns maps of one frame where the photograph puts them in another; NaN where it had not seen them."""
+def panned(of: NDArray[np.float64], to: NDArray[np.float64]) -> Places:
+    """Returns where the pixels of a frame of a pan are in the one before it, whose matrix is the first."""
     whole = [np.vstack([matrix, [0, 0, 1]]) for matrix in (of, to)]
     between = (np.linalg.inv(whole[0]) @ whole[1])[:2]
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(maps, between, SIZE[::-1], flags=flags, borderValue=(np.nan, np.nan)), np.float32)
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    places = np.stack([x, y, np.ones_like(x)], axis=-1) @ between.T
+    outside = (places < 0).any(axis=-1) | (places > np.array(SIZE[::-1]) - 1).any(axis=-1)
+    return np.where(outside[..., None], np.nan, places).astype(np.float32)
 
 
-def unsteady(frames: list[Picture], matrices: list[NDArray[np.float64]]) -> tuple[float, float]:
-    """Returns the warping error and the flicker of a film."""
-    every = [luminance_and_chroma(pixels(frame, torch.device("cpu")))[1][0].movedim(0, 2).numpy() * SCALE
-             for frame in frames]  # fmt: skip
-    pairs = list(zip(every, matrices, strict=True))
-    first = [now - carried(before, then, here) for (before, then), (now, here) in pairwise(pairs)]
-    second = [later - carried(earlier, then, here)
-              for (earlier, then), (later, here) in pairwise(zip(first, matrices[1:], strict=True))]  # fmt: skip
-    means = [np.mean([np.nanmean(np.linalg.norm(each, axis=2)) for each in several]) for several in (first, second)]
+def estimated(before: Picture, frame: Picture) -> Places | None:
+    """Returns where the pixels of a frame are in the one before it; None after a cut."""
+    grays = [cv2.cvtColor(each, cv2.COLOR_RGB2GRAY) for each in (before, frame)]
+    forth, back = (
+        cv2.calcOpticalFlowFarneback(*pair, np.zeros((*grays[0].shape, 2), np.float32), 0.5, 4, 21, 3, 7, 1.5, 0)
+        for pair in (grays, grays[::-1])
+    )
+    y, x = np.mgrid[: frame.shape[0], : frame.shape[1]]
+    places = np.stack([x, y], axis=-1).astype(np.float32) + np.asarray(back, np.float32)
+    missed = np.linalg.norm(carried(np.asarray(forth, np.float32), places) + back, axis=2)
+    changed = np.linalg.norm(chroma_of(frame) - carried(chroma_of(before), places), axis=2)
+    known = (missed < ALIKE) & (changed < STEADY)  # False where NaN
+    return np.where(known[..., None], places, np.nan).astype(np.float32) if known.mean() > SEEN else None
+
+
+def carried(maps: Chroma, places: Places) -> Chroma:
+    """Returns maps of one frame where they are in the next; NaN where it was not seen."""
+    x, y = (np.ascontiguousarray(each) for each in np.moveaxis(places, 2, 0))
+    found = cv2.remap(maps, np.nan_to_num(x, nan=-9), np.nan_to_num(y, nan=-9), cv2.INTER_LINEAR,
+                      borderValue=(np.nan, np.nan))  # fmt: skip
+    return np.asarray(found, np.float32)
+
+
+def chroma_of(frame: Picture) -> Chroma:
+    """Returns a and b of a frame, (h, w, 2)."""
+    return luminance_and_chroma(pixels(frame, torch.device("cpu")))[1][0].movedim(0, 2).numpy() * SCALE
+
+
+def unsteady(frames: list[Picture], moves: list[Places | None]) -> tuple[float, float]:
+    """Returns the warping error and the flicker of a film.
+
+    Args:
+        frames: The frames.
+        moves: The motion from each to the next; None at a cut.
+    """
+    every = [chroma_of(frame) for frame in frames]
+    first = [None if move is None else now - carried(before, move)
+             for (before, now), move in zip(pairwise(every), moves, strict=True)]  # fmt: skip
+    second = [later - carried(earlier, move) for (earlier, later), move in zip(pairwise(first), moves[1:], strict=True)
+              if earlier is not None and later is not None and move is not None]  # fmt: skip
+    several = [each for each in first if each is not None], second
+    means = [np.mean([np.nanmean(np.linalg.norm(each, axis=2)) for each in kind]) for kind in several]
     return float(means[0]), float(means[1])
 
 
 @torch.no_grad()
 def answer(task: LinearColorizationTask, frame: Picture) -> tuple[Tensor, Tensor]:
     """Returns the chroma and the luminance of a frame at the size of the network."""
-    place = torch.tensor(box(SIZE, 224))
+    place = torch.tensor(box(frame.shape[:2], 224))
     image = torch.from_numpy(letterboxed(frame, 224)).movedim(2, 0)[None].float() / 255
     found = task.predict({"image": image, "valid": valid_pixels(place[None], 224)})["chroma"]
     return cropped(found[0], place), luminance_and_chroma(cropped(image, place))[0][0]
@@ -109,10 +157,11 @@ def film(grays: list[Picture], answers: list[tuple[Tensor, Tensor]], share: floa
 def hinted(frames: list[Picture], answers: list[tuple[Tensor, Tensor]], follow: bool) -> list[tuple[Tensor, Tensor]]:
     """Returns the answers with hints on the frame in the middle, which are followed or stay where they are."""
     rng, middle = np.random.default_rng(0), len(frames) // 2
-    places = np.column_stack([rng.integers(2, side - 2, HINTS) for side in SIZE])
+    size = frames[0].shape[:2]
+    places = np.column_stack([rng.integers(2, side - 2, HINTS) for side in size])
     blurred = cv2.blur(frames[middle], (3, 3))
     hints = np.column_stack([places, blurred[places[:, 0], places[:, 1]]]).astype(np.int64)
-    scale = max(answers[0][1].shape) / max(SIZE)
+    scale = max(answers[0][1].shape) / max(size)
     small = ((places[:, ::-1] + 0.5) * scale - 0.5).astype(np.float32)
     points = followed((reduced(luminance) for _, luminance in answers), {middle: small})
     found = []
@@ -120,7 +169,7 @@ def hinted(frames: list[Picture], answers: list[tuple[Tensor, Tensor]], follow: 
         own = hints[rows[:, 1]] if follow else hints.copy()
         if follow:
             own[:, :2] = ((where[:, ::-1] + 0.5) / scale - 0.5).round()
-        more = added(given_colors(own), chroma, luminance, SIZE) if len(own) else torch.zeros(2, 1, 1)
+        more = added(given_colors(own), chroma, luminance, size) if len(own) else torch.zeros(2, 1, 1)
         found.append((chroma + more, luminance))
     return found
 
@@ -131,6 +180,14 @@ def difference(found: list[Picture], frames: list[Picture]) -> float:
     return float(np.mean([float(picture_scores(*pair, names=["delta_e2000"])["delta_e2000"]) for pair in pairs]))
 
 
+def show(rows: dict[str, list[tuple[float, float, float]]]) -> None:
+    """Prints the means over films."""
+    print("| | warping error | flicker | CIEDE2000 |\n|---|---|---|---|")
+    for kind, values in rows.items():
+        print(f"| {kind} | " + " | ".join(f"{value:.2f}" for value in np.mean(values, axis=0)) + " |")
+    print(flush=True)
+
+
 def timed(call: Callable[[], object], count: int) -> float:
     """Returns the seconds of this process's time that each of `count` parts of a call takes."""
     start = time.process_time()
@@ -138,28 +195,45 @@ def timed(call: Callable[[], object], count: int) -> float:
     return (time.process_time() - start) / count
 
 
-def main() -> None:
-    """Prints a table in Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    task = belvedere.load(parser.parse_args().checkpoint)
-    assert isinstance(task, LinearColorizationTask)
-    files = picture_files(Path(os.environ["BELVEDERE_DATA"]) / "colorization_photos")[:COUNT]
-    rows: dict[str, list[tuple[float, float, float]]] = {}
-    for file in files:
+def pans() -> Iterator[tuple[str, list[Picture], list[Picture], list[Places | None]]]:
+    """Yields the name, the frames in color and in gray, and the motion of pans over photographs."""
+    for file in picture_files(Path(os.environ["BELVEDERE_DATA"]) / "colorization_photos")[:COUNT]:
         rng = np.random.default_rng(0)
         frames, matrices = (list(each) for each in zip(*pan(read_picture(file)), strict=True))
         grays = [gray_of(frame, rng) for frame in frames]
+        yield file.name, frames, grays, [panned(*pair) for pair in pairwise(matrices)]
+
+
+def videos(files: list[Path]) -> Iterator[tuple[str, list[Picture], list[Picture], list[Places | None]]]:
+    """Yields the name, the frames in color and in gray, and the motion of video files."""
+    for file in files:
+        frames = [frame for frame, *_ in islice(VideoFile(file).frames(LONGER), CLIP)]
+        grays = [np.repeat(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2) for each in frames]
+        yield file.name, frames, grays, [estimated(*pair) for pair in pairwise(frames)]
+
+
+def main() -> None:
+    """Prints tables in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--clips", type=Path, nargs="+", metavar="FILE", help="video files in color")
+    options = parser.parse_args()
+    task = belvedere.load(options.checkpoint)
+    assert isinstance(task, LinearColorizationTask)
+    rows: dict[str, list[tuple[float, float, float]]] = {}
+    for name, frames, grays, moves in videos(options.clips) if options.clips else pans():
         answers = [answer(task, gray) for gray in grays]
         kinds = {f"own share {share}": film(grays, answers, share) for share in SHARES}
-        kinds |= {f"{HINTS} hints on one frame, {name}": film(grays, hinted(frames, answers, follow), SHARES[2])
-                  for name, follow in (("not followed", False), ("followed", True))}  # fmt: skip
-        for name, found in kinds.items():
-            rows.setdefault(name, []).append((*unsteady(found, matrices), difference(found, frames)))
-        print(file.name, {name: [round(value, 2) for value in each[-1]] for name, each in rows.items()}, flush=True)
-    print("\n| | warping error | flicker | CIEDE2000 |\n|---|---|---|---|")
-    for name, values in rows.items():
-        print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in np.mean(values, axis=0)) + " |")
+        kinds |= {f"{HINTS} hints on one frame, {word}": film(grays, hinted(frames, answers, follow), SHARES[2])
+                  for word, follow in (("not followed", False), ("followed", True))}  # fmt: skip
+        kinds["the original"] = frames
+        for kind, found in kinds.items():
+            rows.setdefault(kind, []).append((*unsteady(found, moves), difference(found, frames)))
+        height, width = frames[0].shape[:2]
+        print(f"{name}: {len(frames)} frames of {width} x {height}, {sum(move is None for move in moves)} cuts\n")
+        show({kind: values[-1:] for kind, values in rows.items()})
+    print("All films\n")
+    show(rows)
     chroma, luminance = answers[0]
     levels, maps = reduced(luminance), (SCALE * chroma).movedim(0, 2).numpy()
     steady = Coherence()

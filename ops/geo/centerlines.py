@@ -97,7 +97,7 @@ def _strips(bands: Iterable[Mask]) -> Iterator[tuple[int, tuple[int, int, int], 
         while len(kept) > above + ROWS + MARGIN:
             yield first, (above, ROWS, MARGIN), kept[: above + ROWS + MARGIN]
             first += ROWS
-            kept = kept[above + ROWS - MARGIN :] if above + ROWS >= MARGIN else kept
+            kept = kept[above + ROWS - MARGIN :]
             above = MARGIN
     if kept is not None and len(kept) > above and kept.shape[1]:
         yield first, (above, len(kept) - above, 0), kept

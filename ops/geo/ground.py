@@ -60,13 +60,14 @@ def transformed(points: NDArray[np.float64], source: Any, target: Any) -> NDArra
 
     if not len(points) or source == target:
         return points
+    one, other = other_systems(source, target) or ("", "")
     try:
         x, y = transform(source, target, *points[:, :2].T)
     except (RasterioError, CPLE_BaseError) as error:
         raise DataError(
-            f"Points of {source} cannot be transformed to {target} ({error}). Correct the coordinate system."
+            f"Points of {one} cannot be transformed to {other} ({error}). Correct the coordinate system."
         ) from error
     found = np.stack([x, y], axis=1)
     if not np.isfinite(found).all():
-        raise DataError(f"Some points do not lie in both {source} and {target}. Correct the coordinate system.")
+        raise DataError(f"Some points do not lie in both {one} and {other}. Correct the coordinate system.")
     return found
