@@ -29,12 +29,14 @@ HELP = """belvedere: five image tasks for small datasets, on one command line
   belvedere study    clouds --data.root FOLDER                  compares many runs; see belvedere study --help
   belvedere compare  FOLDER FOLDER --output page.html           asks people which results they prefer; see --help
   belvedere pool     runs/studies/folds                         measures the folds of a study together, each image once
+  belvedere learning-curve --config roads/best --data.root FOLDER   says what twice as many labels would bring
   belvedere configs  [TASK]                                     lists the shipped configs, one line each
 
 The tasks and their configs:
 {tasks}
 
-Options of every command except import, pack, app, pool, study, compare and configs, whose own --help lists theirs:
+Options of every command except import, pack, app, pool, study, learning-curve, compare and configs, whose own --help
+lists theirs:
   --config NAME    a config from the list, then overlays (debug, gpu, ddp, slurm, tensorboard, early_stopping); your own
                    file or a shipped one; later ones win
   --output FOLDER  where the command writes; runs/<task>/<date and time> by default
@@ -105,7 +107,7 @@ def _main(arguments: list[str] | None) -> int:
             return _print(configs(_known(arguments[1] if len(arguments) > 1 else "", "task", ("", *TASKS))))
         if arguments[0] == "completion":
             _known(" ".join(arguments[1:]), "shell", ("bash", "zsh"))
-        elif arguments[0] not in ("import", "pack", "app", "pool", "study", "compare"):
+        elif arguments[0] not in ("import", "pack", "app", "pool", "study", "learning-curve", "compare"):
             arguments = expanded(arguments)
     except (UserError, OSError) as error:
         return reported(error)
@@ -113,6 +115,10 @@ def _main(arguments: list[str] | None) -> int:
         from studies.command import study
 
         return study(arguments[1:])
+    if arguments[0] == "learning-curve":
+        from belvedere.folds.learning import learning_curve
+
+        return learning_curve([at_home(each) for each in arguments[1:]])
     if arguments[0] == "compare":
         from belvedere.compare import compare
 

@@ -67,6 +67,7 @@ def script(shell: str, options: dict[str, Any]) -> str:
             one.add_argument(f"--{action.dest}", help=sentence(action.help or ""))
     commands.add_parser("configs", help="configs").add_argument("task", nargs="?", choices=list(TASKS))
     commands.add_parser("study", help="study").add_argument("study", nargs="?")
+    commands.add_parser("learning-curve", help="learning-curve").add_argument("folder", nargs="?")
     compared: Any = commands.add_parser("compare", help="compare").add_argument("paths", nargs="*")
     compared.complete = shtab.FILE
     commands.add_parser("completion", help="completion").add_argument("shell", choices=list(SHELLS))

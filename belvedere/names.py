@@ -18,7 +18,7 @@ TASKS = {
 `configs`; a task's classes are called `<Name>Task` and `<Name>DataModule`. A task is registered nowhere else."""
 
 COMMANDS = ("fit", "validate", "test", "predict", "features", "describe", "export", "suggest", "import", "pack", "app",
-            "pool", "study", "compare", "configs", "completion")  # fmt: skip
+            "pool", "study", "learning-curve", "compare", "configs", "completion")  # fmt: skip
 
 MORE_TASKS = {"LinearAestheticsTask": "tasks.aesthetics", "LinearColorizationTask": "tasks.colorization"}
 """Modules of classes that are other ways to do one of the tasks."""

@@ -1,5 +1,6 @@
 """Base class of all data modules: splits, loaders, and the conversion of batches on the device."""
 
+import hashlib
 import os
 from abc import ABC
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -58,6 +59,8 @@ class ImageDataModule(LightningDataModule, ABC):
         fold: The fold to test on, from 0.
         fold_by: Column of `groups.csv` or `metadata.csv` in `root`, such as `scene`, beside the column `name` or
             `image`: images with the same value lie in one fold. None deals each image by itself; paintings by artist.
+        train_share: Share of the training images to train on, for learning curves: whole groups as in `folds`, drawn
+            with `split_seed`; a smaller share is part of a larger one. An epoch has as many steps as with all of them.
         flips: Whether to flip training images at random, along both axes.
         augmentations: albumentations transforms of training images and their masks, such as
             `[{class_path: albumentations.RandomBrightnessContrast, init_args: {p: 0.5}}]`, applied on the host and
@@ -92,6 +95,7 @@ class ImageDataModule(LightningDataModule, ABC):
         folds: int | None = None,
         fold: int = 0,
         fold_by: str | None = None,
+        train_share: float = 1.0,
     ) -> None:
         super().__init__()
         check(root is not None, "root is null; expected the folder of the dataset")
@@ -115,7 +119,8 @@ class ImageDataModule(LightningDataModule, ABC):
             0 <= fold < (folds or 1),
             f"fold is {fold} and folds {folds}; expected a fold from 0 to folds - 1",
         )
-        self.folds, self.fold, self.fold_by = folds, fold, fold_by
+        check(0 < train_share <= 1, f"train_share is {train_share}; expected a share above 0, up to 1")
+        self.folds, self.fold, self.fold_by, self.train_share = folds, fold, fold_by, train_share
         self.steps_per_epoch = steps_per_epoch
         check(max_pixels >= 1, f"max_pixels is {max_pixels}; expected 1 or more")
         limit_pixels(max_pixels)
@@ -260,7 +265,28 @@ class ImageDataModule(LightningDataModule, ABC):
                     f"The split {split!r} of {self.root} is empty ({len(names)} images in all). Add images, or change "
                     "val_fraction, test_fraction or splits.csv (columns name,split)."
                 )
+        if self.train_share < 1:
+            splits["train"] = self.thinned(splits["train"])
         return splits
+
+    def thinned(self, names: Sequence[str]) -> list[str]:
+        """Returns `train_share` of the training images: the first groups in an order of `split_seed` and their names.
+
+        Raises:
+            DataError: A table of groups is invalid.
+        """
+        members: dict[str, list[str]] = {}
+        groups = self.fold_groups(names)
+        for name in names:
+            members.setdefault(groups[name], []).append(name)
+
+        def place(group: str) -> bytes:
+            return hashlib.sha256(f"{self.split_seed} {group}".encode("utf-8", "surrogateescape")).digest()
+
+        ordered = sorted(members, key=place)
+        sizes = np.cumsum([len(members[group]) for group in ordered])
+        count = int(np.abs(sizes - self.train_share * len(names)).argmin()) + 1
+        return sorted(name for group in ordered[:count] for name in members[group])
 
     def draw_folds(self, names: Sequence[str], count: int) -> dict[str, list[str]]:
         """Returns the names of train, val and test of fold `fold` of `count`.
@@ -357,17 +383,23 @@ class ImageDataModule(LightningDataModule, ABC):
         training: bool = False,
     ) -> EpochLoader:
         """Returns a loader: shuffled, augmented and in equal shares for `training`, otherwise every image once."""
+        batch_size = batch_size or self.batch_size
+        world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        steps = self.steps_per_epoch
+        if steps is None and self.train_share < 1:
+            steps = max(1, round(len(self.datasets[split]) / (self.train_share * batch_size * world)))
         return make_loader(
             self.datasets[split],
             split,
-            batch_size or self.batch_size,
+            batch_size,
             self.num_workers if workers is None else workers,
             self.seed,
-            *((1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)),
+            world,
+            rank,
             most_workers=most_workers,
             change=self.augmentations if training else None,
             training=training,
-            steps=self.steps_per_epoch,
+            steps=steps,
             without=self.finished if split == "predict" else (),
         )
 

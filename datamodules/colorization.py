@@ -100,6 +100,7 @@ class ColorizationDataModule(ImageDataModule):
         folds: See `ImageDataModule`.
         fold: See `ImageDataModule`.
         fold_by: See `ImageDataModule`; None deals by artist.
+        train_share: See `ImageDataModule`; works of an artist are taken together.
 
     Raises:
         ArgumentError: A number is out of range.
@@ -131,6 +132,7 @@ class ColorizationDataModule(ImageDataModule):
         folds: int | None = None,
         fold: int = 0,
         fold_by: str | None = None,
+        train_share: float = 1.0,
     ) -> None:
         super().__init__(
             root,
@@ -146,6 +148,7 @@ class ColorizationDataModule(ImageDataModule):
             folds=folds,
             fold=fold,
             fold_by=fold_by,
+            train_share=train_share,
         )
         check(size >= LEAST_SIDE, f"size is {size}; expected {LEAST_SIDE} pixels or more")
         check(view is None or view >= LEAST_SIDE, f"view is {view}; expected {LEAST_SIDE} pixels or more, or null")

@@ -48,3 +48,43 @@ def draw_risk_coverage(coverage: NDArray[np.float64], curves: Mapping[str, NDArr
     axes.set(xlabel="% of the images, the most certain first", ylabel="mean quality", xlim=(0, 100))
     axes.legend(loc="lower left", fontsize=8, frameon=False)
     save_figure(figure, path)
+
+
+def draw_learning_curve(
+    sizes: NDArray[np.float64],
+    quality: NDArray[np.float64],
+    further: NDArray[np.float64],
+    law: NDArray[np.float64],
+    what: str,
+    path: Path,
+) -> None:
+    """Writes a metric over the number of training images, and the power law that continues it.
+
+    Args:
+        sizes: Numbers of training images that networks were trained on (S,).
+        quality: The metric at each, with the ends of its interval (S, 3).
+        further: Numbers of images of the law (D,).
+        law: The metric by the law, with the ends of its interval (D, 3).
+        what: Name of the metric.
+        path: The image file.
+    """
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    figure = new_figure(1.5 * WIDTH, WIDTH)
+    axes = figure.subplots()
+    plain(axes, "What more labels bring")
+    known, beyond = further <= sizes[-1], further >= sizes[-1]
+    axes.fill_between(
+        further, law[:, 1], law[:, 2], color="#0072B2", alpha=0.15, linewidth=0, label="its 95 % interval"
+    )
+    axes.plot(further[known], law[known, 0], color="#0072B2", linewidth=1.8, label="power law")
+    axes.plot(further[beyond], law[beyond, 0], color="#0072B2", linewidth=1.8, linestyle="--", label="continued")
+    reach = np.abs(quality[:, 1:] - quality[:, :1]).T
+    axes.errorbar(sizes, quality[:, 0], reach, fmt="o", color="#D55E00", capsize=3, label="measured, 95 % interval")
+    shown = [*sizes.tolist(), float(further[-1])]
+    axes.set(xscale="log", xlabel="training images", ylabel=f"mean {what} of images not trained on")
+    axes.set_xticks(shown, [f"{size:.0f}" for size in shown])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.legend(loc="lower right", fontsize=8, frameon=False)
+    save_figure(figure, path)

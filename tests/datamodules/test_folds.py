@@ -113,3 +113,38 @@ def test_folds_follow_a_column_and_leave_fixed_test_images_out(tmp_path: Path) -
 def test_there_are_two_folds_or_more(tmp_path: Path, options: dict[str, int]) -> None:
     with pytest.raises(ArgumentError, match=r"fold"):
         CloudsDataModule(tmp_path, ["cloud"], **options)
+
+
+@pytest.mark.parametrize("kind", [RoadsDataModule, AvalanchesDataModule, ColorizationDataModule, AestheticsDataModule])
+def test_smaller_shares_of_the_training_images_lie_in_larger_ones(kind: type, request: pytest.FixtureRequest) -> None:
+    root = request.getfixturevalue(f"{kind.__name__.removesuffix('DataModule').lower()}_root")
+    shares = (0.5, 0.75, 1.0)
+    parts = [made(kind, root, folds=3, train_share=share).picture_names() for share in shares]
+    assert all({**part, "train": []} == {**parts[-1], "train": []} for part in parts)
+    half, most, whole = ({*part["train"]} for part in parts)
+    assert half
+    assert half <= most <= whole
+    if kind is ColorizationDataModule:
+        artist = made(kind, root, folds=3)._group_of
+        owners = {artist[name] for name in half}
+        assert half == {name for name in whole if artist[name] in owners}
+    else:
+        assert len(half) == pytest.approx(len(whole) / 2, abs=0.5)
+
+
+def test_a_share_is_drawn_by_the_split_seed_and_takes_as_many_steps(tmp_path: Path) -> None:
+    root = masked_images(tmp_path / "sky", ["cloud"])
+
+    def share(seed: int) -> LightningDataModule:
+        options = {"classes": ["cloud"], "train_share": 0.5, "batch_size": 2, "val_fraction": 0.1}
+        (root / "splits.csv").write_text(
+            "name,split\n" + "".join(f"{n}.png,{'train' if n < 8 else 'val'}\n" for n in range(10))
+        )
+        return made(CloudsDataModule, root, split_seed=seed, **options)
+
+    drawn = {tuple(share(seed).picture_names()["train"]) for seed in range(6)}
+    assert len(drawn) > 2
+    assert {len(names) for names in drawn} == {4}
+    assert len(share(0).train_dataloader()) == 4  # as of eight images
+    with pytest.raises(ArgumentError, match=r"train_share is 0"):
+        CloudsDataModule(tmp_path, ["cloud"], train_share=0.0)

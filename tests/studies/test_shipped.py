@@ -20,19 +20,21 @@ from tasks.roads import RoadsTask
 
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 CELLS = {"aesthetics": 16, "aesthetics_delta": 10, "aesthetics_features": 6, "avalanches": 28, "clouds": 12,
-         "clouds_claims": 10, "colorization": 18, "folds": 5, "roads": 12}  # fmt: skip  # possible ones
+         "clouds_claims": 10, "colorization": 18, "folds": 5, "learning_curve": 12,
+         "roads": 12}  # fmt: skip  # possible ones
 SMALL: dict[str, Callable[[], ImageTask]] = {
     "aesthetics": lambda: AestheticsTask("alexnet", 8, "distribution", pretrained=False, freeze_convolutions=False),
     "avalanches": lambda: AvalanchesTask(network="cnn2d"),
     "clouds": lambda: CloudsTask(architecture="fpn", encoder="mobilenet_v2", pretrained=False),
     "colorization": lambda: ColorizationTask(extractor=None),
     "folds": lambda: RoadsTask("vgg10", pretrained=False),
+    "learning_curve": lambda: RoadsTask("vgg10", pretrained=False),
     "roads": lambda: RoadsTask("vgg10", pretrained=False),
 }
 
 
 def shipped(name: str) -> Study:
-    recipe = ["--config", "roads/vgg10"] if name == "folds" else []  # which takes any
+    recipe = ["--config", "roads/vgg10"] if name in ("folds", "learning_curve") else []  # which take any
     return read_study(SHIPPED / f"{name}.yaml", ["--seeds", "0", *recipe])
 
 
