@@ -433,6 +433,7 @@ class BelvedereCLI(LightningCLI):
             return
         (writer,), (folder, names) = writers, self.datamodule.predicted_names()
         writer.formats += self._added_formats(writer, folder)
+        self.model.disagreeing = self.settings.uncertainty
         writer.key, writer.checkpoints = self._prediction_key(folder, names), self._checkpoints()
         if (self.settings.resume or self.settings.shards) and is_finished(self.results, writer.key):
             self.datamodule.finished = set(names)  # Lightning skips a prediction of no images

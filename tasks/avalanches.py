@@ -46,6 +46,7 @@ Final = Literal["auto", "first", "edges", "enhanced", "boosted"]
 SECOND = ("edges", "enhanced")
 PASSES = ("first", *SECOND, "boosted")
 FITTED = ("thresholds", "minimum_areas")
+DECISIONS = ("decision", "boosted_decision", *(f"second_decisions.{each}" for each in SECOND))
 UNKNOWN = -1.0
 LEAST_GAIN = 0.01  # in validation dice over the first pass; less is chance with a dozen images, and costs another pass
 WHOLE = ("unet", "fpn", "pspnet", "features")
@@ -113,7 +114,11 @@ class AvalanchesTask(SegmentationTask):
     fixed = ("architecture", "freeze_encoder", "presence_head")
     classes = ("avalanche",)
     fitted_keys = ("decision.", "second_decisions.", "validation_dice")
-    optional_keys = ("validation_dice", *(f"second_decisions.{each}.{name}" for each in SECOND for name in FITTED))
+    optional_keys = (
+        "validation_dice",
+        *(f"second_decisions.{each}.{name}" for each in SECOND for name in FITTED),
+        *(f"{each}.temperature.values" for each in DECISIONS),
+    )
     second_decisions: Mapping[str, Decision]
     validation_dice: Tensor
     every_stage = False
@@ -219,7 +224,7 @@ class AvalanchesTask(SegmentationTask):
     def passes(self, batch: Batch, names: Iterable[str]) -> dict[str, Tensor]:
         batch = {key: value for key, value in batch.items() if key != "ignored"}  # which is not known of new images
         outputs = None if self.trees is None else self.outputs(batch)
-        first = self.probability(batch) if outputs is None else self.activate(outputs[:, :1], batch)
+        first = self.probability(batch, None if outputs is None else outputs[:, :1])
         found = {"first": first}
         for each in names:
             if each == "boosted":
@@ -323,7 +328,7 @@ class AvalanchesTask(SegmentationTask):
 
         def classified(batch: Batch) -> dict[str, Tensor]:
             logits = dense(functional.pad(batch["image"], border, mode="reflect"))
-            return {"probability": logits.float().sigmoid()}
+            return {"probability": self.calibrated(logits.float().sigmoid())}
 
         return classified
 

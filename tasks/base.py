@@ -21,6 +21,16 @@ STAGES = ("train", "val", "test")
 SLACK = 1e-3  # by which rounding may take images out of [0, 1]
 
 
+def disagreement(probability: Tensor) -> Tensor:
+    """Returns 4 times the variance of probabilities over the members of an ensemble (M, …), in [0, 1].
+
+    It is the part of the uncertainty 4 p (1 - p) of the mean p that more of the same training could remove: the rest is
+    the mean uncertainty of the members. The same split of the entropy is the mutual information (S. Depeweg et al.,
+    "Decomposition of uncertainty in Bayesian deep learning", ICML 2018), in other units.
+    """
+    return 4 * probability.var(dim=0, correction=0)
+
+
 def gathered(value: Any, world_size: int) -> list[Any]:
     """Returns the values of all processes, in each of them."""
     if world_size == 1:
@@ -54,6 +64,10 @@ class ImageTask(LightningModule, ABC):
     """The facts about the data, see `receive`."""
     members: "Sequence[ImageTask]" = ()
     """Other trained tasks whose probabilities are averaged with this one's in test and predict: an ensemble."""
+    disagreeing = False
+    """Whether `probability` also keeps the `disagreement` of the members."""
+    disagreement: Tensor | None = None
+    """How much the members disagreed about the last batch, in the form of the probabilities, see `disagreement`."""
     ask_facts: Callable[[], DataFacts] | None = None
     """Returns the data module's facts, already before `setup`; `callbacks.handover` sets it."""
 
@@ -99,11 +113,21 @@ class ImageTask(LightningModule, ABC):
                 are `averaged` over views of the images, and over this task and its `members`.
         """
         if outputs is not None:
-            return self.activate(outputs, batch)
+            return self.calibrated(self.activate(outputs, batch))
         if not self.members:
-            return self.averaged(batch)
+            return self.calibrated(self.averaged(batch))
         every = (self, *(member.to(self.device) for member in self.members))
-        return torch.stack([each.averaged(batch) for each in every]).mean(dim=0)
+        each = torch.stack([self.calibrated(one.averaged(batch)) for one in every])
+        if self.disagreeing:
+            self.disagreement = disagreement(each)
+        return each.mean(dim=0)
+
+    def calibrated(self, probability: Tensor) -> Tensor:
+        """Returns probabilities at the temperature of the checkpoint, if it has one; of members at that of the first.
+
+        A temperature is fitted on single networks, so each is calibrated before they are averaged.
+        """
+        return probability
 
     def exported(self) -> Callable[[Batch], dict[str, Tensor]]:
         """Returns the function that a file of `belvedere export` computes for a batch of `image`: tensors by name.
@@ -125,7 +149,7 @@ class ImageTask(LightningModule, ABC):
         Tasks with several passes yield those of the first.
         """
         for each in (self, *self.members):
-            yield from each.to(self.device).views_apart(batch)
+            yield from map(self.calibrated, each.to(self.device).views_apart(batch))
 
     def views_apart(self, batch: Batch) -> Iterator[Tensor]:
         """Yields this task's probabilities for each view of the images that `averaged` averages over."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from ops.masks.regions import least_areas, region_overlaps, without_small_regions
+from tasks.calibration import Temperature
 from tasks.metrics.dice import DICE_UNITS, as_bool, check_shapes, counting, dice_units, mean_dice
 
 HALF = 0.5  # the threshold where none is given or fitted
@@ -27,6 +28,9 @@ class Decision(nn.Module):
         minimum_pixels: Smallest region in pixels that is kept in images of any size, besides the fitted minimum areas,
             which are shares of an image.
         presence: Whether a class also needs a probability of being in the image, see `gated`.
+
+    Attributes:
+        temperature: Calibrates probabilities before they are compared with the thresholds; `belvedere pool` fits it.
     """
 
     thresholds: Tensor
@@ -38,12 +42,14 @@ class Decision(nn.Module):
         self.initial_threshold, self.minimum_pixels = threshold, minimum_pixels
         self.register_buffer("thresholds", torch.full((classes,), threshold))
         self.register_buffer("minimum_areas", torch.zeros(classes))
+        self.temperature = Temperature(classes)
         self.presence = presence
         if presence:
             self.register_buffer("presence_thresholds", torch.zeros(classes))
 
     def reset(self) -> None:
-        """Restores the initial threshold, and minimum areas and presence thresholds of 0."""
+        """Restores the initial threshold, minimum areas and presence thresholds of 0, and a temperature of 1."""
+        self.temperature.set(torch.ones_like(self.temperature.values))
         self.thresholds.fill_(self.initial_threshold)
         self.minimum_areas.zero_()
         if self.presence:

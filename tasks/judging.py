@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from datamodules.batch import Batch, DataFacts
 from ops.errors import ArgumentError
 from tasks.base import ImageTask, check_images
+from tasks.calibration import Temperature
 from tasks.losses import emd_loss
 from tasks.metrics.judgements import JudgementScores, VoteScores, judgement_of_mean, mean_vote, vote_spread
 from tasks.metrics.meter import Meter, Step
@@ -42,6 +43,7 @@ class JudgingTask(ImageTask):
     """
 
     headline = "balanced_accuracy"
+    optional_keys = ("temperature.values",)
     baselines = ("majority",)
     name: str
     """The network's name, for messages."""
@@ -66,6 +68,7 @@ class JudgingTask(ImageTask):
         super().__init__(optimizer, scheduler)
         self.outputs_count = 2 if head == "binary" else bins
         self._maps = Remembered(remember)
+        self.temperature = Temperature(1)
 
     def build_metrics(self, tags: Sequence[str] = ()) -> dict[str, Metric]:
         """Returns metrics of judgements, of all images and of each tag, and of the votes if they are predicted."""
@@ -102,8 +105,9 @@ class JudgingTask(ImageTask):
         return f"{type(self).__name__} with head {self.head}{votes}"
 
     def on_fit_start(self) -> None:
-        """Forgets the outputs of an earlier training."""
+        """Forgets the outputs of an earlier training, and its temperature."""
         self._maps.clear()
+        self.temperature.set(torch.ones(1))
 
     def on_test_start(self) -> None:
         """Makes metrics for every tag and style of the test images."""
@@ -188,8 +192,16 @@ class JudgingTask(ImageTask):
             found |= {"mean": mean_vote(shares), "spread": vote_spread(shares)}
         return found
 
+    def calibrated(self, probability: Tensor) -> Tensor:
+        """Returns the probabilities of both classes at the temperature; shares of votes as they are."""
+        if self.head != "binary" or not self.temperature.active:
+            return probability
+        professional = self.temperature(probability[:, 1])
+        return torch.stack([1 - professional, professional], dim=1)
+
     def judgement(self, shares: Tensor) -> Tensor:
-        """Returns the probability (B,) of professional shots, from what `activate` returns."""
+        """Returns the probability (B,) of professional shots, from what `probability` returns."""
         if self.head == "binary":
             return shares[:, 1]
-        return judgement_of_mean(mean_vote(shares), self.threshold, self.bins)
+        found: Tensor = self.temperature(judgement_of_mean(mean_vote(shares), self.threshold, self.bins))
+        return found

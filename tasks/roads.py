@@ -66,7 +66,7 @@ class RoadsTask(SegmentationTask):
 
     classes = ("road",)
     line_classes = classes
-    optional_keys = ("decision.thresholds", "decision.minimum_areas")
+    optional_keys = ("decision.thresholds", "decision.minimum_areas", *SegmentationTask.optional_keys)
     headline = "f_measure"
     fixed = ("architecture", "freeze_encoder", "presence_head")
     prior: Tensor

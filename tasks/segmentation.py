@@ -100,6 +100,7 @@ class SegmentationTask(ImageTask):
     decision: Decision
     lost: NDArray[np.float64]
     """The pieces (B, K, 6) of the dice that the last test batch lacks, see `tasks.metrics.score_loss`."""
+    optional_keys: Sequence[str] = ("decision.temperature.values",)
     fitted_keys: Sequence[str] = ("decision.",)
     """Beginnings of the state dict keys of what is fitted on the validation images after training."""
 
@@ -269,6 +270,9 @@ class SegmentationTask(ImageTask):
         probability = placed(maps[:, :classes], batch)
         return self.decision.gated(probability, _presence(maps, classes)) if self.presence_head else probability
 
+    def calibrated(self, probability: Tensor) -> Tensor:
+        return self.decision.temperature(probability)  # type: ignore[no-any-return]  # untyped in torch
+
     def presence(self, batch: Batch) -> Tensor | None:
         """Returns the probability (B, K) that images show each class; None without a presence head."""
         return _presence(self._maps(batch), len(self.classes)) if self.presence_head else None
@@ -360,6 +364,11 @@ class SegmentationTask(ImageTask):
         """Returns `probability`, see `activate`; `masks` makes masks of it."""
         check_images(batch)
         return {"probability": self.probability(batch)}
+
+    def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        """Adds the `disagreement` of the members (B, K, h, w), if they keep it."""
+        found = super().predict_step(batch, batch_index)
+        return found if self.disagreement is None else {**found, "disagreement": self.disagreement}
 
     def masks(self, probability: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """Decides about whole images.

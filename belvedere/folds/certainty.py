@@ -13,8 +13,12 @@ from ops.calibration import fitted_temperature, kept_quality, log_loss, reliabil
 FIRST = 0.1  # share of the images to look at, in the sentence about certainty
 
 
-def write_calibration(found: Sequence[Found], classes: Sequence[str], folder: Path) -> list[str]:
-    """Writes `calibration.csv` and `reliability.png`, and returns lines about them."""
+def write_calibration(found: Sequence[Found], classes: Sequence[str], folder: Path) -> tuple[list[float], list[str]]:
+    """Writes `calibration.csv` and `reliability.png`, and returns the temperature of each class and lines about them.
+
+    A temperature is taken only if those fitted on the other folds lower the log loss; otherwise 1 is.
+    """
+    taken: list[float] = []
     rows, lines, drawn = (
         [],
         ["Calibration; the calibrated error is that of temperatures fitted on the other folds:"],
@@ -31,15 +35,25 @@ def write_calibration(found: Sequence[Found], classes: Sequence[str], folder: Pa
         after = sum(part.error * size for part, size in zip(parts, sizes, strict=True))
         loss = sum(log_loss(own, each) * size for own, each, size in zip(by_fold, without, sizes, strict=True))
         before = sum(reliability(own).error * size for own, size in zip(by_fold, sizes, strict=True))
-        rows.append([name, temperature, before, after, log_loss(whole), loss])
+        taken.append(temperature if loss < log_loss(whole) else 1.0)
+        rows.append([name, temperature, before, after, log_loss(whole), loss, taken[-1]])
         errors = f"expected calibration error {before:.4f} -> {after:.4f}"
         losses = f"log loss {log_loss(whole):.4f} -> {loss:.4f}"
-        lines.append(f"  {name:20} temperature {temperature:.2f}: {errors}, {losses}")
+        kept = "" if taken[-1] == temperature else "; 1 is kept, since the log loss does not fall"
+        lines.append(f"  {name:20} temperature {temperature:.2f}: {errors}, {losses}{kept}")
         drawn[name] = (reliability(whole), reliability(whole, temperature))
-    header = ("class", "temperature", "error", "error_calibrated", "log_loss", "log_loss_calibrated")
+    header = (
+        "class",
+        "temperature",
+        "error",
+        "error_calibrated",
+        "log_loss",
+        "log_loss_calibrated",
+        "temperature_taken",
+    )
     write_table(folder / "calibration.csv", header, rows)
     draw_reliability(drawn, folder / "reliability.png")
-    return lines
+    return taken, lines
 
 
 def write_certainty(found: Sequence[Found], folder: Path) -> list[str]:

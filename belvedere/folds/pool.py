@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ BEST = Path("checkpoints", "best.ckpt")
 def pool(ckpt_path: str, members: list[str] | None = None, output: str | None = None, trust: bool = False) -> int:
     """Measures a cross-validation as a whole: each image by the network of the fold that it was not trained in.
 
-    Writes metrics with 95 % intervals over all images; thresholds, minimum areas and a temperature fitted on all of
+    Writes metrics with 95 % intervals over all images; thresholds, minimum areas and temperatures fitted on all of
     them; how quality rises if the least certain images are left out; and the images whose labels are doubtful.
 
     Args:
@@ -52,17 +52,38 @@ def pool(ckpt_path: str, members: list[str] | None = None, output: str | None = 
     classes = list(tasks[0].classes) if isinstance(tasks[0], SegmentationTask) else ["professional shot"]
     lines = [f"{len(found)} images, each measured by the network of {len(paths)} that was trained without it."]
     lines += _write_metrics(meter, found, folder)
+    choices: list[Choice] = []
     if isinstance(tasks[0], SegmentationTask):
-        taken, about = write_thresholds(found, classes, folder)
+        choices, about = write_thresholds(found, classes, folder)
         lines += about
-        _write_ensemble(paths, taken if tasks[0].active_decision is tasks[0].decision else None, folder)
-        lines.append(f"Predict with all of them: belvedere predict --run {folder} --data.pictures FOLDER")
-    lines += write_calibration(found, classes, folder)
+    temperatures, about = write_calibration(found, classes, folder)
+    lines += about
+    if isinstance(tasks[0], SegmentationTask) and tasks[0].active_decision is not tasks[0].decision:
+        _write_ensemble(paths, {}, folder)  # the decision of another pass than the one that was measured
+    else:
+        _write_ensemble(paths, _fitted(choices, temperatures), folder)
+    lines.append(f"Predict with all of them: belvedere predict --run {folder} --data.pictures FOLDER")
     lines += write_certainty(found, folder)
     if isinstance(tasks[0], SegmentationTask):
         lines += write_doubts(found, data, folder)
     print("\n".join(lines))
     return 0
+
+
+def _fitted(choices: Sequence[Choice], temperatures: Sequence[float]) -> dict[str, torch.Tensor]:
+    """Returns what a checkpoint gets that was fitted on all folds, by the keys of its state dict.
+
+    Args:
+        choices: Threshold and minimum area of each class; none for tasks without masks.
+        temperatures: Of each class. Thresholds are those of calibrated probabilities, which mark the same pixels.
+    """
+    values = torch.tensor(temperatures)
+    if not choices:
+        return {"temperature.values": values}
+    thresholds, areas = (torch.tensor(each) for each in zip(*choices, strict=True))
+    calibrated = (thresholds.double().logit() / values.double()).sigmoid().float()
+    return {"decision.thresholds": torch.where(values == 1, thresholds, calibrated),
+            "decision.minimum_areas": areas, "decision.temperature.values": values}  # fmt: skip
 
 
 def checkpoints_of(ckpt_path: str, members: list[str] | None, output: str | None) -> tuple[list[Path], Path]:
@@ -94,19 +115,16 @@ def _write_metrics(meter: Meter, found: Sequence[Found], folder: Path) -> list[s
             for name, value, low, high, _ in rows]  # fmt: skip
 
 
-def _write_ensemble(paths: Sequence[Path], taken: Sequence[Choice] | None, folder: Path) -> None:
+def _write_ensemble(paths: Sequence[Path], fitted: Mapping[str, torch.Tensor], folder: Path) -> None:
     """Writes the first checkpoint, and which others to average with it.
 
     Args:
         paths: The checkpoints.
-        taken: Threshold and minimum area of each class; None keeps those of the first checkpoint.
+        fitted: What it gets, by the keys of its state dict.
         folder: Where to write.
     """
     checkpoint: dict[str, Any] = torch.load(paths[0], map_location="cpu", weights_only=True)
-    if taken is not None:
-        state = checkpoint["state_dict"]
-        state["decision.thresholds"] = torch.tensor([threshold for threshold, _ in taken])
-        state["decision.minimum_areas"] = torch.tensor([area for _, area in taken])
+    checkpoint["state_dict"] |= fitted
     with replacing(folder / BEST) as temporary:
         torch.save(checkpoint, temporary)
     with replacing(folder / "config.yaml") as temporary:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.signals import unstopped
@@ -30,6 +31,7 @@ class Done:
         rows: First row of the share, and the one after its last.
         heights: How many rows each band has.
         uncertain: Sum of the uncertainty over the rows; of a whole image its mean.
+        disagreed: The same of the members' disagreement; None if it was not measured.
         areas: Smallest region of each class that is kept, as a share of the image; none if that is done.
         percents: Whether probabilities were kept.
         whole: Whether the image was predicted whole, at a level of a pyramid.
@@ -42,6 +44,7 @@ class Done:
     rows: tuple[int, int] = (0, 0)
     heights: Sequence[int] = ()
     uncertain: float = 0.0
+    disagreed: float | None = None
     areas: Sequence[float] = ()
     percents: bool = False
     whole: bool = False
@@ -91,11 +94,12 @@ class ShardWriter(Callback):
                     self._close()
                     self._done(Done(self.key, picture, problem=batch["problem"][i]))
                 continue
+            maps = [outputs[name][i] for name in ("probability", "disagreement") if outputs.get(name) is not None]
             if new:
-                self._canvas = self._new(batch, i)
+                self._canvas = self._new(batch, i, len(maps) > 1)
             assert self._canvas is not None  # it is the first window of the share
             top, left = batch["origin"][i].tolist()
-            if self._canvas.add(outputs["probability"][i].float(), (top, left)):
+            if self._canvas.add(torch.cat(maps).float(), (top, left)):
                 with unstopped():
                     self._save(self._canvas, self._about(self._canvas))
                 self._close()
@@ -103,13 +107,14 @@ class ShardWriter(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close()
 
-    def _new(self, batch: Batch, i: int) -> CanvasShare:
+    def _new(self, batch: Batch, i: int, disagreeing: bool) -> CanvasShare:
         (height, width), (first, last) = batch["size"][i].tolist(), batch["rows"][i].tolist()
         window = tuple(batch["window"][i].tolist())
         percents = self.writer.keeps_percents(batch, i)
         rows = (first, height if last < 0 else last)
         overlap = batch["overlap"][i]
-        return CanvasShare(self.writer.decision, (height, width), window, overlap, self.folder, percents, rows)
+        files = (self.folder, percents, rows, disagreeing)
+        return CanvasShare(self.writer.decision, (height, width), window, overlap, *files)
 
     def _about(self, canvas: CanvasShare) -> Done:
         return Done(
@@ -119,6 +124,7 @@ class ShardWriter(Callback):
             rows=canvas.rows,
             heights=canvas.heights,
             uncertain=canvas.uncertain,
+            disagreed=canvas.disagreed if canvas.disagreeing else None,
             areas=self.writer.decision.least_areas(canvas.size),
             percents=canvas.probabilities is not None,
         )
@@ -130,9 +136,12 @@ class ShardWriter(Callback):
                 self._done(Done(self.key, picture, problem=image.problem))
                 continue
             kept, count = image.probability is not None, len(image.classes)
-            rows = Rows(Decided([0.0] * count), image.size, self.folder, percents=kept)
+            between = image.content.disagreement
+            files = (image.size, self.folder, False, kept, between is not None)
+            rows = Rows(Decided([0.0] * count), *files)
             try:
-                percents = np.stack([next(image.percents(k)) for k in range(count)]) if kept else None
+                maps = (image.percents, *(() if between is None else (image.disagreements,)))
+                percents = np.stack([next(each(k)) for each in maps for k in range(count)]) if kept else None
                 rows.append(image.masks, percents, 0.0)
                 about = Done(
                     key=self.key,
@@ -141,6 +150,7 @@ class ShardWriter(Callback):
                     rows=(0, image.size[0]),
                     heights=rows.heights,
                     uncertain=image.content.uncertainty,
+                    disagreed=between,
                     percents=kept,
                     whole=True,
                 )
@@ -236,7 +246,8 @@ def joined(writer: StitchingWriter, pieces: Pieces) -> Iterator[Stitched]:
         yield replace(image, content=_whole(folder, first, len(writer.classes)))
         return
     size = (first.size[0], first.size[1])
-    rows = Rows(Decided(list(first.areas)), size, writer.folder, percents=first.percents)
+    decided, between = Decided(list(first.areas)), first.disagreed is not None
+    rows = Rows(decided, size, writer.folder, percents=first.percents, disagreeing=between)
     try:
         for folder, done in pieces.shares:
             _append(rows, folder, done)
@@ -248,16 +259,20 @@ def joined(writer: StitchingWriter, pieces: Pieces) -> Iterator[Stitched]:
 
 def _whole(folder: Path, done: Done, count: int) -> Whole:
     """Returns the masks of an image that was predicted whole, by its number of classes."""
-    rows = Rows(Decided([0.0] * count), (done.size[0], done.size[1]), folder, percents=done.percents)
+    files = ((done.size[0], done.size[1]), folder, False, done.percents, done.disagreed is not None)
+    rows = Rows(Decided([0.0] * count), *files)
     try:
         _append(rows, folder, done)
         masks = np.stack([next(rows.bands(k)) for k in range(count)])
-        percents = [next(rows.percents(k)) for k in range(count)] if done.percents else None
+        percents = [next(rows.percents(k)) for k in range(rows.planes)] if done.percents else None
     finally:
         rows.close()
-    return Whole(
-        masks, None if percents is None else np.stack(percents).astype(np.float32) / np.float32(100), done.uncertain
-    )
+    if percents is None:
+        return Whole(masks, None, done.uncertain)
+    maps = np.stack(percents).astype(np.float32) / np.float32(100)
+    whole = Whole(masks, maps[:count], done.uncertain, maps[count:] if len(maps) > count else None)
+    whole.disagreement = done.disagreed  # of maps that were not rounded yet
+    return whole
 
 
 def _append(rows: Rows, folder: Path, done: Done) -> None:
@@ -268,8 +283,9 @@ def _append(rows: Rows, folder: Path, done: Done) -> None:
         for number, height in enumerate(done.heights):
             packed = _read(masks, (count, height, -(-width // 8)))
             marked = np.unpackbits(packed, axis=2, count=width).view(np.bool_)
-            found = None if percents is None else _read(percents, (count, height, width))
-            rows.append(marked, found, 0.0 if number else done.uncertain)
+            found = None if percents is None else _read(percents, (rows.planes, height, width))
+            sums = (0.0, 0.0) if number else (done.uncertain, done.disagreed or 0.0)
+            rows.append(marked, found, *sums)
         if percents is not None:
             percents.close()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional
@@ -19,9 +20,9 @@ from tasks.decision import Decision
 class StitchingWriter(Writer[Stitched]):
     """Puts the predictions of a segmentation task together and hands finished images to output formats.
 
-    The task has `classes` and an `active_decision`, and predicts `probability` (B, K, h, w) and maybe `stages`. Batches
-    come in one of two kinds, both with `name`, `index`, `size`, `source` and maybe `georeference` and `problem`, "" for
-    usable images:
+    The task has `classes` and an `active_decision`, and predicts `probability` (B, K, h, w) and maybe `stages` and the
+    `disagreement` (B, K, h, w) of its members. Batches come in one of two kinds, both with `name`, `index`, `size`,
+    `source` and maybe `georeference` and `problem`, "" for usable images:
 
     - windows, with `origin`, `window` and `overlap`: blended strip by strip, so that memory does not grow with the
       height of an image;
@@ -35,6 +36,7 @@ class StitchingWriter(Writer[Stitched]):
     def __init__(self, formats: Sequence[StitchedFormat]) -> None:
         super().__init__(formats)
         self._canvas: Canvas | None = None
+        self.disagreeing = False
 
     def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
         decision = getattr(task, "active_decision", None)
@@ -51,7 +53,9 @@ class StitchingWriter(Writer[Stitched]):
 
     def images(self, outputs: Any, batch: Batch) -> Iterator[Stitched]:
         contents = self._enlarged if "level" in batch else self._blended
-        for i, content in contents(outputs["probability"], batch):
+        maps = [outputs[name] for name in ("probability", "disagreement") if outputs.get(name) is not None]
+        self.disagreeing = len(maps) > 1
+        for i, content in contents(torch.cat(maps, dim=1), batch):
             problem = batch["problem"][i] if "problem" in batch else ""
             image = Stitched(
                 problem=problem,
@@ -82,7 +86,7 @@ class StitchingWriter(Writer[Stitched]):
             origin, size, window = (_pair(batch[key][i]) for key in ("origin", "size", "window"))
             if origin == (0, 0):
                 self.end()
-                files = (self.folder, self.in_memory, self.keeps_percents(batch, i))
+                files = (self.folder, self.in_memory, self.keeps_percents(batch, i), self.disagreeing)
                 self._canvas = Canvas(self.decision, size, window, batch["overlap"][i], *files)
             assert self._canvas is not None  # the first window of an image lies at its top left
             if self._canvas.add(probability[i].float(), origin):
@@ -95,13 +99,15 @@ class StitchingWriter(Writer[Stitched]):
                 yield i, self.nothing()
                 continue
             full = enlarged(probability[i : i + 1].float(), int(batch["level"][i]), _pair(batch["size"][i]))
+            full, between = full[:, : len(self.classes)], full[:, len(self.classes) :]
             marked = self.decision.marked(full)
             if "inside" in batch:  # enlarging reaches beyond the edges of boxes
                 marked &= batch["inside"][i : i + 1]
             masks = self.decision.cleaned(marked[0].cpu().numpy())
             keep = self.in_memory or self.keeps_percents(batch, i)
             kept = full[0].cpu().numpy() if keep else None
-            yield i, Whole(masks, kept, float(uncertain(full).mean()))
+            apart = between[0].cpu().numpy() if self.disagreeing else None
+            yield i, Whole(masks, kept, float(uncertain(full).mean()), apart)
 
     def keeps_percents(self, batch: Batch, i: int) -> bool:
         """Returns whether a format reads the probability of an image of a batch."""

@@ -39,11 +39,19 @@ class Whole:
     Args:
         masks: (K, H, W).
         probability: (K, H, W) in [0, 1], if kept.
-        uncertainty: See `uncertain`; nan if unknown.
+        uncertainty: Mean of `uncertain`; nan if unknown.
+        disagreement: Disagreement of the members of an ensemble (K, H, W) in [0, 1], if kept.
     """
 
-    def __init__(self, masks: Masks, probability: Maps | None = None, uncertainty: float = math.nan) -> None:
+    def __init__(
+        self,
+        masks: Masks,
+        probability: Maps | None = None,
+        uncertainty: float = math.nan,
+        disagreement: Maps | None = None,
+    ) -> None:
         self.masks, self.probability, self.uncertainty = masks, probability, uncertainty
+        self.maps, self.disagreement = disagreement, None if disagreement is None else float(disagreement.mean())
         self.size: tuple[int, int] = masks.shape[1:]
 
     def bands(self, index: int) -> Iterator[Mask]:
@@ -54,6 +62,11 @@ class Whole:
         """Yields the probability of one class in percent as a single band."""
         assert self.probability is not None  # it was asked for
         yield in_percent(self.probability[index])
+
+    def disagreements(self, index: int) -> Iterator[Percents]:
+        """Yields the disagreement of one class in percent as a single band."""
+        assert self.maps is not None  # it was asked for
+        yield in_percent(self.maps[index])
 
 
 class Rows:
@@ -67,10 +80,17 @@ class Rows:
         folder: Folder of the temporary file, which takes space until `close`.
         keep: Whether to keep the blended probability in memory.
         percents: Whether to keep it in percent in another temporary file, a byte per pixel and class.
+        disagreeing: Whether maps of the members' disagreement follow those of the probability.
     """
 
     def __init__(
-        self, decision: Decides, size: tuple[int, int], folder: Path, keep: bool = False, percents: bool = False
+        self,
+        decision: Decides,
+        size: tuple[int, int],
+        folder: Path,
+        keep: bool = False,
+        percents: bool = False,
+        disagreeing: bool = False,
     ) -> None:
         self.decision, self.size = decision, size
         self.regions = [LargeRegions(size, area) if area else None for area in decision.least_areas(size)]
@@ -78,7 +98,9 @@ class Rows:
         self.probabilities = TemporaryFile(dir=folder) if percents else None  # noqa: SIM115  # open until `close`
         self.heights: list[int] = []  # of the bands in the file
         self.strips: list[Maps] | None = [] if keep else None
-        self.uncertain = 0.0  # sum over the pixels so far
+        self.uncertain, self.disagreed = 0.0, 0.0  # sums over the pixels so far
+        self.disagreeing = disagreeing
+        self.planes = len(self.regions) * (2 if disagreeing else 1)
 
     @property
     def probability(self) -> Maps | None:
@@ -90,6 +112,11 @@ class Rows:
         """Mean of `uncertain` over the finished image."""
         return self.uncertain / (len(self.regions) * self.size[0] * self.size[1])
 
+    @property
+    def disagreement(self) -> float | None:
+        """Mean disagreement of the members over the finished image; None if it was not measured."""
+        return self.disagreed / (len(self.regions) * self.size[0] * self.size[1]) if self.disagreeing else None
+
     def bands(self, index: int) -> Iterator[Mask]:
         """Yields the finished mask of one class from the top, some rows (n, W) at a time; repeatable."""
         for number in range(len(self.heights)):
@@ -99,9 +126,13 @@ class Rows:
         """Yields the probability of one class in percent from the top, some rows (n, W) at a time; repeatable."""
         assert self.probabilities is not None  # it was asked for
         for number, height in enumerate(self.heights):
-            rows = len(self.regions) * sum(self.heights[:number]) + index * height
+            rows = self.planes * sum(self.heights[:number]) + index * height
             self.probabilities.seek(rows * self.size[1])
             yield np.frombuffer(self.probabilities.read(height * self.size[1]), np.uint8).reshape(height, self.size[1])
+
+    def disagreements(self, index: int) -> Iterator[Percents]:
+        """Yields the disagreement of one class in percent, as `percents`."""
+        return self.percents(len(self.regions) + index)
 
     def close(self) -> None:
         """Deletes the files."""
@@ -110,22 +141,27 @@ class Rows:
             self.probabilities.close()
 
     def mark(self, probability: Any) -> None:
-        """Adds the next rows (K, n, W) of the probability."""
-        count = max(1, BAND // self.size[1])
+        """Adds the next rows of the probability (K, n, W), or of it and the disagreement (2K, n, W)."""
+        count, classes = max(1, BAND // self.size[1]), len(self.regions)
         for top in range(0, probability.shape[1], count):
-            part = probability[:, top : top + count]
-            percents = None if self.probabilities is None else in_percent(as_array(part))
-            self.append(as_array(self.decision.marked(part[None])[0]), percents, float(uncertain(part).sum()))
+            both = probability[:, top : top + count]
+            part = both[:classes]
+            percents = None if self.probabilities is None else in_percent(as_array(both))
+            marked = as_array(self.decision.marked(part[None])[0])
+            self.append(marked, percents, float(uncertain(part).sum()), float(both[classes:].sum()))
             if self.strips is not None:
                 self.strips.append(as_array(part))
 
-    def append(self, masks: Masks, percents: NDArray[np.uint8] | None, uncertain: float) -> None:
+    def append(
+        self, masks: Masks, percents: NDArray[np.uint8] | None, uncertain: float, disagreed: float = 0.0
+    ) -> None:
         """Adds the next rows, decided.
 
         Args:
             masks: Which pixels reach their class's threshold (K, n, W).
-            percents: Their probability in percent (K, n, W), if it is kept.
+            percents: Their probability in percent (K, n, W), or it and their disagreement (2K, n, W), if it is kept.
             uncertain: The sum of `uncertain` over them.
+            disagreed: The sum of their disagreement.
         """
         for mask, regions in zip(masks, self.regions, strict=True):
             if regions is not None:
@@ -133,6 +169,7 @@ class Rows:
         self.file.write(np.packbits(masks, axis=2).data)
         self.heights.append(masks.shape[1])
         self.uncertain += uncertain
+        self.disagreed += disagreed
         if self.probabilities is not None:
             assert percents is not None
             self.probabilities.write(np.ascontiguousarray(percents).data)
@@ -172,6 +209,7 @@ class Canvas(Rows):
         folder: See `Rows`.
         keep: See `Rows`.
         percents: See `Rows`.
+        disagreeing: See `Rows`.
     """
 
     def __init__(
@@ -183,16 +221,18 @@ class Canvas(Rows):
         folder: Path,
         keep: bool = False,
         percents: bool = False,
+        disagreeing: bool = False,
     ) -> None:
-        super().__init__(decision, size, folder, keep, percents)
+        super().__init__(decision, size, folder, keep, percents, disagreeing)
         self.window = window
-        self.blend = Blend(size, window, overlap, len(self.regions))
+        self.blend = Blend(size, window, overlap, self.planes)
 
     def add(self, probability: Any, origin: tuple[int, int]) -> bool:
         """Adds the next window and returns whether it was the last.
 
         Args:
-            probability: (K, h, w) float32 in [0, 1], at the network's output size; an array, or a tensor on any device.
+            probability: (K, h, w) float32 in [0, 1], at the network's output size, or (2K, h, w) with the disagreement;
+                an array, or a tensor on any device.
             origin: Top and left of the window.
         """
         self.mark(self.blend.add(resized_maps(probability[None], self.window)[0], origin))
@@ -214,6 +254,7 @@ class CanvasShare(Canvas):
         folder: See `Rows`.
         percents: See `Rows`.
         rows: The first row, and the one after the last.
+        disagreeing: See `Rows`.
     """
 
     def __init__(
@@ -225,13 +266,14 @@ class CanvasShare(Canvas):
         folder: Path,
         percents: bool,
         rows: tuple[int, int],
+        disagreeing: bool = False,
     ) -> None:
-        super().__init__(decision, size, window, overlap, folder, percents=percents)
+        super().__init__(decision, size, window, overlap, folder, percents=percents, disagreeing=disagreeing)
         first, last = self.rows = rows
         self.regions = [None] * len(self.regions)  # only the whole image says which are small
         grid = window_grid(size, window, overlap)
         reaching = [(top, left) for top, left in grid if top < last and top + window[0] > first]
-        self.blend = Blend(size, window, overlap, len(self.regions), reaching)
+        self.blend = Blend(size, window, overlap, self.planes, reaching)
         self.row = self.blend.top  # of the image, that comes next
 
     def mark(self, probability: Any) -> None:
@@ -296,6 +338,10 @@ class Stitched(Finished):
     def percents(self, index: int) -> Iterator[Percents]:
         """Yields the probability of one class in percent, as `bands`; for formats that have `reads_percents`."""
         return self.content.percents(index)
+
+    def disagreements(self, index: int) -> Iterator[Percents]:
+        """Yields the disagreement of the members about one class in percent, as `percents`, if it was measured."""
+        return self.content.disagreements(index)
 
     def mask(self, index: int) -> Mask:
         """Returns the mask (H, W) of one class."""

@@ -62,12 +62,17 @@ def test_folds_are_measured_together(folds: Path, tmp_path: Path, capsys: pytest
         assert np.mean(own) == pytest.approx(found[-1], abs=1e-5)
     assert dice == pytest.approx(np.mean(found), abs=1e-5)  # three images each
     [row] = table(out / "thresholds.csv")
+    [calibration] = table(out / "calibration.csv")
     stored = torch.load(out / "checkpoints/best.ckpt", weights_only=True)["state_dict"]
-    assert float(row["threshold_taken"]) == pytest.approx(float(stored["decision.thresholds"]))
+    temperature = float(stored["decision.temperature.values"])
+    assert float(calibration["temperature_taken"]) == pytest.approx(temperature)
+    falls = float(calibration["log_loss_calibrated"]) < float(calibration["log_loss"])
+    assert temperature == pytest.approx(float(calibration["temperature"]) if falls else 1.0)
+    odds = torch.tensor(float(row["threshold_taken"])).logit() / temperature
+    assert float(odds.sigmoid()) == pytest.approx(float(stored["decision.thresholds"]))
     clear = float(row["gain_low"]) > 0
     assert float(row["threshold_taken"]) == (float(row["threshold"]) if clear else 0.5)
-    [row] = table(out / "calibration.csv")
-    assert 0.1 <= float(row["temperature"]) <= 10
+    assert 0.1 <= float(calibration["temperature"]) <= 10
     assert len(table(out / "risk_coverage.csv")) == COUNT
     for name in ("reliability.png", "risk_coverage.png"):
         with Image.open(out / name) as drawn:
@@ -78,10 +83,17 @@ def test_an_ensemble_is_named_by_its_folder(folds: Path, tmp_path: Path, monkeyp
     assert main(["pool", str(folds)]) == 0
     monkeypatch.chdir(tmp_path)
     pictures = folds.parent / "sky" / "images"
-    assert main(["predict", "--run", str(folds), "--data.pictures", str(pictures), "--output", "out"]) == 0
+    assert main(["predict", "--run", str(folds), "--data.pictures", str(pictures), "--output", "out",
+                 "--uncertainty"]) == 0  # fmt: skip
     made = json.loads((tmp_path / "out/checkpoints.json").read_text())
     assert Path(made["checkpoint"]) == folds / "pooled/checkpoints/best.ckpt"
     assert [Path(each).relative_to(folds).parts[1] for each in made["members"]] == ["1", "2"]
+    rows = table(tmp_path / "out/uncertainty.csv")
+    assert len(rows) == COUNT
+    for row in rows:
+        assert 0 < float(row["disagreement"]) < float(row["uncertainty"])
+        with Image.open(tmp_path / "out/disagreement" / row["name"]) as drawn:
+            assert np.asarray(drawn).mean() / 255 == pytest.approx(float(row["disagreement"]), abs=0.01)
 
 
 def test_other_checkpoints_are_rejected(folds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,3 +149,17 @@ def test_judgements_are_measured_too(
     accuracy = {row["figure"]: float(row["value"]) for row in table(tmp_path / "study/pooled/metrics.csv")}["accuracy"]
     assert np.mean([float(row["quality"]) for row in images]) == pytest.approx(accuracy, abs=1e-6)
     assert not (tmp_path / "study/pooled/thresholds.csv").exists()
+    best = tmp_path / "study/pooled/checkpoints/best.ckpt"
+    checkpoint = torch.load(best, weights_only=True)
+    checkpoint["state_dict"]["temperature.values"] = torch.tensor([4.0])
+    album = Path(small("aesthetics")[-1]) / "album"
+    chances = []
+    for name, warmth in (("cold", 1.0), ("warm", 4.0)):
+        checkpoint["state_dict"]["temperature.values"] = torch.tensor([warmth])
+        torch.save(checkpoint, best)
+        command = ["predict", "--ckpt_path", str(best), "--data.pictures", str(album), "--output", str(tmp_path / name)]
+        assert belvedere(*command).code == 0
+        rows = table(tmp_path / name / "scores.csv")
+        chances.append({row["name"]: float(row["probability"]) for row in rows if row["probability"]})
+    cold, warm = (torch.tensor([each[name] for name in sorted(each)]).logit() for each in chances)
+    torch.testing.assert_close(cold / 4, warm, atol=1e-3, rtol=1e-3)
