@@ -107,7 +107,7 @@ def expanded(arguments: list[str]) -> list[str]:
     checkpoint = option(rest, "--ckpt_path")
     names = [argument.split("=")[0] for argument in rest]
     helping = help_wanted(rest) or any(name.endswith(".help") for name in names)
-    if command in FROM_CHECKPOINT or (command == "features" and checkpoint is not None):
+    if command in FROM_CHECKPOINT or (command in ("features", "describe") and checkpoint is not None):
         if checkpoint is not None:
             check_found(Path(checkpoint))
             from belvedere.checkpoints import run_config
@@ -150,8 +150,8 @@ def _with_ensemble(command: str, arguments: list[str]) -> Iterator[str]:
     if folder is None:
         yield from arguments
         return
-    if command not in FROM_CHECKPOINT:
-        raise ArgumentError(f"--run is for {', '.join(FROM_CHECKPOINT)}, not for {command}. Leave it out.")
+    if command not in (*FROM_CHECKPOINT, "describe"):
+        raise ArgumentError(f"--run is for {', '.join(FROM_CHECKPOINT)} and describe, not for {command}. Leave it out.")
     places = [Path(folder), Path(folder, "pooled")]
     file = next((place / "ensemble.json" for place in places if (place / "ensemble.json").is_file()), None)
     if file is None:

@@ -4,8 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch import Trainer
 
+from belvedere.folds.found import Found, fold_modules, measured
+from belvedere.folds.looks import looks_of
+from belvedere.folds.panels import write_doubts
+from belvedere.prediction import load
 from callbacks.writers.format import FAILED, skipped
 from datamodules.base import ImageDataModule
 from datamodules.describe import describer
@@ -15,6 +20,7 @@ from drawing.pictures import panel, save_picture, titled
 from ops.atomic import write_table
 from ops.errors import refuse
 from tasks.base import ImageTask
+from tasks.metrics.meter import Meter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,14 +28,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def describe(task: ImageTask, data: ImageDataModule, trainer: Trainer, folder: Path) -> int:
+def describe(
+    task: ImageTask,
+    data: ImageDataModule,
+    trainer: Trainer,
+    folder: Path,
+    ckpt_path: str | Path | None = None,
+    members: list[str] | None = None,
+    backbones: dict[str, bool | str] | None = None,
+    trust: bool = False,
+) -> int:
     """Checks a dataset, then writes tables and charts of it. Images that cannot be used are skipped and listed.
+
+    With a checkpoint, also the images whose labels it contradicts while it is sure.
 
     Args:
         task: Not used; every command of our own gets the same arguments.
         data: The dataset.
         trainer: Not used.
         folder: Where to write.
+        ckpt_path: A trained network. Doubtful labels are looked for among the images of val and test.
+        members: The checkpoints of the other folds: doubtful labels are looked for among all images, each with the
+            network that was trained without it.
+        backbones: Frozen networks, and for each `true` or the path of its weights, by which images of different splits
+            are compared; the checkpoint's encoder by default.
+        trust: Let the checkpoints' configs name any class.
 
     Returns:
         How many images were skipped.
@@ -45,16 +68,37 @@ def describe(task: ImageTask, data: ImageDataModule, trainer: Trainer, folder: P
         problems += data.unusable.values()
         refuse(list(dict.fromkeys(problems)), str(data.root), shown=len(problems))
     study = description.study(data)
-    add_leaks(study, data)
+    paths = [] if ckpt_path is None else [Path(ckpt_path), *map(Path, members or ())]
+    tasks = [load(path, trust=trust) for path in paths]
+    add_leaks(study, data, looks_of(tasks[0] if tasks else None, backbones))
     parts = (study.tables, study.charts, study.examples, study.classes, study.panels)
     for path in write_study(*parts, folder, data.root.absolute().name):
         print(path)
+    if tasks:
+        print("\n".join(_doubtful(tasks, paths, data, folder, trust)))
     if data.unusable:
         write_table(folder / FAILED, ("name", "problem"), data.unusable.items())
     else:
         (folder / FAILED).unlink(missing_ok=True)  # that of an earlier check
     print(skipped(list(data.unusable.items())), end="\n" if data.unusable else "")
     return len(data.unusable)
+
+
+def _doubtful(
+    tasks: Sequence[ImageTask], paths: Sequence[Path], data: ImageDataModule, folder: Path, trust: bool
+) -> list[str]:
+    """Writes the doubtful labels, and returns lines about them."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    several = len(tasks) > 1
+    modules = fold_modules(paths, trust) if several else iter([data])
+    found: list[Found] = []
+    for task, module in zip(tasks, modules, strict=True):
+        meter = Meter(task.build_metrics())
+        for split in ("test",) if several else ("val", "test"):
+            found += measured(task.to(device), module, meter.to(device), device, split)
+    of = "folds" if several else "val and test"
+    lines = write_doubts(found, data, folder)
+    return lines or [f"No label of the {len(found)} images of {of} is doubtful."]
 
 
 def write_study(

@@ -57,11 +57,13 @@ def _hint(
     if not labels[row].any():
         return "nothing is labeled"
     down, right, gain = best_shift(labels[row], found[row])
-    if gain >= GAIN:
-        return f"fits better moved by {right / SIDE:+.0%} of the width and {down / SIDE:+.0%} of the height"
     other = int(fits[row].argmax())
     mutual = fits[row, other] >= fits[row, row] + GAIN and fits[other, row] >= fits[other, other] + GAIN
-    return f"swapped with {names[other]}?" if mutual else ""
+    if mutual and fits[row, other] >= fits[row, row] + gain:
+        return f"swapped with {names[other]}?"
+    if gain >= GAIN:
+        return f"fits better moved by {right / SIDE:+.0%} of the width and {down / SIDE:+.0%} of the height"
+    return ""
 
 
 def best_shift(label: Maps, found: Maps) -> tuple[int, int, float]:

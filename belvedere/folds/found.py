@@ -69,8 +69,10 @@ def fold_modules(paths: Sequence[Path], trust: bool) -> Iterator[ImageDataModule
 
 
 @torch.no_grad()
-def measured(task: ImageTask, data: ImageDataModule, meter: Meter, device: torch.device) -> Iterator[Found]:
-    """Yields what a task finds of the test images of a fold.
+def measured(
+    task: ImageTask, data: ImageDataModule, meter: Meter, device: torch.device, split: str = "test"
+) -> Iterator[Found]:
+    """Yields what a task finds of the images of a split, by default the test images of a fold.
 
     Raises:
         ArgumentError: The task neither marks nor judges images.
@@ -81,8 +83,11 @@ def measured(task: ImageTask, data: ImageDataModule, meter: Meter, device: torch
     data.setup("test")
     task.eval()
     task.receive(data.facts())
-    loader = data.loader("test")
-    for batch in progress(loader, f"fold {data.fold}", len(loader)):
+    if not len(data.datasets[split]):
+        return
+    loader = data.loader(split)
+    named = split if data.folds is None else f"fold {data.fold}, {split}"
+    for batch in progress(loader, named, len(loader)):
         moved = data.on_after_batch_transfer(move_data_to_device(batch, device), 0)
         step = task.step(moved)
         meter.each = []

@@ -189,7 +189,7 @@ def _of_share(paths: Sequence[Path], trust: bool) -> tuple[list[Found], list[int
     for group in _by_seed(paths):
         for path, data in zip(group, fold_modules(group, trust), strict=True):
             task = load(path, trust=trust).to(device)
-            meter = Meter(task.build_metrics())
+            meter = Meter(task.build_metrics()).to(device)
             for each in measured(task, data, meter, device):
                 found.setdefault(each.name, []).append(each)
             sizes.append(len(data.picture_names()["train"]))

@@ -43,7 +43,7 @@ def pool(ckpt_path: str, members: list[str] | None = None, output: str | None = 
     meter: Meter | None = None
     for task, data in zip(tasks, fold_modules(paths, trust), strict=True):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        meter = Meter(task.build_metrics())
+        meter = Meter(task.build_metrics()).to(device)
         meter.each = []
         found += measured(task.to(device), data, meter, device)
         task.to("cpu")
@@ -64,8 +64,7 @@ def pool(ckpt_path: str, members: list[str] | None = None, output: str | None = 
         _write_ensemble(paths, _fitted(choices, temperatures), folder)
     lines.append(f"Predict with all of them: belvedere predict --run {folder} --data.pictures FOLDER")
     lines += write_certainty(found, folder)
-    if isinstance(tasks[0], SegmentationTask):
-        lines += write_doubts(found, data, folder)
+    lines += write_doubts(found, data, folder)
     print("\n".join(lines))
     return 0
 

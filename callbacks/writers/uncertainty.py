@@ -27,8 +27,8 @@ class Uncertainty(StitchedFormat):
     - `uncertainty/<path and stem>.png`: black where the network is sure, white where it is undecided.
     - `uncertainty/<path and stem>.tif`: of images that have a georeference, a cloud-optimized GeoTIFF on their pixels:
       the uncertainty in percent, 255 where the image has no data.
-    - `disagreement/` and a column, of an ensemble, in the same form: the part of the uncertainty that is disagreement of
-      the members, see `tasks.base.disagreement`. The rest is what each of them is unsure of.
+    - `disagreement/` and a column, of an ensemble, in the same form: the part of the uncertainty that its members
+      disagree about, see `tasks.base.disagreement`. The rest is what each of them is unsure of.
     """
 
     folders = (FOLDER,)

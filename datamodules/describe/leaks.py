@@ -1,7 +1,7 @@
 """Finds images of one split that another split shows too, so that its metrics measure memorization."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import cv2
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
@@ -30,12 +31,15 @@ if TYPE_CHECKING:
 SIDE = 128  # pixels at which images are compared
 SECONDS = 10  # between two shots of a burst
 OVERLAP = 0.01  # share of the smaller raster from which two overlap
+ALIKE = 0.7  # least cosine of the vectors of frozen networks; unrelated tiles of one flight reach .67
 MOST = 20_000  # images that are compared
 SHOWN = 10  # pairs in the warning and in the panel
 CAMERA, TAKEN = (0x010F, 0x0110), 0x9003  # EXIF: make and model; when the photograph was taken
 VIEWS = ("", "turned by 90°", "turned by 180°", "turned by 270°", "mirrored", "mirrored, turned by 90°",
          "mirrored, turned by 180°", "mirrored, turned by 270°")  # fmt: skip
 Box = tuple[float, float, float, float]
+Looks = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Maps images (N, S, S, 3) to vectors (N, V) of what a frozen network sees."""
 
 
 class Leak(NamedTuple):
@@ -73,16 +77,18 @@ class Seen:
     ground: tuple[str, Box] | None
 
 
-def add_leaks(study: Study, data: ImageDataModule) -> None:
+def add_leaks(study: Study, data: ImageDataModule, looks: Looks | None = None) -> None:
     """Adds the table and the panel `leaks` to what describes a dataset, and warns, if splits share what they show.
 
     Compared are the images of different splits: equal files; the same picture, however resized, recompressed, mirrored
     or turned (see `ops.duplicates`; crops by more than a few percent are not found); photographs that one camera took
-    within seconds; works of one artist; rasters that overlap on the ground.
+    within seconds; works of one artist; rasters that overlap on the ground; with `looks` also images that look alike to
+    a frozen network, such as crops and other photographs of one place.
 
     Args:
         study: Its table `pictures` has the columns `name`, `split` and maybe `artist`.
         data: The dataset.
+        looks: Maps images to vectors.
     """
     import pandas as pd
 
@@ -94,7 +100,7 @@ def add_leaks(study: Study, data: ImageDataModule) -> None:
         rank_zero_info(f"{len(table)} images are more than {MOST:,}: their splits are not compared for duplicates.")
         return
     seen = _all_seen(data, table["name"].tolist())
-    leaks = list(found_leaks(table, seen))
+    leaks = list(found_leaks(table, seen, looks))
     if not leaks:
         return
     study.tables["leaks"] = pd.DataFrame(leaks, columns=Leak._fields)
@@ -108,21 +114,24 @@ def add_leaks(study: Study, data: ImageDataModule) -> None:
     )
 
 
-def found_leaks(table: "pd.DataFrame", seen: Mapping[str, Seen]) -> Iterator[Leak]:
+def found_leaks(table: "pd.DataFrame", seen: Mapping[str, Seen], looks: Looks | None = None) -> Iterator[Leak]:
     """Yields the images of different splits that belong together, each pair once.
 
     Args:
         table: Columns `name`, `split` and maybe `artist`.
         seen: What is known of each image.
+        looks: Maps images to vectors, if those are to be compared too.
     """
     names = {split: [name for name in table.loc[table["split"] == split, "name"] if name in seen] for split in SPLITS}
     reduced = {split: thumbnails([seen[name].pixels for name in each]) for split, each in names.items() if each}
-    artists = _artists(table)
+    artists, vectors = _artists(table), {} if looks is None else _vectors(seen, looks)
     for left, right in combinations(reduced, 2):
         why: dict[tuple[str, str], str] = {}
         for pair in _pairs(names[left], names[right], seen):
             why.setdefault(pair[:2], pair[2])
         for found in _alike(reduced[left], reduced[right], names[left], names[right]):
+            why.setdefault(found[:2], found[2])
+        for found in _similar(names[left], names[right], vectors):
             why.setdefault(found[:2], found[2])
         for (name, other), reason in sorted(why.items()):
             yield Leak(name, left, other, right, reason)
@@ -162,6 +171,29 @@ def _alike(
     for pair in same(left, right):
         view = f", {VIEWS[pair.view]}" if pair.view else ""
         yield names[pair.left], others[pair.right], f"the same picture{view} (similarity {pair.similarity:.2f})"
+
+
+def _vectors(seen: Mapping[str, Seen], looks: Looks) -> dict[str, NDArray[np.float32]]:
+    """Returns a vector of length 1 for each image: how it differs from the mean of all, which a dataset shares."""
+    squares = np.stack([cv2.resize(one.pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for one in seen.values()])
+    vectors = looks(squares)
+    vectors -= vectors.mean(axis=0)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return dict(zip(seen, vectors, strict=True))
+
+
+def _similar(
+    left: Sequence[str], right: Sequence[str], vectors: Mapping[str, NDArray[np.float32]]
+) -> Iterator[tuple[str, str, str]]:
+    """Yields each image of one split with the one of the other that looks most like it, if they look alike."""
+    if not vectors or not left or not right:
+        return
+    others = np.stack([vectors[name] for name in right])
+    for name in left:
+        cosines = others @ vectors[name]
+        best = int(cosines.argmax())
+        if cosines[best] >= ALIKE:
+            yield name, right[best], f"alike to a frozen network (cosine {cosines[best]:.2f})"
 
 
 def _artists(table: "pd.DataFrame") -> dict[str, dict[str, str]]:

@@ -85,6 +85,7 @@ def labels_of_tools(home: Path) -> None:
     shapes = [{"label": label, "points": points, "shape_type": "polygon"} for label in ("cloud", "thin cloud")]
     (home / "drawn" / "a.json").write_text(json.dumps({"shapes": shapes, "imagePath": "a.png", "imageData": None}))
     image, kind = {"id": 1, "file_name": "a.png", "height": 8, "width": 10}, {"id": 1, "name": "cloud"}
+    labeled_fields(home / "fields")
     outline = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[each for point in points for each in point]]}
     document = {"images": [image], "categories": [kind], "annotations": [outline]}
     (home / "instances.json").write_text(json.dumps(document))
@@ -95,6 +96,19 @@ def labels_of_tools(home: Path) -> None:
     (home / "yolo" / "classes.txt").write_text("cloud\n")
     (home / "VOC" / "SegmentationClass").mkdir()
     Image.new("P", (10, 8), 1).save(home / "VOC" / "SegmentationClass" / "a.png")
+
+
+def labeled_fields(folder: Path) -> None:
+    """Writes eight images with a field each, and their outlines as labelme has them."""
+    folder.mkdir()
+    for number in range(8):
+        left, top, right, bottom = 4 + 3 * number, 6, 20 + 3 * number, 24
+        image = Image.fromarray(noise(48, 64, seed=number))
+        image.paste((90, 200, 90), (left, top, right, bottom))
+        image.save(folder / f"{number}.png")
+        points = [[left, top], [right, top], [right, bottom], [left, bottom]]
+        shapes = [{"label": "field", "points": points, "shape_type": "polygon"}]
+        (folder / f"{number}.json").write_text(json.dumps({"shapes": shapes, "imagePath": f"{number}.png"}))
 
 
 def commands(code: str) -> Iterator[list[str]]:
@@ -116,7 +130,7 @@ def run(words: list[str], runs: dict[str, Path]) -> int:
         runs: The newest run of each task, for `runs/<task>/<date>`.
     """
     used = re.search(r"runs/(\w+)/<date>", " ".join(words))
-    task = used[1] if used else option(words, "--config").split("/")[0]
+    task = used[1] if used else option(words, "--config").split("/")[0] or "clouds"
     if used and task not in runs:  # a page that begins with test or predict
         root = {"roads": "aerial", "clouds": "understanding_cloud_organization"}[task]
         assert (
@@ -130,8 +144,9 @@ def run(words: list[str], runs: dict[str, Path]) -> int:
         sizes = ("--data.window", "--data.size")
         words += [each for name, value in pairs if name not in words or name in sizes for each in (name, value)]
     if words[0] == "fit":
-        runs[task] = Path(f"made/{task}{len(list(Path().glob('made/*')))}").absolute()
-        words = [*words, "--output", str(runs[task])]
+        given = option(words, "--output") or f"made/{task}{len(list(Path().glob('made/*')))}"
+        runs[task] = Path(given).absolute()
+        words = [*words, "--output", given]
     if words[0] == "describe":
         words = [*words, "--output", f"made/described{len(list(Path().glob('made/*')))}"]
     return main(words)

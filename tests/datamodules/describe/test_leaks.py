@@ -72,6 +72,53 @@ def test_describe_lists_leaks(tmp_path: Path, recwarn: pytest.WarningsRecorder) 
     assert [row["why"] for row in table(tmp_path / "again" / "leaks.csv")] == ["taken by one camera within 3 s"]
 
 
+def test_what_looks_alike_to_a_network_is_found() -> None:
+    def looks(images: np.ndarray) -> np.ndarray:
+        return np.stack([images.mean(axis=(1, 2))[:, k] for k in range(3)], axis=1).astype(np.float32)
+
+    rng = np.random.default_rng(0)
+
+    def plain(color: tuple[int, int, int]) -> Seen:
+        noise = rng.integers(0, 30, (40, 60, 3))
+        return Seen((np.array(color) + noise).astype(np.uint8), rng.bytes(4), None, None)
+
+    colors = {"red": (200, 50, 50), "green": (50, 200, 50), "blue": (50, 50, 200), "rose": (190, 60, 60)}
+    known = {name: plain(color) for name, color in colors.items()}
+    rows = [(name, "test" if name == "rose" else "train") for name in known]
+    frame = pd.DataFrame(rows, columns=["name", "split"])
+    assert list(found_leaks(frame, known)) == []
+    [leak] = found_leaks(frame, known, looks)
+    assert (leak.name, leak.other) == ("red", "rose")
+    assert leak.why.startswith("alike to a frozen network (cosine ")
+
+
+@pytest.mark.real
+def test_crops_are_found_by_a_frozen_network_among_real_tiles(real_data: Path, tmp_path: Path) -> None:
+    weights = real_data.parent / "weights" / "mobilenet_v2.safetensors"
+    if not weights.is_file():
+        pytest.skip(f"no ImageNet weights: {weights}")
+    root, files = tmp_path / "roads", sorted((real_data / "roads/images").iterdir())[:24]
+    rows = ["name,split"]
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number, file in enumerate(files):
+        for folder in ("images", "masks"):
+            (root / folder / file.name).symlink_to(real_data / "roads" / folder / file.name)
+        rows.append(f"{file.name},{'train' if number < 20 else 'val'}")
+        if number < 4:  # a crop of a training image
+            for folder in ("images", "masks"):
+                with Image.open(real_data / "roads" / folder / file.name) as image:
+                    image.crop((20, 20, 370, 370)).resize((400, 400)).save(root / folder / f"crop-{number}.png")
+            rows.append(f"crop-{number}.png,test")
+    (root / "splits.csv").write_text("\n".join(rows))
+    command = ["describe", "--config", "roads/best", "--data.root", str(root), "--output", str(tmp_path / "out")]
+    assert main([*command, "--backbones", f"{{mobilenet_v2: {weights}}}"]) == 0
+    found = [row for row in table(tmp_path / "out" / "leaks.csv") if "frozen" in row["why"]]
+    pairs = {(row["name"], row["other"]) for row in found}
+    assert len(pairs) >= 2
+    assert pairs <= {(files[number].name, f"crop-{number}.png") for number in range(4)}
+
+
 @pytest.mark.real
 def test_two_shots_of_one_night_are_found_among_real_photographs(real_data: Path) -> None:
     folder = real_data / "aesthetics/images"
