@@ -1,5 +1,6 @@
 """Measures in meters on the ground, whatever the coordinate reference system."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -60,14 +61,24 @@ def transformed(points: NDArray[np.float64], source: Any, target: Any) -> NDArra
 
     if not len(points) or source == target:
         return points
-    one, other = other_systems(source, target) or ("", "")
     try:
         x, y = transform(source, target, *points[:, :2].T)
     except (RasterioError, CPLE_BaseError) as error:
+        one, other = _names(source, target)
         raise DataError(
             f"Points of {one} cannot be transformed to {other} ({error}). Correct the coordinate system."
         ) from error
     found = np.stack([x, y], axis=1)
     if not np.isfinite(found).all():
+        one, other = _names(source, target)
         raise DataError(f"Some points do not lie in both {one} and {other}. Correct the coordinate system.")
     return found
+
+
+def _names(source: Any, target: Any) -> tuple[Any, Any]:
+    """Returns what messages call two systems; only they look it up, since that takes longer than to transform."""
+    from rasterio.errors import CRSError
+
+    with suppress(CRSError):
+        return other_systems(source, target) or (source, target)
+    return source, target
