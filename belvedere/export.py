@@ -316,6 +316,7 @@ def check(
 
     Raises:
         ExportError: One is beyond its tolerance.
+        ArgumentError: No image can be used.
     """
     model, found = Model(path), []
     with TemporaryDirectory() as folder:
@@ -326,9 +327,13 @@ def check(
         shown = copy(data)
         shown.pictures, shown.datasets = Path(folder), {}
         expected = collected(task, shown, writer, {}, "cpu")
+        if all(one.problem for one in expected):
+            raise ArgumentError(f"No image can be used to check the file on: {expected[0].problem}")
         for image, file, one in zip(images, files, expected, strict=True):
             try:
-                differences = compared(one, model.predict(file)) | _unprepared(model, module, image)
+                differences = compared(one, model.predict(file))
+                if not one.problem:
+                    differences |= _unprepared(model, module, image)
             except UserError:
                 raise
             except Exception as error:  # ONNX Runtime's have no common parent

@@ -12,7 +12,7 @@ class AveragedWeights(EMAWeightAveraging):
     """Validates and saves an exponential moving average of the weights instead of the weights themselves.
 
     On few images the average changes less from epoch to epoch, so the best epoch is chosen more by merit than by
-    chance. Checkpoints hold both; a resumed run repeats the average exactly.
+    chance. `last.ckpt` holds both, and a resumed run repeats the average exactly; `best.ckpt` holds the average alone.
 
     Args:
         decay: Share of the average that each step keeps, in [0, 1); the average spans about 1 / (1 - decay) steps.

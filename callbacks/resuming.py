@@ -24,7 +24,9 @@ from callbacks.loggers import CSVLogger
 from ops.atomic import replacing
 from tasks.base import ImageTask, gathered
 
-BEST, OPTIMIZER = "best.ckpt", "optimizer_states"  # a file, and the key that it lacks
+BEST, OPTIMIZER = "best.ckpt", "optimizer_states"  # a file, and a key that it lacks
+ONLY_RESUMED = (OPTIMIZER, "current_model_state", "averaging_state")
+"""Keys that only resuming needs; the last two are, in Lightning's WeightAveraging, the weights that were averaged."""
 COUNTED = "counted"  # key of a checkpoint: what the metrics have counted in the current epoch
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: temporary failure, try again
 
@@ -185,7 +187,8 @@ def save_state(trainer: Trainer, name: str) -> Path:
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its target, flushes it to disk, and renames it.
 
-    The best epoch's is for use and holds no state of the optimizer, which takes up to two thirds of a file.
+    The best epoch's is for use and holds neither the state of the optimizer nor, with averaged weights, those that were
+    averaged: together up to three quarters of a file.
 
     Lightning's own goes through the system's temporary folder and is copied if that is on another file system: a kill
     or a full disk then leaves half a file in place of the previous checkpoint.
@@ -193,7 +196,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         if Path(path).name == BEST:
-            checkpoint = {key: value for key, value in checkpoint.items() if key != OPTIMIZER}
+            checkpoint = {key: value for key, value in checkpoint.items() if key not in ONLY_RESUMED}
         with replacing(Path(path), sync=True) as temporary, temporary.open("wb") as file:
             # to an open file: given a path, torch reports a full disk as a RuntimeError without a reason
             torch.save(checkpoint, file)

@@ -72,6 +72,10 @@ def serving(
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio reads it when it is imported
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        for name in ("NO_PROXY", "no_proxy"):  # Gradio asks its own page for a sign of life
+            others = os.environ.get(name, "")
+            if ADDRESS not in others:
+                os.environ[name] = f"{others},{ADDRESS}".lstrip(",")
         from belvedere.app.page import LOOK, page, theme
 
         made = page(models, Path(folder))
@@ -88,6 +92,7 @@ def serving(
                 pwa=False,
                 enable_monitoring=False,
                 footer_links=[],
+                _frontend=False,  # no deadline of three seconds for the first page: a busy computer misses it
                 theme=theme(),
                 css=LOOK,
             )

@@ -28,7 +28,11 @@ ADVICE = (
     "Drag the handle to compare. If you know a color, paint it on the gray image at the right, then press **Color with "
     "my hints**; a dot is enough."
 )
-LOOK = "footer {display: none !important}"
+LOOK = """
+footer {display: none !important}
+[id^=view]:not(.fullscreen) .image-frame img {max-height: 64vh; object-fit: contain}
+#image input {text-overflow: ellipsis}
+"""
 BUTTONS: Any = ["download", "fullscreen"]  # without that of sharing, which uploads
 Results = list[list[Found]]
 """By model, then by image."""
@@ -120,10 +124,12 @@ def _masks_page(models: Sequence[Model], folder: Path) -> None:
         for number, model in enumerate(models):
             with gr.Column(scale=3 if len(models) == 1 else 2):
                 fitted = zip(model.classes, model.thresholds, strict=True)
-                sliders.append(
-                    [gr.Slider(0, 1, round(value, 3), step=0.01, label=f"Threshold of {name}, fitted {value:.2f}",
-                               elem_id=f"threshold{number}_{k}") for k, (name, value) in enumerate(fitted)]
-                )  # fmt: skip
+                with gr.Row():
+                    sliders.append(
+                        [gr.Slider(0, 1, round(value, 3), step=0.01, label=f"Threshold of {name}, fitted {value:.2f}",
+                                   min_width=240, elem_id=f"threshold{number}_{k}")
+                         for k, (name, value) in enumerate(fitted)]
+                    )  # fmt: skip
                 label = model.name if len(models) > 1 else "Overlay"
                 view = gr.Image(label=label, elem_id=f"view{number}", interactive=False, format="png", buttons=BUTTONS)
                 views.append((view, gr.Markdown(elem_id=f"areas{number}")))

@@ -19,6 +19,7 @@ from PIL import Image
 from belvedere.app import serving
 from belvedere.app.archive import archive
 from belvedere.app.models import TrainedModel, opened_models
+from benchmarks.browser import chromium, drop, images, missing, paint, until
 from ops import extras
 from ops.errors import ArgumentError
 from ops.masks.polygons import polygon_mask
@@ -154,40 +155,13 @@ def test_what_cannot_be_shown_is_explained(
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A headless Chromium whose downloads go to `browser.downloads`."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    binary, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
-    if binary is None or driver is None:
-        pytest.skip("no chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000",
-                     "--disable-background-networking", "--disable-component-update"):  # fmt: skip
-        options.add_argument(argument)
+    pytest.importorskip("selenium.webdriver")
+    if missing():
+        pytest.skip(f"no {missing()}")
     downloads = tmp_path_factory.mktemp("downloads")
-    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    options.binary_location = binary
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    made.downloads = downloads
-    yield made
-    made.quit()
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    """The first true value of a condition."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            found = condition()
-        except Exception:  # elements come and go while the page is drawn
-            found = None
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not come true")
-
-
-def drop(browser: Any, paths: list[Path]) -> None:
-    until(lambda: browser.find_element("css selector", "#drop input[type=file]")).send_keys("\n".join(map(str, paths)))
+    with chromium(downloads) as made:
+        made.downloads = downloads
+        yield made
 
 
 def downloaded(browser: Any) -> dict[str, bytes]:
@@ -262,21 +236,15 @@ def test_masks_in_a_browser(
 
 @pytest.mark.slow
 def test_colors_in_a_browser(browser: Any, trained: Trained, album: list[Path]) -> None:
-    from selenium.webdriver import ActionChains
-
     with serving([TrainedModel(str(trained("colorization")))], 7900) as (local, _):
         browser.get(local)
         drop(browser, album[:1])
 
         def sources() -> list[str]:
-            return [each.get_attribute("src") for each in browser.find_elements("css selector", "#view0 img")]
+            return images(browser, "view0")
 
         automatic = until(lambda: sources() if len(sources()) == 2 else None)
-        canvas = until(lambda: browser.find_element("css selector", "#canvas canvas"))
-        until(lambda: canvas.size["height"] > 100)
-        time.sleep(2)  # the editor draws itself
-        ActionChains(browser).move_to_element(canvas).click_and_hold().move_by_offset(20, 0).release().perform()
-        time.sleep(1)
+        paint(browser, 20)
         browser.find_element("css selector", "#hint").click()
         until(lambda: len(sources()) == 2 and sources()[1] != automatic[1])
         with_hint = downloaded(browser)["colored/a.png"]

@@ -132,6 +132,16 @@ def test_a_file_needs_images_to_be_checked_on(trained: Trained, belvedere: Comma
     assert "--data.pictures" in result.err
 
 
+def test_a_file_is_not_checked_on_images_below_the_window(trained: Trained, belvedere: Command, tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    Image.fromarray(np.zeros((12, 90, 3), np.uint8)).save(tmp_path / "few" / "low.png")
+    arguments = ["--ckpt_path", str(trained(QUICK)), "--output", "file", "--data.pictures", str(tmp_path / "few")]
+    result = belvedere("export", *arguments)
+    assert result.code == 2
+    assert "smaller than a window" in result.err
+    assert not list(Path().rglob("*.onnx"))
+
+
 def test_networks_without_a_dense_form_are_rejected() -> None:
     task = AvalanchesTask("vgg16", window=33)
     with pytest.raises(ArgumentError, match=r"vgg16 cannot be exported: .* pads.* Export cnn1d, cnn2d"):

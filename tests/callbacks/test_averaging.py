@@ -64,6 +64,9 @@ def test_validation_and_checkpoints_use_the_average(make_trainer: Trainers, imag
     first = next(name for name in saved["state_dict"] if name.startswith("network."))
     assert float(saved["state_dict"][first].flatten()[0]) == pytest.approx(averages[saved["global_step"] - 1], rel=1e-4)
     assert task.ask_facts is not None
+    sizes = {path.stem: path.stat().st_size for path in Path(best.best_model_path).parent.iterdir()}
+    assert sizes["best"] < 0.4 * sizes["last"]  # which has the weights beside their average, and the optimizer
+    assert "current_model_state" not in saved
 
 
 def test_decay_is_a_share() -> None:

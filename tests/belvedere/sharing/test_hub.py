@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from belvedere.sharing.hub import repository
 from ops.errors import PackageError
@@ -37,14 +40,20 @@ def server() -> Iterator[HubServer]:
 
 def asked(address: str, home: Path, *arguments: str, token: str = TOKEN) -> str:
     """What `belvedere.sharing.hub` prints in a process of its own, whose Hub is at `address`."""
-    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": token,
-                   "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}  # fmt: skip
-    command = [sys.executable, "-c", CODE, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = process(address, home, "-c", CODE, *arguments, token=token)
     assert done.returncode == 0, done.stderr
     *lines, torch = done.stdout.splitlines()
     assert torch == "False"
     return "\n".join(lines)
+
+
+def process(address: str, home: Path, *arguments: str, token: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python in a process of its own, whose Hub is at `address`; an empty token is none."""
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": token,
+                   "BELVEDERE_CACHE": str(home / "belvedere"), "HF_HUB_DISABLE_XET": "1",
+                   "PYTHONPATH": str(ROOT)}  # fmt: skip
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def test_a_package_is_uploaded_and_downloaded(server: HubServer, tmp_path: Path) -> None:
@@ -64,6 +73,35 @@ def test_a_package_is_uploaded_and_downloaded(server: HubServer, tmp_path: Path)
     assert not any("evil" in line for line in server.asked)
     asked(server.address, tmp_path / "home", "up", str(folder), "hf://you/open", "public")
     assert not server.private["you/open"]
+
+
+@pytest.mark.slow
+def test_the_commands_share_a_model(
+    server: HubServer, trained: Callable[[str], Path], belvedere: Callable[..., Any], tmp_path: Path
+) -> None:
+    """One person packs and uploads, another predicts by the address, as both type it."""
+    album, checkpoint = tmp_path / "album", str(trained("roads"))
+    album.mkdir()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8)).save(album / "a.png")
+
+    def command(person: str, token: str, *arguments: str) -> str:
+        done = process(server.address, tmp_path / person, "-m", "belvedere", *arguments, token=token)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    packed = command("one", TOKEN, "pack", checkpoint, "--worst", "0", "--output", "model.zip")
+    assert "model.zip" in packed
+    assert server.asked == []  # nobody has asked to upload
+    assert f"{server.address}/me/roads" in command("one", TOKEN, "pack", checkpoint, "--worst", "0", "--upload",
+                                                   "hf://me/roads")  # fmt: skip
+    assert server.private == {"me/roads": True}
+    assert {"README.md", "belvedere.json", "config.yaml", "model.safetensors"} <= server.files["me/roads"].keys()
+    command("other", "", "predict", "--model", "hf://me/roads", "--data.pictures", str(album), "--output", "hub")
+    assert belvedere("predict", "--ckpt_path", checkpoint, "--data.pictures", str(album), "--output", "run").code == 0
+    masks = [path for path in Path("run").rglob("*.png") if "masks" in path.parts]
+    assert masks
+    for path in masks:
+        assert (Path("hub") / path.relative_to("run")).read_bytes() == path.read_bytes()
 
 
 def test_what_the_hub_rejects_is_explained(server: HubServer, tmp_path: Path) -> None:
