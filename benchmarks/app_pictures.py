@@ -61,7 +61,8 @@ def clouds(work: Path, weights: Path) -> Shown:
         lay_out(tiles, root / "images")
         lay_out(picture_files(home / "masks"), root / "masks" / "cloud")
     held_out = [home / "images" / name for name in split(root, [path.name for path in tiles], 4)]
-    options = ["--data.classes", "[cloud]", "--model.pretrained", str(weights / "mobilenet_v2.safetensors")]
+    options = ["--data.classes", "[cloud]", "--model.pretrained", str(weights / "mobilenet_v2.safetensors"),
+               "--trainer.max_epochs", "3"]  # fmt: skip
     return trained("clouds/best", root, work, options), held_out, marked, 840
 
 
@@ -126,7 +127,8 @@ def aesthetics(work: Path, weights: Path) -> Shown:
     def scored(browser: Any) -> None:
         page.until(lambda: len(page.images(browser, "gallery")) == len(shown))
 
-    return trained("aesthetics/best", root, work, ["--model.backbones", backbones]), shown, scored, 800
+    options = ["--model.backbones", backbones, "--data.size", "96", "--data.load_size", "96"]  # they have 80 pixels
+    return trained("aesthetics/best", root, work, options), shown, scored, 800
 
 
 def draw(task: str, shown: Shown, folder: Path = IMAGES) -> None:
