@@ -35,7 +35,7 @@ class Found:
         expected: The same as the network expects it by its probabilities.
         uncertainty: Mean of 4 p (1 - p), 0 if the network is sure of everything.
         counts: Its probabilities and truth, by class.
-        cells: Dice of each class, threshold and minimum area, in `DICE_UNITS`; None without masks.
+        cells: Dice of each class, threshold and minimum area (K, T, A), in `DICE_UNITS`; None without masks.
         label: Reduced truth (K, h, w).
         probability: Reduced probability (K, h, w).
         mask: Reduced masks (K, h, w) of the network's own decision.
@@ -125,7 +125,7 @@ def _marked(step: Step, index: int, name: str, fold: int, states: States) -> Fou
             log_odds_counts(chance.numpy()[there], true.numpy()[there])
             for chance, true in zip(probability, truth, strict=True)
         ],
-        cells=search.dice_sum.numpy(),
+        cells=search.dice_sum[..., 0].numpy(),
         label=reduced((truth & valid).float().numpy()),
         probability=reduced((probability * valid).numpy()),
         mask=reduced((mask & valid).float().numpy()),

@@ -92,8 +92,8 @@ def checkpoints_of(ckpt_path: str, members: list[str] | None, output: str | None
         ArgumentError: There are fewer than two.
     """
     first = Path(ckpt_path).expanduser()
-    found = sorted(first.rglob(BEST.as_posix())) if first.is_dir() else [first, *map(Path, members or ())]
-    paths = [path for path in found if "pooled" not in path.parts]
+    below = [path for path in sorted(first.rglob(BEST.as_posix())) if not (path.parents[1] / ENSEMBLE).is_file()]
+    paths = below if first.is_dir() else [first, *map(Path, members or ())]
     if len(paths) < 2:
         raise ArgumentError(
             f"{first} has {len(paths)} checkpoints; expected the folder of `belvedere study folds`, or the "
@@ -104,12 +104,12 @@ def checkpoints_of(ckpt_path: str, members: list[str] | None, output: str | None
 
 
 def _write_metrics(meter: Meter, found: Sequence[Found], folder: Path) -> list[str]:
-    """Writes `metrics.csv` and returns its lines."""
+    """Writes `intervals.csv` and returns its lines."""
     images = [[each.states] for each in found]
     values = of_image(meter, [each.states for each in found])
     ends = bootstrap(meter, images, RESAMPLES)
     rows = [[name, value, *ends.get(name, ("", "")), len(found)] for name, value in values.items()]
-    write_table(folder / "metrics.csv", ("figure", "value", "low", "high", "pictures"), rows)
+    write_table(folder / "intervals.csv", ("figure", "value", "low", "high", "pictures"), rows)
     return [f"  {name:20} {value:.4f}" + (f"  [{low:.4f}, {high:.4f}]" if low != "" else "")
             for name, value, low, high, _ in rows]  # fmt: skip
 
@@ -126,7 +126,11 @@ def _write_ensemble(paths: Sequence[Path], fitted: Mapping[str, torch.Tensor], f
     checkpoint["state_dict"] |= fitted
     with replacing(folder / BEST) as temporary:
         torch.save(checkpoint, temporary)
-    with replacing(folder / "config.yaml") as temporary:
-        shutil.copyfile(run_folder(paths[0]) / "config.yaml", temporary)
+    beside = {run_folder(paths[0]) / "config.yaml": folder / "config.yaml",  # a copy is in the checkpoint
+              paths[0].with_suffix(".ubj"): (folder / BEST).with_suffix(".ubj")}  # fmt: skip
+    for path, target in beside.items():
+        if path.is_file():
+            with replacing(target) as temporary:
+                shutil.copyfile(path, temporary)
     members = [str(path.absolute()) for path in paths[1:]]
     write_text(folder / ENSEMBLE, json.dumps({"checkpoint": BEST.as_posix(), "members": members}, indent=2) + "\n")

@@ -69,7 +69,7 @@ def write_thresholds(found: Sequence[Found], classes: Sequence[str], folder: Pat
 
 
 def mean_interval(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Returns the 95 % interval of the mean of images, by resampling them."""
+    """Returns the 95 % interval of the mean of images, from their values (N,), by resampling them."""
     rng = np.random.default_rng(0)
     times = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=RESAMPLES)
     low, high = np.percentile(times @ values / len(values), [2.5, 97.5])

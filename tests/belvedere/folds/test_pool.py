@@ -10,7 +10,7 @@ from PIL import Image
 
 from belvedere.__main__ import main
 from belvedere.folds.found import Found
-from belvedere.folds.thresholds import mean_interval, pooled_cells
+from belvedere.folds.thresholds import mean_interval, pooled_cells, write_thresholds
 from tasks.decision import ThresholdSearch
 from tasks.metrics.dice import DICE_UNITS
 from tests.helpers import metrics, table
@@ -49,7 +49,7 @@ def test_folds_are_measured_together(folds: Path, tmp_path: Path, capsys: pytest
     assert [row["name"] for row in images] == [f"{number}.png" for number in range(COUNT)]
     assert sorted({row["fold"] for row in images}) == ["0", "1", "2"]
     # each image as `test` of its fold has it
-    dice = {row["figure"]: float(row["value"]) for row in table(out / "metrics.csv")}["dice"]
+    dice = {row["figure"]: float(row["value"]) for row in table(out / "intervals.csv")}["dice"]
     found = []
     for fold in range(3):
         best = folds / f"cells/{fold}/seed-0/checkpoints/best.ckpt"
@@ -70,6 +70,8 @@ def test_folds_are_measured_together(folds: Path, tmp_path: Path, capsys: pytest
     assert temperature == pytest.approx(float(calibration["temperature"]) if falls else 1.0)
     odds = torch.tensor(float(row["threshold_taken"])).logit() / temperature
     assert float(odds.sigmoid()) == pytest.approx(float(stored["decision.thresholds"]))
+    gain = float(row["dice"]) - float(row["dice_at_half"])
+    assert float(row["gain_low"]) <= gain <= float(row["gain_high"])
     clear = float(row["gain_low"]) > 0
     assert float(row["threshold_taken"]) == (float(row["threshold"]) if clear else 0.5)
     assert 0.1 <= float(calibration["temperature"]) <= 10
@@ -128,6 +130,26 @@ def test_thresholds_of_a_fold_come_from_the_others() -> None:
             assert dice[number, 0] == pytest.approx(cells[number][0, row, column] / DICE_UNITS)
 
 
+def test_a_clear_gain_is_taken(tmp_path: Path) -> None:
+    """Whose interval is that of the mean: single images differ far more."""
+    rng, found = np.random.default_rng(0), []
+    for number in range(24):
+        search = ThresholdSearch([""])
+        mask = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+        mask[..., : 4 + number % 9, 2:14] = True
+        spoiled = torch.from_numpy(rng.random(mask.shape)) < 0.02 * (number % 12)
+        search.update(torch.where(mask ^ spoiled, 0.3, 0.1), mask)  # found from .3 on, and nothing at .5
+        found.append(record(number % 3, search.dice_sum[..., 0].numpy()))
+    [(threshold, _)], _ = write_thresholds(found, ["ice"], tmp_path)
+    [row] = table(tmp_path / "thresholds.csv")
+    images = pooled_cells(found)[0][:, 0]
+    low, high = float(row["gain_low"]), float(row["gain_high"])
+    assert low < images.mean() < high
+    assert (low, high) == pytest.approx(mean_interval(images))
+    assert high - low < 0.5 * np.ptp(images)
+    assert 0.1 < threshold <= 0.3
+
+
 def test_the_interval_of_a_mean_is_that_of_the_bootstrap() -> None:
     values = np.random.default_rng(1).normal(0.3, 1, 400)
     low, high = mean_interval(values)
@@ -146,7 +168,9 @@ def test_judgements_are_measured_too(
     images = table(tmp_path / "study/pooled/images.csv")
     assert {row["quality"] for row in images} <= {"0.0", "1.0"}
     assert all(float(row["expected"]) >= 0.5 for row in images)
-    accuracy = {row["figure"]: float(row["value"]) for row in table(tmp_path / "study/pooled/metrics.csv")}["accuracy"]
+    accuracy = {row["figure"]: float(row["value"]) for row in table(tmp_path / "study/pooled/intervals.csv")}[
+        "accuracy"
+    ]
     assert np.mean([float(row["quality"]) for row in images]) == pytest.approx(accuracy, abs=1e-6)
     assert not (tmp_path / "study/pooled/thresholds.csv").exists()
     best = tmp_path / "study/pooled/checkpoints/best.ckpt"
