@@ -61,8 +61,7 @@ def clouds(work: Path, weights: Path) -> Shown:
         lay_out(tiles, root / "images")
         lay_out(picture_files(home / "masks"), root / "masks" / "cloud")
     held_out = [home / "images" / name for name in split(root, [path.name for path in tiles], 4)]
-    options = ["--data.classes", "[cloud]", "--model.pretrained", str(weights / "mobilenet_v2.safetensors"),
-               "--trainer.max_epochs", "3"]  # fmt: skip
+    options = ["--data.classes", "[cloud]", "--model.pretrained", str(weights / "mobilenet_v2.safetensors")]
     return trained("clouds/best", root, work, options), held_out, marked, 840
 
 
