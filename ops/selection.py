@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-By = Literal["product", "uncertainty", "diversity", "coverage", "unsure_coverage", "random"]
+By = Literal["alternate", "product", "uncertainty", "diversity", "coverage", "unsure_coverage", "random"]
 """How images are chosen, see `chosen`."""
 
 BLOCK = 4096  # vectors in memory at once
@@ -93,6 +93,7 @@ def chosen(
       facility location (K. Wei, R. Iyer and J. Bilmes, "Submodularity in data subset selection and active learning",
       ICML 2015). Unlike the farthest image, it is no outlier.
     - `unsure_coverage`: the same, where uncertain images count by their uncertainty.
+    - `alternate`: by turns as `uncertainty` and as `coverage`.
     - `random`: any image.
 
     Args:
@@ -111,12 +112,13 @@ def chosen(
     pool = np.flatnonzero(candidates)
     shuffled = rng.permutation(len(candidates)).astype(np.float64)
     sample = np.sort(rng.choice(pool, SAMPLE, replace=False)) if len(pool) > SAMPLE else pool
+    count = 0
     while candidates.any():
         nearest = covered.nearest.astype(np.float64)
         known = np.isfinite(nearest).all()
         if by == "random":
             value = shuffled
-        elif by == "uncertainty" or (by == "product" and not known):
+        elif by == "uncertainty" or (by == "product" and not known) or (by == "alternate" and count % 2 == 0):
             value = uncertainty
         elif by == "product":
             value = uncertainty * nearest
@@ -131,6 +133,7 @@ def chosen(
             continue
         yield row, float(covered.nearest[row]), int(covered.center[row])
         covered.cover([row])
+        count += 1
 
 
 def _gains(covered: Covered, sample: NDArray[np.int64], weights: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -182,7 +182,7 @@ def _chosen(
     """Returns the images to label next, and those that show what another one shows."""
     covered = Covered(pool.vectors)
     covered.cover(np.flatnonzero(~pool.candidates).tolist())
-    explain = reasons(pool, covered.nearest.copy())
+    explain = reasons(pool, covered)
     seen, shows = [], []
     for path in progress(known, "comparing with labeled images", len(known)):
         small = _thumbnail(path, data)

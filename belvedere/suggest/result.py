@@ -16,7 +16,7 @@ from drawing.pictures import Picture, panel, save_picture, scaled, titled
 from drawing.sheet import Shown, drawn_sheet
 from ops.atomic import write_table
 from ops.filenames import safe_path
-from ops.selection import Vectors
+from ops.selection import Covered, Vectors
 
 ON_SHEET = 40  # most images on the contact sheet
 VIEW = 320  # pixels of an image on it
@@ -83,14 +83,14 @@ class Suggestion:
     short: str
 
 
-def reasons(pool: Pool, nearest: NDArray[np.float32]) -> Callable[[int, int, float, int], Suggestion]:
+def reasons(pool: Pool, covered: Covered) -> Callable[[int, int, float, int], Suggestion]:
     """Returns the function that makes a suggestion of rank, row, distance and the row of the nearest image.
 
     Args:
         pool: All images.
-        nearest: Distance of each from the nearest labeled one, before any is suggested.
+        covered: Their distances from the nearest labeled one, before any is suggested.
     """
-    rows = np.flatnonzero(pool.candidates)
+    rows, nearest = np.flatnonzero(pool.candidates), covered.nearest.copy()
     unsure, apart = np.array(pool.uncertainty), np.array(pool.disagreement)
 
     def explained(rank: int, row: int, distance: float, center: int) -> Suggestion:
@@ -104,6 +104,11 @@ def reasons(pool: Pool, nearest: NDArray[np.float32]) -> Callable[[int, int, flo
             share = float((nearest[rows] < distance).mean())
             parts.append(f"farther from what is labeled than {share:.0%}")
             short.append(f"new {share:.0%}")
+            reached = np.concatenate([found[:, 0] for _, found in covered.distances([row])])[rows]
+            others = int((reached < covered.nearest[rows]).sum()) - 1  # it is the nearest of itself
+            if others > 0:
+                parts.append(f"closest to {others} more of the pool")
+                short.append(f"like {others} more")
         if name:
             parts.append(f"nearest is {name}" + ("" if pool.labeled[center] else ", suggested above"))
         return Suggestion(
@@ -154,7 +159,7 @@ def write_sheet(folder: Path, found: Sequence[Suggestion], files: Mapping[str, P
             Shown(each.rank, each.name, each.uncertainty, each.short, jpeg_of(_image(files[each.name]), VIEW))
             for each in first
         ]
-        save_picture(drawn_sheet(TITLE, cells, 5), folder / "contact_sheet.png")
+        save_picture(drawn_sheet(f"{TITLE}; bar: uncertainty", cells, 5), folder / "contact_sheet.png")
         return
     rows = []
     for each in first:

@@ -47,6 +47,10 @@ def gain(row: int, covered: list[int], weights: np.ndarray) -> float:
         ("product", lambda row, covered: UNSURE[row] * DISTANCES[row, covered].min()),
         ("coverage", lambda row, covered: gain(row, covered, np.ones(60))),
         ("unsure_coverage", lambda row, covered: gain(row, covered, UNSURE)),
+        (
+            "alternate",
+            lambda row, covered: UNSURE[row] if len(covered) % 2 == 1 else gain(row, covered, np.ones(60)),
+        ),
     ],
 )
 def test_images_are_chosen_as_by_a_slow_loop(
