@@ -51,7 +51,7 @@ def suggest(
     members: list[str] | None = None,
     trust: bool = False,
     count: int = 10,
-    by: By = "product",
+    by: By = "alternate",
     labeled: str | None = None,
     backbones: dict[str, bool | str] | None = None,
     prelabels: list[Tool] | None = None,
