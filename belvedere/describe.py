@@ -93,6 +93,7 @@ def _doubtful(
     modules = fold_modules(paths, trust) if several else iter([data])
     found: list[Found] = []
     for task, module in zip(tasks, modules, strict=True):
+        task.share_temperature(tasks[0])
         meter = Meter(task.build_metrics())
         for split in ("test",) if several else ("val", "test"):
             found += measured(task.to(device), module, meter.to(device), device, split)

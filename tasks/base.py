@@ -129,6 +129,9 @@ class ImageTask(LightningModule, ABC):
         """
         return probability
 
+    def share_temperature(self, other: "ImageTask") -> None:
+        """Takes the temperature of another network of the same folds; nothing by default."""
+
     def exported(self) -> Callable[[Batch], dict[str, Tensor]]:
         """Returns the function that a file of `belvedere export` computes for a batch of `image`: tensors by name.
 

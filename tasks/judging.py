@@ -192,6 +192,10 @@ class JudgingTask(ImageTask):
             found |= {"mean": mean_vote(shares), "spread": vote_spread(shares)}
         return found
 
+    def share_temperature(self, other: ImageTask) -> None:
+        assert isinstance(other, JudgingTask)
+        self.temperature.set(other.temperature.values)
+
     def calibrated(self, probability: Tensor) -> Tensor:
         """Returns the probabilities of both classes at the temperature; shares of votes as they are."""
         if self.head != "binary" or not self.temperature.active:

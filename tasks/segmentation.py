@@ -270,6 +270,10 @@ class SegmentationTask(ImageTask):
         probability = placed(maps[:, :classes], batch)
         return self.decision.gated(probability, _presence(maps, classes)) if self.presence_head else probability
 
+    def share_temperature(self, other: ImageTask) -> None:
+        assert isinstance(other, SegmentationTask)
+        self.decision.temperature.set(other.decision.temperature.values)
+
     def calibrated(self, probability: Tensor) -> Tensor:
         return self.decision.temperature(probability)  # type: ignore[no-any-return]  # untyped in torch
 

@@ -78,7 +78,7 @@ def measured(
         ArgumentError: The task neither marks nor judges images.
     """
     if not isinstance(task, SegmentationTask | JudgingTask):
-        raise ArgumentError(f"pool measures tasks that mark regions or judge images, not {type(task).__name__}.")
+        raise ArgumentError(f"This is for tasks that mark regions or judge images, not for {type(task).__name__}.")
     data.prepare_data()
     data.setup("test")
     task.eval()

@@ -65,3 +65,11 @@ def test_members_are_calibrated_before_they_are_averaged_and_their_disagreement_
     # what the members are unsure of, and what they disagree about, add up
     torch.testing.assert_close(4 * mean * (1 - mean), (4 * calm * (1 - calm)).mean(dim=0) + found["disagreement"])
     assert found["disagreement"].max() > 0
+
+
+def test_networks_of_the_same_folds_share_a_temperature() -> None:
+    one, two = small(0), small(1)
+    one.decision.temperature.set(torch.tensor([2.0, 3.0]))
+    two.share_temperature(one)
+    assert two.decision.temperature.values.tolist() == [2, 3]
+    assert two.decision.temperature.active
