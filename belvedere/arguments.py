@@ -1,6 +1,7 @@
 """Prepares what is typed for the parser, before any library is imported: finds files, replaces short names."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -156,8 +157,14 @@ def _with_ensemble(command: str, arguments: list[str]) -> Iterator[str]:
     file = next((place / "ensemble.json" for place in places if (place / "ensemble.json").is_file()), None)
     if file is None:
         raise ArgumentError(f"There is no ensemble.json in {folder}. Make it with: belvedere pool {folder}")
-    found = json.loads(file.read_text(encoding="utf-8"))
-    yield from ("--ckpt_path", str(file.parent / found["checkpoint"]), "--members", json.dumps(found["members"]))
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        checkpoint, *members = [str(file.parent / name) for name in (found["checkpoint"], *found["members"])]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArgumentError(f"{file} is damaged. Make it again with: belvedere pool {folder}") from error
+    for path in members:
+        check_found(Path(path))
+    yield from ("--ckpt_path", checkpoint, "--members", json.dumps([os.path.normpath(path) for path in members]))
     skipped = False
     for argument in arguments:
         if not skipped and not argument.startswith("--run=") and argument != "--run":

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +37,7 @@ from belvedere.help import page, without_help
 from belvedere.names import SHIPPED, import_classes
 from belvedere.parser import Parser, shortened
 from belvedere.precision import fastest_precision, mixed_precision
+from belvedere.prediction import class_of, load
 from belvedere.quiet import quiet, silent
 from belvedere.results import results
 from belvedere.shards import check_options, merge, prepare_shard, shard_folder, slurm_script
@@ -66,7 +66,7 @@ from datamodules.read.names import located
 from datamodules.read.pictures import picture_size
 from datamodules.read.tables import Table
 from ops.atomic import check_writable, remove_leftovers
-from ops.errors import ArgumentError, ParserError, UserError, nearest
+from ops.errors import SKIPPED, ArgumentError, ParserError, UserError, nearest
 from ops.extras import installed
 from ops.locks import claimed
 from tasks.base import ImageTask
@@ -76,7 +76,6 @@ TRAINER_COMMANDS = ("fit", "validate", "test", "predict")
 OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "describe": describe, "export": export,
                                                       "suggest": suggest}  # fmt: skip
 COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
-SKIPPED = 3  # exit code: the command finished, but some images could not be used
 # Callbacks with options of their own, by prefix.
 OWN_CALLBACKS = {"early_stopping": EarlyStopping, "panels": Panels, "last_checkpoint": LastCheckpoint,
                  "preemption": Preemption, "intervals": Intervals}  # fmt: skip
@@ -267,8 +266,7 @@ class BelvedereCLI(LightningCLI):
     def _choose_folder(self) -> None:
         """Sets the folder that the command writes to, and makes paths absolute: other commands start elsewhere."""
         config = self.settings
-        module, _, class_name = config.data.class_path.rpartition(".")
-        paths = getattr(import_module(module), class_name).paths
+        paths = class_of(config.data.class_path).paths
         for values, names in ((config, ("output",)), (config.data.init_args, paths)):
             for name in names:
                 if values.get(name) is not None:
@@ -418,8 +416,6 @@ class BelvedereCLI(LightningCLI):
         if self.command != "predict" and not root.is_dir():
             raise ArgumentError(f"The dataset of the run, {root}, is no longer there. Give its folder: --data.root.")
         self._check_weights()
-        from belvedere.prediction import load
-
         members = self.settings.members or ()
         self.model.add_members([load(path, trust=self.settings.trust) for path in members], members)
 

@@ -5,12 +5,15 @@ import math
 import random
 import statistics
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
+from belvedere.arguments import reported
+from belvedere.plain import PlainParser
+from drawing.page import template
+from ops.atomic import replacing
 from ops.errors import ArgumentError, DataError, UserError, listed, refuse
 
 HELP = """Which of two results do people prefer?
@@ -71,18 +74,9 @@ class Preference(NamedTuple):
     unsure: int
 
 
-class Parser(ArgumentParser):
-    """Reports errors as the other commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises an ArgumentError."""
-        raise ArgumentError(f"compare: {message}. See belvedere compare --help.")
-
-
 def compare(words: Sequence[str]) -> int:
     """Runs the command; returns its exit code, 0, or 2 for an error that the user can fix."""
-    parser = Parser("belvedere compare", description=HELP, formatter_class=RawDescriptionHelpFormatter,
-                    allow_abbrev=False)  # fmt: skip
+    parser = PlainParser("compare", HELP)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="two folders, or files of answers")
     parser.add_argument("--output", type=Path, help="the page to write")
     parser.add_argument("--question", default="natural", help=f"{', '.join(QUESTIONS)}, or any text (default: natural)")
@@ -99,18 +93,20 @@ def compare(words: Sequence[str]) -> int:
                 raise ArgumentError("compare: answers are printed, so --output has nothing to write. Remove it.")
             print("\n\n".join(map(summary, read_answers(paths))))
         else:
-            if len(paths) != 2 or asked.output is None or asked.count < 1:
+            if len(paths) != 2:
                 raise ArgumentError(
-                    f"compare: got {len(paths)} paths, --output {asked.output} and --count {asked.count}; expected two "
-                    "folders, --output page.html and a count of 1 or more, or only files of answers (.csv)."
+                    f"compare: got {len(paths)} path{'s' * (len(paths) != 1)}; expected two folders of images, or only "
+                    "files of answers (.csv)."
                 )
+            if asked.output is None:
+                raise ArgumentError("compare: two folders become a page; name it: --output page.html.")
+            if asked.count < 1:
+                raise ArgumentError(f"compare: --count is {asked.count}; expected 1 or more.")
             reference = None if asked.reference is None else asked.reference.expanduser()
             output = asked.output.expanduser()
             write_page(output, paths, asked.question, reference, asked.count, asked.seed)
             print(output)
     except (UserError, OSError) as error:
-        from belvedere.arguments import reported
-
         return reported(error)
     return 0
 
@@ -139,9 +135,6 @@ def write_page(
     Raises:
         DataError: The folders have no images in common, or two of a pair differ in shape.
     """
-    from drawing.page import template
-    from ops.atomic import replacing
-
     found = [_images(folder) for folder in (*folders, *([] if reference is None else [reference]))]
     common = sorted(set.intersection(*map(set, found)))
     if not common:

@@ -2,13 +2,12 @@
 
 import os
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from belvedere.arguments import reported
 from belvedere.files import at_home
+from belvedere.plain import PlainParser
 from datamodules.annotations.coco import read_coco
 from datamodules.annotations.cvat import read_cvat
 from datamodules.annotations.dataset import IGNORED, REJECTED, Choice, Imported, write_dataset
@@ -18,7 +17,7 @@ from datamodules.annotations.labels import Labels
 from datamodules.annotations.mask_images import read_masks
 from datamodules.annotations.yolo import read_yolo
 from ops.atomic import check_writable
-from ops.errors import ArgumentError, UserError, listed
+from ops.errors import SKIPPED, ArgumentError, UserError, listed
 
 READERS: dict[str, Callable[[Path], Labels]] = {
     "coco": read_coco,
@@ -30,7 +29,6 @@ READERS: dict[str, Callable[[Path], Labels]] = {
 }
 ONE_MASK = ("roads", "avalanches")  # tasks with one mask per image
 SHOWN = 10  # rejected annotations in the message
-SKIPPED = 3  # exit code: done, but something was rejected
 
 HELP = """makes a dataset of the labels that an annotation tool wrote
 
@@ -39,11 +37,6 @@ HELP = """makes a dataset of the labels that an annotation tool wrote
   belvedere import --from cvat annotations.xml --images photographs --output sky
   belvedere import --from yolo dataset --output sky --boxes masks
   belvedere import --from masks VOC/SegmentationClass --images VOC/JPEGImages --output things"""
-
-
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ArgumentError(f"import: {message}. See belvedere import --help.")
 
 
 def import_labels(words: Sequence[str]) -> int:
@@ -86,8 +79,8 @@ def _run(words: Sequence[str]) -> int:
     return SKIPPED if done.rejected else 0
 
 
-def _parser() -> ArgumentParser:
-    parser = _Parser("belvedere import", description=HELP, formatter_class=RawDescriptionHelpFormatter)
+def _parser() -> PlainParser:
+    parser = PlainParser("import", HELP)
     parser.add_argument("source", metavar="SOURCE", help="a file or folder of the tool")
     parser.add_argument("--from", dest="format", choices=READERS, required=True, help="the format of the labels")
     parser.add_argument("--output", required=True, help="the folder of the dataset, new or empty")

@@ -39,11 +39,12 @@ from datamodules.read.pictures import (
 )
 from datamodules.read.strips import Strip
 from drawing.pictures import Picture, save_picture
-from ops.atomic import check_writable, write_table
-from ops.errors import ArgumentError, DataError, UserError
+from ops.atomic import PREFIX, check_writable, write_table
+from ops.errors import SKIPPED, ArgumentError, DataError, UserError
 from ops.extras import check_installed
 from ops.filenames import safe_path
 from ops.imagefiles import check_pixels
+from ops.locks import claimed
 from ops.masks.regions import least_areas, without_small_regions
 from ops.windows import cut, window_grid
 
@@ -326,7 +327,7 @@ def predict(model: Model, images: Path, folder: Path) -> list[tuple[str, str]]:
     boxes = boxes_beside(images)
     if model.preparation["kind"] == "pyramid" and boxes.is_file():
         print(f"belvedere.run: {boxes} is ignored, so whole images are marked.", file=sys.stderr)
-    part = folder / "part"
+    part = folder / f"{PREFIX}run"  # `part` may hold images that an interrupted `belvedere predict` has finished
     shutil.rmtree(part, ignore_errors=True)
     for inner in ("", *(name for each in formats for name in each.folders)):
         (part / inner).mkdir(parents=True, exist_ok=True)
@@ -367,8 +368,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         model = Model(given.model, given.threads)
-        check_writable(given.output)
-        return 3 if predict(model, given.images.expanduser(), given.output) else 0
+        folder = given.output.expanduser()
+        check_writable(folder)
+        with claimed(folder, "belvedere.run"):
+            return SKIPPED if predict(model, given.images.expanduser(), folder) else 0
     except (UserError, OSError) as error:
         print(f"\nbelvedere.run: {error}", file=sys.stderr)
         return 2

@@ -143,7 +143,7 @@ def _finished(folder: Path, share: Share, key: str) -> bool:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Returns ascending numbers as text, such as `0-3, 7`, as SLURM takes them for an array."""
+    """Returns ascending numbers as text, such as `0-3,7`, as SLURM takes them for an array."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and number == ranges[-1][1] + 1:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from callbacks import signals
 from callbacks.loggers import CSVLogger
-from ops.atomic import replacing
+from ops.tensorfiles import write_tensors
 from tasks.base import ImageTask, gathered
 
 BEST, OPTIMIZER = "best.ckpt", "optimizer_states"  # a file, and a key that it lacks
@@ -197,9 +197,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         if Path(path).name == BEST:
             checkpoint = {key: value for key, value in checkpoint.items() if key not in ONLY_RESUMED}
-        with replacing(Path(path), sync=True) as temporary, temporary.open("wb") as file:
-            # to an open file: given a path, torch reports a full disk as a RuntimeError without a reason
-            torch.save(checkpoint, file)
+        write_tensors(Path(path), checkpoint, sync=True)
 
 
 def write_checkpoints_atomically(trainer: Trainer) -> None:

@@ -14,8 +14,9 @@ from callbacks.best import BestCheckpoint
 from callbacks.handover import UsesData
 from callbacks.resuming import validation_batches
 from datamodules.batch import Batch
-from ops.atomic import replacing, write_table
+from ops.atomic import write_table
 from ops.progress import progress
+from ops.tensorfiles import write_tensors
 from tasks.base import ImageTask
 from tasks.decision import HALF, MINIMUM_AREAS, Decision, ThresholdSearch
 from tasks.segmentation import SegmentationTask, known
@@ -93,8 +94,7 @@ def keep_in_best(trainer: Trainer, task: ImageTask, prefixes: Sequence[str]) -> 
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         chosen = {name: value.cpu() for name, value in task.state_dict().items() if name.startswith(tuple(prefixes))}
         checkpoint["state_dict"].update(chosen)
-        with replacing(path, sync=True) as temporary:
-            torch.save(checkpoint, temporary)
+        write_tensors(path, checkpoint, sync=True)
     trainer.strategy.barrier()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 SHOWN = 20  # problems listed in one message
 LONGEST = 2000  # letters of a line of a message
+SKIPPED = 3  # exit code: the command finished, but skipped what cannot be used
 
 
 class UserError(ValueError):

@@ -1,6 +1,7 @@
 """The command `pool`: measures the folds of a cross-validation as a whole."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from belvedere.prediction import load
 from callbacks.intervals import bootstrap, of_image
 from ops.atomic import check_writable, replacing, write_table, write_text
 from ops.errors import ArgumentError
+from ops.tensorfiles import write_tensors
 from tasks.metrics.meter import Meter
 from tasks.segmentation import SegmentationTask
 
@@ -124,13 +126,12 @@ def _write_ensemble(paths: Sequence[Path], fitted: Mapping[str, torch.Tensor], f
     """
     checkpoint: dict[str, Any] = torch.load(paths[0], map_location="cpu", weights_only=True)
     checkpoint["state_dict"] |= fitted
-    with replacing(folder / BEST) as temporary:
-        torch.save(checkpoint, temporary)
+    write_tensors(folder / BEST, checkpoint)
     beside = {run_folder(paths[0]) / "config.yaml": folder / "config.yaml",  # a copy is in the checkpoint
               paths[0].with_suffix(".ubj"): (folder / BEST).with_suffix(".ubj")}  # fmt: skip
     for path, target in beside.items():
         if path.is_file():
             with replacing(target) as temporary:
                 shutil.copyfile(path, temporary)
-    members = [str(path.absolute()) for path in paths[1:]]
+    members = [os.path.relpath(path.absolute(), folder) for path in paths[1:]]  # a study may be moved
     write_text(folder / ENSEMBLE, json.dumps({"checkpoint": BEST.as_posix(), "members": members}, indent=2) + "\n")

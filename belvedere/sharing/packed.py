@@ -146,9 +146,10 @@ def _write_checkpoint(weights: bytes, config: str, model: Any, path: Path, name:
         PackageError: The weights are no safetensors.
     """
     import lightning
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
+
+    from ops.tensorfiles import write_tensors
 
     try:
         state = load(weights)
@@ -160,5 +161,4 @@ def _write_checkpoint(weights: bytes, config: str, model: Any, path: Path, name:
     settings["_instantiator"] = "lightning.pytorch.cli.instantiate_module"
     checkpoint = {"state_dict": state, "hyper_parameters": settings, "config": config, "epoch": 0, "global_step": 0,
                   "pytorch-lightning_version": lightning.__version__}  # fmt: skip
-    with replacing(path) as temporary:
-        torch.save(checkpoint, temporary)
+    write_tensors(path, checkpoint)

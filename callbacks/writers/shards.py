@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,7 @@ from callbacks.writers.stitch import StitchingWriter
 from callbacks.writers.stitched import CanvasShare, Rows, Stitched, Whole
 from datamodules.batch import Batch
 from ops.atomic import remove_leftovers, replacing, write_text
+from ops.errors import DataError
 from ops.geo.rasters import Georeference
 
 
@@ -276,19 +277,37 @@ def _whole(folder: Path, done: Done, count: int) -> Whole:
 
 
 def _append(rows: Rows, folder: Path, done: Done) -> None:
-    """Adds the rows of a share."""
-    count, width = len(rows.regions), rows.size[1]
-    with (folder / f"{done.picture}.masks").open("rb") as masks:
-        percents = (folder / f"{done.picture}.percents").open("rb") if done.percents else None
-        for number, height in enumerate(done.heights):
-            packed = _read(masks, (count, height, -(-width // 8)))
-            marked = np.unpackbits(packed, axis=2, count=width).view(np.bool_)
-            found = None if percents is None else _read(percents, (rows.planes, height, width))
-            sums = (0.0, 0.0) if number else (done.uncertain, done.disagreed or 0.0)
-            rows.append(marked, found, *sums)
-        if percents is not None:
-            percents.close()
+    """Adds the rows of a share.
+
+    Raises:
+        DataError: A file of the share is damaged; the share no longer counts as finished.
+    """
+    count, width, stem = len(rows.regions), rows.size[1], folder / str(done.picture)
+    try:
+        with ExitStack() as files:
+            masks = files.enter_context(stem.with_suffix(".masks").open("rb"))
+            percents = files.enter_context(stem.with_suffix(".percents").open("rb")) if done.percents else None
+            for number, height in enumerate(done.heights):
+                packed = _read(masks, (count, height, -(-width // 8)))
+                marked = np.unpackbits(packed, axis=2, count=width).view(np.bool_)
+                found = None if percents is None else _read(percents, (rows.planes, height, width))
+                sums = (0.0, 0.0) if number else (done.uncertain, done.disagreed or 0.0)
+                rows.append(marked, found, *sums)
+    except (EOFError, FileNotFoundError) as error:
+        stem.with_suffix(".json").unlink(missing_ok=True)
+        raise DataError(
+            f"{stem}.masks or .percents is missing or truncated. Run this shard again, then the merge: --shard "
+            f"{folder.name}."
+        ) from error
 
 
 def _read(file: IO[bytes], shape: tuple[int, int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.frombuffer(file.read(int(np.prod(shape))), np.uint8).reshape(shape)
+    """Reads an array.
+
+    Raises:
+        EOFError: The file is too short.
+    """
+    content = file.read(int(np.prod(shape)))
+    if len(content) < np.prod(shape):
+        raise EOFError
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -73,6 +73,10 @@ def test_folders_that_cannot_be_compared_are_rejected(folders: list[Path], belve
                   [folders[0].parent / "gone.csv"], ["a.csv", "--output", output]):  # fmt: skip
         done = belvedere("compare", *map(str, words))
         assert (done.code, done.err.strip().startswith("belvedere: ")) == (2, True), words
+    one, two = str(folders[0]), str(folders[1])
+    for words, wanted in (([one], "two folders"), ([one, two], "--output page.html"),
+                          ([one, two, "--output", str(output), "--count", "0"], "--count is 0")):  # fmt: skip
+        assert wanted in belvedere("compare", *words).err
     assert belvedere("compare", "--help").code == 0
 
 

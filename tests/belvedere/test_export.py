@@ -3,6 +3,7 @@
 import ast
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import belvedere as api
 from belvedere import export as exporting
 from belvedere.run import Model, main
 from ops.errors import ArgumentError
+from ops.locks import claimed
 from tasks.avalanches import AvalanchesTask
 from tests.helpers import ROOT, SMALL
 
@@ -60,8 +62,9 @@ def assert_same(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_an_exported_file_writes_what_predict_writes(
-    task: str, trained: Trained, belvedere: Command, album: Path
+    task: str, trained: Trained, belvedere: Command, album: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOME", str(Path.cwd()))
     checkpoint = str(trained(task))
     result = belvedere("export", "--ckpt_path", checkpoint, "--output", "file", "--quiet")
     assert result.code == 0, result.err
@@ -73,7 +76,7 @@ def test_an_exported_file_writes_what_predict_writes(
     assert report["seconds"]["1"].keys() == {"torch", "model.onnx"}
 
     assert belvedere("predict", "--ckpt_path", checkpoint, "--data.pictures", str(album), "--output", "torch").code == 3
-    assert main(["file/model.onnx", str(album), "--output", "onnx"]) == 3
+    assert main(["file/model.onnx", str(album), "--output", "~/onnx"]) == 3
     one, other = files(Path("torch")), files(Path("onnx"))
     assert one.keys() == other.keys()
     assert len(one) >= 2
@@ -154,6 +157,24 @@ def test_run_rejects_other_files(album: Path, tmp_path: Path, capsys: pytest.Cap
         assert main([str(tmp_path / path), str(album), "--output", str(tmp_path / "out")]) == 2
         assert path in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_run_keeps_off_other_commands(trained: Trained, belvedere: Command, album: Path, tmp_path: Path) -> None:
+    assert belvedere("export", "--ckpt_path", str(trained(QUICK)), "--output", "file", "--quiet").code == 0
+    out = tmp_path / "out"
+    (out / "part").mkdir(parents=True)
+    (out / "part" / "rows0.jsonl").write_text("of an interrupted prediction")
+    (album / "broken.jpg").unlink()
+    words = ["file/model.onnx", str(album), "--output", str(out)]
+    code = "import sys; from belvedere.run import main; sys.exit(main(sys.argv[1:]))"
+    with claimed(out, "belvedere predict"):
+        second = subprocess.run([sys.executable, "-c", code, *words], env=os.environ | {"PYTHONPATH": str(ROOT)},
+                                capture_output=True, text=True, check=False)  # fmt: skip
+    assert (second.returncode, "in use by belvedere predict" in second.stderr) == (2, True)
+    assert [path.name for path in out.iterdir()] == ["part"]
+    assert main(words) == 0
+    assert (out / "part" / "rows0.jsonl").exists()
+    assert not list(out.glob(".*"))
 
 
 def test_run_needs_four_packages() -> None:

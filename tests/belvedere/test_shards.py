@@ -89,6 +89,11 @@ def test_shards_make_what_one_process_makes(
     assert main([*own, "--shard", "2"]) == 0
     assert (tmp_path / "own/shards/2/1.masks").stat() == before, "a finished shard stays"
     assert done["size"] == [300, 150]
+    path = tmp_path / "own/shards/2/1.masks"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert main([*own, "--merge"]) == 2
+    assert "--shard 2" in capsys.readouterr().err
+    assert main([*own, "--shard", "2"]) == 0
     assert main([*own, "--merge"]) == 3
     assert main([*own, "--shard", "2"]) == 3, "all is finished"
     assert not (tmp_path / "own/shards").exists()

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,9 @@ def test_folds_are_measured_together(folds: Path, tmp_path: Path, capsys: pytest
             assert drawn.width > 400
 
 
-def test_an_ensemble_is_named_by_its_folder(folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ensemble_is_named_by_its_folder(
+    folds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["pool", str(folds)]) == 0
     monkeypatch.chdir(tmp_path)
     pictures = folds.parent / "sky" / "images"
@@ -96,6 +99,14 @@ def test_an_ensemble_is_named_by_its_folder(folds: Path, tmp_path: Path, monkeyp
         assert 0 < float(row["disagreement"]) < float(row["uncertainty"])
         with Image.open(tmp_path / "out/disagreement" / row["name"]) as drawn:
             assert np.asarray(drawn).mean() / 255 == pytest.approx(float(row["disagreement"]), abs=0.01)
+    moved = Path(shutil.copytree(folds, tmp_path / "moved"))
+    assert main(["predict", "--run", str(moved), "--data.pictures", str(pictures), "--output", "again"]) == 0
+    made = json.loads((tmp_path / "again/checkpoints.json").read_text())
+    assert [Path(each).relative_to(moved).parts[1] for each in made["members"]] == ["1", "2"]
+    for text in ("{", "[]", '{"checkpoint": "best.ckpt"}', '{"checkpoint": "best.ckpt", "members": [1]}'):
+        (moved / "pooled/ensemble.json").write_text(text)
+        assert main(["predict", "--run", str(moved), "--data.pictures", str(pictures)]) == 2
+        assert "damaged" in capsys.readouterr().err
 
 
 def test_other_checkpoints_are_rejected(folds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
