@@ -15,6 +15,12 @@ from ops.atomic import in_words
 from ops.errors import ArgumentError, nearest
 
 FROM_CHECKPOINT = ("validate", "test", "predict", "export", "suggest")
+FROM_SEVERAL = (*FROM_CHECKPOINT, "describe")  # take --run
+INSTEAD = {
+    "--model PACKAGE": "A package of belvedere pack, in place of --ckpt_path",
+    "--run FOLDER": "A folds study after belvedere pool: all its checkpoints",
+}
+"""Options of `FROM_SEVERAL` that become others before the parser sees them."""
 SHORT = {
     "--epochs": "--trainer.max_epochs",
     "--lr": "--model.optimizer.lr",
@@ -151,8 +157,8 @@ def _with_ensemble(command: str, arguments: list[str]) -> Iterator[str]:
     if folder is None:
         yield from arguments
         return
-    if command not in (*FROM_CHECKPOINT, "describe"):
-        raise ArgumentError(f"--run is for {', '.join(FROM_CHECKPOINT)} and describe, not for {command}. Leave it out.")
+    if command not in FROM_SEVERAL:
+        raise ArgumentError(f"--run is for {', '.join(FROM_SEVERAL)}, not for {command}. Leave it out.")
     places = [Path(folder), Path(folder, "pooled")]
     file = next((place / "ensemble.json" for place in places if (place / "ensemble.json").is_file()), None)
     if file is None:

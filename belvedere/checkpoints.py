@@ -156,7 +156,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def run_config(path: Path, trust: bool = False) -> dict[str, Any]:
     """Returns the model and data settings of a checkpoint's run, from `config.yaml` beside it or the copy inside.
 
-    Augmentations are left out: they act in training only. A fitted scale of rasters replaces the word for it.
+    Augmentations are left out: they act in training only. A fitted scale of rasters replaces `percentiles`.
 
     Args:
         path: The checkpoint.

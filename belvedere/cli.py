@@ -34,7 +34,7 @@ from belvedere.export import export
 from belvedere.features import features
 from belvedere.files import run_folder
 from belvedere.help import page, without_help
-from belvedere.names import SHIPPED, import_classes
+from belvedere.names import SHIPPED, import_classes, task_name
 from belvedere.parser import Parser, shortened
 from belvedere.precision import fastest_precision, mixed_precision
 from belvedere.prediction import class_of, load
@@ -189,7 +189,7 @@ class BelvedereCLI(LightningCLI):
         parser.link_arguments("monitor", "early_stopping.monitor")
         parser.link_arguments("monitor", "early_stopping.mode", compute_fn=mode_of)
         parser.add_argument("--precision", type=Literal["auto"] | None, help=PRECISION_HELP)
-        members_help = "Further checkpoints whose probabilities test and predict average with those of --ckpt_path."
+        members_help = "Further checkpoints whose probabilities are averaged with those of --ckpt_path."
         parser.add_argument("--members", type=list[str] | None, help=members_help)
         if self.command == "predict":
             prelabels_help = "Annotation tools whose labels it writes too, for correction: labelme, coco, cvat."
@@ -279,7 +279,7 @@ class BelvedereCLI(LightningCLI):
         backbones = config.model.init_args.get("backbones")
         if backbones:
             config.model.init_args.backbones = {name: _absolute_if_found(path) for name, path in backbones.items()}
-        self.task_name = config.data.class_path.split(".")[-2]
+        self.task_name = task_name(config.data.class_path)
         self.folder = output_folder(self.command, self.task_name, config)
         self.results = self.folder
         if self.command == "predict" and config.slurm is not None:

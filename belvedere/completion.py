@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
-from belvedere.arguments import SHORT
+from belvedere.arguments import FROM_SEVERAL, INSTEAD, SHORT
 from belvedere.cli import OWN_COMMANDS, TRAINER_COMMANDS, BelvedereCLI
 from belvedere.functions import FUNCTIONS, parser_of
 from belvedere.help import choices_of, listed, options_of, sentence
@@ -61,6 +61,9 @@ def script(shell: str, options: dict[str, Any]) -> str:
                 added.complete = shtab.FILE
         for name, full in SHORT.items():
             one.add_argument(name, help=full)
+        for name, about in INSTEAD.items() if command in FROM_SEVERAL else ():
+            taken: Any = one.add_argument(name.split()[0], help=about)
+            taken.complete = shtab.FILE
     for command in FUNCTIONS:
         one = commands.add_parser(command, help=command)
         for action in listed(parser_of(command)):

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import ArgumentParser, Namespace
 
-from belvedere.arguments import HELPS, SHORT
+from belvedere.arguments import FROM_CHECKPOINT, FROM_SEVERAL, HELPS, INSTEAD, SHORT
 
 UNTYPED = ("help", "print_config", "config", "trainer", "model", "data", "weights_only", "model.classes",
            "model.window", "early_stopping.monitor", "early_stopping.mode")  # fmt: skip
@@ -55,7 +55,7 @@ def page(
             parts += [heading, *_lines(options, given, width), ""]
             chosen_options += options
     if not parts:
-        example = "--ckpt_path FILE" if command in ("validate", "test", "predict") else "--config clouds/best"
+        example = "--ckpt_path FILE" if command in FROM_CHECKPOINT else "--config clouds/best"
         parts += [f"belvedere {command} {example} --help lists the options of its task and data as well.", ""]
     own = [action for action in listed(parser) if not action.dest.startswith(("trainer.", *elsewhere))]
     known = {action.dest for action in (*listed(parser), *chosen_options)}
@@ -64,7 +64,8 @@ def page(
         for name, full in SHORT.items()
         if not chosen_options or any(f"{full}.".startswith(f"--{each}.") for each in known)
     ]
-    return "\n".join([*parts, f"Options of {command}:", *_lines(own, values, width), "",
+    instead = [f"  {name:{LEFT}}  {about}" for name, about in INSTEAD.items() if command in FROM_SEVERAL]
+    return "\n".join([*parts, f"Options of {command}:", *_lines(own, values, width), *instead, "",
                       "Short names:", *short, "",
                       "--config NAME may be repeated; later ones win. --print_config prints all settings.",
                       "--help.trainer lists the options of Lightning's trainer, --help.all all with their types.",

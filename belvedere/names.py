@@ -34,6 +34,17 @@ MOVED = {
 """Class paths in configs and checkpoints of earlier versions, and the bare names that are valid today."""
 
 
+def task_name(module: Any) -> str:
+    """Returns the name of a task, such as `roads`.
+
+    Args:
+        module: Its task or data module: class path, bare name, or the part of a config that has one.
+    """
+    class_path = str(module["class_path"] if isinstance(module, dict) else module)
+    name = class_path.rpartition(".")[2].removesuffix("DataModule").removesuffix("Task")
+    return name.removeprefix("Linear").lower()
+
+
 def class_modules() -> dict[str, str]:
     """Returns the module of each task's classes, by class name."""
     found = {f"{task.title()}{kind}": f"{package}.{task}" for task in TASKS

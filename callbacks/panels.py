@@ -122,10 +122,11 @@ class Panels(UsesData):
         names = [name for each in samples for name in each.get("name", [""] * len(each["image"]))]
         rows: list[Row] = []
         marked = Marked(getattr(task, "classes", ()))
+        edges = task.edge_thresholds if isinstance(task, SegmentationTask) else None
         for each in samples:
             named = names[len(rows) : len(rows) + len(each["image"])]
             originals = [self.data.picture(name, SIDE) if self.data else None for name in named]
-            rows += _rows(each, _predicted(trainer, task, each, parts), originals, marked, steps=parts)
+            rows += _rows(each, _predicted(trainer, task, each, parts), originals, marked, edges if parts else None)
         if not rows:
             return
         titles = [title for title in SHOWN if title in rows[0]]
@@ -201,12 +202,8 @@ def _predicted(trainer: Trainer, task: ImageTask, samples: Batch, steps: bool) -
     with torch.random.fork_rng(devices), trainer.precision_plugin.val_step_context():
         if "votes" in samples:
             return {"shares": task.probability(samples)}
-        brief = getattr(task, "every_stage", None)
-        if brief is not None:
-            vars(task)["every_stage"] = brief or steps
-        predicted = task.predict(samples)
-        if brief is not None:
-            vars(task)["every_stage"] = brief
+        with task.with_stages(steps):
+            predicted = task.predict(samples)
         if isinstance(task, SegmentationTask):
             predicted["mask"] = task.masks(predicted["probability"])
         return predicted
@@ -217,7 +214,7 @@ def _rows(
     prediction: dict[str, Any],
     originals: Sequence[drawing.Picture | None],
     marked: Marked,
-    steps: bool,
+    steps: tuple[float, float] | None,
 ) -> list[Row]:
     """Returns what to show of each image; nothing if the task predicts no images, masks or votes.
 
@@ -226,7 +223,7 @@ def _rows(
         prediction: What the task predicts for it.
         originals: The images as in their files, None where unknown.
         marked: Gets the classes.
-        steps: Whether to show the steps to the prediction too.
+        steps: Canny's thresholds of the true edges, to show the steps to the prediction too; None shows none.
     """
     if "mask" in prediction:
         return [_marked_row(samples, prediction, k, each, marked, steps) for k, each in enumerate(originals)]
@@ -238,7 +235,12 @@ def _rows(
 
 
 def _marked_row(
-    samples: Batch, prediction: dict[str, Any], k: int, original: drawing.Picture | None, marked: Marked, steps: bool
+    samples: Batch,
+    prediction: dict[str, Any],
+    k: int,
+    original: drawing.Picture | None,
+    marked: Marked,
+    steps: tuple[float, float] | None,
 ) -> Row:
     image = _array(samples["image"][k]) if original is None else _fitted(original)
     row = {"input": image}
@@ -252,13 +254,15 @@ def _marked_row(
         marked.ignoring |= bool(ignored.any())
         row["truth"] = drawing.hatched(row["truth"], ignored)
     if steps and "stages" in prediction and "mask" in samples:
-        row |= _steps(image, samples["mask"][k], prediction, k)
+        row |= _steps(image, samples["mask"][k], prediction, k, steps)
     return row
 
 
-def _steps(image: drawing.Picture, truth: Tensor, prediction: dict[str, Any], k: int) -> Row:
+def _steps(
+    image: drawing.Picture, truth: Tensor, prediction: dict[str, Any], k: int, thresholds: tuple[float, float]
+) -> Row:
     """Returns the truth as outline, mask and edges, the steps to the prediction in order, and its polygon."""
-    edges = canny((truth[None] > 0.5).byte() * 255, 100, 200)[0]
+    edges = canny((truth[None] > 0.5).byte() * 255, *thresholds)[0]
     row = {"reference": drawing.overlay(image, _masks(truth, image), opacity=0), "true mask": _level(truth, image)}
     for name, stage in prediction["stages"].items():
         if not name.endswith("probability"):

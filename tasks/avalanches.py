@@ -121,8 +121,6 @@ class AvalanchesTask(SegmentationTask):
     )
     second_decisions: Mapping[str, Decision]
     validation_dice: Tensor
-    every_stage = False
-    """Whether `predict` makes all passes, not only those that the final one needs."""
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -68,6 +69,8 @@ class ImageTask(LightningModule, ABC):
     """Whether `probability` also keeps the `disagreement` of the members."""
     disagreement: Tensor | None = None
     """How much the members disagreed about the last batch, in the form of the probabilities, see `disagreement`."""
+    every_stage = False
+    """Whether `predict` makes all passes of a task that has several, not only those that the final one needs."""
     ask_facts: Callable[[], DataFacts] | None = None
     """Returns the data module's facts, already before `setup`; `callbacks.handover` sets it."""
 
@@ -78,6 +81,16 @@ class ImageTask(LightningModule, ABC):
         metrics = {"train": self.build_training_metrics(), "val": self.build_metrics(),
                    "test": self.build_test_metrics()}  # fmt: skip
         self.meters = nn.ModuleDict({f"{stage}_meter": Meter(metrics[stage]) for stage in STAGES})
+
+    @contextmanager
+    def with_stages(self, every: bool = True) -> Iterator[None]:
+        """Makes `predict` compute every stage in this block, if `every` is true."""
+        before = self.every_stage
+        self.every_stage = before or every
+        try:
+            yield
+        finally:
+            self.every_stage = before
 
     # What a task defines
 

@@ -94,6 +94,8 @@ class SegmentationTask(ImageTask):
     """
 
     headline = "dice"
+    edge_thresholds: tuple[float, float] = (100, 200)
+    """Canny's lower and upper threshold for edges of masks of 0 and 255."""
     _at_half: Mapping[tuple[str, str], Meter] = {}
     fixed: Sequence[str] = ()
     """Options that a subclass sets itself."""

@@ -10,11 +10,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from belvedere.names import TASKS
+from belvedere.names import TASKS, task_name
 from belvedere.parser import parameters
 from belvedere.prediction import class_of, load, predict
 from belvedere.run import Model as File
-from belvedere.sharing.card import task_name
 from callbacks.writers.prediction import Prediction
 from callbacks.writers.stitched import Maps, Stitched, Whole
 from datamodules.read.pictures import read_picture, resized
@@ -123,7 +122,7 @@ class TrainedModel(Model):
     def __init__(self, path: str, trust: bool = False) -> None:
         self.task = load(path, trust=trust)
         self.config: dict[str, Any] = vars(self.task)["run_config"]
-        super().__init__(path, _kind_of(self.task), task_name(self.config), self.task.classes)
+        super().__init__(path, _kind_of(self.task), task_name(self.config["data"]), self.task.classes)
         self.takes_hints = self.kind == "colors"
 
     @property
@@ -155,11 +154,11 @@ class ExportedModel(Model):
 
     def __init__(self, path: str) -> None:
         self.file = File(path)
-        kind, task = self.file.preparation["kind"], self.file.settings["task"].removesuffix("Task")
+        kind = self.file.preparation["kind"]
         masks = kind in ("resized", "pyramid")
         classes = self.file.settings["classes"] if masks else []
         super().__init__(path, "masks" if masks else "scores" if kind == "squared" else "colors",
-                         task.removeprefix("Linear").lower(), classes)  # fmt: skip
+                         task_name(self.file.settings["task"]), classes)  # fmt: skip
 
     @property
     def decision(self) -> Decides:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from belvedere.files import run_folder
-from belvedere.names import TASKS
+from belvedere.names import TASKS, task_name
 from belvedere.sharing import packed
 from belvedere.sharing.failures import Review
 from callbacks.intervals import COLUMNS
@@ -75,7 +75,7 @@ def card(
         files: Names of the package's files.
     """
     record = read_record(checkpoint)
-    short = task_name(config)
+    short = task_name(config["data"])
     metrics, note = _metrics(task, checkpoint, record, review)
     return template("card.md").render(
         **{key: getattr(said, key) for key in SAID[1:]},
@@ -95,11 +95,6 @@ def card(
         measure=review.measure,
         picture=PICTURE if PICTURE in files else "",
     )
-
-
-def task_name(config: Mapping[str, Any]) -> str:
-    """Returns the name of the task of a run's config, such as `roads`."""
-    return str(_class_path(config["data"])).rpartition(".")[2].removesuffix("DataModule").lower()
 
 
 def read_record(checkpoint: Path) -> dict[str, Any]:

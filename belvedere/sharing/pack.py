@@ -18,9 +18,10 @@ from lightning.pytorch import Trainer
 import belvedere
 from belvedere.checkpoints import finite_weights, run_config
 from belvedere.files import DESCRIPTION, check_found
+from belvedere.names import task_name
 from belvedere.prediction import configured, load
 from belvedere.sharing import hub, packed
-from belvedere.sharing.card import PICTURE, Said, card, decisions, read_record, task_name
+from belvedere.sharing.card import PICTURE, Said, card, decisions, read_record
 from belvedere.sharing.failures import review
 from datamodules.read.pictures import read_picture
 from drawing.pictures import save_picture
@@ -140,7 +141,7 @@ def fill(
         write_text(folder / packed.RECORD, json.dumps(record, indent=2) + "\n")
     digests = {key: hashlib.sha256((folder / key).read_bytes()).hexdigest()
                for key in packed.READ if (folder / key).is_file()}  # fmt: skip
-    description = {"format": packed.FORMAT, "belvedere": belvedere.__version__, "task": task_name(config),
+    description = {"format": packed.FORMAT, "belvedere": belvedere.__version__, "task": task_name(config["data"]),
                    "classes": list(task.classes), "decision": decisions(task), "sha256": digests}  # fmt: skip
     write_text(folder / DESCRIPTION, json.dumps(description, indent=2) + "\n")
     if onnx:

@@ -1,6 +1,7 @@
 """Writes masks, polygons and intermediate stages of regions in large images."""
 
 import math
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from callbacks.writers.stitched import Stitched, StitchedFormat
 from drawing.pictures import save_picture
 from ops.errors import ArgumentError
 from ops.filenames import safe_path
+from tasks.base import ImageTask
 
 
 class OutlineWriter(StitchingWriter):
@@ -61,15 +63,19 @@ class OutlineWriter(StitchingWriter):
             raise ArgumentError(
                 f"expected a tolerance of 0 pixels or more and a least_iou in [0, 1], got {tolerance} and {least_iou}"
             )
-        self.keep_stages = keep_stages
+        self.keep_stages, self._stages = keep_stages, ExitStack()
         stages = [Stages()] if keep_stages else []
         outlines = Outlines(tolerance, smooth, least_iou, outline)
         super().__init__([outlines, MaskFiles(by_class=False), MaskOverview(), *stages, Maps(vectors)])
 
     def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
-        if self.keep_stages:
-            vars(task)["every_stage"] = True
+        if self.keep_stages and isinstance(task, ImageTask):
+            self._stages.enter_context(task.with_stages())
         super().begin(task, folder, in_memory)
+
+    def end(self) -> None:
+        self._stages.close()
+        super().end()
 
 
 class Stages(StitchedFormat):

@@ -33,7 +33,8 @@ def test_help_begins_with_the_options_of_data_and_task(
     assert "--model.classes" not in result.out  # it follows the data
     assert ("--early_stopping.patience" in result.out) == (command == "fit")
     assert max(map(len, lines)) <= 100
-    assert len(lines) < 85
+    assert len(lines) < 87
+    assert any(line.startswith("  --run FOLDER ") for line in lines) == (command not in ("fit", "features"))
 
 
 def test_help_without_a_config_says_how_to_get_more(belvedere: Command) -> None:
@@ -80,6 +81,8 @@ def test_the_completion_knows_commands_options_values_and_configs(belvedere: Com
     assert "clouds/fpn" in completed("belvedere", "fit", "--config", "cl")
     assert completed("belvedere", "test", "--data.batch") == ["--data.batch_size"]
     assert completed("belvedere", "configs", "r") == ["roads"]
+    assert completed("belvedere", "predict", "--ru") == ["--run"]
+    assert completed("belvedere", "fit", "--ru") == []
 
 
 def test_types_and_docstrings_become_choices_and_sentences() -> None:

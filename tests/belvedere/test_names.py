@@ -17,7 +17,7 @@ import belvedere as api
 import datamodules
 import tasks
 from belvedere.__main__ import HELP, main
-from belvedere.names import MOVED, SHIPPED, TASKS, configs, import_classes, renamed
+from belvedere.names import MOVED, SHIPPED, TASKS, class_modules, configs, import_classes, renamed, task_name
 from datamodules.segmentation import SegmentationDataModule
 from tasks.base import ImageTask
 from tasks.clouds import CloudsTask
@@ -163,3 +163,9 @@ def test_the_output_format_of_contributing_works(
     for row in rows:
         mask = np.asarray(Image.open(f"out/masks/{row['class']}/{Path(row['name']).stem}.png"))
         assert int(row["pixels"]) == (mask > 0).sum()
+
+
+def test_every_class_belongs_to_its_task() -> None:
+    for name, module in class_modules().items():
+        task = module.rpartition(".")[2]
+        assert task_name(name) == task_name(f"{module}.{name}") == task_name({"class_path": name}) == task

@@ -386,3 +386,13 @@ def test_wrong_arguments_and_modules_are_rejected() -> None:
         Panels(pictures=0)
     with pytest.raises(TypeError, match="expected an ImageTask, got LightningModule"):
         Panels().setup(create_autospec(Trainer), LightningModule(), "fit")
+
+
+def test_true_edges_are_found_as_the_task_finds_edges(tmp_path: Path) -> None:
+    data = [{**batch, "mask": batch["mask"][:, :1] * 0} for batch in batches(3)]
+    data[0]["mask"][0, :, 6:18, 6:18] = 1
+    task = Stepped(pretrained=False)
+    task.edge_thresholds = (5000, 6000)  # none is as steep
+    folder = drawn_by_test(task, tmp_path, data, 3) / "0_0"
+    assert np.asarray(Image.open(folder / "7_true_edges.jpg").convert("L")).max() < 60
+    assert not task.every_stage
