@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,26 @@ def write_source(folder: Path, source: Path | None) -> None:
     if source is not None and folder.is_dir():
         with replacing(folder / SOURCE) as temporary:
             temporary.write_bytes(os.fsencode(source) + b"\n")
+
+
+def check_replaceable(folder: Path, names: Iterable[str]) -> None:
+    """Checks that results would not replace folders of the user.
+
+    Args:
+        folder: Where results go.
+        names: The folders that they replace.
+
+    Raises:
+        ArgumentError: One is there, and no results of belvedere are in `folder`.
+    """
+    if (folder / SOURCE).is_file():
+        return
+    for path in (folder / name for name in names):
+        if path.is_dir() and any(path.iterdir()):
+            raise ArgumentError(
+                f"{path} is not a result of belvedere, as far as is known, and would be replaced. Choose another "
+                "--output, or add --overwrite."
+            )
 
 
 def _other_source(folder: Path, source: Path | None) -> str:

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from belvedere.arguments import help_wanted, reported
 from belvedere.checkpoints import (
     check_fit,
+    check_replaceable,
     check_resumable,
     check_same_data,
     check_task,
@@ -429,6 +430,8 @@ class BelvedereCLI(LightningCLI):
             return
         (writer,), (folder, names) = writers, self.datamodule.predicted_names()
         writer.formats += self._added_formats(writer, folder)
+        if self.settings.output is not None and not self.settings.overwrite:
+            check_replaceable(self.results, (name for each in writer.formats for name in each.folders))
         self.model.disagreeing = self.settings.uncertainty
         writer.key, writer.checkpoints = self._prediction_key(folder, names), self._checkpoints()
         if (self.settings.resume or self.settings.shards) and is_finished(self.results, writer.key):

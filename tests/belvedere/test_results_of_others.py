@@ -94,3 +94,23 @@ def test_the_commands_keep_both(belvedere: Command, fitted: Path, clouds_root: P
     found = {(path / SOURCE).read_text(): len(list((path / "overlays").iterdir())) for path in run.glob("predict-*")}
     assert found == {f"{tmp_path}/{place}/photos\n": 1 for place in ("north", "south")}
     assert "holds results of" in belvedere("predict", *options, "--output", str(run / "predict-photos")).refusal
+
+
+def test_folders_of_the_user_are_not_replaced(
+    belvedere: Command, trained: Callable[[str], Path], roads_root: Path, tmp_path: Path
+) -> None:
+    for name in ("masks", "maps", "lines"):
+        (tmp_path / "project" / name).mkdir(parents=True)
+    (tmp_path / "project" / "maps" / "own.tif").write_text("mine")
+    (tmp_path / "project" / "areas.csv").write_text("mine")
+    predict = ["predict", "--ckpt_path", str(trained("roads")), "--data.pictures", str(roads_root / "pictures"),
+               "--output", "project"]  # fmt: skip
+    (tmp_path / "project" / "masks" / "own.png").write_text("mine")
+    assert "project/masks" in belvedere(*predict).refusal
+    assert (tmp_path / "project" / "masks" / "own.png").exists()
+    (tmp_path / "project" / "masks" / "own.png").unlink()
+    for _ in range(2):
+        assert belvedere(*predict).code == 0
+        assert (tmp_path / "project" / "maps" / "own.tif").read_text() == "mine"
+        assert (tmp_path / "project" / "areas.csv").read_text() == "mine"
+    assert len(list((tmp_path / "project" / "masks").iterdir())) > 0

@@ -128,6 +128,8 @@ def test_a_prediction_resumes_with_what_is_finished(tmp_path: Path, caplog: pyte
         file.write('[0, 3, "bro')  # a kill may cut a row off
     (run / "part" / "texts" / ".part-12345678-x").touch()
     (run / "part" / ".part-film-12345678.mp4").touch()
+    (run / "part" / ".part-12345678").mkdir()
+    (run / "part" / ".part-12345678" / "mask.tif").touch()
     assert finished_rows(run / "part", "2") == []
     second = TextWriter()
     second.key, second.earlier = "1", finished_rows(run / "part", "1")
