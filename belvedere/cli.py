@@ -197,7 +197,7 @@ class BelvedereCLI(LightningCLI):
             parser.add_argument("--prelabels", type=list[Tool] | None, help=prelabels_help)
             uncertainty_help = "Write how unsure the network, or the members together, are of each pixel and image."
             parser.add_argument("--uncertainty", action="store_true", help=uncertainty_help)
-        overwrite_help = "Let predict and features replace results of other images in the same folder."
+        overwrite_help = "Let predict and features replace what is not theirs, or of other images, in the same folder."
         parser.add_argument("--overwrite", action="store_true", help=overwrite_help)
         if self.command == "predict":
             for name, (kind, help_text) in SHARD_OPTIONS.items():
