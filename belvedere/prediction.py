@@ -25,7 +25,7 @@ from callbacks.handover import Handover
 from callbacks.writers.base import Writer
 from callbacks.writers.format import Finished, Table
 from callbacks.writers.memory import Collector
-from callbacks.writers.polygons import Outlines, geojson
+from callbacks.writers.polygons import Outlines
 from callbacks.writers.prediction import Prediction
 from callbacks.writers.stitched import Stitched
 from datamodules.base import ImageDataModule
@@ -277,9 +277,12 @@ def _prediction(image: Finished, writer: Writer[Any]) -> Prediction:
     prediction = image.prediction()
     if not isinstance(image, Stitched) or image.problem:
         return prediction
-    outlines = next((each for each in writer.formats if isinstance(each, Outlines)), Outlines())
-    settings = (outlines.tolerance, outlines.smooth, outlines.least_iou, outlines.outline)
-    return replace(prediction, outlined=partial(geojson, image, *settings))
+    return replace(prediction, outlined=partial(outlines_of(writer).geojson, image))
+
+
+def outlines_of(writer: Writer[Any]) -> Outlines:
+    """Returns how a writer outlines masks, also if it writes no polygons itself."""
+    return next((each for each in writer.formats if isinstance(each, Outlines)), Outlines())
 
 
 def _table(images: Sequence[Finished], writer: Writer[Any]) -> "pd.DataFrame | None":

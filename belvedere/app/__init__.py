@@ -78,7 +78,7 @@ def serving(
                 os.environ[name] = f"{others},{ADDRESS}".lstrip(",")
         from belvedere.app.page import LOOK, page, theme
 
-        made = page(models, Path(folder))
+        made = page(models, Path(folder), share)
         try:
             _, local, public = made.launch(
                 server_name=ADDRESS,

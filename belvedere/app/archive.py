@@ -1,14 +1,13 @@
 """What the page gives to download: all results in one zip file."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 from belvedere.app.models import Found, Model
-from callbacks.writers.polygons import geojson
 from drawing.pictures import labelled, overlay, save_picture
 from ops.atomic import replacing, write_table, write_text
 from ops.filenames import safe_name, safe_path
@@ -67,17 +66,20 @@ def _write_masks(model: Model, found: Found, thresholds: Sequence[float], folder
         save_picture((mask * 255).astype("uint8"), folder / "masks" / safe_name(name) / safe_path(found.name, ".png"))
     drawn = labelled(overlay(found.picture, masks), model.classes, [bool(mask.any()) for mask in masks])
     save_picture(drawn, folder / "overlays" / safe_path(found.name, ".jpg"))
-    polygons: Mapping[str, object] = geojson(model.stitched(found, masks))
+    polygons = model.outlines.geojson(model.stitched(found, masks))
     write_text(folder / "polygons" / safe_path(found.name, ".geojson"), json.dumps(polygons) + "\n")
 
 
 def _unique(found: Sequence[Found]) -> list[Found]:
-    """Returns the images with different names: people drop files of one name from several folders."""
-    taken: dict[str, int] = {}
+    """Returns the images with names that differ in more than the file type, as those of their results do."""
+    taken: set[str] = set()
     unique = []
     for each in found:
-        stem = Path(each.name).stem
-        taken[stem] = taken.get(stem, 0) + 1
-        name = each.name if taken[stem] == 1 else f"{stem}_{taken[stem]}{Path(each.name).suffix}"
-        unique.append(replace(each, name=name))
+        first, number = Path(each.name).stem, 1
+        stem = first
+        while stem in taken:
+            number += 1
+            stem = f"{first}_{number}"
+        taken.add(stem)
+        unique.append(replace(each, name=f"{stem}{Path(each.name).suffix}"))
     return unique

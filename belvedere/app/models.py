@@ -1,5 +1,6 @@
 """What the page shows: trained tasks, and what they find in images."""
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 
 from belvedere.names import TASKS, task_name
 from belvedere.parser import parameters
-from belvedere.prediction import class_of, load, predict
+from belvedere.prediction import class_of, configured, load, outlines_of, predict
 from belvedere.run import Model as File
+from callbacks.writers.polygons import Outlines
 from callbacks.writers.prediction import Prediction
 from callbacks.writers.stitched import Maps, Stitched, Whole
 from datamodules.read.pictures import read_picture, resized
+from datamodules.read.rasters import COLOR, Channels, shown
 from drawing.pictures import Masks, Picture, save_picture
 from ops.errors import ArgumentError
 from ops.masks.regions import without_small_regions
@@ -72,9 +75,11 @@ class Model(ABC):
         name: What the page calls it.
         title: What its task is about.
         takes_hints: Whether it takes known colors.
+        outlines: How its masks become polygons.
     """
 
     takes_hints = False
+    outlines = Outlines()
 
     def __init__(self, path: str, kind: Kind, task: str, classes: Sequence[str]) -> None:
         self.name, self.kind, self.classes = _name(path), kind, list(classes)
@@ -124,6 +129,9 @@ class TrainedModel(Model):
         self.config: dict[str, Any] = vars(self.task)["run_config"]
         super().__init__(path, _kind_of(self.task), task_name(self.config["data"]), self.task.classes)
         self.takes_hints = self.kind == "colors"
+        data, writer = configured(self.config, {"pictures": None})
+        self.channels, self.outlines = data.channels, outlines_of(writer)
+        self._lock = threading.Lock()  # a task has one trainer at a time; the page has a thread for each event
 
     @property
     def decision(self) -> Decides:
@@ -133,7 +141,7 @@ class TrainedModel(Model):
     def find(self, paths: Sequence[Path], strokes: NDArray[np.uint8] | None = None) -> list[Found]:
         known = parameters(class_of(self.config["data"]["class_path"]))
         options: dict[str, Any] = {"num_workers": 0} | ({"output_size": None} if "output_size" in known else {})
-        with TemporaryDirectory(prefix="belvedere-") as folder:
+        with self._lock, TemporaryDirectory(prefix="belvedere-") as folder:
             if strokes is None:
                 predicted = predict(self.task, list(paths), **options)
             else:
@@ -142,7 +150,7 @@ class TrainedModel(Model):
                 (images / paths[0].name).symlink_to(paths[0].absolute())
                 save_picture(strokes, hints / f"{paths[0].stem}.png")
                 predicted = predict(self.task, images, hints=str(hints), **options)
-        return [_found(path, each) for path, each in zip(paths, predicted, strict=True)]
+        return [_found(path, each, self.channels) for path, each in zip(paths, predicted, strict=True)]
 
 
 class ExportedModel(Model):
@@ -159,6 +167,7 @@ class ExportedModel(Model):
         classes = self.file.settings["classes"] if masks else []
         super().__init__(path, "masks" if masks else "scores" if kind == "squared" else "colors",
                          task_name(self.file.settings["task"]), classes)  # fmt: skip
+        self.outlines = Outlines(**self.file.settings["formats"].get("outlines", {}))
 
     @property
     def decision(self) -> Decides:
@@ -208,10 +217,33 @@ def _name(path: str) -> str:
     return parts[-3] if inner else Path(parts[-1]).stem
 
 
-def _found(path: Path, prediction: Prediction) -> Found:
+def usable(results: Sequence[Sequence[Found]]) -> list[int]:
+    """Returns the numbers of the images that every model can use.
+
+    Args:
+        results: What each model finds in each image.
+    """
+    return [
+        number for number, several in enumerate(zip(*results, strict=True)) if not any(each.problem for each in several)
+    ]
+
+
+def complaints(models: Sequence[Model], results: Sequence[Sequence[Found]]) -> list[str]:
+    """Returns why images cannot be used, and by which of several models."""
+    found = []
+    for several in zip(*results, strict=True):
+        problems = {model.name: each.problem for model, each in zip(models, several, strict=True) if each.problem}
+        if len(problems) == len(models) and len(set(problems.values())) == 1:
+            found.append(f"{several[0].name} cannot be used: {several[0].problem}")
+        else:
+            found += [f"{several[0].name} cannot be used by {name}: {problem}" for name, problem in problems.items()]
+    return found
+
+
+def _found(path: Path, prediction: Prediction, channels: Channels = COLOR) -> Found:
     if prediction.problem:
         return Found(path.name, np.zeros((1, 1, 3), np.uint8), problem=prediction.problem)
-    picture = read_picture(path)
+    picture = shown(read_picture(path, channels=channels))
     probability = prediction.probability if isinstance(prediction.probability, np.ndarray) else None
     if probability is not None:  # some files give masks of one size
         picture = resized(picture, (probability.shape[1], probability.shape[2]))

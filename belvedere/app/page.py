@@ -6,14 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import gradio as gr
 import numpy as np
 from numpy.typing import NDArray
 
 from belvedere.app.archive import archive
-from belvedere.app.models import Found, Model
-from callbacks.writers.polygons import fitted_polygon
-from drawing.pictures import Masks, Picture, color_of, overlay, scaled, scaled_masks
+from belvedere.app.models import Found, Model, complaints, usable
+from callbacks.writers.polygons import Outlines, draw_corners
+from drawing.pictures import Masks, Picture, overlay, scaled, scaled_masks
 from ops.color.coloring import grey
 from ops.imagefiles import suffixes
 
@@ -28,6 +29,7 @@ ADVICE = (
     "Drag the handle to compare. If you know a color, paint it on the gray image at the right, then press **Color with "
     "my hints**; a dot is enough."
 )
+SHARED = "This page is shared: images that others drop pass through Gradio's server to the computer that runs the page."
 LOOK = """
 footer {display: none !important}
 [id^=view]:not(.fullscreen) .image-frame img {max-height: 64vh; object-fit: contain}
@@ -43,18 +45,20 @@ def theme() -> gr.themes.ThemeClass:
     return gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
-def page(models: Sequence[Model], folder: Path) -> gr.Blocks:
+def page(models: Sequence[Model], folder: Path, share: bool = False) -> gr.Blocks:
     """Returns the page.
 
     Args:
         models: One, or two of one kind to see side by side.
         folder: Gets the files to download.
+        share: Whether the page gets a public address, so that images pass through Gradio's server.
     """
     layout = {"masks": _masks_page, "colors": _colors_page, "scores": _scores_page}[models[0].kind]
     title = " beside ".join(model.name for model in models)
     with gr.Blocks(title=f"Belvedere: {title}", analytics_enabled=False, fill_width=True) as made:
         classes = f": {', '.join(models[0].classes)}" if models[0].classes else ""
-        gr.Markdown(f"# {models[0].title}{classes}\n{title}. Images stay on this computer.")
+        where = SHARED if share else "Images stay on this computer."
+        gr.Markdown(f"# {models[0].title}{classes}\n{title}. {where}")
         layout(models, folder)
     return made
 
@@ -66,11 +70,11 @@ def _drop(models: Sequence[Model], found: gr.State) -> tuple[gr.File, Any]:
 
     def predicted(paths: list[str] | None) -> Results:
         results = [model.find([Path(path) for path in paths]) if paths else [] for model in models]
-        for each in results[0]:
-            if each.problem:
-                gr.Warning(f"{each.name} cannot be used: {each.problem}")
-        if paths and all(each.problem for each in results[0]):
-            raise gr.Error(f"No image can be used. {results[0][0].problem}")
+        problems = complaints(models, results)
+        if paths and not usable(results):
+            raise gr.Error(f"No image can be used. {problems[0]}")
+        for each in problems:
+            gr.Warning(each)
         return results
 
     return files, files.change(predicted, files, found, show_progress="full")
@@ -81,7 +85,7 @@ def _chooser(after: Any, found: gr.State) -> tuple[gr.Dropdown, Any]:
     chosen = gr.Dropdown([], label="Image", elem_id="image", interactive=True)
 
     def listed(results: Results) -> Any:
-        choices = [(each.name, number) for number, each in enumerate(results[0]) if not each.problem] if results else []
+        choices = [(results[0][number].name, number) for number in usable(results)]
         return gr.Dropdown(choices=choices, value=choices[0][1] if choices else None)
 
     return chosen, after.then(listed, found, chosen, show_progress="hidden")
@@ -163,7 +167,7 @@ def _draw_masks(
     masks = masks & np.array([name in names for name in model.classes])[:, None, None]
     side = min(max(*found.picture.shape[:2], LEAST), VIEW)
     view = scaled(found.picture, side, side)
-    drawn = _outlined(view, masks) if polygons else overlay(view, _fitted(masks, view), opacity)
+    drawn = _outlined(view, masks, model.outlines) if polygons else overlay(view, _fitted(masks, view), opacity)
     return (
         drawn,
         f"{found.name}, {found.picture.shape[1]} x {found.picture.shape[0]} pixels; marked: {', '.join(shares)}",
@@ -174,19 +178,11 @@ def _fitted(masks: Masks, view: Picture) -> Masks:
     return masks if masks.shape[1:] == view.shape[:2] else scaled_masks(masks, view.shape[1], view.shape[0])
 
 
-def _outlined(view: Picture, masks: Masks) -> Picture:
+def _outlined(view: Picture, masks: Masks, outlines: Outlines) -> Picture:
     """Returns an image with the polygon of each mask drawn as a line with its corners."""
-    import cv2
-
     drawn = np.ascontiguousarray(view.copy())
-    thick = max(1, round(min(view.shape[:2]) / 250))
-    scale = np.array([view.shape[1] / masks.shape[2], view.shape[0] / masks.shape[1]])
     for k, mask in enumerate(masks):
-        for ring in fitted_polygon(mask)[0]:
-            points = np.rint((ring + 0.5) * scale - 0.5).astype(np.int32)
-            cv2.polylines(drawn, [points], True, color_of(k), thick, cv2.LINE_AA)
-            for x, y in points.tolist():
-                cv2.circle(drawn, (x, y), thick + 1, color_of(k), -1, cv2.LINE_AA)
+        draw_corners(drawn, outlines.outlined(mask).rings, mask.shape, k)
     return drawn
 
 
@@ -252,8 +248,9 @@ def _pair(found: Found) -> tuple[Picture, Picture]:
 
 
 def _replaced(results: Results, index: int, new: Sequence[Found]) -> Results:
-    if new[0].problem:
-        raise gr.Error(new[0].problem)
+    problem = next((each.problem for each in new if each.problem), "")
+    if problem:
+        raise gr.Error(problem)
     return [[*each[:index], one, *each[index + 1 :]] for each, one in zip(results, new, strict=True)]
 
 
@@ -264,8 +261,6 @@ def _small(image: Picture | None, side: int) -> Picture:
 
 def _strokes(layers: Sequence[NDArray[np.uint8]], picture: Picture) -> NDArray[np.uint8] | None:
     """Returns what was painted, RGBA as large as the image; None if nothing was."""
-    import cv2
-
     painted = [layer for layer in layers if layer.shape[2] == 4 and (layer[..., 3] >= 128).any()]
     if not painted:
         return None
@@ -292,8 +287,7 @@ def _scores_page(models: Sequence[Model], folder: Path) -> None:
                                  object_fit="contain", buttons=["fullscreen"])  # fmt: skip
 
     def sorted_results(results: Results) -> tuple[Any, Any]:
-        usable = [number for number, each in enumerate(results[0]) if not each.problem] if results else []
-        order = sorted(usable, key=lambda number: -results[0][number].scores["probability"])
+        order = sorted(usable(results), key=lambda number: -results[0][number].scores["probability"])
         rows = [[results[0][number].name, *(round(each[number].scores["probability"], 4) for each in results)]
                 for number in order]  # fmt: skip
         shown = [(_small(results[0][number].picture, VIEW // 2), _caption([each[number] for each in results]))

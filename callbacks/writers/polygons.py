@@ -60,11 +60,19 @@ class Outlines(StitchedFormat):
     ) -> None:
         self.tolerance, self.smooth, self.least_iou, self.outline = tolerance, smooth, least_iou, outline
 
+    def outlined(self, mask: NDArray[np.bool_], boxes: Sequence[tuple[float, float, float, float]] = ()) -> "Outlined":
+        """Returns the polygon of a mask (H, W) by these settings; see the function `outlined`."""
+        return outlined(mask, self.tolerance, self.smooth, self.least_iou, self.outline, boxes)
+
+    def geojson(self, image: Stitched) -> dict[str, Any]:
+        """Returns the polygons of an image by these settings; see the function `geojson`."""
+        return geojson(image, self.tolerance, self.smooth, self.least_iou, self.outline)
+
     def write(self, image: Stitched, folder: Path) -> list[Row]:
         if len(image.classes) != 1:
             raise ArgumentError(f"Outlines are of one class: expected one, got {image.classes}; use SegmentationWriter")
         mask = image.mask(0)
-        found = outlined(mask, self.tolerance, self.smooth, self.least_iou, self.outline, image.boxes)
+        found = self.outlined(mask, image.boxes)
         drawn = labelled(drawn_polygon(image.source, mask, found.rings), image.classes, [bool(mask.any())])
         save_picture(drawn, folder / "overlays" / safe_path(image.name, ".jpg"))
         record = {
@@ -224,9 +232,30 @@ def drawn_polygon(source: Picture, mask: NDArray[np.bool_], polygon: Sequence[Ri
     [inside] = scaled_masks(mask[None], width, height)
     color = np.array(color_of(0), np.float32)
     view[inside] = np.rint((1 - TINT) * view[inside] + TINT * color)
-    scale = np.array([width / mask.shape[1], height / mask.shape[0]])
-    # the corner of the image, not the center of its first pixel, stays in place
-    points = [np.rint(((ring + 0.5) * scale - 0.5) * 2**FRACTION).astype(np.int32) for ring in polygon]
     thickness = max(1, round(min(height, width) / 400))
+    points = _scaled(polygon, mask.shape, (height, width))
     cv2.polylines(view, points, True, color.tolist(), thickness, cv2.LINE_AA, FRACTION)
     return view
+
+
+def draw_corners(view: Picture, polygon: Sequence[Ring], size: tuple[int, ...], index: int) -> None:
+    """Draws a polygon on an image (h, w, 3), in place, as a line with a dot at each corner.
+
+    Args:
+        view: The image.
+        polygon: Rings in pixels of the mask.
+        size: Height and width of the mask.
+        index: Position of the class, which decides the color.
+    """
+    thickness = max(1, round(min(view.shape[:2]) / 250))
+    points = _scaled(polygon, size, view.shape)
+    cv2.polylines(view, points, True, color_of(index), thickness, cv2.LINE_AA, FRACTION)
+    for corner in (corner for ring in points for corner in ring.tolist()):
+        cv2.circle(view, corner, (thickness + 1) << FRACTION, color_of(index), -1, cv2.LINE_AA, FRACTION)
+
+
+def _scaled(polygon: Sequence[Ring], size: tuple[int, ...], view: tuple[int, ...]) -> list[NDArray[np.int32]]:
+    """Returns the rings of a mask on a smaller or larger image, with the fractions that OpenCV takes."""
+    scale = np.array([view[1] / size[1], view[0] / size[0]])
+    # the corner of the image, not the center of its first pixel, stays in place
+    return [np.rint(((ring + 0.5) * scale - 0.5) * 2**FRACTION).astype(np.int32) for ring in polygon]

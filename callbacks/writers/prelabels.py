@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from callbacks.writers.format import Row
-from callbacks.writers.polygons import Outlines, geojson
+from callbacks.writers.polygons import Outlines
 from callbacks.writers.stitched import Stitched, StitchedFormat
 from ops.atomic import replacing, write_text
 from ops.filenames import safe_path
@@ -88,7 +88,7 @@ def outlines(image: Stitched, size: tuple[int, int], like: Outlines) -> list[Out
     """Returns the regions of an image, scaled to this height and width, with these settings."""
     scale = np.array([size[1] / image.size[1], size[0] / image.size[0]])
     found = []
-    for feature in geojson(image, like.tolerance, like.smooth, like.least_iou, like.outline)["features"]:
+    for feature in like.geojson(image)["features"]:
         for polygon in feature["geometry"]["coordinates"]:
             joined = without_holes([np.array(ring[:-1], np.float64) for ring in polygon])
             points = np.round((joined + 0.5) * scale, 2)  # there, integers are centers of pixels

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import socket
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -12,13 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gradio
 import numpy as np
 import pytest
+import rasterio
+import torch
+import yaml
 from PIL import Image
 
+import belvedere as api
+from belvedere.app import models as app_models
 from belvedere.app import serving
 from belvedere.app.archive import archive
 from belvedere.app.models import TrainedModel, opened_models
+from belvedere.app.page import page
 from benchmarks.browser import chromium, drop, images, missing, paint, until
 from ops import extras
 from ops.errors import ArgumentError
@@ -135,6 +143,105 @@ def test_an_exported_file_shows_the_same(trained: Trained, belvedere: Command, a
     assert (first.masks(expected, middle) == second.masks(found, middle)).mean() > 0.99
     assert "broken.jpg" in broken.problem
     assert "broken.jpg" in unusable.problem
+
+
+def handlers(made: Any) -> dict[str, Callable[..., Any]]:
+    """What a page calls at its events, by name."""
+    return {
+        each.fn.__name__: each.fn for each in made.fns.values() if callable(each.fn) and hasattr(each.fn, "__name__")
+    }
+
+
+def test_images_that_one_of_two_models_cannot_use_are_not_offered(
+    trained: Trained, album: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = opened_models([str(trained("aesthetics"))] * 2)
+    find = models[1].find
+
+    def strict(paths: Any) -> Any:
+        return [replace(each, scores={}, problem="too small") if each.name == "b.png" else each for each in find(paths)]
+
+    monkeypatch.setattr(models[1], "find", strict)
+    calls = handlers(page(models, tmp_path))
+    with pytest.warns(UserWarning, match="cannot be used") as warned:
+        found = calls["predicted"]([str(path) for path in album])
+    texts = [str(each.message) for each in warned if "cannot be used" in str(each.message)]
+    assert [text.split(":")[0] for text in texts] == [f"b.png cannot be used by {models[1].name}",
+                                                      "broken.jpg cannot be used"]  # fmt: skip
+    rows, shown = calls["sorted_results"](found)
+    assert [row[0] for row in rows] == ["a.png"]
+    assert len(shown) == 1
+    assert app_models.usable(found) == [0]
+
+
+def test_a_shared_page_does_not_say_that_images_stay_here(trained: Trained, tmp_path: Path) -> None:
+    models = opened_models([str(trained("aesthetics"))])
+    alone, shared = (
+        next(each.value for each in page(models, tmp_path, share).blocks.values() if isinstance(each, gradio.Markdown))
+        for share in (False, True)
+    )
+    assert "stay on this computer" in alone
+    assert "stay on this computer" not in shared
+    assert "Gradio" in shared
+
+
+def test_rasters_are_shown_as_the_model_reads_them(trained: Trained, tmp_path: Path) -> None:
+    content = torch.load(trained("roads"), weights_only=True)
+    config = yaml.safe_load(content["config"])
+    config["data"]["init_args"]["scale"] = [[0, 1000]]
+    torch.save(content | {"config": yaml.safe_dump(config)}, tmp_path / "wide.ckpt")
+    values = np.random.default_rng(0).integers(0, 1000, (3, *SHAPE)).astype(np.uint16)
+    with rasterio.open(tmp_path / "wide.tif", "w", driver="GTiff", width=SHAPE[1], height=SHAPE[0], count=3,
+                       dtype="uint16", photometric="rgb") as file:  # fmt: skip
+        file.write(values)
+    [model] = opened_models([str(tmp_path / "wide.ckpt")])
+    [found] = model.find([tmp_path / "wide.tif"])
+    assert found.problem == ""
+    assert np.abs(found.picture - values.transpose(1, 2, 0) * 0.255).max() <= 1
+    [plain] = opened_models([str(trained("roads"))])
+    assert "8 bits per channel" in plain.find([tmp_path / "wide.tif"])[0].problem
+
+
+def test_a_task_predicts_for_one_event_at_a_time(
+    trained: Trained, album: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [model] = opened_models([str(trained("roads"))])
+    busy, together = threading.Lock(), []
+
+    def slow(*arguments: Any, **options: Any) -> list[Any]:
+        free = busy.acquire(blocking=False)
+        together.append(not free)
+        time.sleep(0.05)
+        if free:
+            busy.release()
+        return []
+
+    monkeypatch.setattr(app_models, "predict", slow)
+    threads = [threading.Thread(target=model.find, args=([],)) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert together == [False] * 4
+
+
+def test_polygons_are_those_of_predict(trained: Trained, belvedere: Command, album: list[Path], tmp_path: Path) -> None:
+    checkpoint = str(trained("avalanches"))
+    [expected] = api.predict(checkpoint, [album[0]])
+    assert expected.polygons is not None
+    [model] = opened_models([checkpoint])
+    content = files(archive([model], [model.find(album[:1])], [model.thresholds], tmp_path / "results.zip"))
+    assert json.loads(content["polygons/a.geojson"]) == expected.polygons
+    assert model.outlines.outline == "clean"
+
+
+def test_results_of_one_name_stay_apart(trained: Trained, album: list[Path], tmp_path: Path) -> None:
+    [model] = opened_models([str(trained("aesthetics"))])
+    [found] = model.find(album[:1])
+    several = [replace(found, name=name) for name in ("a.png", "a.jpg", "a_2.png", "a.tif")]
+    content = files(archive([model], [several], [[]], tmp_path / "results.zip"))
+    stems = [row["name"].partition(".")[0] for row in csv.DictReader(io.StringIO(content["scores.csv"].decode()))]
+    assert len(set(stems)) == 4
 
 
 def test_what_cannot_be_shown_is_explained(
