@@ -76,7 +76,7 @@ def review(task: ImageTask, config: Mapping[str, Any], root: str | None, worst: 
         return Review(problem=str(error))
     if not worst:
         (folder / "panels" / "validate.png").unlink(missing_ok=True)
-        looker.found.worst, looker.found.problem = [], "none were asked for."
+        looker.found.worst, looker.found.problem = [], "disabled with --worst 0."
     return looker.found
 
 

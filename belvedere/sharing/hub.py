@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ops.atomic import in_words
 from ops.errors import PackageError
 
 ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -32,7 +33,7 @@ def downloaded(address: str, names: Sequence[str]) -> Path:
         names: The files; those that the repository lacks are skipped.
 
     Raises:
-        PackageError: There is no such repository, or it cannot be reached.
+        PackageError: There is no such repository or version, it cannot be reached, or the disk is full.
     """
     name, revision = repository(address)
     with _explained(f"{address} cannot be downloaded"):
@@ -69,17 +70,24 @@ def uploaded(folder: Path, address: str, public: bool) -> str:
 def _explained(what: str) -> Iterator[None]:
     from huggingface_hub import errors
 
-    unreached = errors.HTTPError  # type: ignore[attr-defined]  # of requests or httpx, whichever its version uses
+    of_requests = errors.HTTPError  # type: ignore[attr-defined]  # of requests or httpx, whichever its version uses
+    unreached = (of_requests, errors.LocalEntryNotFoundError, ConnectionError, TimeoutError)
     forbidden = (errors.RepositoryNotFoundError, errors.LocalTokenNotFoundError)
 
     try:
         yield
-    except (unreached, OSError, ValueError) as error:
+    except errors.RevisionNotFoundError as error:
+        raise PackageError(f"{what}: there is no such version. After the @, give an existing branch or tag.") from error
+    except (of_requests, OSError, ValueError) as error:
         code = getattr(getattr(error, "response", None), "status_code", None)
         if code in (401, 403) or isinstance(error, forbidden):
             raise PackageError(
                 f"{what}: there is no such repository, or you may not use it. Check the address; for your own, and for "
                 "private ones, log in first: hf auth login."
             ) from error
-        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-        raise PackageError(f"{what}: {reason}. Check the network, then try again.") from error
+        reason = (
+            in_words(error) if isinstance(error, OSError) and error.errno else str(error).strip().partition("\n")[0]
+        )
+        network = isinstance(error, unreached) and (code is None or code >= 500)
+        advice = " Check the network, then try again." if network else ""
+        raise PackageError(f"{what}: {reason.rstrip('.') or type(error).__name__}.{advice}") from error

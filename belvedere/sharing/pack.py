@@ -25,7 +25,7 @@ from belvedere.sharing.card import PICTURE, Said, card, decisions, read_record
 from belvedere.sharing.failures import review
 from datamodules.read.pictures import read_picture
 from drawing.pictures import save_picture
-from ops.atomic import check_writable, replacing, write_text
+from ops.atomic import check_writable, replacing, replacing_folder, temporary_folder, write_text
 from ops.errors import PackageError
 from tasks.base import ImageTask
 
@@ -215,8 +215,7 @@ def _place(folder: Path, target: Path) -> None:
                 plain = name == packed.WEIGHTS or name.endswith(".jpg")
                 file.write(folder / name, name, ZIP_STORED if plain else ZIP_DEFLATED)
         return
-    with TemporaryDirectory(prefix=".part-", dir=target.parent) as made:
-        shutil.copytree(folder, Path(made) / "new")
+    with temporary_folder(target) as earlier, replacing_folder(target) as made:
+        shutil.copytree(folder, made, dirs_exist_ok=True)
         if target.exists():
-            target.rename(Path(made) / "old")
-        (Path(made) / "new").rename(target)
+            target.rename(earlier / target.name)

@@ -45,7 +45,7 @@ def opened(value: str | Path, trust: bool = False) -> Path:
     if not is_package(value):
         return Path(value).expanduser()
     name = str(value)
-    source = hub.downloaded(name, FILES) if name.startswith(HUB) else Path(name).expanduser()
+    source = hub.downloaded(name, READ) if name.startswith(HUB) else Path(name).expanduser()
     try:
         contents = _from_folder(source) if source.is_dir() else _from_zip(source)
     except (OSError, BadZipFile, LargeZipFile, NotImplementedError, RuntimeError) as error:

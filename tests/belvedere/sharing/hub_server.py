@@ -97,6 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
         files = self.server.files.get(name)
         if files is None:
             return self._send({"error": "Repository Not Found"}, 404, {"X-Error-Code": "RepoNotFound"})
+        version = re.match(r"/(?:revision|preupload|commit|tree)/([^/]+)", rest)
+        if version and not re.fullmatch(r"main|[0-9a-f]{40}", version[1]):
+            return self._send({"error": "Invalid rev id"}, 404, {"X-Error-Code": "RevisionNotFound"})
         if rest.startswith("/preupload/"):
             modes = [{"path": each["path"], "shouldIgnore": False,
                       "uploadMode": "lfs" if each["path"].endswith(".safetensors") else "regular"}

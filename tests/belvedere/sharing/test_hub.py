@@ -1,5 +1,6 @@
 """Packages go to and come from a Hub, here one on 127.0.0.1; huggingface_hub reads its address once per process."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from belvedere.sharing.hub import repository
+from belvedere.sharing.hub import downloaded, repository
 from ops.errors import PackageError
 from tests.belvedere.sharing.hub_server import TOKEN, HubServer, hub_server
 from tests.helpers import ROOT, free_ports
@@ -96,7 +97,10 @@ def test_the_commands_share_a_model(
                                                    "hf://me/roads")  # fmt: skip
     assert server.private == {"me/roads": True}
     assert {"README.md", "belvedere.json", "config.yaml", "model.safetensors"} <= server.files["me/roads"].keys()
+    server.asked.clear()
     command("other", "", "predict", "--model", "hf://me/roads", "--data.pictures", str(album), "--output", "hub")
+    got = {path.rpartition("/")[2] for path in server.asked if "/resolve/" in path}
+    assert got == {"belvedere.json", "config.yaml", "model.safetensors"}
     assert belvedere("predict", "--ckpt_path", checkpoint, "--data.pictures", str(album), "--output", "run").code == 0
     masks = [path for path in Path("run").rglob("*.png") if "masks" in path.parts]
     assert masks
@@ -109,9 +113,36 @@ def test_what_the_hub_rejects_is_explained(server: HubServer, tmp_path: Path) ->
     assert "refused: hf://me/none cannot be downloaded: there is no such repository" in message
     assert "log in first" in asked(server.address, tmp_path, "up", str(tmp_path), "hf://me/new", "private", token="x")
     assert server.files == {}
+    server.files["me/roads"], server.private["me/roads"] = {"README.md": b"# A model\n"}, False
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "README.md").write_text("# Another\n")
+    for arguments in (("down", "hf://me/roads@v9", "README.md"),
+                      ("up", str(tmp_path / "package"), "hf://me/roads@v9", "private")):  # fmt: skip
+        message = asked(server.address, tmp_path, *arguments)
+        assert "refused: " in message
+        assert "no such version" in message
+        assert "network" not in message
     silent = f"http://127.0.0.1:{free_ports()[0]}"
-    assert "refused: " in asked(silent, tmp_path, "down", "hf://me/none", "README.md")
+    message = asked(silent, tmp_path, "down", "hf://me/none", "README.md")
+    assert "refused: " in message
+    assert "Check the network" in message
     assert "refused: " in asked(silent, tmp_path, "up", str(tmp_path), "hf://me/new", "private")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "free some space"), (ValueError("Repo id is odd."), "is odd.")],
+)
+def test_other_errors_are_not_blamed_on_the_network(
+    error: Exception, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fails)
+    with pytest.raises(PackageError, match=text) as found:
+        downloaded("hf://me/roads", ["README.md"])
+    assert "network" not in str(found.value)
 
 
 def test_addresses_are_checked() -> None:

@@ -187,6 +187,18 @@ def test_results_of_packages_are_not_lost_in_the_cache(package: Path, belvedere:
     assert "dataset of the run" in belvedere("test", "--model", str(package)).refusal
 
 
+def test_a_folder_is_made_with_its_parents_and_replaced(trained: Trained, belvedere: Command) -> None:
+    arguments = ["pack", str(trained("roads")), "--worst", "0", "--output", "new/folder/model"]
+    assert belvedere(*arguments).code == 0
+    folder = Path("new/folder/model")
+    written = {path.name for path in folder.iterdir()}
+    assert "model.safetensors" in written
+    (folder / "images").mkdir()
+    assert belvedere(*arguments, "--overwrite").code == 0
+    assert {path.name for path in folder.iterdir()} == written
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
 def test_packages_are_not_replaced_unasked(package: Path, belvedere: Command, trained: Trained, album: Path) -> None:
     checkpoint = str(trained("roads"))
     assert "--overwrite" in belvedere("pack", checkpoint, "--output", str(package), "--worst", "0").refusal
