@@ -60,7 +60,7 @@ MARKED = 1e-3
 LEVELS = 2
 """Largest difference of a color from torch's, of 255."""
 RESIZED = 5e-3
-"""Largest mean difference where the file resizes an image by itself: OpenCV rounds otherwise where images grow."""
+"""Largest mean difference where the file resizes an image by itself: OpenCV rounds differently when enlarging."""
 CHECKED = 3  # images that a file is checked on, each at three sizes
 LONGEST = 1024  # pixels of the longer side of these
 CALIBRATION, WINDOWS = 64, 4  # images that int8 is calibrated on, and of each at most so many windows
@@ -101,11 +101,13 @@ def export(
 
     Raises:
         ArgumentError: The task or its data cannot be exported, or there are no images to check the file on.
-        ExportError: The file differs from torch.
+        DataError: There are no images in the folder `int8`.
+        ExportError: The network cannot be converted, or the file differs from torch.
         MissingPackageError: onnx, onnxscript or onnxruntime is not installed.
     """
     for name in ("onnx", "onnxscript", "onnxruntime"):
         check_installed(name, "export needs")
+    calibration = [] if int8 is None else picture_files(Path(int8).expanduser())
     assert ckpt_path is not None  # the command line asks for it
     task = load([ckpt_path, *(members or [])], trust=trust)
     config = run_config(Path(ckpt_path), trust)
@@ -120,8 +122,8 @@ def export(
         write_model(module, images[0], made, settings, input)
         files = [made]
         report: dict[str, Any] = {"checks": check(task, data, writer, made, module, images)}
-        if int8 is not None:
-            files.append(quantized(made, Path(inner) / QUANTIZED, picture_files(Path(int8).expanduser())))
+        if calibration:
+            files.append(quantized(made, Path(inner) / QUANTIZED, calibration))
         report |= {"tolerance": {"score": TOLERANCE, "mask": MARKED, "level": LEVELS, "resized": RESIZED}}
         named = {"torch": Path(ckpt_path), **{each.name: each for each in files}}
         report["size_mb"] = {name: _megabytes(each) for name, each in named.items()}
@@ -130,6 +132,8 @@ def export(
         for each in files:
             with replacing(folder / each.name) as temporary:
                 each.replace(temporary)
+    if not calibration:
+        (folder / QUANTIZED).unlink(missing_ok=True)  # of an earlier network
     write_text(folder / REPORT, json.dumps(report, indent=2) + "\n")
     print(_shown(report))
     print("\n".join(str(folder / name) for name in (*(each.name for each in files), REPORT)))
@@ -137,7 +141,7 @@ def export(
 
 
 def described(task: ImageTask, data: ImageDataModule, writer: Writer[Any], checkpoint: str) -> dict[str, Any]:
-    """Returns what a file says of itself, which `belvedere.run` reads."""
+    """Returns the file's metadata, which `belvedere.run` reads."""
     record = read_checkpoint(Path(checkpoint)).get("callbacks", {}).get("Record", {})
     settings: dict[str, Any] = {
         "version": __version__,
@@ -187,8 +191,9 @@ def checked_images(data: ImageDataModule, least: int) -> list[NDArray[np.uint8]]
 
     Raises:
         ArgumentError: There are none.
+        DataError: `data.pictures` does not exist, or an image cannot be read.
     """
-    if data.pictures is not None and data.pictures.exists():
+    if data.pictures is not None:
         found = [read_picture(file) for file in picture_files(data.pictures)[:CHECKED]]
     elif data.root.is_dir():
         data.prepare_data()
@@ -199,6 +204,11 @@ def checked_images(data: ImageDataModule, least: int) -> list[NDArray[np.uint8]]
         raise ArgumentError(
             f"The dataset of the run, {data.root}, is no longer there to check the file on. Give its folder, "
             "--data.root, or images, --data.pictures."
+        )
+    if not found:
+        raise ArgumentError(
+            f"The dataset of the run, {data.root}, has no validation images to check the file on. Give the folder that "
+            "the run was trained on, --data.root, or images, --data.pictures."
         )
     images = []
     for each in found:
@@ -217,7 +227,7 @@ def write_model(
         module: What the file computes.
         image: An example.
         path: The file.
-        settings: What it says of itself.
+        settings: Its metadata.
         kind: Type of its input, `uint8` or `float`.
     """
     import onnx
@@ -244,15 +254,32 @@ def write_model(
 def onnx_of(
     module: nn.Module, given: tuple[Tensor, ...], inputs: Sequence[str], outputs: Sequence[str]
 ) -> "ModelProto":
-    """Returns a module in ONNX, for images of any number and size, if there is more than one in the example."""
+    """Returns a module in ONNX, for images of any number and size, if there is more than one in the example.
+
+    Raises:
+        ExportError: torch cannot convert it.
+    """
     dynamic = torch.export.Dim.DYNAMIC
     shapes = tuple(dict.fromkeys((0, 1, 2) if len(each) > 1 else (1, 2), dynamic) for each in given)
-    with torch.no_grad(), _silent():
-        program = torch.onnx.export(module, given, dynamo=True, dynamic_shapes=shapes, verbose=False,
-                                    input_names=list(inputs), output_names=list(outputs))  # fmt: skip
+    try:
+        with torch.no_grad(), _silent():
+            program = torch.onnx.export(module, given, dynamo=True, dynamic_shapes=shapes, verbose=False,
+                                        input_names=list(inputs), output_names=list(outputs))  # fmt: skip
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # torch's have no common parent
+        raise ExportError(
+            f"torch cannot convert the network to ONNX: {_reason(error.__cause__ or error)}. Nothing was written. "
+            "Choose another architecture or encoder."
+        ) from error
     assert program is not None  # since it writes no file
     model: ModelProto = program.model_proto
     return model
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the first line of an error of another library, as part of a sentence."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 @contextmanager
@@ -334,12 +361,14 @@ def check(
                 differences = compared(one, model.predict(file))
                 if not one.problem:
                     differences |= _unprepared(model, module, image)
-            except UserError:
+            except (UserError, MemoryError):
                 raise
             except Exception as error:  # ONNX Runtime's have no common parent
+                windows = "window" in model.preparation
+                advice = " If the network takes one size only, export unet, fpn or vgg instead." if windows else ""
                 raise ExportError(
-                    f"The file fails on an image of {image.shape[0]} x {image.shape[1]} pixels: the network knows one "
-                    "size only. Nothing was written. Of the networks for windows, export unet, fpn or vgg."
+                    f"The file fails on an image of {image.shape[0]} x {image.shape[1]} pixels: {_reason(error)}. "
+                    f"Nothing was written.{advice}"
                 ) from error
             found.append({"size": list(image.shape[:2]), **differences})
             limits = {"score": TOLERANCE, "mask": MARKED, "level": LEVELS, "resized": RESIZED}

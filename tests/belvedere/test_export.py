@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import belvedere as api
 from belvedere import export as exporting
 from belvedere.run import Model, main
-from ops.errors import ArgumentError
+from ops.errors import ArgumentError, DataError, ExportError
 from ops.locks import claimed
 from tasks.avalanches import AvalanchesTask
 from tests.helpers import ROOT, SMALL
@@ -87,7 +88,11 @@ def test_an_exported_file_writes_what_predict_writes(
 def test_the_file_says_what_it_is(trained: Trained, belvedere: Command, album: Path) -> None:
     import onnxruntime
 
+    Path("file").mkdir()
+    Path("file/model.int8.onnx").write_bytes(b"of another network")
     assert belvedere("export", "--ckpt_path", str(trained(QUICK)), "--output", "file", "--input", "float").code == 0
+    assert {path.name for path in Path("file").glob("*.*")} >= {"model.onnx", "report.json"}
+    assert not Path("file/model.int8.onnx").exists()
     model, task = Model("file/model.onnx"), api.load(trained(QUICK))
     assert model.settings["classes"] == ["avalanche"]
     assert model.settings["task"] == "AvalanchesTask"
@@ -129,10 +134,44 @@ def test_a_file_that_differs_is_rejected(trained: Trained, belvedere: Command, m
     assert not list(Path().rglob("*.onnx"))
 
 
-def test_a_file_needs_images_to_be_checked_on(trained: Trained, belvedere: Command) -> None:
+def test_a_file_needs_images_to_be_checked_on(
+    trained: Trained, belvedere: Command, roads_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result = belvedere("export", "--ckpt_path", str(trained(QUICK)), "--output", "file", "--data.root", "none")
     assert result.code == 2
     assert "--data.pictures" in result.err
+    with pytest.raises(DataError, match="no folder or file"):
+        exporting.checked_images(api.RoadsDataModule(roads_root, pictures="none"), 32)
+    monkeypatch.setattr(api.RoadsDataModule, "picture_names", lambda self: {"val": []})
+    with pytest.raises(ArgumentError, match="no validation images"):
+        exporting.checked_images(api.RoadsDataModule(roads_root, size=[64, 64]), 32)
+
+
+def test_images_for_int8_are_looked_at_first(
+    trained: Trained, belvedere: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "write_model", lambda *arguments: pytest.fail("written"))
+    assert "none" in belvedere("export", "--ckpt_path", str(trained(QUICK)), "--int8", "none").refusal
+
+
+def test_networks_that_torch_cannot_convert_are_rejected() -> None:
+    class Deciding(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image if image.sum() > 0 else -image
+
+    with pytest.raises(ExportError, match=r"cannot convert the network to ONNX: \w.* Nothing was written"):
+        exporting.onnx_of(Deciding(), (torch.ones(2, 4, 4, 3),), ("image",), ("found",))
+
+
+def test_a_file_that_fails_says_why(trained: Trained, belvedere: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : bad allocation\nmore")
+
+    monkeypatch.setattr(exporting.Model, "predict", fails)
+    message = belvedere("export", "--ckpt_path", str(trained(QUICK)), "--output", "file").refusal
+    assert "bad allocation. Nothing was written." in message
+    assert "unet" not in message  # which is about networks for windows
+    assert not list(Path().rglob("*.onnx"))
 
 
 def test_a_file_is_not_checked_on_images_below_the_window(trained: Trained, belvedere: Command, tmp_path: Path) -> None:
