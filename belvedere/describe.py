@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Trainer
 
-from belvedere.folds.found import Found, fold_modules, measured
+from belvedere.folds.found import FoldResult, fold_modules, fold_results
 from belvedere.folds.looks import looks_of
 from belvedere.folds.panels import write_doubts
 from belvedere.prediction import load
@@ -91,12 +91,12 @@ def _doubtful(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     several = len(tasks) > 1
     modules = fold_modules(paths, trust) if several else iter([data])
-    found: list[Found] = []
+    found: list[FoldResult] = []
     for task, module in zip(tasks, modules, strict=True):
         task.share_temperature(tasks[0])
         meter = Meter(task.build_metrics())
         for split in ("test",) if several else ("val", "test"):
-            found += measured(task.to(device), module, meter.to(device), device, split)
+            found += fold_results(task.to(device), module, meter.to(device), device, split)
     of = "folds" if several else "val and test"
     lines = write_doubts(found, data, folder)
     return lines or [f"No label of the {len(found)} images of {of} is doubtful."]

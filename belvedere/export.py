@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from belvedere import __version__
 from belvedere.checkpoints import read_checkpoint, run_config
 from belvedere.portable import Halved, Portable, letterbox, levels_of, portable
 from belvedere.prediction import collected, configured, load
-from belvedere.run import KEY, Model
+from belvedere.run import KEY, Decision, Model
 from callbacks.handover import Handover
 from callbacks.record import FINGERPRINT
 from callbacks.writers.base import Writer
@@ -128,7 +129,7 @@ def export(
         named = {"torch": Path(ckpt_path), **{each.name: each for each in files}}
         report["size_mb"] = {name: _megabytes(each) for name, each in named.items()}
         report["seconds"] = {str(threads): times(module, files, images[0], threads) for threads in (1, 2)}
-        report["metrics"] = measured(task, data, files)
+        report["metrics"] = metrics_of_each(task, data, files)
         for each in files:
             with replacing(folder / each.name) as temporary:
                 each.replace(temporary)
@@ -159,10 +160,7 @@ def described(task: ImageTask, data: ImageDataModule, writer: Writer[Any], check
             decisions = [task.decision, task.active_decision]
             settings["second_input"] = task.final
             settings["edge_thresholds"], settings["euclidean"] = list(task.edge_thresholds), task.backend == "kornia"
-        settings["decisions"] = [
-            {"thresholds": each.thresholds.tolist(), "minimum_areas": each.minimum_areas.tolist(),
-             "minimum_pixels": each.minimum_pixels} for each in decisions
-        ]  # fmt: skip
+        settings["decisions"] = [asdict(Decision.of(each)) for each in decisions]
     if isinstance(task, JudgingTask):
         settings["classes"] = ["snapshot", "professional"]
         settings["decisions"] = []
@@ -479,7 +477,7 @@ def _shortest(call: Callable[[], Any], clock: Callable[[], float]) -> float:
     return min(taken)
 
 
-def measured(task: ImageTask, data: ImageDataModule, files: Sequence[Path]) -> dict[str, dict[str, float]]:
+def metrics_of_each(task: ImageTask, data: ImageDataModule, files: Sequence[Path]) -> dict[str, dict[str, float]]:
     """Returns the metrics of the validation images by torch and by each file; nothing if there is no dataset."""
     if not data.root.is_dir():
         return {}

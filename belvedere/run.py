@@ -66,6 +66,11 @@ class Decision:
     minimum_areas: Sequence[float]
     minimum_pixels: int = 0
 
+    @classmethod
+    def of(cls, fitted: Any) -> "Decision":
+        """Returns the thresholds and minimum areas of a `tasks.decision.Decision`."""
+        return cls(fitted.thresholds.tolist(), fitted.minimum_areas.tolist(), fitted.minimum_pixels)
+
     def marked(self, probability: Maps) -> NDArray[np.bool_]:
         """Returns which pixels reach their class's threshold, for probabilities (…, K, H, W)."""
         return np.asarray(probability >= np.array(self.thresholds, np.float32)[:, None, None])
@@ -119,7 +124,7 @@ class Model:
         threads: Number of threads; 0 leaves it to ONNX Runtime.
 
     Attributes:
-        settings: What the file says of itself: `task`, `classes`, `preparation`, `decisions`, `version` and others.
+        settings: The file's metadata: `task`, `classes`, `preparation`, `decisions`, `version` and others.
 
     Raises:
         ArgumentError: There is no such file, or another program wrote it.

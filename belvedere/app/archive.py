@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
-from belvedere.app.models import Found, Model
+from belvedere.app.models import AppResult, Model
 from drawing.pictures import labelled, overlay, save_picture
 from ops.atomic import replacing, write_table, write_text
 from ops.filenames import safe_name, safe_path
 
 
-def archive(models: Sequence[Model], found: Sequence[Sequence[Found]], thresholds: Sequence[Sequence[float]],
+def archive(models: Sequence[Model], found: Sequence[Sequence[AppResult]], thresholds: Sequence[Sequence[float]],
             path: Path) -> Path:  # fmt: skip
     """Writes the results of all images into a zip file.
 
@@ -60,7 +60,7 @@ def archive(models: Sequence[Model], found: Sequence[Sequence[Found]], threshold
     return path
 
 
-def _write_masks(model: Model, found: Found, thresholds: Sequence[float], folder: Path) -> None:
+def _write_masks(model: Model, found: AppResult, thresholds: Sequence[float], folder: Path) -> None:
     masks = model.masks(found, thresholds)
     for name, mask in zip(model.classes, masks, strict=True):
         save_picture((mask * 255).astype("uint8"), folder / "masks" / safe_name(name) / safe_path(found.name, ".png"))
@@ -70,7 +70,7 @@ def _write_masks(model: Model, found: Found, thresholds: Sequence[float], folder
     write_text(folder / "polygons" / safe_path(found.name, ".geojson"), json.dumps(polygons) + "\n")
 
 
-def _unique(found: Sequence[Found]) -> list[Found]:
+def _unique(found: Sequence[AppResult]) -> list[AppResult]:
     """Returns the images with names that differ in more than the file type, as those of their results do."""
     taken: set[str] = set()
     unique = []

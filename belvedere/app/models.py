@@ -2,11 +2,11 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from belvedere.names import TASKS, task_name
 from belvedere.parser import parameters
 from belvedere.prediction import class_of, configured, load, outlines_of, predict
+from belvedere.run import Decision
 from belvedere.run import Model as File
 from callbacks.writers.polygons import Outlines
 from callbacks.writers.prediction import Prediction
@@ -22,7 +23,6 @@ from datamodules.read.pictures import read_picture, resized
 from datamodules.read.rasters import COLOR, Channels, shown
 from drawing.pictures import Masks, Picture, save_picture
 from ops.errors import ArgumentError
-from ops.masks.regions import without_small_regions
 from tasks.base import ImageTask
 from tasks.coloring import ColoringTask
 from tasks.segmentation import SegmentationTask
@@ -31,7 +31,7 @@ Kind = Literal["masks", "colors", "scores"]
 
 
 @dataclass(frozen=True)
-class Found:
+class AppResult:
     """What a task finds in an image.
 
     Attributes:
@@ -49,17 +49,6 @@ class Found:
     colored: Picture | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
     problem: str = ""
-
-
-class Decides(Protocol):
-    """Turns probabilities into masks, like `tasks.decision.Decision`."""
-
-    @property
-    def thresholds(self) -> Iterable[Any]:
-        """Threshold of each class."""
-
-    def least_areas(self, size: tuple[int, int]) -> list[float]:
-        """Returns the smallest region of each class that is kept in an image, as a share of it."""
 
 
 class Model(ABC):
@@ -86,7 +75,7 @@ class Model(ABC):
         self.title = TASKS.get(task, task).capitalize()
 
     @abstractmethod
-    def find(self, paths: Sequence[Path], strokes: NDArray[np.uint8] | None = None) -> list[Found]:
+    def find(self, paths: Sequence[Path], strokes: NDArray[np.uint8] | None = None) -> list[AppResult]:
         """Predicts images.
 
         Args:
@@ -97,21 +86,20 @@ class Model(ABC):
 
     @property
     @abstractmethod
-    def decision(self) -> Decides:
+    def decision(self) -> Decision:
         """Thresholds and minimum areas, if it marks classes."""
 
     @property
     def thresholds(self) -> list[float]:
         """Thresholds of the classes, as fitted."""
-        return [float(value) for value in self.decision.thresholds]
+        return list(self.decision.thresholds)
 
-    def masks(self, found: Found, thresholds: Sequence[float]) -> Masks:
+    def masks(self, found: AppResult, thresholds: Sequence[float]) -> Masks:
         """Returns the masks (K, H, W) at other thresholds, without regions below the minimum areas."""
         assert found.probability is not None
-        marked: Masks = found.probability >= np.array(thresholds, np.float32)[:, None, None]
-        return without_small_regions(marked, self.decision.least_areas((marked.shape[1], marked.shape[2])))
+        return replace(self.decision, thresholds=thresholds).masks(found.probability)
 
-    def stitched(self, found: Found, masks: Masks) -> Stitched:
+    def stitched(self, found: AppResult, masks: Masks) -> Stitched:
         """Returns masks of an image as output formats take them."""
         return Stitched(name=found.name, index=0, classes=self.classes, source=found.picture, content=Whole(masks))
 
@@ -134,11 +122,11 @@ class TrainedModel(Model):
         self._lock = threading.Lock()  # a task has one trainer at a time; the page has a thread for each event
 
     @property
-    def decision(self) -> Decides:
+    def decision(self) -> Decision:
         assert isinstance(self.task, SegmentationTask)
-        return self.task.active_decision
+        return Decision.of(self.task.active_decision)
 
-    def find(self, paths: Sequence[Path], strokes: NDArray[np.uint8] | None = None) -> list[Found]:
+    def find(self, paths: Sequence[Path], strokes: NDArray[np.uint8] | None = None) -> list[AppResult]:
         known = parameters(class_of(self.config["data"]["class_path"]))
         options: dict[str, Any] = {"num_workers": 0} | ({"output_size": None} if "output_size" in known else {})
         with self._lock, TemporaryDirectory(prefix="belvedere-") as folder:
@@ -170,10 +158,10 @@ class ExportedModel(Model):
         self.outlines = Outlines(**self.file.settings["formats"].get("outlines", {}))
 
     @property
-    def decision(self) -> Decides:
+    def decision(self) -> Decision:
         return self.file.decisions[-1]
 
-    def find(self, paths: Sequence[Path], strokes: NDArray[np.uint8] | None = None) -> list[Found]:
+    def find(self, paths: Sequence[Path], strokes: NDArray[np.uint8] | None = None) -> list[AppResult]:
         return [_found(path, self.file.predict(path)) for path in paths]
 
 
@@ -217,7 +205,7 @@ def _name(path: str) -> str:
     return parts[-3] if inner else Path(parts[-1]).stem
 
 
-def usable(results: Sequence[Sequence[Found]]) -> list[int]:
+def usable(results: Sequence[Sequence[AppResult]]) -> list[int]:
     """Returns the numbers of the images that every model can use.
 
     Args:
@@ -228,7 +216,7 @@ def usable(results: Sequence[Sequence[Found]]) -> list[int]:
     ]
 
 
-def complaints(models: Sequence[Model], results: Sequence[Sequence[Found]]) -> list[str]:
+def complaints(models: Sequence[Model], results: Sequence[Sequence[AppResult]]) -> list[str]:
     """Returns why images cannot be used, and by which of several models."""
     found = []
     for several in zip(*results, strict=True):
@@ -240,12 +228,12 @@ def complaints(models: Sequence[Model], results: Sequence[Sequence[Found]]) -> l
     return found
 
 
-def _found(path: Path, prediction: Prediction, channels: Channels = COLOR) -> Found:
+def _found(path: Path, prediction: Prediction, channels: Channels = COLOR) -> AppResult:
     if prediction.problem:
-        return Found(path.name, np.zeros((1, 1, 3), np.uint8), problem=prediction.problem)
+        return AppResult(path.name, np.zeros((1, 1, 3), np.uint8), problem=prediction.problem)
     picture = shown(read_picture(path, channels=channels))
     probability = prediction.probability if isinstance(prediction.probability, np.ndarray) else None
     if probability is not None:  # some files give masks of one size
         picture = resized(picture, (probability.shape[1], probability.shape[2]))
     scores = {key: value for key, value in prediction.scores.items() if key in ("probability", "mean", "spread")}
-    return Found(path.name, picture, probability, prediction.image, scores)
+    return AppResult(path.name, picture, probability, prediction.image, scores)

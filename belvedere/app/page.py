@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from belvedere.app.archive import archive
-from belvedere.app.models import Found, Model, complaints, usable
+from belvedere.app.models import AppResult, Model, complaints, usable
 from callbacks.writers.polygons import Outlines, draw_corners
 from drawing.pictures import Masks, Picture, overlay, scaled, scaled_masks
 from ops.color.coloring import grey
@@ -36,7 +36,7 @@ footer {display: none !important}
 #image input {text-overflow: ellipsis}
 """
 BUTTONS: Any = ["download", "fullscreen"]  # without that of sharing, which uploads
-Results = list[list[Found]]
+Results = list[list[AppResult]]
 """By model, then by image."""
 
 
@@ -242,12 +242,12 @@ def _colors_page(models: Sequence[Model], folder: Path) -> None:
         _download(lambda results: archive(models, results, [[]] * len(models), _place(folder)), [found])
 
 
-def _pair(found: Found) -> tuple[Picture, Picture]:
+def _pair(found: AppResult) -> tuple[Picture, Picture]:
     """Returns an image without its colors, and in those that were found."""
     return _small(grey(found.picture), VIEW), _small(found.colored, VIEW)
 
 
-def _replaced(results: Results, index: int, new: Sequence[Found]) -> Results:
+def _replaced(results: Results, index: int, new: Sequence[AppResult]) -> Results:
     problem = next((each.problem for each in new if each.problem), "")
     if problem:
         raise gr.Error(problem)
@@ -299,7 +299,7 @@ def _scores_page(models: Sequence[Model], folder: Path) -> None:
         _download(lambda results: archive(models, results, [[]] * len(models), _place(folder)), [found])
 
 
-def _caption(found: Sequence[Found]) -> str:
+def _caption(found: Sequence[AppResult]) -> str:
     values = " | ".join(f"{each.scores['probability']:.2f}" for each in found)
     mean = found[0].scores.get("mean", float("nan"))
     return f"{values}{'' if np.isnan(mean) else f', mean vote {mean:.1f}'}  {found[0].name}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from belvedere.folds.found import Found
+from belvedere.folds.found import FoldResult
 from drawing.trust import draw_reliability, draw_risk_coverage
 from ops.atomic import write_table
 from ops.calibration import fitted_temperature, kept_quality, log_loss, reliability
@@ -13,7 +13,9 @@ from ops.calibration import fitted_temperature, kept_quality, log_loss, reliabil
 FIRST = 0.1  # share of the images to look at, in the sentence about certainty
 
 
-def write_calibration(found: Sequence[Found], classes: Sequence[str], folder: Path) -> tuple[list[float], list[str]]:
+def write_calibration(
+    found: Sequence[FoldResult], classes: Sequence[str], folder: Path
+) -> tuple[list[float], list[str]]:
     """Writes `calibration.csv` and `reliability.png`, and returns the temperature of each class and lines about them.
 
     A temperature is taken only if those fitted on the other folds lower the log loss; otherwise 1 is.
@@ -56,7 +58,7 @@ def write_calibration(found: Sequence[Found], classes: Sequence[str], folder: Pa
     return taken, lines
 
 
-def write_certainty(found: Sequence[Found], folder: Path) -> list[str]:
+def write_certainty(found: Sequence[FoldResult], folder: Path) -> list[str]:
     """Writes `images.csv`, `risk_coverage.csv` and its chart, and returns a sentence about them."""
     names = ("name", "fold", "quality", "expected", "uncertainty")
     write_table(folder / "images.csv", names, [[getattr(each, name) for name in names] for each in found])

@@ -24,7 +24,7 @@ from tasks.segmentation import SegmentationTask
 
 
 @dataclass
-class Found:
+class FoldResult:
     """What was found of an image by the network that was trained without it.
 
     Attributes:
@@ -69,9 +69,9 @@ def fold_modules(paths: Sequence[Path], trust: bool) -> Iterator[ImageDataModule
 
 
 @torch.no_grad()
-def measured(
+def fold_results(
     task: ImageTask, data: ImageDataModule, meter: Meter, device: torch.device, split: str = "test"
-) -> Iterator[Found]:
+) -> Iterator[FoldResult]:
     """Yields what a task finds of the images of a split, by default the test images of a fold.
 
     Raises:
@@ -98,7 +98,7 @@ def measured(
             yield of_one(step, index, batch["name"][index], data.fold, hosted)
 
 
-def _marked(step: Step, index: int, name: str, fold: int, states: States) -> Found:
+def _marked(step: Step, index: int, name: str, fold: int, states: States) -> FoldResult:
     """Returns what was found of an image with masks."""
     assert step.probability is not None
     probability = step.probability[index].float().cpu()
@@ -114,7 +114,7 @@ def _marked(step: Step, index: int, name: str, fold: int, states: States) -> Fou
         total = marked + float(chance.sum())
         expected.append(2 * float((found * chance).sum()) / total if total else 1.0)
     inside = probability[valid.expand_as(probability)]
-    return Found(
+    return FoldResult(
         name=name,
         fold=fold,
         states=states,
@@ -132,11 +132,11 @@ def _marked(step: Step, index: int, name: str, fold: int, states: States) -> Fou
     )
 
 
-def _judged(step: Step, index: int, name: str, fold: int, states: States) -> Found:
+def _judged(step: Step, index: int, name: str, fold: int, states: States) -> FoldResult:
     """Returns what was found of a judged photograph."""
     chance, true = step.prediction[index].float().cpu().reshape(1), step.target[index].cpu().reshape(1) > 0.5
     certain = float(chance)
-    return Found(
+    return FoldResult(
         name=name,
         fold=fold,
         states=states,

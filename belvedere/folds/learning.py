@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from belvedere.arguments import option, reported
 from belvedere.checkpoints import run_config
-from belvedere.folds.found import Found, fold_modules, measured
+from belvedere.folds.found import FoldResult, fold_modules, fold_results
 from belvedere.prediction import load
 from belvedere.quiet import quiet
 from callbacks.signals import stoppable
@@ -100,7 +100,7 @@ def learning_curve(words: Sequence[str]) -> int:
 
 
 def _check_task(words: Sequence[str]) -> None:
-    """Rejects a task that `measured` would reject after all trainings."""
+    """Rejects a task that `fold_results` would reject after all trainings."""
     for word, value in pairwise(words):
         if word == "--config" and value.startswith("colorization"):
             raise ArgumentError(
@@ -181,16 +181,16 @@ def _measured(folder: Path, trust: bool) -> tuple[list[Share], NDArray[np.int64]
     return shares, np.array([fold for _, fold in order]), what
 
 
-def _of_share(paths: Sequence[Path], trust: bool) -> tuple[list[Found], list[int]]:
+def _of_share(paths: Sequence[Path], trust: bool) -> tuple[list[FoldResult], list[int]]:
     """Returns what the networks of one share found, the mean over seeds, and the numbers of their training images."""
-    found: dict[str, list[Found]] = {}
+    found: dict[str, list[FoldResult]] = {}
     sizes: list[int] = []
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for group in _by_seed(paths):
         for path, data in zip(group, fold_modules(group, trust), strict=True):
             task = load(path, trust=trust).to(device)
             meter = Meter(task.build_metrics()).to(device)
-            for each in measured(task, data, meter, device):
+            for each in fold_results(task, data, meter, device):
                 found.setdefault(each.name, []).append(each)
             sizes.append(len(data.picture_names()["train"]))
     means = []

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from belvedere.folds.doubts import Doubt, doubts
-from belvedere.folds.found import Found
+from belvedere.folds.found import FoldResult
 from datamodules.base import ImageDataModule
 from drawing.pictures import Picture, overlay, panel, save_picture, scaled
 from ops.atomic import write_table
@@ -18,7 +18,7 @@ SHOWN = 10
 SURE = 0.75  # probability from which a wrong judgement makes the label doubtful
 
 
-def write_doubts(found: Sequence[Found], data: ImageDataModule, folder: Path) -> list[str]:
+def write_doubts(found: Sequence[FoldResult], data: ImageDataModule, folder: Path) -> list[str]:
     """Writes `doubtful.csv` and `doubtful.png`, and returns lines about them, none if nothing is doubtful."""
     listed = _listed(found)
     rows = [[each.name, round(each.gap, 4), each.hint] for each in listed]
@@ -35,7 +35,7 @@ def write_doubts(found: Sequence[Found], data: ImageDataModule, folder: Path) ->
     return ["Labels to look at first (doubtful.csv, doubtful.png):", *first]
 
 
-def _listed(found: Sequence[Found]) -> list[Doubt]:
+def _listed(found: Sequence[FoldResult]) -> list[Doubt]:
     """Returns the doubtful labels, the most doubtful first."""
     gaps = [each.expected - each.quality for each in found]
     if all(each.cells is not None for each in found):
@@ -50,7 +50,7 @@ def _caption(doubt: Doubt) -> str:
     return f"{doubt.name}: {doubt.hint}" if doubt.hint else doubt.name
 
 
-def _views(found: Found, data: ImageDataModule) -> list[Picture]:
+def _views(found: FoldResult, data: ImageDataModule) -> list[Picture]:
     image = data.picture(found.name, VIEW)
     if image is None:
         image = np.full((VIEW, VIEW, 3), 200, np.uint8)

@@ -11,7 +11,7 @@ import torch
 
 from belvedere.files import run_folder
 from belvedere.folds.certainty import write_calibration, write_certainty
-from belvedere.folds.found import Found, fold_modules, measured
+from belvedere.folds.found import FoldResult, fold_modules, fold_results
 from belvedere.folds.panels import write_doubts
 from belvedere.folds.thresholds import RESAMPLES, Choice, write_thresholds
 from belvedere.prediction import load
@@ -41,13 +41,13 @@ def pool(ckpt_path: str, members: list[str] | None = None, output: str | None = 
     paths, folder = checkpoints_of(ckpt_path, members, output)
     check_writable(folder)
     tasks = [load(path, trust=trust) for path in paths]
-    found: list[Found] = []
+    found: list[FoldResult] = []
     meter: Meter | None = None
     for task, data in zip(tasks, fold_modules(paths, trust), strict=True):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         meter = Meter(task.build_metrics()).to(device)
         meter.each = []
-        found += measured(task.to(device), data, meter, device)
+        found += fold_results(task.to(device), data, meter, device)
         task.to("cpu")
     assert meter is not None
     found.sort(key=lambda each: each.name)
@@ -105,7 +105,7 @@ def checkpoints_of(ckpt_path: str, members: list[str] | None, output: str | None
     return paths, (home / "pooled" if output is None else Path(output).expanduser()).absolute()
 
 
-def _write_metrics(meter: Meter, found: Sequence[Found], folder: Path) -> list[str]:
+def _write_metrics(meter: Meter, found: Sequence[FoldResult], folder: Path) -> list[str]:
     """Writes `intervals.csv` and returns its lines."""
     images = [[each.states] for each in found]
     values = of_image(meter, [each.states for each in found])

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from belvedere.folds.found import Found
+from belvedere.folds.found import FoldResult
 from ops.atomic import write_table
 from tasks.decision import HALF, ThresholdSearch
 from tasks.metrics.dice import DICE_UNITS
@@ -17,7 +17,7 @@ Choice: TypeAlias = tuple[float, float]
 """Threshold and minimum area of a class."""
 
 
-def pooled_cells(found: Sequence[Found]) -> tuple[NDArray[np.float64], list[list[Choice]]]:
+def pooled_cells(found: Sequence[FoldResult]) -> tuple[NDArray[np.float64], list[list[Choice]]]:
     """Returns the dice (N, K) of each image at the best threshold and minimum area of all other folds, and the choices.
 
     Args:
@@ -43,7 +43,9 @@ def pooled_cells(found: Sequence[Found]) -> tuple[NDArray[np.float64], list[list
     return dice, choices
 
 
-def write_thresholds(found: Sequence[Found], classes: Sequence[str], folder: Path) -> tuple[list[Choice], list[str]]:
+def write_thresholds(
+    found: Sequence[FoldResult], classes: Sequence[str], folder: Path
+) -> tuple[list[Choice], list[str]]:
     """Writes `thresholds.csv`, and returns threshold and minimum area of each class and lines about them.
 
     Others than .5 and 0 are taken only if their gain is clear: if its 95 % interval lies above 0.

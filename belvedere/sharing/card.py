@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,14 @@ from tasks.segmentation import SegmentationTask
 PICTURE = f"{packed.IMAGES}/worst.jpg"
 WITHOUT_TORCH = ("without torch", f"`python -m belvedere.run {packed.ONNX} FOLDER --output OUT`")
 TO_FILL_IN = "**to fill in**"
-SAID = ("title", "author", "license", "data_license", "use")
 
 NETWORK = ("network", "architecture", "encoder", "extractor", "backbones", "head", "tta")
 """Settings of a task that say what its network is."""
 
 
 @dataclass(frozen=True)
-class Said:
-    """What only the author knows; empty texts are left to fill in.
+class AuthorNotes:
+    """Details given by the author; empty texts are left to fill in.
 
     Attributes:
         title: Title of the card.
@@ -51,14 +50,14 @@ class Said:
 
     def missing(self) -> list[str]:
         """Returns the options that were not given."""
-        return [name for name in SAID[1:] if not getattr(self, name)]
+        return [name for name, value in asdict(self).items() if name != "title" and not value]
 
 
 def card(
     task: ImageTask,
     checkpoint: Path,
     config: Mapping[str, Any],
-    said: Said,
+    notes: AuthorNotes,
     name: str,
     review: Review,
     files: Collection[str],
@@ -69,7 +68,7 @@ def card(
         task: The task, with its weights.
         checkpoint: Its checkpoint; `record.json` and the results of `test` are read beside it.
         config: The run's config.
-        said: What the author says.
+        notes: Details given by the author.
         name: What the package is called.
         review: What the validation images showed.
         files: Names of the package's files.
@@ -78,8 +77,7 @@ def card(
     short = task_name(config["data"])
     metrics, note = _metrics(task, checkpoint, record, review)
     return template("card.md").render(
-        **{key: getattr(said, key) for key in SAID[1:]},
-        title=said.title or f"{_subject(task, short)} (Belvedere)",
+        **asdict(notes) | {"title": notes.title or f"{_subject(task, short)} (Belvedere)"},
         subject=_subject(task, short),
         to_fill_in=TO_FILL_IN,
         kind=_kind(task),

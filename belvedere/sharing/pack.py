@@ -17,11 +17,12 @@ from lightning.pytorch import Trainer
 
 import belvedere
 from belvedere.checkpoints import finite_weights, run_config
+from belvedere.export import FILE, export
 from belvedere.files import DESCRIPTION, check_found
 from belvedere.names import task_name
 from belvedere.prediction import configured, load
 from belvedere.sharing import hub, packed
-from belvedere.sharing.card import PICTURE, Said, card, decisions, read_record
+from belvedere.sharing.card import PICTURE, AuthorNotes, card, decisions, read_record
 from belvedere.sharing.failures import review
 from datamodules.read.pictures import read_picture
 from drawing.pictures import save_picture
@@ -82,17 +83,17 @@ def pack(
     if target is not None:
         _check_target(target, overwrite)
     task = load(checkpoint, trust=trust)
-    said = Said(title, author, license, data_license, use)
+    notes = AuthorNotes(title, author, license, data_license, use)
     with TemporaryDirectory(prefix="belvedere-") as made:
         folder, name = Path(made) / "package", upload or (target.name if target else "")
-        fill(folder, task, checkpoint, run_config(checkpoint, trust), said, name, data, worst, onnx, trust)
+        fill(folder, task, checkpoint, run_config(checkpoint, trust), notes, name, data, worst, onnx, trust)
         if target is not None:
             _place(folder, target)
             print(target)
         if upload is not None:
             print(hub.uploaded(folder, upload, public))
-    if said.missing():
-        options = ", ".join(f"--{each}" for each in said.missing())
+    if notes.missing():
+        options = ", ".join(f"--{each}" for each in notes.missing())
         print(f"The card, {packed.CARD}, has places to fill in: {options}.")
     return 0
 
@@ -102,7 +103,7 @@ def fill(
     task: ImageTask,
     checkpoint: Path,
     config: Mapping[str, Any],
-    said: Said,
+    notes: AuthorNotes,
     name: str,
     data: str | None,
     worst: int,
@@ -116,7 +117,7 @@ def fill(
         task: The task of the checkpoint.
         checkpoint: The checkpoint.
         config: Its run's config.
-        said: What the author says.
+        notes: Details given by the author.
         name: What the package is called.
         data: The dataset's folder, if it is no longer where the config says.
         worst: Number of the worst validation images to show.
@@ -127,12 +128,12 @@ def fill(
 
     folder.mkdir(parents=True)
     weights = finite_weights(checkpoint)
-    odd = [key for key, value in weights.items() if not isinstance(value, torch.Tensor)]
-    if odd:
-        raise PackageError(f"{checkpoint} holds {odd[0]!r}, which is no tensor; a package has tensors only.")
+    others = [key for key, value in weights.items() if not isinstance(value, torch.Tensor)]
+    if others:
+        raise PackageError(f"{checkpoint} holds {others[0]!r}, which is no tensor; a package has tensors only.")
     content = save({key: value.contiguous().clone() for key, value in weights.items()})
     (folder / packed.WEIGHTS).write_bytes(content)
-    write_text(folder / packed.CONFIG, yaml.safe_dump(portable(config), sort_keys=False))
+    write_text(folder / packed.CONFIG, yaml.safe_dump(without_local_paths(config), sort_keys=False))
     trees = checkpoint.with_suffix(".ubj")
     if getattr(task, "xgboost_on", "none") != "none":
         shutil.copyfile(trees, folder / packed.TREES)
@@ -155,7 +156,7 @@ def fill(
     if seen.problem and worst:
         print(f"The card shows no failures: {seen.problem}")
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-    text = card(task, checkpoint, config, said, name, seen, files)
+    text = card(task, checkpoint, config, notes, name, seen, files)
     write_text(folder / packed.CARD, text)
 
 
@@ -163,8 +164,6 @@ def _export(
     task: ImageTask, checkpoint: Path, config: Mapping[str, Any], data: str | None, trust: bool, folder: Path
 ) -> None:
     """Puts an exported file into a package's folder, and prints how it compares."""
-    from belvedere.export import FILE, export
-
     module, _ = configured(config, {} if data is None else {"root": data})
     with TemporaryDirectory(prefix="belvedere-") as made:
         printed = StringIO()
@@ -174,19 +173,19 @@ def _export(
         shutil.move(Path(made) / FILE, folder / packed.ONNX)
 
 
-def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+def without_local_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a run's config without what only its computer has: of absolute paths the last part is left."""
-    found: dict[str, Any] = _portable(dict(config))
+    found: dict[str, Any] = _without_local_paths(dict(config))
     arguments = found["data"].get("init_args", {}) if isinstance(found["data"], dict) else {}
     arguments |= {key: None for key in PERSONAL if key in arguments}
     return found
 
 
-def _portable(value: Any) -> Any:
+def _without_local_paths(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _portable(each) for key, each in value.items()}
+        return {key: _without_local_paths(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_portable(each) for each in value]
+        return [_without_local_paths(each) for each in value]
     own = isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute())
     return Path(value).name if own else value
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from belvedere.__main__ import main
 from belvedere.folds.doubts import reduced
-from belvedere.folds.found import Found
+from belvedere.folds.found import FoldResult
 from belvedere.folds.panels import write_doubts
 from tests.belvedere.folds.test_doubts import blob
 from tests.belvedere.folds.test_pool import folds
@@ -18,11 +18,11 @@ __all__ = ["folds"]  # a fixture
 PICTURES: Any = SimpleNamespace(picture=lambda name, side: np.full((60, 80, 3), 90, np.uint8))
 
 
-def marked(name: str, label: np.ndarray, mask: np.ndarray) -> Found:
+def marked(name: str, label: np.ndarray, mask: np.ndarray) -> FoldResult:
     """What a network that marks `mask`, and is sure of it, finds of an image with this label."""
     small, guess = reduced(label), reduced(mask)
     quality = 2 * float((small * guess).sum()) / float(small.sum() + guess.sum())
-    return Found(name, 0, {}, quality, 0.97, 0.05, [], np.zeros(1, np.int64), small, guess, guess)
+    return FoldResult(name, 0, {}, quality, 0.97, 0.05, [], np.zeros(1, np.int64), small, guess, guess)
 
 
 def test_swapped_and_shifted_masks_are_listed_with_panels(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_swapped_and_shifted_masks_are_listed_with_panels(tmp_path: Path) -> Non
 
 def test_judgements_that_are_sure_and_wrong_are_listed(tmp_path: Path) -> None:
     none = np.zeros((0, 1, 1), np.float32)
-    found = [Found(name, 0, {}, quality, expected, 0, [], None, none, none, none)
+    found = [FoldResult(name, 0, {}, quality, expected, 0, [], None, none, none, none)
              for name, quality, expected in (("right", 1, 0.99), ("sure", 0, 0.95), ("unsure", 0, 0.6))]  # fmt: skip
     write_doubts(found, PICTURES, tmp_path)
     [row] = table(tmp_path / "doubtful.csv")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from belvedere.__main__ import main
-from belvedere.folds.found import Found
+from belvedere.folds.found import FoldResult
 from belvedere.folds.thresholds import mean_interval, pooled_cells, write_thresholds
 from tasks.decision import ThresholdSearch
 from tasks.metrics.dice import DICE_UNITS
@@ -121,9 +121,9 @@ def test_other_checkpoints_are_rejected(folds: Path, tmp_path: Path, capsys: pyt
     assert "--run is for" in capsys.readouterr().err
 
 
-def record(fold: int, cells: np.ndarray) -> Found:
+def record(fold: int, cells: np.ndarray) -> FoldResult:
     nothing: Any = np.zeros(0)
-    return Found("", fold, {}, 0, 0, 0, [], cells, nothing, nothing, nothing)
+    return FoldResult("", fold, {}, 0, 0, 0, [], cells, nothing, nothing, nothing)
 
 
 def test_thresholds_of_a_fold_come_from_the_others() -> None:

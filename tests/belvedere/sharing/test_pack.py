@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import belvedere as api
 from belvedere.__main__ import main
 from belvedere.checkpoints import read_checkpoint
-from belvedere.sharing.pack import portable
+from belvedere.sharing.pack import without_local_paths
 from belvedere.sharing.packed import opened
 from ops.errors import ArgumentError, PackageError
 from tests.helpers import SMALL, metrics, table
@@ -215,7 +215,7 @@ def test_paths_of_this_computer_stay_here() -> None:
         "model": {"class_path": "A", "init_args": {"backbones": {"a": "/home/me/a.pth", "b": True}}},
         "data": {"class_path": "B", "init_args": {"root": "~/x/sky", "pictures": "/p", "size": [3, 4]}},
     }
-    assert portable(config) == {
+    assert without_local_paths(config) == {
         "model": {"class_path": "A", "init_args": {"backbones": {"a": "a.pth", "b": True}}},
         "data": {"class_path": "B", "init_args": {"root": "sky", "pictures": None, "size": [3, 4]}},
     }
