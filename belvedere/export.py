@@ -29,7 +29,8 @@ from belvedere.run import KEY, Decision, Model
 from callbacks.handover import Handover
 from callbacks.record import FINGERPRINT
 from callbacks.writers.base import Writer
-from callbacks.writers.colorings import ColoredFiles, ColoringWriter
+from callbacks.writers.colored import ColoredFiles
+from callbacks.writers.colorings import ColoringWriter
 from callbacks.writers.masks import MaskFiles, Submission
 from callbacks.writers.polygons import Outlines
 from callbacks.writers.prediction import Prediction

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from callbacks.writers.colored import Colored, ColoredFiles
 from callbacks.writers.format import FAILED, Finished, Format, Row, place, skipped
 from callbacks.writers.judged import Judged, ScoreTable
 from callbacks.writers.masks import MaskFiles, Overlays, Submission
@@ -38,11 +39,10 @@ from datamodules.read.pictures import (
     squared,
 )
 from datamodules.read.strips import Strip
-from drawing.pictures import Picture, save_picture
+from drawing.pictures import Picture
 from ops.atomic import PREFIX, check_writable, write_table
 from ops.errors import SKIPPED, ArgumentError, DataError, UserError
 from ops.extras import check_installed
-from ops.filenames import safe_path
 from ops.imagefiles import check_pixels
 from ops.locks import claimed
 from ops.masks.regions import least_areas, without_small_regions
@@ -83,37 +83,6 @@ class Decision:
         """Returns the masks of a whole image for probabilities (K, H, W)."""
         marked = self.marked(probability)
         return without_small_regions(marked, self.least_areas((marked.shape[1], marked.shape[2])))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Colored(Finished):
-    """A colored image.
-
-    Attributes:
-        image: (H, W, 3); empty if there is a `problem`.
-    """
-
-    image: Picture
-
-    def prediction(self) -> Prediction:
-        return Prediction(self.name, image=None if self.problem else self.image, problem=self.problem)
-
-
-class ColoredFiles(Format[Colored]):
-    """Writes `colored/<path and stem>.png` or `.jpg`, as `callbacks.writers.colorings` does.
-
-    Args:
-        suffix: File type.
-    """
-
-    folders = ("colored",)
-
-    def __init__(self, suffix: str) -> None:
-        self.suffix = suffix
-
-    def write(self, image: Colored, folder: Path) -> list[Row]:
-        save_picture(image.image, folder / "colored" / safe_path(image.name, f".{self.suffix}"))
-        return []
 
 
 class Model:

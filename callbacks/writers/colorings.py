@@ -1,7 +1,7 @@
 """Writes colorized images at their own size, and how far they are from the originals."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from callbacks.writers.base import Writer
-from callbacks.writers.format import Finished, Format, Row, Table
+from callbacks.writers.colored import Colored, ColoredFiles
+from callbacks.writers.format import Format, Row, Table
 from callbacks.writers.overview import Overview
 from callbacks.writers.prediction import Prediction
 from callbacks.writers.video import FilmColoring, Sink
@@ -34,12 +35,11 @@ SCORES = ("psnr", "ssim", "delta_e76", "delta_e2000", "colorfulness", "colorfuln
 
 
 @dataclass(frozen=True, kw_only=True)
-class Colorized(Finished):
+class Colorized(Colored):
     """A colorized image.
 
     Attributes:
         source: The original (H, W, 3) uint8.
-        image: The colorized image (H, W, 3) uint8; empty if there is a `problem`.
         original: Whether the original has colors to compare with.
         scores: Its metrics by name, as in `figures.csv`.
         film: The colored frames of a film, of which the above is the one in the middle; None for an image.
@@ -48,7 +48,6 @@ class Colorized(Finished):
     """
 
     source: Picture
-    image: Picture
     original: bool = False
     scores: Mapping[str, float] = field(default_factory=dict)
     film: Sink | None = None
@@ -56,8 +55,7 @@ class Colorized(Finished):
     spread: NDArray[np.uint8] | None = None
 
     def prediction(self) -> Prediction:
-        image = None if self.problem else self.image
-        return Prediction(self.name, scores=self.scores, image=image, problem=self.problem)
+        return replace(super().prediction(), scores=self.scores)
 
 
 class ColoringWriter(Writer[Colorized]):
@@ -94,7 +92,7 @@ class ColoringWriter(Writer[Colorized]):
         self.guided, self.suffix = guided, suffix
         self._folder: Path | None = None
         self._film: FilmColoring | None = None
-        super().__init__([ColoredFiles(suffix), Alternatives(suffix), ColoringPanels(), Scores(),
+        super().__init__([ColorizedFiles(suffix), Alternatives(suffix), ColoringPanels(), Scores(),
                           ColoringOverview()])  # fmt: skip
 
     def begin(self, task: LightningModule, folder: Path, in_memory: bool = False) -> None:
@@ -168,19 +166,13 @@ def given_colors(hints: NDArray[np.int64]) -> Hints:
     return Hints(hints[:, :2], chroma[0, :, :, 0].T.numpy())
 
 
-class ColoredFiles(Format[Colorized]):
+class ColorizedFiles(ColoredFiles[Colorized]):
     """Writes `colored/<path and stem>.png` or `.jpg`, or moves a film there."""
 
-    folders = ("colored",)
-
-    def __init__(self, suffix: str) -> None:
-        self.suffix = suffix
-
-    def write(self, image: Colorized, folder: Path) -> list[Row]:
-        if image.film is not None:
-            image.film.place(folder / "colored", image.name)
-            return []
-        save_picture(image.image, folder / "colored" / safe_path(image.name, f".{self.suffix}"))
+    def write(self, image: Colorized, folder: Path) -> Iterable[Row]:
+        if image.film is None:
+            return super().write(image, folder)
+        image.film.place(folder / "colored", image.name)
         return []
 
 
