@@ -252,7 +252,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if self.folds is not None:
             splits = self.draw_folds(names, self.folds)
         else:
-            splits = self._read_splits(table, names) if table.is_file() else self.drawn(names)
+            splits = self._read_splits(table, names) if table.is_file() else self.draw_grouped(names)
         if splits["train"] and not splits["val"] and self.val_fraction == 0:
             splits["val"] = splits["train"]
             rank_zero_warn(
@@ -338,12 +338,12 @@ class ImageDataModule(LightningDataModule, ABC):
             "a column name or image. Add one."
         )
 
-    def drawn(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Returns the names of train, val and test, drawn with `split_seed`."""
+    def draw_grouped(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Returns the names of train, val and test as `draw_splits`, with groups that belong together in one split."""
         return self.draw_splits(names)
 
     def draw_splits(self, names: Sequence[str]) -> dict[str, list[str]]:
-        """Draws the names of train, val and test with `split_seed`, if there is no `splits.csv`."""
+        """Returns the names of train, val and test, drawn with `split_seed`."""
         ordered = sorted(names)
         shuffled = [ordered[i] for i in np.random.default_rng(self.split_seed).permutation(len(ordered))]
         val = max(1, round(self.val_fraction * len(names))) if self.val_fraction > 0 else 0

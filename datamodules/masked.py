@@ -167,10 +167,10 @@ class MaskedDataModule(ImageDataModule, ABC):
         """Returns the fitted scale, for the checkpoint."""
         return {"scale": self.channels.scale} if self._fitted else {}
 
-    def drawn(self, names: Sequence[str]) -> dict[str, list[str]]:
+    def draw_grouped(self, names: Sequence[str]) -> dict[str, list[str]]:
         """Draws images, or blocks of ground with all images in them."""
         if not self.groups:
-            return super().drawn(names)
+            return super().draw_grouped(names)
         members: dict[str, list[str]] = {}
         for name in sorted(names):
             members.setdefault(self.groups[name], []).append(name)
