@@ -19,9 +19,9 @@ from tasks.losses import SegmentationLoss
 from tasks.metrics.dice import DiceScores
 from tasks.metrics.pixels import PixelScores
 from tasks.metrics.topology import PathSimilarity, RelaxedScores
-from tasks.networks.backbones import load_encoder, segmentation_network
+from tasks.networks.backbones import encoder_of, load_encoder, segmentation_network
 from tasks.networks.layers import Init
-from tasks.networks.vgg_autoencoder import LAYERS, Norm, vgg_autoencoder
+from tasks.networks.vgg_autoencoder import LAYERS, Norm, copy_kernels, vgg_autoencoder
 from tasks.segmentation import SegmentationTask
 
 Network = Literal["vgg10", "vgg12", "vgg16", "unet", "fpn", "pspnet", "features"]
@@ -42,10 +42,10 @@ class RoadsTask(SegmentationTask):
         encoder: The encoder of the latter, by its name in segmentation_models_pytorch; for `features` by that or by
             timm's.
         pretrained: What the encoder starts from: `false`, random weights, as in the paper; `true`, the library's
-            ImageNet weights; or the path of a weights file. The compressed networks have no such weights, and none fit
-            `norm: batch`.
-        norm: `batch` adds batch normalization to the auto-encoders, after every convolution but the last. The paper's
-            have none, and without it they predict nothing for the first hundreds of steps.
+            ImageNet weights; or the path of a weights file. The compressed networks have no such weights.
+        norm: `batch` adds batch normalization to the auto-encoders, after every convolution but the last, also after
+            those of pretrained weights, whose biases it removes. The paper's have none, and without it they predict
+            nothing for the first hundreds of steps.
         init: How the auto-encoders' weights start: `glorot`, Keras's default and so probably the paper's, or `he`,
             without which `vgg16` hardly sees its image at first.
         prior_bias: Whether the bias of the last convolution starts at the log-odds of road among the training pixels,
@@ -92,10 +92,10 @@ class RoadsTask(SegmentationTask):
                 f"pretrained is {pretrained!r}, but {network!r} has no pretrained weights; expected pretrained false, "
                 "or the network vgg16, unet, fpn, pspnet or features"
             )
-        if norm != "none" and (pretrained is not False or network not in LAYERS):
+        if (norm, init) != ("none", "glorot") and network not in LAYERS:
             raise ValueError(
-                f"norm is {norm!r}, network {network!r} and pretrained {pretrained!r}; expected norm none, or one of "
-                f"the networks {', '.join(LAYERS)} with pretrained false"
+                f"norm is {norm!r}, init {init!r} and network {network!r}; expected norm none and init glorot, or one "
+                f"of the networks {', '.join(LAYERS)}"
             )
         if not 0 <= threshold <= 1 or minimum_area < 0:
             raise ValueError(
@@ -105,11 +105,6 @@ class RoadsTask(SegmentationTask):
         if not (0 <= buffer < math.inf and 0 < pixel_size < math.inf):
             raise ValueError(f"buffer is {buffer} and pixel_size {pixel_size}; expected 0 or more, and more than 0")
         self.buffer, self.pixel_size = buffer, pixel_size
-        if init != "glorot" and (pretrained is not False or network not in LAYERS):
-            raise ValueError(
-                f"init is {init!r}, network {network!r} and pretrained {pretrained!r}; expected init glorot, or one of "
-                f"the networks {', '.join(LAYERS)} with pretrained false"
-            )
         self.name, self.norm, self.init, self.prior_bias = network, norm, init, prior_bias
         self.threshold, self.minimum_area = threshold, minimum_area
         super().__init__(
@@ -147,8 +142,14 @@ class RoadsTask(SegmentationTask):
         return {**self.build_metrics(), "relaxed": relaxed, "routes": PathSimilarity(self.pixel_size)}
 
     def load_pretrained(self) -> None:
-        encoder = "vgg16" if self.name == "vgg16" else self.encoder
-        load_encoder(self.network, encoder, self.pretrained, self.pretrained_bands)
+        if self.name != "vgg16":
+            load_encoder(self.network, self.encoder, self.pretrained, self.pretrained_bands)
+        elif self.norm == "none" or self.pretrained is False:
+            load_encoder(self.network, "vgg16", self.pretrained)
+        else:
+            plain = vgg_autoencoder("vgg16")
+            load_encoder(plain, "vgg16", self.pretrained)
+            copy_kernels(encoder_of(plain), encoder_of(self.network))
 
     def prepare(self, batches: Iterable[Batch]) -> None:
         """Starts the last bias at the log-odds of road, if asked to, unless a checkpoint has been loaded."""

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from typing import Literal
 
+import torch
 from torch import nn
 
 from tasks.networks.backbones import HALF, IMAGENET
@@ -72,6 +73,15 @@ def vgg_autoencoder(
     start_like_keras(network, init)
     card = IMAGENET if name == "vgg16" else HALF
     return nn.Sequential(Normalize(*card), AnySize(network, 2 ** encoder.count("P")))
+
+
+def copy_kernels(plain: nn.Module, normalized: nn.Module) -> None:
+    """Copies the kernels of convolutions, in their order, to the same ones with batch normalization, without biases."""
+    kernels = ([each.weight for each in network.modules() if isinstance(each, nn.Conv2d)]
+               for network in (plain, normalized))  # fmt: skip
+    with torch.no_grad():
+        for given, own in zip(*kernels, strict=True):
+            own.copy_(given)
 
 
 def _layers(plan: str, channels: int, norm: Norm) -> list[nn.Module]:

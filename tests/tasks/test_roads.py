@@ -156,8 +156,8 @@ def test_a_checkpoint_restores_the_task(make_trainer: Trainers, tiles: Batch, tm
 def test_rejects_wrong_arguments_and_missing_weights(tmp_path: Path) -> None:
     rejects("'vgg10' has no pretrained weights", RoadsTask, "vgg10", pretrained=True)
     rejects("vgg10, vgg12", RoadsTask, "vgg11")
-    rejects("norm is 'batch', network 'unet'.* vgg10, vgg12, vgg16", RoadsTask, "unet", norm="batch")
-    rejects("'vgg16' and pretrained True", RoadsTask, "vgg16", norm="batch", pretrained=True)
+    rejects("norm is 'batch'.* network 'unet'.* vgg10, vgg12, vgg16", RoadsTask, "unet", norm="batch")
+    rejects("init 'he' and network 'unet'", RoadsTask, "unet", init="he")
     rejects(r"threshold is 1\.5 .*probability", RoadsTask, threshold=1.5)
     rejects("minimum_area -1", RoadsTask, minimum_area=-1)
     gone = RoadsTask("vgg16", pretrained=str(tmp_path / "gone.safetensors"))
@@ -221,3 +221,13 @@ def test_vgg16_starts_from_a_weights_file(real_data: Path) -> None:
     moved = changed(task.network, before)
     assert moved == {name for name in before if ".features." in name}
     assert len(moved) == 26
+    normalized = RoadsTask("vgg16", pretrained=str(weights), norm="batch", init="he")
+    before = state(normalized.network)
+    normalized.load_pretrained()
+    plain, own = (
+        [value for name, value in state(each.network).items() if ".features." in name and value.ndim == 4]
+        for each in (task, normalized)
+    )
+    assert len(own) == 13
+    assert all(torch.equal(*pair) for pair in zip(plain, own, strict=True))
+    assert len(changed(normalized.network, before)) == 13
