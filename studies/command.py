@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import sys
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -72,7 +73,8 @@ class Arguments(NamedTuple):
 def study(words: Sequence[str]) -> int:
     """Runs the command; returns exit code 0, 1 if a run is unfinished, or 2 for invalid input."""
     if not words or {"-h", "--help"} & set(words):
-        print(HELP.format(shipped=", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))))
+        names = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+        print(HELP.format(shipped=textwrap.fill(names, 100, subsequent_indent="  ")))
         return 0
     try:
         arguments = read_arguments(words)

@@ -56,8 +56,9 @@ def write_figures(study: Study, rows: "pd.DataFrame", folder: Path) -> list[Draw
             save_png_and_svg(figure, path)
             found.append(Drawn(title, caption, path))
     kept = {each.path.with_suffix(suffix) for each in found for suffix in (".png", ".svg")}
-    for stale in {*(folder / "figures").glob("*.png"), *(folder / "figures").glob("*.svg")} - kept:
-        stale.unlink()
+    # by whole names: files that another process is writing begin with a dot
+    for stale in {*(folder / "figures").glob("[!.]*.png"), *(folder / "figures").glob("[!.]*.svg")} - kept:
+        stale.unlink(missing_ok=True)
     return found
 
 
