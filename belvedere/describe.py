@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Trainer
 
-from belvedere.folds.found import FoldResult, fold_modules, fold_results
+from belvedere.folds.found import FoldResult, check_labeled, fold_modules, fold_results
 from belvedere.folds.looks import looks_of
 from belvedere.folds.panels import write_doubts
 from belvedere.prediction import load
@@ -59,7 +59,8 @@ def describe(
 
     Raises:
         DataError: Something else is wrong with the dataset; the message lists all of it.
-        ArgumentError: No module in `datamodules.describe` describes such data.
+        ArgumentError: No module in `datamodules.describe` describes such data, or a checkpoint's task
+            neither marks nor judges images.
     """
     data.folder, data.skipping = folder, True
     description = describer(data)
@@ -70,6 +71,8 @@ def describe(
     study = description.study(data)
     paths = [] if ckpt_path is None else [Path(ckpt_path), *map(Path, members or ())]
     tasks = [load(path, trust=trust) for path in paths]
+    for each in tasks:
+        check_labeled(each)
     add_leaks(study, data, looks_of(tasks[0] if tasks else None, backbones))
     parts = (study.tables, study.charts, study.examples, study.classes, study.panels)
     for path in write_study(*parts, folder, data.root.absolute().name):

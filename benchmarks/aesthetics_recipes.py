@@ -31,7 +31,7 @@ from sklearn.preprocessing import StandardScaler
 
 from datamodules.read.pictures import channels_first
 from datamodules.votes.pictures import read_square
-from ops.ridge import fit_ridge, fit_softmax
+from ops.statistics.ridge import fit_ridge, fit_softmax
 from tasks.networks.aesthetics import judge, load_judge
 from tasks.networks.backbones import Stages, load_stages
 

@@ -3,9 +3,10 @@
 `python -m benchmarks.replay roads avalanches --weights FILE`.
 
 Replays the labeling of real images whose masks are known: a network is trained on 8 random images; then, round after
-round, 4 more are "labeled", at random or by one of the ways of `ops.selection.chosen` that the command offers, and the
-network is trained anew. A fold of `benchmarks/folds.json` is never labeled and tests it: seed 0 and 5 test on fold 0,
-seed 1 and 6 on fold 1. All ways start from the same 8 images, the same weights and the same random numbers.
+round, 4 more are "labeled", at random or by one of the ways of `ops.statistics.selection.chosen` that the command
+offers, and the network is trained anew. A fold of `benchmarks/folds.json` is never labeled and tests it: seed 0 and 5
+test on fold 0, seed 1 and 6 on fold 1. All ways start from the same 8 images, the same weights and the same random
+numbers.
 
 Networks are those of the shipped configs at a small size, on MobileNetV2 with ImageNet weights, with their loss (BCE
 and dice), AdamW, warm-up and cosine:
@@ -38,7 +39,7 @@ from torch import Tensor, nn
 
 from benchmarks.plain_unet import DATASETS, folds_of, truths_of, turned
 from ops.jitter import Augment, RandomViews
-from ops.selection import By, Covered, chosen, entropy
+from ops.statistics.selection import By, Covered, chosen, entropy
 from tasks.avalanches import AvalanchesTask
 from tasks.networks.backbones import encoder_of
 from tasks.networks.features_head import chosen as chosen_maps

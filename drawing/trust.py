@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drawing.charts import hex_color, new_figure, plain, save_figure
-from ops.calibration import Reliability
+from ops.statistics.calibration import Reliability
 
 WIDTH = 4.2  # inches of a plot
 

@@ -182,8 +182,12 @@ def _clear(place: Path) -> None:
 
 
 def _environment(study: Study, run: Run) -> dict[str, str]:
-    """Returns the environment of a run's processes, with the names by which wandb groups the runs of a study."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("BELVEDERE_RUN", "PL_GLOBAL_SEED")}
+    """Returns the environment of a run's processes, with the names by which wandb groups the runs of a study.
+
+    Without the service of a wandb in this process, which would hold the id of a killed run.
+    """
+    dropped = ("BELVEDERE_RUN", "PL_GLOBAL_SEED", "WANDB_SERVICE")
+    environment = {key: value for key, value in os.environ.items() if key not in dropped}
     environment.setdefault("WANDB_RUN_GROUP", study.name)
     return environment | {"WANDB_NAME": f"{run.cell}--seed-{run.seed}"}
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from datamodules.batch import Batch
 from ops.errors import TrainingError, WeightsError
-from ops.ridge import Ridge, fit_ridge, fit_softmax
+from ops.statistics.ridge import Ridge, fit_ridge, fit_softmax
 from tasks.base import gathered
 from tasks.closed_form import ClosedFormTask
 from tasks.judging import Head, JudgingTask

@@ -22,7 +22,7 @@ from ops.color.lab import SCALE, luminance_and_chroma, to_rgb
 from ops.color.reference import nearest, transferred
 from ops.color.samples import class_spread, from_classes
 from ops.errors import WeightsError
-from ops.ridge import Moments, fit_shrunk
+from ops.statistics.ridge import Moments, fit_shrunk
 from tasks.closed_form import ClosedFormTask
 from tasks.coloring import LEVELS, ColoringTask, error_covariance, error_moments
 from tasks.losses import bins_loss, chroma_loss

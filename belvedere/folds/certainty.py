@@ -8,7 +8,7 @@ import numpy as np
 from belvedere.folds.found import FoldResult
 from drawing.trust import draw_reliability, draw_risk_coverage
 from ops.atomic import write_table
-from ops.calibration import fitted_temperature, kept_quality, log_loss, reliability
+from ops.statistics.calibration import fitted_temperature, kept_quality, log_loss, reliability
 
 FIRST = 0.1  # share of the images to look at, in the sentence about certainty
 

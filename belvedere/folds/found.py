@@ -13,9 +13,9 @@ from belvedere.checkpoints import run_config
 from belvedere.folds.doubts import reduced
 from belvedere.prediction import configured
 from datamodules.base import ImageDataModule
-from ops.calibration import Counts, log_odds_counts
 from ops.errors import ArgumentError
 from ops.progress import progress
+from ops.statistics.calibration import Counts, log_odds_counts
 from tasks.base import ImageTask
 from tasks.decision import ThresholdSearch
 from tasks.judging import JudgingTask
@@ -68,6 +68,16 @@ def fold_modules(paths: Sequence[Path], trust: bool) -> Iterator[ImageDataModule
     yield from modules
 
 
+def check_labeled(task: ImageTask) -> None:
+    """Checks that a task answers with labels.
+
+    Raises:
+        ArgumentError: It neither marks nor judges images.
+    """
+    if not isinstance(task, SegmentationTask | JudgingTask):
+        raise ArgumentError(f"This is for tasks that mark regions or judge images, not for {type(task).__name__}.")
+
+
 @torch.no_grad()
 def fold_results(
     task: ImageTask, data: ImageDataModule, meter: Meter, device: torch.device, split: str = "test"
@@ -77,8 +87,7 @@ def fold_results(
     Raises:
         ArgumentError: The task neither marks nor judges images.
     """
-    if not isinstance(task, SegmentationTask | JudgingTask):
-        raise ArgumentError(f"This is for tasks that mark regions or judge images, not for {type(task).__name__}.")
+    check_labeled(task)
     data.prepare_data()
     data.setup("test")
     task.eval()

@@ -18,7 +18,7 @@ from callbacks.signals import stoppable
 from drawing.trust import draw_learning_curve
 from ops.atomic import check_writable, write_table
 from ops.errors import ArgumentError, UserError
-from ops.powerlaw import fitted_power_law
+from ops.statistics.powerlaw import fitted_power_law
 from studies.command import MODES, study
 from tasks.metrics.meter import Meter
 
@@ -130,7 +130,7 @@ def _write(folder: Path, trust: bool) -> None:
 
 
 def sentences(curve: LearningCurve, what: str) -> str:
-    """Says in words what twice as many labels would bring.
+    """Says what twice as many labels would bring.
 
     Args:
         curve: The learning curve.

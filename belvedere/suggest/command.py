@@ -33,7 +33,7 @@ from ops.atomic import mapped_array, write_table
 from ops.duplicates import Thumbnails, same, thumbnails
 from ops.errors import ArgumentError, DataError, listed
 from ops.progress import progress
-from ops.selection import By, Covered, chosen
+from ops.statistics.selection import By, Covered, chosen
 from tasks.base import ImageTask
 from tasks.judging import JudgingTask
 from tasks.segmentation import SegmentationTask
@@ -68,7 +68,7 @@ def suggest(
         members: Further checkpoints, whose disagreement counts too.
         trust: See `belvedere.load`.
         count: How many images to suggest, `-n` for short.
-        by: How to choose: see `ops.selection.chosen`.
+        by: How to choose: see `ops.statistics.selection.chosen`.
         labeled: A folder of images that are labeled too, besides those of the dataset, or one file.
         backbones: Networks that compare images, and their weights; the checkpoint's own encoder by default.
         prelabels: Annotation tools to write pre-labels for; all by default.

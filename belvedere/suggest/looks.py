@@ -16,7 +16,7 @@ from datamodules.batch import Batch
 from ops.descriptors import color_moments, gradient_histograms
 from ops.errors import ArgumentError
 from ops.progress import progress
-from ops.selection import entropy
+from ops.statistics.selection import entropy
 from tasks.base import ImageTask
 from tasks.judging import JudgingTask
 from tasks.networks.linear_judge import LinearJudge

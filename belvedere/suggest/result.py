@@ -1,4 +1,4 @@
-"""What `suggest` has found: the table, the contact sheet and the reasons in words."""
+"""What `suggest` has found: the table, the contact sheet and the reasons."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from drawing.pictures import Picture, panel, save_picture, scaled, titled
 from drawing.sheet import Shown, drawn_sheet
 from ops.atomic import write_table
 from ops.filenames import safe_path
-from ops.selection import Covered, Vectors
+from ops.statistics.selection import Covered, Vectors
 
 ON_SHEET = 40  # most images on the contact sheet
 VIEW = 320  # pixels of an image on it
@@ -69,7 +69,7 @@ class Suggestion:
         disagreement: Likewise.
         distance: Distance from the nearest image that is labeled or has a better rank; infinite if there is none.
         nearest: Name of that image, or "".
-        why: The reason in words.
+        why: The reason, for people.
         short: The reason in a few words, for narrow places.
     """
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ops.components import principal_components
+from ops.statistics.components import principal_components
 from tasks.networks.backbones import EXTRACTORS, HALF, feature_extractor
 from tasks.networks.layers import Normalize
 

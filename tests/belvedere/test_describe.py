@@ -1,4 +1,6 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,3 +39,12 @@ def test_a_study_is_written_and_its_summary_printed(tmp_path: Path, capsys: pyte
     assert colors[10, 10, 10] == colors[250, 250, 250] == 30 * 40
     write_study({"summary": pd.DataFrame({"pictures": [7]})}, charts, [], ["Fish"], {}, folder)
     assert (folder / "summary.csv").read_text() == "pictures\n7\n"
+
+
+def test_labels_are_not_looked_for_with_a_network_that_has_none(
+    belvedere: Callable[..., Any], trained: Callable[[str], Path], tmp_path: Path
+) -> None:
+    found = belvedere("describe", "--ckpt_path", str(trained("colorization")), "--output", str(tmp_path / "out"))
+    assert found.code == 2
+    assert "mark regions or judge images" in found.err
+    assert list((tmp_path / "out").glob("*.csv")) == []

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
@@ -17,20 +16,6 @@ from ops.errors import ArgumentError
 from tests.helpers import table
 
 Run = Callable[..., Any]
-
-
-@pytest.fixture
-def other(fitted: Path, tmp_path: Path) -> Path:
-    """A checkpoint of the same task with other weights, in a run's folder."""
-    folder = Path(shutil.copytree(fitted, tmp_path / "other"))
-    path = folder / "checkpoints" / "best.ckpt"
-    checkpoint = torch.load(path, weights_only=True)
-    generator = torch.Generator().manual_seed(0)
-    for name, value in checkpoint["state_dict"].items():
-        if value.is_floating_point() and name.endswith("weight"):
-            value += 0.05 * torch.randn(value.shape, generator=generator)
-    torch.save(checkpoint, path)
-    return path
 
 
 def test_members_are_tested_and_predicted_together(belvedere: Run, fitted: Path, other: Path, tiny: list[str]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 command, *words = [word for word in sys.argv[1:] if word != "--trust"]
 options = dict(zip(words[::2], words[1::2], strict=True))
 run = Path(options["--output"]) if command == "fit" else Path(options["--ckpt_path"]).parents[1]
-names = ("WANDB_RUN_GROUP", "WANDB_NAME", "BELVEDERE_RUN")
+names = ("WANDB_RUN_GROUP", "WANDB_NAME", "BELVEDERE_RUN", "WANDB_SERVICE")
 with Path(os.environ["CALLS"]).open("a") as calls:
     calls.write(shlex.join([*sys.argv[1:], *(f"{name}={os.environ.get(name)}" for name in names)]) + "\n")
 

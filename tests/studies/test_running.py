@@ -39,6 +39,7 @@ def test_every_run_is_trained_tested_and_predicts(
     planned: Plan, calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BELVEDERE_RUN", "another")
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-tcp-localhost-1-pwd")
     study, folder = planned(overrides=["--data.pictures", "my album"]), tmp_path / "out"
     assert states(study, folder) == ["waiting"] * 4
     logged = run_all(study, folder)
@@ -46,7 +47,7 @@ def test_every_run_is_trained_tested_and_predicts(
     found = calls()
     assert [call[0] for call in found] == ["fit", "test", "predict"] * 4
     place = folder / "cells" / "one" / "seed-1"
-    seen = ["WANDB_RUN_GROUP=quokka", "WANDB_NAME=one--seed-1", "BELVEDERE_RUN=None"]
+    seen = ["WANDB_RUN_GROUP=quokka", "WANDB_NAME=one--seed-1", "BELVEDERE_RUN=None", "WANDB_SERVICE=None"]
     best = ["--ckpt_path", str(place / "checkpoints" / "best.ckpt"), "--trust"]
     assert found[3] == ["fit", "--config", "any", "--model.act", "good", "--seed_everything", "1", "--output",
                         str(place), "--resume", "auto", "--preemption.requeue", "false", *seen]  # fmt: skip

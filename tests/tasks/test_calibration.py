@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ops.calibration import fitted_temperature, log_odds_counts, reliability
+from ops.statistics.calibration import fitted_temperature, log_odds_counts, reliability
 from tasks.calibration import Temperature
 from tasks.clouds import CloudsTask
 from tasks.decision import Decision

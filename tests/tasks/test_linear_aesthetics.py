@@ -11,7 +11,7 @@ from torch import Tensor
 from callbacks.handover import Handover
 from datamodules.aesthetics import AestheticsDataModule
 from ops.errors import ArgumentError, TrainingError
-from ops.ridge import fit_ridge
+from ops.statistics.ridge import fit_ridge
 from tasks import base
 from tasks.aesthetics import AestheticsTask, LinearAestheticsTask, Sample
 from tests.checks import rejects

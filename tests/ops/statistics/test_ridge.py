@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 
-from ops.ridge import FEW, PENALTIES, Moments, fit_ridge, fit_shrunk, fit_softmax
+from ops.statistics.ridge import FEW, PENALTIES, Moments, fit_ridge, fit_shrunk, fit_softmax
 from tests.checks import rejects
 
 
@@ -64,7 +64,7 @@ def test_noise_is_regularized_more_than_signal() -> None:
 
 
 def test_left_out_predictions_without_signal_do_not_reveal_their_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ops.ridge.PENALTIES", (100.0,))
+    monkeypatch.setattr("ops.statistics.ridge.PENALTIES", (100.0,))
     rng = np.random.default_rng(0)
     features, targets = (torch.from_numpy(rng.normal(size=(500, length))) for length in (50, 1))
     found = fit_ridge(features, targets, torch.ones(1))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ops.components import principal_components
+from ops.statistics.components import principal_components
 from tests.checks import rejects
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import curve_fit
 
-from ops.powerlaw import fitted_power_law
+from ops.statistics.powerlaw import fitted_power_law
 
 SIZES = np.array([4.0, 8, 16, 32])
 

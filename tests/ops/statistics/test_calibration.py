@@ -4,7 +4,7 @@ import torch
 from scipy.special import expit
 from torchmetrics.classification import BinaryCalibrationError
 
-from ops.calibration import BINS, fitted_temperature, kept_quality, log_loss, log_odds_counts, reliability
+from ops.statistics.calibration import BINS, fitted_temperature, kept_quality, log_loss, log_odds_counts, reliability
 
 
 def predictions(temperature: float, count: int = 40_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

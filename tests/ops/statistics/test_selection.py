@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from ops import selection
-from ops.selection import By, Covered, chosen, entropy
+from ops.statistics import selection
+from ops.statistics.selection import By, Covered, chosen, entropy
 
 RNG = np.random.default_rng(0)
 VECTORS = (RNG.normal(size=(60, 7)) * [1, 5, 0.1, 2, 1, 3, 0] + 4).astype(np.float32)  # the last value is constant
