@@ -21,7 +21,7 @@ from tasks.roads import RoadsTask
 NAMES = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 CELLS = {"aesthetics": 16, "aesthetics_delta": 10, "aesthetics_features": 6, "avalanches": 28, "clouds": 12,
          "clouds_claims": 10, "colorization": 18, "folds": 5, "learning_curve": 12,
-         "roads": 12}  # fmt: skip  # possible ones
+         "roads": 16}  # fmt: skip  # possible ones
 SMALL: dict[str, Callable[[], ImageTask]] = {
     "aesthetics": lambda: AestheticsTask("alexnet", 8, "distribution", pretrained=False, freeze_convolutions=False),
     "avalanches": lambda: AvalanchesTask(network="cnn2d"),
