@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 
 from belvedere import TASKS, __version__
-from belvedere.arguments import check_command, expanded, reported
+from belvedere.commandline.arguments import check_command, expanded, reported
 from belvedere.files import at_home
 from belvedere.names import SHIPPED, configs
 from callbacks.signals import Stopped, noted, stoppable
@@ -129,18 +129,18 @@ def _main(arguments: list[str] | None) -> int:
         with stoppable():
             return import_labels(arguments[1:])
     if arguments[0] == "completion":
-        from belvedere.completion import Completion
+        from belvedere.commandline.completion import Completion
 
         Completion(arguments[1])
     if arguments[0] in ("pack", "app", "pool"):
-        from belvedere.functions import run_function
+        from belvedere.commandline.functions import run_function
 
         with stoppable():
             return run_function(arguments[0], [at_home(each) for each in arguments[1:]])
     if "--quiet" in arguments:
         os.environ["TQDM_DISABLE"] = "1"  # tqdm reads it when it is imported
     with noted() if arguments[0] == "fit" else stoppable():
-        from belvedere.cli import run
+        from belvedere.commandline.cli import run
 
         return run(arguments, typed)
 

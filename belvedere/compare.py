@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from belvedere.arguments import reported
-from belvedere.plain import PlainParser
+from belvedere.commandline.arguments import reported
+from belvedere.commandline.plain import PlainParser
 from drawing.page import template
 from ops.atomic import replacing
 from ops.errors import ArgumentError, DataError, UserError, listed, refuse

@@ -29,11 +29,11 @@ from belvedere.run import KEY, Decision, Model
 from callbacks.handover import Handover
 from callbacks.record import FINGERPRINT
 from callbacks.writers.base import Writer
-from callbacks.writers.colored import ColoredFiles
-from callbacks.writers.colorings import ColoringWriter
-from callbacks.writers.masks import MaskFiles, Submission
-from callbacks.writers.polygons import Outlines
+from callbacks.writers.coloring.colored import ColoredFiles
+from callbacks.writers.coloring.writer import ColoringWriter
 from callbacks.writers.prediction import Prediction
+from callbacks.writers.segmentation.masks import MaskFiles, Submission
+from callbacks.writers.segmentation.polygons import Outlines
 from datamodules.base import ImageDataModule
 from datamodules.batch import Batch
 from datamodules.read.names import located, picture_files

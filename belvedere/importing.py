@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from belvedere.arguments import reported
+from belvedere.commandline.arguments import reported
+from belvedere.commandline.plain import PlainParser
 from belvedere.files import at_home
-from belvedere.plain import PlainParser
 from datamodules.annotations.coco import read_coco
 from datamodules.annotations.cvat import read_cvat
 from datamodules.annotations.dataset import IGNORED, REJECTED, Choice, Imported, write_dataset

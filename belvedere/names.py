@@ -33,6 +33,17 @@ MOVED = {
 }
 """Class paths in configs and checkpoints of earlier versions, and the bare names that are valid today."""
 
+_SEGMENTATION = ("lines", "maps", "mask_files", "masks", "outlines", "polygons", "prelabels", "shards", "stitch",
+                 "stitched", "uncertainty")  # fmt: skip
+MOVED_MODULES = {
+    "callbacks.writers.segmentation": "callbacks.writers.segmentation.writer",
+    "callbacks.writers.colorings": "callbacks.writers.coloring.writer",
+    "callbacks.writers.colored": "callbacks.writers.coloring.colored",
+    "callbacks.writers.video": "callbacks.writers.coloring.video",
+    **{f"callbacks.writers.{name}": f"callbacks.writers.segmentation.{name}" for name in _SEGMENTATION},
+}
+"""Modules in class paths of earlier versions, and where their classes are today."""
+
 
 def task_name(module: Any) -> str:
     """Returns the name of a task, such as `roads`.
@@ -63,12 +74,15 @@ def import_classes() -> None:
 
 
 def renamed(config: Any) -> Any:
-    """Returns a parsed config with every moved class path replaced; see `MOVED`."""
+    """Returns a parsed config with every moved class path replaced; see `MOVED` and `MOVED_MODULES`."""
     if isinstance(config, dict):
         return {key: renamed(value) for key, value in config.items()}
     if isinstance(config, list):
         return [renamed(value) for value in config]
-    return MOVED.get(config, config) if isinstance(config, str) else config
+    if not isinstance(config, str):
+        return config
+    module, _, name = config.rpartition(".")
+    return f"{MOVED_MODULES[module]}.{name}" if module in MOVED_MODULES else MOVED.get(config, config)
 
 
 def configs(task: str = "") -> str:

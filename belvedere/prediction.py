@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from belvedere.checkpoints import finite_weights, read_checkpoint, run_config
+from belvedere.commandline.parser import Parser, in_words, parameters, shortened
 from belvedere.names import import_classes
-from belvedere.parser import Parser, in_words, parameters, shortened
 from belvedere.quiet import quiet
 from belvedere.sharing.packed import opened
 from belvedere.trust import check_trusted
@@ -25,9 +25,9 @@ from callbacks.handover import Handover
 from callbacks.writers.base import Writer
 from callbacks.writers.format import Finished, Table
 from callbacks.writers.memory import Collector
-from callbacks.writers.polygons import Outlines
 from callbacks.writers.prediction import Prediction
-from callbacks.writers.stitched import Stitched
+from callbacks.writers.segmentation.polygons import Outlines
+from callbacks.writers.segmentation.stitched import Stitched
 from datamodules.base import ImageDataModule
 from ops.errors import ArgumentError, ParserError, UserError, nearest
 from tasks.base import ImageTask

@@ -19,13 +19,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from callbacks.writers.colored import Colored, ColoredFiles
+from callbacks.writers.coloring.colored import Colored, ColoredFiles
 from callbacks.writers.format import FAILED, Finished, Format, Row, place, skipped
 from callbacks.writers.judged import Judged, ScoreTable
-from callbacks.writers.masks import MaskFiles, Overlays, Submission
-from callbacks.writers.polygons import Outlines
 from callbacks.writers.prediction import Prediction
-from callbacks.writers.stitched import Canvas, Stitched, Whole, uncertain
+from callbacks.writers.segmentation.masks import MaskFiles, Overlays, Submission
+from callbacks.writers.segmentation.polygons import Outlines
+from callbacks.writers.segmentation.stitched import Canvas, Stitched, Whole, uncertain
 from datamodules.read.boxes import boxes_beside
 from datamodules.read.names import located, predicted_names
 from datamodules.read.pictures import (
@@ -194,7 +194,7 @@ class Model:
         return Stitched(**known, classes=self.settings["classes"], source=source, content=content)
 
     def _masks(self, file: Path, known: dict[str, Any], folder: Path, keep: bool) -> Stitched:
-        """Marks an image as `datamodules.decoded.predicted` and `callbacks.writers.stitch` do together."""
+        """Marks an image as `datamodules.decoded.predicted` and `callbacks.writers.segmentation.stitch` do together."""
         size, window = picture_size(file), self.preparation.get("window")
         view = fitted(size, BACKGROUND)
         if window is None:

@@ -11,9 +11,9 @@ from lightning.pytorch import Trainer
 
 from belvedere.prediction import class_of
 from callbacks.writers.base import Writer
-from callbacks.writers.shards import Pieces, ShardWriter, finished_share, joined
-from callbacks.writers.stitch import StitchingWriter
-from callbacks.writers.stitched import Stitched
+from callbacks.writers.segmentation.shards import Pieces, ShardWriter, finished_share, joined
+from callbacks.writers.segmentation.stitch import StitchingWriter
+from callbacks.writers.segmentation.stitched import Stitched
 from datamodules.base import ImageDataModule
 from datamodules.decoded.shares import Share, background, plan
 from ops.errors import ArgumentError

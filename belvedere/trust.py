@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FunctionType, NoneType, SimpleNamespace, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from belvedere.names import MOVED, class_modules
+from belvedere.names import MOVED, MOVED_MODULES, class_modules
 from ops.errors import ArgumentError
 
 # torch's learning-rate schedulers, except those that take functions or other schedulers
@@ -52,7 +52,10 @@ def known_classes() -> dict[str, type]:
               if inspect.isclass(each) and issubclass(each, torch.optim.Optimizer)}  # fmt: skip
     found |= {f"torch.optim.lr_scheduler.{name}": getattr(torch.optim.lr_scheduler, name) for name in SCHEDULERS}
     found["lightning.pytorch.cli.ReduceLROnPlateau"] = ReduceLROnPlateau
-    return found | {earlier: found[today] for earlier, today in MOVED.items()}
+    earlier = {today: module for module, today in MOVED_MODULES.items()}
+    found |= {f"{earlier[each.__module__]}.{each.__name__}": each for each in found.values()
+              if each.__module__ in earlier}  # fmt: skip
+    return found | {path: found[today] for path, today in MOVED.items()}
 
 
 def check_trusted(config: Mapping[str, Any], source: Path) -> None:

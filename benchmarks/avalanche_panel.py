@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.avalanche_answers import Mask, mask_of, scores
 from benchmarks.avalanches import belvedere
-from callbacks.writers.polygons import drawn_polygon
+from callbacks.writers.segmentation.polygons import drawn_polygon
 from datamodules.avalanches import AvalanchesDataModule
 from datamodules.read.mask_files import read_mask
 from datamodules.read.names import picture_files
@@ -27,7 +27,7 @@ from ops.edges import canny
 TITLES = ("photograph", "truth", "first pass", "its edges", "edges of the truth", "second pass", "polygon")
 STAGES = """trainer:
   callbacks:
-  - class_path: callbacks.writers.outlines.OutlineWriter
+  - class_path: callbacks.writers.segmentation.outlines.OutlineWriter
     init_args: {keep_stages: true}
 """
 

@@ -127,7 +127,7 @@ def classify(run: Path, which: Classifier, data: Path, minutes: float, weights: 
     callbacks: Callbacks = {
         "callbacks.thresholds.FittedThresholds": {},
         "callbacks.boosting.BoostedTrees": {"windows": TREES.get(which.network, 20_000)},
-        "callbacks.writers.outlines.OutlineWriter": {},
+        "callbacks.writers.segmentation.outlines.OutlineWriter": {},
         "benchmarks.processor_time.ProcessorTime": {"minutes": minutes},
     }
     train(run, options, callbacks, data)
@@ -149,7 +149,7 @@ def segment(run: Path, seed: int, data: Path, minutes: float, weights: Path) -> 
                "few", "--data.flips", "true", "--seed_everything", str(seed), "--model.pretrained",
                str(weights.absolute())]  # fmt: skip
     callbacks: Callbacks = {
-        "callbacks.writers.segmentation.SegmentationWriter": {"submission": False, "folders": False},
+        "callbacks.writers.segmentation.writer.SegmentationWriter": {"submission": False, "folders": False},
         "benchmarks.processor_time.ProcessorTime": {"minutes": minutes},
     }
     train(run, options, callbacks, data)

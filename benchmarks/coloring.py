@@ -46,7 +46,7 @@ def measured(folder: Path, case: str) -> None:
     import torch
     from lightning.pytorch import LightningModule, Trainer
 
-    from callbacks.writers.colorings import ColoringWriter
+    from callbacks.writers.coloring.writer import ColoringWriter
     from datamodules.colorization import ColorizationDataModule
     from ops.color.lab import luminance_and_chroma
 

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import belvedere
-from callbacks.writers.colorings import given_colors
-from callbacks.writers.video import added
+from callbacks.writers.coloring.video import added
+from callbacks.writers.coloring.writer import given_colors
 from datamodules.read.names import picture_files
 from datamodules.read.pictures import read_picture
 from datamodules.read.video import VideoFile

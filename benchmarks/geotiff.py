@@ -58,8 +58,8 @@ def predict(path: Path) -> int:
     """Predicts a raster and writes its maps; returns the number of windows."""
     from lightning.pytorch import Trainer
 
-    from callbacks.writers.maps import Maps
-    from callbacks.writers.stitch import StitchingWriter
+    from callbacks.writers.segmentation.maps import Maps
+    from callbacks.writers.segmentation.stitch import StitchingWriter
     from tasks.roads import RoadsTask
 
     task = RoadsTask()

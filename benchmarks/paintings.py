@@ -87,7 +87,7 @@ def learn(run: Path, cell: tuple[str, str], root: Path, asked: argparse.Namespac
                     "--model.extractor_weights", str(asked.vgg16.absolute())]  # fmt: skip
     callbacks: Callbacks = {
         "callbacks.baselines.ColorBaselines": {},
-        "callbacks.writers.colorings.ColoringWriter": {},
+        "callbacks.writers.coloring.writer.ColoringWriter": {},
         "benchmarks.processor_time.ProcessorTime": {"minutes": asked.minutes},
     }
     train(run, options, callbacks, root)

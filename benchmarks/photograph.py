@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from belvedere.cli import run
+from belvedere.commandline.cli import run
 from benchmarks.dense import SMALL_SIDE, make_picture, one_by_one, peak, timed
 from datamodules.samples.avalanches import draw_avalanches, mountain
 from tasks.networks.window_classifier import window_classifier

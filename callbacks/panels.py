@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from callbacks.handover import UsesData
-from callbacks.writers.polygons import drawn_polygon, outlined
+from callbacks.writers.segmentation.polygons import drawn_polygon, outlined
 from datamodules.batch import Batch
 from drawing import pictures as drawing
 from drawing.charts import shares_chart

@@ -31,7 +31,7 @@ Batches to predict also have what stitching needs: `size` (B, 2), height and wid
 common; `boxes`, a list of corners per image, if only these are looked into; and in an image's last sample `source`, the
 image (H, W, 3) uint8, the background of its overlay. A data module may also give `georeference`, a list per sample of
 where its image lies on the ground, `ops.geo.rasters.Georeference` or None; output formats find it in
-`callbacks.writers.stitched.Stitched`.
+`callbacks.writers.segmentation.stitched.Stitched`.
 
 The frames of a film come one per batch and in order, with `frame`, a list of their `Frame`.
 """

@@ -23,7 +23,7 @@ from studies.plan import Run, Study
 from studies.tables import number_text
 
 PROGRAM = (sys.executable, "-m", "belvedere")
-CHECK = (sys.executable, "-m", "belvedere.parsing")
+CHECK = (sys.executable, "-m", "belvedere.commandline.checking")
 LOG_STUDY = (sys.executable, "-m", "belvedere.dashboards")
 PREEMPTED = 75  # exit code of a training that saved its state and stopped on a signal
 PATIENCE = 10.0  # seconds; the loader workers of a killed run take up to this long to exit

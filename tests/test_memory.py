@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from callbacks.writers.segmentation import SegmentationWriter
+from callbacks.writers.segmentation.writer import SegmentationWriter
 from datamodules.roads import RoadsDataModule
 from tasks.roads import RoadsTask
 from tests.helpers import ROOT

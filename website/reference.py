@@ -7,10 +7,11 @@ from importlib import import_module
 from typing import Any
 
 from belvedere.__main__ import HELP
-from belvedere.cli import OWN_CALLBACKS, BelvedereCLI
-from belvedere.functions import FUNCTIONS
-from belvedere.functions import parser_of as parser_of_function
-from belvedere.help import options_of
+from belvedere.commandline.cli import BelvedereCLI
+from belvedere.commandline.functions import FUNCTIONS
+from belvedere.commandline.functions import parser_of as parser_of_function
+from belvedere.commandline.help import options_of
+from belvedere.commandline.options import OWN_CALLBACKS
 from belvedere.names import COMMANDS, class_modules, configs, import_classes
 
 OWN = ("output", "monitor", "precision", "members", "overwrite", "trust", "resume", "ckpt_path", "seed_everything")

@@ -11,14 +11,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from belvedere.commandline.parser import parameters
 from belvedere.names import TASKS, task_name
-from belvedere.parser import parameters
 from belvedere.prediction import class_of, configured, load, outlines_of, predict
 from belvedere.run import Decision
 from belvedere.run import Model as File
-from callbacks.writers.polygons import Outlines
 from callbacks.writers.prediction import Prediction
-from callbacks.writers.stitched import Maps, Stitched, Whole
+from callbacks.writers.segmentation.polygons import Outlines
+from callbacks.writers.segmentation.stitched import Maps, Stitched, Whole
 from datamodules.read.pictures import read_picture, resized
 from datamodules.read.rasters import COLOR, Channels, shown
 from drawing.pictures import Masks, Picture, save_picture

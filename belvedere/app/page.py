@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from belvedere.app.archive import archive
 from belvedere.app.models import AppResult, Model, complaints, usable
-from callbacks.writers.polygons import Outlines, draw_corners
+from callbacks.writers.segmentation.polygons import Outlines, draw_corners
 from drawing.pictures import Masks, Picture, overlay, scaled, scaled_masks
 from ops.color.coloring import grey
 from ops.imagefiles import suffixes

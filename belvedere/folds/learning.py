@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from belvedere.arguments import option, reported
 from belvedere.checkpoints import run_config
+from belvedere.commandline.arguments import option, reported
 from belvedere.folds.found import FoldResult, fold_modules, fold_results
 from belvedere.prediction import load
 from belvedere.quiet import quiet

@@ -19,12 +19,12 @@ from callbacks.handover import Handover
 from callbacks.writers.base import Writer
 from callbacks.writers.format import FAILED, skipped
 from callbacks.writers.judged import ScoreTable
-from callbacks.writers.masks import Overlays
 from callbacks.writers.originals import Originals
-from callbacks.writers.polygons import Outlines
-from callbacks.writers.prelabels import PreLabels, Tool
-from callbacks.writers.stitch import StitchingWriter
-from callbacks.writers.uncertainty import Uncertainty
+from callbacks.writers.segmentation.masks import Overlays
+from callbacks.writers.segmentation.polygons import Outlines
+from callbacks.writers.segmentation.prelabels import PreLabels, Tool
+from callbacks.writers.segmentation.stitch import StitchingWriter
+from callbacks.writers.segmentation.uncertainty import Uncertainty
 from datamodules.base import ImageDataModule
 from datamodules.read.names import located, picture_files
 from datamodules.read.pictures import fitted, picture_size, read_picture, resized

@@ -1,1 +1,1 @@
-"""Writers of predictions: their base, the stitching of images, and the output formats."""
+"""Writers of predictions: their base, what all output formats share, and a room for each kind of result."""

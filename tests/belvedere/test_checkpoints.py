@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from belvedere.arguments import expanded
 from belvedere.checkpoints import check_fit, check_resumable, resumed_from, run_config
+from belvedere.commandline.arguments import expanded
 from belvedere.files import run_folder
 from ops.errors import ArgumentError
 

@@ -86,7 +86,7 @@ def test_a_finished_prediction_is_not_repeated(
 def test_precision_auto_leaves_what_is_typed(
     typed: list[str], expected: str, belvedere: Run, tiny: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("belvedere.cli.fastest_precision", lambda accelerator, devices: "bf16-mixed")
+    monkeypatch.setattr("belvedere.commandline.cli.fastest_precision", lambda accelerator, devices: "bf16-mixed")
     options = ["--config", "debug", "--precision", "auto", *typed, "--output", "run"]
     assert belvedere("fit", *tiny, *options).code == 0
     assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["precision"] == expected

@@ -1,10 +1,12 @@
 import doctest
+import inspect
 import json
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,17 @@ import belvedere as api
 import datamodules
 import tasks
 from belvedere.__main__ import HELP, main
-from belvedere.names import MOVED, SHIPPED, TASKS, class_modules, configs, import_classes, renamed, task_name
+from belvedere.names import (
+    MOVED,
+    MOVED_MODULES,
+    SHIPPED,
+    TASKS,
+    class_modules,
+    configs,
+    import_classes,
+    renamed,
+    task_name,
+)
 from datamodules.segmentation import SegmentationDataModule
 from tasks.base import ImageTask
 from tasks.clouds import CloudsTask
@@ -89,6 +101,12 @@ def test_moved_classes_are_renamed() -> None:
     new = {"trainer": {"callbacks": [{"class_path": "SegmentationWriter"}, "mine.Writer"]}}
     assert renamed(old) == new
     assert renamed(new) == new
+    for path in ("segmentation.SegmentationWriter", "masks.MaskFiles", "uncertainty.Uncertainty", "video.VideoSink"):
+        module, _, name = renamed(f"callbacks.writers.{path}").rpartition(".")
+        assert inspect.isclass(getattr(import_module(module), name))
+        assert renamed(f"{module}.{name}") == f"{module}.{name}"
+    for module in MOVED_MODULES.values():
+        import_module(module)
 
 
 def test_class_names_are_unique() -> None:

@@ -16,8 +16,8 @@ from PIL import Image
 
 from belvedere.__main__ import main
 from belvedere.shards import check_options
-from callbacks.writers import shards as writers
-from callbacks.writers.stitched import CanvasShare
+from callbacks.writers.segmentation import shards as writers
+from callbacks.writers.segmentation.stitched import CanvasShare
 from datamodules.decoded.predicted import predicted
 from datamodules.decoded.shares import END, plan, shared
 from datamodules.loaders import Samples
@@ -157,8 +157,9 @@ def test_a_second_writer_and_stages_are_rejected() -> None:
         trainer = SimpleNamespace(callbacks=[Namespace(writer) for writer in writers])
         return SimpleNamespace(shards=2, shard=0, merge=False, slurm=None, output="x", resume=None, trainer=trainer)
 
-    outlines = {"class_path": "callbacks.writers.outlines.OutlineWriter", "init_args": {"keep_stages": True}}
-    masks = {"class_path": "callbacks.writers.segmentation.SegmentationWriter"}
+    room = "callbacks.writers.segmentation"
+    outlines = {"class_path": f"{room}.outlines.OutlineWriter", "init_args": {"keep_stages": True}}
+    masks = {"class_path": f"{room}.writer.SegmentationWriter"}
     rejects("remove keep_stages", check_options, given(outlines), error=ArgumentError)
     rejects("got OutlineWriter, SegmentationWriter", check_options, given(outlines, masks), error=ArgumentError)
     rejects("got none", check_options, given(), error=ArgumentError)

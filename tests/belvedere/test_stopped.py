@@ -14,8 +14,8 @@ from lightning.pytorch import Trainer
 
 from belvedere import describe, features
 from belvedere.__main__ import main
-from belvedere.cli import BelvedereCLI
-from callbacks.writers.masks import Submission
+from belvedere.commandline.cli import BelvedereCLI
+from callbacks.writers.segmentation.masks import Submission
 from datamodules.base import ImageDataModule
 from tests.datamodules.helpers import contents
 from tests.helpers import ROOT

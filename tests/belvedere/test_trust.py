@@ -13,7 +13,7 @@ import yaml
 
 import belvedere as api
 from belvedere.checkpoints import run_config
-from belvedere.names import MOVED, SHIPPED
+from belvedere.names import MOVED, SHIPPED, renamed
 from belvedere.trust import LARGEST, argument_hints, check_trusted, known_classes, wants_class
 from ops.errors import ArgumentError
 
@@ -25,7 +25,7 @@ CONFIG = {
               "init_args": {"architecture": "fpn", "optimizer": {"class_path": "torch.optim.Adam",
                                                                  "init_args": {"lr": 0.1, "betas": [0.9, 0.99]}}}},
     "data": {"class_path": "datamodules.clouds.CloudsDataModule", "init_args": {"size": [32, 48]}},
-    "callbacks": [{"class_path": "callbacks.writers.stitch.StitchingWriter",
+    "callbacks": [{"class_path": "callbacks.writers.segmentation.stitch.StitchingWriter",
                    "init_args": {"formats": [{"class_path": "MaskFiles", "init_args": {"by_class": True}}]}}],
 }  # fmt: skip
 SCHEDULER = {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": "evil.Evil"}}
@@ -95,7 +95,10 @@ def test_every_shipped_config_and_moved_class_is_trusted() -> None:
         if "model" in config and "data" in config:
             parts = {"model": config["model"], "data": config["data"], "callbacks": config["trainer"]["callbacks"]}
             check_trusted(parts, path)
-    assert MOVED.keys() <= known_classes().keys()
+    known = known_classes()
+    assert MOVED.keys() <= known.keys()
+    for path in ("segmentation.SegmentationWriter", "outlines.Stages", "maps.Maps", "colorings.ColoringWriter"):
+        assert known[f"callbacks.writers.{path}"] is known[renamed(f"callbacks.writers.{path}")]
 
 
 def test_only_arguments_that_take_numbers_and_texts_take_any_text() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from callbacks.writers.masks import Overlays
+from callbacks.writers.segmentation.masks import Overlays
 from datamodules.roads import RoadsDataModule
 from tests.helpers import table
 

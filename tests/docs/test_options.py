@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from belvedere import TASKS
+from belvedere.commandline.parser import parameters
 from belvedere.names import class_modules
-from belvedere.parser import parameters
 from tests.docs.texts import TEXTS
 from tests.helpers import ROOT
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from belvedere.__main__ import main
-from belvedere.arguments import expanded
+from belvedere.commandline.arguments import expanded
 from belvedere.files import find_config
 from studies.plan import SHIPPED, Run, Study, read_study
 from tasks.aesthetics import AestheticsTask

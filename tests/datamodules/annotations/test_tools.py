@@ -11,7 +11,7 @@ from datamodules.annotations.cvat import read_cvat
 from datamodules.annotations.labelme import read_labelme
 from datamodules.annotations.labels import Labels
 from datamodules.annotations.yolo import read_yolo
-from tests.callbacks.writers.test_prelabels import SIZE, blobs, off, write
+from tests.callbacks.writers.segmentation.test_prelabels import SIZE, blobs, off, write
 
 NEAR = 2.0  # pixels: Pillow and OpenCV also fill what the outline crosses; supervision rounds corners to whole pixels
 MASKS = {"a.png": np.stack([blobs(0), blobs(1)])}

@@ -1,0 +1,1 @@
+"""Turns what is typed into a command: arguments, options and settings, help, and the LightningCLI that runs it."""

@@ -1,0 +1,1 @@
+"""Colored images and films."""

@@ -1,0 +1,1 @@
+"""Whole images of segmentation: the stitching of windows, its writers, and their output formats."""
