@@ -1,17 +1,9 @@
-"""Draws textures and shapes for the synthetic samples, and writes each sample's folder once."""
-
-import json
-import tempfile
-from collections.abc import Callable, Iterable
-from pathlib import Path
+"""Draws textures and shapes for the synthetic samples."""
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from ops.errors import ArgumentError, DataError
-
-MARKER = "sample.json"
 Image = NDArray[np.uint8]
 Field = NDArray[np.float32]
 Share = NDArray[np.floating] | NDArray[np.integer] | NDArray[np.bool_]  # in [0, 1]
@@ -23,20 +15,10 @@ def rgb(code: str) -> Field:
     return np.array(list(bytes.fromhex(code[1:])), np.float32) / np.float32(255)
 
 
-def grid(size: Size) -> tuple[Field, Field]:
-    """Returns y and x of each pixel (H, W), both as shares of the height."""
-    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32) / np.float32(size[0])
-    return y, x
-
-
-def noise(rng: np.random.Generator, size: Size, grain: float | tuple[float, float], octaves: int = 1) -> Field:
+def noise(rng: np.random.Generator, size: Size, grain: ArrayLike, octaves: int = 1) -> Field:
     """Returns smooth noise (H, W) with mean 0 and standard deviation 1.
 
-    Args:
-        rng: The source of randomness.
-        size: Height and width in pixels.
-        grain: Size of the lumps in pixels, or their height and width.
-        octaves: Number of layers; each is twice as fine and half as strong as the one before.
+    Its lumps have `grain` pixels, or this height and width; each further octave is twice as fine and half as strong.
     """
     lump = np.broadcast_to(grain, 2)
     field = np.zeros(size, np.float32)
@@ -59,80 +41,39 @@ def shade(dark: str, light: str, share: NDArray[np.floating]) -> Field:
     return np.asarray(rgb(dark) + share.clip(0, 1)[..., None] * (rgb(light) - rgb(dark)), np.float32)
 
 
-def lay(canvas: Field, cover: Share, color: Field) -> None:
-    """Blends a color (3,) or an image (H, W, 3) into the canvas (H, W, 3) in place, with opacity `cover` (H, W)."""
-    canvas += cover.clip(0, 1).astype(np.float32)[..., None] * (color - canvas)
+class Canvas:
+    """An image (H, W, 3) to paint on in layers, with textures to paint with.
+
+    Args:
+        rng: The source of randomness.
+        size: Height and width in pixels.
+        unit: Pixels of one unit of length; a hundredth of the height by default.
+
+    Attributes:
+        pixels: The image, in [0, 1]; black at first.
+        y: Place of each pixel (H, W), as a share of the height.
+        x: The same to the right, as a share of the height too.
+    """
+
+    def __init__(self, rng: np.random.Generator, size: Size, unit: float | None = None) -> None:
+        self.rng, self.size, self.unit = rng, size, unit or size[0] / 100
+        self.y, self.x = np.mgrid[: size[0], : size[1]].astype(np.float32) / np.float32(size[0])
+        self.pixels: Field = np.zeros((*size, 3), np.float32)
+
+    def noise(self, grain: float | tuple[float, float], octaves: int = 1) -> Field:
+        """Returns `noise` (H, W), with lumps of `grain` units."""
+        return noise(self.rng, self.size, np.multiply(grain, self.unit), octaves)
+
+    def edge(self, grain: float, octaves: int = 1) -> Field:
+        """Returns `noise` for a ragged horizontal line (1, W)."""
+        return noise(self.rng, (2, self.size[1]), (2, grain * self.unit), octaves)[:1]
+
+    def lay(self, cover: Share, color: str | Field) -> None:
+        """Blends a color, a code or (3,), or an image (H, W, 3) into the canvas, with opacity `cover` (H, W)."""
+        color = rgb(color) if isinstance(color, str) else color
+        self.pixels += cover.clip(0, 1).astype(np.float32)[..., None] * (color - self.pixels)
 
 
 def finished(canvas: NDArray[np.floating]) -> Image:
     """Returns the canvas, in [0, 1], as uint8."""
     return (255 * canvas).clip(0, 255).round().astype(np.uint8)
-
-
-def dealt(rng: np.random.Generator, values: Iterable[int | str], count: int) -> list[int | str]:
-    """Returns `count` of the values, repeated in turn and shuffled, so that small samples keep the shares too."""
-    shuffled: list[int | str] = rng.permutation(np.resize(list(values), count)).tolist()
-    return shuffled
-
-
-def check_at_least(**arguments: tuple[int, int]) -> None:
-    """Raises an ArgumentError if an argument, given as name=(value, minimum), is below its minimum."""
-    for name, (value, least) in arguments.items():
-        if value < least:
-            raise ArgumentError(f"{name}={value}: expected {least} or more")
-
-
-def draw_once(root: Path, fill: Callable[[Path], None], **arguments: str | int | Size) -> Path:
-    """Fills a folder with a sample, unless it already holds the same one.
-
-    Every `draw_<task>` ends here. The same arguments, the seed among them, give the same bytes; counts and sizes below
-    their minimums raise an ArgumentError, see `check_at_least`.
-
-    Args:
-        root: Folder of the sample: missing, empty, or written before with the same arguments.
-        fill: Writes the sample into the folder it gets, which is renamed to `root` at the end.
-        arguments: Everything that determines the sample; stored in its `sample.json`.
-
-    Returns:
-        `root`.
-
-    Raises:
-        DataError: `root` has other content, which stays as it is.
-    """
-    home, marker = root.resolve(), json.dumps(arguments) + "\n"
-    if _holds(home, marker):
-        return root
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as folder:
-        draft = Path(folder, home.name)
-        draft.mkdir()
-        fill(draft)
-        Path(draft, MARKER).write_text(marker)
-        try:
-            draft.replace(home)
-        except OSError:
-            if not _holds(home, marker):  # otherwise another process has just drawn the same sample
-                raise
-    return root
-
-
-def _holds(root: Path, marker: str) -> bool:
-    """Returns whether `root` holds this sample (True) or nothing (False); raises a DataError for anything else."""
-    path = root / MARKER
-    if path.is_file() and path.read_text() == marker:
-        return True
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    found = f"another sample, {path.read_text().strip()}" if path.is_file() else "other files"
-    raise DataError(
-        f"{root} holds {found}; expected an absent or empty folder, or the sample {marker.strip()}. Choose another "
-        "folder or delete this one: existing files are never overwritten."
-    )
-
-
-def write_picture(path: Path, image: Image) -> None:
-    """Writes an sRGB image (H, W, 3) or a gray one (H, W) in the format of the suffix, in new folders if needed."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, 90] if path.suffix == ".jpg" else []
-    _, encoded = cv2.imencode(path.suffix, image[..., ::-1] if image.ndim == 3 else image, options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded.tobytes())

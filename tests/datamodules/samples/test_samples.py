@@ -19,7 +19,8 @@ from datamodules.samples import __main__ as samples
 from datamodules.samples.aesthetics import TAG_NAMES, TAGS
 from datamodules.samples.avalanches import mountain, outlined
 from datamodules.samples.clouds import CLOUD_CLASSES, cloud_picture
-from datamodules.samples.colorization import NAMES, SUBJECTS
+from datamodules.samples.colorization import NAMES
+from datamodules.samples.paintings import SUBJECTS
 from datamodules.samples.roads import road_tile
 from ops.errors import ArgumentError
 from ops.masks.rle import decode
