@@ -29,6 +29,7 @@ from datamodules.base import ImageDataModule
 from datamodules.read.names import located, picture_files
 from datamodules.read.pictures import fitted, picture_size, read_picture, resized
 from datamodules.read.rasters import shown
+from datamodules.read.tables import read_table
 from ops.atomic import mapped_array, write_table
 from ops.duplicates import Thumbnails, same, thumbnails
 from ops.errors import ArgumentError, DataError, listed
@@ -107,7 +108,8 @@ def suggest(
         raise ArgumentError(f"Every image of {source} shows what a labeled one shows, so none is left to label.")
     _write(task, data, trainer, folder, [each.name for each in found], Path(ckpt_path), trust, prelabels, copy_images)
     write_suggestions(folder, found, doubles)
-    write_sheet(folder, found, {name: located(source, name) for name in names if name in {each.name for each in found}})
+    files = {each.name: located(source, each.name) for each in found}
+    write_sheet(folder, found, files, data.channels)
     _report(folder, found, doubles, pool, isinstance(task, SegmentationTask))
     return len(pool.problems)
 
@@ -135,10 +137,14 @@ def _labeled_files(data: ImageDataModule, labeled: str | None) -> list[Path]:
         )
         return files
     own = copy(data)
+    own.train_share = 1.0  # what was not trained on is labeled too
     own.prepare_data()
     own.setup("test")
-    names = sorted({name for each in own.picture_names().values() for name in each})
-    return [path for path in map(data.picture_file, names) if path is not None] + files
+    names = {name for each in own.picture_names().values() for name in each}
+    splits = own.root / "splits.csv"
+    if own.folds is not None and splits.is_file():
+        names |= {*read_table(splits, ("name",))["name"]}  # also those that are held out of all folds
+    return [path for path in map(data.picture_file, sorted(names)) if path is not None] + files
 
 
 def _seen(task: ImageTask, data: ImageDataModule, known: Sequence[Path], see: See, scratch: Path) -> Pool:
@@ -244,7 +250,7 @@ def _write(
         images = folder / "images"
 
         def size_of(path: Path) -> tuple[int, int]:
-            return picture_size(located(source, path.relative_to(images).as_posix()))
+            return picture_size(located(source, path.relative_to(images).as_posix()), data.channels)
 
         tools = TOOLS if prelabels is None else tuple(dict.fromkeys(prelabels))
         formats += [Overlays(), Uncertainty()]

@@ -92,19 +92,23 @@ def looks(task: ImageTask, data: ImageDataModule, see: See, text: str) -> Iterat
     task.receive(data.facts())
     loader = data.loader("predict")
     windows: list[tuple[float, float, NDArray[np.float32]]] = []  # of the image so far
+    filled: list[float] = []  # share of each that has data
     for batch in progress(loader, text, len(loader)):
         moved = data.on_after_batch_transfer(move_data_to_device(batch, task.device), 0)
         unsure, apart = answers(task, moved)
         vectors = see(moved).float().cpu().numpy()
+        there = batch["valid"].float().flatten(1).mean(dim=1).tolist() if "valid" in batch else [1.0] * len(unsure)
         for row, name in enumerate(batch["name"]):
             windows.append((unsure[row], apart[row], vectors[row]))
+            filled.append(there[row])
             if batch["source"][row] is None:  # the image has further windows
                 continue
             problem = batch["problem"][row]
-            unsure_of, spread = (float(np.mean([each[part] for each in windows])) for part in (0, 1))
-            vector = np.mean([each[2] for each in windows], axis=0)
-            windows = []
-            yield Look(name, problem, 0.0 if problem else unsure_of, spread, vector)
+            weights = np.array(filled if any(filled) else [1.0] * len(filled))
+            unsure_of, spread, vector = (np.average([each[part] for each in windows], axis=0, weights=weights)
+                                         for part in range(3))  # fmt: skip
+            windows, filled = [], []
+            yield Look(name, problem, 0.0 if problem else float(unsure_of), float(spread), vector)
 
 
 def answers(task: ImageTask, batch: Batch) -> tuple[list[float], list[float]]:

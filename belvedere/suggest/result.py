@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.read.pictures import read_picture
-from datamodules.read.rasters import shown
+from datamodules.read.rasters import Channels, shown
 from drawing.overview import jpeg_of
 from drawing.pictures import Picture, panel, save_picture, scaled, titled
 from drawing.sheet import Shown, drawn_sheet
@@ -145,18 +145,19 @@ def _number(value: float) -> float | str:
     return float(f"{value:.6g}") if math.isfinite(value) else ""
 
 
-def write_sheet(folder: Path, found: Sequence[Suggestion], files: Mapping[str, Path]) -> None:
+def write_sheet(folder: Path, found: Sequence[Suggestion], files: Mapping[str, Path], channels: Channels) -> None:
     """Writes `contact_sheet.png`: the first images, what is predicted of them, and why they were chosen.
 
     Args:
         folder: Has `overlays` and `uncertainty`, if the task marks regions.
         found: The images.
         files: Their files.
+        channels: How rasters are read.
     """
     first = found[:ON_SHEET]
     if not (folder / "overlays").is_dir():
         cells = [
-            Shown(each.rank, each.name, each.uncertainty, each.short, jpeg_of(_image(files[each.name]), VIEW))
+            Shown(each.rank, each.name, each.uncertainty, each.short, jpeg_of(_image(files[each.name], channels), VIEW))
             for each in first
         ]
         save_picture(drawn_sheet(f"{TITLE}; bar: uncertainty", cells, 5), folder / "contact_sheet.png")
@@ -164,7 +165,7 @@ def write_sheet(folder: Path, found: Sequence[Suggestion], files: Mapping[str, P
     rows = []
     for each in first:
         drawn = [
-            _image(files[each.name]),
+            _image(files[each.name], channels),
             _read(folder / "overlays" / safe_path(each.name, ".jpg")),
             _read(folder / "uncertainty" / safe_path(each.name, ".png")),
         ]
@@ -181,8 +182,8 @@ def _aligned(views: Sequence[Picture]) -> list[Picture]:
     return [np.pad(view, ((0, most - view.shape[0]), (0, 0), (0, 0)), constant_values=255) for view in views]
 
 
-def _image(path: Path) -> Picture:
-    return np.ascontiguousarray(shown(read_picture(path, (VIEW, VIEW))))
+def _image(path: Path, channels: Channels) -> Picture:
+    return np.ascontiguousarray(shown(read_picture(path, (VIEW, VIEW), channels)))
 
 
 def _read(path: Path) -> Picture:

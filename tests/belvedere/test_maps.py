@@ -1,5 +1,6 @@
 """From rasters and vector labels to a network, and from a raster to a map, by the command line and in Python."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,19 @@ def test_a_network_learns_from_vectors_and_makes_a_map(town: Path, belvedere: Co
     assert "polygons" in pyogrio.list_layers("out/maps/town.gpkg")[:, 0]
     [row] = table("out/areas.csv")
     assert float(row["share"]) == pytest.approx((marks == 1).mean(), abs=1e-5)
+    with rasterio.open(image) as source:
+        bands = source.read()
+    for name, part in (("whole", bands[:, ::-1]), ("wide", bands[:, 20:120, :200]), ("narrow", bands[:, 100:, :64])):
+        Path("pool").mkdir(exist_ok=True)
+        write(Path("pool", f"{name}.tif"), part, crs="EPSG:32632", transform=UTM, photometric="minisblack")
+    suggested = belvedere("suggest", "--ckpt_path", str(checkpoint), "--data.pictures", "pool", "--output", "next")
+    assert suggested.code == 0
+    sizes = {"wide.tif": (100, 200), "narrow.tif": (156, 64)}  # the whole one is the training image, mirrored
+    assert {row["image"] for row in table("next/suggestions.csv")} == {*sizes}
+    for name, size in sizes.items():
+        document = json.loads(Path("next/images", name).with_suffix(".json").read_text())
+        assert (document["imageHeight"], document["imageWidth"]) == size
+    assert Path("next/contact_sheet.png").is_file()
     [found] = api.predict(checkpoint, image)
     assert (found.masks["road"] == (marks == 1)).all()
     refused = belvedere(

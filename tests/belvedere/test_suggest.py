@@ -2,14 +2,20 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 from scipy.ndimage import gaussian_filter
+from torch import nn
 
 import belvedere as api
+from belvedere.checkpoints import run_config
+from belvedere.suggest.looks import looks
+from datamodules.base import ImageDataModule
+from tasks.base import ImageTask
 from tests.helpers import table
 
 Run = Callable[..., Any]
@@ -96,6 +102,59 @@ def test_what_is_labeled_counts_as_covered(belvedere: Run, fitted: Path, pool: P
     assert distances == sorted(distances, reverse=True)  # as k-center does it
     assert any("suggested above" in row["why"] for row in rows)
     assert not Path("out/images", rows[0]["image"]).is_symlink()
+
+
+def test_images_that_were_not_trained_on_are_labeled_too(
+    belvedere: Run, fitted: Path, pool: Path, tmp_path: Path
+) -> None:
+    best = fitted / "checkpoints" / "best.ckpt"
+    root = Path(shutil.copytree(run_config(best)["data"]["init_args"]["root"], tmp_path / "sky"))
+    source = next(path for path in (root / "images", root / "train_images") if path.is_dir())
+    names = sorted(path.name for path in source.iterdir())
+    both = Path(shutil.copytree(source, tmp_path / "both"))
+    shutil.copy(pool / "00.png", both / "new.png")
+    given = ["suggest", "--ckpt_path", str(best), "--data.pictures", str(both), "--data.root", str(root), "-n", "99"]
+    assert belvedere(*given, "--data.train_share", "0.5", "--output", "share").code == 0
+    assert [row["image"] for row in table("share/suggestions.csv")] == ["new.png"]
+    splits = [f"{name},{'test' if number < 2 else 'train'}" for number, name in enumerate(names)]
+    (root / "splits.csv").write_text("\n".join(["name,split", *splits]) + "\n")
+    assert belvedere(*given, "--data.folds", "2", "--output", "folds").code == 0
+    assert [row["image"] for row in table("folds/suggestions.csv")] == ["new.png"]
+
+
+def test_windows_count_by_their_data() -> None:
+    """A window without data says nothing about its image, one half filled half as much as a full one."""
+    windows = [("a", 0.5, 1.0), ("a", 0.9, 0.5), ("a", 0.01, 0.0), ("b", 0.01, 0.0)]
+    batch: dict[str, Any] = {
+        "name": [name for name, *_ in windows],
+        "image": torch.tensor([chance for _, chance, _ in windows]).view(4, 1, 1, 1).expand(4, 3, 8, 8),
+        "valid": torch.stack([torch.arange(8).view(1, 8, 1).expand(1, 8, 8) < 8 * there for *_, there in windows]),
+        "source": [None, None, np.zeros((1, 1, 3)), np.zeros((1, 1, 3))],
+        "problem": [""] * 4,
+    }
+
+    class Data:
+        def facts(self) -> None: ...
+
+        def loader(self, split: str) -> list[dict[str, Any]]:
+            return [batch]
+
+        def on_after_batch_transfer(self, moved: dict[str, Any], index: int) -> dict[str, Any]:
+            return moved
+
+    class Task(nn.Module):
+        device = torch.device("cpu")
+
+        def receive(self, facts: None) -> None: ...
+
+        def apart(self, batch: dict[str, Any]) -> list[torch.Tensor]:
+            return [batch["image"][:, :1]]
+
+    data, task = cast(ImageDataModule, Data()), cast(ImageTask, Task())
+    one, two = looks(task, data, lambda batch: batch["image"][:, :1, 0, 0], "looking")
+    assert one.uncertainty == pytest.approx((bits(np.array(0.5)) + bits(np.array(0.9)) / 2) / 1.5, abs=1e-6)
+    assert one.vector == pytest.approx([(0.5 + 0.9 / 2) / 1.5])
+    assert (one.name, two.name, two.uncertainty) == ("a", "b", 0)
 
 
 def test_views_disagree_too(belvedere: Run, fitted: Path, pool: Path) -> None:
