@@ -1,6 +1,7 @@
 """Finds labels that the networks of the other folds contradict: wrong, swapped or shifted masks."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import cv2
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 SIDE = 64  # pixels at which masks are compared
 GAP = 0.1  # least doubt that is listed
-GAIN = 0.2  # dice by which another place or another image must fit better
+GAIN = 0.2  # dice by which another place must fit better
+SWAPPED = 0.1  # dice by which both labels of a swapped pair must fit the other image better
 Maps = NDArray[np.float32]  # (K, h, w)
 
 
@@ -34,7 +36,10 @@ def reduced(maps: Maps) -> Maps:
 
 
 def doubts(names: Sequence[str], labels: Sequence[Maps], found: Sequence[Maps], gaps: Sequence[float]) -> list[Doubt]:
-    """Returns the doubtful labels, the most doubtful first.
+    """Returns the doubtful labels: first those that fit another place or image, then the others, by their doubt.
+
+    A network is often wrong about a rare kind of image, but then no other place fits better. A label that is empty
+    fits nowhere, so its doubt alone decides.
 
     Args:
         names: Names of the images.
@@ -47,8 +52,9 @@ def doubts(names: Sequence[str], labels: Sequence[Maps], found: Sequence[Maps], 
     for row in np.argsort(-np.asarray(gaps), kind="stable").tolist():
         if gaps[row] < GAP:
             break
-        listed.append(Doubt(names[row], float(gaps[row]), _hint(row, names, labels, found, fits)))
-    return listed
+        doubt = Doubt(names[row], float(gaps[row]), _hint(row, names, labels, found, fits))
+        listed.append((not (doubt.hint and labels[row].any()), doubt))
+    return [doubt for _, doubt in sorted(listed, key=itemgetter(0))]
 
 
 def _hint(
@@ -57,9 +63,10 @@ def _hint(
     if not labels[row].any():
         return "nothing is labeled"
     down, right, gain = best_shift(labels[row], found[row])
-    other = int(fits[row].argmax())
-    mutual = fits[row, other] >= fits[row, row] + GAIN and fits[other, row] >= fits[other, other] + GAIN
-    if mutual and fits[row, other] >= fits[row, row] + gain:
+    own = fits.diagonal()
+    mutual = np.minimum(fits[row] - own[row], fits[:, row] - own)
+    other = int(mutual.argmax())
+    if mutual[other] >= SWAPPED and fits[row, other] >= own[row] + gain:
         return f"swapped with {names[other]}?"
     if gain >= GAIN:
         return f"fits better moved by {right / SIDE:+.0%} of the width and {down / SIDE:+.0%} of the height"
