@@ -8,7 +8,7 @@ import numpy as np
 from belvedere.folds.found import FoldResult
 from drawing.trust import draw_reliability, draw_risk_coverage
 from ops.atomic import write_table
-from ops.statistics.calibration import fitted_temperature, kept_quality, log_loss, reliability
+from ops.statistics.calibration import fitted_temperature, kept_quality, log_loss, pooled_reliability, reliability
 
 FIRST = 0.1  # share of the images to look at, in the sentence about certainty
 
@@ -32,11 +32,9 @@ def write_calibration(
         whole = np.sum(by_fold, axis=0)
         temperature = fitted_temperature(whole)
         without = [fitted_temperature(whole - own) for own in by_fold]
-        parts = [reliability(own, each) for own, each in zip(by_fold, without, strict=True)]
         sizes = np.array([own.sum() for own in by_fold]) / max(1, whole.sum())
-        after = sum(part.error * size for part, size in zip(parts, sizes, strict=True))
+        before, after = reliability(whole).error, pooled_reliability(by_fold, without).error
         loss = sum(log_loss(own, each) * size for own, each, size in zip(by_fold, without, sizes, strict=True))
-        before = sum(reliability(own).error * size for own, size in zip(by_fold, sizes, strict=True))
         taken.append(temperature if loss < log_loss(whole) else 1.0)
         rows.append([name, temperature, before, after, log_loss(whole), loss, taken[-1]])
         errors = f"expected calibration error {before:.4f} -> {after:.4f}"

@@ -1,5 +1,6 @@
 """How far probabilities can be trusted: calibration by a temperature, and how errors fall with certainty."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,10 +70,22 @@ def fitted_temperature(counts: Counts) -> float:
 
 def reliability(counts: Counts, temperature: float = 1.0) -> Reliability:
     """Returns stated and found probabilities in `BINS` equal bins at a temperature."""
-    stated = 1 / (1 + np.exp(-_centers() / temperature))
-    each = counts.sum(axis=1)
-    bins = np.minimum((stated * BINS).astype(int), BINS - 1)
-    weight, sums, positives = (np.bincount(bins, values, BINS) for values in (each, each * stated, counts[:, 1]))
+    return pooled_reliability([counts], [temperature])
+
+
+def pooled_reliability(parts: Sequence[Counts], temperatures: Sequence[float]) -> Reliability:
+    """Returns the reliability of parts together, each at its own temperature.
+
+    The mean of the parts' errors would be larger: few predictions per bin deviate by chance.
+    """
+    weight, sums, positives = np.zeros((3, BINS))
+    for counts, temperature in zip(parts, temperatures, strict=True):
+        stated = 1 / (1 + np.exp(-_centers() / temperature))
+        each = counts.sum(axis=1)
+        bins = np.minimum((stated * BINS).astype(int), BINS - 1)
+        weight += np.bincount(bins, each, BINS)
+        sums += np.bincount(bins, each * stated, BINS)
+        positives += np.bincount(bins, counts[:, 1], BINS)
     there = weight > 0
     return Reliability(
         sums[there] / weight[there], positives[there] / weight[there], weight[there] / max(1, weight.sum())

@@ -4,7 +4,15 @@ import torch
 from scipy.special import expit
 from torchmetrics.classification import BinaryCalibrationError
 
-from ops.statistics.calibration import BINS, fitted_temperature, kept_quality, log_loss, log_odds_counts, reliability
+from ops.statistics.calibration import (
+    BINS,
+    fitted_temperature,
+    kept_quality,
+    log_loss,
+    log_odds_counts,
+    pooled_reliability,
+    reliability,
+)
 
 
 def predictions(temperature: float, count: int = 40_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -48,6 +56,19 @@ def test_probabilities_of_0_and_1_count_and_one_kind_of_truth_fits_nothing() -> 
     assert (counts[0].tolist(), counts[-1].tolist()) == ([1, 0], [0, 2])
     assert fitted_temperature(log_odds_counts(np.array([0.2, 0.9], np.float32), np.array([True, True]))) == 1
     assert np.isnan(log_loss(np.zeros_like(counts)))
+
+
+def test_parts_with_temperatures_of_their_own_are_measured_together() -> None:
+    parts = [predictions(temperature, 150, seed) for seed, temperature in enumerate((0.5, 1.0, 2.0, 2.0, 0.5))]
+    counts, temperatures = [log_odds_counts(*part) for part in parts], [0.5, 1.0, 2.0, 2.0, 0.5]
+    scaled = [expit(np.log(chance / (1 - chance)) / each)
+              for (chance, _), each in zip(parts, temperatures, strict=True)]  # fmt: skip
+    truth, chances = np.concatenate([truth for _, truth in parts]), np.concatenate(scaled).astype(np.float64)
+    bins = np.minimum((chances * BINS).astype(int), BINS - 1)
+    by_hand = sum(abs(chances[bins == each].sum() - truth[bins == each].sum()) for each in range(BINS)) / len(truth)
+    together = pooled_reliability(counts, temperatures).error
+    assert together == pytest.approx(by_hand, abs=0.01)
+    assert together < np.mean([reliability(*each).error for each in zip(counts, temperatures, strict=True)])
 
 
 def test_the_most_certain_images_are_kept_first() -> None:
