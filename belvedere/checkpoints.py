@@ -11,6 +11,7 @@ from typing import Any
 from belvedere.files import check_found, run_folder
 from belvedere.names import renamed
 from belvedere.trust import check_trusted
+from callbacks.loggers import BOARD
 from callbacks.record import FINGERPRINT
 from callbacks.resuming import OPTIMIZER
 from datamodules.base import ImageDataModule
@@ -151,6 +152,13 @@ def resumed_from(folder: Path, config: Any) -> str | None:
 def states(folder: Path) -> list[Path]:
     """Returns the checkpoints in a run's folder that can resume it; if two have as many steps, the first counts."""
     return [path for path in (folder / "checkpoints" / name for name in STATES) if path.is_file()]
+
+
+def remove_records(folder: Path) -> None:
+    """Removes what an earlier run in a folder has logged and drawn, and a new one would add to."""
+    for inner, pattern in ((BOARD, "events.out.tfevents.*"), (BOARD, "hparams.yaml"), ("panels", "epoch_*.png")):
+        for path in (folder / inner).glob(pattern):
+            path.unlink()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

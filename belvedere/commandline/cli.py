@@ -20,6 +20,7 @@ from belvedere.checkpoints import (
     output_folder,
     resumed_from,
     source_of,
+    remove_records,
     states,
     write_source,
 )
@@ -57,7 +58,7 @@ from callbacks.loggers import LearningRate, ProgressBar, SaveConfig, WandbLogger
 from callbacks.record import Record
 from callbacks.score_loss import ScoreLoss
 from callbacks.stopping import Stopping
-from callbacks.writers.base import write_checkpoints
+from callbacks.writers.base import write_tested
 from datamodules.base import ImageDataModule
 from ops.atomic import check_writable, remove_leftovers
 from ops.errors import SKIPPED, ArgumentError, ParserError, UserError, nearest
@@ -286,17 +287,20 @@ class BelvedereCLI(LightningCLI):
         """Checks everything that needs no image, and loads the weights that training starts from."""
         config = self.settings
         self.check_options()
-        if config.ckpt_path is not None:
-            check_resumable(Path(config.ckpt_path))
-            self._check_weights()
-            if run_folder(Path(config.ckpt_path)) == self.folder:
-                check_same_data(Path(config.ckpt_path), self.datamodule)
-        elif states(self.folder) and not config.resume and "LOCAL_RANK" not in os.environ:
+        own = config.ckpt_path is not None and run_folder(Path(config.ckpt_path)) == self.folder
+        if not own and states(self.folder) and not config.resume and "LOCAL_RANK" not in os.environ:
             raise ArgumentError(
                 f"{self.folder} already holds a run. Choose another --output, or resume the run: --resume auto."
             )
+        if config.ckpt_path is not None:
+            check_resumable(Path(config.ckpt_path))
+            self._check_weights()
+            if own:
+                check_same_data(Path(config.ckpt_path), self.datamodule)
         else:
             self.model.load_pretrained()
+        if not own and self.trainer.is_global_zero:
+            remove_records(self.folder)
 
     def _check_weights(self) -> None:
         check_fit(Path(self.settings.ckpt_path), self.model.state_dict(), self.model.optional_keys)
@@ -331,7 +335,7 @@ class BelvedereCLI(LightningCLI):
         self._end_dashboards()
         if not self.trainer.is_global_zero:
             return
-        write_checkpoints(self.folder, checkpoints_of(self.settings))
+        write_tested(self.folder, checkpoints_of(self.settings))
         print(results(self.trainer.logged_metrics, self.folder / "intervals.csv"))
         print(self.folder / "metrics.csv")
 

@@ -15,7 +15,7 @@ from belvedere.sharing import packed
 from belvedere.sharing.failures import Review
 from callbacks.intervals import COLUMNS
 from callbacks.record import FINGERPRINT
-from callbacks.writers.base import CHECKPOINTS
+from callbacks.writers.base import TESTED, read_checkpoints
 from datamodules.read.tables import read_table
 from drawing.page import template
 from tasks.base import ImageTask
@@ -220,7 +220,8 @@ def _failures(review: Review) -> str:
 def _is_of(folder: Path, checkpoint: Path) -> bool:
     """Returns whether the results in a folder are of this checkpoint alone."""
     try:
-        found = json.loads((folder / CHECKPOINTS).read_text(encoding="utf-8"))
+        known = read_checkpoints(folder)
+        found = known.get(TESTED, known)  # earlier versions had no table
         there = Path(found["checkpoint"])
         # a run that was moved keeps its results beside its checkpoints
         same = there.name == checkpoint.name and not found["members"]

@@ -3,7 +3,7 @@
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic
@@ -17,7 +17,7 @@ from datamodules.batch import Batch
 from ops.atomic import remove_leftovers, write_table, write_text
 
 ROWS, EARLIER, KEY = "rows*.jsonl", "rows_earlier.jsonl", "key.txt"  # in `part`, until it is moved
-CHECKPOINTS = "checkpoints.json"  # of which checkpoints results are
+CHECKPOINTS, TESTED = "checkpoints.json", "metrics"  # of which checkpoints results are, and a key of it
 
 
 class Writer(Callback, ABC, Generic[Image]):
@@ -169,8 +169,9 @@ class Writer(Callback, ABC, Generic[Image]):
         if problems:
             write_table(self.part / FAILED, ("name", "problem"), problems)
         folder, earlier = self.part.parent, predicted_files(self.part.parent)
-        for name in (FAILED, CHECKPOINTS):  # those of an earlier prediction
-            (folder / name).unlink(missing_ok=True)
+        (folder / FAILED).unlink(missing_ok=True)  # that of an earlier prediction
+        kept = {TESTED: found[TESTED]} if TESTED in (found := read_checkpoints(folder)) else {}
+        (folder / CHECKPOINTS).unlink(missing_ok=True)
         written = sorted(path.name for path in self.part.iterdir())
         places, self.placed = place(self.part), True
         for path in (folder / name for name in earlier - {*written}):
@@ -179,7 +180,9 @@ class Writer(Callback, ABC, Generic[Image]):
             else:
                 path.unlink(missing_ok=True)
         if self.checkpoints:
-            write_checkpoints(folder, self.checkpoints, key=self.key, files=written)
+            kept = _listed(self.checkpoints) | {"key": self.key, "files": written} | kept
+        if kept:
+            _write(folder, kept)
         rank_zero_info(f"Images predicted: {count}.{places}{''.join(notes)}{skipped(problems)}")
 
     def _release(self) -> None:
@@ -213,19 +216,39 @@ def finished_rows(part: Path, key: str) -> list[Any]:
     return [row for row in rows if not row[3]]
 
 
-def write_checkpoints(folder: Path, checkpoints: Sequence[str], **others: Any) -> None:
-    """Writes down of which checkpoints the results in a folder are: the first one, and the members averaged with it."""
+def write_tested(folder: Path, checkpoints: Sequence[str]) -> None:
+    """Writes down of which checkpoints the metrics in a folder are, beside those of a prediction there."""
+    _write(folder, read_checkpoints(folder) | {TESTED: _listed(checkpoints)})
+
+
+def read_checkpoints(folder: Path) -> dict[str, Any]:
+    """Returns of which checkpoints the results in a folder are.
+
+    Those of a prediction are the keys `checkpoint` and `members`, the ones averaged with it, beside its `key` and
+    `files`; those of a test are the same keys in a table `metrics`. Empty if unknown.
+    """
+    try:
+        found = json.loads((folder / CHECKPOINTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _listed(checkpoints: Sequence[str]) -> dict[str, Any]:
     first, *members = checkpoints
-    found = {"checkpoint": first, "members": members, **others}
+    return {"checkpoint": first, "members": members}
+
+
+def _write(folder: Path, found: Mapping[str, Any]) -> None:
     write_text(folder / CHECKPOINTS, json.dumps(found, indent=2) + "\n")
 
 
 def predicted_files(folder: Path) -> set[str]:
     """Returns the names of the files and folders that a prediction has written into a folder; none if unknown."""
     try:
-        found = json.loads((folder / CHECKPOINTS).read_text())["files"]
+        found = read_checkpoints(folder)["files"]
         return {name for name in found if name == Path(name).name and name not in ("", "..")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return set()
 
 
@@ -237,7 +260,7 @@ def is_finished(folder: Path, key: str) -> bool:
         key: The key of the writer.
     """
     try:
-        found = json.loads((folder / CHECKPOINTS).read_text())
-        return found["key"] == key and all((folder / name).exists() for name in found["files"])
+        found = read_checkpoints(folder)
+        return bool(found["key"] == key) and all((folder / name).exists() for name in found["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -28,7 +28,7 @@ def test_members_are_tested_and_predicted_together(belvedere: Run, fitted: Path,
         metrics[name] = table(f"{name}/metrics.csv")[-1]["test/auprc"]
     assert metrics["twice"] == metrics["one"]
     assert len({metrics["one"], metrics["two"], metrics["both"]}) == 3
-    made = {name: json.loads(Path(name, "checkpoints.json").read_text()) for name in metrics}
+    made = {name: json.loads(Path(name, "checkpoints.json").read_text())["metrics"] for name in metrics}
     assert made["one"] == {"checkpoint": str(best), "members": []}
     assert made["both"] == {"checkpoint": str(best), "members": [str(other)]}
 
@@ -80,6 +80,29 @@ def test_a_finished_prediction_is_not_repeated(
     shutil.rmtree("out/masks")
     assert belvedere(*given, "--members", members).code == 3
     assert Path("out/masks").is_dir(), "what is missing is made again"
+
+
+def test_metrics_and_predictions_in_one_folder_know_their_checkpoints(
+    belvedere: Run, fitted: Path, other: Path, clouds_root: Path
+) -> None:
+    best, picture = fitted / "checkpoints/best.ckpt", min((clouds_root / "train_images").iterdir())
+
+    def run(command: str, path: Path, *options: str) -> dict[str, Any]:
+        assert belvedere(command, "--ckpt_path", str(path), *options, "--output", "out").code == 0
+        return dict(json.loads(Path("out/checkpoints.json").read_text()))
+
+    shown = ["--data.pictures", str(picture)]
+    first = run("predict", best, *shown)
+    tested = run("test", other)
+    assert tested == first | {"metrics": {"checkpoint": str(other), "members": []}}
+    given = ["predict", "--ckpt_path", str(best), *shown, "--output", "out", "--resume"]
+    assert "finished already" in belvedere(*given).err
+    last = run("predict", other, *shown, "--uncertainty")
+    assert last["checkpoint"] == str(other)
+    assert last["metrics"] == tested["metrics"]
+    assert run("predict", best, *shown).keys() == tested.keys()
+    assert not Path("out/uncertainty.csv").exists()
+    assert Path("out/metrics.csv").is_file()
 
 
 @pytest.mark.parametrize(("typed", "expected"), [([], "bf16-mixed"), (["--trainer.precision", "32-true"], "32-true")])

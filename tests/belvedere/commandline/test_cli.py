@@ -138,7 +138,8 @@ def test_a_run_is_not_overwritten(belvedere: Command, tiny: list[str], fitted: P
     assert (fitted / "config.yaml").stat().st_mtime_ns == before
     Path("stopped/checkpoints").mkdir(parents=True)  # in its first epoch
     shutil.copy(fitted / "checkpoints" / "last.ckpt", "stopped/checkpoints/preempted.ckpt")
-    assert "stopped already holds a run" in belvedere("fit", *tiny, "--output", "stopped").refusal
+    for options in ([], ["--ckpt_path", str(fitted / "checkpoints" / "last.ckpt")]):
+        assert "stopped already holds a run" in belvedere("fit", *tiny, *options, "--output", "stopped").refusal
 
 
 def test_missing_data_are_reported_before_anything_is_written(belvedere: Command) -> None:

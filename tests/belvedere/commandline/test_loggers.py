@@ -1,5 +1,6 @@
 """Every logger writes into the folder of its command."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,27 @@ def test_a_test_continues_the_dashboard_of_its_training(belvedere: Command, tiny
     events = EventAccumulator("run/tensorboard", size_guidance={"images": 0}).Reload()
     assert {"lr", "train/loss", "val/dice", "test/dice"} <= set(events.Tags()["scalars"])
     assert events.Tags()["images"] == ["panels", "test/panel"]
+
+
+def test_a_new_run_does_not_add_to_what_an_earlier_one_has_logged(belvedere: Command, tiny: list[str]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = ["--config", "debug", "--config", "tensorboard", "--output", "run"]
+    assert belvedere("fit", *tiny, *options, "--trainer.max_epochs", "2").code == 0
+    drawn = sorted(Path("run/panels").iterdir())
+    assert len(drawn) == 2
+    Path("run/tensorboard/notes.txt").write_text("mine")
+    assert "already holds a run" in belvedere("fit", *tiny, *options).refusal
+    assert sorted(Path("run/panels").iterdir()) == drawn
+    shutil.rmtree("run/checkpoints")
+    assert belvedere("fit", *tiny, *options).code == 0
+    events = EventAccumulator("run/tensorboard").Reload()
+    assert len(events.Scalars("lr")) == 1
+    assert [path.name for path in Path("run/panels").iterdir()] == ["epoch_0000.png"]
+    assert belvedere("fit", *tiny, *options, "--trainer.max_epochs", "2", "--resume", "auto").code == 0
+    assert len(EventAccumulator("run/tensorboard").Reload().Scalars("lr")) == 2
+    assert len(list(Path("run/panels").iterdir())) == 2
+    assert Path("run/tensorboard/notes.txt").read_text() == "mine"
 
 
 @pytest.mark.slow

@@ -148,9 +148,15 @@ def test_the_results_of_another_checkpoint_are_not_shown(trained: Trained, belve
     run = Path(shutil.copytree(trained("roads").parents[1], tmp_path / "run"))
     (run / "test").mkdir(exist_ok=True)
     (run / "test" / "metrics.csv").write_text("test/dice\n0.123456\n")
-    (run / "test" / "checkpoints.json").write_text('{"checkpoint": "/run/checkpoints/last.ckpt", "members": []}')
-    assert belvedere("pack", str(run / "checkpoints" / "best.ckpt"), "--output", "packed", "--worst", "0").code == 0
-    assert "0.1235" not in Path("packed/README.md").read_text()
+    checkpoint = str(run / "checkpoints" / "best.ckpt")
+    of_last = {"checkpoint": "/run/checkpoints/last.ckpt", "members": []}
+    of_best = {"checkpoint": checkpoint, "members": []}
+    cases = [(of_last, False), (of_best | {"metrics": of_last}, False), (of_last | {"metrics": of_best}, True),
+             (of_best, True)]  # fmt: skip
+    for number, (found, shown) in enumerate(cases):
+        (run / "test" / "checkpoints.json").write_text(json.dumps(found))
+        assert belvedere("pack", checkpoint, "--output", f"packed{number}", "--worst", "0").code == 0
+        assert ("0.1235" in Path(f"packed{number}/README.md").read_text()) == shown
 
 
 def test_a_missing_dataset_is_said(trained: Trained, belvedere: Command, roads_root: Path, tmp_path: Path) -> None:
