@@ -6,6 +6,7 @@ from $BELVEDERE_DATA: Landsat 8 tiles (public domain), a painting (public domain
 """
 
 import argparse
+import base64
 import csv
 import io
 import json
@@ -32,7 +33,10 @@ from drawing.pictures import save_picture, scaled
 
 WIDTH = 1000  # pixels of a picture
 HIDDEN = "document.head.insertAdjacentHTML('beforeend', '<style>::-webkit-scrollbar {display: none}</style>')"
-Shown = tuple[Path, list[Path], Callable[[Any], None], int]  # checkpoint, images, what is done, height of the page
+LOWEST = (
+    "return Math.max(...[...document.querySelectorAll('.block, button')].map(e => e.getBoundingClientRect().bottom))"
+)
+Shown = tuple[Path, list[Path], Callable[[Any], None], int]  # checkpoint, images, what is done, height of the window
 
 
 def trained(config: str, root: Path, work: Path, options: Sequence[str]) -> Path:
@@ -126,8 +130,7 @@ def aesthetics(work: Path, weights: Path) -> Shown:
     def scored(browser: Any) -> None:
         page.until(lambda: len(page.images(browser, "gallery")) == len(shown))
 
-    options = ["--model.backbones", backbones, "--data.size", "96", "--data.load_size", "96"]  # they have 80 pixels
-    return trained("aesthetics/best", root, work, options), shown, scored, 800
+    return trained("aesthetics/best", root, work, ["--model.backbones", backbones]), shown, scored, 800
 
 
 def draw(task: str, shown: Shown, folder: Path = IMAGES) -> None:
@@ -145,7 +148,9 @@ def draw(task: str, shown: Shown, folder: Path = IMAGES) -> None:
         page.drop(browser, images)
         act(browser)
         time.sleep(2)  # images fade in
-        taken = np.asarray(Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB"))
+        clip = {"x": 0, "y": 0, "width": view["width"], "height": browser.execute_script(LOWEST) + 24, "scale": 1}
+        shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+        taken = np.asarray(Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB"))
     save_picture(scaled(taken, WIDTH, WIDTH), folder / f"app_{task}.jpg")
 
 
@@ -157,6 +162,8 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True, help="folder of weights files")
     parser.add_argument("--work", type=Path, default=Path("runs/app"), help="folder for datasets and runs")
     options = parser.parse_args()
+    if page.missing():
+        parser.error(f"there is no {page.missing()} on the path; on Debian: apt install chromium chromium-driver")
     for task in options.tasks:
         draw(task, makers[task](options.work.absolute() / task, options.weights.absolute()))
 

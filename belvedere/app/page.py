@@ -1,5 +1,6 @@
 """The page itself, in Gradio: one layout for masks, one for colors and one for scores."""
 
+import hashlib
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from belvedere.app.archive import archive
 from belvedere.app.models import AppResult, Model, complaints, usable
 from callbacks.writers.segmentation.polygons import Outlines, draw_corners
-from drawing.pictures import Masks, Picture, overlay, scaled, scaled_masks
+from drawing.pictures import Masks, Picture, overlay, save_picture, scaled, scaled_masks
 from ops.color.coloring import grey
 from ops.imagefiles import suffixes
 
@@ -110,6 +111,19 @@ def _place(folder: Path) -> Path:
     return folder / uuid.uuid4().hex / "results.zip"
 
 
+def _shown(folder: Path, picture: Picture) -> str:
+    """Returns the path of an image that the page shows, whose file is written once.
+
+    Gradio names the file of an array by its content and writes it again for the next event: a browser that loads it
+    meanwhile gets half an image.
+    """
+    digest = hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
+    path = folder / "shown" / digest[:32] / "image.png"
+    if not path.is_file():
+        save_picture(picture, path)
+    return str(path)
+
+
 # Masks
 
 
@@ -139,7 +153,7 @@ def _masks_page(models: Sequence[Model], folder: Path) -> None:
                 views.append((view, gr.Markdown(elem_id=f"areas{number}")))
     for number, model in enumerate(models):
         inputs = [found, chosen, shown, polygons, opacity, *sliders[number]]
-        draw = partial(_draw_masks, model, number)
+        draw = partial(_draw_masks, folder, model, number)
         listed.then(draw, inputs, list(views[number]), show_progress="hidden")
         for control in (chosen, shown, polygons, opacity, *sliders[number]):
             control.change(draw, inputs, list(views[number]), show_progress="hidden", trigger_mode="always_last")
@@ -155,9 +169,9 @@ def _masks_page(models: Sequence[Model], folder: Path) -> None:
 
 
 def _draw_masks(
-    model: Model, number: int, results: Results, index: int | None, names: list[str], polygons: bool, opacity: float,
-    *thresholds: float,
-) -> tuple[Picture | None, str]:  # fmt: skip
+    folder: Path, model: Model, number: int, results: Results, index: int | None, names: list[str], polygons: bool,
+    opacity: float, *thresholds: float,
+) -> tuple[str | None, str]:  # fmt: skip
     """Returns the overlay of an image, and the share that each class covers."""
     if index is None or not results or index >= len(results[number]):
         return None, ""
@@ -169,7 +183,7 @@ def _draw_masks(
     view = scaled(found.picture, side, side)
     drawn = _outlined(view, masks, model.outlines) if polygons else overlay(view, _fitted(masks, view), opacity)
     return (
-        drawn,
+        _shown(folder, drawn),
         f"{found.name}, {found.picture.shape[1]} x {found.picture.shape[0]} pixels; marked: {', '.join(shares)}",
     )
 
@@ -213,13 +227,13 @@ def _colors_page(models: Sequence[Model], folder: Path) -> None:
     def pairs(results: Results, index: int | None) -> Any:
         shown: list[Any] = [None] * len(models)
         if index is not None and results and index < len(results[0]):
-            shown = [_pair(each[index]) for each in results]
+            shown = [tuple(_shown(folder, image) for image in _pair(each[index])) for each in results]
         return shown if len(models) > 1 else shown[0]
 
     def blank(results: Results, index: int | None) -> Any:
         if index is None or not results or index >= len(results[0]):
             return None
-        image = _small(grey(results[0][index].picture), CANVAS)
+        image = _shown(folder, _small(grey(results[0][index].picture), CANVAS))
         return {"background": image, "layers": [], "composite": image}
 
     def hinted(results: Results, index: int | None, drawn: Any, paths: list[str]) -> Results:
@@ -290,8 +304,10 @@ def _scores_page(models: Sequence[Model], folder: Path) -> None:
         order = sorted(usable(results), key=lambda number: -results[0][number].scores["probability"])
         rows = [[results[0][number].name, *(round(each[number].scores["probability"], 4) for each in results)]
                 for number in order]  # fmt: skip
-        shown = [(_small(results[0][number].picture, VIEW // 2), _caption([each[number] for each in results]))
-                 for number in order]  # fmt: skip
+        shown = []
+        for number in order:
+            image = _shown(folder, _small(results[0][number].picture, VIEW // 2))
+            shown.append((image, _caption([each[number] for each in results])))
         return rows, shown
 
     predicted.then(sorted_results, found, [table, gallery], show_progress="hidden")

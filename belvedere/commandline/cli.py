@@ -18,9 +18,9 @@ from belvedere.checkpoints import (
     check_same_data,
     check_task,
     output_folder,
+    remove_records,
     resumed_from,
     source_of,
-    remove_records,
     states,
     write_source,
 )

@@ -174,6 +174,21 @@ def test_images_that_one_of_two_models_cannot_use_are_not_offered(
     assert app_models.usable(found) == [0]
 
 
+def test_the_file_of_a_shown_image_is_written_once(trained: Trained, album: list[Path], tmp_path: Path) -> None:
+    [model] = opened_models([str(trained("colorization"))])
+    calls = handlers(page([model], tmp_path / "page"))
+    found = calls["predicted"]([str(album[0])])
+    gray, colored = calls["pairs"](found, 0)
+    times = [Path(path).stat().st_mtime_ns for path in (gray, colored)]
+    assert calls["blank"](found, 0)["background"] == gray  # the canvas gets it while the browser loads it
+    assert calls["pairs"](found, 0) == (gray, colored)
+    assert [Path(path).stat().st_mtime_ns for path in (gray, colored)] == times
+    shown, expected = np.asarray(Image.open(gray)).astype(int), np.asarray(Image.open(colored)).astype(int)
+    assert shown.shape == expected.shape == (*SHAPE, 3)
+    assert np.ptp(shown, axis=2).max() <= 1
+    np.testing.assert_array_equal(expected, found[0][0].colored)
+
+
 def test_a_shared_page_does_not_say_that_images_stay_here(trained: Trained, tmp_path: Path) -> None:
     models = opened_models([str(trained("aesthetics"))])
     alone, shared = (
@@ -339,6 +354,36 @@ def test_masks_in_a_browser(
         np.testing.assert_array_equal(pixels(content[f"{second}/masks/road/tile.png"]) > 0, expected)
         assert outside(browser, local) == []
     assert {each for each in asked if each not in ("127.0.0.1", "localhost", None)} <= {socket.gethostname()}
+
+
+@pytest.mark.slow
+def test_the_handle_between_gray_and_colored_is_dragged(browser: Any, trained: Trained, album: list[Path]) -> None:
+    from selenium.webdriver import ActionChains
+
+    with serving([TrainedModel(str(trained("colorization")))], 7900) as (local, _):
+        browser.get(local)
+        drop(browser, album[:1])
+        until(lambda: min(each.size["height"] for each in browser.find_elements("css selector", "#view0 img")) > 50)
+        gray, colored = browser.find_elements("css selector", "#view0 img")
+        handle = browser.find_element("css selector", "#view0 [data-testid=slider]")
+
+        def split() -> float:
+            """Share of the width at which the colored image begins, of which the rest is cut away."""
+            edge = handle.rect["x"] + handle.rect["width"] / 2 - gray.rect["x"]
+            cut = float(str(colored.value_of_css_property("clip-path")).rpartition(" ")[2].rstrip("%)"))
+            share = edge / gray.rect["width"]
+            assert cut == pytest.approx(100 * share, abs=1.5)
+            return float(share)
+
+        def drag(share: float) -> None:
+            length = round(share * gray.rect["width"])
+            ActionChains(browser).click_and_hold(handle).move_by_offset(length, 0).release().perform()
+
+        middle = until(split)
+        drag(0.25)
+        until(lambda: split() == pytest.approx(middle + 0.25, abs=0.02))
+        drag(-0.5)
+        until(lambda: split() == pytest.approx(middle - 0.25, abs=0.02))
 
 
 @pytest.mark.slow

@@ -1,0 +1,80 @@
+"""Networks and options in ONNX that the runs of `test_export.py` do not have: each equals torch, or is rejected."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from belvedere.export import write_model
+from belvedere.portable import portable
+from belvedere.run import Model
+from tasks.base import ImageTask
+from tasks.clouds import CloudsTask
+from tasks.colorization import ColorizationTask
+from tasks.roads import RoadsTask
+
+SIZES = ((64, 96), (70, 90), (45, 61))
+"""Of images; the first one is the example of the export."""
+WHOLE = {"kind": "resized", "size": [64, 96]}
+WINDOWS = {"kind": "resized", "size": [32, 32], "window": [48, 48], "overlap": 0.5}
+SQUARE = {"kind": "letterboxed", "side": 64}
+
+
+def clouds(architecture: Any, encoder: str, **options: Any) -> Callable[[], ImageTask]:
+    return lambda: CloudsTask(architecture=architecture, encoder=encoder, pretrained=False, **options)
+
+
+def roads(network: Any, **options: Any) -> Callable[[], ImageTask]:
+    return lambda: RoadsTask(network, **options)
+
+
+TASKS = {
+    "FPN with EfficientNet": (clouds("fpn", "efficientnet-b0", tta="flip"), WHOLE),
+    "U-Net with an encoder of timm": (clouds("unet", "tu-mobilenetv3_small_050"), WHOLE),
+    "VGG10 with batch normalization": (roads("vgg10", norm="batch", init="he", tta="flip"), WINDOWS),
+    "VGG10 with a border": (roads("vgg10", norm="batch", init="he", tta="flip", border=8), WHOLE),
+    "FPN in windows with a border": (roads("fpn", border=8, tta="flip"), WINDOWS),
+    "classes of colors": (lambda: ColorizationTask(extractor=None, objective="classes"), SQUARE),
+}
+REJECTED = {
+    "VGG10 in windows with a border": roads("vgg10", norm="batch", init="he", tta="flip", border=8),
+}
+
+
+@pytest.fixture
+def images() -> list[Any]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
+
+
+def written(task: ImageTask, preparation: dict[str, Any], path: Path, image: Any) -> nn.Module:
+    """Writes a task with varied normalization as a file; returns what the file shall compute."""
+    generator = torch.Generator().manual_seed(0)
+    for module in task.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.running_mean, module.running_var):
+                assert values is not None
+                values.add_(0.2 * torch.rand(values.shape, generator=generator))
+    module = portable(task, preparation)
+    write_model(module, image, path, {"preparation": preparation, "task": type(task).__name__, "version": ""})
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_networks_in_onnx_equal_torch(name: str, tmp_path: Path, images: list[Any]) -> None:
+    torch.manual_seed(0)
+    make, preparation = TASKS[name]
+    module = written(make(), preparation, tmp_path / "model.onnx", images[0])
+    model = Model(tmp_path / "model.onnx", 1)
+    for image in images:
+        with torch.no_grad():
+            expected = module(torch.from_numpy(image[None]))[0][0].numpy().astype(np.float64)
+        found = model.outputs(image)[module.names[0]].astype(np.float64)  # type: ignore[index, operator]  # of Portable
+        assert found.shape == expected.shape
+        assert expected.std() > 0
+        assert np.abs(found - expected).max() <= (1 if preparation is SQUARE else 1e-4), image.shape
