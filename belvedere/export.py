@@ -269,7 +269,7 @@ def onnx_of(
     except Exception as error:  # torch's have no common parent
         raise ExportError(
             f"torch cannot convert the network to ONNX: {_reason(error.__cause__ or error)}. Nothing was written. "
-            "Choose another architecture or encoder."
+            "Choose another architecture or encoder, or --model.border 0 where images are cut into windows."
         ) from error
     assert program is not None  # since it writes no file
     model: ModelProto = program.model_proto

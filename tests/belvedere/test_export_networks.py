@@ -1,4 +1,4 @@
-"""Networks and options in ONNX that the runs of `test_export.py` do not have: each equals torch, or is rejected."""
+"""Networks and options that the runs of `test_export.py` do not have, in ONNX: each equals torch, or is rejected."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from belvedere.export import write_model
-from belvedere.portable import portable
+from belvedere.portable import Portable, portable
 from belvedere.run import Model
+from ops.errors import ExportError
 from tasks.base import ImageTask
 from tasks.clouds import CloudsTask
 from tasks.colorization import ColorizationTask
@@ -34,14 +35,10 @@ def roads(network: Any, **options: Any) -> Callable[[], ImageTask]:
 
 TASKS = {
     "FPN with EfficientNet": (clouds("fpn", "efficientnet-b0", tta="flip"), WHOLE),
-    "U-Net with an encoder of timm": (clouds("unet", "tu-mobilenetv3_small_050"), WHOLE),
+    "features of timm": (roads("features", encoder="mobilenetv3_small_050"), WHOLE),
     "VGG10 with batch normalization": (roads("vgg10", norm="batch", init="he", tta="flip"), WINDOWS),
     "VGG10 with a border": (roads("vgg10", norm="batch", init="he", tta="flip", border=8), WHOLE),
-    "FPN in windows with a border": (roads("fpn", border=8, tta="flip"), WINDOWS),
     "classes of colors": (lambda: ColorizationTask(extractor=None, objective="classes"), SQUARE),
-}
-REJECTED = {
-    "VGG10 in windows with a border": roads("vgg10", norm="batch", init="he", tta="flip", border=8),
 }
 
 
@@ -51,7 +48,7 @@ def images() -> list[Any]:
     return [rng.integers(0, 256, (*size, 3), np.uint8) for size in SIZES]
 
 
-def written(task: ImageTask, preparation: dict[str, Any], path: Path, image: Any) -> nn.Module:
+def written(task: ImageTask, preparation: dict[str, Any], path: Path, image: Any) -> Portable:
     """Writes a task with varied normalization as a file; returns what the file shall compute."""
     generator = torch.Generator().manual_seed(0)
     for module in task.modules():
@@ -69,12 +66,33 @@ def written(task: ImageTask, preparation: dict[str, Any], path: Path, image: Any
 def test_networks_in_onnx_equal_torch(name: str, tmp_path: Path, images: list[Any]) -> None:
     torch.manual_seed(0)
     make, preparation = TASKS[name]
-    module = written(make(), preparation, tmp_path / "model.onnx", images[0])
+    task = make()
+    module = written(task, preparation, tmp_path / "model.onnx", images[0])
     model = Model(tmp_path / "model.onnx", 1)
     for image in images:
+        given = torch.from_numpy(image[None])
         with torch.no_grad():
-            expected = module(torch.from_numpy(image[None]))[0][0].numpy().astype(np.float64)
-        found = model.outputs(image)[module.names[0]].astype(np.float64)  # type: ignore[index, operator]  # of Portable
+            expected = module(given)[0][0].numpy().astype(np.float64)
+            if preparation is WHOLE and image is images[0]:  # nothing is resized
+                expected = task.probability({"image": given.permute(0, 3, 1, 2) / 255})[0].numpy()
+        found = model.outputs(image)[module.names[0]].astype(np.float64)
         assert found.shape == expected.shape
         assert expected.std() > 0
         assert np.abs(found - expected).max() <= (1 if preparation is SQUARE else 1e-4), image.shape
+
+
+@pytest.mark.slow
+def test_a_border_in_windows_is_rejected(tmp_path: Path, images: list[Any]) -> None:
+    """The size of the network's input follows the image, and how far it is reflected would too."""
+    task = RoadsTask("vgg10", norm="batch", tta="flip", border=8)
+    with pytest.raises(ExportError, match=r"cannot convert .* Nothing was written\. .* --model\.border 0"):
+        written(task, WINDOWS, tmp_path / "model.onnx", images[0])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_pspnet_in_windows_is_rejected(trained: Callable[[str], Path], belvedere: Callable[..., Any]) -> None:
+    message = belvedere("export", "--ckpt_path", str(trained("roads")), "--output", "file").refusal
+    assert "export unet, fpn or vgg instead" in message
+    assert "Nothing was written" in message
+    assert not list(Path().rglob("*.onnx"))
