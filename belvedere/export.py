@@ -267,9 +267,12 @@ def onnx_of(
     except (MemoryError, OSError):
         raise
     except Exception as error:  # torch's have no common parent
+        windows = isinstance(module, Portable) and "window" in module.preparation
+        border = getattr(module.task, "border", 0) if windows else 0
+        advice = "Set --model.border 0, for predict too." if border else "Choose another architecture or encoder."
+        reason = _reason(error.__cause__ or error)
         raise ExportError(
-            f"torch cannot convert the network to ONNX: {_reason(error.__cause__ or error)}. Nothing was written. "
-            "Choose another architecture or encoder, or --model.border 0 where images are cut into windows."
+            f"torch cannot convert the network to ONNX: {reason}. Nothing was written. {advice}"
         ) from error
     assert program is not None  # since it writes no file
     model: ModelProto = program.model_proto

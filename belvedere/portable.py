@@ -118,7 +118,7 @@ class PortableScene(PortableMasks):
 
 
 def _between(maps: Tensor, step: int, image: Tensor) -> Tensor:
-    """Returns maps as large as the image, with sample k at pixel k · step, as `enlarged` of `stitch` does."""
+    """Returns maps as large as the image, with sample k at pixel k · step (`callbacks.writers.segmentation.stitch`)."""
     reached = [(side - 1) * step + 1 for side in maps.shape[-2:]]
     maps = F.interpolate(maps, reached, mode="bilinear", align_corners=True)
     sides = zip(image.shape[1:3], reached, strict=True)

@@ -13,6 +13,7 @@ often they are among the first of the list, and how often the reason fits. Nothi
 
 import argparse
 import csv
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from tasks.metrics.meter import Meter
 
 MOVED = 30  # pixels, down and to the right
 TIMES = 200
+BACK = r"fits better moved by -\d+% of the width and -\d+% of the height"
 
 
 def moved(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -91,13 +93,14 @@ def redrawn(found: list[FoldResult]) -> str:
         gaps = [each.expected - (each.quality if label is each.label else dice(each.mask, label))
                 for each, label in zip(found, labels, strict=True)]  # fmt: skip
         places = {each.name: (place, each.hint) for place, each in enumerate(doubts(names, labels, masks, gaps), 1)}
-        wrong = {one: ("swapped", f"swapped with {names[two]}?"), two: ("swapped", f"swapped with {names[one]}?"),
-                 three: ("swapped", f"swapped with {names[four]}?"), four: ("swapped", f"swapped with {names[three]}?"),
-                 shifted: ("moved", "fits better moved by -"), blank: ("blank", "nothing is labeled")}  # fmt: skip
+        pairs = {one: two, two: one, three: four, four: three}
+        wrong = {row: ("swapped", re.escape(f"swapped with {names[other]}?")) for row, other in pairs.items()}
+        wrong |= {shifted: ("moved", BACK), blank: ("blank", "nothing is labeled")}  # fmt: skip
         for row, (kind, reason) in wrong.items():
             place, given = places.get(names[row], (len(found) + 1, ""))
+            fits = re.fullmatch(reason, given) is not None
             counts.update({(kind, "drawn"): 1, (kind, "first 6"): place <= 6, (kind, "first 10"): place <= 10,
-                           (kind, "reason fits"): given.startswith(reason)})  # fmt: skip
+                           (kind, "reason fits"): fits})  # fmt: skip
         right = [hint for name, (_, hint) in places.items() if names.index(name) not in wrong]
         counts.update({("right", "drawn"): len(found) - 6, ("right", "listed"): len(right),
                        ("right", "with a reason"): sum(map(bool, right))})  # fmt: skip
@@ -114,7 +117,7 @@ def main() -> None:
     """Spoils, trains and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="a new folder for the dataset and the study")
-    parser.add_argument("--weights", type=Path, required=True, help="ImageNet weights of MobileNetV2")
+    parser.add_argument("--weights", type=Path, help="ImageNet weights of MobileNetV2; --clean needs none")
     parser.add_argument("--held-out", type=int, default=20, help="tiles that no fold has (20)")
     parser.add_argument("--side", type=int, default=160, help="pixels of the side to which tiles are reduced (160)")
     parser.add_argument("--steps", type=int, default=400, help="of each training, of four tiles (400)")
@@ -125,6 +128,8 @@ def main() -> None:
         print(redrawn(found_by(asked.clean.absolute())))
         return
     home = asked.folder.absolute()
+    if home.exists() or asked.weights is None:
+        parser.error(f"expected a new folder and --weights; got {home}, --weights {asked.weights}")
     wrong = spoil(lay_out(home, asked.held_out), asked.seed)
     options = ["--model.pretrained", str(asked.weights.absolute()), "--data.size", f"[{asked.side},{asked.side}]"]
     options += ["--data.steps_per_epoch", "40", "--trainer.max_epochs", str(asked.steps // 40), "--model.tta", "none"]

@@ -133,6 +133,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.augmentations = Augmentations(augmentations) if augmentations else None
         self.datasets: dict[str, Samples] = {}
         self._unaugmented = False
+        self.left_out: set[str] = set()  # images that are in no fold
         self.folder: Path | None = None  # for lists, if there is no trainer
         self.finished: Collection[str] = ()  # images that an interrupted prediction has finished
         self.shares: Sequence[Share] | None = None  # of the images to predict; all of them if None
@@ -295,6 +296,7 @@ class ImageDataModule(LightningDataModule, ABC):
             DataError: There are too few groups, or a table is invalid.
         """
         out, groups = self.held_out(names), self.fold_groups(names)
+        self.left_out = out
         dealt = [name for name in names if name not in out]
         shares = self.balanced(dealt)
         fold_of = folds_of(dealt, shares, groups, count, self.split_seed)

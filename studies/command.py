@@ -55,6 +55,7 @@ class Arguments(NamedTuple):
         mode: One of `MODES`, or None for all runs.
         value: Value of the mode.
         rest: Options for the study: seeds, labels, and options of `fit`.
+        typed: The command to repeat after an interruption, if another one than `command` runs the study.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Arguments(NamedTuple):
     mode: str | None
     value: str | None
     rest: list[str]
+    typed: Sequence[str] = ()
 
     @property
     def command(self) -> list[str]:
@@ -70,15 +72,19 @@ class Arguments(NamedTuple):
         return ["belvedere", "study", self.name, *output, *self.rest]
 
 
-def study(words: Sequence[str]) -> int:
-    """Runs the command; returns exit code 0, 1 if a run is unfinished, or 2 for invalid input."""
+def study(words: Sequence[str], typed: Sequence[str] = ()) -> int:
+    """Runs the command; returns exit code 0, 1 if a run is unfinished, or 2 for invalid input.
+
+    Args:
+        words: Name of the study and its options.
+        typed: The command to repeat after an interruption, if it is another one.
+    """
     if not words or {"-h", "--help"} & set(words):
         names = ", ".join(sorted(path.stem for path in SHIPPED.glob("*.yaml")))
         print(HELP.format(shipped=textwrap.fill(names, 100, subsequent_indent="  ")))
         return 0
     try:
-        arguments = read_arguments(words)
-        return _study(arguments)
+        return _study(read_arguments(words)._replace(typed=typed))
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -240,7 +246,8 @@ def _run(planned: Study, arguments: Arguments, folder: Path) -> int:
         if arguments.mode is None:
             write_outputs(planned, folder)
     except KeyboardInterrupt:
-        print(f"\nStopped. To resume, repeat the command:\n  {shlex.join(arguments.command)}", file=sys.stderr)
+        again = shlex.join(arguments.typed or arguments.command)
+        print(f"\nStopped. To resume, repeat the command:\n  {again}", file=sys.stderr)
         return 128 + signal.SIGINT
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -51,7 +51,7 @@ def page(models: Sequence[Model], folder: Path, share: bool = False) -> gr.Block
 
     Args:
         models: One, or two of one kind to see side by side.
-        folder: Gets the files to download.
+        folder: Gets the images that are shown and the files to download.
         share: Whether the page gets a public address, so that images pass through Gradio's server.
     """
     layout = {"masks": _masks_page, "colors": _colors_page, "scores": _scores_page}[models[0].kind]
@@ -172,7 +172,7 @@ def _draw_masks(
     folder: Path, model: Model, number: int, results: Results, index: int | None, names: list[str], polygons: bool,
     opacity: float, *thresholds: float,
 ) -> tuple[str | None, str]:  # fmt: skip
-    """Returns the overlay of an image, and the share that each class covers."""
+    """Returns the path of the overlay of an image, and the share that each class covers."""
     if index is None or not results or index >= len(results[number]):
         return None, ""
     found = results[number][index]

@@ -102,7 +102,7 @@ class BelvedereCLI(LightningCLI):
     same options, makes the same objects and leaves the rest to the function of that name.
 
     Args:
-        command: One of `COMMANDS`.
+        command: One of `belvedere.commandline.options.COMMANDS`.
         arguments: What follows the command, after `belvedere.commandline.arguments.expanded`.
         typed: The command and what was typed after it, before.
 
@@ -284,11 +284,11 @@ class BelvedereCLI(LightningCLI):
             self.datamodule.prepare_data()  # its message is due before any weights are downloaded
 
     def before_fit(self) -> None:
-        """Checks everything that needs no image, and loads the weights that training starts from."""
+        """Checks options and folder, loads the weights that training starts from, removes records of an earlier run."""
         config = self.settings
         self.check_options()
         own = config.ckpt_path is not None and run_folder(Path(config.ckpt_path)) == self.folder
-        if not own and states(self.folder) and not config.resume and "LOCAL_RANK" not in os.environ:
+        if not own and states(self.folder) and not config.resume and os.environ.get("LOCAL_RANK", "0") == "0":
             raise ArgumentError(
                 f"{self.folder} already holds a run. Choose another --output, or resume the run: --resume auto."
             )

@@ -31,13 +31,13 @@ from tasks.base import ImageTask
 def prepare(
     task: ImageTask, data: ImageDataModule, trainer: Trainer, settings: Namespace, folder: Path, results: Path
 ) -> None:
-    """Gives the writer what the options ask for, and leaves out images that are finished.
+    """Adds the formats that the options ask for to the writer, and skips images that are finished.
 
     Args:
         task: The task.
-        data: Of the images to predict.
-        trainer: With the writer among its callbacks.
-        settings: Of the command.
+        data: The images to predict.
+        trainer: Has the writer among its callbacks.
+        settings: The parsed options.
         folder: Where this process writes.
         results: Where the results will be; another folder if this is one of several shards.
 

@@ -38,8 +38,8 @@ def reduced(maps: Maps) -> Maps:
 def doubts(names: Sequence[str], labels: Sequence[Maps], found: Sequence[Maps], gaps: Sequence[float]) -> list[Doubt]:
     """Returns the doubtful labels: first those that fit another place or image, then the others, by their doubt.
 
-    A network is often wrong about a rare kind of image, but then no other place fits better. A label that is empty
-    fits nowhere, so its doubt alone decides.
+    A network is often wrong about a rare kind of image, but then no other place fits better. Empty labels fit no
+    other place, so they are ranked by their doubt.
 
     Args:
         names: Names of the images.

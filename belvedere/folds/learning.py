@@ -81,7 +81,7 @@ def learning_curve(words: Sequence[str]) -> int:
     try:
         if words[0].startswith("-"):
             _check_task(words)
-            code = study([STUDY, *words])
+            code = study([STUDY, *words], typed=["belvedere", "learning-curve", *words])
             if code or any(word.partition("=")[0] in [f"--{mode}" for mode in MODES] for word in words):
                 return code
             folder, trust = Path(option(list(words), "--output") or Path("runs", "studies", STUDY)), True

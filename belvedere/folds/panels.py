@@ -36,7 +36,7 @@ def write_doubts(found: Sequence[FoldResult], data: ImageDataModule, folder: Pat
 
 
 def _listed(found: Sequence[FoldResult]) -> list[Doubt]:
-    """Returns the doubtful labels, the most doubtful first."""
+    """Returns the doubtful labels in the order of `doubts`; of judgements, the most doubtful first."""
     gaps = [each.expected - each.quality for each in found]
     if all(each.cells is not None for each in found):
         labels, probabilities = [each.label for each in found], [each.probability for each in found]

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -223,10 +222,9 @@ def _is_of(folder: Path, checkpoint: Path) -> bool:
         known = read_checkpoints(folder)
         found = known.get(TESTED, known)  # earlier versions had no table
         there = Path(found["checkpoint"])
-        # a run that was moved keeps its results beside its checkpoints
+        # by its name alone: a run that was moved keeps its results beside its checkpoints
         same = there.name == checkpoint.name and not found["members"]
-        newer = (folder / "metrics.csv").stat().st_mtime_ns >= checkpoint.stat().st_mtime_ns
-        return same and (newer or os.path.abspath(there) == os.path.abspath(checkpoint))
+        return same and (folder / "metrics.csv").stat().st_mtime_ns >= checkpoint.stat().st_mtime_ns
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -29,7 +29,6 @@ from datamodules.base import ImageDataModule
 from datamodules.read.names import located, picture_files
 from datamodules.read.pictures import fitted, picture_size, read_picture, resized
 from datamodules.read.rasters import shown
-from datamodules.read.tables import read_table
 from ops.atomic import mapped_array, write_table
 from ops.duplicates import Thumbnails, same, thumbnails
 from ops.errors import ArgumentError, DataError, listed
@@ -140,10 +139,7 @@ def _labeled_files(data: ImageDataModule, labeled: str | None) -> list[Path]:
     own.train_share = 1.0  # what was not trained on is labeled too
     own.prepare_data()
     own.setup("test")
-    names = {name for each in own.picture_names().values() for name in each}
-    splits = own.root / "splits.csv"
-    if own.folds is not None and splits.is_file():
-        names |= {*read_table(splits, ("name",))["name"]}  # also those that are held out of all folds
+    names = own.left_out.union(*own.picture_names().values())
     return [path for path in map(data.picture_file, sorted(names)) if path is not None] + files
 
 

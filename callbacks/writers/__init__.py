@@ -1,1 +1,1 @@
-"""Writers of predictions: their base, what all output formats share, and a room for each kind of result."""
+"""Writers of predictions: their base, what all output formats share, and packages for masks and for colors."""

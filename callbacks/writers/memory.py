@@ -23,11 +23,12 @@ class Collector(Callback, Generic[Image]):
 
     What an image has depends on the writer:
 
-    - `SegmentationWriter` and `OutlineWriter` give a `stitched.Stitched`: `classes`, `masks` (K, H, W) bool,
-      `probability` (K, H, W) float32, `source` (the image to draw over) and `stages`. `masks.runs(image)` are
-      its rows of `submission.csv`, `masks.overlaid(image)` is its overlay, `polygons.outlined` makes
-      the polygon of a mask, and `polygons.geojson(image)` a GeoJSON feature per class.
-    - `ColoringWriter` gives a `colorings.Colorized`: `image` (H, W, 3) uint8 and `scores`, a row of `figures.csv`.
+    - `SegmentationWriter` and `OutlineWriter` give a `segmentation.stitched.Stitched`: `classes`, `masks` (K, H, W)
+      bool, `probability` (K, H, W) float32, `source` (the image to draw over) and `stages`. In `segmentation.masks`,
+      `runs(image)` are its rows of `submission.csv` and `overlaid(image)` is its overlay; in `segmentation.polygons`,
+      `outlined` makes the polygon of a mask and `geojson(image)` a GeoJSON feature per class.
+    - `ColoringWriter` gives a `coloring.writer.Colorized`: `image` (H, W, 3) uint8, and `scores`, a row of
+      `figures.csv`.
     - `ScoreWriter` gives a `judged.Judged`: `probability`, `mean` and `spread`, nan if not predicted.
     - `FeatureWriter` gives a `features.Described`: `vectors`, float32 (V,) by name.
 

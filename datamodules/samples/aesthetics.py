@@ -73,6 +73,8 @@ def draw_aesthetics(root: Path, pictures: int = 80, size: int = 160, seed: int =
     `aesthetics_image_lists/generic_test.jpgl`. `stars/` holds half as many images and a table of one to five stars,
     `labels.csv`. `album/` holds twelve images to predict, in two folders with the same file names. `size` is the longer
     side of all images in pixels.
+
+    Returns the folder; `datamodules.samples.folder.sample` names the errors.
     """
     rng, lines, rows, ranked = np.random.default_rng(seed), [], [], []
     names = rng.choice(np.arange(1000, 960_000), pictures, replace=False).tolist()

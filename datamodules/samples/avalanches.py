@@ -78,6 +78,8 @@ def draw_avalanches(root: Path, pictures: int = 12, size: Size = (160, 240), see
     `images/`, `masks/` and `references/` (the outline in red) hold JPEG files with the same names, so masks have grays.
     `conditions.csv` calls half of the images sunny; `boxes.csv` has a box for every other image. `size` is the height
     and width of the images.
+
+    Returns the folder; `datamodules.samples.folder.sample` names the errors.
     """
     rng, conditions, boxes = np.random.default_rng(seed), [], []
     for index, condition in enumerate(dealt(rng, ["sunny", "shady"], pictures)):

@@ -102,6 +102,8 @@ def draw_clouds(root: Path, pictures: int = 48, test_pictures: int = 6, size: Si
     `train.csv` has four rows for each of the `pictures` in `train_images/`, half of them with a mask;
     `sample_submission.csv` has four for each of the `test_pictures` in `test_images/`. `size` is the height and width
     of all images. The black gap between two orbits crosses a third of them.
+
+    Returns the folder; `datamodules.samples.folder.sample` names the errors.
     """
     rng = np.random.default_rng(seed)
     names = [f"{name:07x}.jpg" for name in rng.choice(16**7, pictures + test_pictures, replace=False)]

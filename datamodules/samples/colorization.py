@@ -34,6 +34,8 @@ def draw_colorization(root: Path, pictures: int = 60, size: int = 240, seed: int
     `images/<artist>/` holds PNG and JPEG files of many shapes, `metadata.csv` their artists, titles and years; there
     are three to ten artists, each with their own brush and palette. `photographs/<year>/` holds six gray images.
     `size` is the longest side of all images in pixels.
+
+    Returns the folder; `datamodules.samples.folder.sample` names the errors.
     """
     rng, rows, artists = np.random.default_rng(seed), [], max(3, min(len(NAMES), pictures // 6))
     styles = [(rng.uniform(0.002, 0.012), rng.uniform(-0.06, 0.06)) for _ in range(artists)]

@@ -53,6 +53,7 @@ def sample(**least: int) -> Callable[[Callable[Concatenate[Path, P], None]], Cal
                 _holds(home, marker)  # another process may have been faster
             return root
 
+        vars(draw)["__signature__"] = signature(fill).replace(return_annotation=Path)
         return draw
 
     return decorated

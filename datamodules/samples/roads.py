@@ -82,6 +82,8 @@ def draw_roads(root: Path, tiles: int = 64, size: int = 256, seed: int = 0) -> N
     `images/` and `masks/` hold PNG files with the same names, square `tiles` of `size` pixels a side; `categories.csv`
     calls half of them `road` and the others `no_road`. `pictures/` holds images to predict: a town of 2.4 x 3.2 tiles,
     and five villages of one tile.
+
+    Returns the folder; `datamodules.samples.folder.sample` names the errors.
     """
     rng, rows = np.random.default_rng(seed), []
     for index, roads in enumerate(dealt(rng, [1, 0, 2, 0, 3, 0, 2, 0], tiles)):

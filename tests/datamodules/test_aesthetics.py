@@ -177,6 +177,9 @@ def test_lists_choose_training_and_test_images(root: Path) -> None:
     assert len(found["test"]) == 15
     other = table(root / "other.txt", files[0], str(IDS[29]))
     assert split_names(module(root, train_list="few.txt", test_list=other))["test"] == [files[0], files[29]]
+    folded = module(root, test_list=other, folds=3)
+    assert not {files[0], files[29]} & set().union(*split_names(folded).values())
+    assert folded.left_out == {files[0], files[29]}
 
 
 def test_a_table_of_splits_takes_precedence(root: Path) -> None:

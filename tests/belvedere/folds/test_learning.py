@@ -1,3 +1,4 @@
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from PIL import Image
 
 from belvedere.__main__ import main
 from belvedere.folds.learning import Share, fitted_curve, resampled_folds, sentences
+from studies import command
 from tests.helpers import table
 
 FOLDS = np.arange(60) % 3
@@ -95,3 +97,16 @@ def test_what_cannot_be_measured_is_rejected_before_training(
     assert "a folder alone" in capsys.readouterr().err
     assert main(["learning-curve", "--help"]) == 0
     assert "learning_curve.csv" in capsys.readouterr().out
+
+
+def test_an_interrupted_curve_names_its_own_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "check_options", lambda *arguments: None)
+    monkeypatch.setattr(command, "run_study", interrupted)
+    words = ["learning-curve", "--config", "roads/best", "--data.root", "roads", "--output", str(tmp_path / "new")]
+    assert main(words) == 130
+    assert capsys.readouterr().err.endswith(f"\n  belvedere {shlex.join(words)}\n")

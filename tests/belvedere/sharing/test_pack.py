@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
 import stat
@@ -157,6 +158,9 @@ def test_the_results_of_another_checkpoint_are_not_shown(trained: Trained, belve
         (run / "test" / "checkpoints.json").write_text(json.dumps(found))
         assert belvedere("pack", checkpoint, "--output", f"packed{number}", "--worst", "0").code == 0
         assert ("0.1235" in Path(f"packed{number}/README.md").read_text()) == shown
+    os.utime(run / "test" / "metrics.csv", (0, 0))  # trained on since the test
+    assert belvedere("pack", checkpoint, "--output", "trained_on", "--worst", "0").code == 0
+    assert "0.1235" not in Path("trained_on/README.md").read_text()
 
 
 def test_a_missing_dataset_is_said(trained: Trained, belvedere: Command, roads_root: Path, tmp_path: Path) -> None:
