@@ -27,7 +27,7 @@ class Portable(nn.Module):
         preparation: See `ImageDataModule.preparation`.
 
     Attributes:
-        names: Names of the outputs of `forward`.
+        names: Names of the outputs of `forward`, which each subclass has.
     """
 
     names: tuple[str, ...]
@@ -40,10 +40,6 @@ class Portable(nn.Module):
             for name, child in parent.named_children():
                 if type(child) is nn.AdaptiveAvgPool2d and child.output_size not in (1, (1, 1)):
                     setattr(parent, name, PooledAnySize(child.output_size))
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Returns the outputs for images; a subclass says which."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward")
 
 
 class PooledAnySize(nn.AdaptiveAvgPool2d):

@@ -21,7 +21,7 @@ from benchmarks.recipes import ROOT, TASKS, bootstrap, laid_out, mask_of, run_fo
 
 SMALL = {"roads": ["--data.size", "[160,160]"], "avalanches": ["--data.photos", "[192,128]"]}
 SHORT = ["--trainer.max_epochs", "8"]  # of 40 steps: 1,280 images
-# What `fit` is told, or in angle brackets the callback that it does without
+# Options of `fit`, or a callback that is left out, in angle brackets
 VARIANTS: dict[str, list[str]] = {
     "the recipe": [],
     "no augmentation": ["--data.augment", "none"],

@@ -95,7 +95,7 @@ def redrawn(found: list[FoldResult]) -> str:
         places = {each.name: (place, each.hint) for place, each in enumerate(doubts(names, labels, masks, gaps), 1)}
         pairs = {one: two, two: one, three: four, four: three}
         wrong = {row: ("swapped", re.escape(f"swapped with {names[other]}?")) for row, other in pairs.items()}
-        wrong |= {shifted: ("moved", BACK), blank: ("blank", "nothing is labeled")}  # fmt: skip
+        wrong |= {shifted: ("moved", BACK), blank: ("blank", "nothing is labeled")}
         for row, (kind, reason) in wrong.items():
             place, given = places.get(names[row], (len(found) + 1, ""))
             fits = re.fullmatch(reason, given) is not None

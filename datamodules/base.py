@@ -200,6 +200,11 @@ class ImageDataModule(LightningDataModule, ABC):
         files = (located(self.root / folder, name) for folder in ("images", "train_images"))
         return next((path for path in files if path.is_file()), None)
 
+    def files(self) -> list[Path]:
+        """Returns the image files of the dataset, those held out of all folds too, after `setup`."""
+        names = self.left_out.union(*self.picture_names().values())
+        return [path for path in map(self.picture_file, sorted(names)) if path is not None]
+
     def picture(self, name: str, side: int) -> NDArray[np.uint8] | None:
         """Returns an image of the dataset (H, W, 3) as in its file; None if there is no such file."""
         path = self.picture_file(name)

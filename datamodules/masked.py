@@ -13,7 +13,7 @@ from datamodules.annotations.direct import annotated_masks
 from datamodules.base import ImageDataModule, Source, check
 from datamodules.read.mask_files import Values, meaning
 from datamodules.read.masks import FolderMasks, MaskSource
-from datamodules.read.names import located, tree_names
+from datamodules.read.names import located, picture_files, tree_names
 from datamodules.read.pictures import read_picture
 from datamodules.read.raster_masks import RasterMasks
 from datamodules.read.rasters import COLOR, Scale, channels_of, fitted_scale, shown
@@ -183,6 +183,10 @@ class MaskedDataModule(ImageDataModule, ABC):
 
     def picture_file(self, name: str) -> Path | None:
         return self._places.get(name) or super().picture_file(name)
+
+    def files(self) -> list[Path]:
+        # blocks are cut from rasters, whose files they are
+        return super().files() if self.block is None else picture_files(self.root / "images")
 
     def picture(self, name: str, side: int) -> NDArray[np.uint8] | None:
         if name in self._places:

@@ -76,7 +76,7 @@ def problem(arguments: list[str], device: str) -> str:
         return shortened(error)
     except (UserError, MisconfigurationException) as error:
         return str(error)
-    except (NotImplementedError, RuntimeError) as error:
+    except (NotImplementedError, RuntimeError) as error:  # no values on meta: `first_problem` asks the CPU then
         if device != "meta":
             raise
         return str(error)

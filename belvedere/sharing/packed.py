@@ -49,6 +49,7 @@ def opened(value: str | Path, trust: bool = False) -> Path:
     try:
         contents = _from_folder(source) if source.is_dir() else _from_zip(source)
     except (OSError, BadZipFile, LargeZipFile, NotImplementedError, RuntimeError) as error:
+        # the last two are of zipfile: an unknown compression, an encrypted file
         reason = in_words(error) if isinstance(error, OSError) else str(error)
         raise PackageError(f"The package {name} cannot be read: {reason.rstrip('.')}.") from error
     _check_description(contents, name)

@@ -139,10 +139,7 @@ def _labeled_files(data: ImageDataModule, labeled: str | None) -> list[Path]:
     own.train_share = 1.0  # what was not trained on is labeled too
     own.prepare_data()
     own.setup("test")
-    names = own.left_out.union(*own.picture_names().values())
-    if getattr(own, "block", None) is not None:  # names and files are those of blocks, but whole rasters are compared
-        return picture_files(own.root / "images") + files
-    return [path for path in map(own.picture_file, sorted(names)) if path is not None] + files
+    return own.files() + files
 
 
 def _seen(task: ImageTask, data: ImageDataModule, known: Sequence[Path], see: See, scratch: Path) -> Pool:

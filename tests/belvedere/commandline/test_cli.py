@@ -56,7 +56,7 @@ def test_fit_leaves_a_run_behind(fitted: Path, clouds_root: Path) -> None:
     config = yaml.safe_load((fitted / "config.yaml").read_text())
     assert config["data"]["init_args"]["root"] == str(clouds_root)
     assert config["data"]["init_args"]["size"] == [32, 48]
-    runs = {path.name.rpartition("-")[2] for path in (fitted / "wandb").glob("offline-run-*")}  # tests go on with it
+    runs = {path.name.rpartition("-")[2] for path in (fitted / "wandb").glob("offline-run-*")}
     assert runs == {(fitted / "wandb" / "id.txt").read_text().strip()}
     record = json.loads((fitted / "record.json").read_text())
     assert record["epochs"] == 2
