@@ -16,11 +16,11 @@ from callbacks.record import FINGERPRINT
 from callbacks.resuming import OPTIMIZER
 from datamodules.base import ImageDataModule
 from datamodules.read.cache import cache_folder
-from ops import locks
 from ops.atomic import replacing
 from ops.errors import ArgumentError
-from ops.filenames import safe_name
-from ops.yamls import read_yaml
+from ops.files import locks
+from ops.files.names import safe_name
+from ops.files.yamls import read_yaml
 
 # Keys of a run's config that its checkpoint passes on; the others concern that run alone.
 REMEMBERED = ("seed_everything", "monitor", "model", "data")

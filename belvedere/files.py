@@ -10,7 +10,7 @@ import yaml
 
 from belvedere.names import SHIPPED, renamed
 from ops.errors import ArgumentError
-from ops.yamls import read_yaml
+from ops.files.yamls import read_yaml
 
 HUB = "hf://"  # with which the address of a package on the Hugging Face Hub begins
 DESCRIPTION = "belvedere.json"  # a file of every package

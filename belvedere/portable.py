@@ -123,7 +123,7 @@ def _between(maps: Tensor, step: int, image: Tensor) -> Tensor:
 
 
 class Halved(nn.Module):
-    """Halves the sides of 8-bit images like `cv2.pyrDown`, see `ops.pyramids`.
+    """Halves the sides of 8-bit images like `cv2.pyrDown`, see `ops.exact.pyramids`.
 
     Args:
         levels: How often.

@@ -43,8 +43,8 @@ from drawing.pictures import Picture
 from ops.atomic import PREFIX, check_writable, write_table
 from ops.errors import SKIPPED, ArgumentError, DataError, UserError
 from ops.extras import check_installed
-from ops.imagefiles import check_pixels
-from ops.locks import claimed
+from ops.files.images import check_pixels
+from ops.files.locks import claimed
 from ops.masks.regions import least_areas, without_small_regions
 from ops.windows import cut, window_grid
 

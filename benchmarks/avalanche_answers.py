@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from datamodules.read.mask_files import read_mask
 from datamodules.read.pictures import read_picture
-from ops.edges import grey
+from ops.exact.edges import grey
 from tasks.metrics.dice import DiceScores
 from tasks.metrics.pixels import BoundaryDistance, PixelScores
 

@@ -22,7 +22,7 @@ from datamodules.read.mask_files import read_mask
 from datamodules.read.names import picture_files
 from datamodules.read.pictures import read_picture
 from drawing.pictures import Picture, overlay, panel, save_picture
-from ops.edges import canny
+from ops.exact.edges import canny
 
 TITLES = ("photograph", "truth", "first pass", "its edges", "edges of the truth", "second pass", "polygon")
 STAGES = """trainer:

@@ -19,8 +19,8 @@ import torch
 from kornia.geometry.transform import pyrdown
 from torch import Tensor
 
-from ops.edges import canny, canny_on_device, grey
-from ops.pyramids import pyramid_down
+from ops.exact.edges import canny, canny_on_device, grey
+from ops.exact.pyramids import pyramid_down
 
 REPEATS = 9
 LONG = 1.0

@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.read.names import picture_files
 from datamodules.read.pictures import read_picture
-from ops.backends import Backend
-from ops.filters import FILTERS, filtered
+from ops.exact.backends import Backend
+from ops.exact.filters import FILTERS, filtered
 
 KERNELS = {
     "contour": ImageFilter.CONTOUR,

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from benchmarks.filters import by_pillow, tiles
 from ops.color.lab import in_gamut, lab_to_rgb, rgb_to_lab
-from ops.edges import canny, grey
-from ops.filters import FILTERS, filtered
-from ops.pyramids import pyramid_down
+from ops.exact.edges import canny, grey
+from ops.exact.filters import FILTERS, filtered
+from ops.exact.pyramids import pyramid_down
 
 REPEATS = 7
 LONG = 3.0

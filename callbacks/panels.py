@@ -19,9 +19,9 @@ from drawing import pictures as drawing
 from drawing.charts import shares_chart
 from ops.color.coloring import colored, grey
 from ops.color.lab import luminance_and_chroma
-from ops.edges import canny
 from ops.errors import ArgumentError
-from ops.filenames import safe_path
+from ops.exact.edges import canny
+from ops.files.names import safe_path
 from tasks.base import ImageTask
 from tasks.segmentation import SegmentationTask
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from callbacks import signals
 from callbacks.loggers import CSVLogger
-from ops.tensorfiles import write_tensors
+from ops.files.tensors import write_tensors
 from tasks.base import ImageTask, gathered
 
 BEST, OPTIMIZER = "best.ckpt", "optimizer_states"  # a file, and a key that it lacks

@@ -15,8 +15,8 @@ from callbacks.handover import UsesData
 from callbacks.resuming import validation_batches
 from datamodules.batch import Batch
 from ops.atomic import write_table
+from ops.files.tensors import write_tensors
 from ops.progress import progress
-from ops.tensorfiles import write_tensors
 from tasks.base import ImageTask
 from tasks.decision import HALF, MINIMUM_AREAS, Decision, ThresholdSearch
 from tasks.segmentation import SegmentationTask, known

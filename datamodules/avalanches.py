@@ -29,10 +29,10 @@ from datamodules.read.boxes import Box, boxes_beside, read_boxes
 from datamodules.read.masks import one_mask_each
 from datamodules.read.names import located
 from datamodules.read.tables import Table, no_image
-from ops.backends import Backend, check_backend
 from ops.errors import DataError, collected, refuse
+from ops.exact.backends import Backend, check_backend
+from ops.exact.pyramids import pyramid
 from ops.jitter import Augment
-from ops.pyramids import pyramid
 from ops.windows import Size
 
 SAMPLED = 20_000  # training windows that `unaugmented` yields

@@ -26,7 +26,7 @@ from datamodules.read.rasters import COLOR, shown
 from datamodules.read.tables import Table, read_table
 from ops.augment import flip_by_seed
 from ops.errors import ArgumentError, DataError, refuse
-from ops.imagefiles import MAX_PIXELS, limit_pixels
+from ops.files.images import MAX_PIXELS, limit_pixels
 from ops.jitter import RandomViews
 
 SPLITS = ("train", "val", "test")

@@ -30,7 +30,7 @@ from datamodules.read.works import Work, draw_by_group, groups, read_works
 from ops.augment import random_warps, warped
 from ops.color.coloring import has_colors
 from ops.errors import DataError, collected, listed, refuse
-from ops.imagefiles import MAX_PIXELS
+from ops.files.images import MAX_PIXELS
 from ops.pictures import box, letterboxed, valid_pixels
 
 LAYOUT = """    {root}/images/**/<stem>.jpg   any image format, any size, anywhere below

@@ -20,9 +20,9 @@ from datamodules.masked import MaskedDataModule, check_overlap, sides
 from datamodules.read.masks import OneMask, one_mask_each
 from datamodules.read.tables import Table, no_image
 from ops.augment import Strategy, copies, copy_count
-from ops.backends import Backend, check_backend
 from ops.errors import refuse
-from ops.filters import FILTERS
+from ops.exact.backends import Backend, check_backend
+from ops.exact.filters import FILTERS
 from ops.windows import Size
 
 MEASURED = ("val", "test")  # splits of whole images

@@ -116,7 +116,7 @@ def _kind(head: str, key: bool, words: bool, spread: bool) -> str:
 
 
 def _jpeg(path: Path) -> bytes:
-    from ops.imagefiles import opened
+    from ops.files.images import opened
 
     content = io.BytesIO()
     with opened(path) as image:

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ops.backends import Backend, full_precision
-from ops.filters import filtered
+from ops.exact.backends import Backend, full_precision
+from ops.exact.filters import filtered
 
 Strategy = Literal["few", "rotations", "filters", "both"]
 
@@ -224,9 +224,9 @@ def copies(
         image: Images (B, C, H, W), uint8 or floating point in [0, 1]; H = W for rotations.
         mask: Their masks (B, K, H, W).
         strategy: One of the four.
-        filters: Names from `ops.filters.FILTERS`.
+        filters: Names from `ops.exact.filters.FILTERS`.
         seeds: int64 (B,).
-        backend: Computes the filters, see `ops.filters`.
+        backend: Computes the filters, see `ops.exact.filters`.
 
     Returns:
         Images (nB, C, H, W) and masks (nB, K, H, W): copy 0 of each, then copy 1 of each, ….

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ops.augment import bits_of
-from ops.backends import full_precision
+from ops.exact.backends import full_precision
 from ops.windows import Size
 
 Augment = Literal["none", "flips", "d4", "photo", "aerial"]

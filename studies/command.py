@@ -13,7 +13,7 @@ from typing import NamedTuple, NoReturn
 
 from ops.atomic import check_writable, in_words, write_table, write_text
 from ops.errors import ArgumentError, StudyError
-from ops.filenames import safe_name
+from ops.files.names import safe_name
 from studies.notes import check_folder, claim, failure, read_note, read_states, read_table, state
 from studies.plan import SHIPPED, Run, Study, find_study, option_pairs, read_study
 from studies.results import read_results, write_results

@@ -234,7 +234,7 @@ def _read(path: Path, side: int) -> Picture:
     """Reads an image, scaled so that its longer side has `side` pixels."""
     import numpy as np
 
-    from ops.imagefiles import opened
+    from ops.files.images import opened
 
     with opened(path) as image:
         return scaled(np.asarray(image.convert("RGB")), side, side)

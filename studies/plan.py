@@ -12,8 +12,8 @@ from typing import Any, Literal
 import yaml
 
 from ops.errors import ArgumentError, StudyError, nearest
-from ops.filenames import safe_name
-from ops.yamls import read_yaml
+from ops.files.names import safe_name
+from ops.files.yamls import read_yaml
 
 Options = dict[str, Any]
 Axes = dict[str, dict[str, Options]]

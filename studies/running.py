@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from ops.errors import StudyError
-from ops.locks import is_claimed
+from ops.files.locks import is_claimed
 from studies.notes import LOG, NOTE, Note, has_checkpoint, read_note, read_table, state, steps, write_note
 from studies.plan import Run, Study
 from studies.tables import number_text

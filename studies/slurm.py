@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from ops.errors import ArgumentError, StudyError, nearest
-from ops.filenames import safe_name
-from ops.yamls import read_yaml
+from ops.files.names import safe_name
+from ops.files.yamls import read_yaml
 from studies.plan import SHIPPED, Study
 
 DEFAULT = SHIPPED / "slurm" / "default.yaml"

@@ -19,9 +19,9 @@ from torch.nn import functional
 from torchmetrics import Metric
 
 from datamodules.batch import Batch
-from ops.backends import Backend
-from ops.edges import canny
 from ops.errors import ArgumentError, NoDenseFormError, TrainingError, WeightsError
+from ops.exact.backends import Backend
+from ops.exact.edges import canny
 from ops.extras import check_installed
 from ops.windows import resized_maps
 from tasks.base import check_images

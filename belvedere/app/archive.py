@@ -10,7 +10,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 from belvedere.app.models import AppResult, Model
 from drawing.pictures import labelled, overlay, save_picture
 from ops.atomic import replacing, write_table, write_text
-from ops.filenames import safe_name, safe_path
+from ops.files.names import safe_name, safe_path
 
 
 def archive(models: Sequence[Model], found: Sequence[Sequence[AppResult]], thresholds: Sequence[Sequence[float]],

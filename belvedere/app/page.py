@@ -17,7 +17,7 @@ from belvedere.app.models import AppResult, Model, complaints, usable
 from callbacks.writers.segmentation.polygons import Outlines, draw_corners
 from drawing.pictures import Masks, Picture, overlay, save_picture, scaled, scaled_masks
 from ops.color.coloring import grey
-from ops.imagefiles import suffixes
+from ops.files.images import suffixes
 
 VIEW = 1400  # pixels of the longer side of a shown image, at most
 LEAST = 900  # and at least, so that outlines on small images are crisp

@@ -62,7 +62,7 @@ from callbacks.writers.base import write_tested
 from datamodules.base import ImageDataModule
 from ops.atomic import check_writable, remove_leftovers
 from ops.errors import SKIPPED, ArgumentError, ParserError, UserError, nearest
-from ops.locks import claimed
+from ops.files.locks import claimed
 from tasks.base import ImageTask
 from tasks.networks.batch_norm import SyncBatchNorm
 

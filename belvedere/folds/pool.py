@@ -18,7 +18,7 @@ from belvedere.prediction import load
 from callbacks.intervals import bootstrap, of_image
 from ops.atomic import check_writable, replacing, write_table, write_text
 from ops.errors import ArgumentError
-from ops.tensorfiles import write_tensors
+from ops.files.tensors import write_tensors
 from tasks.metrics.meter import Meter
 from tasks.segmentation import SegmentationTask
 

@@ -17,7 +17,7 @@ from belvedere.files import DESCRIPTION, HUB, is_package
 from belvedere.sharing import hub
 from ops.atomic import in_words, replacing
 from ops.errors import PackageError
-from ops.filenames import safe_name
+from ops.files.names import safe_name
 
 FORMAT = 1
 CONFIG, WEIGHTS, TREES = "config.yaml", "model.safetensors", "trees.ubj"
@@ -150,7 +150,7 @@ def _write_checkpoint(weights: bytes, config: str, model: Any, path: Path, name:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from ops.tensorfiles import write_tensors
+    from ops.files.tensors import write_tensors
 
     try:
         state = load(weights)

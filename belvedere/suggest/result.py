@@ -15,7 +15,7 @@ from drawing.overview import jpeg_of
 from drawing.pictures import Picture, panel, save_picture, scaled, titled
 from drawing.sheet import Shown, drawn_sheet
 from ops.atomic import write_table
-from ops.filenames import safe_path
+from ops.files.names import safe_path
 from ops.statistics.selection import Covered, Vectors
 
 ON_SHEET = 40  # most images on the contact sheet

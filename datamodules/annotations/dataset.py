@@ -19,8 +19,8 @@ from datamodules.read.pictures import TURNS, orientation, picture_size
 from datamodules.read.tables import Table
 from ops.atomic import replacing_folder, write_table
 from ops.errors import ArgumentError, DataError, nearest
-from ops.filenames import safe_path
-from ops.imagefiles import opened
+from ops.files.images import opened
+from ops.files.names import safe_path
 from ops.windows import Size
 
 BACKGROUND = ("_background_", "__background__", "background")

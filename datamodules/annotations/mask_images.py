@@ -11,7 +11,7 @@ from datamodules.annotations.labels import Labeled, Labels, Shape, split_of
 from datamodules.read.names import located, tree_names
 from datamodules.read.tables import read_lines
 from ops.errors import DataError
-from ops.imagefiles import check_pixels, opened
+from ops.files.images import check_pixels, opened
 
 LISTS = ("class_names.txt", "classes.txt", "labels.txt", "labelmap.txt")
 BACKGROUND, VOID = "_background_", "__ignore__"

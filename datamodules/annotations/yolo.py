@@ -12,8 +12,8 @@ from datamodules.read.names import located, tree_names
 from datamodules.read.pictures import picture_size
 from datamodules.read.tables import read_lines, read_text
 from ops.errors import DataError
+from ops.files.yamls import read_yaml
 from ops.windows import Size
-from ops.yamls import read_yaml
 
 OUTSIDE = 0.01  # share of a side that points may lie beyond the image
 

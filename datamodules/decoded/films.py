@@ -16,7 +16,7 @@ from datamodules.read.pictures import LEAST_SIDE
 from datamodules.read.video import Film, Reader, frame_names
 from ops.color.film import Points, followed
 from ops.errors import DataError
-from ops.imagefiles import check_pixels
+from ops.files.images import check_pixels
 from ops.progress import progress
 
 SIDE = 224  # pixels of the longer side of the frames in which hints are followed

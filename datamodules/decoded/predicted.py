@@ -17,8 +17,8 @@ from datamodules.read.pictures import BACKGROUND, channels_first, fitted, pictur
 from datamodules.read.rasters import COLOR, Channels, read_raster, shown
 from datamodules.read.strips import Strip
 from ops.errors import DataError
+from ops.files.images import check_pixels
 from ops.geo.rasters import Georeference, georeference
-from ops.imagefiles import check_pixels
 from ops.windows import Size, cut, window_grid
 
 

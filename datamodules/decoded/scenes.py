@@ -65,7 +65,7 @@ def level_size(size: Size, levels: int) -> Size:
 
 
 def reduced(picture: NDArray[np.uint8], levels: int) -> NDArray[np.uint8]:
-    """Returns an image (H, W, 3) as (3, h, w) at a level of its Gaussian pyramid, the bits of `ops.pyramids`."""
+    """Returns an image (H, W, 3) as (3, h, w) at a level of its Gaussian pyramid, the bits of `ops.exact.pyramids`."""
     for _ in range(levels):
         picture = cv2.pyrDown(picture).reshape(*level_size(picture.shape[:2], 1), 3)  # drops the axes of single pixels
     return channels_first(picture).numpy()

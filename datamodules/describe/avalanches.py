@@ -30,8 +30,8 @@ from datamodules.read.cache import check_pictures
 from datamodules.read.mask_files import IGNORED
 from datamodules.read.names import located, stem, tree_names
 from datamodules.read.pictures import read_picture, resized
-from ops.edges import grey
 from ops.errors import DataError, collected
+from ops.exact.edges import grey
 from ops.light import BIN, CONDITIONS, SUNNY, condition_for, level_counts, peak
 from ops.statistics.components import principal_components
 

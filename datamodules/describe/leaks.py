@@ -21,8 +21,8 @@ from datamodules.read.pictures import fitted, resized
 from ops.duplicates import Thumbnails, same, thumbnails
 from ops.errors import DataError, listed
 from ops.extras import installed
+from ops.files.images import opened
 from ops.geo.rasters import georeference, is_raster
-from ops.imagefiles import opened
 from ops.progress import progress
 
 if TYPE_CHECKING:

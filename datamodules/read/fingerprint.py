@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from datamodules.read.names import RUNS, SYSTEM, composed
-from ops.imagefiles import suffixes
+from ops.files.images import suffixes
 
 WHOLE = 256 * 2**20  # bytes up to which every file is read
 

@@ -12,7 +12,7 @@ from datamodules.read.names import composed, located, stem
 from datamodules.read.pictures import picture_size, refuse_depth
 from datamodules.read.tables import Table, no_image
 from ops.errors import DataError, refuse
-from ops.imagefiles import opened
+from ops.files.images import opened
 from ops.windows import Size
 
 OPAQUE = 128  # least alpha of a pixel that is a hint: the soft edges of a brush are mixed with nothing

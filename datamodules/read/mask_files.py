@@ -13,7 +13,7 @@ from PIL import Image
 
 from datamodules.read.pictures import TURNED, TURNS, orientation, picture_size
 from ops.errors import ArgumentError, DataError, Problem
-from ops.imagefiles import check_pixels, opened
+from ops.files.images import check_pixels, opened
 from ops.windows import Size
 
 Value: TypeAlias = int | float | Sequence[int]

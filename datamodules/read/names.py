@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ops.errors import DataError, refuse
-from ops.imagefiles import CANNOT, suffixes
+from ops.files.images import CANNOT, suffixes
 
 SYSTEM = ("thumbs.db", "desktop.ini")  # created by Windows
 RUNS = "runs"  # default folder of runs, which may be inside the dataset

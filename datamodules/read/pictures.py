@@ -12,8 +12,8 @@ from PIL import Image
 
 from datamodules.read.rasters import COLOR, Channels, read_raster
 from ops.errors import DataError
+from ops.files.images import check_pixels, opened
 from ops.geo.rasters import opened_raster
-from ops.imagefiles import check_pixels, opened
 from ops.profiles import profile_of, to_srgb
 from ops.windows import Size
 

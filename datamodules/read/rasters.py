@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ops.errors import ArgumentError, DataError, nearest
+from ops.files.images import check_pixels
 from ops.geo.rasters import TIFF, is_raster, named, opened_raster, strips, valid_pixels, windowed
-from ops.imagefiles import check_pixels
 from ops.windows import Size
 
 Range: TypeAlias = tuple[float, float]

@@ -14,7 +14,7 @@ from datamodules.read.pictures import orientation, read_picture, refuse_depth
 from datamodules.read.rasters import COLOR, Channels, raster_bands, shown
 from ops.errors import DataError
 from ops.extras import installed
-from ops.imagefiles import opened, unreadable
+from ops.files.images import opened, unreadable
 from ops.profiles import profile_of, to_srgb
 from ops.windows import Size
 

@@ -14,8 +14,8 @@ from datamodules.batch import Frame
 from datamodules.read.names import located, stem, tree_names
 from datamodules.read.pictures import fitted, picture_size, read_picture, resized
 from ops.errors import DataError
-from ops.imagefiles import FILMS
-from ops.videofiles import opened_film
+from ops.files.images import FILMS
+from ops.files.videos import opened_film
 from ops.windows import Size
 
 if TYPE_CHECKING:

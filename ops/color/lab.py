@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ops.backends import full_precision
+from ops.exact.backends import full_precision
 
 TO_LINEAR = (
     (3.2404813432005266, -1.5371515162713185, -0.4985363261688878),

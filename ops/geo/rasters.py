@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ops.errors import DataError, UserError
 from ops.extras import check_installed, installed
+from ops.files.images import tiff_tags
 from ops.geo.ground import Ground
-from ops.imagefiles import tiff_tags
 from ops.windows import Size
 
 TIFF, VRT = (".tif", ".tiff"), ".vrt"

@@ -19,7 +19,7 @@ import belvedere as api
 from belvedere import export as exporting
 from belvedere.run import Model, main
 from ops.errors import ArgumentError, DataError, ExportError
-from ops.locks import claimed
+from ops.files.locks import claimed
 from tasks.avalanches import AvalanchesTask
 from tests.helpers import ROOT, SMALL
 

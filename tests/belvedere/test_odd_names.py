@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ops.atomic import harmless
-from ops.filenames import safe_path
+from ops.files.names import safe_path
 
 Command = Callable[..., Any]
 NAMES = [os.fsdecode(name) for name in (b"new\nline.png", b"car\rriage.png", b"both\r\n.png", b"bad\xff\xfe.png",

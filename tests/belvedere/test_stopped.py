@@ -104,7 +104,7 @@ def test_a_stopped_command_exits_at_once(
 def busy(tmp_path: Path) -> Iterator[Path]:
     """A folder that another process has claimed."""
     code = (
-        "import sys\nfrom pathlib import Path\nfrom ops.locks import claimed\n"
+        "import sys\nfrom pathlib import Path\nfrom ops.files.locks import claimed\n"
         "with claimed(Path(sys.argv[1]), 'belvedere fit'):\n    print(flush=True)\n    sys.stdin.read()"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], cwd=ROOT, stdin=subprocess.PIPE,

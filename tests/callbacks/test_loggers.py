@@ -8,9 +8,10 @@ import torch
 import yaml
 
 from callbacks.loggers import ID, CSVLogger, LearningRate, ProgressBar, WandbLogger, dashboards, logged_in
+from tests.helpers import ROOT
 from tests.scripted import Scripted, fit
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = ROOT / "configs"
 VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_SILENT", "WANDB_DIR", "NETRC", "WANDB_NAME",
              "WANDB_RUN_GROUP")  # fmt: skip
 

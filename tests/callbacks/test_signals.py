@@ -4,14 +4,12 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
 from callbacks import signals
 from ops.processes import SIGNALS
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT
 
 
 @pytest.mark.parametrize("each", SIGNALS)

@@ -11,7 +11,7 @@ from PIL import Image
 from datamodules.describe.roads import problems
 from datamodules.roads import RoadsDataModule
 from ops.errors import ArgumentError
-from ops.filters import filtered
+from ops.exact.filters import filtered
 from ops.windows import Size
 from tests.datamodules.helpers import Keeping, assert_problems, problems_of, sizes, split_names, table, write
 

@@ -9,8 +9,7 @@ import pytest
 
 from ops.atomic import check_writable, harmless, remove_leftovers, replacing, replacing_folder, write_table, write_text
 from ops.errors import ArgumentError
-
-ROOT = Path(__file__).parents[2]
+from tests.helpers import ROOT
 
 
 def test_file_appears_when_the_block_ends(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ops.edges import grey
+from ops.exact.edges import grey
 from ops.light import condition_of, peak
 
 

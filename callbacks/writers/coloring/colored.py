@@ -8,7 +8,7 @@ from typing import TypeVar
 from callbacks.writers.format import Finished, Format, Row
 from callbacks.writers.prediction import Prediction
 from drawing.pictures import Picture, save_picture
-from ops.filenames import safe_path
+from ops.files.names import safe_path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ from ops.color.coloring import colored
 from ops.color.film import Coherence
 from ops.color.hints import Hints, spread, spread_rows
 from ops.color.lab import SCALE
-from ops.filenames import safe_path
-from ops.videofiles import opened_film
+from ops.files.names import safe_path
+from ops.files.videos import opened_film
 
 if TYPE_CHECKING:
     import av

@@ -26,7 +26,7 @@ from ops.color.hints import Hints
 from ops.color.lab import luminance_and_chroma
 from ops.color.quality import picture_scores
 from ops.errors import ArgumentError
-from ops.filenames import safe_path
+from ops.files.names import safe_path
 from ops.pictures import cropped
 
 VIEW = 800  # maximum pixels of the longer side of an image in a panel

@@ -12,7 +12,7 @@ from callbacks.writers.format import Row
 from callbacks.writers.segmentation.stitched import Stitched, StitchedFormat
 from ops.atomic import write_text
 from ops.errors import ArgumentError
-from ops.filenames import safe_path
+from ops.files.names import safe_path
 from ops.geo.centerlines import center_lines
 from ops.geo.rasters import Georeference
 from ops.geo.roadgraph import Points, RoadGraph, length

@@ -13,7 +13,7 @@ from callbacks.writers.segmentation.lines import check_lengths, line_layers
 from callbacks.writers.segmentation.stitched import Stitched, StitchedFormat
 from ops.atomic import PREFIX, write_table
 from ops.errors import ArgumentError
-from ops.filenames import safe_path
+from ops.files.names import safe_path
 from ops.geo.rasters import Georeference, cloud_optimized, created_raster, opened_raster, valid_pixels, windowed
 from ops.geo.vectors import SUFFIXES, Layer, write_layers
 

@@ -13,7 +13,7 @@ from callbacks.writers.segmentation.mask_files import ReducedMask, mask_file
 from callbacks.writers.segmentation.stitched import Stitched, StitchedFormat, Whole
 from drawing.pictures import Picture, labelled, overlay, save_picture
 from ops.errors import ArgumentError
-from ops.filenames import safe_name, safe_path
+from ops.files.names import safe_name, safe_path
 from ops.masks.rle import encode
 
 

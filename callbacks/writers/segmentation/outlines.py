@@ -16,7 +16,7 @@ from callbacks.writers.segmentation.stitch import StitchingWriter
 from callbacks.writers.segmentation.stitched import Stitched, StitchedFormat
 from drawing.pictures import save_picture
 from ops.errors import ArgumentError
-from ops.filenames import safe_path
+from ops.files.names import safe_path
 from tasks.base import ImageTask
 
 

@@ -14,7 +14,7 @@ from callbacks.writers.segmentation.stitched import Stitched, StitchedFormat
 from drawing.pictures import Picture, color_of, labelled, save_picture, scaled, scaled_masks
 from ops.atomic import write_text
 from ops.errors import ArgumentError
-from ops.filenames import safe_path
+from ops.files.names import safe_path
 from ops.light import condition_of
 from ops.masks.polygons import Ring, intersection_over_union, polygon_mask, rings, simplified, smoothed
 from ops.masks.regions import main_regions

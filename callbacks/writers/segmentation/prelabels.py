@@ -13,7 +13,7 @@ from callbacks.writers.format import Row
 from callbacks.writers.segmentation.polygons import Outlines
 from callbacks.writers.segmentation.stitched import Stitched, StitchedFormat
 from ops.atomic import replacing, write_text
-from ops.filenames import safe_path
+from ops.files.names import safe_path
 from ops.masks.polygons import Ring
 
 Tool = Literal["labelme", "coco", "cvat"]

@@ -126,7 +126,7 @@ def enlarged(maps: Tensor, levels: int, size: tuple[int, int]) -> Tensor:
 
     Args:
         maps: Maps (B, K, ceil(H / 2^levels), ceil(W / 2^levels)).
-        levels: Number of halvings, as `ops.pyramids` does them.
+        levels: Number of halvings, as `ops.exact.pyramids` does them.
         size: Height H and width W of the image.
 
     Returns:
@@ -140,7 +140,7 @@ def enlarged(maps: Tensor, levels: int, size: tuple[int, int]) -> Tensor:
     if maps.shape[-2:] != (rows, columns):
         raise ValueError(
             f"expected maps of {rows} x {columns} at level {levels} of an image of {size[0]} x {size[1]}, got "
-            f"{maps.shape[-2]} x {maps.shape[-1]}; halve images with ops.pyramids.pyramid"
+            f"{maps.shape[-2]} x {maps.shape[-1]}; halve images with ops.exact.pyramids.pyramid"
         )
     # align_corners keeps sample k at pixel k · step; without it everything would move by half a step
     reached = ((rows - 1) * step + 1, (columns - 1) * step + 1)

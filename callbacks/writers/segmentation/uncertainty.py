@@ -12,7 +12,7 @@ from callbacks.writers.segmentation.maps import NODATA, valid_rows
 from callbacks.writers.segmentation.mask_files import gray_file
 from callbacks.writers.segmentation.stitched import Stitched, StitchedFormat, uncertain
 from ops.atomic import write_table
-from ops.filenames import safe_path
+from ops.files.names import safe_path
 from ops.geo.rasters import Georeference, cloud_optimized, created_raster, opened_raster, windowed
 
 FOLDER, BETWEEN = "uncertainty", "disagreement"

@@ -13,8 +13,8 @@ from datamodules.decoded.letterboxed import (
     picture_problems,
 )
 from datamodules.read.pictures import checked_size
-from ops import imagefiles
 from ops.errors import DataError
+from ops.files import images as image_files
 from tests.datamodules.helpers import assert_problems, noise, problems_of, truncate, write
 
 
@@ -22,7 +22,7 @@ def test_too_small_and_too_large_images_are_rejected(tmp_path: Path, monkeypatch
     assert checked_size(write(tmp_path / "1.png", noise(32, 40))) == (32, 40)
     with pytest.raises(DataError, match=r"2\.png is 31 x 40 pixels \(height x width\); expected sides of 32"):
         checked_size(write(tmp_path / "2.png", noise(31, 40)))
-    monkeypatch.setattr(imagefiles, "_limit", [32 * 40 - 1])
+    monkeypatch.setattr(image_files, "_limit", [32 * 40 - 1])
     with pytest.raises(DataError, match=r"1\.png is 32 x 40 pixels .* at most 1,279"):
         checked_size(tmp_path / "1.png")
 

@@ -11,8 +11,8 @@ from datamodules.decoded import scenes as module
 from datamodules.decoded.scenes import Scene, Scenes, decoded_scenes, level_size, reduced, reduced_mask
 from datamodules.read.mask_files import MaskValues
 from datamodules.read.masks import one_mask_each
-from ops.backends import Backend
-from ops.pyramids import pyramid
+from ops.exact.backends import Backend
+from ops.exact.pyramids import pyramid
 from tests.datamodules.helpers import assert_problems, assert_problems_in_any_order, noise, problems_of, truncate, write
 
 SIZES = {"a.png": (37, 51), "b.png": (40, 30), "c.png": (37, 51)}

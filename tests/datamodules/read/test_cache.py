@@ -17,8 +17,8 @@ from datamodules.read.masks import label_planes
 from datamodules.read.pictures import read_picture
 from ops.errors import DataError
 from tests.datamodules.helpers import assert_problems, exif, problems_of, write
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[3]
 ROWS = np.random.default_rng(0).integers(0, 256, (50, 3, 4)).astype(np.uint8)
 SLOW = """
 import sys, time

@@ -18,8 +18,8 @@ from datamodules.read.names import composed, located, picture_files, predicted_n
 from datamodules.read.pictures import read_picture
 from datamodules.read.tables import Table, read_lines
 from datamodules.read.works import groups, read_works
-from ops import imagefiles
 from ops.errors import DataError
+from ops.files import images as image_files
 from tests.datamodules.helpers import noise, write
 
 COMPOSED, DECOMPOSED = "D\u00fcrer", "Du\u0308rer"
@@ -108,10 +108,10 @@ def heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     registered: list[bool] = []
     module = SimpleNamespace(register_heif_opener=lambda: registered.append(True), __spec__=SimpleNamespace())
     monkeypatch.setitem(sys.modules, "pillow_heif", module)
-    for each in (imagefiles.formats, imagefiles.suffixes):
+    for each in (image_files.formats, image_files.suffixes):
         each.cache_clear()
     yield registered
-    for each in (imagefiles.formats, imagefiles.suffixes):
+    for each in (image_files.formats, image_files.suffixes):
         each.cache_clear()
 
 

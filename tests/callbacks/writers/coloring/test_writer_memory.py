@@ -14,8 +14,8 @@ from PIL import Image
 from callbacks.writers.coloring.writer import ColoringWriter
 from datamodules.colorization import ColorizationDataModule
 from ops.color.lab import luminance_and_chroma
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[4]
 SIZE = (3000, 4000)
 MOST = 32  # bytes per pixel; Lab and RGB of the whole image in float32 would be 24 beside the image's and result's 6
 

@@ -15,8 +15,8 @@ from callbacks.writers.memory import Collector
 from callbacks.writers.segmentation.outlines import OutlineWriter
 from callbacks.writers.segmentation.polygons import drawn_polygon, fitted_polygon, geojson, outlined
 from callbacks.writers.segmentation.stitched import Stitched, Whole
+from ops.exact.pyramids import pyramid
 from ops.masks.polygons import intersection_over_union, polygon_mask
-from ops.pyramids import pyramid
 from tasks.base import Batch, ImageTask
 from tasks.decision import Decision
 from tasks.metrics.meter import Step

@@ -16,7 +16,7 @@ from callbacks.writers.memory import Collector
 from callbacks.writers.segmentation.masks import MaskOverview, overlaid, runs
 from callbacks.writers.segmentation.writer import SegmentationWriter
 from drawing.pictures import labelled, overlay
-from ops.filenames import safe_name
+from ops.files.names import safe_name
 from ops.masks.rle import decode
 from tasks.base import Batch
 from tasks.clouds import CloudsTask

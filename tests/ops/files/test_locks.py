@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ops.errors import FolderError
-from ops.locks import claimed, is_claimed
+from ops.files.locks import claimed, is_claimed
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 # Claims a folder, and forks a child that outlives it, as a loader worker does.
 HOLD = (
-    "import os, sys, time\nfrom pathlib import Path\nfrom ops.locks import claimed\n"
+    "import os, sys, time\nfrom pathlib import Path\nfrom ops.files.locks import claimed\n"
     "with claimed(Path(sys.argv[1]), 'belvedere fit'):\n"
     "    if os.fork() == 0:\n        os.setsid()\n        os.close(1)\n        time.sleep(20)\n        os._exit(0)\n"
     "    print('claimed', flush=True)\n    sys.stdin.read()"

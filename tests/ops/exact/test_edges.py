@@ -8,8 +8,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from ops import edges
-from ops.edges import canny, canny_on_device, grey
+from ops.exact import edges
+from ops.exact.edges import canny, canny_on_device, grey
 from tests.checks import rejects
 
 THRESHOLDS = [(100, 200), (50, 150), (0, 0), (1, 255), (99.5, 200.7), (200, 100), (600, 1e9), (40000, 50000)]

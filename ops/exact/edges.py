@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ops.backends import Backend, check_backend
+from ops.exact.backends import Backend, check_backend
 
 TANGENT = 13573
 """The tangent of 22.5 degrees in units of 2^-15, as OpenCV rounds it."""

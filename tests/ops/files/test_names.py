@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.filenames import LONGEST, safe_name, safe_path
+from ops.files.names import LONGEST, safe_name, safe_path
 
 ORDINARY = ["a", "Fish", "survey_2020.05", "Dürer", "Du\u0308rer", "b c", "-x", "12:30", ".hidden", "a.", "雪" * 60,
             "$x^2$", "caf\udce9", "console", "x" * (LONGEST - 4)]  # fmt: skip

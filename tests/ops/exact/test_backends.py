@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ops.backends import check_backend, full_precision
+from ops.exact.backends import check_backend, full_precision
 from tests.checks import rejects
 
 HOST = torch.device("cpu")

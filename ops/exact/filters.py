@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ops.backends import Backend, check_backend, full_precision
 from ops.errors import nearest
+from ops.exact.backends import Backend, check_backend, full_precision
 
 # For kornia: the weights of the pixel, its four neighbors and its four corners, and what is added to white = 1.
 WEIGHTS = {

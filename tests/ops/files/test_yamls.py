@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from ops.errors import ArgumentError
-from ops.yamls import read_yaml
+from ops.files.yamls import read_yaml
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
 

@@ -21,10 +21,10 @@ from datamodules.read.strips import picture_bands
 from datamodules.roads import RoadsDataModule
 from datamodules.votes.pictures import read_square
 from ops.errors import DataError
-from ops.imagefiles import FORMATS, opened
+from ops.files.images import FORMATS, opened
 from tests.datamodules.helpers import exif, write
+from tests.helpers import ROOT
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("belvedere", "tasks", "datamodules", "callbacks", "drawing", "ops", "studies")
 
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -237,7 +237,7 @@ def test_images_are_opened_in_one_place() -> None:
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     calls = [path.relative_to(ROOT).as_posix() for path in files for node in ast.walk(ast.parse(path.read_text()))
              if isinstance(node, ast.Call) and ast.unparse(node.func) in ways]  # fmt: skip
-    assert calls == ["ops/imagefiles.py"]
+    assert calls == ["ops/files/images.py"]
 
 
 @pytest.mark.parametrize(

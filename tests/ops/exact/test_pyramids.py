@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ops.backends import Backend
-from ops.pyramids import pyramid, pyramid_down
+from ops.exact.backends import Backend
+from ops.exact.pyramids import pyramid, pyramid_down
 from tests.checks import rejects
 
 SIZES = [*itertools.product(range(1, 7), range(1, 7)), (1, 20), (20, 1), (64, 65), (97, 131), (255, 257)]

@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from ops.filters import FILTERS, filtered
+from ops.exact.filters import FILTERS, filtered
 from tests.checks import rejects
 
 KERNELS = {"contour": ImageFilter.CONTOUR, "detail": ImageFilter.DETAIL, "edge_enhance": ImageFilter.EDGE_ENHANCE,

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import torch
 
-from ops.tensorfiles import write_tensors
+from ops.files.tensors import write_tensors
 from tests.checks import rejects
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ops.backends import Backend, check_backend, full_precision
+from ops.exact.backends import Backend, check_backend, full_precision
 
 
 def pyramid_down(image: Tensor, backend: Backend = "exact") -> Tensor:
