@@ -34,7 +34,7 @@ test: lint
 	$(BIN)/python -m pytest -m 'not slow' --cov -n auto --maxprocesses 4
 
 slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 docs: install
 	$(BIN)/python -m website

@@ -35,8 +35,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)  # images are too small for threads
+def one_thread() -> Iterator[None]:
+    """One thread, here and in commands: images are too small for more, and threads that share a core wait in loops."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +57,14 @@ def notices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shows notices, which a command with `--quiet` turned off in this process."""
     logging.getLogger("lightning.pytorch").setLevel(logging.INFO)
     monkeypatch.delenv("WANDB_SILENT", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def fresh_wandb() -> Iterator[None]:
+    """Ends wandb's session, which keeps the mode that a variable had when it began."""
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.demo import SEEDS, demo
+from benchmarks.demo import demo
 from datamodules.samples.__main__ import SAMPLES
 from tests.helpers import ROOT
 
@@ -12,11 +12,9 @@ MARGIN = {"clouds": 0.15, "roads": 0.15, "avalanches": 0.1, "colorization": 0.5,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("task", "seed"), [*(("clouds", seed) for seed in SEEDS[1:]), *((task, SEEDS[0]) for task in MARGIN)]
-)
-def test_the_demos_learn(task: str, seed: int, tmp_path: Path) -> None:
-    learned = demo(tmp_path, seed, task)
+@pytest.mark.parametrize("task", MARGIN)
+def test_the_demos_learn(task: str, tmp_path: Path) -> None:
+    learned = demo(tmp_path, 0, task)
     assert learned.value > learned.baseline + MARGIN[task]
 
 

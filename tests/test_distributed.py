@@ -42,7 +42,7 @@ def train(root: str, folder: Path, devices: int, batch_size: int) -> None:
 def run_python(*arguments: str, times: int = 1, check: bool = True) -> tuple[int, str]:
     """Runs Python once, or as the processes of one job; returns code and errors of the last."""
     port = str(free_ports()[0])
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MASTER_PORT": port}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MASTER_PORT": port}
     for name in ("BELVEDERE_RUN", "PL_GLOBAL_SEED"):
         environment.pop(name, None)
     job = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(times), "NODE_RANK": "0"}

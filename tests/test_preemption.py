@@ -28,7 +28,7 @@ class Training(subprocess.Popen[bytes]):
         config = output.with_name("csv.yaml")
         config.write_text(CSV)
         arguments = [*OPTIONS, "--config", str(config), "--data.root", str(root), "--output", str(output), *options]
-        variables = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "JSONARGPARSE_DEPRECATION_WARNINGS": "off"}
+        variables = {"PYTHONPATH": str(ROOT), "JSONARGPARSE_DEPRECATION_WARNINGS": "off"}
         with self.log.open("ab") as log:
             super().__init__([sys.executable, "-m", "belvedere", "fit", *arguments], stdout=log, stderr=log,
                              env=os.environ | variables | environment, cwd=output.parent)  # fmt: skip

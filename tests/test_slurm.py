@@ -94,7 +94,7 @@ def submit(slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
     Path("steps.py").write_text(STEPS)
     Path("steps.yaml").write_text(CONFIG)
     variables = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": f"{ROOT}:{tmp_path}",
-                 "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}  # fmt: skip  # the nodes' names are made up
+                 "MASTER_ADDR": "127.0.0.1"}  # fmt: skip  # the nodes' names are made up
     for name in ("BELVEDERE_RUN", "PL_GLOBAL_SEED"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

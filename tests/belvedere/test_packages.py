@@ -13,7 +13,7 @@ OWN = ("tasks.py", "ops/__init__.py", "callbacks.py", "studies/__init__.py", "dr
 
 def run(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
     """Runs Python in a folder that comes before Belvedere's on the path, as a script's own folder does."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["", str(ROOT)]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(["", str(ROOT)])}
     return subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
 
 

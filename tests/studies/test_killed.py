@@ -84,7 +84,7 @@ def study(place: Path, clouds_root: Path) -> Callable[..., subprocess.CompletedP
     def run(*options: str, code: str = "", kill_at: int = 0) -> subprocess.CompletedProcess[str]:
         started = ["-c", code] if code else ["-m", "belvedere", "study"]
         command = [sys.executable, *started, "quokka", "--data.root", str(clouds_root), *options]
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "KILL_AT": str(kill_at),
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "KILL_AT": str(kill_at),
                                     "WANDB_MODE": "offline"}  # fmt: skip
         return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
 
