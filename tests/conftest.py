@@ -59,14 +59,6 @@ def notices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_SILENT", raising=False)
 
 
-@pytest.fixture(autouse=True)
-def fresh_wandb() -> Iterator[None]:
-    """Ends wandb's session, which keeps the mode that a variable had when it began."""
-    yield
-    if "wandb" in sys.modules:
-        sys.modules["wandb"].teardown()
-
-
 @pytest.fixture(scope="session")
 def clouds_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 synthetic images of 140 x 210 and 4 test images, as Kaggle lays them out; tests leave it as it is."""

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,13 +153,23 @@ def run(words: list[str], runs: dict[str, Path]) -> int:
     return main(words)
 
 
+@pytest.fixture
+def no_dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Turns wandb off, and ends its session, which would stay off for later tests of this process."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    yield
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()
+        sys.modules["wandb"].teardown()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("no_dashboard")
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_commands_run(path: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for each in data.iterdir():
         (tmp_path / each.name).symlink_to(each)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_MODE", "disabled")
     runs: dict[str, Path] = {}
     for block in blocks(path):
         if block.kind or block.excuse:
