@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from belvedere.files import check_found, run_folder
+from belvedere.files import SOURCE, check_found, images_of, run_folder
 from belvedere.names import renamed
 from belvedere.trust import check_trusted
 from callbacks.loggers import BOARD
@@ -24,7 +24,6 @@ from ops.files.yamls import read_yaml
 
 # Keys of a run's config that its checkpoint passes on; the others concern that run alone.
 REMEMBERED = ("seed_everything", "monitor", "model", "data")
-SOURCE = "source.txt"  # in a folder of results: the path of the images that they are of
 STATES = ("preempted.ckpt", "last.ckpt")  # checkpoints that resume a run
 
 
@@ -117,10 +116,8 @@ def check_replaceable(folder: Path, names: Iterable[str]) -> None:
 
 def _other_source(folder: Path, source: Path | None) -> str:
     """Returns the source of the results in a folder if it is another one, otherwise an empty text."""
-    if source is None or not (folder / SOURCE).is_file():
-        return ""
-    found = os.fsdecode((folder / SOURCE).read_bytes().removesuffix(b"\n"))
-    return "" if found == str(source) else found
+    found = images_of(folder)
+    return "" if source is None or found in (None, source) else str(found)
 
 
 def _contents(folder: Path) -> set[str]:

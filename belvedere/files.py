@@ -14,6 +14,7 @@ from ops.files.yamls import read_yaml
 
 HUB = "hf://"  # with which the address of a package on the Hugging Face Hub begins
 DESCRIPTION = "belvedere.json"  # a file of every package
+SOURCE = "source.txt"  # in a folder of results: the path of the images that they are of
 
 
 def is_package(value: str | Path) -> bool:
@@ -86,3 +87,10 @@ def check_found(checkpoint: Path) -> None:
                         for file in (folder / name).glob("[!.]*.ckpt")})  # fmt: skip
         hint = f" Found: {', '.join(found)}." if found else ""
         raise ArgumentError(f"There is no checkpoint file {checkpoint}.{hint}")
+
+
+def images_of(folder: Path) -> Path | None:
+    """Returns the file or folder of the images that results in a folder are of; None if it has no results."""
+    if not (folder / SOURCE).is_file():
+        return None
+    return Path(os.fsdecode((folder / SOURCE).read_bytes().removesuffix(b"\n")))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from belvedere.commandline.arguments import reported
 from belvedere.commandline.plain import PlainParser
-from belvedere.files import at_home
+from belvedere.files import at_home, images_of
 from datamodules.annotations.coco import read_coco
 from datamodules.annotations.cvat import read_cvat
 from datamodules.annotations.dataset import IGNORED, REJECTED, Choice, Imported, write_dataset
@@ -70,7 +70,7 @@ def _run(words: Sequence[str]) -> int:
         one_mask=given.task in ONE_MASK,
         link=given.link,
     )
-    images = None if given.images is None else Path(given.images)
+    images = _predicted_of(source) if given.images is None else Path(given.images)
     done = write_dataset(READERS[given.format](source), source, folder, choice, images)
     print("\n".join(_lines(done, folder, given.task)))
     if done.rejected:
@@ -105,6 +105,15 @@ def _parser() -> PlainParser:
     parser.add_argument("--exclusive", action="store_true", help="where shapes overlap, the last one wins")
     parser.add_argument("--link", action="store_true", help="link images instead of copying them")
     return parser
+
+
+def _predicted_of(source: Path) -> Path | None:
+    """Returns the images that `predict` wrote these pre-labels for; its results beside them are no photographs."""
+    for folder in (source.absolute(), *source.absolute().parents[:2]):
+        found = images_of(folder)
+        if found is not None and found.exists():
+            return found if found.is_dir() else found.parent
+    return None
 
 
 def _renamed(text: str) -> dict[str, str]:

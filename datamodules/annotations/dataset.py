@@ -4,6 +4,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -108,7 +109,9 @@ def write_dataset(
         DataError: No image is left.
     """
     done = Imported(rejected=list(labels.rejected))
-    found = _with_images(labels.images, images or (source if source.is_dir() else source.parent), home, done)
+    below = _images_below(images, source)
+    root = images or (source if source.is_dir() else source.parent)
+    found = _with_images(labels.images, root, below, home, done)
     classes = _classes(found.values(), choice, done)
     if not found:
         raise DataError(
@@ -161,14 +164,37 @@ def write_dataset(
     return done
 
 
-def _with_images(labeled: Sequence[Labeled], root: Path, home: Path | None, done: Imported) -> dict[Path, Labeled]:
-    """Returns the labels by image file, below `home` if given; those of one image in several files are joined."""
+def _images_below(images: Path | None, source: Path) -> list[Path]:
+    """Returns the images below a folder; beside labels there may be none, if these say where theirs are.
+
+    Raises:
+        DataError: The folder that was given has no images.
+    """
+    if images is not None:
+        return [located(images, name) for name in tree_names(images, report=False)]
+    root = source if source.is_dir() else source.parent
+    with suppress(DataError):
+        return [located(root, name) for name in tree_names(root, report=False)]
+    return []
+
+
+def _with_images(
+    labeled: Sequence[Labeled], root: Path, below: Sequence[Path], home: Path | None, done: Imported
+) -> dict[Path, Labeled]:
+    """Returns the labels by image file; those of one image in several files are joined.
+
+    Args:
+        labeled: The labels.
+        root: Folder that their paths may start from.
+        below: Images to look among for those whose path leads nowhere.
+        home: Folder that images have to lie in, if given.
+        done: Gets what is rejected.
+    """
     by_name: dict[str, list[Path]] = {}
     by_stem: dict[str, list[Path]] = {}
-    for name in tree_names(root, report=False):
-        path = located(root, name)
-        by_name.setdefault(Path(name).name.casefold(), []).append(path)
-        by_stem.setdefault(Path(name).stem.casefold(), []).append(path)
+    for path in below:
+        by_name.setdefault(path.name.casefold(), []).append(path)
+        by_stem.setdefault(path.stem.casefold(), []).append(path)
     found: dict[Path, Labeled] = {}
     joined: set[Path] = set()
     for each in labeled:
@@ -248,10 +274,16 @@ def _classes(labeled: Collection[Labeled], choice: Choice, done: Imported) -> di
         if left:
             done.notes.append(f"Left out, since --classes does not name them: {', '.join(left)}.")
     new = list(dict.fromkeys(classes.values()))
+    if choice.one_mask and not known and not done.rejected:
+        return {"object": "object"}  # all images are negatives
     if choice.one_mask and len(new) != 1:
+        if not known:
+            raise DataError(
+                "\n".join(["No shape can be used.", *(f"  - {each.reason}" for each in done.rejected[:10])])
+            )
         raise ArgumentError(
-            f"The source has the classes {', '.join(known) or 'none'}; this task has one mask per image. "
-            f"Choose or merge them: --classes {','.join(f'{label}=object' for label in known[:3]) or 'LABEL'}."
+            f"The source has the classes {', '.join(known)}; this task has one mask per image. "
+            f"Choose or merge them: --classes '{','.join(f'{label}=object' for label in known)}'."
         )
     return classes
 

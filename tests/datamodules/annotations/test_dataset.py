@@ -244,3 +244,44 @@ def test_a_class_that_annotations_lack_is_rejected(tmp_path: Path) -> None:
         CloudsDataModule(tmp_path, ["snow"], annotations=tmp_path / "labels").source()
     with pytest.raises(DataError, match=r"no annotation file"):
         CloudsDataModule(tmp_path, ["snow"], annotations=tmp_path / "images" / "a.png").source()
+
+
+@pytest.mark.parametrize("form", ["labelme", "coco"])
+def test_predicted_labels_find_their_images_and_not_the_results_beside_them(form: str, tmp_path: Path) -> None:
+    photo, results = picture(tmp_path / "photos" / "a.png"), tmp_path / "results"
+    picture(results / "masks" / "a.png")
+    (results / "source.txt").write_text(f"{tmp_path / 'photos'}\n")
+    if form == "labelme":
+        labelme(results / "labelme" / "a.json", [shape()], "../../photos/a.png")
+        source = results / "labelme"
+    else:
+        polygon = {"id": 1, "image_id": 7, "category_id": 90, "segmentation": [[2, 1, 6, 1, 6, 5, 2, 5]]}
+        source = coco(results / "coco.json", [polygon])
+    assert main(["import", "--from", form, str(source), "--output", str(tmp_path / "out"), "--link"]) == 0
+    assert (tmp_path / "out/images/a.png").resolve() == photo.resolve()
+
+
+def test_labels_that_say_where_their_images_are_need_none_beside_them(tmp_path: Path) -> None:
+    photo = picture(tmp_path / "photos" / "a.png")
+    labelme(tmp_path / "labels" / "a.json", [shape()], "../photos/a.png")
+    command = ["import", "--from", "labelme", str(tmp_path / "labels"), "--output", str(tmp_path / "out"), "--link"]
+    assert main(command) == 0
+    assert (tmp_path / "out/images/a.png").resolve() == photo.resolve()
+
+
+def test_one_mask_per_image_of_negatives_or_of_nothing_usable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "source" / "a.png")
+    command = ["import", str(tmp_path / "source"), "--task", "roads", "--output", str(tmp_path / "out"), "--from"]
+    labelme(tmp_path / "source" / "a.json", [shape(kind="line", points=[[0, 0], [3, 3]])], "a.png")
+    assert main([*command, "labelme"]) == 2
+    printed = capsys.readouterr().err
+    assert "No shape can be used" in printed
+    assert "line" in printed
+    labelme(tmp_path / "source" / "a.json", [shape(label) for label in ("ice", "rock", "snow", "sea")], "a.png")
+    assert main([*command, "labelme"]) == 2
+    assert "ice=object,rock=object,sea=object,snow=object" in capsys.readouterr().err
+    labelme(tmp_path / "source" / "a.json", [], "a.png")
+    assert main([*command, "labelme"]) == 0
+    assert not values(tmp_path / "out/masks/a.png").any()
