@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from belvedere.files import SOURCE, check_found, images_of, run_folder
+from belvedere.files import SOURCE, check_found, images_of, is_package, run_folder
 from belvedere.names import renamed
 from belvedere.trust import check_trusted
 from callbacks.loggers import BOARD
@@ -172,7 +172,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except PermissionError as error:
         raise ArgumentError(f"{path} cannot be read: {error.strerror}.") from error
     except Exception as error:  # a broken file can make the unpickler raise anything
-        raise ArgumentError(f"{path} is not a checkpoint of belvedere, or is truncated.") from error
+        hint = f" It is a package: try `predict` or `test` with --model {path}." if is_package(path) else ""
+        raise ArgumentError(f"{path} is not a checkpoint of belvedere, or is truncated.{hint}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ArgumentError(f"{path} is not a checkpoint of belvedere: it has no state_dict.")
     return checkpoint

@@ -114,7 +114,12 @@ class Model:
             found = self.session.get_modelmeta().custom_metadata_map
             self.settings: dict[str, Any] = json.loads(found[KEY])
         except Exception as error:  # broken files make the parser raise anything
-            raise ArgumentError(f"{path} is not a file that belvedere export has written, or is truncated.") from error
+            hints = {".ckpt": f" It is a checkpoint: belvedere export --ckpt_path {path}.",
+                     ".zip": f" It is a package: belvedere predict --model {path}."}  # fmt: skip
+            raise ArgumentError(
+                f"{path} is not a file that belvedere export has written, or is truncated."
+                f"{hints.get(Path(path).suffix.lower(), '')}"
+            ) from error
         self.preparation: Mapping[str, Any] = self.settings["preparation"]
         self.floating = self.session.get_inputs()[0].type == "tensor(float)"
         self.decisions = [Decision(**each) for each in self.settings.get("decisions", [])]

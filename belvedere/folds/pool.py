@@ -23,6 +23,7 @@ from tasks.metrics.meter import Meter
 from tasks.segmentation import SegmentationTask
 
 ENSEMBLE = "ensemble.json"
+POOLED = "intervals.csv"
 BEST = Path("checkpoints", "best.ckpt")
 
 
@@ -106,12 +107,12 @@ def checkpoints_of(ckpt_path: str, members: list[str] | None, output: str | None
 
 
 def _write_metrics(meter: Meter, found: Sequence[FoldResult], folder: Path) -> list[str]:
-    """Writes `intervals.csv` and returns its lines."""
+    """Writes `intervals.csv`, whose metrics are out of fold, and returns its lines."""
     images = [[each.states] for each in found]
     values = of_image(meter, [each.states for each in found])
     ends = bootstrap(meter, images, RESAMPLES)
     rows = [[name, value, *ends.get(name, ("", "")), len(found)] for name, value in values.items()]
-    write_table(folder / "intervals.csv", ("figure", "value", "low", "high", "pictures"), rows)
+    write_table(folder / POOLED, ("figure", "value", "low", "high", "pictures"), rows)
     return [f"  {name:20} {value:.4f}" + (f"  [{low:.4f}, {high:.4f}]" if low != "" else "")
             for name, value, low, high, _ in rows]  # fmt: skip
 
@@ -128,6 +129,7 @@ def _write_ensemble(paths: Sequence[Path], fitted: Mapping[str, torch.Tensor], f
     checkpoint["state_dict"] |= fitted
     write_tensors(folder / BEST, checkpoint)
     beside = {run_folder(paths[0]) / "config.yaml": folder / "config.yaml",  # a copy is in the checkpoint
+              run_folder(paths[0]) / "record.json": folder / "record.json",  # for the card of a package
               paths[0].with_suffix(".ubj"): (folder / BEST).with_suffix(".ubj")}  # fmt: skip
     for path, target in beside.items():
         if path.is_file():

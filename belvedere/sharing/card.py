@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from belvedere.files import run_folder
+from belvedere.folds.pool import ENSEMBLE, POOLED
 from belvedere.names import TASKS, task_name
 from belvedere.sharing import packed
 from belvedere.sharing.failures import Review
@@ -86,7 +87,7 @@ def card(
         data=_data(config, record),
         metrics=metrics,
         metrics_note=note,
-        baselines=_baselines(task, review),
+        baselines=_baselines(task, review) if len(metrics) and len(metrics[0]) > 3 else "",
         failures=[(each, f"{value:.4f}") for each, value in review.worst],
         failures_note=_failures(review),
         measure=review.measure,
@@ -164,6 +165,8 @@ def _metrics(
 ) -> tuple[list[list[str]], str]:
     """Returns the rows of the table of metrics, the head first, and the sentence above it."""
     folder = run_folder(checkpoint) / "test"
+    if (run_folder(checkpoint) / ENSEMBLE).is_file() and (run_folder(checkpoint) / POOLED).is_file():
+        return _out_of_fold(run_folder(checkpoint) / POOLED)
     if not _is_of(folder, checkpoint):
         found = _last_row(run_folder(checkpoint) / "metrics.csv", "val/", record.get("best_epoch"))
         note = "It was not tested (`belvedere test`, then pack again)."
@@ -197,6 +200,19 @@ def _metrics(
         ["test metric", "value", "95 % interval", *shown],
         *rows,
     ], f"On {of}test images, which training did not see:"
+
+
+def _out_of_fold(path: Path) -> tuple[list[list[str]], str]:
+    """Returns the metrics that `belvedere pool` found, as `_metrics` does."""
+    found = read_table(path, (*COLUMNS, "value"))
+    rows = [
+        [name, f"{float(value):.4f}", f"{float(low):.4f} to {float(high):.4f}" if low else ""]
+        for name, value, low, high in zip(*(found[key] for key in ("figure", "value", "low", "high")), strict=True)
+    ]
+    return [["metric out of fold", "value", "95 % interval"], *rows], (
+        f"Of {next(iter(found['pictures']))} images, each measured by the network of the fold that was trained without "
+        "it; here is the network of the first fold, with what was fitted on all:"
+    )
 
 
 def _baselines(task: ImageTask, review: Review) -> str:

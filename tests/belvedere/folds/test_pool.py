@@ -99,6 +99,13 @@ def test_an_ensemble_is_named_by_its_folder(
         assert 0 < float(row["disagreement"]) < float(row["uncertainty"])
         with Image.open(tmp_path / "out/disagreement" / row["name"]) as drawn:
             assert np.asarray(drawn).mean() / 255 == pytest.approx(float(row["disagreement"]), abs=0.01)
+    best = str(folds / "pooled/checkpoints/best.ckpt")
+    assert main(["pack", best, "--output", "packed", "--worst", "0"]) == 0
+    card = (tmp_path / "packed/README.md").read_text()
+    assert f"Of {COUNT} images" in card
+    for row in table(folds / "pooled/intervals.csv"):
+        assert f"| {row['figure']} | {float(row['value']):.4f} |" in card
+    assert "unknown" not in card
     moved = Path(shutil.copytree(folds, tmp_path / "moved"))
     assert main(["predict", "--run", str(moved), "--data.pictures", str(pictures), "--output", "again"]) == 0
     made = json.loads((tmp_path / "again/checkpoints.json").read_text())

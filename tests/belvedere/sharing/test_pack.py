@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 import belvedere as api
 from belvedere.__main__ import main
 from belvedere.checkpoints import read_checkpoint
+from belvedere.run import Model
 from belvedere.sharing.pack import without_local_paths
 from belvedere.sharing.packed import opened
 from ops.errors import ArgumentError, PackageError
@@ -218,6 +219,13 @@ def test_packages_are_not_replaced_unasked(package: Path, belvedere: Command, tr
     named = belvedere("pack", checkpoint, "--worst", "0", "--output", "public")  # also the name of a switch
     assert (named.code, Path("public").is_dir()) == (0, True)
     assert not list(package.parent.glob(".part-*"))
+
+
+def test_a_package_as_checkpoint_is_told(trained: Trained, belvedere: Command) -> None:
+    assert belvedere("pack", str(trained("roads")), "--worst", "0", "--output", "roads.zip").code == 0
+    assert "--model" in belvedere("pack", "roads.zip", "--output", "again").refusal
+    with pytest.raises(ArgumentError, match="--model"):
+        Model("roads.zip")
 
 
 def test_paths_of_this_computer_stay_here() -> None:
