@@ -15,6 +15,7 @@ from torchmetrics import Metric
 
 from datamodules.batch import Batch, DataFacts
 from ops.errors import ArgumentError, TrainingError
+from ops.statistics.selection import entropy
 from tasks.metrics.meter import Meter, Step
 from tasks.schedules import StepSchedule
 
@@ -23,13 +24,13 @@ SLACK = 1e-3  # by which rounding may take images out of [0, 1]
 
 
 def disagreement(probability: Tensor) -> Tensor:
-    """Returns 4 times the variance of probabilities over the members of an ensemble (M, …), in [0, 1].
+    """Returns the mutual information in bits of an answer and the members of an ensemble (M, …), in [0, 1].
 
-    It is the part of the uncertainty 4 p (1 - p) of the mean p that more of the same training could remove: the rest is
-    the mean uncertainty of the members. The same split of the entropy is the mutual information (S. Depeweg et al.,
-    "Decomposition of uncertainty in Bayesian deep learning", ICML 2018), in other units.
+    It is the part of the entropy of the mean probability that more of the same training could remove; the rest is the
+    mean entropy of the members (S. Depeweg et al., "Decomposition of uncertainty in Bayesian deep learning", ICML
+    2018).
     """
-    return 4 * probability.var(dim=0, correction=0)
+    return (entropy(probability.mean(dim=0)) - entropy(probability).mean(dim=0)).clamp(min=0)
 
 
 def gathered(value: Any, world_size: int) -> list[Any]:

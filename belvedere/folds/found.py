@@ -16,6 +16,7 @@ from datamodules.base import ImageDataModule
 from ops.errors import ArgumentError
 from ops.progress import progress
 from ops.statistics.calibration import Counts, log_odds_counts
+from ops.statistics.selection import entropy
 from tasks.base import ImageTask
 from tasks.decision import ThresholdSearch
 from tasks.judging import JudgingTask
@@ -129,7 +130,7 @@ def _marked(step: Step, index: int, name: str, fold: int, states: States) -> Fol
         states=states,
         quality=float(np.mean(quality)),
         expected=float(np.mean(expected)),
-        uncertainty=float((4 * inside * (1 - inside)).mean()) if inside.numel() else 0.0,
+        uncertainty=float(entropy(inside).mean()) if inside.numel() else 0.0,
         counts=[
             log_odds_counts(chance.numpy()[there], true.numpy()[there])
             for chance, true in zip(probability, truth, strict=True)
@@ -151,7 +152,7 @@ def _judged(step: Step, index: int, name: str, fold: int, states: States) -> Fol
         states=states,
         quality=float((certain >= 0.5) == bool(true)),
         expected=max(certain, 1 - certain),
-        uncertainty=4 * certain * (1 - certain),
+        uncertainty=float(entropy(chance)),
         counts=[log_odds_counts(chance.numpy(), true.numpy())],
         cells=None,
         label=np.zeros((0, 1, 1), np.float32),

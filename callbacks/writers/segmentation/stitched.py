@@ -289,9 +289,15 @@ def in_percent(probability: Maps) -> NDArray[np.uint8]:
     return np.asarray(np.rint(100 * probability).astype(np.uint8))
 
 
-def uncertain(probability: Any) -> Any:
-    """Returns 4 p (1 - p) of each probability: 0 where the network is sure, 1 where it is undecided."""
-    return 4 * probability * (1 - probability)
+def uncertain(probability: Any) -> Maps:
+    """Returns the entropy in bits of each probability: 0 where the network is sure, 1 where it is undecided.
+
+    Args:
+        probability: In [0, 1], an array, or a tensor on any device.
+    """
+    values = probability.cpu() if hasattr(probability, "cpu") else probability
+    inside = np.clip(np.asarray(values, np.float32), np.float32(1e-6), np.float32(1 - 1e-6))
+    return -(inside * np.log2(inside) + (1 - inside) * np.log2(1 - inside))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.stats import entropy
 from torch import Tensor, nn
 
 from callbacks.writers.memory import Collector
@@ -143,7 +144,7 @@ def test_the_page_sorts_by_uncertainty_and_names_what_is_marked(
     wanted = {}
     for image in collector.images:
         probability = image.probability.astype(np.float64)
-        values = (4 * probability * (1 - probability)).mean(), 100 * masks[image.name].any(axis=0).mean()
+        values = entropy([probability, 1 - probability], base=2).mean(), 100 * masks[image.name].any(axis=0).mean()
         wanted[image.name] = values
         start = text.index(f'alt="{image.name}"')
         found = re.findall(r'data-values="(\S+) (\S+) "', text[:start])[-1]
