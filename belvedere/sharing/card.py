@@ -76,6 +76,7 @@ def card(
     record = read_record(checkpoint)
     short = task_name(config["data"])
     metrics, note = _metrics(task, checkpoint, record, review)
+    beside = bool(metrics) and len(metrics[0]) > len(("metric", "value", "interval"))  # columns of baselines
     return template("card.md").render(
         **asdict(notes) | {"title": notes.title or f"{_subject(task, short)} (Belvedere)"},
         subject=_subject(task, short),
@@ -87,7 +88,7 @@ def card(
         data=_data(config, record),
         metrics=metrics,
         metrics_note=note,
-        baselines=_baselines(task, review) if len(metrics) and len(metrics[0]) > 3 else "",
+        baselines=_baselines(task, review) if beside else "",
         failures=[(each, f"{value:.4f}") for each, value in review.worst],
         failures_note=_failures(review),
         measure=review.measure,

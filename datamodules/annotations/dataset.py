@@ -4,7 +4,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -109,8 +108,9 @@ def write_dataset(
         DataError: No image is left.
     """
     done = Imported(rejected=list(labels.rejected))
-    below = _images_below(images, source)
     root = images or (source if source.is_dir() else source.parent)
+    # beside labels there may be no images, if these say where theirs are
+    below = [located(root, name) for name in tree_names(root, report=False, empty=images is None)]
     found = _with_images(labels.images, root, below, home, done)
     classes = _classes(found.values(), choice, done)
     if not found:
@@ -162,20 +162,6 @@ def write_dataset(
             rows = [(os.path.abspath(each.file), each.place, each.reason) for each in done.rejected]
             write_table(temporary / REJECTED, ("file", "place", "reason"), rows)
     return done
-
-
-def _images_below(images: Path | None, source: Path) -> list[Path]:
-    """Returns the images below a folder; beside labels there may be none, if these say where theirs are.
-
-    Raises:
-        DataError: The folder that was given has no images.
-    """
-    if images is not None:
-        return [located(images, name) for name in tree_names(images, report=False)]
-    root = source if source.is_dir() else source.parent
-    with suppress(DataError):
-        return [located(root, name) for name in tree_names(root, report=False)]
-    return []
 
 
 def _with_images(

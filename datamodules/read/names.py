@@ -30,7 +30,7 @@ def located(folder: Path, name: str) -> Path:
     return place
 
 
-def tree_names(folder: Path, also: Sequence[str] = (), report: bool = True) -> list[str]:
+def tree_names(folder: Path, also: Sequence[str] = (), report: bool = True, empty: bool = False) -> list[str]:
     """Returns the names of the images anywhere below a folder, sorted; see `composed`.
 
     Links are followed; hidden files and folders, and the folder `runs`, are skipped.
@@ -39,9 +39,11 @@ def tree_names(folder: Path, also: Sequence[str] = (), report: bool = True) -> l
         folder: The folder.
         also: Further suffixes to list.
         report: Whether to report, once, what else is skipped.
+        empty: Whether there may be no image.
 
     Raises:
-        DataError: There is no folder, it cannot be listed, has no image below it, or two names have the same spelling.
+        DataError: There is no folder, it cannot be listed, has no image below it though it should, or two names have
+            the same spelling.
     """
     known = *suffixes(), *also
     expected = " ".join(sorted(known))
@@ -63,7 +65,7 @@ def tree_names(folder: Path, also: Sequence[str] = (), report: bool = True) -> l
             elif not name.startswith(".") and name.lower() not in SYSTEM:
                 others[suffix or "without a suffix"] += 1
     skipped = _in_words(others)
-    if not names:
+    if not names and not empty:
         found = f"; skipped: {skipped}" if skipped else ""
         raise DataError(f"{folder} contains no images{found}. Expected files ending in {expected}.")
     refuse([f"{folder} has {count} images named {name!r}, which differ in the encoding of accents only. Keep one."

@@ -292,6 +292,8 @@ def in_percent(probability: Maps) -> NDArray[np.uint8]:
 def uncertain(probability: Any) -> Maps:
     """Returns the entropy in bits of each probability: 0 where the network is sure, 1 where it is undecided.
 
+    It is that of `ops.statistics.selection.entropy`, without torch, which `belvedere.run` does not have.
+
     Args:
         probability: In [0, 1], an array, or a tensor on any device.
     """
