@@ -285,3 +285,13 @@ def test_one_mask_per_image_of_negatives_or_of_nothing_usable(
     labelme(tmp_path / "source" / "a.json", [], "a.png")
     assert main([*command, "labelme"]) == 0
     assert not values(tmp_path / "out/masks/a.png").any()
+
+
+def test_a_folder_of_labels_with_two_spellings_of_a_name_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("caf\u00e9.png", "cafe\u0301.png"):
+        picture(tmp_path / "source" / name)
+    labelme(tmp_path / "source" / "a.json", [shape()], "elsewhere.png")
+    assert main(["import", "--from", "labelme", str(tmp_path / "source"), "--output", str(tmp_path / "out")]) == 2
+    assert "accents" in capsys.readouterr().err
