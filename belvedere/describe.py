@@ -1,8 +1,7 @@
 """The command `describe`: checks a dataset, then writes and prints tables, charts and examples of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -15,17 +14,13 @@ from callbacks.writers.format import FAILED, skipped
 from datamodules.base import ImageDataModule
 from datamodules.describe import describer
 from datamodules.describe.leaks import add_leaks
+from datamodules.describe.study import Study
 from drawing.charts import draw_study
 from drawing.pictures import panel, save_picture, titled
 from ops.atomic import write_table
 from ops.errors import refuse
 from tasks.base import ImageTask
 from tasks.metrics.meter import Meter
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
 
 
 def describe(
@@ -74,8 +69,7 @@ def describe(
     for each in tasks:
         check_labeled(each)
     add_leaks(study, data, looks_of(tasks[0] if tasks else None, backbones))
-    parts = (study.tables, study.charts, study.examples, study.classes, study.panels)
-    for path in write_study(*parts, folder, data.root.absolute().name):
+    for path in write_study(study, folder, data.root.absolute().name):
         print(path)
     if tasks:
         print("\n".join(_doubtful(tasks, paths, data, folder, trust)))
@@ -105,23 +99,11 @@ def _doubtful(
     return lines or [f"No label of the {len(found)} images of {of} is doubtful."]
 
 
-def write_study(
-    tables: "Mapping[str, pd.DataFrame]",
-    charts: "Mapping[str, pd.Series[Any]]",
-    examples: "Sequence[tuple[str, NDArray[np.uint8], NDArray[np.bool_]]]",
-    classes: Sequence[str],
-    panels: "Mapping[str, tuple[list[str], list[list[NDArray[np.uint8]]]]]",
-    folder: Path,
-    name: str = "",
-) -> list[Path]:
+def write_study(study: Study, folder: Path, name: str = "") -> list[Path]:
     """Writes each table as CSV, the charts and examples as one image, each panel as another; prints the first table.
 
     Args:
-        tables: By name; the first is the summary.
-        charts: By title: index = bins, values = heights.
-        examples: Title, image uint8 (H, W, 3) and masks bool (K, H, W), or (K + 1, H, W) with the ignored pixels.
-        classes: Names of the K classes.
-        panels: By name: titles of columns, and rows of images.
+        study: What describes the dataset.
         folder: Where to write.
         name: What the dataset is called.
 
@@ -130,16 +112,16 @@ def write_study(
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for index, (part, table) in enumerate(tables.items()):
+    for index, (part, table) in enumerate(study.tables.items()):
         if index == 0:
             print(table.to_string(index=False, na_rep="-"))
         path = folder / f"{part}.csv"
         write_table(path, table.columns, table.astype(object).where(table.notna(), "").to_numpy().tolist())
         paths.append(path)
-    draw_study(charts, examples, classes, folder / "study.png", f"Dataset {name}" if name else "")
+    draw_study(study.charts, study.examples, study.classes, folder / "study.png", f"Dataset {name}" if name else "")
     paths.append(folder / "study.png")
-    for part, (titles, rows) in panels.items():
+    for part, (titles, rows, names) in study.panels.items():
         paths.append(folder / f"{part}.png")
-        drawn = panel(rows, titles)
+        drawn = panel(rows, titles, names)
         save_picture(titled(drawn, f"Dataset {name}: {part}") if name else drawn, paths[-1])
     return paths

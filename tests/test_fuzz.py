@@ -7,6 +7,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def test_mutated_datasets_are_described_or_rejected(
                 if not description.problems(data):
                     study = description.study(data)
                     if number % 8 == 0:
-                        write_study(study.tables, study.charts, study.examples, study.classes, {}, tmp_path / "out")
+                        write_study(replace(study, panels={}), tmp_path / "out")
             except UserError:
                 pass
             except Exception as error:

@@ -96,14 +96,16 @@ def study(data: AestheticsDataModule) -> Study:
 
 def _seen(data: AestheticsDataModule, found: Checked) -> Panel:
     """Returns a few training images: the squares that are loaded, the validation crop, and training crops."""
+    rows = spread(found.trained.tolist(), SEEN)
     lines = []
-    for row in spread(found.trained.tolist(), SEEN):
+    for row in rows:
         path = located(data.root / "images", found.votes.names[row])
         image = channels_first(read_square(path, data.side, data.squeeze))[None]
         crops = data.trained_on(image.expand(4, -1, -1, -1), 4 * row + torch.arange(4))
         views = [image[0], central_crops(image, data.size)[0], *crops]
         lines.append([np.ascontiguousarray(view.permute(1, 2, 0).numpy()) for view in views])
-    return ["loaded", "in validation", *["in training"] * 4], lines
+    titles = ["loaded", "in validation", *["in training"] * 4]
+    return Panel(titles, lines, [found.votes.names[row] for row in rows])
 
 
 def picture_table(found: Checked) -> "pd.DataFrame":

@@ -210,14 +210,15 @@ def _charts(table: "pd.DataFrame", colors: Mapping[str, Colors], shares: NDArray
 
 def _panels(scenes: Scenes, references: Mapping[str, Path]) -> dict[str, Panel]:
     """Returns a few images beside their masks and references, if there are any."""
+    names = [name for name in scenes.source.names if stem(name) in references][:REFERENCES]
     rows = []
-    for name in [name for name in scenes.source.names if stem(name) in references][:REFERENCES]:
+    for name in names:
         mask = np.repeat(255 * scenes.mask(name)[..., None], 3, axis=2)
         images = [_rows(scenes.picture(name)), mask, read_picture(references[stem(name)], at_least=(VIEW, VIEW))]
         scale = VIEW / max(mask.shape)
         size = max(1, round(scale * mask.shape[0])), max(1, round(scale * mask.shape[1]))
         rows.append([resized(image, size) for image in images])
-    return {"references": (["image", "mask", "reference"], rows)} if rows else {}
+    return {"references": Panel(["image", "mask", "reference"], rows, names)} if rows else {}
 
 
 def _references(root: Path) -> dict[str, Path]:

@@ -209,7 +209,7 @@ def _color_panel(table: "pd.DataFrame", colors: dict[str, Colors]) -> Panel:
         for part, group in (everything, *splits)
         if len(group)
     }
-    return [*pairs], [[with_axes(density(each)) for each in pairs.values()]]
+    return Panel([*pairs], [[with_axes(density(each)) for each in pairs.values()]])
 
 
 def with_axes(picture: Image) -> Image:
@@ -265,4 +265,4 @@ def _altered(data: ColorizationDataModule, found: Checked, table: "pd.DataFrame"
         moved, kept = data.altered(image.expand(4, -1, -1, -1), valid.expand(4, -1, -1, -1), seeds)
         shown = torch.where(torch.cat([valid, kept]), 255 * torch.cat([image, moved]), LEFT_OUT)
         lines.append([each.round().byte().permute(1, 2, 0).numpy() for each in shown])
-    return ["letterboxed", *["in training"] * 4], lines
+    return Panel(["letterboxed", *["in training"] * 4], lines, names.tolist())

@@ -33,6 +33,7 @@ SECONDS = 10  # between two shots of a burst
 OVERLAP = 0.01  # share of the smaller raster from which two overlap
 ALIKE = 0.7  # least cosine of the vectors of frozen networks; unrelated tiles of one flight reach .67
 MOST = 20_000  # images that are compared
+ENLARGED = 3  # times, in the panel, whose rows have long names
 SHOWN = 10  # pairs in the warning and in the panel
 CAMERA, TAKEN = (0x010F, 0x0110), 0x9003  # EXIF: make and model; when the photograph was taken
 VIEWS = ("", "turned by 90°", "turned by 180°", "turned by 270°", "mirrored", "mirrored, turned by 90°",
@@ -106,7 +107,7 @@ def add_leaks(study: Study, data: ImageDataModule, looks: Looks | None = None) -
     study.tables["leaks"] = pd.DataFrame(leaks, columns=Leak._fields)
     shown = [leak for leak in leaks if leak.name in seen and leak.other in seen][:SHOWN]
     study.panels["leaks"] = _panel(shown, seen)
-    lines = [f"{leak.name} ({leak.split}) and {leak.other} ({leak.other_split}): {leak.why}." for leak in leaks]
+    lines = [f"{_told(leak)}." for leak in leaks]
     rank_zero_warn(
         f"{data.root}: {len(leaks)} pairs of images belong together, but lie in different splits, so metrics measure "
         f"memorization too. Put each pair into one split by a splits.csv (columns name,split).\n"
@@ -261,5 +262,17 @@ def _shot(path: Path) -> tuple[str, datetime] | None:
 
 
 def _panel(leaks: Sequence[Leak], seen: Mapping[str, Seen]) -> Panel:
-    rows = [[seen[leak.name].pixels, seen[leak.other].pixels] for leak in leaks]
-    return ["one split", "another split"], rows
+    return Panel(
+        titles=["one split", "another split"],
+        rows=[[_enlarged(seen[name].pixels) for name in (leak.name, leak.other)] for leak in leaks],
+        names=[_told(leak) for leak in leaks],
+    )
+
+
+def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = pixels.shape[:2]
+    return resized(pixels, (ENLARGED * height, ENLARGED * width))
+
+
+def _told(leak: Leak) -> str:
+    return f"{leak.name} ({leak.split}) and {leak.other} ({leak.other_split}): {leak.why}"

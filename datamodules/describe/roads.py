@@ -117,6 +117,7 @@ def _altered(data: RoadsDataModule, tiles: Tiles, by_road: list[int]) -> dict[st
     """Returns tiles beside what training makes of them, the masks below; nothing if training leaves tiles alone."""
     titles = ["tile", *(TITLES.get(data.strategy) or (name.replace("_", " ") for name in ("tile", *data.filters)))]
     lines: list[list[Image]] = []
+    names: list[str] = []
     for row in by_road[::-1][:: max(1, len(by_road) // 4)][:ALTERED]:
         image, mask = channels_first(tiles.pictures[row])[None], torch.from_numpy(tiles.masks[row])[None]
         times = 4 if data.strategy == "few" else 1
@@ -128,11 +129,13 @@ def _altered(data: RoadsDataModule, tiles: Tiles, by_road: list[int]) -> dict[st
         data.vary(batch)
         lines.append([_rows(image), *(_rows(255 * each[None]) for each in batch["image"])])
         lines.append([_rows(255 * each.expand(1, 3, -1, -1)) for each in (mask, *batch["mask"])])
+        name = tiles.source.names[tiles.owners[row]]
+        names += [name, f"mask of {name}"]
     if all(np.array_equal(line[0], each) for line in lines for each in line):
         return {}
     if all(np.array_equal(line[0], line[1]) for line in lines):  # the first copy is the tile
         titles, lines = titles[:1] + titles[2:], [line[:1] + line[2:] for line in lines]
-    return {"altered": (titles, lines)}
+    return {"altered": Panel(titles, lines, names)}
 
 
 def _rows(image: torch.Tensor) -> Image:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,11 +22,23 @@ BINS = 20
 Image: TypeAlias = NDArray[np.uint8]
 Example: TypeAlias = tuple[str, Image, NDArray[np.bool_]]
 """Title, image (H, W, 3) and masks (K, H, W); one mask more marks the pixels that count nowhere."""
-Panel: TypeAlias = tuple[list[str], list[list[Image]]]
-"""A grid of images (H, W, 3): titles of the columns, then the rows."""
 Chart: TypeAlias = "pd.Series[Any]"
 """Heights of bars; the index holds their labels or bins, and the names of index and series are those of the axes."""
 Item = TypeVar("Item")
+
+
+class Panel(NamedTuple):
+    """A grid of images.
+
+    Attributes:
+        titles: Of the columns.
+        rows: Images (H, W, 3), one per title in each row.
+        names: Of the rows; empty for none.
+    """
+
+    titles: list[str]
+    rows: list[list[Image]]
+    names: Sequence[str] = ()
 
 
 @dataclass

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from belvedere.describe import write_study
+from datamodules.describe.study import Panel, Study
 
 
 def test_a_study_is_written_and_its_summary_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,8 +19,8 @@ def test_a_study_is_written_and_its_summary_printed(tmp_path: Path, capsys: pyte
     charts = {"Pictures": pd.Series([3], pd.Index(["Fish"], name="class"), name="pictures")}
     examples = [("a.jpg", np.full((40, 60, 3), 90, np.uint8), np.ones((1, 40, 60), bool))]
     folder = tmp_path / "runs" / "study"
-    panels = {"copies": (["tile", "90°"], [[np.full((30, 40, 3), level, np.uint8) for level in (10, 250)]])}
-    paths = write_study(tables, charts, examples, ["Fish"], panels, folder)
+    panels = {"copies": Panel(["tile", "90°"], [[np.full((30, 40, 3), level, np.uint8) for level in (10, 250)]])}
+    paths = write_study(Study(tables, charts, examples, ["Fish"], panels), folder)
 
     assert [path.name for path in paths] == ["summary.csv", "pictures.csv", "study.png", "copies.png"]
     assert sorted(folder.iterdir()) == sorted(paths)
@@ -37,7 +38,7 @@ def test_a_study_is_written_and_its_summary_printed(tmp_path: Path, capsys: pyte
     with Image.open(folder / "copies.png") as drawn:
         colors = dict(map(reversed, drawn.convert("RGB").getcolors(1 << 24)))
     assert colors[10, 10, 10] == colors[250, 250, 250] == 30 * 40
-    write_study({"summary": pd.DataFrame({"pictures": [7]})}, charts, [], ["Fish"], {}, folder)
+    write_study(Study({"summary": pd.DataFrame({"pictures": [7]})}, charts), folder)
     assert (folder / "summary.csv").read_text() == "pictures\n7\n"
 
 

@@ -148,10 +148,11 @@ def test_the_named_number_of_components_holds_99_percent(made: Study) -> None:
 def test_examples_and_references_are_shown(made: Study) -> None:
     shares = [masks.mean() for _, _, masks in made.examples]
     assert shares == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
-    titles, rows = made.panels["references"]
+    titles, rows, names = made.panels["references"]
     assert titles == ["image", "mask", "reference"]
     assert [[cell.shape for cell in row] for row in rows] == [[(320, 480, 3)] * 3] * 2
     assert [int(row[2].mean()) for row in rows] == [60, 180]
+    assert list(names) == ["1.png", "3.png"]
     assert rows[0][1][:, :80].min() == 255  # 96 of 480, and the blur of enlarging
     assert rows[0][1][:, 112:].max() == 0
 

@@ -105,7 +105,7 @@ def test_examples_go_from_gray_to_colorful(made: Study) -> None:
 
 
 def test_colors_lie_where_a_and_b_say(made: Study) -> None:
-    titles, (row,) = made.panels["colors"]
+    titles, (row,), _ = made.panels["colors"]
     assert titles == ["all", "train", "val", "test"]
     side = STEPS * ENLARGED
     for picture, color in ((row[2], GREY), (row[3], GREEN)):
@@ -129,9 +129,10 @@ def test_the_density_of_red_is_red() -> None:
 
 
 def test_altered_images_stand_beside_their_originals(made: Study) -> None:
-    titles, rows = made.panels["altered"]
+    titles, rows, names = made.panels["altered"]
     assert len(titles) == 5
     assert len(rows) == 2  # train has no more
+    assert names == made.tables["pictures"].query("split == 'train'")["name"].tolist()
     for row, color in zip(rows, (RED, GREEN), strict=True):
         assert [picture.shape for picture in row] == [(64, 64, 3)] * 5
         for picture in row:  # nothing but the color and the gray of ignored pixels

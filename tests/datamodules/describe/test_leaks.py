@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from belvedere.__main__ import main
-from datamodules.describe.leaks import Seen, found_leaks
+from datamodules.clouds import CloudsDataModule
+from datamodules.describe.leaks import Seen, add_leaks, found_leaks
+from datamodules.describe.study import Study
 from tests.helpers import table
 from tests.ops.test_duplicates import PICTURES
 
@@ -66,6 +68,13 @@ def test_describe_lists_leaks(tmp_path: Path, recwarn: pytest.WarningsRecorder) 
     found = [(row["name"], row["other"]) for row in table(tmp_path / "out" / "leaks.csv")]
     assert found == [("0.jpg", "5.jpg"), ("1.jpg", "4.jpg")]
     assert (tmp_path / "out" / "leaks.png").is_file()
+    study = Study({"pictures": pd.read_csv(root / "splits.csv")})
+    with pytest.warns(UserWarning, match="2 pairs of images"):
+        add_leaks(study, CloudsDataModule(root, classes=["cloud"]))
+    assert list(study.panels["leaks"].names) == [
+        "0.jpg (train) and 5.jpg (test): the same picture, mirrored (similarity 1.00)",
+        "1.jpg (train) and 4.jpg (test): taken by one camera within 3 s",
+    ]
     assert any("memorization" in str(each.message) and "within 3 s" in str(each.message) for each in recwarn)
     (root / "splits.csv").write_text("\n".join([*rows[:-2], "4.jpg,val"]))
     assert main([*command, str(tmp_path / "again")]) == 0

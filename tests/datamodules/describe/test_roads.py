@@ -72,14 +72,16 @@ def altered(root: Path, **options: Any) -> dict[str, Any]:
 
 
 def test_the_copies_are_those_of_the_strategy(made: Study, tmp_path: Path) -> None:
-    titles, rows = made.panels["altered"]
+    titles, rows, names = made.panels["altered"]
     assert titles == ["tile", "contour", "detail", "edge enhance"]
+    assert len(names) == len(rows)
+    assert names[1] == f"mask of {names[0]}"
     tile = Image.fromarray(rows[0][0])
     kernels = (ImageFilter.CONTOUR, ImageFilter.DETAIL, ImageFilter.EDGE_ENHANCE)
     for column, kernel in enumerate(kernels, start=1):
         np.testing.assert_allclose(rows[0][column].astype(int), np.asarray(tile.filter(kernel)), atol=0)
         np.testing.assert_array_equal(rows[1][column], rows[1][0])
-    titles, rows = altered(tmp_path, strategy="rotations")["altered"]
+    titles, rows, _ = altered(tmp_path, strategy="rotations")["altered"]
     assert titles == ["tile", "90°", "180°", "270°"]
     for turn in range(4):
         np.testing.assert_array_equal(rows[0][turn], tile.rotate(90 * turn))
@@ -88,12 +90,12 @@ def test_the_copies_are_those_of_the_strategy(made: Study, tmp_path: Path) -> No
 
 def test_tiles_vary_as_augment_says(made: Study, tmp_path: Path) -> None:
     assert altered(tmp_path, strategy="few") == {}
-    titles, rows = altered(tmp_path, strategy="few", augment="d4")["altered"]
+    titles, rows, _ = altered(tmp_path, strategy="few", augment="d4")["altered"]
     assert titles == ["tile", *["in training"] * 4]
     turned = [np.rot90(each, k) for each in (rows[0][0], rows[0][0][:, ::-1]) for k in range(4)]
     assert all(any(np.array_equal(view, each) for each in turned) for view in rows[0])
     assert len({view.tobytes() for view in rows[0]}) > 1
-    titles, rows = altered(tmp_path, strategy="both", augment="flips")["altered"]
+    titles, rows, _ = altered(tmp_path, strategy="both", augment="flips")["altered"]
     assert titles[0] == "tile"
     assert {len(row) for row in rows} == {len(titles)} == {5}
 
