@@ -66,7 +66,7 @@ class AvalanchesTask(SegmentationTask):
 
     A second pass sees the edges of the first mask. `callbacks.boosting` can fit boosted trees on the network's outputs.
     Each pass has a threshold and a minimum area of its own. Test measures all passes; predict writes the `final` one,
-    by default the one with the best dice on the validation images, or the first pass if that is as good.
+    by default the one with the best dice on the validation images, if it gains .01 or more over the first pass.
 
     Args:
         network: `cnn1d`, `cnn2d`, `vgg16`, `resnet50`, `resnet50_v1` or `inception_resnet_v2` classify windows; `unet`,
@@ -437,14 +437,15 @@ class AvalanchesTask(SegmentationTask):
         names = ["first", *(each for each in self.seconds if self.every_stage or each == final)]
         found = self.passes(batch, [*names, *([final] if final == "boosted" else [])])
         mask = self.decision.masks(found["first"])
-        stages: dict[str, Tensor] = {"first_probability": found["first"], "first_mask": mask}
-        if names[1:]:
-            stages["first_edges"] = self._edges(mask)
+        stages = {"first_probability": found["first"], "first_mask": mask, "first_edges": self._edges(mask)}
         for each in names[1:]:
             stages[f"{self._prefix(each)}input"] = self._again(batch, mask, each)["image"]
             stages[f"{self._prefix(each)}probability"] = found[each]
-            stages[f"{self._prefix(each)}mask"] = self.second_decisions[each].masks(found[each])
-        stages["last_edges"] = self._edges(self.masks(found[final]))
+            again = self.second_decisions[each].masks(found[each])
+            stages |= {f"{self._prefix(each)}mask": again, f"{self._prefix(each)}mask_edges": self._edges(again)}
+        if final == "boosted":
+            boosted = self.masks(found[final])
+            stages |= {"boosted_mask": boosted, "boosted_mask_edges": self._edges(boosted)}
         return {"probability": found[final], "stages": stages}
 
     def _again(self, batch: Batch, mask: Tensor, second: str) -> Batch:

@@ -1,7 +1,7 @@
 """Checks and describes photographs with votes: votes, classes, images near the threshold, and sizes of networks.
 
-The networks are those of F. Rubio, M. J. Flores and J. M. Puerta, "Clasificación de fotografías según su calidad
-estética" (2018).
+The networks are those of F. Rubio, M. J. Flores and J. M. Puerta, "Optimización de las técnicas de Transfer Learning
+para la clasificación de la calidad estética en fotografía".
 """
 
 import math

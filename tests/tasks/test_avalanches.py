@@ -16,6 +16,7 @@ from tests.checks import rejects, rejects_weights
 from tests.tasks.helpers import Trainers, loader, logged, reloaded
 
 WINDOWS = {"loss", "accuracy", "balanced_accuracy", "auprc"}
+PASS = ("input", "probability", "mask", "mask_edges")
 PICTURES = WINDOWS | {"dice", "dice_positive", "iou", "hausdorff95"}
 
 
@@ -99,7 +100,7 @@ def test_the_second_pass_sees_the_edges_of_the_first_mask(second: Any, simple: A
     found = simple.predict(picture)
     stages = found["stages"]
     assert list(stages) == ["first_probability", "first_mask", "first_edges", "second_input", "second_probability",
-                            "second_mask", "last_edges"]  # fmt: skip
+                            "second_mask", "second_mask_edges"]  # fmt: skip
     mask = simple.decision.masks(stages["first_probability"])[0, 0].numpy()
     edges = cv2.Canny(mask.astype(np.uint8) * 255, 100, 200) > 0
     np.testing.assert_array_equal(stages["first_edges"][0, 0], edges)
@@ -109,20 +110,22 @@ def test_the_second_pass_sees_the_edges_of_the_first_mask(second: Any, simple: A
     again = simple.step(picture | {"image": stages["second_input"]}).probability
     assert torch.equal(found["probability"], again)
     assert torch.equal(stages["second_mask"], simple.masks(found["probability"]))
+    edges = cv2.Canny(stages["second_mask"][0, 0].numpy().astype(np.uint8) * 255, 100, 200) > 0
+    np.testing.assert_array_equal(stages["second_mask_edges"][0, 0], edges)
     assert torch.equal(stages["second_mask"], found["probability"] >= 0.7), "each pass has its own threshold"
 
 
 def test_the_final_pass_is_the_best_on_validation_images(simple: AvalanchesTask, picture: Batch) -> None:
     first = simple.predict(picture)
     assert simple.final == "first", "nothing was measured"
-    assert list(first["stages"]) == ["first_probability", "first_mask", "last_edges"], "no pass that nobody needs"
+    assert list(first["stages"]) == ["first_probability", "first_mask", "first_edges"], "no pass that nobody needs"
     simple.keep_dice({"first": 0.6, "edges": 0.7, "enhanced": 0.7})
     assert simple.final == "edges", "the earlier one of equals"
     assert not torch.equal(simple.predict(picture)["probability"], first["probability"])
     assert simple.active_decision is simple.second_decisions["edges"]
     simple.every_stage = True
-    names = [f"second_{kind}_{name}" for kind in ("edges", "enhanced") for name in ("input", "probability", "mask")]
-    assert list(simple.predict(picture)["stages"])[3:] == [*names, "last_edges"]
+    names = [f"second_{kind}_{name}" for kind in ("edges", "enhanced") for name in PASS]
+    assert list(simple.predict(picture)["stages"])[3:] == names
     simple.second_input = "enhanced"
     assert simple.final == "enhanced", "edges are not made"
     simple.keep_dice({"enhanced": 0.609})
@@ -206,7 +209,7 @@ def test_kornia_finds_the_edges_of_the_euclidean_gradient(simple: AvalanchesTask
     stages = simple.predict(picture)["stages"]
     mask = simple.masks(stages["first_probability"])[0, 0].numpy()
     expected = cv2.Canny(mask.astype(np.uint8) * 255, 100, 200, L2gradient=True) > 0
-    found = stages["last_edges"][0, 0].numpy()
+    found = stages["first_edges"][0, 0].numpy()
     assert 2 * (found & expected).sum() / (found.sum() + expected.sum()) > 0.99
 
 
@@ -225,7 +228,7 @@ def test_scores_are_also_by_condition(make_trainer: Trainers, simple: Avalanches
 def test_second_input_none_skips_the_second_pass(simple: AvalanchesTask, picture: Batch) -> None:
     simple.second_input = "none"
     found = simple.predict(picture)
-    assert list(found["stages"]) == ["first_probability", "first_mask", "last_edges"]
+    assert list(found["stages"]) == ["first_probability", "first_mask", "first_edges"]
     assert torch.equal(found["probability"], simple.step(picture).probability)
 
 
@@ -307,7 +310,7 @@ def test_a_segmentation_network_marks_whole_images_at_one_size(picture: Batch) -
     assert found["probability"].shape == picture["mask"].shape
     mirrored = task.predict({"image": picture["image"].flip(3)})["probability"].flip(3)
     torch.testing.assert_close(found["probability"], mirrored)
-    assert list(found["stages"]) == ["first_probability", "first_mask", "last_edges"]
+    assert list(found["stages"]) == ["first_probability", "first_mask", "first_edges"]
     valid = torch.zeros_like(picture["mask"], dtype=torch.bool)
     valid[..., 10:20, 20:30] = True
     assert not task.predict(picture | {"valid": valid})["probability"][~valid].any()

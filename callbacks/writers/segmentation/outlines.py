@@ -25,7 +25,7 @@ class OutlineWriter(StitchingWriter):
 
     - `masks/<path and stem>.png`: 0 and 255, as large as the image.
     - `polygons.json`: for each image its size, its polygon, the number of vertices, its IoU with the mask, the
-      tolerance, and whether it is sunny or shady, see `ops.light`.
+      tolerance, the smoothing, and whether it is sunny or shady, see `ops.light`.
     - `overlays/<path and stem>.jpg`: the image with the mask tinted and the polygon drawn, at most 1200 pixels long.
     - `overview.html`: all images on one page, see `callbacks.writers.overview`.
     - `stages/<path and stem>/<number>_<name>.png`: the intermediate maps of the task, at their own size.

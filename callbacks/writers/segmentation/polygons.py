@@ -24,6 +24,7 @@ TINT = 0.3  # share of the class color inside a mask
 Kind = Literal["raw", "clean", "single"]
 LEAST = {"raw": 0.0, "clean": 0.25, "single": 1.0}  # regions kept, as a share of the largest
 LEAST_IOU = {"raw": 0.98, "clean": 0.95, "single": 0.95}
+DEFAULT = 1.0  # tolerance in pixels of `raw`
 COARSEST = 40  # tolerances are searched from the image's longer side over this
 FACTORS = (*(2 ** (-step / 2) for step in range(13)), 0.0)  # of the tolerance, until a polygon is near enough
 HALVES = (1.0, 1 / 2, 1 / 4, 1 / 8, 0.0)  # the same for `raw`
@@ -34,7 +35,8 @@ CONVENTION = (
     "image reaches from -0.5 to width - 0.5 and from -0.5 to height - 0.5. The last point of a ring joins its first. "
     "A pixel is inside where its center lies in an odd number of rings (even-odd), so that a ring in a ring is a hole. "
     "size is [height, width]; iou is the intersection over union of the polygon and the mask; tolerance is the "
-    "distance in pixels by which outlines were simplified; condition is sunny where the most frequent gray level is at "
+    "distance in pixels by which outlines were simplified; smoothing is the share of the usual smoothing that they "
+    "got, 0 without; condition is sunny where the most frequent gray level is at "
     "least 200, otherwise shady."
 )
 
@@ -81,6 +83,7 @@ class Outlines(StitchedFormat):
             "vertices": sum(map(len, found.rings)),
             "iou": round(found.iou, 6),
             "tolerance": round(found.tolerance, 2),
+            "smoothing": round(found.smoothing, 2),
             "condition": condition_of(image.source),
         }
         return [[image.name, record]]
@@ -99,14 +102,23 @@ class Outlines(StitchedFormat):
             f"\nImages with polygons: {len(found)}; {vertices:.1f} vertices on average; IoU with the mask "
             f"{np.mean(ious):.4f} on average, at least {min(ious):.4f}."
         )
-        reduced = sum(record["tolerance"] < round(self.tolerance or 0, 2) for record in found)
-        if reduced:
-            least = LEAST_IOU[self.outline] if self.least_iou is None else self.least_iou
+        least = LEAST_IOU[self.outline] if self.least_iou is None else self.least_iou
+        for what, count in self._weakened(found):
             text += (
-                f"\nIn {reduced} of them the tolerance of {self.tolerance:g} pixels was reduced to keep an IoU of "
-                f"{least:g}; --trainer.callbacks.least_iou 0 keeps the tolerance."
+                f"\nIn {count} of them {what} to keep an IoU of {least:g}; --trainer.callbacks.least_iou 0 accepts any."
             )
         return text
+
+    def _weakened(self, found: Sequence[dict[str, Any]]) -> list[tuple[str, int]]:
+        """Returns what `least_iou` changed of what was asked for, and in how many of these images."""
+        asked = DEFAULT if self.tolerance is None and self.outline == "raw" else self.tolerance
+        counts = {"smoothing was left out": sum(record["smoothing"] == 0 for record in found) if self.smooth else 0}
+        if asked is not None:  # otherwise a tolerance is searched, and smoothing goes with it
+            counts[f"the tolerance of {asked:g} pixel{'s' * (asked != 1)} was reduced"] = sum(
+                record["tolerance"] < round(asked, 2) for record in found
+            )
+            counts["smoothing was reduced"] = sum(0 < record["smoothing"] < 1 for record in found)
+        return [(what, count) for what, count in counts.items() if count]
 
 
 class Outlined(NamedTuple):
@@ -116,11 +128,13 @@ class Outlined(NamedTuple):
         rings: Its rings, rounded to 1/100 pixel.
         iou: Its IoU with the mask.
         tolerance: Distance in pixels by which it was simplified.
+        smoothing: Share of the usual smoothing that it was given; 0 without.
     """
 
     rings: list[Ring]
     iou: float
     tolerance: float
+    smoothing: float
 
 
 def outlined(
@@ -143,7 +157,7 @@ def outlined(
     """
     followed = mask if outline == "raw" else main_regions(mask, LEAST[outline], boxes)
     if tolerance is None:
-        tolerance = 1.0 if outline == "raw" else max(mask.shape) / COARSEST
+        tolerance = DEFAULT if outline == "raw" else max(mask.shape) / COARSEST
     least_iou = LEAST_IOU[outline] if least_iou is None else least_iou
     traced = rings(followed)
     for factor in HALVES if outline == "raw" else FACTORS:  # at 0, the polygon is what it follows
@@ -153,7 +167,7 @@ def outlined(
         painted = polygon_mask(polygon, mask.shape)
         if intersection_over_union(followed, painted) >= least_iou:
             break
-    return Outlined(polygon, intersection_over_union(mask, painted), used)
+    return Outlined(polygon, intersection_over_union(mask, painted), used, factor if smooth else 0.0)
 
 
 def fitted_polygon(
@@ -185,9 +199,10 @@ def geojson(
     """
     features = []
     for k, label in enumerate(image.classes):
-        polygon, iou, _ = outlined(image.mask(k), tolerance, smooth, least_iou, outline, image.boxes)
-        properties = {"image": image.name, "class": label, "vertices": sum(map(len, polygon)), "iou": round(iou, 6)}
-        shapes = [[[*ring.tolist(), ring[0].tolist()] for ring in shape] for shape in _nested(polygon)]
+        found = outlined(image.mask(k), tolerance, smooth, least_iou, outline, image.boxes)
+        vertices = sum(map(len, found.rings))
+        properties = {"image": image.name, "class": label, "vertices": vertices, "iou": round(found.iou, 6)}
+        shapes = [[[*ring.tolist(), ring[0].tolist()] for ring in shape] for shape in _nested(found.rings)]
         geometry = {"type": "MultiPolygon", "coordinates": shapes}
         features.append({"type": "Feature", "geometry": geometry, "properties": properties})
     return {"type": "FeatureCollection", "features": features}

@@ -108,7 +108,8 @@ def test_polygons_reproduce_the_masks_with_the_reported_iou(tmp_path: Path, opti
         assert record["tolerance"] <= options.get("tolerance", 1)
         assert record["iou"] == 1 if options == {"tolerance": 0} else record["iou"] >= 0.98
     assert records["empty.tif"] | {"tolerance": 0} == {
-        "size": [40, 60], "rings": [], "vertices": 0, "iou": 1.0, "tolerance": 0, "condition": "shady"
+        "size": [40, 60], "rings": [], "vertices": 0, "iou": 1.0, "tolerance": 0,
+        "smoothing": int(options.get("smooth", False)), "condition": "shady",
     }  # fmt: skip
 
 
@@ -168,6 +169,22 @@ def test_the_message_says_where_the_tolerance_was_reduced(tmp_path: Path, caplog
     records = polygons(tmp_path)
     assert [len(record["rings"]) for record in records.values()] == [1, 1, 1, 0, 1]
     assert max(record["vertices"] for record in records.values()) < 60
+
+
+@pytest.mark.parametrize("options", [{}, {"tolerance": 2}, {"outline": "clean", "least_iou": 0.999}])
+def test_the_message_says_where_smoothing_was_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any]
+) -> None:
+    caplog.set_level("INFO")
+    run(tmp_path, Data(), smooth=True, **options)
+    records = [record for record in polygons(tmp_path).values() if record["vertices"]]
+    dropped = [record for record in records if record["smoothing"] == 0]
+    weaker = [record for record in records if 0 < record["smoothing"] < 1]
+    assert dropped or weaker
+    assert all(record["tolerance"] == 0 for record in dropped), "then the polygon is the mask's own outline"
+    assert (f"In {len(dropped)} of them smoothing was left out" in caplog.text) == bool(dropped)
+    asked = "least_iou" not in options  # a tolerance that is searched promises nothing
+    assert (f"In {len(weaker)} of them smoothing was reduced" in caplog.text) == (bool(weaker) and asked)
 
 
 @pytest.mark.parametrize("boxed", [False, True])
