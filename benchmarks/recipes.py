@@ -141,7 +141,7 @@ def main() -> None:
     print(f"difference of dice {np.mean(differences):+.4f} [{low:+.4f}, {high:+.4f}], better on "
           f"{sum(each > 0 for each in differences)} of {len(differences)} images, {seconds:.0f} s")  # fmt: skip
     path = RESULTS / f"recipes_{options.dataset}{'_' + options.name if options.name else ''}.json"
-    path.write_text(json.dumps({"options": extra, "images": ours}, indent=1) + "\n")
+    path.write_text(json.dumps({"options": OPTIONS.get(options.dataset, []) + extra, "images": ours}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
