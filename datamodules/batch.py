@@ -74,7 +74,7 @@ class DataFacts:
         tags: Tags and styles that some test image has.
         conditions: Conditions, such as the weather, that some test image was taken under.
         references: Color images that gray ones take colors from, a batch of each, in prediction.
-        channels: Number of channels of the images.
+        channels: Number of channels that the network gets; None where the task chooses, gray or color.
         vote_scale: The highest vote and the threshold above which an image is a professional shot; each None while
             unknown.
     """
@@ -85,7 +85,7 @@ class DataFacts:
     tags: Sequence[str] = ()
     conditions: Sequence[str] = ()
     references: Sequence[Batch] = ()
-    channels: int = 3
+    channels: int | None = None
     vote_scale: tuple[int | None, float | None] = (None, None)
 
 
