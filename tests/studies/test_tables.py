@@ -124,7 +124,7 @@ def test_only_comparable_rows_are_compared(make: Make) -> None:
     assert [line[3] for line in lines_of(made)[1:4]] == [
         "0.200 [0.150, 0.250]", "0.400 [0.350, 0.450]", "**0.900** [0.850, 0.950]",
     ]  # fmt: skip
-    made.write("fpn--resnet-34", 0, data={"size": [8, 8]})
+    made.write("fpn--resnet-34", 0, data={"output_size": [8, 8]})
     heads, *lines = lines_of(made)
     assert heads[2] == "group"
     assert [(line[2], line[4]) for line in lines] == [
