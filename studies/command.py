@@ -128,7 +128,7 @@ def _study(arguments: Arguments) -> int:
         for _, place in studies:
             check_writable(place)
         for each, place in studies:
-            check_options(each.runs, place)
+            check_options(each, each.runs, place)
     codes = [_run_mode(each, arguments, place) for each, place in studies]
     sys.stdout.flush()
     return max(codes)
@@ -236,7 +236,7 @@ def _run(planned: Study, arguments: Arguments, folder: Path) -> int:
         runs = planned.trainings[int(number)]
     check_writable(folder)
     if arguments.mode == "run":
-        check_options(runs, folder)
+        check_options(planned, runs, folder)
     claim(planned, folder)
     finished = sum(state(run, folder) == "finished" for run in runs)
     print(f"{planned.name}: runs {len(runs)}, finished {finished}; {folder}", flush=True)

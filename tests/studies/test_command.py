@@ -130,6 +130,7 @@ def test_help_names_the_shipped_studies(capsys: pytest.CaptureFixture[str]) -> N
         (["quokka", "--seed_everything", "1"], "does not accept --seed_everything"),
         (["quokka", "--data.root"], "--data.root has no value"),
         (["quokka", "--slurm", "overlay.yaml"], "Cannot read overlay.yaml"),
+        (["quokka", "--data.pictures", "nowhere"], "--data.pictures is nowhere; expected a folder or file of images"),
     ],
 )
 def test_invalid_commands_are_rejected(refusal: Callable[..., str], words: list[str], message: str) -> None:
@@ -169,6 +170,8 @@ def paper(place: Path) -> None:
 def test_other_studies_of_a_paper_follow_in_folders_inside(
     paper: None, place: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (place / "album").mkdir()
+    (place / "album" / "a.jpg").touch()
     options = ["--seeds", "0", "--data.root", "x", "--axes.network", "Two", "--axes.size", "small"]
     assert main(["study", "quokka", "--output", "out", "--data.pictures", "album", *options]) == 0
     found = calls()
