@@ -4,12 +4,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from belvedere.__main__ import HELP, main
 from ops.errors import StudyError
+from studies import command
 from studies.command import Arguments, read_arguments
 from studies.plan import SHIPPED
 from tests.helpers import ROOT
@@ -69,6 +71,23 @@ def test_a_study_from_start_to_end(place: Path, calls: Calls, capsys: pytest.Cap
     assert main(["study", "quokka", "--report"]) == 0
     assert (folder / "table.md").read_text() == table
     assert len(calls()) == 2 + 4
+
+
+def test_matrices_and_joined_tables_are_written_and_logged(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[Path] = []
+    monkeypatch.setattr(command, "log_study", lambda study, folder, files, warn: logged.extend(files))
+    made = make(matrices=["test/dice"])
+    table = made.write("u-net--resnet-34", 0, {"test/dice": 0.4}) / "features" / "vectors" / "classifiers.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("vector,accuracy\nfc6,0.5\n")
+    command.write_outputs(made.study, made.folder)
+    matrix, joined = made.folder / "matrix_test_dice.csv", made.folder / "features_vectors_classifiers.csv"
+    assert matrix.read_text().splitlines() == ["network,ResNet-34,Wide | odd", "U-Net,0.400,", "FPN,,"]
+    assert joined.read_text().splitlines()[1:] == ["U-Net,ResNet-34,fc6,1,0.500"]
+    assert {matrix, joined, made.folder / "results.csv", made.folder / "figures" / "bars.png"} <= set(logged)
+    assert all(path.suffix in (".csv", ".png") for path in logged)
 
 
 def test_one_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
