@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from drawing.page import NONE
 from ops.atomic import check_writable, in_words, write_table, write_text
 from ops.errors import ArgumentError, StudyError
 from ops.files.names import safe_name
@@ -19,7 +20,10 @@ from studies.plan import SHIPPED, Run, Study, find_study, option_pairs, read_stu
 from studies.results import read_results, write_results
 from studies.running import check_options, is_locked, log_study, run_study
 from studies.slurm import array_script
-from studies.tables import table_text
+from studies.tables import joined_table, matrices, table_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HELP = """belvedere study: trains and compares a grid of settings with several seeds
 
@@ -128,7 +132,7 @@ def _study(arguments: Arguments) -> int:
         for _, place in studies:
             check_writable(place)
         for each, place in studies:
-            check_options(each.runs, place)
+            check_options(each, each.runs, place)
     codes = [_run_mode(each, arguments, place) for each, place in studies]
     sys.stdout.flush()
     return max(codes)
@@ -204,12 +208,24 @@ def write_outputs(planned: Study, folder: Path) -> None:
     write_table(folder / TABLE, layers[0], layers[1:])
     figures = write_figures(planned, rows, folder)
     report = write_report(planned, rows, states, figures, folder)
-    tables = [folder / name for name in ("results.csv", "table.md", TABLE)]
+    tables = [folder / name for name in ("results.csv", "table.md", TABLE)] + _write_tables(planned, rows, folder)
     drawn = [figure.path for figure in figures]
     for path in (*tables, *drawn, report):
         print(path)
-    logged = [tables[0], tables[2], *drawn]
+    logged = [path for path in (*tables, *drawn) if path.suffix != ".md"]
     log_study(planned, folder, logged, partial(print, file=sys.stderr))
+
+
+def _write_tables(planned: Study, rows: "pd.DataFrame", folder: Path) -> list[Path]:
+    """Writes matrices and joined tables as CSV, and returns their paths."""
+    found = {f"matrix_{name}.csv": lines
+             for name, (_, lines, _) in zip(planned.matrices, matrices(planned, rows), strict=True)}  # fmt: skip
+    found |= {name: lines for name in planned.tables if (lines := joined_table(planned, rows, folder, name)[0])}
+    paths = []
+    for name, (head, *body) in found.items():
+        paths.append(folder / name.replace("/", "_"))
+        write_table(paths[-1], head, [["" if text == NONE else text for text in row] for row in body])
+    return paths
 
 
 def _run_mode(planned: Study, arguments: Arguments, folder: Path) -> int:
@@ -236,7 +252,7 @@ def _run(planned: Study, arguments: Arguments, folder: Path) -> int:
         runs = planned.trainings[int(number)]
     check_writable(folder)
     if arguments.mode == "run":
-        check_options(runs, folder)
+        check_options(planned, runs, folder)
     claim(planned, folder)
     finished = sum(state(run, folder) == "finished" for run in runs)
     print(f"{planned.name}: runs {len(runs)}, finished {finished}; {folder}", flush=True)

@@ -14,7 +14,7 @@ from studies.classifiers import drawn_groups, drawn_lines
 from studies.layers import drawn_layers
 from studies.notes import read_record, read_states, read_table
 from studies.plan import Run, Study, cells_of, trained_cells
-from studies.tables import estimate, number_text
+from studies.tables import axes_of, estimate, number_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,8 +87,8 @@ CURVES = (
     "seeds that trained for longer. Dots: best epoch of each seed. Losses of different kinds have axes of their own."
 )
 BARS = (
-    "Bars: mean over the seeds. Dots: the seeds. For a single seed, the line is the 95 % bootstrap interval over the "
-    "test images."
+    "Bars: mean over the seeds; cells that share a training and its metric share a bar. Dots: the seeds. For a single "
+    "seed, the line is the 95 % bootstrap interval over the test images."
 )
 LETTERS = " Bars with different letters are not comparable."
 MOST_ROWS = 16  # cells in a panel
@@ -331,17 +331,22 @@ def drawn_bars(study: Study, rows: "pd.DataFrame", folder: Path) -> "Figure | No
     if rows[headline].isna().all():
         return None
     lettered, states = rows["definition"].nunique() > 1, read_states(study, folder)
+    axes_of_bars = axes_of(study, rows, headline)  # cells that differ in others have equal bars
+    cells: dict[tuple[str, ...], list[Run]] = {}
+    for choice, runs in cells_of(study).items():
+        every = dict(zip(study.axes, choice, strict=True))
+        cells.setdefault(tuple(every[axis] for axis in axes_of_bars), []).extend(runs)
     bars: list[tuple[str, str, str, pd.DataFrame]] = []
-    for labels, runs in cells_of(study).items():
+    for labels, runs in cells.items():
         name = named(labels, 17, 480)
-        mine = rows[rows["cell"] == runs[0].cell] if runs else rows.iloc[:0]
+        mine = rows[rows["cell"].isin({run.cell for run in runs})].drop_duplicates(["definition", "seed"])
         if mine.empty:
             bars.append((name, labels[0], _missing(runs, states, "not tested yet"), mine))
         bars += [(f"{name} ({letter})" if lettered else name, labels[0], "unknown", group)
                  for letter, group in mine.groupby("definition", sort=False)]  # fmt: skip
     figure = new_figure(10, 1.0 + 0.3 * len(bars), pad=0.06)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    first = next(iter(study.axes.values()))
+    first = study.axes[axes_of_bars[0]]
     colors = {label: hex_color(k) for k, label in enumerate(first)}
     for axes, column, title in ((left, headline, study.columns[0].title), (right, "best_epoch", "best epoch")):
         plain(axes, title, size=9)

@@ -103,7 +103,7 @@ def _row(run: Run, folder: Path, metrics: list[str]) -> dict[str, Any]:
     options, versions = data.get("init_args", data), record.get("versions", {})
     return row | {name: record.get(name) for name in RECORDED} | {
         "device": _device(record),
-        "data.size": _settings(options, SIZE),
+        "data.size": image_size(options),
         "data.truth": _settings(options, TRUTH),
         "data.split": _settings(options, SPLIT),
         "data.test_pictures": record.get("pictures", {}).get("test"),
@@ -119,6 +119,18 @@ def _row(run: Run, folder: Path, metrics: list[str]) -> dict[str, Any]:
 def _device(record: dict[str, Any]) -> str | None:
     count, device = record.get("processes", 1), record.get("device")
     return f"{count} x {device}" if device and count > 1 else device
+
+
+def image_size(options: dict[str, Any]) -> str | None:
+    """Returns what determines the size of the images that metrics are computed on, as text; None if nothing does.
+
+    Masks that are scored at an `output_size` do not depend on the size of the network's input.
+
+    Args:
+        options: Arguments of the data module.
+    """
+    scored = options.get("output_size") is not None
+    return _settings(options, tuple(name for name in SIZE if name != "size" or not scored))
 
 
 def _settings(options: dict[str, Any], names: tuple[str, ...]) -> str | None:

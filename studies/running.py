@@ -24,6 +24,7 @@ from studies.tables import number_text
 
 PROGRAM = (sys.executable, "-m", "belvedere")
 CHECK = (sys.executable, "-m", "belvedere.commandline.checking")
+CHECK_STEPS = (sys.executable, "-m", "belvedere.steps")
 LOG_STUDY = (sys.executable, "-m", "belvedere.dashboards")
 PREEMPTED = 75  # exit code of a training that saved its state and stopped on a signal
 PATIENCE = 10.0  # seconds; the loader workers of a killed run take up to this long to exit
@@ -34,26 +35,66 @@ ENDING = 110.0  # seconds that a terminated command has to exit; fewer than stud
 SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
 
 
-def check_options(runs: Sequence[Run], folder: Path) -> None:
-    """Checks the options of all runs that are not trained yet, in one process.
+def check_options(study: Study, runs: Sequence[Run], folder: Path) -> None:
+    """Checks the options of runs: of all that are not trained yet in one process, and of the commands after each test.
 
     Raises:
-        StudyError: Options are invalid; the message names the first cell that has them.
+        StudyError: Options are invalid, or images to predict are missing; the message names the first cell or command.
     """
     notes = [(run, read_note(folder / run.folder)) for run in runs]
+    after = [words for words in study.after
+             if any(note is None or shlex.join(words) not in note.seconds for _, note in notes)]  # fmt: skip
+    for words in after:
+        _check_images(words)
+    _check_trainings(notes)
+    plain = [words for words in after if words[:-1] == ("predict", "--data.pictures")]  # checked already
+    unknown = [words for words in after if words not in plain]
+    if unknown:
+        found = _answer(CHECK_STEPS, [list(runs[0].arguments), *map(list, unknown)])
+        if found is not None:
+            number, problem = found
+            raise StudyError(f"Nothing was started, because options of {unknown[number][0]} are invalid: {problem}")
+
+
+def _check_images(words: Sequence[str]) -> None:
+    """Rejects a command whose images to predict do not exist."""
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name != "--data.pictures":
+            continue
+        given = value if equals else "".join(words[place + 1 : place + 2])
+        path = Path(given).expanduser()
+        if given and not path.is_file() and not (path.is_dir() and any(path.iterdir())):
+            found = "an empty folder" if path.is_dir() else "nothing"
+            raise StudyError(
+                f"Nothing was started, because {words[0]} would fail: --data.pictures is {path}; expected a folder "
+                f"or file of images, found {found} there. Give the path of images, or leave the option out."
+            )
+
+
+def _check_trainings(notes: Sequence[tuple[Run, Note | None]]) -> None:
     names = {run.arguments: " · ".join(run.labels.values())
              for run, note in reversed(notes) if note is None or "fit" not in note.seconds}  # fmt: skip
     if not names:
         return
     todo = list(reversed(names))
-    asked = json.dumps([list(arguments) for arguments in todo])
-    done = subprocess.run(CHECK, input=asked, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise StudyError(f"The options cannot be checked: {done.stderr.strip()[-1000:]}")
-    found = json.loads(done.stdout)
+    found = _answer(CHECK, [list(arguments) for arguments in todo])
     if found is not None:
         number, problem = found
         raise StudyError(f"Nothing was started, because options are invalid. {names[todo[number]]}: {problem}")
+
+
+def _answer(program: Sequence[str], asked: list[list[str]]) -> tuple[int, str] | None:
+    """Returns the number of the first invalid of the arguments that a program checks, and why; None if all are valid.
+
+    Raises:
+        StudyError: The program fails.
+    """
+    done = subprocess.run(program, input=json.dumps(asked), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise StudyError(f"The options cannot be checked: {done.stderr.strip()[-1000:]}")
+    found: tuple[int, str] | None = json.loads(done.stdout)
+    return found
 
 
 def log_study(study: Study, folder: Path, files: Sequence[Path], warn: Callable[[str], None]) -> None:

@@ -15,6 +15,7 @@ from studies.results import incomparable, machines
 if TYPE_CHECKING:
     import pandas as pd
 
+ROUNDING = 1e-6  # relative difference of a metric between two tests of one network on a GPU
 COUNTS = ("best_epoch", "epochs", "parameters", "samples")
 RULE = (
     "Several seeds: mean ± standard deviation over the seeds. One seed: its value, with the 95 % bootstrap interval "
@@ -125,13 +126,11 @@ def table(study: Study, rows: "pd.DataFrame", states: Mapping[Path, str]) -> lis
 
 
 def matrix(study: Study, rows: "pd.DataFrame", column: Column) -> list[list[str]]:
-    """Returns one metric with the labels of the last axis side by side, header first.
-
-    The cost of training has no axes that act after training.
-    """
-    axes = _matrix_axes(study, column)
+    """Returns one metric with the labels of the last axis side by side, header first; see `axes_of`."""
+    axes = axes_of(study, rows, column.figure)
     *down, across = axes
-    groups = {tuple(map(str, labels)): group for labels, group in rows.groupby(axes, sort=False)}
+    measured = measured_once(rows, column.figure, axes)
+    groups = {tuple(map(str, labels)): group for labels, group in measured.groupby(axes, sort=False)}
     cells = dict.fromkeys(tuple(labels[axis] for axis in axes) for labels in _grid(study))
     found = {cell: estimate(groups[cell], column.figure) for cell in cells if cell in groups}
     decimals = _column_decimals(found.values(), column)
@@ -142,8 +141,32 @@ def matrix(study: Study, rows: "pd.DataFrame", column: Column) -> list[list[str]
     return lines
 
 
-def _matrix_axes(study: Study, column: Column) -> list[str]:
-    return [axis for axis in study.axes if column.figure not in RECORDED or axis not in study.after_training]
+def axes_of(study: Study, rows: "pd.DataFrame", metric: str) -> list[str]:
+    """Returns the axes that a metric depends on, at least one.
+
+    The cost of training does not depend on axes that act after training, nor does a metric that agrees in all runs that
+    differ in such an axis only.
+    """
+    kept = list(study.axes)
+    for axis in study.after_training:
+        others = [each for each in kept if each != axis]
+        if others and (metric in RECORDED or _agrees(rows, metric, [*others, "seed"])):
+            kept = others
+    return kept
+
+
+def _agrees(rows: "pd.DataFrame", metric: str, same: Sequence[str]) -> bool:
+    """Returns whether a metric agrees, up to rounding, in all rows that agree in columns, of which there are some."""
+    groups = rows[rows[metric].notna()].groupby(list(same))[metric]
+    if not (groups.count() > 1).any():
+        return False
+    low, high = groups.min().astype(float), groups.max().astype(float)
+    return bool((high - low <= ROUNDING * high.abs()).all())
+
+
+def measured_once(rows: "pd.DataFrame", metric: str, axes: Sequence[str]) -> "pd.DataFrame":
+    """Returns the first row that has a metric for each seed and labels of these axes: trainings count once."""
+    return rows[rows[metric].notna()].drop_duplicates([*axes, "seed"])
 
 
 def _grid(study: Study) -> Iterable[dict[str, str]]:
@@ -225,7 +248,7 @@ def matrices(study: Study, rows: "pd.DataFrame") -> list[tuple[str, list[list[st
     columns = {column.figure: column for column in study.columns}
     found = []
     for name in study.matrices:
-        axes = _matrix_axes(study, columns[name])
+        axes = axes_of(study, rows, name)
         found.append((columns[name].title.capitalize(), matrix(study, rows, columns[name]), len(axes) - 1))
     return found
 

@@ -166,23 +166,37 @@ class SegmentationTask(ImageTask):
         return self.decision
 
     def on_test_start(self) -> None:
-        """Makes a meter of masks at the default threshold and without a minimum area, if others were fitted."""
-        decision = self.decision
-        other = bool((decision.thresholds != HALF).any() or decision.minimum_areas.any())
+        """Makes a meter of masks at threshold .5; also where nothing else was fitted, so that seeds can be averaged."""
         meter = Meter({"dice": DiceScores(self.classes, pooled=False)}).to(self.device)
-        self._at_half = {("", "_at_half"): meter} if other and decision.initial_threshold == HALF else {}
+        self._at_half = {("", "_at_half"): meter}
 
     def test_meters(self) -> dict[tuple[str, str], Meter]:
-        """Returns the meter of the test, and `…_at_half` of masks at the default threshold."""
+        """Returns the meter of the test, and `…_at_half` of masks at threshold .5, with all regions, however small."""
         return {**super().test_meters(), **self._at_half}
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         step = self.step(batch)
         self.meter("test").update(step, len(batch["image"]))
+        probability = self._ungated_probability(batch, step)
+        assert probability is not None
         for meter in self._at_half.values():
-            assert step.probability is not None
-            meter.update(replace(step, prediction=step.probability >= HALF), len(batch["image"]))
+            meter.update(replace(step, prediction=probability >= HALF), len(batch["image"]))
         self.lost = lost_pieces(step, self.decision)
+
+    def _ungated_probability(self, batch: Batch, step: Step) -> Tensor | None:
+        """Returns the probability of a step; without fitted presence thresholds, which takes a second pass."""
+        tasks = [each for each in (self, *self.members) if isinstance(each, SegmentationTask) and each.presence_head]
+        thresholds = [each.decision.presence_thresholds for each in tasks]
+        if not any(bool(each.any()) for each in thresholds):
+            return step.probability
+        fitted = [each.clone() for each in thresholds]
+        for each in thresholds:
+            each.zero_()
+        try:
+            return self.step(batch).probability
+        finally:
+            for each, values in zip(thresholds, fitted, strict=True):
+                each.copy_(values)
 
     def fit_order(self) -> Sequence[Mapping[str, Decision]]:
         """Returns the decisions to fit after training by the name of their pass; a group needs the groups before."""

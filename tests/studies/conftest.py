@@ -164,7 +164,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[
     """Replaces the real command line by the fake, and returns its calls since the last time."""
     file = tmp_path / "calls"
     monkeypatch.setattr(running, "PROGRAM", FAKE)
-    monkeypatch.setattr(running, "CHECK", (sys.executable, "-c", "print('null')"))
+    for name in ("CHECK", "CHECK_STEPS"):
+        monkeypatch.setattr(running, name, (sys.executable, "-c", "print('null')"))
     monkeypatch.setenv("CALLS", str(file))
     monkeypatch.setenv("MENDED", str(tmp_path / "mended"))
     monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)

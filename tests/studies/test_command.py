@@ -4,12 +4,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from belvedere.__main__ import HELP, main
 from ops.errors import StudyError
+from studies import command
 from studies.command import Arguments, read_arguments
 from studies.plan import SHIPPED
 from tests.helpers import ROOT
@@ -71,6 +73,23 @@ def test_a_study_from_start_to_end(place: Path, calls: Calls, capsys: pytest.Cap
     assert len(calls()) == 2 + 4
 
 
+def test_matrices_and_joined_tables_are_written_and_logged(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[Path] = []
+    monkeypatch.setattr(command, "log_study", lambda study, folder, files, warn: logged.extend(files))
+    made = make(matrices=["test/dice"])
+    table = made.write("u-net--resnet-34", 0, {"test/dice": 0.4}) / "features" / "vectors" / "classifiers.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("vector,accuracy\nfc6,0.5\n")
+    command.write_outputs(made.study, made.folder)
+    matrix, joined = made.folder / "matrix_test_dice.csv", made.folder / "features_vectors_classifiers.csv"
+    assert matrix.read_text().splitlines() == ["network,ResNet-34,Wide | odd", "U-Net,0.400,", "FPN,,"]
+    assert joined.read_text().splitlines()[1:] == ["U-Net,ResNet-34,fc6,1,0.500"]
+    assert {matrix, joined, made.folder / "results.csv", made.folder / "figures" / "bars.png"} <= set(logged)
+    assert all(path.suffix in (".csv", ".png") for path in logged)
+
+
 def test_one_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "quokka", "--output", "out", "--run", "3"]) == 0
     assert "[1/1] Two, seed 1: dice 0.400" in capsys.readouterr().out
@@ -130,6 +149,7 @@ def test_help_names_the_shipped_studies(capsys: pytest.CaptureFixture[str]) -> N
         (["quokka", "--seed_everything", "1"], "does not accept --seed_everything"),
         (["quokka", "--data.root"], "--data.root has no value"),
         (["quokka", "--slurm", "overlay.yaml"], "Cannot read overlay.yaml"),
+        (["quokka", "--data.pictures", "nowhere"], "--data.pictures is nowhere; expected a folder or file of images"),
     ],
 )
 def test_invalid_commands_are_rejected(refusal: Callable[..., str], words: list[str], message: str) -> None:
@@ -169,6 +189,8 @@ def paper(place: Path) -> None:
 def test_other_studies_of_a_paper_follow_in_folders_inside(
     paper: None, place: Path, calls: Calls, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (place / "album").mkdir()
+    (place / "album" / "a.jpg").touch()
     options = ["--seeds", "0", "--data.root", "x", "--axes.network", "Two", "--axes.size", "small"]
     assert main(["study", "quokka", "--output", "out", "--data.pictures", "album", *options]) == 0
     found = calls()

@@ -163,6 +163,18 @@ def test_bars_are_the_means_of_the_table(make: Make) -> None:
     assert len(colors) == 2  # one per network
 
 
+def test_cells_that_share_a_training_and_its_metric_share_a_bar(make: Make) -> None:
+    made = make(after_training=["encoder"], impossible=None)
+    for cell, seed, dice in (("u-net--resnet-34", 0, 0.4), ("u-net--wide-odd", 0, 0.4), ("u-net--resnet-34", 1, 0.5)):
+        made.write(cell, seed, {"test/dice": dice})
+    axes = bars_of(made).axes[0]
+    assert labels_of(axes) == ["U-Net", "FPN"]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.45])
+    assert lines_of(axes)[1:] == [([0.4, 0.5], [0, 0])]
+    made.write("u-net--wide-odd", 1, {"test/dice": 0.6})
+    assert labels_of(bars_of(made).axes[0]) == TITLES
+
+
 def test_a_cell_whose_runs_all_failed_is_drawn_as_failed(make: Make) -> None:
     made = make()
     made.write("u-net--resnet-34", 0, {"test/dice": 0.4}, curve=CURVE)

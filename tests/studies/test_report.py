@@ -146,7 +146,7 @@ def test_every_metric_has_a_definition(filled: Any) -> None:
             "larger is better"] in rows  # fmt: skip
     assert ["loss", "test/loss", "The mean loss.", "test split, 5 images", "smaller is better"] in rows
     assert ["best epoch", "best_epoch", "The best one.", "-", "-"] in rows
-    assert ["A", "3", "size [224, 224], output_size [350, 525]", "-",
+    assert ["A", "3", "output_size [350, 525]", "-",
             "split_seed 0, val_fraction 0.2, test_fraction 0.1", "5", "c0ffee", "0.1.0"] in rows  # fmt: skip
     assert ["torch", "2.14.1", "all"] in rows
     assert ["device", "NVIDIA H100", "all"] in rows

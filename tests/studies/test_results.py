@@ -28,7 +28,7 @@ def test_a_row_holds_what_a_run_wrote(make: Make) -> None:
         "best_epoch": 1, "epochs": 3, "seconds": 75.4, "peak_bytes": 1610612736, "parameters": 24436369,
             "samples": 64,
         "device": "NVIDIA H100",
-        "data.size": "size [224, 224], output_size [350, 525]", "data.truth": None,
+        "data.size": "output_size [350, 525]", "data.truth": None,
         "data.split": "split_seed 0, val_fraction 0.2, test_fraction 0.1", "data.test_pictures": 5,
         "data_fingerprint": "c0ffee", "belvedere": "0.1.0", "state": "finished",
         "arguments": "--config clouds/unet --model.encoder mobilenet_v2", "folder": "cells/u-net--wide-odd/seed-1",
@@ -71,7 +71,8 @@ def test_comparable_rows_share_a_letter(make: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"data": {"size": [320, 480]}}, r"image size .*size \[224, 224\], .* in A; size \[320, 480\], .* in B"),
+        ({"data": {"output_size": [8, 8]}}, r"size .*output_size \[350, 525\] in A; output_size \[8, 8\] in B"),
+        ({"data": {"output_size": None}}, r"size .*output_size \[350, 525\] in A; size \[224, 224\] in B"),
         ({"data": {"split_seed": 1}}, "split .*split_seed 0, .* in A; split_seed 1, .* in B"),
         ({"data": {"threshold": 5.0}}, "ground truth .*unknown in A; threshold 5.0 in B"),
         ({"data_fingerprint": "decaf"}, "fingerprint .*c0ffee in A; decaf in B"),
@@ -95,10 +96,17 @@ def test_conditions_that_differ_are_reported(make: Make, changes: dict[str, Any]
 def test_all_differences_are_reported(make: Make) -> None:
     made = make()
     made.write("u-net--resnet-34", 0, {"test/dice": 0.5})
-    made.write("u-net--resnet-34", 1, {"test/dice": 0.5}, data={"size": [8, 8]}, data_fingerprint="decaf")
+    made.write("u-net--resnet-34", 1, {"test/dice": 0.5}, data={"output_size": [8, 8]}, data_fingerprint="decaf")
     first, *others = incomparable(read_results(made.study, made.folder))
     assert first.endswith("A: u-net--resnet-34/seed-0; B: u-net--resnet-34/seed-1.")
     assert [sentence.split(" differs")[0] for sentence in others] == ["The image size", "The data fingerprint"]
+
+
+def test_the_size_of_the_input_does_not_count_where_masks_are_scored_at_another(make: Make) -> None:
+    made = make()
+    for seed, size in enumerate(([224, 224], [240, 336])):  # as U-Net and PSPNet in the study of clouds
+        made.write("fpn--resnet-34", seed, {"test/dice": 0.5}, data={"size": size})
+    assert list(read_results(made.study, made.folder)["definition"]) == ["A", "A"]
 
 
 def test_a_window_does_not_count(make: Make) -> None:

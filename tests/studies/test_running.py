@@ -208,10 +208,10 @@ def test_invalid_options_start_nothing(planned: Plan, tmp_path: Path, monkeypatc
     answer = "import json, sys; trainings = json.load(sys.stdin); print(json.dumps([1, str(trainings[1])]))"
     monkeypatch.setattr(running, "CHECK", (sys.executable, "-c", answer))
     with pytest.raises(StudyError, match=r"Nothing was started.* Two: \['--config', 'any', .*'--data.rot', 'x'\]"):
-        check_options(study.runs, tmp_path)
+        check_options(study, study.runs, tmp_path)
     monkeypatch.setattr(running, "CHECK", (sys.executable, "-c", "raise SystemExit('no torch')"))
     with pytest.raises(StudyError, match="cannot be checked: no torch"):
-        check_options(study.runs, tmp_path)
+        check_options(study, study.runs, tmp_path)
 
 
 def test_options_of_trained_runs_are_not_checked(
@@ -220,4 +220,54 @@ def test_options_of_trained_runs_are_not_checked(
     study = planned()
     run_all(study, tmp_path)
     monkeypatch.setattr(running, "CHECK", ("false",))
-    check_options(study.runs, tmp_path)
+    check_options(study, study.runs, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "found"),
+    [
+        (["--data.pictures", "nowhere"], "nowhere; .* found nothing"),
+        (["--data.pictures=nowhere"], "nowhere; .* found nothing"),
+        (["--data.pictures", "empty"], "empty; .* found an empty folder"),
+        (["--data.pictures", "album"], ""),
+        (["--data.pictures", "album/a.jpg"], ""),
+    ],
+)
+def test_missing_images_start_nothing(
+    acting_file: Callable[..., Path],
+    calls: Calls,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: list[str],
+    found: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("album", "empty"):
+        Path(name).mkdir()
+    Path("album", "a.jpg").touch()
+    path = acting_file()
+    path.write_text(f"{path.read_text()}after: [{['predict', *option]}]\n")
+    study = read_study(path)
+    if not found:
+        check_options(study, study.runs, tmp_path / "out")
+        return
+    with pytest.raises(StudyError, match=f"Nothing was started.*{found}.* Give the path"):
+        check_options(study, study.runs, tmp_path / "out")
+
+
+def test_finished_predictions_need_no_images(planned: Plan, calls: Calls, tmp_path: Path) -> None:
+    study = planned(overrides=["--data.pictures", str(tmp_path / "removed")])
+    run_all(study, tmp_path / "out")
+    check_options(study, study.runs, tmp_path / "out")
+
+
+def test_invalid_options_after_the_test_start_nothing(
+    acting_file: Callable[..., Path], calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = acting_file()
+    path.write_text(f"{path.read_text()}after: [validate, 'features --vectors [fc9]']\n")
+    study = read_study(path)
+    answer = "import json, sys; fit, *commands = json.load(sys.stdin); print(json.dumps([1, str([fit, commands[1]])]))"
+    monkeypatch.setattr(running, "CHECK_STEPS", (sys.executable, "-c", answer))
+    with pytest.raises(StudyError, match=r"options of features .*'any', .*\['features', '--vectors', '\[fc9\]'\]"):
+        check_options(study, study.runs, tmp_path / "out")

@@ -10,7 +10,10 @@ import yaml
 from belvedere.__main__ import main
 from belvedere.commandline.arguments import expanded
 from belvedere.files import find_config
+from datamodules.roads import RoadsDataModule
+from datamodules.samples.roads import draw_roads
 from studies.plan import SHIPPED, Run, Study, read_study
+from studies.results import image_size
 from tasks.aesthetics import AestheticsTask
 from tasks.avalanches import AvalanchesTask
 from tasks.base import ImageTask
@@ -64,14 +67,35 @@ def test_every_run_is_expanded(name: str) -> None:
     assert len({run.folder for run in study.runs}) == len(study.runs)
 
 
+def parsed(run: Run, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    """Returns the config that `fit` makes of the arguments of a run."""
+    with pytest.raises(SystemExit) as leaving:
+        main(["fit", *run.arguments, *options, "--print_config"])
+    captured = capsys.readouterr()
+    assert leaving.value.code in (0, None), captured.err
+    config: dict[str, Any] = yaml.safe_load(captured.out)
+    return config
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_label_is_parsed(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_every_label_is_parsed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = set()
     for run in covering(shipped(name)):
-        with pytest.raises(SystemExit) as leaving:
-            main(["fit", *run.arguments, "--print_config"])
-        captured = capsys.readouterr()
-        assert leaving.value.code in (0, None), captured.err
-        assert differing(yaml.safe_load(captured.out), run.arguments) == {}
+        config = parsed(run, capsys)
+        assert differing(config, run.arguments) == {}
+        sizes.add(image_size(config["data"]["init_args"]))
+    assert len(sizes) == 1, "rows of the table could not be compared"
+
+
+def test_every_cell_of_roads_takes_the_tiles_of_the_paper(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    root = draw_roads(tmp_path / "roads", tiles=8)
+    for run in covering(shipped("roads")):
+        options = parsed(run, capsys, "--data.root", str(root), "--data.val_fraction", "0.25")["data"]["init_args"]
+        data = RoadsDataModule(**options)
+        data.prepare_data()
+        data.setup("fit")
+        batch = next(iter(data.train_dataloader()))
+        assert batch["image"].shape[1:] == (3, 256, 256), run.cell
 
 
 def differing(config: dict[str, Any], arguments: tuple[str, ...]) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_only_comparable_rows_are_compared(make: Make) -> None:
     assert [line[3] for line in lines_of(made)[1:4]] == [
         "0.200 [0.150, 0.250]", "0.400 [0.350, 0.450]", "**0.900** [0.850, 0.950]",
     ]  # fmt: skip
-    made.write("fpn--resnet-34", 0, data={"size": [8, 8]})
+    made.write("fpn--resnet-34", 0, data={"output_size": [8, 8]})
     heads, *lines = lines_of(made)
     assert heads[2] == "group"
     assert [(line[2], line[4]) for line in lines] == [
@@ -271,5 +271,29 @@ def test_a_matrix_has_the_labels_of_the_last_axis_side_by_side(make: Make) -> No
         ["U-Net", "0.450 ± 0.071", "-"],
         ["FPN", "-", "0.300"],
     ]
-    # the cost of a training does not depend on what follows it
+    # the cost of a training does not depend on what follows it, and counts once
     assert lines == [["U-Net", "FPN"], ["24,436,369", "24,436,369"]]
+
+
+AFTER = {"network": {"U-Net": {}, "FPN": {}}, "trees": {"predictions": {}, "features": {}}}
+
+
+def test_trainings_count_once_in_a_matrix(make: Make) -> None:
+    made = make(axes=AFTER, after_training=["trees"], impossible=None, matrices=["best_epoch", "test/loss"])
+    for cell in ("u-net--predictions", "u-net--features"):
+        made.write(cell, 0, {"test/dice": 0.4, "test/loss": 0.2}, best_epoch=7)
+    (_, epochs, _), (_, losses, _) = matrices(made.study, read_results(made.study, made.folder))
+    assert epochs == [["U-Net", "FPN"], ["7", "-"]]  # one seed, so without a deviation
+    assert losses == [["U-Net", "FPN"], ["0.200", "-"]]
+    made.write("u-net--predictions", 1, {"test/dice": 0.4, "test/loss": 0.4}, best_epoch=8)
+    (_, epochs, _), (_, losses, _) = matrices(made.study, read_results(made.study, made.folder))
+    assert epochs[1] == ["7.5 ± 0.7", "-"]
+    assert losses[1] == ["0.300 ± 0.141", "-"]
+
+
+def test_a_matrix_keeps_an_axis_on_which_its_metric_depends(make: Make) -> None:
+    made = make(axes=AFTER, after_training=["trees"], impossible=None, matrices=["test/loss"])
+    for cell, loss in (("u-net--predictions", 0.2), ("u-net--features", 0.3), ("fpn--features", 0.3)):
+        made.write(cell, 0, {"test/dice": 0.4, "test/loss": loss})
+    [(_, lines, _)] = matrices(made.study, read_results(made.study, made.folder))
+    assert lines == [["network", "predictions", "features"], ["U-Net", "0.200", "0.300"], ["FPN", "-", "0.300"]]

@@ -181,10 +181,21 @@ def test_an_encoder_is_frozen_for_some_steps(make_trainer: Trainers, images: Bat
 def test_a_test_also_measures_the_default_threshold(make_trainer: Trainers, images: Batch) -> None:
     task = IceTask("fpn", pretrained=False)
     [plain] = make_trainer().test(task, loader(images), verbose=False)
-    assert not any(name.endswith("_at_half") for name in plain)
+    assert plain["test/dice_at_half"] == plain["test/dice"], "also logged where nothing was fitted"
     task.decision.thresholds.fill_(1.1)  # marks nothing
     [fitted] = make_trainer().test(task, loader(images), verbose=False)
     names = {name for name in fitted if name.endswith("_at_half")}
-    assert {f"{name}_at_half" for name in plain if "dice" in name and name != "test/dice_global"} == names
+    dice = {name for name in plain if "dice" in name and name != "test/dice_global" and name not in names}
+    assert {f"{name}_at_half" for name in dice} == names
     assert {name: fitted[name] for name in names} == {name: plain[name.removesuffix("_at_half")] for name in names}
     assert fitted["test/dice"] != plain["test/dice"]
+
+
+def test_presence_thresholds_do_not_change_the_metrics_at_threshold_half(make_trainer: Trainers, images: Batch) -> None:
+    task = IceTask("fpn", pretrained=False, presence_head=True)
+    [plain] = make_trainer().test(task, loader(images), verbose=False)
+    task.decision.presence_thresholds.fill_(1.1)  # no class is present
+    [fitted] = make_trainer().test(task, loader(images), verbose=False)
+    assert fitted["test/dice"] != plain["test/dice"]
+    assert fitted["test/dice_at_half"] == plain["test/dice_at_half"] == plain["test/dice"]
+    assert (task.decision.presence_thresholds == 1.1).all()
