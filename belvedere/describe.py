@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from belvedere.folds.found import FoldResult, check_labeled, fold_modules, fold_results
 from belvedere.folds.looks import looks_of
 from belvedere.folds.panels import write_doubts
-from belvedere.prediction import changed_settings, load
+from belvedere.prediction import load
 from callbacks.writers.format import FAILED, skipped
 from datamodules.base import ImageDataModule
 from datamodules.describe import describer
@@ -38,7 +38,7 @@ def describe(
     With a checkpoint, also the images whose labels it contradicts while it is sure.
 
     Args:
-        task: Has the settings that the checkpoints are opened with.
+        task: Not used; every command of our own gets the same arguments.
         data: The dataset.
         trainer: Not used.
         folder: Where to write.
@@ -65,8 +65,7 @@ def describe(
         refuse(list(dict.fromkeys(problems)), str(data.root), shown=len(problems))
     study = description.study(data)
     paths = [] if ckpt_path is None else [Path(ckpt_path), *map(Path, members or ())]
-    typed = changed_settings(task, paths[0]) if paths else {}
-    tasks = [load(path, trust=trust, **typed) for path in paths]
+    tasks = [load(path, trust=trust) for path in paths]
     for each in tasks:
         check_labeled(each)
     add_leaks(study, data, looks_of(tasks[0] if tasks else None, backbones))
