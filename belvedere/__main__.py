@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from belvedere import TASKS, __version__
 from belvedere.commandline.arguments import check_command, expanded, reported
 from belvedere.files import at_home
-from belvedere.names import SHIPPED, configs
+from belvedere.names import SHIPPED, best_first, configs
 from callbacks.signals import Stopped, noted, stoppable
 from ops.errors import ArgumentError, UserError, nearest
 
@@ -57,7 +57,7 @@ def _tasks() -> str:
     """Lists each task with its subject and its configs."""
     lines = []
     for task, subject in TASKS.items():
-        names = ", ".join(sorted(path.stem for path in (SHIPPED / task).glob("*.yaml")))
+        names = ", ".join(path.stem for path in sorted((SHIPPED / task).glob("*.yaml"), key=best_first))
         lines.append(f"  {task:13} {subject}\n{'':16}{task}/ {names}")
     return "\n".join(lines)
 

@@ -211,6 +211,20 @@ def run_config(path: Path, trust: bool = False) -> dict[str, Any]:
     return config
 
 
+def trained_precision(path: Path) -> str | None:
+    """Returns `trainer.precision` of a checkpoint's run; None if its config does not say.
+
+    Raises:
+        ArgumentError: The file is missing, is not a checkpoint, or its config is damaged.
+    """
+    beside = run_folder(path) / "config.yaml"
+    text = beside.read_text(encoding="utf-8") if beside.is_file() else str(read_checkpoint(path).get("config", ""))
+    config = read_yaml(text, f"The config in {beside if beside.is_file() else path}")
+    trainer = config.get("trainer") if isinstance(config, dict) else None
+    found = trainer.get("precision") if isinstance(trainer, dict) else None
+    return None if found is None else str(found)
+
+
 def checked_config(text: str, source: Path, advice: str, trust: bool = False) -> dict[str, Any]:
     """Returns the settings in a run's config that its checkpoint passes on.
 

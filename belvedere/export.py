@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from belvedere import __version__
 from belvedere.checkpoints import read_checkpoint, run_config
 from belvedere.portable import Halved, Portable, letterbox, levels_of, portable
-from belvedere.prediction import collected, configured, load
+from belvedere.prediction import changed_settings, collected, configured, load
 from belvedere.run import KEY, Decision, Model
 from callbacks.handover import Handover
 from callbacks.record import FINGERPRINT
@@ -87,7 +87,7 @@ def export(
     checked on validation images, or on `data.pictures`, and rejected if it differs from torch.
 
     Args:
-        task: Not used, since `load` makes it anew.
+        task: Has the settings that `load` makes it anew with.
         data: The dataset.
         trainer: Not used.
         folder: Where to write.
@@ -111,7 +111,7 @@ def export(
         check_installed(name, "export needs")
     calibration = [] if int8 is None else picture_files(Path(int8).expanduser())
     assert ckpt_path is not None  # the command line asks for it
-    task = load([ckpt_path, *(members or [])], trust=trust)
+    task = load([ckpt_path, *(members or [])], trust=trust, **changed_settings(task, Path(ckpt_path)))
     config = run_config(Path(ckpt_path), trust)
     _, writer = configured(config, {"pictures": None})
     settings = described(task, data, writer, ckpt_path)

@@ -85,14 +85,19 @@ def renamed(config: Any) -> Any:
     return f"{MOVED_MODULES[module]}.{name}" if module in MOVED_MODULES else MOVED.get(config, config)
 
 
+def best_first(path: Path) -> tuple[Path, bool, Path]:
+    """Returns the place of a shipped config in lists: the recommended one is the first of its task."""
+    return path.parent, path.stem != "best", path
+
+
 def configs(task: str = "") -> str:
-    """Lists the shipped configs with the first comment line of each: experiments, overlays, studies.
+    """Lists the shipped configs with the first comment line of each, `best` first: experiments, overlays, studies.
 
     Args:
         task: Lists those of this task only.
     """
     lines: dict[str, list[str]] = {"experiments": [], "overlays": [], "studies": []}
-    for path in sorted(SHIPPED.rglob("*.yaml")):
+    for path in sorted(SHIPPED.rglob("*.yaml"), key=best_first):
         text = path.read_text(encoding="utf-8")
         name = path.relative_to(SHIPPED).with_suffix("").as_posix()
         kind = "experiments" if "\nmodel:" in text else "overlays"

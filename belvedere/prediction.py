@@ -118,6 +118,28 @@ def _together(paths: Sequence[str], trust: bool, settings: Mapping[str, Any]) ->
     return first
 
 
+def changed_settings(task: ImageTask, checkpoint: Path) -> dict[str, Any]:
+    """Returns the settings of a task of the command line that differ from its checkpoint's: what was typed.
+
+    `load` takes them for the other members of an ensemble. Those that act in training only are left out.
+    """
+    trained = read_checkpoint(checkpoint).get("hyper_parameters")
+    if trained is None:
+        return {}
+    return {
+        name: task.hparams[name]
+        for name, default in parameters(type(task)).items()
+        if name in task.hparams
+        and name not in ("optimizer", "scheduler")
+        and _plain(task.hparams[name]) != _plain(trained.get(name, default))
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Returns a setting with lists in place of tuples."""
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def predict(
     checkpoint: Checkpoint | Sequence[Checkpoint] | ImageTask,
     images: Picture | Sequence[Picture],

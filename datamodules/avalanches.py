@@ -1,5 +1,6 @@
 """Avalanches: random windows or whole mountain photos to train on, whole photos to evaluate and predict."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,9 @@ from ops.jitter import Augment
 from ops.windows import Size
 
 SAMPLED = 20_000  # training windows that `unaugmented` yields
+LOOKED_AT = 200  # photos to predict whose sizes are read for a notice about their shape, at most
+MOST_SQUEEZED = 1.3  # factor between a photo's shape and that of `photos` above which there is a notice
+STEPS = (32, 14)  # pixels that sides of `photos` are multiples of: halved five times, or patches of DINOv2
 LAYOUT = """    {root}/images/<stem>.jpg       any image format, any size
     {root}/masks/<stem>.jpg        avalanche from a gray of 127 up, as large as its image
     {root}/references/<stem>.jpg   optional: the image with the outline drawn
@@ -72,13 +76,15 @@ class AvalanchesDataModule(MaskedDataModule):
         batch_size: Windows per process and step; whole images come one at a time. Windows need no
             `num_workers`, and whole images get none unless it is given.
         test_fraction: Share of the images to test on.
-        flips: Whether to flip windows at random, along both axes. In windows of an even size this moves the labeled
-            pixel from row or column w // 2 to the one before.
+        flips: Whether to flip windows at random, along both axes; photos vary by `augment`. In windows of an even size
+            this moves the labeled pixel from row or column w // 2 to the one before.
         augmentations: albumentations transforms of training windows or photos, a list of `class_path` and `init_args`,
             see `datamodules.augmentations`. On windows only transforms that move no pixels are allowed; windows are
             copied from the device to the host and back, which is slow on a GPU.
         photos: Height and width that whole photos are resized to, to train on them; None trains on windows.
         augment: How photos vary on the device: `none`, `flips`, `photo` or others, see `ops.jitter`; not for windows.
+        crop: Height and width of the parts that training takes at random places of photos, as large as `photos` says;
+            None takes the whole; not for windows.
         steps_per_epoch: Training steps in an epoch of photos; None takes every photo once.
         backend: Reduces images to predict on their device: `exact` like OpenCV, or `kornia`. For `fit` and `test`
             OpenCV fills the cache on the host, with the same bits.
@@ -104,6 +110,7 @@ class AvalanchesDataModule(MaskedDataModule):
         augmentations: list[dict[str, Any]] | None = None,
         photos: Size | int | None = None,
         augment: Augment = "photo",
+        crop: Size | int | None = None,
         steps_per_epoch: int | None = None,
         backend: Backend = "exact",
         **options: Any,
@@ -113,13 +120,18 @@ class AvalanchesDataModule(MaskedDataModule):
             root,
             photos,
             augment=augment,
-            crop=None,
+            crop=crop,
             batch_size=batch_size,
             test_fraction=test_fraction,
-            flips=flips and not whole,
+            flips=flips,
             augmentations=augmentations if whole else None,
             steps_per_epoch=steps_per_epoch if whole else None,
             **options,
+        )
+        check(whole or crop is None, "crop is for whole photos: give --data.photos; windows have --data.window")
+        check(
+            whole or augment == "photo",
+            f"augment is {augment!r}, which is for whole photos: give --data.photos; windows vary by --data.flips",
         )
         check(whole or steps_per_epoch is None, "steps_per_epoch is for photos; for windows give windows_per_epoch")
         self.photos = None if photos is None else sides("photos", photos)
@@ -166,12 +178,17 @@ class AvalanchesDataModule(MaskedDataModule):
                 else {}
             )
             boxes = read_boxes(table, sizes, self.pyramid_levels, known, folder)
+            if self.photos is not None:
+                looked_at = names[:: -(-len(names) // LOOKED_AT)]
+                paths = {name: located(folder, name) for name in looked_at}
+                self._report_shape(list(readable_sizes(paths, self.channels)[0].values()))
             scene = PredictedScene(folder, names, self.pyramid_levels, self.least_side, boxes, self.channels)
             self.datasets["predict"] = Samples(names, scene)
             return
         if self.datasets.keys() >= {"train", "val"} and (stage != "fit" or self.photos or self._store is not None):
             return
         scenes, splits, boxes, conditions = self.checked()
+        self._report_shape(list(scenes.sizes.values()))
         self.conditions = sorted({conditions.get(name, "") for name in splits["test"]} - {""})
         for split in ("val", "test"):
             names = self.measured(splits[split]) if split == "val" else splits[split]
@@ -184,6 +201,12 @@ class AvalanchesDataModule(MaskedDataModule):
         if stage == "fit" and self.photos is None:
             self._store = self.store(scenes, splits["train"])
         rank_zero_info(f"{self.root}: " + ", ".join(f"{len(splits[split])} {split}" for split in SPLITS))
+
+    def _report_shape(self, sizes: Sequence[Size]) -> None:
+        """Reports photos whose shape `photos` changes much."""
+        text = "" if self.photos is None else squeezed(sizes, self.photos)
+        if text:
+            rank_zero_info(text)
 
     @property
     def least_side(self) -> int:
@@ -312,6 +335,30 @@ class AvalanchesDataModule(MaskedDataModule):
         for windows in self._store.windows(SAMPLED):  # always the same ones
             share = windows[self.trainer.global_rank :: self.trainer.world_size]
             yield {"image": share.to(self.trainer.strategy.root_device).float() / 255}
+
+
+def squeezed(sizes: Sequence[Size], photos: Size) -> str:
+    """Returns a notice if photos have another shape than they are resized to; "" if they do not.
+
+    Args:
+        sizes: Heights and widths of the photos.
+        photos: The height and width that they are resized to.
+    """
+    shapes = np.array([height / width for height, width in sizes])
+    factors = shapes * photos[1] / photos[0]
+    odd = np.maximum(factors, 1 / factors) > MOST_SQUEEZED
+    if not odd.any():
+        return ""
+    text = (
+        f"{odd.sum()} of {len(sizes)} photographs have another shape than --data.photos [{photos[0]},{photos[1]}] "
+        f"(height, width), which squeezes them by more than a factor of {MOST_SQUEEZED}."
+    )
+    step = next((each for each in STEPS if photos[0] % each == photos[1] % each == 0), STEPS[0])
+    area, shape = photos[0] * photos[1], float(np.median(shapes))
+    height, width = (max(1, round(math.sqrt(each) / step)) * step for each in (area * shape, area / shape))
+    if (height, width) == photos or max(height / width / shape, shape * width / height) > MOST_SQUEEZED:
+        return text  # their shapes are too different, or extreme
+    return f"{text} To train in their shape: --data.photos [{height},{width}]."
 
 
 def read_conditions(path: Path, names: Sequence[str]) -> dict[str, str]:

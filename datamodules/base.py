@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 
@@ -30,6 +30,7 @@ from ops.files.images import MAX_PIXELS, limit_pixels
 from ops.jitter import RandomViews
 
 SPLITS = ("train", "val", "test")
+FEW_STEPS = 20  # optimizer steps of an epoch below which a patience of ten epochs is short
 Source = TypeVar("Source", bound=MaskSource)
 
 
@@ -410,8 +411,34 @@ class ImageDataModule(LightningDataModule, ABC):
             without=self.finished if split == "predict" else (),
         )
 
+    def check_training(self) -> None:
+        """Checks arguments that act in training only; checkpoints of runs that had contradicting ones still work.
+
+        Raises:
+            ArgumentError: Two contradict each other.
+        """
+
     def train_dataloader(self) -> EpochLoader:
-        return self.loader("train", training=True)
+        self.check_training()
+        loader = self.loader("train", training=True)
+        self._report_few_steps(len(loader))
+        return loader
+
+    def _report_few_steps(self, batches: int) -> None:
+        """Says so if the epochs of a new run have few optimizer steps, unless they were chosen."""
+        trainer = self.trainer
+        if not isinstance(trainer, Trainer) or self.steps_per_epoch is not None:
+            return
+        if trainer.max_epochs == 1 or trainer.ckpt_path:  # a resumed run keeps its epochs
+            return
+        if isinstance(trainer.limit_train_batches, int) or trainer.limit_train_batches < 1:
+            return  # a trial
+        steps = -(-batches // trainer.accumulate_grad_batches)
+        if steps < FEW_STEPS:
+            rank_zero_info(
+                f"An epoch has {steps} optimizer step{'s' * (steps != 1)}, because there are few training images. "
+                f"Validation and patience count epochs; for longer ones, add --data.steps_per_epoch {FEW_STEPS}."
+            )
 
     def val_dataloader(self) -> EpochLoader:
         return self.loader("val")

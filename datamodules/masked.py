@@ -32,7 +32,7 @@ class MaskedDataModule(ImageDataModule, ABC):
         trained: Height and width of the images that training augments on the device, or one number for both; None
             augments none.
         augment: How training images vary on the device, in place of `flips`: `none`, `flips`, `d4`, `photo` or
-            `aerial`, see `ops.jitter`. None leaves it to `flips`.
+            `aerial`, see `ops.jitter`. None leaves it to `flips`. Training rejects `flips` that contradict it.
         crop: Height and width of the views that training takes at random places of its images; None takes the whole.
         mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
             [r, g, b]. None accepts masks only if what their values mean is certain.
@@ -61,6 +61,8 @@ class MaskedDataModule(ImageDataModule, ABC):
     paths = (*ImageDataModule.paths, "annotations", "labels")
     least_gray: ClassVar[int] = 128
     """The lowest gray that belongs to a mask, unless `mask_values` says which do."""
+    flips_by_default: ClassVar[bool] = True
+    """The default of `flips`."""
 
     def __init__(
         self,
@@ -97,12 +99,26 @@ class MaskedDataModule(ImageDataModule, ABC):
         # a scale that is fitted needs the training images, and decoding needs the scale: folds cannot look at masks
         self.stratified = self.channels.scale != "percentiles"
         self.values = meaning(mask_values, ignore_value, self.least_gray)
+        self.augment = augment if trained is not None else None
         if trained is not None and (augment is not None or crop is not None):
             cropped = None if crop is None else sides("crop", crop)
             try:
-                self.views = RandomViews(augment or "none", sides("size", trained), cropped)
+                self.views = RandomViews(
+                    augment or ("flips" if self.flips else "none"), sides("size", trained), cropped
+                )
             except ValueError as error:
                 raise ArgumentError(str(error)) from error
+
+    def check_training(self) -> None:
+        if self.augment is None or self.flips == self.flips_by_default:
+            return  # a default gives way to `augment`
+        flipping = self.augment != "none"
+        instead = "none to train without flips" if flipping else "flips to train with them"
+        check(
+            flipping == self.flips,
+            f"flips is {str(self.flips).lower()}, but augment is {self.augment!r}, which decides instead: give "
+            f"--data.augment {instead}",
+        )
 
     def preparation(self) -> dict[str, Any]:
         check(

@@ -60,6 +60,8 @@ class RoadsDataModule(MaskedDataModule):
         ArgumentError: A number is out of range, or a strategy or filter is unknown.
     """
 
+    flips_by_default = False
+
     def __init__(
         self,
         root: str | Path = "roads",

@@ -24,7 +24,7 @@ from ops.exact.backends import Backend
 from ops.exact.edges import canny
 from ops.extras import check_installed
 from ops.windows import resized_maps
-from tasks.base import check_images
+from tasks.base import ImageTask, check_images
 from tasks.boosting import with_trees
 from tasks.decision import Decision
 from tasks.losses import SegmentationLoss
@@ -235,6 +235,21 @@ class AvalanchesTask(SegmentationTask):
     def keep_dice(self, dice: Mapping[str, float]) -> None:
         for each, value in dice.items():
             self.validation_dice[PASSES.index(each)] = value
+
+    def add_members(self, members: Sequence[ImageTask], names: Sequence[object]) -> None:
+        """Averages the probabilities of other tasks with this one's, see `ImageTask.add_members`.
+
+        Raises:
+            ArgumentError: One predicts something else, or has boosted trees.
+        """
+        every = zip((self, *members), ("the first checkpoint", *names), strict=True)
+        trees = [str(name) for member, name in every if getattr(member, "xgboost_on", "none") != "none"]
+        if members and trees:
+            raise ArgumentError(
+                f"Boosted trees decide about the outputs of one network, and these have some: {', '.join(trees)}. "
+                "Checkpoints are averaged without their trees: --model.xgboost_on none."
+            )
+        super().add_members(members, names)
 
     def load_pretrained(self) -> None:
         """Fills the features of a large network.

@@ -311,12 +311,19 @@ class ImageTask(LightningModule, ABC):
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, StepSchedule):
                 config.scheduler.spread(_steps_of(self.trainer, type(config.scheduler).__name__))
+        self.on_train_epoch_start()  # Lightning does not call it where a run resumes within an epoch
+
+    def on_train_epoch_start(self) -> None:
+        """Has the last epoch validated, whatever `trainer.check_val_every_n_epoch` is."""
+        if self.trainer.current_epoch + 1 == self.trainer.max_epochs:
+            _validate_next(self.trainer)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Logs at an epoch's last batch, so that callbacks find the metrics at the end of the epoch."""
-        ended = 0 < self.trainer.max_steps <= self.trainer.global_step
+        ended = _ends_here(self.trainer)
         if ended:  # within an epoch Lightning would end the run without a validation, and so without a best epoch
             self.trainer.should_stop = True
+            _validate_next(self.trainer)
         if ended or self.trainer.is_last_batch:
             self._log("train")
 
@@ -384,6 +391,21 @@ def _steps_of(trainer: Trainer, schedule: str) -> int:
     if not math.isfinite(steps):
         raise TrainingError(f"{schedule} needs to know when training ends: give --trainer.max_epochs or max_steps.")
     return int(steps)
+
+
+def _ends_here(trainer: Trainer) -> bool:
+    """Returns whether a run ends with this step: by `max_steps`, or because `max_time` or a callback stops it."""
+    if 0 < trainer.max_steps <= trainer.global_step:
+        return True
+    epochs = trainer.current_epoch + int(trainer.is_last_batch)
+    least = epochs >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
+    return bool(trainer.should_stop and least)
+
+
+def _validate_next(trainer: Trainer) -> None:
+    """Makes a trainer validate at the end of the current epoch, or where the run stops within it."""
+    if trainer.check_val_every_n_epoch is not None:  # None counts batches, not epochs
+        trainer.check_val_every_n_epoch = 1
 
 
 def check_images(batch: Batch) -> None:

@@ -34,6 +34,7 @@ trainer:
 model:
   init_args:
     encoder_lr: 0.5
+    encoder_frozen_steps: 2
     tta: flip
     scheduler: {class_path: WarmupCosine}
 """

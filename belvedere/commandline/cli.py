@@ -22,6 +22,7 @@ from belvedere.checkpoints import (
     resumed_from,
     source_of,
     states,
+    trained_precision,
     write_source,
 )
 from belvedere.commandline.arguments import help_wanted, reported
@@ -47,7 +48,7 @@ from belvedere.commandline.settings import (
 )
 from belvedere.files import run_folder
 from belvedere.names import SHIPPED, import_classes, task_name
-from belvedere.prediction import load
+from belvedere.prediction import changed_settings, load
 from belvedere.quiet import quiet, silent
 from belvedere.shards import check_options, shard_folder, slurm_script
 from callbacks.best import BestCheckpoint, FiniteOrStop, Summary, mode_of
@@ -190,7 +191,9 @@ class BelvedereCLI(LightningCLI):
         self._resume()
         choose_loggers(config, self.command, self.folder)
         if config.precision == "auto" and config.trainer.precision is None:
-            config.trainer.precision = fastest_precision(config.trainer.accelerator, config.trainer.devices)
+            config.trainer.precision = self._resumed_precision() or fastest_precision(
+                config.trainer.accelerator, config.trainer.devices
+            )
         config.trainer.precision = mixed_precision(config.trainer.precision, config.trainer.accelerator)
         if self.command in ("test", "validate"):
             config.verbose = False  # `results` prints the metrics
@@ -219,6 +222,11 @@ class BelvedereCLI(LightningCLI):
         """Chooses the checkpoint that `--resume auto` starts from."""
         if self.command == "fit" and self.settings.resume:
             self.settings.ckpt_path = resumed_from(self.folder, self.settings)
+
+    def _resumed_precision(self) -> str | None:
+        """Returns the precision of the run that training resumes: measured anew, it may be another one."""
+        checkpoint = self.settings.get("ckpt_path")
+        return trained_precision(Path(checkpoint)) if self.command == "fit" and checkpoint is not None else None
 
     def instantiate_classes(self) -> None:
         """Makes task, data module and trainer, and claims the folder: two commands would mix what they write.
@@ -280,6 +288,7 @@ class BelvedereCLI(LightningCLI):
         for group in getattr(optimizer, "param_groups", ()):
             if not math.isfinite(group.get("lr", 0)):
                 raise ArgumentError(f"--model.optimizer.lr is {group['lr']}; expected a finite number.")
+        self.datamodule.check_training()
         if not self.datamodule.root.is_dir():
             self.datamodule.prepare_data()  # its message is due before any weights are downloaded
 
@@ -312,7 +321,9 @@ class BelvedereCLI(LightningCLI):
             raise ArgumentError(f"The dataset of the run, {root}, is no longer there. Give its folder: --data.root.")
         self._check_weights()
         members = self.settings.members or ()
-        self.model.add_members([load(path, trust=self.settings.trust) for path in members], members)
+        if members:
+            typed = changed_settings(self.model, Path(self.settings.ckpt_path))
+            self.model.add_members([load(each, trust=self.settings.trust, **typed) for each in members], members)
 
     before_validate = before_test = _prepare_trained
 

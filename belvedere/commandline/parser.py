@@ -71,18 +71,20 @@ class Parser(LightningArgumentParser):
                 yield from (f"--{key}.{name}" for name in parameters(child))
 
 
-def parameters(kind: type) -> list[str]:
-    """Returns the names of a class's arguments, with those of its parents where it passes on `**options`."""
-    names: dict[str, None] = {}
+def parameters(kind: type) -> dict[str, Any]:
+    """Returns a class's arguments and their defaults, with those of its parents where it passes on `**options`.
+
+    One without a default has `inspect.Parameter.empty`.
+    """
+    found: dict[str, Any] = {}
     for parent in kind.__mro__:
         if "__init__" in vars(parent):
             _, *own = inspect.signature(vars(parent)["__init__"]).parameters.values()
-            names |= dict.fromkeys(
-                each.name for each in own if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
-            )
-            if all(each.kind != each.VAR_KEYWORD for each in own):
+            named = [each for each in own if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)]
+            found |= {each.name: each.default for each in named if each.name not in found}
+            if len(named) == len(own):
                 break
-    return list(names)
+    return found
 
 
 def in_words(hint: Any) -> str:
@@ -128,5 +130,9 @@ def shortened(error: ParserError) -> str:
     short = next((name for name, meant in SHORT.items() if meant == full), None)
     if short is not None:
         return f"{short}, short for {full}, is no option of this task. --help with the same --config lists its options."
-    hint = nearest(full, error.known) if unknown else ""
+    hint = ""
+    if full in error.known:
+        hint = " Other tasks have this option; --help with the same --config lists those of this one."
+    elif unknown:
+        hint = nearest(full, error.known)
     return (f"--{'.'.join(keys)}: " if keys else "") + last + ("" if last.endswith((".", "?")) else ".") + hint

@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from belvedere.checkpoints import check_fit, read_checkpoint, run_config
-from belvedere.prediction import configured, load, staged
+from belvedere.prediction import changed_settings, configured, load, staged
 from belvedere.suggest.looks import Look, See, looks, seeing
 from belvedere.suggest.result import Pool, Suggestion, reasons, write_sheet, write_suggestions
 from callbacks.handover import Handover
@@ -123,7 +123,8 @@ def _fill(task: ImageTask, path: Path, members: Sequence[str], trust: bool) -> N
         from tasks import boosting
 
         vars(task)["trees"] = boosting.load(path.with_suffix(".ubj"))
-    task.add_members([load(each, trust=trust) for each in members], members)
+    typed = changed_settings(task, path)
+    task.add_members([load(each, trust=trust, **typed) for each in members], members)
 
 
 def _labeled_files(data: ImageDataModule, labeled: str | None) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,10 @@ import yaml
 from PIL import Image
 
 import belvedere as api
+from belvedere.checkpoints import trained_precision
+from belvedere.prediction import changed_settings
 from ops.errors import ArgumentError
+from tasks.base import ImageTask
 from tests.helpers import table
 
 Run = Callable[..., Any]
@@ -46,6 +49,31 @@ def test_python_averages_the_same_checkpoints(belvedere: Run, fitted: Path, othe
     assert one is not None
     assert two is not None
     np.testing.assert_allclose(found.probability, (one + two) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("command", ["test", "predict", "suggest", "export"])
+def test_what_is_typed_holds_for_all_members(
+    command: str, belvedere: Run, fitted: Path, other: Path, clouds_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[list[str]] = []
+
+    def add(task: ImageTask, members: Sequence[ImageTask], names: Sequence[object]) -> None:
+        found.append([vars(each)["tta"] for each in (task, *members)])
+        raise ArgumentError("enough")
+
+    monkeypatch.setattr(ImageTask, "add_members", add)
+    best, pictures = fitted / "checkpoints/best.ckpt", clouds_root / "test_images"
+    given = [command, "--ckpt_path", str(best), str(other), "--data.pictures", str(pictures), "--output", "out"]
+    for options in ([], ["--model.tta", "flip"]):
+        assert "enough" in belvedere(*given, *options).refusal
+    assert found == [["none", "none"], ["flip", "flip"]]
+
+
+def test_only_what_is_typed_is_passed_to_members(fitted: Path) -> None:
+    best = fitted / "checkpoints/best.ckpt"
+    task = api.load(best)
+    assert changed_settings(task, best) == {}
+    assert changed_settings(api.load(best, tta="flip", border=4), best) == {"tta": "flip", "border": 4}
 
 
 def test_a_member_of_another_task_is_rejected(belvedere: Run, fitted: Path, trained: Callable[[str], Path]) -> None:
@@ -113,3 +141,17 @@ def test_precision_auto_leaves_what_is_typed(
     options = ["--config", "debug", "--precision", "auto", *typed, "--output", "run"]
     assert belvedere("fit", *tiny, *options).code == 0
     assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["precision"] == expected
+
+
+def test_a_resumed_run_keeps_the_precision_that_auto_found(
+    belvedere: Run, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for found, epochs in (("bf16-mixed", "1"), ("32-true", "2")):
+        monkeypatch.setattr("belvedere.commandline.cli.fastest_precision", lambda *device, found=found: found)
+        options = ["--config", "debug", "--precision", "auto", "--output", "run", "--resume", "auto"]
+        assert belvedere("fit", *tiny, *options, "--trainer.max_epochs", epochs).code == 0
+        assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["precision"] == "bf16-mixed"
+    assert len({row["epoch"] for row in table("run/metrics.csv")}) == 2
+    assert trained_precision(Path("run/checkpoints/last.ckpt")) == "bf16-mixed"
+    Path("run/config.yaml").unlink()
+    assert trained_precision(Path("run/checkpoints/last.ckpt")) == "bf16-mixed"

@@ -57,7 +57,8 @@ def test_names_are_imported_on_demand() -> None:
 
 def test_help_lists_every_task_with_its_configs() -> None:
     for task, subject in TASKS.items():
-        names = ", ".join(sorted(path.stem for path in (SHIPPED / task).glob("*.yaml")))
+        others = sorted({path.stem for path in (SHIPPED / task).glob("*.yaml")} - {"best"})
+        names = ", ".join(["best", *others])
         assert subject in HELP
         assert f"{task}/ {names}" in HELP
 
@@ -72,6 +73,8 @@ def test_configs_are_listed_with_a_line_each(capsys: pytest.CaptureFixture[str])
     assert all(len(text) > 15 and "belvedere" not in text for _, text in lines)
     assert len({text for _, text in lines}) == len(lines)
     assert max(map(len, listed.splitlines())) <= 140
+    first = {name.split("/")[0]: name for name, _ in reversed(lines) if name.split("/")[0] in TASKS and "/" in name}
+    assert first == {task: f"{task}/best" for task in TASKS}
 
 
 def test_the_configs_of_a_task_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

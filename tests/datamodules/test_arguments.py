@@ -8,7 +8,7 @@ from datamodules.base import ImageDataModule
 from datamodules.clouds import CloudsDataModule
 from datamodules.colorization import ColorizationDataModule
 from datamodules.roads import RoadsDataModule
-from ops.errors import DataError
+from ops.errors import ArgumentError, DataError
 
 MODULES = [AestheticsDataModule, AvalanchesDataModule, CloudsDataModule, ColorizationDataModule, RoadsDataModule]
 
@@ -42,6 +42,9 @@ MODULES = [AestheticsDataModule, AvalanchesDataModule, CloudsDataModule, Coloriz
         (AvalanchesDataModule, {"ratio": "fair"}, "ratio is 'fair'"),
         (AvalanchesDataModule, {"windows_per_epoch": 0}, "windows_per_epoch is 0"),
         (AvalanchesDataModule, {"val_pictures": 0}, "val_pictures is 0"),
+        (AvalanchesDataModule, {"crop": (8, 8)}, "crop is for whole photos"),
+        (AvalanchesDataModule, {"photos": (8, 8), "crop": (8, 9)}, r"crop is \[8, 9\]"),
+        (AvalanchesDataModule, {"augment": "none"}, "augment is 'none', which is for whole photos"),
         (ColorizationDataModule, {"size": 31}, "size is 31; expected 32"),
         (ColorizationDataModule, {"shear": 1.0}, r"shear is 1\.0"),
         (ColorizationDataModule, {"zoom": -0.1}, r"zoom is -0\.1"),
@@ -62,6 +65,47 @@ def test_arguments_out_of_range_are_rejected(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         kind(**options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "advice"),
+    [
+        (CloudsDataModule, {"flips": False, "augment": "flips"}, "none"),
+        (CloudsDataModule, {"flips": False, "augment": "photo"}, "none"),
+        (AvalanchesDataModule, {"flips": False, "photos": (8, 8)}, "none"),
+        (RoadsDataModule, {"flips": True, "augment": "none"}, "flips"),
+    ],
+)
+def test_flips_that_contradict_augment_are_rejected_in_training(
+    kind: type[ImageDataModule], options: dict[str, Any], advice: str
+) -> None:
+    data = kind(**options)
+    for check in (data.check_training, data.train_dataloader):
+        with pytest.raises(ArgumentError, match=f"flips is .*augment is .*--data.augment {advice}"):
+            check()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (CloudsDataModule, {"flips": False}),
+        (CloudsDataModule, {"augment": "none"}),
+        (CloudsDataModule, {"flips": False, "augment": "none"}),
+        (AvalanchesDataModule, {"flips": False}),
+        (AvalanchesDataModule, {"photos": (8, 8)}),
+        (RoadsDataModule, {"augment": "d4"}),
+        (RoadsDataModule, {"flips": True, "augment": "d4"}),
+    ],
+)
+def test_other_flips_are_accepted(kind: type[ImageDataModule], options: dict[str, Any]) -> None:
+    kind(**options).check_training()
+
+
+@pytest.mark.parametrize(("options", "mirror"), [({}, True), ({"flips": False}, False), ({"augment": "none"}, False)])
+def test_crops_are_flipped_as_whole_images_are(options: dict[str, Any], mirror: bool) -> None:
+    views = CloudsDataModule(crop=(64, 64), **options).views
+    assert views is not None
+    assert views.jitter.mirror == mirror
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MODULES if kind is not CloudsDataModule])

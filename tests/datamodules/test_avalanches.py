@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.avalanches import AvalanchesDataModule, read_conditions
+from datamodules.avalanches import AvalanchesDataModule, read_conditions, squeezed
 from ops.augment import flip_by_seed
 from ops.errors import DataError
 from tests.datamodules.helpers import Keeping, assert_problems, noise, problems_of, table, write
@@ -256,6 +256,46 @@ def test_photos_are_resized_with_masks_and_boxes(root: Path, tmp_path: Path, kee
     valid = {name: part for batch in batches for name, part in zip(batch["name"], batch["valid"], strict=True)}
     assert all(part.float().mean() == (0.5 if name == "1.png" else 1) for name, part in valid.items())
     assert keep(data).seen["val"][0]["image"].shape[-2:] == SIZE, "whole images are evaluated at their own size"
+
+
+def test_photos_are_cropped_with_their_masks(root: Path, keep: Callable[..., Keeping]) -> None:
+    shown = keep(AvalanchesDataModule(root, photos=SIZE, crop=(12, 18), augment="none", batch_size=2)).seen["train"]
+    assert [batch["image"].shape for batch in shown] == [(2, 3, 12, 18)] * 2
+    for batch in shown:
+        assert torch.equal(batch["mask"], (batch["image"][:, :1] * 255 < 128).float())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "photos", "count", "better"),
+    [
+        ([(400, 600)] * 3, (384, 256), "3 of 3", "[256,384]"),
+        ([(600, 400), (400, 600), (400, 600)], (384, 256), "2 of 3", "[256,384]"),
+        ([(600, 400), (600, 400), (400, 600)], (384, 256), "1 of 3", ""),
+        ([(300, 400)], (336, 224), "1 of 1", "[238,322]"),
+        ([(400, 400), (440, 400)], (384, 320), "", ""),
+        ([], (384, 256), "", ""),
+    ],
+)
+def test_photos_of_another_shape_are_reported(
+    sizes: list[tuple[int, int]], photos: tuple[int, int], count: str, better: str
+) -> None:
+    text = squeezed(sizes, photos)
+    assert count in text
+    assert bool(count) == bool(text)
+    assert text.endswith(f"--data.photos {better}." if better else ("1.3." if text else ""))
+
+
+def test_the_shape_of_photos_is_reported_at_setup(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for data, stage in (
+        (AvalanchesDataModule(root, photos=(96, 64)), "fit"),
+        (AvalanchesDataModule(root, photos=(96, 64), pictures=root / "images"), "predict"),
+        (AvalanchesDataModule(root, window=7), "fit"),
+        (AvalanchesDataModule(root, photos=(64, 96)), "fit"),
+    ):
+        data.setup(stage)
+    found = [text for text in caplog.messages if "another shape" in text]
+    assert len(found) == 2
+    assert all("10 of 10 photographs" in text and "[64,96]" in text for text in found)
 
 
 def test_ignored_pixels_follow_whole_photos(root: Path, keep: Callable[..., Keeping], tmp_path: Path) -> None:

@@ -1,17 +1,19 @@
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from datamodules.base import ImageDataModule
 from datamodules.describe.study import Study
 from datamodules.loaders import Samples, sample_seed
 from ops.augment import flip_by_seed
 from ops.errors import DataError
-from tests.datamodules.helpers import assert_problems, problems_of, table
+from tests.datamodules.helpers import Keeping, assert_problems, problems_of, table
 
 NAMES = [f"{number:03}.jpg" for number in range(50)]
 NOISE = torch.randint(0, 256, (50, 3, 6, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -183,3 +185,31 @@ def test_workers_follow_the_number_of_images_unless_given(tmp_path: Path, monkey
     assert data.train_dataloader().num_workers == 8
     data.num_workers = 1
     assert data.train_dataloader().num_workers == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "limits", "steps"),
+    [
+        ({}, {}, "9 optimizer steps"),
+        ({"batch_size": 64}, {}, "1 optimizer step,"),
+        ({"batch_size": 1}, {"accumulate_grad_batches": 2}, "18 optimizer steps"),
+        ({"batch_size": 1}, {}, ""),
+        ({"steps_per_epoch": 3}, {}, ""),
+        ({}, {"max_epochs": 1}, ""),
+        ({}, {"limit_train_batches": 1}, ""),
+        ({}, {"fast_dev_run": True}, ""),
+    ],
+)
+def test_epochs_of_few_steps_are_reported_once(
+    options: dict[str, Any],
+    limits: dict[str, Any],
+    steps: str,
+    tmp_path: Path,
+    make_trainer: Callable[..., Trainer],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trainer = make_trainer(**{"max_epochs": 2, "use_distributed_sampler": False} | limits)
+    trainer.fit(Keeping(), datamodule=NoiseDataModule(tmp_path, **options))
+    found = [text for text in caplog.messages if "--data.steps_per_epoch 20" in text]
+    assert len(found) == bool(steps)
+    assert steps in "".join(found)

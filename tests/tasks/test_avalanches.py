@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from datamodules.batch import Batch, DataFacts
-from ops.errors import TrainingError
+from ops.errors import ArgumentError, TrainingError
 from tasks import boosting
 from tasks.avalanches import AvalanchesTask
 from tests.checks import rejects, rejects_weights
@@ -53,6 +53,17 @@ def simple() -> AvalanchesTask:
         layer.weight.data = torch.tensor(weights).view_as(layer.weight)
         layer.bias.data.fill_(-4 if layer is task.network[0] else 0)
     return task.eval()
+
+
+def test_members_have_no_trees() -> None:
+    plain, trees = AvalanchesTask(window=17), AvalanchesTask(window=17, xgboost_on="predictions")
+    for one, other, named in ((plain, trees, "other.ckpt"), (trees, plain, "the first")):
+        with pytest.raises(ArgumentError, match=f"trees.*{named}.*--model.xgboost_on none"):
+            one.add_members([other], ["other.ckpt"])
+        assert not one.members
+    trees.add_members([], [])
+    plain.add_members([AvalanchesTask(window=17)], ["other.ckpt"])
+    assert plain.averages
 
 
 def test_learns_windows_and_finds_them_in_an_image(make_trainer: Trainers, windows: Batch, picture: Batch) -> None:

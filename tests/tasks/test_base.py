@@ -1,9 +1,10 @@
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -184,3 +185,42 @@ def test_a_run_that_ends_within_an_epoch_is_validated_there(make_trainer: Traine
     assert {"train/loss", "val/loss", "val/error"} <= trainer.callback_metrics.keys()
     assert torch.load(best.best_model_path, weights_only=True)["global_step"] in (5, 7)
     assert len(task.outputs) == 7 + 2  # a validation after the fifth step and one at the end
+
+
+class StopAt(Callback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, *arguments: Any) -> None:
+        trainer.should_stop = trainer.should_stop or trainer.global_step == self.step
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"max_steps": 7, "max_epochs": -1}, [6]),  # within the second epoch
+        ({"max_steps": 2, "max_epochs": -1}, [1]),  # within the first
+        ({"max_steps": 5, "max_epochs": -1}, [4]),  # at the end of the first
+        ({"max_epochs": 3}, [9, 14]),
+        ({"max_epochs": 2}, [9]),
+        ({"max_epochs": 9, "callbacks": [StopAt(2)]}, [1]),  # as `max_time` does
+        ({"max_epochs": 9, "callbacks": [StopAt(2)], "min_epochs": 1}, [4]),
+    ],
+)
+def test_the_end_of_a_run_is_validated_whatever_the_epochs_between(
+    limits: dict[str, Any], expected: list[int], make_trainer: Trainers
+) -> None:
+    steps: list[int] = []
+
+    class Watching(Callback):
+        def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            steps.append(trainer.global_step - 1)
+
+    best = BestCheckpoint("val/error", "min")
+    settings = {"check_val_every_n_epoch": 2, "enable_checkpointing": True}
+    trainer = make_trainer(**settings, **limits | {"callbacks": [best, Watching(), *limits.get("callbacks", [])]})
+    data = batches(2, 2, 2, 2, 2)
+    trainer.fit(Brightness(), DataLoader(data, batch_size=None), DataLoader(data[:1], batch_size=None))
+    assert steps == expected
+    assert {"train/loss", "val/error"} <= trainer.callback_metrics.keys()
+    assert Path(best.best_model_path).is_file()

@@ -12,6 +12,7 @@ CASES: dict[str, list[tuple[list[str], str]]] = {
     "clouds": [
         (["--model.encodr", "resnet34"], "Did you mean --model.encoder?"),
         (["--data.batchsize", "4"], "Did you mean --data.batch_size?"),
+        (["--data.photos", "[8,8]"], "not accepted. Other tasks have this option"),
         (["--trainer.max_epoch", "4"], "Did you mean --trainer.max_epochs?"),
         (["--moniter", "val/auprc"], "Did you mean --monitor?"),
         (["--outpt=x"], "Did you mean --output?"),
