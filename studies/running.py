@@ -24,7 +24,7 @@ from studies.tables import number_text
 
 PROGRAM = (sys.executable, "-m", "belvedere")
 CHECK = (sys.executable, "-m", "belvedere.commandline.checking")
-CHECK_STEPS = (sys.executable, "-m", "belvedere.steps")
+CHECK_STEPS = (sys.executable, "-m", "belvedere.commandline.checking_steps")
 LOG_STUDY = (sys.executable, "-m", "belvedere.dashboards")
 PREEMPTED = 75  # exit code of a training that saved its state and stopped on a signal
 PATIENCE = 10.0  # seconds; the loader workers of a killed run take up to this long to exit

@@ -1,7 +1,7 @@
 """Checks the options of commands that a study runs after each test, before any training starts.
 
-`python -m belvedere.steps` reads a JSON list: the arguments of a `belvedere fit`, then the words of each command. It
-writes the number of the first command whose options are invalid, and why, as a JSON list, or null.
+`python -m belvedere.commandline.checking_steps` reads a JSON list: the arguments of a `belvedere fit`, then the words
+of each command. It writes the number of the first command whose options are invalid, and why, as a JSON list, or null.
 """
 
 import json

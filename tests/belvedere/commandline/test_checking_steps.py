@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from belvedere import steps
+from belvedere.commandline import checking_steps
 
 FEATURES = ["features", "--vectors", "[fc6,color_moments]"]
 
@@ -33,7 +33,7 @@ def test_the_first_invalid_command_is_named(
     asked = [["--config", "aesthetics/alexnet", "--data.root", "x", "--trainer.max_epochs", "2"], *commands]
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asked)))
     monkeypatch.setattr(sys, "stdout", answer)
-    steps.main()
+    checking_steps.main()
     found = json.loads(answer.getvalue())
     assert (found is None) == (number is None)
     if found is not None:
