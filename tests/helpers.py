@@ -13,7 +13,8 @@ CSV = "trainer: {logger: [{class_path: callbacks.loggers.CSVLogger}]}"  # a conf
 # Options of `fit`; `{weights}` is a file of random convolutions.
 SMALL = {
     "clouds": ["clouds/demo", "--model.architecture", "pspnet", "--data.size", "[32,48]",
-               "--data.output_size", "[35,53]", "--trainer.max_epochs", "2", "--panels.pictures", "1"],
+               "--data.output_size", "[35,53]", "--trainer.max_epochs", "2", "--panels.pictures", "1", "--model.tta",
+               "none"],
     "roads": ["roads/unet", "--config", "debug", "--model.network", "pspnet", "--model.pretrained", "false",
               "--data.size", "[32,32]", "--data.samples_per_category", "3", "--seed_everything", "3"],
     "avalanches": ["avalanches/cnn2d", "--config", "debug", "--data.window", "17"],

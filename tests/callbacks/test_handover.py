@@ -51,7 +51,7 @@ def test_a_task_gets_facts_then_unaugmented_training_images(make_trainer: Traine
     task, curious = Watching(), Curious()
     trainer = make_trainer(max_epochs=1, limit_train_batches=1, callbacks=[Handover(data), curious])
     trainer.fit(task, data)
-    assert task.facts == data.facts() == DataFacts(size=(32, 32))
+    assert task.facts == data.facts() == DataFacts(size=(32, 32), channels=3)
     assert task.calls[:2] == ["facts", "prepare"]
     dataset = data.datasets["train"]
     names = [name for batch in task.given for name in batch["name"]]
@@ -99,4 +99,4 @@ def test_facts_that_follow_from_arguments_need_no_file() -> None:
     modules: list[ImageDataModule] = [CloudsDataModule("/nowhere", classes=["a", "b"], size=(20, 30)),
                                       AvalanchesDataModule("/nowhere", window=21)]  # fmt: skip
     assert [module.facts() for module in modules] == [
-        DataFacts(size=(20, 30), classes=["a", "b"]), DataFacts(window=21, conditions=[])]  # fmt: skip
+        DataFacts(size=(20, 30), classes=["a", "b"], channels=3), DataFacts(window=21, conditions=[])]  # fmt: skip

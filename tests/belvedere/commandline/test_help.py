@@ -49,7 +49,7 @@ def test_help_of_a_checkpoint_is_that_of_its_run(belvedere: Command, fitted: Pat
 
 def test_the_options_of_the_trainer_are_listed_apart(belvedere: Command) -> None:
     result = belvedere("fit", "--config", "clouds/demo", "--help.trainer")
-    assert "  --trainer.max_epochs 20 " in result.out
+    assert "  --trainer.max_epochs 24 " in result.out
     assert "--data." not in result.out
     assert "--trainer.max_epochs MAX_EPOCHS" in belvedere("fit", "--help.all").out
 

@@ -40,7 +40,7 @@ def test_later_commands_have_the_options_of_the_run(
         assert cli.folder == fitted / command
         assert cli.datamodule.batch_size == 4
         assert cli.datamodule.leave_out_gaps
-        assert cli.model.optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 1e-3
+        assert cli.model.optimizer([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 2e-3
         assert not cli.model.freeze_encoder
         assert any(type(callback).__name__ == "SegmentationWriter" for callback in cli.trainer.callbacks)
 
