@@ -131,11 +131,11 @@ def test_two_devices_test_31_images_like_one(checkpoint: Path, tmp_path: Path) -
     run_python("-m", "belvedere", "test", *options, "--output", str(tmp_path / "two"), *TWO)
     one, two = (metrics(tmp_path / name / "metrics.csv") for name in ("one", "two"))
     assert two == pytest.approx(one, abs=TOLERANCE)
-    assert len(one) == 13
+    assert len(one) == 19
     assert 0 < one["test/dice"] < 1
     drawn = [(tmp_path / name / "intervals.csv").read_text() for name in ("one", "two")]
     assert drawn[0] == drawn[1]
-    assert drawn[0].count("\n") == 1 + 12  # all figures but the loss
+    assert drawn[0].count("\n") == 1 + 18  # all figures but the loss
 
 
 @pytest.mark.slow
