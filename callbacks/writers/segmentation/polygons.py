@@ -36,8 +36,7 @@ CONVENTION = (
     "A pixel is inside where its center lies in an odd number of rings (even-odd), so that a ring in a ring is a hole. "
     "size is [height, width]; iou is the intersection over union of the polygon and the mask; tolerance is the "
     "distance in pixels by which outlines were simplified; smoothing is the share of the usual smoothing that they "
-    "got, 0 without; condition is sunny where the most frequent gray level is at "
-    "least 200, otherwise shady."
+    "got, 0 without; condition is sunny where the most frequent gray level is at least 200, otherwise shady."
 )
 
 
