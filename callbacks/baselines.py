@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
-from callbacks.best import BestCheckpoint
+from callbacks.best import best_checkpoint
 
 
 class BaselineWarnings(Callback, ABC):
@@ -36,7 +36,7 @@ class BaselineWarnings(Callback, ABC):
         metrics = logged(trainer, "val")
         if trainer.state.fn != TrainerFn.FITTING:
             self._log(metrics, "val")
-        elif is_best(trainer, metrics, self._metrics):
+        elif is_best(trainer, metrics):
             self._metrics = metrics
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -61,13 +61,10 @@ def logged(trainer: Trainer, stage: str) -> dict[str, float]:
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith(f"{stage}/")}
 
 
-def is_best(trainer: Trainer, metrics: Mapping[str, float], before: Mapping[str, float]) -> bool:
-    """Returns whether an epoch is the best so far, by the metric of `BestCheckpoint`; True without that callback."""
-    checkpoint = next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
-    if checkpoint is None or checkpoint.monitor not in metrics.keys() & before.keys():
-        return True
-    now, then = metrics[str(checkpoint.monitor)], before[str(checkpoint.monitor)]
-    return now < then if checkpoint.mode == "min" else now > then
+def is_best(trainer: Trainer, metrics: Mapping[str, float]) -> bool:
+    """Returns whether `BestCheckpoint` will keep an epoch with these metrics; True without that callback."""
+    best = best_checkpoint(trainer)
+    return best is None or best.monitor not in metrics or best.keeps(metrics[best.monitor])
 
 
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "delta_e76": False, "delta_e2000": False}

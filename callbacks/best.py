@@ -1,5 +1,6 @@
 """The best epoch: keeps its checkpoint, stops training in time, reports the result."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,12 +42,21 @@ class AfterValidation(Callback):
 class BestCheckpoint(AfterValidation, ModelCheckpoint):
     """Saves the best epoch as `checkpoints/best.ckpt` in the run's folder.
 
+    A few validation images tell epochs apart by chance: of two that are nearly as good, the one that trained longer,
+    with a lower learning rate, is the safer choice.
+
     Args:
         monitor: The metric that decides which epoch is best.
         mode: Whether lower (`min`) or higher (`max`) is better.
+        tolerance: Keeps the latest epoch that is less than this worse than the best, in the metric's unit; 0: the best.
+
+    Raises:
+        ValueError: `tolerance` is negative or not finite.
     """
 
-    def __init__(self, monitor: str = "val/loss", mode: str = "min") -> None:
+    def __init__(self, monitor: str = "val/loss", mode: str = "min", tolerance: float = 0.0) -> None:
+        if not 0 <= tolerance < math.inf:
+            raise ValueError(f"tolerance is {tolerance}; expected 0 or a small positive number, such as 0.02")
         super().__init__(
             filename="best",
             monitor=monitor,
@@ -55,11 +65,41 @@ class BestCheckpoint(AfterValidation, ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+        self.tolerance = tolerance
+        self.peak: float | None = None  # the best value so far; that of the kept epoch may be a little worse
+
+    @property
+    def epoch(self) -> int | None:
+        """The epoch that is kept; None before the first."""
+        path = Path(self.best_model_path)
+        if not path.is_file():
+            return None
+        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"])
+
+    def keeps(self, value: float) -> bool:
+        """Returns whether an epoch with this value would be kept."""
+        return self.peak is None or self._height(value) > self._height(self.peak) - self.tolerance
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        if current is None:
+            return False
+        value = float(current)
+        keeps = trainer.strategy.reduce_boolean_decision(self.keeps(value))
+        if self.peak is None or self._height(value) > self._height(self.peak):
+            self.peak = value
+        return keeps
+
+    def _height(self, value: float) -> float:
+        """How good a value is; nan is worse than any other."""
+        return -math.inf if math.isnan(value) else value if self.mode == "max" else -value
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         write_checkpoints_atomically(trainer)
         self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
         super().setup(trainer, pl_module, stage)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"peak": self.peak}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the best score even if the run's folder has moved; Lightning would forget it."""
@@ -72,6 +112,19 @@ class BestCheckpoint(AfterValidation, ModelCheckpoint):
                 "best_k_models": {str(best): state_dict["best_model_score"]},
             }
         super().load_state_dict(state_dict)
+        kept = self.best_model_score  # older checkpoints have no peak; there it was the kept value
+        self.peak = state_dict.get("peak", None if kept is None else float(kept))
+
+
+def best_checkpoint(trainer: Trainer) -> BestCheckpoint | None:
+    """Returns the callback that keeps a run's best epoch, if there is one."""
+    return next((each for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)), None)
+
+
+def best_epoch(trainer: Trainer) -> int | None:
+    """Returns the epoch that is kept in `best.ckpt`, if there is one."""
+    checkpoint = best_checkpoint(trainer)
+    return None if checkpoint is None else checkpoint.epoch
 
 
 class EarlyStopping(AfterValidation, LightningEarlyStopping):
@@ -150,35 +203,7 @@ class FiniteOrStop(Callback):
 
 
 class Summary(Callback):
-    """Prints the best epoch and the files of the run when training ends.
-
-    Args:
-        monitor: The metric that decides which epoch is best.
-        mode: Whether lower (`min`) or higher (`max`) is better.
-    """
-
-    def __init__(self, monitor: str = "val/loss", mode: Literal["min", "max"] = "min") -> None:
-        self.monitor, self.mode = monitor, mode
-        self._best: tuple[int, float] | None = None  # epoch and value
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        value = trainer.callback_metrics.get(self.monitor)
-        if value is None:
-            return
-        sign = 1 if self.mode == "max" else -1
-        if self._best is None or sign * float(value) > sign * self._best[1]:
-            self._best = (trainer.current_epoch, float(value))
-
-    @property
-    def best_epoch(self) -> int | None:
-        """The best epoch so far; None before the first."""
-        return None if self._best is None else self._best[0]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best": None if self._best is None else list(self._best)}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._best = None if state_dict["best"] is None else tuple(state_dict["best"])
+    """Prints the best epoch and the files of the run when training ends."""
 
     @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -198,10 +223,11 @@ class Summary(Callback):
 
     def _text(self, trainer: Trainer) -> str:
         folder = Path(trainer.default_root_dir)
-        lines = [""]
-        if self._best is not None:
-            lines.append(f"Best epoch {self._best[0]}: {self.monitor} {self._best[1]:.4f}.")
-        panel = "panels" if self._best is None else f"panels/epoch_{self._best[0]:04d}.png"
+        lines, epoch, panel = [""], best_epoch(trainer), "panels"
+        if (best := best_checkpoint(trainer)) is not None and epoch is not None:
+            value, panel = float(best.best_model_score), f"panels/epoch_{epoch:04d}.png"
+            better = "" if value == best.peak else f" (at best {best.peak:.4f}, tolerance {best.tolerance:g})"
+            lines.append(f"Best epoch {epoch}: {best.monitor} {value:.4f}{better}.")
         for name in ("checkpoints/best.ckpt", "curves.png", panel, "metrics.csv", "thresholds.csv", "config.yaml"):
             if (folder / name).exists():
                 lines.append(f"  {folder / name}")

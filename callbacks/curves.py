@@ -3,11 +3,12 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from callbacks.best import best_epoch
 from drawing import charts
 
 
@@ -18,21 +19,14 @@ class Curves(Callback):
     the checkpoint, so that the curves of a resumed run begin at its first epoch.
 
     Args:
-        monitor: The metric that decides which epoch is best.
-        mode: Whether lower (`min`) or higher (`max`) is better.
+        monitor: The metric that decides which epoch is best; its plot comes after that of the loss.
 
     Attributes:
         history: One row per epoch: `epoch`, counted from 0, and the metrics of that epoch.
-
-    Raises:
-        ValueError: The mode is neither "min" nor "max".
     """
 
-    def __init__(self, monitor: str = "val/loss", mode: Literal["min", "max"] = "min") -> None:
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode is {mode!r}; expected 'min' or 'max', the better end of {monitor}")
+    def __init__(self, monitor: str = "val/loss") -> None:
         self.monitor = monitor
-        self.mode = mode
         self.history: list[dict[str, float]] = []
         self.baselines: Sequence[str] = ()
 
@@ -76,6 +70,5 @@ class Curves(Callback):
 
     def _plot(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and sum(len(row) > 1 for row in self.history) > 1:
-            charts.draw_curves(
-                self.history, self.monitor, Path(trainer.default_root_dir, "curves.png"), self.mode, self.baselines
-            )
+            path = Path(trainer.default_root_dir, "curves.png")
+            charts.draw_curves(self.history, self.monitor, path, best_epoch(trainer), self.baselines)

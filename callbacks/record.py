@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks.best import Summary
+from callbacks.best import best_epoch
 from callbacks.handover import UsesData
 from datamodules.batch import Batch
 from ops.atomic import write_text
@@ -26,7 +26,7 @@ SYSTEM_FILES = {"status": Path("/proc/self/status"), "cpuinfo": Path("/proc/cpui
 class Record(UsesData):
     """Writes `record.json` into the run's folder when `fit` is over, including what is fitted after training.
 
-    - `best_epoch`: of `callbacks.best.Summary`; null without one
+    - `best_epoch`: the one in `best.ckpt`; null without one
     - `epochs`: trained epochs, over all parts of a resumed run
     - `seconds`: wall clock of training with its validation, without what comes before and after. A part that was killed
       counts up to the checkpoint that the run resumed from.
@@ -88,11 +88,9 @@ class Record(UsesData):
         """Writes the record here because `teardown` comes after every `on_fit_end`."""
         if stage != "fit" or not trainer.is_global_zero:
             return
-        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]  # untyped there
-        best = (each.best_epoch for each in callbacks if isinstance(each, Summary))
         data = self.data
         record = {
-            "best_epoch": next(best, None),
+            "best_epoch": best_epoch(trainer),
             "epochs": trainer.current_epoch,
             "seconds": round(self._seconds, 3),
             "peak_bytes": self._peak or None,

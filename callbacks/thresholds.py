@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from callbacks.best import BestCheckpoint
+from callbacks.best import best_checkpoint
 from callbacks.handover import UsesData
 from callbacks.resuming import validation_batches
 from datamodules.batch import Batch
@@ -82,9 +82,8 @@ def go_to_best(trainer: Trainer, task: ImageTask) -> bool:
 
 def best_path(trainer: Trainer) -> Path | None:
     """Returns the checkpoint of the best epoch."""
-    found = (each.best_model_path for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint))
-    name = next(found, "")
-    return Path(name) if name else None
+    best = best_checkpoint(trainer)
+    return Path(best.best_model_path) if best is not None and best.best_model_path else None
 
 
 def keep_in_best(trainer: Trainer, task: ImageTask, prefixes: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def draw_curves(
     history: Sequence[Mapping[str, float]],
     monitor: str,
     path: Path,
-    mode: Literal["min", "max"] = "min",
+    best: int | None = None,
     baselines: Sequence[str] = (),
 ) -> None:
     """Writes one small plot per metric, with training and validation curves and the best epoch marked.
@@ -46,9 +46,9 @@ def draw_curves(
     Args:
         history: One row per epoch: `epoch` and values like `train/loss` or `val/dice`. If a key is missing, the line
             spans the gap; a nan breaks it.
-        monitor: The key whose best value marks the best epoch.
+        monitor: The key by which the best epoch was chosen.
         path: The image file, PNG or JPEG.
-        mode: Whether the lowest or the highest value is best.
+        best: The epoch to mark, if any.
         baselines: Names of trivial baselines. `val/<baseline>_<metric>` is a horizontal line in the plot of that
             metric; `val/<baseline>`, which no training changes, is not drawn. Neither has `val/<metric>_true`, the
             value of the true images, a plot of its own.
@@ -62,8 +62,7 @@ def draw_curves(
     if not names:
         raise ValueError(f"expected values like `val/loss` in the history, got {list(history)}; log metrics first")
     metrics = sorted(names, key=lambda name: (name != "loss", name != monitor.split("/")[-1], name))
-    measured = [row for row in history if math.isfinite(row.get(monitor, math.nan))]
-    best = (min if mode == "min" else max)(measured, key=lambda row: row[monitor], default=None)
+    marked = next((row for row in history if row["epoch"] == best and monitor in row), None)
     columns = len(metrics) if len(metrics) <= 3 else math.ceil(math.sqrt(len(metrics)))
     lines = math.ceil(len(metrics) / columns)
 
@@ -72,10 +71,10 @@ def draw_curves(
     for place, metric in enumerate(metrics, start=1):
         axes = figure.add_subplot(lines, columns, place)
         _draw_metric(axes, metric, history, baselines)
-        if best is not None:
-            label = f"best: epoch {best['epoch']:.0f}, {monitor} {best[monitor]:#.3g}"
-            axes.axvline(best["epoch"], color="0.4", linestyle="--", linewidth=1, zorder=1, label=label)
-            axes.set_title(_note(best, metric), loc="right", fontsize=9, color="0.35")
+        if marked is not None:
+            label = f"best.ckpt: epoch {best}, {monitor} {marked[monitor]:#.3g}"
+            axes.axvline(marked["epoch"], color="0.4", linestyle="--", linewidth=1, zorder=1, label=label)
+            axes.set_title(_note(marked, metric), loc="right", fontsize=9, color="0.35")
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         drawn, labels = axes.get_legend_handles_labels()

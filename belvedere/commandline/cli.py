@@ -51,7 +51,7 @@ from belvedere.names import SHIPPED, import_classes, task_name
 from belvedere.prediction import changed_settings, load
 from belvedere.quiet import quiet, silent
 from belvedere.shards import check_options, shard_folder, slurm_script
-from callbacks.best import BestCheckpoint, FiniteOrStop, Summary, mode_of
+from callbacks.best import FiniteOrStop, Summary
 from callbacks.curves import Curves
 from callbacks.handover import Handover
 from callbacks.layers import Layers
@@ -249,15 +249,13 @@ class BelvedereCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Makes the trainer; in training it gets the callbacks that monitor the run."""
         monitor = self.settings.monitor
-        watched = monitor, mode_of(monitor)
         callbacks: list[Callback] = [] if self.settings.quiet else [ProgressBar()]
         if self.command != "fit":
             callbacks.append(Stopping())
         if self.command in TRAINER_COMMANDS:
             callbacks.append(Handover(self.datamodule, self.model))
         if self.command == "fit":
-            callbacks += [FiniteOrStop(monitor), Curves(*watched), Summary(*watched), BestCheckpoint(*watched)]
-            callbacks += [LearningRate(), Layers(), Record()]
+            callbacks += [FiniteOrStop(monitor), Curves(monitor), Summary(), LearningRate(), Layers(), Record()]
         callbacks.append(ScoreLoss())
         self.trainer_defaults = {"callbacks": callbacks}
         if self.settings.trainer.sync_batchnorm:

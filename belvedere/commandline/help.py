@@ -12,7 +12,8 @@ from jsonargparse import ArgumentParser, Namespace
 from belvedere.commandline.arguments import FROM_CHECKPOINT, FROM_SEVERAL, HELPS, INSTEAD, SHORT
 
 UNTYPED = ("help", "print_config", "config", "trainer", "model", "data", "weights_only", "model.classes",
-           "model.window", "early_stopping.monitor", "early_stopping.mode")  # fmt: skip
+           "model.window", "best_checkpoint.monitor", "best_checkpoint.mode", "early_stopping.monitor",
+           "early_stopping.mode")  # fmt: skip
 """Options without a line: those that lead here, and those that follow others."""
 LEFT = 40  # letters of an option and its value
 

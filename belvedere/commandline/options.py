@@ -10,7 +10,7 @@ from belvedere.describe import describe
 from belvedere.export import export
 from belvedere.features import features
 from belvedere.suggest import suggest
-from callbacks.best import EarlyStopping, mode_of
+from callbacks.best import BestCheckpoint, EarlyStopping, mode_of
 from callbacks.intervals import Intervals
 from callbacks.panels import Panels
 from callbacks.resuming import LastCheckpoint, Preemption
@@ -21,8 +21,8 @@ OWN_COMMANDS: dict[str, Callable[..., int | None]] = {"features": features, "des
                                                       "suggest": suggest}  # fmt: skip
 COMMANDS = (*TRAINER_COMMANDS, *OWN_COMMANDS)
 # Callbacks with options of their own, by prefix.
-OWN_CALLBACKS = {"early_stopping": EarlyStopping, "panels": Panels, "last_checkpoint": LastCheckpoint,
-                 "preemption": Preemption, "intervals": Intervals}  # fmt: skip
+OWN_CALLBACKS = {"best_checkpoint": BestCheckpoint, "early_stopping": EarlyStopping, "panels": Panels,
+                 "last_checkpoint": LastCheckpoint, "preemption": Preemption, "intervals": Intervals}  # fmt: skip
 ACTING = {"fit": OWN_CALLBACKS.keys() - {"intervals"}, "test": {"intervals", "panels"}}
 """Which of them act in a command."""
 
@@ -53,8 +53,9 @@ def add_options(parser: LightningArgumentParser, command: str) -> None:
     for name, callback in OWN_CALLBACKS.items():
         parser.add_lightning_class_args(callback, name)
     parser.callback_keys[:] = [name for name in OWN_CALLBACKS if name in ACTING.get(command, ())]
-    parser.link_arguments("monitor", "early_stopping.monitor")
-    parser.link_arguments("monitor", "early_stopping.mode", compute_fn=mode_of)
+    for name in ("best_checkpoint", "early_stopping"):
+        parser.link_arguments("monitor", f"{name}.monitor")
+        parser.link_arguments("monitor", f"{name}.mode", compute_fn=mode_of)
     parser.add_argument(
         "--precision",
         type=Literal["auto"] | None,

@@ -33,7 +33,8 @@ def test_after_training_the_best_epoch_is_compared(
 
 def test_a_resumed_run_remembers_the_best_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    fit(tmp_path, Scripted(EPOCHS), ColorBaselines(), JudgementBaseline(), LastCheckpoint(), max_epochs=2)
+    kept = BestCheckpoint(), LastCheckpoint()
+    fit(tmp_path, Scripted(EPOCHS), ColorBaselines(), JudgementBaseline(), *kept, max_epochs=2)
     states = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
     for key in ("ColorWords", "JudgementWords"):  # as in older checkpoints
         assert states[key]["figures"]["val/loss"] == 1.0

@@ -34,6 +34,40 @@ def test_best_and_last_epoch_are_kept(tmp_path: Path, mode: str, dices: list[flo
     assert epoch_of(tmp_path, "last") == (last + 1, last)  # epochs are counted when they are over
 
 
+@pytest.mark.parametrize(
+    ("mode", "dices", "kept"),
+    [
+        ("max", [0.1, 0.5, 0.46, 0.44, 0.3], 2),  # the latest within .05 of .5
+        ("max", [0.5, 0.47, 0.44, 0.41, 0.38], 1),  # it does not slide down: .44 is compared with .5
+        ("max", [0.5, 0.3, 0.52, 0.2], 2),
+        ("min", [0.5, 0.2, 0.24, 0.3], 2),
+        ("max", [math.nan, 0.1, math.nan], 1),
+    ],
+)
+def test_the_latest_epoch_that_is_nearly_as_good_is_kept(
+    tmp_path: Path, mode: str, dices: list[float], kept: int
+) -> None:
+    best = BestCheckpoint("val/dice", mode, tolerance=0.05)
+    fit(tmp_path, Scripted(dices), best)
+    assert epoch_of(tmp_path) == (kept, kept)
+    assert best.epoch == kept
+    assert best.best_model_score == pytest.approx(dices[kept])
+
+
+def test_a_resumed_run_remembers_the_peak_not_the_kept_value(tmp_path: Path) -> None:
+    fit(tmp_path, Scripted([0.5, 0.46]), BestCheckpoint("val/dice", "max", 0.05), LastCheckpoint())
+    dices = [0.0, 0.0, 0.42]  # nearly as good as the kept .46, not as .5
+    best = BestCheckpoint("val/dice", "max", 0.05)
+    fit(tmp_path, Scripted(dices), best, LastCheckpoint(), resume="last.ckpt")
+    assert (best.epoch, best.peak) == (1, pytest.approx(0.5))
+
+
+@pytest.mark.parametrize("tolerance", [-0.1, math.nan, math.inf])
+def test_a_tolerance_is_not_negative_and_finite(tolerance: float) -> None:
+    with pytest.raises(ValueError, match="tolerance is"):
+        BestCheckpoint("val/dice", "max", tolerance)
+
+
 def test_a_resumed_run_knows_the_best_epoch_even_in_a_moved_folder(tmp_path: Path) -> None:
     run, best = tmp_path / "there", BestCheckpoint("val/dice", "max")
     fit(tmp_path / "here", Scripted([0.1, 0.6, 0.2]), best, LastCheckpoint())
@@ -145,12 +179,17 @@ def test_summary_names_the_best_epoch_and_the_files(
 ) -> None:
     caplog.set_level("INFO")
     (tmp_path / "curves.png").write_text("")
-    callbacks = BestCheckpoint("val/dice", mode), Summary("val/dice", mode)
-    fit(tmp_path, Scripted([0.2, 0.5, 0.4]), *callbacks, LastCheckpoint())
+    fit(tmp_path, Scripted([0.2, 0.5, 0.4]), BestCheckpoint("val/dice", mode), Summary(), LastCheckpoint())
     text = caplog.messages[-1]
     assert "Epochs: 3, steps: 9." in text
     assert best in text
     files = [line.strip() for line in text.splitlines() if line.startswith("  ")]
     assert files == [str(tmp_path / "checkpoints" / "best.ckpt"), str(tmp_path / "curves.png")]
-    fit(tmp_path, Scripted([0.3] * 4), Summary("val/dice", mode), resume="last.ckpt")
+    fit(tmp_path, Scripted([0.3] * 4), BestCheckpoint("val/dice", mode), Summary(), resume="last.ckpt")
     assert best in caplog.messages[-1], "a resumed run remembers it"
+
+
+def test_summary_says_what_the_tolerance_gave_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    fit(tmp_path, Scripted([0.2, 0.5, 0.49]), BestCheckpoint("val/dice", "max", 0.02), Summary())
+    assert "Best epoch 2: val/dice 0.4900 (at best 0.5000, tolerance 0.02)." in caplog.messages[-1]

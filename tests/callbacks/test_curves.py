@@ -136,8 +136,3 @@ def test_validating_alone_adds_nothing(tmp_path: Path) -> None:
     trainer.validate(module, DataLoader(torch.ones(4, 1)), verbose=False)
     assert [set(row) for row in curves.history] == [set(row) for row in before]
     assert curves.history[0]["val/loss"] == before[0]["val/loss"]
-
-
-def test_another_mode_is_rejected() -> None:
-    with pytest.raises(ValueError, match="mode is 'best'"):
-        Curves("val/dice", mode="best")

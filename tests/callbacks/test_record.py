@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from callbacks import record
-from callbacks.best import EarlyStopping, Summary
+from callbacks.best import BestCheckpoint, EarlyStopping
 from callbacks.record import Record, git_commit, versions
 from callbacks.resuming import LastCheckpoint
 from tests.scripted import STEPS, Scripted, fit
@@ -63,7 +63,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         module.layers = nn.ModuleList([nn.Linear(3, 2), nn.Linear(4, 1).requires_grad_(False)])
         watch = Record()
         watch.data = data  # as Handover does
-        fit(tmp_path, module, clock, Summary("val/dice", "max"), LastCheckpoint(), watch,
+        fit(tmp_path, module, clock, BestCheckpoint("val/dice", "max"), LastCheckpoint(), watch,
             EarlyStopping("val/dice", "max", patience=2), **options)  # fmt: skip
         found: dict[str, Any] = json.loads((tmp_path / "record.json").read_text())
         return found

@@ -58,7 +58,7 @@ def points(axes: Axes, label: str) -> list[list[float]]:
 
 @pytest.mark.parametrize(("epochs", "metrics"), [(1, 1), (1, 2), (8, 5), (60, 11), (300, 4)])
 def test_curves_are_readable(epochs: int, metrics: int, tmp_path: Path, figures: list[Figure]) -> None:
-    charts.draw_curves(history_of(epochs, metrics), "val/balanced_accuracy", tmp_path / "curves.png", "max")
+    charts.draw_curves(history_of(epochs, metrics), "val/balanced_accuracy", tmp_path / "curves.png", epochs // 2)
     assert_readable(figures[0])
     assert len(figures[0].axes) == metrics
     size = np.rint(figures[0].get_size_inches() * 150)
@@ -67,24 +67,22 @@ def test_curves_are_readable(epochs: int, metrics: int, tmp_path: Path, figures:
 
 
 def test_curves_show_loss_first_then_the_monitored_then_the_alphabet(tmp_path: Path, figures: list[Figure]) -> None:
-    charts.draw_curves(history_of(3, 5), "val/dice", tmp_path / "curves.png", "max")
+    charts.draw_curves(history_of(3, 5), "val/dice", tmp_path / "curves.png")
     titles = [axes.get_title("left") for axes in figures[0].axes]
     assert titles == ["loss", "dice", "auprc", "balanced accuracy", "zeal"]
     history = [{"epoch": epoch, "val/accuracy": 0.5 + epoch / 10, "val/majority": 0.6} for epoch in range(3)]
-    charts.draw_curves(history, "val/accuracy", tmp_path / "curves.png", "max", ["majority"])
+    charts.draw_curves(history, "val/accuracy", tmp_path / "curves.png", baselines=["majority"])
     assert [axes.get_title("left") for axes in figures[1].axes] == ["accuracy"], "majority is constant"
     with pytest.raises(ValueError, match="expected values like `val/loss`"):
         charts.draw_curves([{"epoch": 0}], "val/loss", tmp_path / "curves.png")
 
 
-@pytest.mark.parametrize(("mode", "best", "value"), [("max", 2, "0.600"), ("min", 0, "0.200")])
-def test_curves_mark_the_best_epoch_in_every_plot(
-    mode: str, best: int, value: str, tmp_path: Path, figures: list[Figure]
-) -> None:
+@pytest.mark.parametrize(("best", "value"), [(2, "0.600"), (0, "0.200")])
+def test_curves_mark_the_best_epoch_in_every_plot(best: int, value: str, tmp_path: Path, figures: list[Figure]) -> None:
     dice = [0.2, math.nan, 0.6, 0.5]
     history = [{"epoch": e, "val/dice": d, "val/loss": 1.5 - e / 8, "train/lr": 1e-5} for e, d in enumerate(dice)]
-    charts.draw_curves(history, "val/dice", tmp_path / "curves.png", mode)
-    label = f"best: epoch {best}, val/dice {value}"
+    charts.draw_curves(history, "val/dice", tmp_path / "curves.png", best)
+    label = f"best.ckpt: epoch {best}, val/dice {value}"
     assert [points(axes, label)[0][0] for axes in figures[0].axes] == [best] * 3
     notes = [axes.get_title("right") for axes in figures[0].axes]
     assert notes == [f"epoch {best}: {1.5 - best / 8:.2f}", f"epoch {best}: {value}", f"epoch {best}: 1.00e-05"]
@@ -93,7 +91,7 @@ def test_curves_mark_the_best_epoch_in_every_plot(
 
 def test_curves_span_missing_epochs(tmp_path: Path, figures: list[Figure]) -> None:
     history = [{"epoch": e, "train/loss": e + 1.0} | ({"val/loss": 2.0 * e} if e % 2 else {}) for e in range(4)]
-    charts.draw_curves(history, "val/dice", tmp_path / "curves.png")
+    charts.draw_curves(history, "val/dice", tmp_path / "curves.png", 3)
     assert points(figures[0].axes[0], "training") == [[0, 1], [1, 2], [2, 3], [3, 4]]
     assert points(figures[0].axes[0], "validation") == [[1, 2], [3, 6]]
     assert len(figures[0].axes[0].lines) == 2, "a best epoch of a figure that was never measured"
@@ -182,7 +180,7 @@ def test_ignored_pixels_are_hatched_and_explained(tmp_path: Path, figures: list[
 
 def test_true_images_are_a_line_in_the_plot_of_their_metric(tmp_path: Path, figures: list[Figure]) -> None:
     history = [{"epoch": e, "val/colorfulness": e, "val/colorfulness_true": 9.0} for e in range(3)]
-    charts.draw_curves(history, "val/colorfulness", tmp_path / "curves.png", "max")
+    charts.draw_curves(history, "val/colorfulness", tmp_path / "curves.png")
     [axes] = figures[0].axes
     assert {each[1] for each in points(axes, "true images")} == {9.0}
 

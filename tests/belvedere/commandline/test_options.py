@@ -74,9 +74,9 @@ def test_all_callbacks_watch_the_monitor(
     assert belvedere("fit", *tiny, "--monitor", monitor).code == 0
     watching = {type(callback).__name__: callback for callback in parsed[0].trainer.callbacks
                 if hasattr(callback, "monitor") and type(callback).__name__ != "LastCheckpoint"}  # fmt: skip
-    assert watching.keys() == {"EarlyStopping", "BestCheckpoint", "FiniteOrStop", "Summary", "Curves"}
+    assert watching.keys() == {"EarlyStopping", "BestCheckpoint", "FiniteOrStop", "Curves"}
     assert {callback.monitor for callback in watching.values()} == {monitor}
-    assert {watching[name].mode for name in ("EarlyStopping", "BestCheckpoint", "Curves")} == {mode}
+    assert {watching[name].mode for name in ("EarlyStopping", "BestCheckpoint")} == {mode}
 
 
 def test_losses_and_errors_are_best_at_their_minimum() -> None:
