@@ -64,7 +64,8 @@ def logged(trainer: Trainer, stage: str) -> dict[str, float]:
 def is_best(trainer: Trainer, metrics: Mapping[str, float]) -> bool:
     """Returns whether `BestCheckpoint` will keep an epoch with these metrics; True without that callback."""
     best = best_checkpoint(trainer)
-    return best is None or best.monitor not in metrics or best.keeps(metrics[best.monitor])
+    value = None if best is None else metrics.get(str(best.monitor))
+    return best is None or value is None or best.keeps(value)
 
 
 HIGHER_IS_BETTER = {"psnr": True, "ssim": True, "delta_e76": False, "delta_e2000": False}

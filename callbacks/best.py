@@ -69,12 +69,13 @@ class BestCheckpoint(AfterValidation, ModelCheckpoint):
         self.peak: float | None = None  # the best value so far; that of the kept epoch may be a little worse
 
     @property
-    def epoch(self) -> int | None:
-        """The epoch that is kept; None before the first."""
+    def kept(self) -> tuple[int, float] | None:
+        """The epoch that is kept and its value; None before the first."""
         path = Path(self.best_model_path)
-        if not path.is_file():
+        if self.best_model_score is None or not path.is_file():
             return None
-        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"])
+        epoch = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"]
+        return int(epoch), float(self.best_model_score)
 
     def keeps(self, value: float) -> bool:
         """Returns whether an epoch with this value would be kept."""
@@ -123,8 +124,8 @@ def best_checkpoint(trainer: Trainer) -> BestCheckpoint | None:
 
 def best_epoch(trainer: Trainer) -> int | None:
     """Returns the epoch that is kept in `best.ckpt`, if there is one."""
-    checkpoint = best_checkpoint(trainer)
-    return None if checkpoint is None else checkpoint.epoch
+    best = best_checkpoint(trainer)
+    return None if best is None or best.kept is None else best.kept[0]
 
 
 class EarlyStopping(AfterValidation, LightningEarlyStopping):
@@ -223,9 +224,10 @@ class Summary(Callback):
 
     def _text(self, trainer: Trainer) -> str:
         folder = Path(trainer.default_root_dir)
-        lines, epoch, panel = [""], best_epoch(trainer), "panels"
-        if (best := best_checkpoint(trainer)) is not None and epoch is not None:
-            value, panel = float(best.best_model_score), f"panels/epoch_{epoch:04d}.png"
+        lines, panel, best = [""], "panels", best_checkpoint(trainer)
+        if best is not None and best.kept is not None:
+            epoch, value = best.kept
+            panel = f"panels/epoch_{epoch:04d}.png"
             better = "" if value == best.peak else f" (at best {best.peak:.4f}, tolerance {best.tolerance:g})"
             lines.append(f"Best epoch {epoch}: {best.monitor} {value:.4f}{better}.")
         for name in ("checkpoints/best.ckpt", "curves.png", panel, "metrics.csv", "thresholds.csv", "config.yaml"):
