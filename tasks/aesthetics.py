@@ -41,6 +41,8 @@ class AestheticsTask(JudgingTask):
         threshold: Mean vote above which the distribution is a professional shot; null is 5 for ten votes, otherwise
             (1 + bins) / 2. Follows the data's.
         dropout: Dropout rate of the dense layers.
+        pool_side: Height and width that the maps are pooled to before the dense layers; null is 6 (AlexNet) or 7
+            (VGG16), as published. 1 leaves the mean of each channel, which few photographs train better.
         pretrained: `true` for the library's ImageNet weights, the path of a weights file, or `false` for none.
         freeze_convolutions: Whether to train the dense layers only.
         remember: GiB of memory to cache the outputs of frozen convolutions for images that are not augmented; what fits
@@ -64,6 +66,7 @@ class AestheticsTask(JudgingTask):
         bins: int = 10,
         threshold: float | None = None,
         dropout: float = 0.5,
+        pool_side: int | None = None,
         pretrained: bool | str = True,
         freeze_convolutions: bool = True,
         remember: float = 4.0,
@@ -76,7 +79,7 @@ class AestheticsTask(JudgingTask):
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])
         self.name, self.pretrained, self.keep_dense_weights = network, pretrained, keep_dense_weights
         self.freeze_convolutions, self.tta = freeze_convolutions, tta
-        self.network = judge(network, dense_width, self.outputs_count, dropout)
+        self.network = judge(network, dense_width, self.outputs_count, dropout, pool_side)
         self.network.convolutions.requires_grad_(not freeze_convolutions)
         self.train()  # the trainer keeps the modes of a new task; this one sets that of frozen convolutions
 

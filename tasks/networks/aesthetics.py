@@ -31,7 +31,7 @@ class Judge(nn.Module):
         convolutions: Maps images (B, 3, H, W) in [0, 1] to maps (B, C, h, w), or to vectors (B, C). Weights files fill
             its last part.
         channels: C.
-        side: Height and width that the maps are pooled to; 1 for vectors.
+        side: Height and width that the maps are pooled to; None for vectors.
         sides: Height and width of the smallest and the largest image that the convolutions accept, in pixels.
         width: Units of fc6 and of fc7.
         outputs: Units of the output.
@@ -40,7 +40,7 @@ class Judge(nn.Module):
     Attributes:
         vectors: Names of the vectors that `forward_features` returns.
         convolutions: As given.
-        pool: Maps to flat vectors (B, F), F = C side², the values of a channel side by side.
+        pool: Maps to flat vectors (B, F), F = C side², the values of a channel side by side; F = C for vectors.
         dense: (B, F) to logits (B, outputs).
     """
 
@@ -50,7 +50,7 @@ class Judge(nn.Module):
         self,
         convolutions: nn.Sequential,
         channels: int,
-        side: int,
+        side: int | None,
         sides: tuple[int, float],
         width: int,
         outputs: int,
@@ -59,10 +59,10 @@ class Judge(nn.Module):
         super().__init__()
         self.channels, self.sides = channels, sides
         self.convolutions = convolutions
-        pool = nn.AdaptiveAvgPool2d(side) if side > 1 else nn.Identity()
+        pool = nn.Identity() if side is None else nn.AdaptiveAvgPool2d(side)
         self.pool = nn.Sequential(pool, nn.Flatten())
         layers: dict[str, nn.Module] = {}
-        for name, inputs in {"fc6": channels * side**2, "fc7": width}.items():
+        for name, inputs in {"fc6": channels * (side or 1) ** 2, "fc7": width}.items():
             layers |= {name: nn.Linear(inputs, width), f"relu_{name}": nn.ReLU(inplace=True)}
             layers |= {f"dropout_{name}": nn.Dropout(dropout)}
         self.dense = nn.Sequential(OrderedDict(layers, output=nn.Linear(width, outputs)))
@@ -100,7 +100,9 @@ class Judge(nn.Module):
         return {"pooled": flat.view(len(flat), self.channels, -1).mean(dim=2), "fc6": fc6, "fc7": self.dense[3:6](fc6)}
 
 
-def judge(network: str, dense_width: int = 250, outputs: int = 2, dropout: float = 0.5) -> Judge:
+def judge(
+    network: str, dense_width: int = 250, outputs: int = 2, dropout: float = 0.5, pool_side: int | None = None
+) -> Judge:
     """Builds a network that rates photos, with random weights.
 
     After F. Rubio, M. J. Flores and J. M. Puerta, "Optimización de las técnicas de Transfer Learning para la
@@ -119,6 +121,9 @@ def judge(network: str, dense_width: int = 250, outputs: int = 2, dropout: float
         dense_width: Units of fc6 and of fc7.
         outputs: Units of the output: 2, snapshot and professional shot, or one per rating.
         dropout: Dropout rate after fc6 and fc7.
+        pool_side: Height and width that the maps are pooled to before fc6; None: as published, 6 for AlexNet and 7 for
+            VGG16. With 1, the mean of each channel, 250 units have 2,597,198 (`alexnet_torchvision`) and 14,906,190
+            parameters.
 
     Raises:
         ValueError: The network is unknown (the message names the nearest), or a number is out of range.
@@ -128,9 +133,13 @@ def judge(network: str, dense_width: int = 250, outputs: int = 2, dropout: float
             f"expected dense_width of at least 1, outputs of at least 2 and dropout in [0, 1), got {dense_width}, "
             f"{outputs} and {dropout}"
         )
+    if pool_side is not None and (network not in MAPS or not 1 <= pool_side <= MAPS[network][1]):
+        sides = ", ".join(f"1 to {MAPS[each][1]} for {each}" for each in MAPS)
+        raise ValueError(f"pool_side is {pool_side} for {network}; expected {sides}, null otherwise")
     if network in MAPS:
-        channels, side, smallest = MAPS[network]
-        return Judge(_convolutions(network), channels, side, (smallest, math.inf), dense_width, outputs, dropout)
+        channels, published, smallest = MAPS[network]
+        side, sizes = pool_side or published, (smallest, math.inf)
+        return Judge(_convolutions(network), channels, side, sizes, dense_width, outputs, dropout)
     try:
         convolutions = timm_classifier(network, classes=0)
     except ValueError as error:
@@ -138,7 +147,7 @@ def judge(network: str, dense_width: int = 250, outputs: int = 2, dropout: float
     card = timm_card(network)
     sides = (card.input_size[1], card.input_size[1]) if card.fixed_input_size else (1, math.inf)
     classifier: Any = convolutions.get_submodule("classifier")
-    return Judge(convolutions, classifier.head_hidden_size, 1, sides, dense_width, outputs, dropout)
+    return Judge(convolutions, classifier.head_hidden_size, None, sides, dense_width, outputs, dropout)
 
 
 def _convolutions(name: str) -> nn.Sequential:
@@ -221,12 +230,13 @@ def load_judge(network: Judge, name: str, pretrained: bool | str | Path, keep_de
 
 
 def _check_keeping(network: Judge, name: str, pretrained: bool | str | Path) -> None:
-    width = network.dense.get_submodule("output").in_features
-    if name not in PUBLISHED_KEYS or width != PUBLISHED_WIDTH or pretrained is False:
+    inputs, width = (network.dense.get_submodule(layer).in_features for layer in ("fc6", "output"))
+    known = name in PUBLISHED_KEYS and inputs == MAPS[name][0] * MAPS[name][1] ** 2
+    if not known or width != PUBLISHED_WIDTH or pretrained is False:
         raise WeightsError(
-            f"keep_dense_weights needs one of {', '.join(PUBLISHED_KEYS)}, dense layers of {PUBLISHED_WIDTH} units and "
-            f"trained weights, got {name}, {width} units and pretrained {pretrained}. Change these, or set "
-            "--model.keep_dense_weights false."
+            f"keep_dense_weights needs one of {', '.join(PUBLISHED_KEYS)}, pool_side null, dense layers of "
+            f"{PUBLISHED_WIDTH} units and trained weights, got {name}, {width} units, {inputs} inputs and "
+            f"pretrained {pretrained}. Change these, or set --model.keep_dense_weights false."
         )
 
 

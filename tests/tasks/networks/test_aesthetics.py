@@ -104,6 +104,28 @@ def test_features_are_the_inputs_of_the_dense_layers(name: str, side: int) -> No
         "pooled": (2, 256), "fc6": (2, 8), "fc7": (2, 8)}  # fmt: skip
 
 
+def test_maps_pooled_to_one_pixel_are_the_mean_of_each_channel() -> None:
+    network = judge("alexnet_torchvision", 8, pool_side=1).eval()
+    image = torch.rand(2, 3, 224, 160)
+    with torch.no_grad():
+        maps = network.convolutions(image)
+        torch.testing.assert_close(network.flat(image), maps.mean(dim=(2, 3)))
+        torch.testing.assert_close(network(image), network.dense(maps.mean(dim=(2, 3))))
+        torch.testing.assert_close(network.forward_features(image)["pooled"], maps.mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize(("name", "side", "count"), [("alexnet_torchvision", 1, 2_597_198), ("vgg16", 1, 14_906_190),
+                                                     ("vgg16", 7, 21_050_190)])  # fmt: skip
+def test_parameters_of_pooled_maps_are_counted(name: str, side: int, count: int) -> None:
+    with torch.device("meta"):
+        assert sum(each.numel() for each in judge(name, 250, pool_side=side).parameters()) == count
+
+
+@pytest.mark.parametrize(("name", "side"), [("alexnet", 7), ("vgg16", 0), (SMALL, 1)])
+def test_maps_are_not_pooled_to_more_than_there_is(name: str, side: int) -> None:
+    rejects(f"pool_side is {side} for {name}", judge, name, pool_side=side)
+
+
 def test_half_of_the_dense_nodes_are_dropped_in_training() -> None:
     dense = [layer for layer in judge("alexnet_torchvision", 8).dense if not isinstance(layer, nn.Flatten)]
     kinds = [type(layer) for layer in dense if not isinstance(layer, nn.ReLU)]
@@ -168,6 +190,9 @@ def test_rejects_unavailable_weights(tmp_path: Path) -> None:
             network = judge(name, width)
         message = f"{name}, {width} units.*{pretrained}"
         rejects_weights(message, load_judge, network, name, pretrained, keep_dense_weights=True)
+    with torch.device("meta"):
+        network = judge("vgg16", 4096, pool_side=1)
+    rejects_weights("pool_side null.*512 inputs", load_judge, network, "vgg16", True, keep_dense_weights=True)
 
 
 def test_the_single_column_is_what_functional_calls_make_of_its_weights() -> None:
