@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.aesthetics_recipes import area, balanced, interval, judged, logistic, photographs, seen
+from tasks.losses import emd_loss
 from tasks.networks.aesthetics import Judge, judge, load_judge
 
 FILES = {"alexnet_torchvision": "alexnet_features", "vgg16": "vgg16_features_fp16"}
@@ -39,6 +40,8 @@ class Recipe:
         flips: Whether training takes mirror images too, and the answer is the mean of both views.
         pooled: Whether the dense layers see the mean of each channel only.
         standardized: Whether their input has mean 0 and standard deviation 1 over the training crops.
+        distribution: Whether they learn the shares of the votes by earth mover's distance, not the two classes; a crop
+            is then judged by its mean vote.
     """
 
     optimizer: Literal["sgd", "momentum", "adamw"] = "sgd"
@@ -50,6 +53,7 @@ class Recipe:
     flips: bool = False
     pooled: bool = False
     standardized: bool = False
+    distribution: bool = False
 
 
 STEADY = Recipe("adamw", 3e-4, 30, 32, cosine=True, choose="last", flips=True)
@@ -63,6 +67,10 @@ RECIPES = {
     "the same as AdamW, without mirror images": replace(STEADY, flips=False),
     "the same as AdamW, standardized": replace(STEADY, standardized=True),
     "the same as AdamW, mean of each channel": replace(STEADY, pooled=True),
+    "the same as AdamW, mean of each channel, without mirror images": replace(STEADY, pooled=True, flips=False),
+    "the same as AdamW, mean of each channel, distribution": replace(STEADY, pooled=True, distribution=True),
+    "the same, without mirror images": replace(STEADY, pooled=True, flips=False, distribution=True),
+    "the same, rate 1e-3": replace(STEADY, pooled=True, flips=False, distribution=True, rate=1e-3),
     "the same as AdamW, mean of each channel, standardized": replace(STEADY, pooled=True, standardized=True),
 }
 
@@ -88,7 +96,9 @@ def dense_layers(network: Judge, inputs: int) -> nn.Sequential:
     return layers
 
 
-def answers(name: str, views: Tensor, labels: Array, recipe: Recipe, seed: int, train: Array, test: Array) -> Array:
+def answers(
+    name: str, views: Tensor, votes: Array, labels: Array, recipe: Recipe, seed: int, train: Array, test: Array
+) -> Array:
     """Probabilities (M,) of the test crops by dense layers that are trained on the training crops."""
     torch.manual_seed(seed)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
@@ -100,7 +110,9 @@ def answers(name: str, views: Tensor, labels: Array, recipe: Recipe, seed: int, 
     if recipe.standardized:
         scale, mean = torch.std_mean(views[0, rows], dim=0)
         scale = scale.clamp(min=1e-6)
-    network = dense_layers(judge(name, 250), views.shape[2])
+    shares = torch.from_numpy(votes / votes.sum(1, keepdims=True)).float()
+    places = torch.arange(votes.shape[1]) / (votes.shape[1] - 1)  # mean votes from 0 to 1: above .5 is professional
+    network = dense_layers(judge(name, 250, votes.shape[1] if recipe.distribution else 2), views.shape[2])
     kinds: dict[str, Any] = {"sgd": torch.optim.SGD, "momentum": torch.optim.SGD, "adamw": torch.optim.AdamW}
     more = {"momentum": {"momentum": 0.9}, "adamw": {"weight_decay": 1e-2}}.get(recipe.optimizer, {})
     optimizer = kinds[recipe.optimizer](network.parameters(), lr=recipe.rate, **more)
@@ -110,15 +122,20 @@ def answers(name: str, views: Tensor, labels: Array, recipe: Recipe, seed: int, 
     @torch.no_grad()
     def judgements(which: Tensor) -> Tensor:
         network.eval()
-        each = [network((view[which] - mean) / scale).softmax(1)[:, 1] for view in views[: 1 + recipe.flips]]
+        each = [network((view[which] - mean) / scale).softmax(1) for view in views[: 1 + recipe.flips]]
         network.train()
-        return torch.stack(each).mean(0)
+        found = torch.stack(each).mean(0)
+        return found @ places if recipe.distribution else found[:, 1]
 
     best, found = -np.inf, torch.empty(0)
     for epoch in range(recipe.epochs):
         for part in rows[torch.randperm(len(rows))].split(recipe.batch):
             view = torch.randint(0, 1 + recipe.flips, (len(part),))
-            loss = F.cross_entropy(network((views[view, part] - mean) / scale), target[part])
+            logits = network((views[view, part] - mean) / scale)
+            if recipe.distribution:
+                loss = emd_loss(logits.softmax(1), shares[part])
+            else:
+                loss = F.cross_entropy(logits, target[part])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -150,7 +167,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", type=int, help="numbers of the recipes, from 0; all by default")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
-    _, labels, folds, paths = photographs()
+    votes, labels, folds, paths = photographs()
     chosen = list(RECIPES.items())
     if asked.recipes is not None:
         chosen = [chosen[number] for number in asked.recipes]
@@ -165,7 +182,8 @@ def main() -> None:
         print(f"| {' | '.join(cells)} |")
         for what, recipe in chosen:
             start, given = time.process_time(), means if recipe.pooled else views
-            found = [judged(folds, partial(answers, name, given, labels, recipe, seed)) for seed in range(asked.seeds)]
+            found = [judged(folds, partial(answers, name, given, votes, labels, recipe, seed))
+                     for seed in range(asked.seeds)]  # fmt: skip
             cells = [what]
             for score in (area, balanced):
                 cells.append(f"{np.mean([score(labels, each) for each in found]):.3f}")

@@ -18,7 +18,7 @@ from datamodules.votes.files import find_labels
 from datamodules.votes.pictures import JudgedPicture, ScoredPicture, readable, write_unusable
 from datamodules.votes.splits import drawn_splits, read_lists
 from datamodules.votes.votes import Names, Singles, Statistic, Votes, by_score, mean_votes
-from ops.augment import central_crops, crops_by_seed
+from ops.augment import central_crops, crops_by_seed, mirrored_by_seed
 from ops.errors import listed, refuse
 
 
@@ -213,8 +213,10 @@ class AestheticsDataModule(ImageDataModule):
         image = batch["image"]
         if self.augmenting:
             image = self.trained_on(image, batch["seed"])
-            if self.flips or self.crop == "random":
+            if self.crop == "random" or self.augmentations is not None:
                 batch["altered"] = True
+            elif self.flips:
+                batch["mirrored"] = mirrored_by_seed(batch["seed"])
         else:
             image = central_crops(image, self.size)
         return {**batch, "image": image.float() / 255}

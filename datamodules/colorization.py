@@ -320,6 +320,8 @@ class ColorizationDataModule(ImageDataModule):
             for key, square in view.items():
                 view[key] = self.altered(square, square[:, :1] >= 0, batch["seed"])[0]
             batch["altered"] = True
+        elif self.augmenting and self.augmentations is not None:
+            batch["altered"] = True
         return {**batch, **view, "image": image, "valid": valid}
 
     def altered(self, image: Tensor, valid: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:

@@ -186,10 +186,15 @@ def crops_by_seed(image: Tensor, side: int, seeds: Tensor, flips: bool = False) 
     bits = bits_of(seeds)
     tops = ((bits >> 1) & 0x7FFFFFFF) % (height - side + 1)
     lefts = ((bits >> 32) & 0x7FFFFFFF) % (width - side + 1)
-    places = torch.stack([tops, lefts, (bits & 1) * flips], dim=1).tolist()
+    places = torch.stack([tops, lefts, mirrored_by_seed(seeds) * flips], dim=1).tolist()
     # Slices: indexing by (B, C, side, side) indices takes a CPU thirty times as long.
     crops = [each[:, top : top + side, left : left + side] for each, (top, left, _) in zip(image, places, strict=True)]
     return torch.stack([crop.flip(2) if flip else crop for crop, (*_, flip) in zip(crops, places, strict=True)])
+
+
+def mirrored_by_seed(seeds: Tensor) -> Tensor:
+    """Returns which images `crops_by_seed` flips with these seeds (B,): bool (B,)."""
+    return (bits_of(seeds) & 1).bool()
 
 
 def _crop_room(image: Tensor, side: int) -> tuple[int, int]:

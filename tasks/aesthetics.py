@@ -45,8 +45,8 @@ class AestheticsTask(JudgingTask):
             (VGG16), as published. 1 leaves the mean of each channel, which few photographs train better.
         pretrained: `true` for the library's ImageNet weights, the path of a weights file, or `false` for none.
         freeze_convolutions: Whether to train the dense layers only.
-        remember: GiB of memory to cache the outputs of frozen convolutions for images that are not augmented; what fits
-            is computed in the first epoch only.
+        remember: GiB of memory to cache the outputs of frozen convolutions for images that are mirrored at most; what
+            fits is computed once.
         keep_dense_weights: Whether dense layers of 4096 nodes start from published weights too.
         tta: `flip` averages the probabilities of each image and its mirror image in test and predict.
         optimizer: Builds the optimizer; SGD at 1e-3 in the paper.

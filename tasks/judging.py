@@ -34,7 +34,7 @@ class JudgingTask(ImageTask):
         bins: The highest vote, for the distribution.
         threshold: Mean vote above which the distribution is a professional shot; null is 5 for ten votes, otherwise
             (1 + bins) / 2. Follows the data's.
-        remember: GiB of memory to cache the outputs of frozen layers for images that are not augmented.
+        remember: GiB of memory to cache the outputs of frozen layers for images that are mirrored at most.
         optimizer: Builds the optimizer.
         scheduler: Builds the learning-rate schedule.
 
@@ -154,10 +154,11 @@ class JudgingTask(ImageTask):
         )
 
     def flat(self, batch: Batch) -> Tensor:
-        """Returns the input of the dense layers; training remembers it where it is the same in every epoch."""
+        """Returns the input of the dense layers; training remembers it for images that are mirrored at most."""
         names = batch.get("name", [])
         if self.remembering and self.fitting and names and "altered" not in batch:
-            return self._maps(names, batch["image"], self.network.flat)
+            mirrored = batch["mirrored"].tolist() if "mirrored" in batch else [False] * len(names)
+            return self._maps(list(zip(names, mirrored, strict=True)), batch["image"], self.network.flat)
         return self.network.flat(batch["image"])
 
     @property

@@ -1,6 +1,6 @@
 """Caches the outputs of frozen layers for images that do not change."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ class Remembered:
         if gibibytes < 0:
             raise ValueError(f"{gibibytes} GiB of cache; expected 0, for none, or more")
         self._left = self._limit = round(gibibytes * 2**30)
-        self._values: dict[str, Tensor] = {}
+        self._values: dict[Hashable, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self._values)
@@ -30,11 +30,11 @@ class Remembered:
         self._values.clear()
         self._left = self._limit
 
-    def __call__(self, names: Sequence[str], image: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    def __call__(self, names: Sequence[Hashable], image: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """Returns values of images; only those of new images are computed.
 
         Args:
-            names: A name for each image.
+            names: A name or other key of each image.
             image: (B, …).
             compute: Returns the values (N, …) of any N images (N, …), each independent of the others.
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,18 @@ def test_flips_are_left_to_right_only(flips: bool, root: Path, keep: Callable[..
             flipped.append(distances[1] < distances[0])
     assert any(flipped) == flips
     assert not all(flipped)
+
+
+@pytest.mark.parametrize("augmentations", [None, [{"class_path": "albumentations.Blur"}]])
+def test_images_that_albumentations_changed_count_as_altered(
+    augmentations: Any, root: Path, keep: Callable[..., Keeping]
+) -> None:
+    data = ColorizationDataModule(
+        root, size=48, batch_size=4, flips=False, shear=0, zoom=0, rotation=0, augmentations=augmentations
+    )
+    seen = keep(data).seen
+    assert {"altered" in batch for batch in seen["train"]} == {augmentations is not None}
+    assert not any("altered" in batch for batch in seen["val"])
 
 
 def test_a_second_copy_is_larger_and_altered_alike(root: Path, keep: Callable[..., Keeping], tmp_path: Path) -> None:

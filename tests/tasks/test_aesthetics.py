@@ -202,17 +202,22 @@ class Counted:
         monkeypatch.setattr(Judge, "flat", flat)
 
 
-@pytest.mark.parametrize("network", ["alexnet_torchvision", NORMALISED])
+@pytest.mark.parametrize(
+    ("network", "flips"), [("alexnet_torchvision", False), ("alexnet_torchvision", True), (NORMALISED, False)]
+)
 def test_remembered_features_change_nothing(
-    network: str, make_trainer: Trainers, aesthetics_root: Path, monkeypatch: pytest.MonkeyPatch
+    network: str, flips: bool, make_trainer: Trainers, aesthetics_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted, weights, losses = Counted(monkeypatch), [], []
-    for remember, seen in ((4.0, 24), (0.0, 3 * 24 + 3)):  # 21 pictures to train on and 3 to validate on, once more
+    for remember in (4.0, 0.0):
         task = made(network=network, remember=remember, optimizer=lambda p: torch.optim.SGD(p, lr=1e-2))
         counted.pictures = 0
         trainer = make_trainer(max_epochs=3, num_sanity_val_steps=2)
-        trainer.fit(task, data_of(aesthetics_root))
-        assert counted.pictures == seen
+        trainer.fit(task, data_of(aesthetics_root, flips=flips))
+        if remember:  # 21 images to train on, with flips some of them in both views, and 3 to validate on
+            assert 24 < counted.pictures <= 2 * 21 + 3 if flips else counted.pictures == 24
+        else:
+            assert counted.pictures == 3 * 24 + 3
         weights.append(task.network.state_dict())
         losses.append(trainer.callback_metrics["val/loss"])
     for name, value in weights[0].items():
@@ -223,13 +228,16 @@ def test_remembered_features_change_nothing(
 
 
 @pytest.mark.parametrize(
-    ("crop", "flips", "frozen"), [("center", True, True), ("random", False, True), ("center", False, False)]
+    ("crop", "flips", "frozen"),
+    [("random", True, True), ("random", False, True), ("center", False, False), ("blurred", False, True)],
 )
 def test_altered_images_and_trained_features_are_not_remembered(
     crop: Any, flips: bool, frozen: bool, make_trainer: Trainers, aesthetics_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted, task = Counted(monkeypatch), made(freeze_convolutions=frozen)
-    data = data_of(aesthetics_root, crop=crop, flips=flips)
+    blur = [{"class_path": "albumentations.Blur", "init_args": {"p": 0.5}}]
+    options = {"crop": "center", "augmentations": blur} if crop == "blurred" else {"crop": crop}
+    data = data_of(aesthetics_root, flips=flips, **options)
     validation = 3 if frozen else 0  # images that stay the same in every epoch
     for _ in range(2):  # each training starts without remembered features
         counted.pictures = 0
