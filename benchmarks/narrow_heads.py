@@ -69,8 +69,13 @@ RECIPES = {
     "the same as AdamW, mean of each channel": replace(STEADY, pooled=True),
     "the same as AdamW, mean of each channel, without mirror images": replace(STEADY, pooled=True, flips=False),
     "the same as AdamW, mean of each channel, distribution": replace(STEADY, pooled=True, distribution=True),
-    "the same, without mirror images": replace(STEADY, pooled=True, flips=False, distribution=True),
-    "the same, rate 1e-3": replace(STEADY, pooled=True, flips=False, distribution=True, rate=1e-3),
+    "mean of each channel, distribution, without mirror images": replace(
+        STEADY, pooled=True, flips=False, distribution=True
+    ),
+    "mean of each channel, distribution, without mirror images, AdamW 1e-3": replace(
+        STEADY, pooled=True, flips=False, distribution=True, rate=1e-3
+    ),
+    "the same as AdamW, distribution": replace(STEADY, distribution=True),
     "the same as AdamW, mean of each channel, standardized": replace(STEADY, pooled=True, standardized=True),
 }
 
