@@ -275,6 +275,11 @@ def onnx_of(
             f"torch cannot convert the network to ONNX: {reason}. Nothing was written. {advice}"
         ) from error
     assert program is not None  # since it writes no file
+    graph = program.model.graph
+    for node in graph:  # torch names values by their operation, such as `mean`, which may be an output's name
+        for value in node.outputs:
+            if value.name in outputs and value not in graph.outputs:
+                value.name = f"{value.name}_within"
     model: ModelProto = program.model_proto
     return model
 

@@ -40,7 +40,7 @@ class AfterValidation(Callback):
 
 
 class BestCheckpoint(AfterValidation, ModelCheckpoint):
-    """Saves the best epoch as `checkpoints/best.ckpt` in the run's folder.
+    """Saves the best epoch as `checkpoints/best.ckpt` in the folder of the run; or a later one that is nearly as good.
 
     A few validation images tell epochs apart by chance: of two that are nearly as good, the one that trained longer,
     with a lower learning rate, is the safer choice.
@@ -48,7 +48,11 @@ class BestCheckpoint(AfterValidation, ModelCheckpoint):
     Args:
         monitor: The metric that decides which epoch is best.
         mode: Whether lower (`min`) or higher (`max`) is better.
-        tolerance: Keeps the latest epoch that is less than this worse than the best, in the metric's unit; 0: the best.
+        tolerance: 0 keeps the best epoch; above 0, the latest that is less than this worse, in the metric's unit.
+
+    Attributes:
+        kept: The epoch that is kept and its value; None before the first.
+        peak: The best value so far.
 
     Raises:
         ValueError: `tolerance` is negative or not finite.
@@ -56,7 +60,7 @@ class BestCheckpoint(AfterValidation, ModelCheckpoint):
 
     def __init__(self, monitor: str = "val/loss", mode: str = "min", tolerance: float = 0.0) -> None:
         if not 0 <= tolerance < math.inf:
-            raise ValueError(f"tolerance is {tolerance}; expected 0 or a small positive number, such as 0.02")
+            raise ValueError(f"best_checkpoint.tolerance is {tolerance}; expected 0 or a positive number, such as 0.02")
         super().__init__(
             filename="best",
             monitor=monitor,
@@ -66,33 +70,29 @@ class BestCheckpoint(AfterValidation, ModelCheckpoint):
             enable_version_counter=False,
         )
         self.tolerance = tolerance
-        self.peak: float | None = None  # the best value so far; that of the kept epoch may be a little worse
-
-    @property
-    def kept(self) -> tuple[int, float] | None:
-        """The epoch that is kept and its value; None before the first."""
-        path = Path(self.best_model_path)
-        if self.best_model_score is None or not path.is_file():
-            return None
-        epoch = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["epoch"]
-        return int(epoch), float(self.best_model_score)
+        self.kept: tuple[int, float] | None = None
+        self.peak: float | None = None
 
     def keeps(self, value: float) -> bool:
         """Returns whether an epoch with this value would be kept."""
-        return self.peak is None or self._height(value) > self._height(self.peak) - self.tolerance
+        return self.peak is None or self._goodness(value) > self._goodness(self.peak) - self.tolerance
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         if current is None:
             return False
         value = float(current)
         keeps = trainer.strategy.reduce_boolean_decision(self.keeps(value))
-        if self.peak is None or self._height(value) > self._height(self.peak):
+        if self.peak is None or self._goodness(value) > self._goodness(self.peak):
             self.peak = value
+        if keeps:
+            self.kept = trainer.current_epoch, value
         return keeps
 
-    def _height(self, value: float) -> float:
-        """How good a value is; nan is worse than any other."""
-        return -math.inf if math.isnan(value) else value if self.mode == "max" else -value
+    def _goodness(self, value: float) -> float:
+        """The larger the better; nan is worse than any other value."""
+        if math.isnan(value):
+            return -math.inf
+        return value if self.mode == "max" else -value
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         write_checkpoints_atomically(trainer)
@@ -100,12 +100,17 @@ class BestCheckpoint(AfterValidation, ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"peak": self.peak}
+        return super().state_dict() | {"peak": self.peak, "kept": None if self.kept is None else list(self.kept)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the best score even if the run's folder has moved; Lightning would forget it."""
+        """Restores what is kept even if the run's folder has moved, where Lightning would forget it.
+
+        A folder without `best.ckpt` begins anew: the next epoch is kept there.
+        """
         best = Path(str(self.dirpath), f"{self.filename}{self.FILE_EXTENSION}")
-        if state_dict["dirpath"] != self.dirpath and best.is_file():
+        if not best.is_file():
+            return
+        if state_dict["dirpath"] != self.dirpath:
             state_dict = state_dict | {
                 "dirpath": self.dirpath,
                 "best_model_path": str(best),
@@ -113,8 +118,12 @@ class BestCheckpoint(AfterValidation, ModelCheckpoint):
                 "best_k_models": {str(best): state_dict["best_model_score"]},
             }
         super().load_state_dict(state_dict)
-        kept = self.best_model_score  # older checkpoints have no peak; there it was the kept value
-        self.peak = state_dict.get("peak", None if kept is None else float(kept))
+        if "peak" in state_dict:
+            self.peak = state_dict["peak"]
+            self.kept = None if state_dict["kept"] is None else tuple(state_dict["kept"])
+        elif self.best_model_score is not None:  # written before there was a tolerance
+            self.peak = float(self.best_model_score)
+            self.kept = int(torch.load(best, map_location="cpu", weights_only=True, mmap=True)["epoch"]), self.peak
 
 
 def best_checkpoint(trainer: Trainer) -> BestCheckpoint | None:
@@ -125,7 +134,7 @@ def best_checkpoint(trainer: Trainer) -> BestCheckpoint | None:
 def best_epoch(trainer: Trainer) -> int | None:
     """Returns the epoch that is kept in `best.ckpt`, if there is one."""
     best = best_checkpoint(trainer)
-    return None if best is None or best.kept is None else best.kept[0]
+    return best.kept[0] if best is not None and best.kept is not None else None
 
 
 class EarlyStopping(AfterValidation, LightningEarlyStopping):
@@ -229,7 +238,8 @@ class Summary(Callback):
             epoch, value = best.kept
             panel = f"panels/epoch_{epoch:04d}.png"
             better = "" if value == best.peak else f" (at best {best.peak:.4f}, tolerance {best.tolerance:g})"
-            lines.append(f"Best epoch {epoch}: {best.monitor} {value:.4f}{better}.")
+            what = "Kept" if better else "Best"
+            lines.append(f"{what} epoch {epoch}: {best.monitor} {value:.4f}{better}.")
         for name in ("checkpoints/best.ckpt", "curves.png", panel, "metrics.csv", "thresholds.csv", "config.yaml"):
             if (folder / name).exists():
                 lines.append(f"  {folder / name}")

@@ -24,7 +24,8 @@ size, and `image` at any.
 
 `valid` (B, 1, H, W), bool, marks the pixels that count; all count where it is missing. `ignored`, bool and of the size
 of the mask, (B, 1, h, w), marks pixels whose truth is not known: they count in no loss, metric or fitted threshold.
-`altered` is present where augmentation changed the images; where it only mirrored some, `mirrored` (B,), bool.
+`altered` is present where augmentation changed the images; where all it did was to mirror some, aesthetics have
+`mirrored` (B,), bool, instead.
 
 Batches to predict also have what stitching needs: `size` (B, 2), height and width of the whole output; `origin` and
 `window` (B, 2), top left corner and size of the sample in it; `overlap`, the share that neighboring windows have in

@@ -48,7 +48,7 @@ def draw_curves(
             spans the gap; a nan breaks it.
         monitor: The key by which the best epoch was chosen.
         path: The image file, PNG or JPEG.
-        best: The epoch to mark, if any.
+        best: The epoch that is kept, to mark; None for none.
         baselines: Names of trivial baselines. `val/<baseline>_<metric>` is a horizontal line in the plot of that
             metric; `val/<baseline>`, which no training changes, is not drawn. Neither has `val/<metric>_true`, the
             value of the true images, a plot of its own.
@@ -62,7 +62,7 @@ def draw_curves(
     if not names:
         raise ValueError(f"expected values like `val/loss` in the history, got {list(history)}; log metrics first")
     metrics = sorted(names, key=lambda name: (name != "loss", name != monitor.split("/")[-1], name))
-    marked = next((row for row in history if row["epoch"] == best and monitor in row), None)
+    marked = next((row for row in history if row["epoch"] == best and math.isfinite(row.get(monitor, math.nan))), None)
     columns = len(metrics) if len(metrics) <= 3 else math.ceil(math.sqrt(len(metrics)))
     lines = math.ceil(len(metrics) / columns)
 
@@ -72,7 +72,7 @@ def draw_curves(
         axes = figure.add_subplot(lines, columns, place)
         _draw_metric(axes, metric, history, baselines)
         if marked is not None:
-            label = f"best.ckpt: epoch {best}, {monitor} {marked[monitor]:#.3g}"
+            label = f"kept: epoch {best}, {monitor} {marked[monitor]:#.3g}"
             axes.axvline(marked["epoch"], color="0.4", linestyle="--", linewidth=1, zorder=1, label=label)
             axes.set_title(_note(marked, metric), loc="right", fontsize=9, color="0.35")
     handles: dict[str, Any] = {}

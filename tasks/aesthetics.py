@@ -41,16 +41,16 @@ class AestheticsTask(JudgingTask):
         threshold: Mean vote above which the distribution is a professional shot; null is 5 for ten votes, otherwise
             (1 + bins) / 2. Follows the data's.
         dropout: Dropout rate of the dense layers.
-        pool_side: Height and width that the maps are pooled to before the dense layers; null is 6 (AlexNet) or 7
-            (VGG16), as published. 1 leaves the mean of each channel, which few photographs train better.
         pretrained: `true` for the library's ImageNet weights, the path of a weights file, or `false` for none.
         freeze_convolutions: Whether to train the dense layers only.
-        remember: GiB of memory to cache the outputs of frozen convolutions for images that are mirrored at most; what
-            fits is computed once.
+        remember: GiB of memory to cache the outputs of frozen convolutions for images with no augmentation but
+            flips; what fits is computed once.
         keep_dense_weights: Whether dense layers of 4096 nodes start from published weights too.
         tta: `flip` averages the probabilities of each image and its mirror image in test and predict.
         optimizer: Builds the optimizer; SGD at 1e-3 in the paper.
         scheduler: Builds the learning-rate schedule; none in the paper.
+        pool_side: Height and width that the maps are pooled to before the dense layers; null is 6 (AlexNet) or 7
+            (VGG16), as published. 1 leaves the mean of each channel, which trains better on few images.
 
     Raises:
         ValueError: The network or head is unknown, or a number is out of range.
@@ -66,7 +66,6 @@ class AestheticsTask(JudgingTask):
         bins: int = 10,
         threshold: float | None = None,
         dropout: float = 0.5,
-        pool_side: int | None = None,
         pretrained: bool | str = True,
         freeze_convolutions: bool = True,
         remember: float = 4.0,
@@ -74,6 +73,7 @@ class AestheticsTask(JudgingTask):
         tta: Views = "none",
         optimizer: OptimizerCallable = lambda p: torch.optim.SGD(p, lr=1e-3),
         scheduler: LRSchedulerCallable | None = None,
+        pool_side: int | None = None,
     ) -> None:
         super().__init__(head, bins, threshold, remember, optimizer, scheduler)
         self.save_hyperparameters(ignore=["optimizer", "scheduler"])

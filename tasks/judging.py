@@ -34,7 +34,7 @@ class JudgingTask(ImageTask):
         bins: The highest vote, for the distribution.
         threshold: Mean vote above which the distribution is a professional shot; null is 5 for ten votes, otherwise
             (1 + bins) / 2. Follows the data's.
-        remember: GiB of memory to cache the outputs of frozen layers for images that are mirrored at most.
+        remember: GiB of memory to cache the outputs of frozen layers for images with no augmentation but flips.
         optimizer: Builds the optimizer.
         scheduler: Builds the learning-rate schedule.
 
@@ -154,12 +154,26 @@ class JudgingTask(ImageTask):
         )
 
     def flat(self, batch: Batch) -> Tensor:
-        """Returns the input of the dense layers; training remembers it for images that are mirrored at most."""
+        """Returns the input of the dense layers; training remembers it for images with no augmentation but flips.
+
+        Of an image that may be mirrored, both views are computed when it is new: batches stay as large in a resumed run
+        as they were, and so do all bits.
+        """
         names = batch.get("name", [])
         if self.remembering and self.fitting and names and "altered" not in batch:
-            mirrored = batch["mirrored"].tolist() if "mirrored" in batch else [False] * len(names)
-            return self._maps(list(zip(names, mirrored, strict=True)), batch["image"], self.network.flat)
+            if "mirrored" not in batch:
+                return self._maps(names, batch["image"], self.network.flat)
+            mirrored, keys = batch["mirrored"], [(name, "both views") for name in names]
+            if not self._maps.takes(keys):
+                return self.network.flat(batch["image"])
+            loaded = torch.where(mirrored[:, None, None, None], batch["image"].flip(3), batch["image"])
+            views = self._maps(keys, loaded, self._both_views)
+            return views[torch.arange(len(names), device=views.device), mirrored.long()]
         return self.network.flat(batch["image"])
+
+    def _both_views(self, image: Tensor) -> Tensor:
+        """What the dense layers see in images and in their mirror images, (B, 2, F)."""
+        return torch.stack([self.network.flat(image), self.network.flat(image.flip(3))], dim=1)
 
     @property
     def remembering(self) -> bool:

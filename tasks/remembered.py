@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Remembered:
-    """Caches values of images by name, on the host.
+    """Caches values of images by key, on the host.
 
     Args:
         gibibytes: Size of the cache; once it is full, further values are computed every time.
@@ -20,6 +20,7 @@ class Remembered:
         if gibibytes < 0:
             raise ValueError(f"{gibibytes} GiB of cache; expected 0, for none, or more")
         self._left = self._limit = round(gibibytes * 2**30)
+        self._full = self._limit == 0
         self._values: dict[Hashable, Tensor] = {}
 
     def __len__(self) -> int:
@@ -29,31 +30,38 @@ class Remembered:
         """Empties the cache."""
         self._values.clear()
         self._left = self._limit
+        self._full = self._limit == 0
 
-    def __call__(self, names: Sequence[Hashable], image: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+    def takes(self, keys: Sequence[Hashable]) -> bool:
+        """Returns whether all values of these keys are cached, or may be."""
+        return not self._full or all(key in self._values for key in keys)
+
+    def __call__(self, keys: Sequence[Hashable], image: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """Returns values of images; only those of new images are computed.
 
         Args:
-            names: A name or other key of each image.
+            keys: The key of each image.
             image: (B, …).
             compute: Returns the values (N, …) of any N images (N, …), each independent of the others.
 
         Returns:
             (B, …), without a gradient.
         """
-        new = [row for row, name in enumerate(names) if name not in self._values]
-        if len(new) == len(names):
+        new = [row for row, key in enumerate(keys) if key not in self._values]
+        if len(new) == len(keys):
             found = compute(image).detach()
         else:
             computed = iter(compute(image[new]).detach() if new else ())
             found = torch.stack([
-                self._values[name].to(image.device, non_blocking=True) if name in self._values else next(computed)
-                for name in names
+                self._values[key].to(image.device, non_blocking=True) if key in self._values else next(computed)
+                for key in keys
             ])  # fmt: skip
         for row in new:
             value = found[row]
             size = value.numel() * value.element_size()
             if size <= self._left:
-                self._values[names[row]] = value.cpu().clone()
+                self._values[keys[row]] = value.cpu().clone()
                 self._left -= size
+            else:
+                self._full = True
         return found

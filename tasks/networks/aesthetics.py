@@ -133,9 +133,9 @@ def judge(
             f"expected dense_width of at least 1, outputs of at least 2 and dropout in [0, 1), got {dense_width}, "
             f"{outputs} and {dropout}"
         )
-    if pool_side is not None and (network not in MAPS or not 1 <= pool_side <= MAPS[network][1]):
-        sides = ", ".join(f"1 to {MAPS[each][1]} for {each}" for each in MAPS)
-        raise ValueError(f"pool_side is {pool_side} for {network}; expected {sides}, null otherwise")
+    largest = MAPS[network][1] if network in MAPS else 1  # the vector of a timm network is pooled to one pixel
+    if pool_side is not None and not 1 <= pool_side <= largest:
+        raise ValueError(f"pool_side is {pool_side} for {network}; expected 1 to {largest}, or null")
     if network in MAPS:
         channels, published, smallest = MAPS[network]
         side, sizes = pool_side or published, (smallest, math.inf)

@@ -13,6 +13,7 @@ from belvedere.export import write_model
 from belvedere.portable import Portable, portable
 from belvedere.run import Model
 from ops.errors import ExportError
+from tasks.aesthetics import AestheticsTask
 from tasks.base import ImageTask
 from tasks.clouds import CloudsTask
 from tasks.colorization import ColorizationTask
@@ -79,6 +80,23 @@ def test_networks_in_onnx_equal_torch(name: str, tmp_path: Path, images: list[An
         assert found.shape == expected.shape
         assert expected.std() > 0
         assert np.abs(found - expected).max() <= (1 if preparation is SQUARE else 1e-4), image.shape
+
+
+@pytest.mark.slow
+def test_an_output_may_have_the_name_of_an_operation(tmp_path: Path, images: list[Any]) -> None:
+    """torch calls the pooling `mean`, as the mean vote is called."""
+    torch.manual_seed(0)
+    task = AestheticsTask("alexnet_torchvision", 8, head="distribution", pretrained=False, freeze_convolutions=False,
+                          pool_side=1, tta="flip")  # fmt: skip
+    preparation = {"kind": "squared", "side": 72, "size": 64, "squeeze": False}
+    module = written(task, preparation, tmp_path / "model.onnx", images[0])
+    assert "mean" in module.names
+    for image in images:
+        with torch.no_grad():
+            expected = module(torch.from_numpy(image[None]))
+        found = Model(tmp_path / "model.onnx", 1).outputs(image)
+        for name, values in zip(module.names, expected, strict=True):
+            np.testing.assert_allclose(found[name], values[0].numpy(), atol=1e-4)
 
 
 @pytest.mark.slow

@@ -62,6 +62,32 @@ def test_a_resumed_run_remembers_the_peak_not_the_kept_value(tmp_path: Path) -> 
     assert best.peak == pytest.approx(0.5)
 
 
+def test_an_older_checkpoint_without_peak_is_not_replaced_by_a_worse_epoch(tmp_path: Path) -> None:
+    fit(tmp_path, Scripted([0.1, 0.5]), BestCheckpoint("val/dice", "max"), LastCheckpoint())
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    [state] = [state for key, state in checkpoint["callbacks"].items() if key.startswith("BestCheckpoint")]
+    del state["peak"], state["kept"]
+    torch.save(checkpoint, last)
+    best = BestCheckpoint("val/dice", "max")
+    fit(tmp_path, Scripted([0.0, 0.0, 0.4]), best, LastCheckpoint(), resume="last.ckpt")
+    assert epoch_of(tmp_path) == (1, 1)
+    assert best.kept == (1, pytest.approx(0.5))
+
+
+def test_a_folder_without_best_begins_anew(tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    fit(there, Scripted([0.1, 0.9]), BestCheckpoint("val/dice", "max"), LastCheckpoint())
+    (here / "checkpoints").mkdir(parents=True)
+    (there / "checkpoints" / "last.ckpt").rename(here / "checkpoints" / "last.ckpt")
+    best = BestCheckpoint("val/dice", "max")
+    fit(here, Scripted([0.0, 0.0, 0.4, 0.3]), best, LastCheckpoint(), resume="last.ckpt")
+    assert epoch_of(here) == (2, 2)
+    assert best.kept == (2, pytest.approx(0.4))
+    assert epoch_of(there) == (1, 1)
+    assert best.best_model_path == str(here / "checkpoints" / "best.ckpt")
+
+
 @pytest.mark.parametrize("tolerance", [-0.1, math.nan, math.inf])
 def test_a_tolerance_is_not_negative_and_finite(tolerance: float) -> None:
     with pytest.raises(ValueError, match="tolerance is"):
@@ -192,4 +218,4 @@ def test_summary_names_the_best_epoch_and_the_files(
 def test_summary_says_what_the_tolerance_gave_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     fit(tmp_path, Scripted([0.2, 0.5, 0.49]), BestCheckpoint("val/dice", "max", 0.02), Summary())
-    assert "Best epoch 2: val/dice 0.4900 (at best 0.5000, tolerance 0.02)." in caplog.messages[-1]
+    assert "Kept epoch 2: val/dice 0.4900 (at best 0.5000, tolerance 0.02)." in caplog.messages[-1]

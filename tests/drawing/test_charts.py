@@ -82,7 +82,7 @@ def test_curves_mark_the_best_epoch_in_every_plot(best: int, value: str, tmp_pat
     dice = [0.2, math.nan, 0.6, 0.5]
     history = [{"epoch": e, "val/dice": d, "val/loss": 1.5 - e / 8, "train/lr": 1e-5} for e, d in enumerate(dice)]
     charts.draw_curves(history, "val/dice", tmp_path / "curves.png", best)
-    label = f"best.ckpt: epoch {best}, val/dice {value}"
+    label = f"kept: epoch {best}, val/dice {value}"
     assert [points(axes, label)[0][0] for axes in figures[0].axes] == [best] * 3
     notes = [axes.get_title("right") for axes in figures[0].axes]
     assert notes == [f"epoch {best}: {1.5 - best / 8:.2f}", f"epoch {best}: {value}", f"epoch {best}: 1.00e-05"]
