@@ -149,7 +149,7 @@ class JudgingTask(ImageTask):
 
     def _other_votes(self, bins: int | None) -> str:
         return (
-            f"The data have votes 1 to {bins}, the network has votes 1 to {self.bins}. Train one for these data: "
+            f"The data have votes 1 to {bins}, the network has votes 1 to {self.bins}. To train for these data, set "
             f"--model.bins {bins}."
         )
 

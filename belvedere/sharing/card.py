@@ -140,7 +140,7 @@ def _facts(task: ImageTask, config: Mapping[str, Any], record: Mapping[str, Any]
         smallest = f", regions below {area:.2%} of an image are left out" if area else ""
         lines.append((f"class {name}", f"marked where the probability reaches {found['threshold']:.2f}{smallest}"))
     if record:
-        trained = f"{record.get('epochs')} epochs, the best is {record.get('best_epoch')}"
+        trained = f"{record.get('epochs')} epochs, kept is epoch {record.get('best_epoch')}"
         lines.append(("training", f"{trained}; {_time(record.get('seconds'))} on {record.get('device')}"))
         lines.append(("versions", ", ".join(f"{key} {value}" for key, value in record.get("versions", {}).items())))
     if model.get("extractor"):

@@ -10,7 +10,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from callbacks.best import BestCheckpoint
 from callbacks.curves import Curves
+from drawing import charts
 from tests.scripted import quiet_trainer
 
 
@@ -76,6 +78,14 @@ def test_rows_hold_the_metrics_of_their_own_epoch(tmp_path: Path) -> None:
         assert row["train/dice"] == epoch
         assert math.isnan(row["val/auprc"])
     assert (tmp_path / "curves.png").stat().st_size > 0
+
+
+def test_the_kept_epoch_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int | None] = []
+    monkeypatch.setattr(charts, "draw_curves", lambda history, monitor, path, best, baselines: drawn.append(best))
+    fit(Tiny(), tmp_path, Curves(), BestCheckpoint("val/loss", "max", tolerance=15), max_epochs=4)
+    fit(Tiny(), tmp_path / "low", Curves(), BestCheckpoint("val/loss", "min", tolerance=15), max_epochs=4)
+    assert drawn == [3, 1]  # 100.5, 110.5, 120.5, 130.5
 
 
 def test_an_epoch_without_validation_does_not_repeat_the_last_one(tmp_path: Path) -> None:

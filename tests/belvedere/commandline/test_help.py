@@ -31,7 +31,9 @@ def test_help_begins_with_the_options_of_data_and_task(
     assert "--epochs" in result.out
     assert not any(line.startswith("  --trainer.") for line in lines)
     assert "--model.classes" not in result.out  # it follows the data
-    assert ("--early_stopping.patience" in result.out) == (command == "fit")
+    for option in ("--early_stopping.patience", "--best_checkpoint.tolerance"):
+        assert (option in result.out) == (command == "fit")
+    assert "--best_checkpoint.monitor" not in result.out  # it follows --monitor
     assert max(map(len, lines)) <= 100
     assert len(lines) < 87
     assert any(line.startswith("  --run FOLDER ") for line in lines) == (command not in ("fit", "features"))

@@ -52,6 +52,7 @@ CASES: dict[str, list[tuple[list[str], str]]] = {
         (["--data.small_mask_area", "7"], "small_mask_area is 7.0"),
         (["--data.classes", "[]"], "classes are []"),
         (["--early_stopping.patience", "-4"], "patience is -4"),
+        (["--best_checkpoint.tolerance", "-0.1"], "best_checkpoint.tolerance is -0.1"),
         (["--model.optimizer.lr", "-1"], "--model.optimizer: |-1.0"),
         (["--monitor", "val/dize"], "Did you mean val/dice?"),
         (["--monitor", "val/iou"], "--monitor val/iou|The metrics are|val/loss|val/dice"),
