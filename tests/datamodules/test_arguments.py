@@ -98,7 +98,9 @@ def test_flips_that_contradict_augment_are_rejected_in_training(
     ],
 )
 def test_other_flips_are_accepted(kind: type[ImageDataModule], options: dict[str, Any]) -> None:
-    kind(**options).check_training()
+    module = kind(**options)
+    module.check_training()
+    assert module.flips == options.get("flips", kind().flips), "what was given is kept"
 
 
 @pytest.mark.parametrize(("options", "mirror"), [({}, True), ({"flips": False}, False), ({"augment": "none"}, False)])
