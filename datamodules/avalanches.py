@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.augmentations import Augmentations
-from datamodules.base import SPLITS, check
+from datamodules.base import SPLITS, Steps, check
 from datamodules.batch import Batch, DataFacts
 from datamodules.decoded.scenes import (
     PredictedScene,
@@ -76,8 +76,8 @@ class AvalanchesDataModule(MaskedDataModule):
         batch_size: Windows per process and step; whole images come one at a time. Windows need no
             `num_workers`, and whole images get none unless it is given.
         test_fraction: Share of the images to test on.
-        flips: Whether to flip windows at random, along both axes; photos vary by `augment`. In windows of an even size
-            this moves the labeled pixel from row or column w // 2 to the one before.
+        flips: Whether to flip windows at random, along both axes; None does. In windows of an even size this moves the
+            labeled pixel from row or column w // 2 to the one before. Photos vary by `augment`.
         augmentations: albumentations transforms of training windows or photos, a list of `class_path` and `init_args`,
             see `datamodules.augmentations`. On windows only transforms that move no pixels are allowed; windows are
             copied from the device to the host and back, which is slow on a GPU.
@@ -85,7 +85,7 @@ class AvalanchesDataModule(MaskedDataModule):
         augment: How photos vary on the device: `none`, `flips`, `photo` or others, see `ops.jitter`; not for windows.
         crop: Height and width of the parts that training takes at random places of photos, as large as `photos` says;
             None takes the whole; not for windows.
-        steps_per_epoch: Training steps in an epoch of photos; None takes every photo once.
+        steps_per_epoch: Batches in a training epoch of photos, see `ImageDataModule`; windows have `windows_per_epoch`.
         backend: Reduces images to predict on their device: `exact` like OpenCV, or `kornia`. For `fit` and `test`
             OpenCV fills the cache on the host, with the same bits.
         **options: Options of every data module with masks, see `datamodules.masked.MaskedDataModule`.
@@ -106,12 +106,12 @@ class AvalanchesDataModule(MaskedDataModule):
         val_pictures: int | None = None,
         batch_size: int = 256,
         test_fraction: float = 0.2,
-        flips: bool = True,
+        flips: bool | None = None,
         augmentations: list[dict[str, Any]] | None = None,
         photos: Size | int | None = None,
         augment: Augment = "photo",
         crop: Size | int | None = None,
-        steps_per_epoch: int | None = None,
+        steps_per_epoch: Steps = "auto",
         backend: Backend = "exact",
         **options: Any,
     ) -> None:
@@ -133,7 +133,10 @@ class AvalanchesDataModule(MaskedDataModule):
             whole or augment == "photo",
             f"augment is {augment!r}, which is for whole photos: give --data.photos; windows vary by --data.flips",
         )
-        check(whole or steps_per_epoch is None, "steps_per_epoch is for photos; for windows give windows_per_epoch")
+        check(
+            whole or steps_per_epoch in ("auto", None),
+            "steps_per_epoch is for photos; for windows give windows_per_epoch",
+        )
         self.photos = None if photos is None else sides("photos", photos)
         check(window >= 1, f"window is {window}; expected 1 pixel or more")
         check(pyramid_levels >= 0, f"pyramid_levels is {pyramid_levels}; expected 0 or more")
@@ -283,6 +286,10 @@ class AvalanchesDataModule(MaskedDataModule):
                 f"{self.root} has {what} at its center. Give a smaller --data.window, or --data.ratio natural."
             )
         return store
+
+    def report_few_steps(self, batches: int) -> None:
+        if self.photos is not None:  # windows have `windows_per_epoch`
+            super().report_few_steps(batches)
 
     def loader(
         self,

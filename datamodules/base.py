@@ -1,11 +1,12 @@
 """Base class of all data modules: splits, loaders, and the conversion of batches on the device."""
 
 import hashlib
+import math
 import os
 from abc import ABC
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -30,7 +31,8 @@ from ops.files.images import MAX_PIXELS, limit_pixels
 from ops.jitter import RandomViews
 
 SPLITS = ("train", "val", "test")
-FEW_STEPS = 20  # optimizer steps of an epoch below which a patience of ten epochs is short
+LEAST_STEPS = 20  # optimizer steps of an epoch below which a patience of ten epochs is short
+Steps = int | Literal["auto"] | None
 Source = TypeVar("Source", bound=MaskSource)
 
 
@@ -66,7 +68,8 @@ class ImageDataModule(LightningDataModule, ABC):
         augmentations: albumentations transforms of training images and their masks, such as
             `[{class_path: albumentations.RandomBrightnessContrast, init_args: {p: 0.5}}]`, applied on the host and
             seeded per sample, see `datamodules.augmentations`.
-        steps_per_epoch: Training steps in an epoch; None takes every sample once.
+        steps_per_epoch: Batches in a training epoch. `auto` takes every sample once or, if that is fewer than 20
+            optimizer steps, as many samples as 20 steps need; None always takes every sample once.
         max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
 
     Raises:
@@ -91,7 +94,7 @@ class ImageDataModule(LightningDataModule, ABC):
         split_seed: int = 0,
         flips: bool = True,
         augmentations: list[dict[str, Any]] | None = None,
-        steps_per_epoch: int | None = None,
+        steps_per_epoch: Steps = "auto",
         max_pixels: int = MAX_PIXELS,
         folds: int | None = None,
         fold: int = 0,
@@ -112,8 +115,8 @@ class ImageDataModule(LightningDataModule, ABC):
             "some images to train on",
         )
         check(
-            steps_per_epoch is None or steps_per_epoch >= 1,
-            f"steps_per_epoch is {steps_per_epoch}; expected null, 1 or more",
+            steps_per_epoch in ("auto", None) or (isinstance(steps_per_epoch, int) and steps_per_epoch >= 1),
+            f"steps_per_epoch is {steps_per_epoch}; expected auto, null, 1 or more",
         )
         check(folds is None or folds >= 2, f"folds is {folds}; expected null, 2 or more")
         check(
@@ -393,9 +396,6 @@ class ImageDataModule(LightningDataModule, ABC):
         """Returns a loader: shuffled, augmented and in equal shares for `training`, otherwise every image once."""
         batch_size = batch_size or self.batch_size
         world, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-        steps = self.steps_per_epoch
-        if steps is None and self.train_share < 1:
-            steps = max(1, round(len(self.datasets[split]) / (self.train_share * batch_size * world)))
         return make_loader(
             self.datasets[split],
             split,
@@ -407,9 +407,20 @@ class ImageDataModule(LightningDataModule, ABC):
             most_workers=most_workers,
             change=self.augmentations if training else None,
             training=training,
-            steps=steps,
+            steps=self._steps(len(self.datasets[split]), batch_size * world) if training else None,
             without=self.finished if split == "predict" else (),
         )
+
+    def _steps(self, samples: int, batch: int) -> int | None:
+        """Returns the batches in a training epoch, given the samples of all processes in a step; None for one pass."""
+        if isinstance(self.steps_per_epoch, int):
+            return self.steps_per_epoch
+        exact = samples / (self.train_share * batch)
+        once = max(1, round(exact)) if self.train_share < 1 else math.ceil(exact)
+        least = LEAST_STEPS * getattr(self.trainer, "accumulate_grad_batches", 1)
+        if self.steps_per_epoch == "auto" and once < least:
+            return least
+        return once if self.train_share < 1 else None
 
     def check_training(self) -> None:
         """Checks arguments that act in training only; checkpoints of runs that had contradicting ones still work.
@@ -421,11 +432,11 @@ class ImageDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> EpochLoader:
         self.check_training()
         loader = self.loader("train", training=True)
-        self._report_few_steps(len(loader))
+        self.report_few_steps(len(loader))
         return loader
 
-    def _report_few_steps(self, batches: int) -> None:
-        """Says so if the epochs of a new run have few optimizer steps, unless they were chosen."""
+    def report_few_steps(self, batches: int) -> None:
+        """Logs a notice if the epochs of a new run are one pass and that is few optimizer steps."""
         trainer = self.trainer
         if not isinstance(trainer, Trainer) or self.steps_per_epoch is not None:
             return
@@ -434,10 +445,10 @@ class ImageDataModule(LightningDataModule, ABC):
         if isinstance(trainer.limit_train_batches, int) or trainer.limit_train_batches < 1:
             return  # a trial
         steps = -(-batches // trainer.accumulate_grad_batches)
-        if steps < FEW_STEPS:
+        if steps < LEAST_STEPS:
             rank_zero_info(
                 f"An epoch has {steps} optimizer step{'s' * (steps != 1)}, because there are few training images. "
-                f"Validation and patience count epochs; for longer ones, add --data.steps_per_epoch {FEW_STEPS}."
+                f"Validation and patience count epochs; for longer ones, add --data.steps_per_epoch auto."
             )
 
     def val_dataloader(self) -> EpochLoader:

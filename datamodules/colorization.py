@@ -30,7 +30,6 @@ from datamodules.read.works import Work, draw_by_group, groups, read_works
 from ops.augment import random_warps, warped
 from ops.color.coloring import has_colors
 from ops.errors import DataError, collected, listed, refuse
-from ops.files.images import MAX_PIXELS
 from ops.pictures import box, letterboxed, valid_pixels
 
 LAYOUT = """    {root}/images/**/<stem>.jpg   any image format, any size, anywhere below
@@ -83,10 +82,8 @@ class ColorizationDataModule(ImageDataModule):
         frames: Whether the folder of images to predict has the frames of one film, in the order of the numbers in their
             names.
         batch_size: Images per process and step; those to predict come one at a time.
-        num_workers: Loader processes; None depends on the number of cores and images.
         val_fraction: Share of the images to validate on; 0 validates on the training images.
         test_fraction: Share of the images to test on.
-        split_seed: Seed of the split; a `splits.csv` in `root` (`name,split`) overrides the split.
         flips: Whether to flip training images left to right at random.
         shear: Largest shear of training images as a share, in [0, 1).
         zoom: Largest enlargement or reduction of training images as a share, in [0, 1).
@@ -96,11 +93,8 @@ class ColorizationDataModule(ImageDataModule):
             training and skips in prediction.
         augmentations: albumentations transforms of training images and of where they are valid, a list of `class_path`
             and `init_args`; see `datamodules.augmentations`.
-        max_pixels: Most pixels of an image that is decoded as a whole; images cut into windows may have more.
-        folds: See `ImageDataModule`.
-        fold: See `ImageDataModule`.
-        fold_by: See `ImageDataModule`; None deals by artist.
-        train_share: See `ImageDataModule`; works of an artist are taken together.
+        **options: Options of every data module, see `ImageDataModule`. Folds keep works of an artist together, unless
+            `fold_by` names another column, and so does `train_share`.
 
     Raises:
         ArgumentError: A number is out of range.
@@ -114,41 +108,29 @@ class ColorizationDataModule(ImageDataModule):
         size: int = 224,
         pictures: str | Path | None = None,
         batch_size: int = 20,
-        num_workers: int | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
-        split_seed: int = 0,
         flips: bool = True,
         shear: float = 0.2,
         zoom: float = 0.2,
         rotation: float = 20.0,
         unreadable: Literal["refuse", "skip"] | None = None,
         augmentations: list[dict[str, Any]] | None = None,
-        max_pixels: int = MAX_PIXELS,
         view: int | None = None,
         hints: str | Path | None = None,
         reference: str | Path | None = None,
         frames: bool = False,
-        folds: int | None = None,
-        fold: int = 0,
-        fold_by: str | None = None,
-        train_share: float = 1.0,
+        **options: Any,
     ) -> None:
         super().__init__(
             root,
             pictures,
             batch_size,
-            num_workers,
-            val_fraction,
-            test_fraction,
-            split_seed,
-            flips,
-            augmentations,
-            max_pixels=max_pixels,
-            folds=folds,
-            fold=fold,
-            fold_by=fold_by,
-            train_share=train_share,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            flips=flips,
+            augmentations=augmentations,
+            **options,
         )
         check(size >= LEAST_SIDE, f"size is {size}; expected {LEAST_SIDE} pixels or more")
         check(view is None or view >= LEAST_SIDE, f"view is {view}; expected {LEAST_SIDE} pixels or more, or null")

@@ -34,6 +34,7 @@ class MaskedDataModule(ImageDataModule, ABC):
         augment: How training images vary on the device, in place of `flips`: `none`, `flips`, `d4`, `photo` or
             `aerial`, see `ops.jitter`. None leaves it to `flips`. Training rejects `flips` that contradict it.
         crop: Height and width of the views that training takes at random places of its images; None takes the whole.
+        flips: Whether to flip training images at random, along both axes; None does, except for roads.
         mask_values: Values in mask files that belong to the mask: gray values, indices of a palette, or colors
             [r, g, b]. None accepts masks only if what their values mean is certain.
         ignore_value: Value, or list of values, of pixels in mask files that count nowhere: in no loss, metric or
@@ -62,7 +63,7 @@ class MaskedDataModule(ImageDataModule, ABC):
     least_gray: ClassVar[int] = 128
     """The lowest gray that belongs to a mask, unless `mask_values` says which do."""
     flips_by_default: ClassVar[bool] = True
-    """The default of `flips`."""
+    """Whether training images are flipped where neither `flips` nor `augment` is given."""
 
     def __init__(
         self,
@@ -70,6 +71,7 @@ class MaskedDataModule(ImageDataModule, ABC):
         trained: Size | int | None,
         augment: Augment | None = None,
         crop: Size | int | None = None,
+        flips: bool | None = None,
         mask_values: Values | None = None,
         ignore_value: Values | None = None,
         bands: list[int | str] | None = None,
@@ -82,7 +84,7 @@ class MaskedDataModule(ImageDataModule, ABC):
         block: float = 500.0,
         **options: Any,
     ) -> None:
-        super().__init__(root, **options)
+        super().__init__(root, flips=self.flips_by_default if flips is None else flips, **options)
         self.channels = channels_of(bands, scale)
         check(split_by in ("raster", "block"), f"split_by is {split_by!r}; expected raster or block")
         check(block > 0, f"block is {block}; expected meters above 0")
@@ -100,6 +102,7 @@ class MaskedDataModule(ImageDataModule, ABC):
         self.stratified = self.channels.scale != "percentiles"
         self.values = meaning(mask_values, ignore_value, self.least_gray)
         self.augment = augment if trained is not None else None
+        self.given_flips = flips
         if trained is not None and (augment is not None or crop is not None):
             cropped = None if crop is None else sides("crop", crop)
             try:
@@ -110,13 +113,13 @@ class MaskedDataModule(ImageDataModule, ABC):
                 raise ArgumentError(str(error)) from error
 
     def check_training(self) -> None:
-        if self.augment is None or self.flips == self.flips_by_default:
-            return  # a default gives way to `augment`
+        if self.augment is None or self.given_flips is None or getattr(self.trainer, "ckpt_path", None):
+            return  # a resumed run goes on as it began
         flipping = self.augment != "none"
         instead = "none to train without flips" if flipping else "flips to train with them"
         check(
-            flipping == self.flips,
-            f"flips is {str(self.flips).lower()}, but augment is {self.augment!r}, which decides instead: give "
+            flipping == self.given_flips,
+            f"flips is {str(self.given_flips).lower()}, but augment is {self.augment!r}, which decides instead. Give "
             f"--data.augment {instead}",
         )
 

@@ -52,7 +52,7 @@ class RoadsDataModule(MaskedDataModule):
         batch_size: Images per process and step, copies included: with three copies of each tile, 8 are two tiles. A
             multiple of the number of copies plus 1.
         test_fraction: Share of all images to test on; they are set aside before drawing.
-        flips: Whether to also flip training images at random, along both axes.
+        flips: Whether to also flip training images at random, along both axes; None does not.
         backend: Computes the filters: `exact` like Pillow, or `kornia`.
         **options: Options of every data module with masks, see `datamodules.masked.MaskedDataModule`.
 
@@ -73,7 +73,7 @@ class RoadsDataModule(MaskedDataModule):
         samples_per_category: int | None = None,
         batch_size: int = 8,
         test_fraction: float = 0.5,
-        flips: bool = False,
+        flips: bool | None = None,
         backend: Backend = "exact",
         **options: Any,
     ) -> None:

@@ -252,7 +252,7 @@ def test_missing_and_unreadable_images_are_listed_and_skipped(
 def test_unreadable_images_found_during_training_are_skipped(
     stars: Path, tmp_path: Path, keep: Callable[..., Keeping]
 ) -> None:
-    data = starred(stars, open_all=False, missing_share=0.1)
+    data = starred(stars, open_all=False, missing_share=0.1, steps_per_epoch=None)
     splits = data.checked().splits
     bad = [f"{row:02d}.png" for row in (*splits["train"][:2], splits["val"][0])]
     spoil(stars, *bad)

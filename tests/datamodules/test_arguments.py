@@ -74,6 +74,8 @@ def test_arguments_out_of_range_are_rejected(
         (CloudsDataModule, {"flips": False, "augment": "photo"}, "none"),
         (AvalanchesDataModule, {"flips": False, "photos": (8, 8)}, "none"),
         (RoadsDataModule, {"flips": True, "augment": "none"}, "flips"),
+        (RoadsDataModule, {"flips": False, "augment": "d4"}, "none"),
+        (CloudsDataModule, {"flips": True, "augment": "none"}, "flips"),
     ],
 )
 def test_flips_that_contradict_augment_are_rejected_in_training(

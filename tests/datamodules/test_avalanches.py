@@ -259,7 +259,8 @@ def test_photos_are_resized_with_masks_and_boxes(root: Path, tmp_path: Path, kee
 
 
 def test_photos_are_cropped_with_their_masks(root: Path, keep: Callable[..., Keeping]) -> None:
-    shown = keep(AvalanchesDataModule(root, photos=SIZE, crop=(12, 18), augment="none", batch_size=2)).seen["train"]
+    options: dict[str, Any] = {"photos": SIZE, "crop": (12, 18), "augment": "none", "batch_size": 2}
+    shown = keep(AvalanchesDataModule(root, **options, steps_per_epoch=2)).seen["train"]
     assert [batch["image"].shape for batch in shown] == [(2, 3, 12, 18)] * 2
     for batch in shown:
         assert torch.equal(batch["mask"], (batch["image"][:, :1] * 255 < 128).float())

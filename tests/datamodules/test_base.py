@@ -24,7 +24,7 @@ class NoiseDataModule(ImageDataModule):
 
     def __init__(self, root: Path, **options: Any) -> None:
         defaults = {"pictures": None, "batch_size": 4, "num_workers": 0, "val_fraction": 0.2, "test_fraction": 0.1,
-                    "split_seed": 0, "flips": True}  # fmt: skip
+                    "split_seed": 0, "flips": True, "steps_per_epoch": None}  # fmt: skip
         super().__init__(root, **(defaults | options))
 
     def setup(self, stage: str) -> None:
@@ -188,6 +188,24 @@ def test_workers_follow_the_number_of_images_unless_given(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
+    ("batch_size", "accumulated", "share", "steps"),
+    [(4, 1, 1.0, 20), (64, 1, 1.0, 20), (1, 1, 1.0, 35), (1, 2, 1.0, 40), (1, 1, 0.7, 34), (4, 1, 0.7, 20)],
+)
+def test_by_itself_an_epoch_of_few_images_has_twenty_steps(
+    batch_size: int, accumulated: int, share: float, steps: int, tmp_path: Path
+) -> None:
+    data = module(tmp_path, batch_size=batch_size, train_share=share, steps_per_epoch="auto")
+    data.trainer.accumulate_grad_batches = accumulated
+    loader = data.train_dataloader()
+    assert len(loader) == steps
+    names = [name for batch in loader for name in batch["name"]]
+    assert {*names} == {*data.datasets["train"].names}
+    counts = [names.count(name) for name in {*names}]
+    assert max(counts) - min(counts) <= 1, "images are not shown equally often"
+    assert len(data.loader("train")) == -(-len({*names}) // batch_size), "each once, if not for training"
+
+
+@pytest.mark.parametrize(
     ("options", "limits", "steps"),
     [
         ({}, {}, "9 optimizer steps"),
@@ -195,6 +213,7 @@ def test_workers_follow_the_number_of_images_unless_given(tmp_path: Path, monkey
         ({"batch_size": 1}, {"accumulate_grad_batches": 2}, "18 optimizer steps"),
         ({"batch_size": 1}, {}, ""),
         ({"steps_per_epoch": 3}, {}, ""),
+        ({"steps_per_epoch": "auto"}, {}, ""),
         ({}, {"max_epochs": 1}, ""),
         ({}, {"limit_train_batches": 1}, ""),
         ({}, {"fast_dev_run": True}, ""),
@@ -210,6 +229,6 @@ def test_epochs_of_few_steps_are_reported_once(
 ) -> None:
     trainer = make_trainer(**{"max_epochs": 2, "use_distributed_sampler": False} | limits)
     trainer.fit(Keeping(), datamodule=NoiseDataModule(tmp_path, **options))
-    found = [text for text in caplog.messages if "--data.steps_per_epoch 20" in text]
+    found = [text for text in caplog.messages if "--data.steps_per_epoch auto" in text]
     assert len(found) == bool(steps)
     assert steps in "".join(found)

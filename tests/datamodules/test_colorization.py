@@ -61,7 +61,8 @@ def test_evaluation_images_are_not_altered(root: Path, keep: Callable[..., Keepi
 
 def test_training_images_are_altered_anew_in_each_epoch(root: Path, keep: Callable[..., Keeping]) -> None:
     seen: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-    for batch in keep(ColorizationDataModule(root, size=48, batch_size=4), epochs=2).seen["train"]:
+    data = ColorizationDataModule(root, size=48, batch_size=4, steps_per_epoch=None)
+    for batch in keep(data, epochs=2).seen["train"]:
         assert "box" not in batch
         for row, name in enumerate(batch["name"]):
             seen.setdefault(name, []).append((batch["image"][row], batch["valid"][row]))

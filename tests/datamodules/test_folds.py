@@ -136,7 +136,8 @@ def test_a_share_is_drawn_by_the_split_seed_and_takes_as_many_steps(tmp_path: Pa
     root = masked_images(tmp_path / "sky", ["cloud"])
 
     def share(seed: int) -> LightningDataModule:
-        options = {"classes": ["cloud"], "train_share": 0.5, "batch_size": 2, "val_fraction": 0.1}
+        options = {"classes": ["cloud"], "train_share": 0.5, "batch_size": 2, "val_fraction": 0.1,
+                   "steps_per_epoch": None}  # fmt: skip
         (root / "splits.csv").write_text(
             "name,split\n" + "".join(f"{n}.png,{'train' if n < 8 else 'val'}\n" for n in range(10))
         )

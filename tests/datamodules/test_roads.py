@@ -37,7 +37,8 @@ def test_the_papers_protocol(
     root = tmp_path_factory.getbasetemp() / "paper"  # the tiles of all four
     if not root.exists():
         write_tiles(root, roads=1060, others=1100)
-    data = RoadsDataModule(root, size=(8, 8), strategy=strategy, samples_per_category=520, batch_size=64, num_workers=0)
+    data = RoadsDataModule(root, size=(8, 8), strategy=strategy, samples_per_category=520, batch_size=64, num_workers=0,
+                           steps_per_epoch=None)  # fmt: skip
     batches = keep(data, "fit", "test").seen
     counts = {split: sum(len(batch["image"]) for batch in batches[split]) for split in ("train", "val", "test")}
     assert counts == {"train": seen, "val": 208, "test": 1080}
