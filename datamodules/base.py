@@ -137,6 +137,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.augmentations = Augmentations(augmentations) if augmentations else None
         self.datasets: dict[str, Samples] = {}
         self._unaugmented = False
+        self._warned: set[str] = set()
         self.left_out: set[str] = set()  # images that are in no fold
         self.folder: Path | None = None  # for lists, if there is no trainer
         self.finished: Collection[str] = ()  # images that an interrupted prediction has finished
@@ -265,7 +266,7 @@ class ImageDataModule(LightningDataModule, ABC):
             splits = self._read_splits(table, names) if table.is_file() else self.draw_grouped(names)
         if splits["train"] and not splits["val"] and self.val_fraction == 0:
             splits["val"] = splits["train"]
-            rank_zero_warn(
+            self._warn(
                 f"val_fraction is 0: validation uses the {len(splits['train'])} training images, so its metrics "
                 "measure memorization. Only test metrics tell how good the model is."
             )
@@ -372,14 +373,20 @@ class ImageDataModule(LightningDataModule, ABC):
         for left, right in (("train", "val"), ("train", "test"), ("val", "test")):
             both = set(splits[left]) & set(splits[right])
             if both:
-                rank_zero_warn(
+                self._warn(
                     f"{path} has images in both {left} and {right} ({len(both)}, such as {min(both)!r}): their metrics "
                     "measure memorization, not generalization."
                 )
         out = len(set(names)) - len(set(rows["name"]))
         if out:
-            rank_zero_warn(f"{path} does not list {out} of the {len(set(names))} images; they are skipped.")
+            self._warn(f"{path} does not list {out} of the {len(set(names))} images; they are skipped.")
         return splits
+
+    def _warn(self, text: str) -> None:
+        """Warns of something once, although images are split several times."""
+        if text not in self._warned:
+            self._warned.add(text)
+            rank_zero_warn(text)
 
     def report_splits(self) -> None:
         """Logs the number of samples of each split."""

@@ -120,7 +120,7 @@ class MaskedDataModule(ImageDataModule, ABC):
         check(
             flipping == self.given_flips,
             f"flips is {str(self.given_flips).lower()}, but augment is {self.augment!r}, which decides instead. Give "
-            f"--data.augment {instead}",
+            f"--data.augment {instead}.",
         )
 
     def preparation(self) -> dict[str, Any]:

@@ -341,12 +341,18 @@ class ImageTask(LightningModule, ABC):
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(self.trained_parameters())
+        try:
+            optimizer = self.optimizer(self.trained_parameters())
+        except ValueError as error:
+            raise ValueError(f"--model.optimizer: {error}") from error
         for group in optimizer.param_groups:
             group["lr"] *= group.pop("lr_factor", 1.0)
         if self.scheduler is None:
             return optimizer
-        schedule = self.scheduler(optimizer)
+        try:
+            schedule = self.scheduler(optimizer)
+        except ValueError as error:
+            raise ValueError(f"--model.scheduler: {error}") from error
         config: dict[str, Any] = {"scheduler": schedule, "interval": "epoch"}
         if isinstance(schedule, StepSchedule):
             config["interval"] = "step"

@@ -190,7 +190,8 @@ class BelvedereCLI(LightningCLI):
         self._choose_folder()
         self._resume()
         choose_loggers(config, self.command, self.folder)
-        if config.precision == "auto" and config.trainer.precision is None:
+        chosen = config.trainer.precision is not None or self.command in OWN_COMMANDS  # these compute in float32
+        if config.precision == "auto" and not chosen:
             config.trainer.precision = self._resumed_precision() or fastest_precision(
                 config.trainer.accelerator, config.trainer.devices
             )
@@ -281,7 +282,7 @@ class BelvedereCLI(LightningCLI):
         try:
             configured: Any = self.model.configure_optimizers()
         except ValueError as error:
-            raise ArgumentError(f"--model.optimizer: {error}.") from error
+            raise ArgumentError(f"{error}.") from error
         optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
         for group in getattr(optimizer, "param_groups", ()):
             if not math.isfinite(group.get("lr", 0)):

@@ -125,6 +125,10 @@ def shortened(error: ParserError) -> str:
     reasons, *_ = text.partition("Given value type")
     lines = [line.strip().removeprefix("- ") for line in reasons.splitlines() if "<class 'NoneType'>" not in line]
     last = next((line for line in reversed(lines) if line), str(error))
+    config = re.search(r'Unable to load config "(.*)"', last)
+    if config and keys:
+        option = "--" + ".".join(keys)
+        return f"{option} {config[1]}: there is no such config file. Its options are {option}.NAME, see --help."
     unknown = re.search(r"ption '([\w.]+)'|unrecognized arguments: --([\w.]+)", last)
     full = "--" + ".".join([*keys, unknown[1] or unknown[2]]) if unknown else ""
     short = next((name for name, meant in SHORT.items() if meant == full), None)

@@ -135,7 +135,8 @@ def judge(
         )
     largest = MAPS[network][1] if network in MAPS else 1  # the vector of a timm network is pooled to one pixel
     if pool_side is not None and not 1 <= pool_side <= largest:
-        raise ValueError(f"pool_side is {pool_side} for {network}; expected 1 to {largest}, or null")
+        expected = "1" if largest == 1 else f"1 to {largest}"
+        raise ValueError(f"pool_side is {pool_side} for {network}; expected {expected} or null")
     if network in MAPS:
         channels, published, smallest = MAPS[network]
         side, sizes = pool_side or published, (smallest, math.inf)

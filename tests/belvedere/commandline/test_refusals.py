@@ -54,6 +54,8 @@ CASES: dict[str, list[tuple[list[str], str]]] = {
         (["--early_stopping.patience", "-4"], "patience is -4"),
         (["--best_checkpoint.tolerance", "-0.1"], "best_checkpoint.tolerance is -0.1"),
         (["--model.optimizer.lr", "-1"], "--model.optimizer: |-1.0"),
+        (["--model.scheduler", "WarmupCosine", "--model.scheduler.warmup", "1.5"], "--model.scheduler: |1.5"),
+        (["--best_checkpoint", "null"], "--best_checkpoint null|config file"),
         (["--monitor", "val/dize"], "Did you mean val/dice?"),
         (["--monitor", "val/iou"], "--monitor val/iou|The metrics are|val/loss|val/dice"),
         (["--help.trainers"], "Did you mean --help.trainer?"),
