@@ -42,7 +42,7 @@ Array = NDArray[Any]
 
 
 def folds_of(table: pd.DataFrame, count: int = 5) -> list[list[str]]:
-    """Names of each fold's test images, from `benchmarks/folds.json`; drawn and written where they are missing."""
+    """Returns each fold's test images, from `benchmarks/folds.json`; draws and writes them where they are missing."""
     known: dict[str, list[list[str]]] = json.loads(FOLDS.read_text()) if FOLDS.is_file() else {}
     if "aesthetics" not in known:
         makers = makers_of(table)
@@ -57,7 +57,7 @@ def folds_of(table: pd.DataFrame, count: int = 5) -> list[list[str]]:
 
 
 def makers_of(table: pd.DataFrame) -> NDArray[np.int64]:
-    """A number for each photograph, the same for those that probably have one maker."""
+    """Returns a number for each photograph, the same for those that probably have one maker."""
     makers = np.arange(len(table))
     for site, part in table.groupby("db"):
         if site == "own":
@@ -73,7 +73,7 @@ def makers_of(table: pd.DataFrame) -> NDArray[np.int64]:
 
 
 def seen(network: Callable[[torch.Tensor], torch.Tensor], paths: Sequence[Path], side: int, views: int) -> Array:
-    """Vectors (views, N, D) of the images, the second view of their mirror images."""
+    """Returns vectors (views, N, D) of the images, the second view of their mirror images."""
     found: list[list[torch.Tensor]] = [[] for _ in range(views)]
     with torch.inference_mode():
         for start in range(0, len(paths), 32):
@@ -84,13 +84,13 @@ def seen(network: Callable[[torch.Tensor], torch.Tensor], paths: Sequence[Path],
 
 
 def statistics(maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Means of the channels of all maps, then standard deviations."""
+    """Returns the means of the channels of all maps, then standard deviations."""
     both = [torch.std_mean(each, dim=(2, 3), correction=0) for each in maps]
     return torch.cat([mean for _, mean in both] + [deviation for deviation, _ in both], dim=1)
 
 
 def stages(name: str, weights: Path) -> tuple[Callable[[torch.Tensor], torch.Tensor], int]:
-    """A network of `aesthetics/best` that returns the statistics of all stages, and the length of the last stage."""
+    """Returns a network of `aesthetics/best` with the statistics of all stages, and the length of the last stage."""
     network = Stages(name).eval()
     load_stages(network, name, weights, "backbones")
     last = network(torch.zeros(1, 3, 64, 64))[0][-1].shape[1]
@@ -98,14 +98,14 @@ def stages(name: str, weights: Path) -> tuple[Callable[[torch.Tensor], torch.Ten
 
 
 def convolutions(name: str, weights: Path) -> tuple[Callable[[torch.Tensor], torch.Tensor], int]:
-    """A network of the paper that returns the mean of its last maps, and how many there are."""
+    """Returns a network of the paper that returns the mean of its last maps, and how many there are."""
     network = judge(name, dense_width=1).eval()
     load_judge(network, name, weights)
     return lambda image: network.forward_features(image)["pooled"], network.channels
 
 
 def kept(folder: Path, name: str, weights: Path, paths: Sequence[Path], side: int) -> tuple[Array, int]:
-    """What a network sees, from the folder, or computed and kept there; and the length of the last stage's means."""
+    """Returns what a network sees, computed and kept in the folder, and the length of the last stage's means."""
     path = folder / f"{name}_{side}.npz"
     if not path.is_file():
         of_paper = name in ("alexnet_torchvision", "vgg16")
@@ -119,13 +119,13 @@ def kept(folder: Path, name: str, weights: Path, paths: Sequence[Path], side: in
 
 
 def logistic(train: Array, labels: Array, test: Array) -> Array:
-    """Probabilities by logistic regression, as strongly regularized as that of `belvedere features`."""
+    """Returns probabilities by logistic regression, as strongly regularized as that of `belvedere features`."""
     model = make_pipeline(StandardScaler(), PCA(), LogisticRegression(C=1 / train.shape[1], max_iter=2000))
     return np.asarray(model.fit(train, labels).predict_proba(test)[:, 1])
 
 
 def linear(train: Array, votes: Array, labels: Array, test: Array, head: str = "binary") -> Array:
-    """Probabilities (M,) of the layer of `aesthetics/best`, or shares (M, V) of the votes of its distribution."""
+    """Returns probabilities (M,) by the layer of `aesthetics/best`, or shares (M, V) of votes by its distribution."""
     shares = torch.from_numpy(votes / votes.sum(1, keepdims=True))
     scale = torch.arange(1.0, votes.shape[1] + 1)
     if head == "labels":
@@ -143,7 +143,7 @@ def linear(train: Array, votes: Array, labels: Array, test: Array, head: str = "
 
 
 def judged(folds: Sequence[NDArray[np.bool_]], judge_fold: Callable[[Array, Array], Array]) -> Array:
-    """The answers for all images, each from the model of its fold."""
+    """Returns the answers for all images, each from the model of its fold."""
     parts = [judge_fold(np.flatnonzero(~fold), np.flatnonzero(fold)) for fold in folds]
     answers = np.empty((len(folds[0]), *parts[0].shape[1:]))
     for fold, part in zip(folds, parts, strict=True):
@@ -152,7 +152,7 @@ def judged(folds: Sequence[NDArray[np.bool_]], judge_fold: Callable[[Array, Arra
 
 
 def interval(first: Array, second: Array, labels: Array, score: Callable[[Array, Array], float]) -> str:
-    """The 95 % interval of a difference of scores, by resampling the images, both on the same."""
+    """Returns the 95 % interval of a difference of scores, by resampling the images, both on the same."""
     rng, found = np.random.default_rng(0), []
     for _ in range(RESAMPLES):
         rows = rng.integers(0, len(labels), len(labels))
@@ -162,14 +162,14 @@ def interval(first: Array, second: Array, labels: Array, score: Callable[[Array,
 
 
 def area(labels: Array, probability: Array) -> float:
-    """Area under the ROC curve, by ranks; scikit-learn's takes ten times as long."""
+    """Returns area under the ROC curve, by ranks; scikit-learn's takes ten times as long."""
     ones = int(labels.sum())
     above = rankdata(probability)[labels > 0].sum() - ones * (ones + 1) / 2
     return float(above / (ones * (len(labels) - ones)))
 
 
 def balanced(labels: Array, probability: Array) -> float:
-    """Balanced accuracy at one half."""
+    """Returns balanced accuracy at one half."""
     right = (probability > 0.5) == labels
     return float((right[labels > 0].mean() + right[labels == 0].mean()) / 2)
 

@@ -51,14 +51,14 @@ def trained(config: str, root: Path, work: Path, options: Sequence[str]) -> Path
 
 
 def roads(work: Path, weights: Path) -> Shown:
-    """A synthetic town."""
+    """Shows a synthetic town."""
     root = work / "data" if (work / "data").is_dir() else draw_roads(work / "data")
     pictures = sorted(picture_files(root / "pictures"), key=lambda path: -path.stat().st_size)
     return trained("roads/demo", root, work, []), pictures, marked, 840
 
 
 def clouds(work: Path, weights: Path) -> Shown:
-    """Landsat 8 tiles that are held out."""
+    """Shows Landsat 8 tiles that are held out."""
     home, root = Path(os.environ["BELVEDERE_DATA"]) / "clouds" / "landsat8", work / "data"
     tiles = picture_files(home / "images")
     if not root.is_dir():
@@ -70,7 +70,7 @@ def clouds(work: Path, weights: Path) -> Shown:
 
 
 def avalanches(work: Path, weights: Path) -> Shown:
-    """Synthetic mountains, with polygons."""
+    """Shows synthetic mountains, with polygons."""
     root = work / "data" if (work / "data").is_dir() else draw_avalanches(work / "data")
 
     def with_polygons(browser: Any) -> None:
@@ -88,7 +88,7 @@ def marked(browser: Any) -> None:
 
 
 def colorization(work: Path, weights: Path) -> Shown:
-    """A painting by Constable, held out, with a stroke of blue in its sky."""
+    """Shows a painting by Constable, held out, with a stroke of blue in its sky."""
     root = work / "data"
     root.mkdir(parents=True, exist_ok=True)
     names = []
@@ -115,7 +115,7 @@ def colorization(work: Path, weights: Path) -> Shown:
 
 
 def aesthetics(work: Path, weights: Path) -> Shown:
-    """Held-out photographs under CC0."""
+    """Shows held-out photographs under CC0."""
     source, root = Path(os.environ["BELVEDERE_DATA"]) / "aesthetics", work / "data"
     root.mkdir(parents=True, exist_ok=True)
     for name in ("images", "labels.csv"):

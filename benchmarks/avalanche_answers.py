@@ -20,12 +20,12 @@ Levels = NDArray[np.uint8]
 
 
 def mask_of(path: Path) -> Mask:
-    """The mask (H, W) in a file."""
+    """Returns the mask (H, W) in a file."""
     return read_mask(path, 127)
 
 
 def scores(masks: Sequence[Mask], truth: Sequence[Mask]) -> dict[str, float]:
-    """`FIGURES` of masks (H, W): dice and distance as means over pictures, the others over all pixels."""
+    """Returns `FIGURES` of masks (H, W): dice and distance as means over pictures, the others over all pixels."""
     metrics = (
         DiceScores(("avalanche",), pooled=False),
         PixelScores(("iou", "accuracy", "balanced_accuracy")),
@@ -38,7 +38,7 @@ def scores(masks: Sequence[Mask], truth: Sequence[Mask]) -> dict[str, float]:
 
 
 def dices_from(levels: Sequence[Levels], truth: Sequence[Mask]) -> NDArray[np.float64]:
-    """Mean dice of the masks that hold all pixels from a level on, by level (256,)."""
+    """Returns mean dice of the masks that hold all pixels from a level on, by level (256,)."""
     dices = []
     for picture, true in zip(levels, truth, strict=True):
         found = np.bincount(picture.ravel(), minlength=256)[::-1].cumsum()[::-1]
@@ -49,7 +49,7 @@ def dices_from(levels: Sequence[Levels], truth: Sequence[Mask]) -> NDArray[np.fl
 
 
 def trivial_answers(data: Path, splits: dict[str, list[str]]) -> dict[str, list[Mask]]:
-    """Masks of the test pictures by the name of an answer; thresholds are those that do best in training.
+    """Returns masks of the test pictures by the name of an answer; thresholds are those that do best in training.
 
     Args:
         data: Holds `images/` and `masks/`; all pictures have one size.
@@ -75,6 +75,6 @@ def trivial_answers(data: Path, splits: dict[str, list[str]]) -> dict[str, list[
 
 
 def brightness(path: Path) -> Levels:
-    """Grey levels (H, W) of a picture."""
+    """Returns grey levels (H, W) of a picture."""
     picture = torch.from_numpy(read_picture(path)).permute(2, 0, 1)[None]
     return grey(picture)[0, 0].numpy()

@@ -33,19 +33,19 @@ STAGES = """trainer:
 
 
 def enlarged(stage: Path, like: NDArray[np.generic]) -> Mask:
-    """A mask that was kept on the way, as large as the picture."""
+    """Returns a mask that was kept on the way, as large as the picture."""
     mask = read_mask(stage).view(np.uint8)
     large: NDArray[np.uint8] = cv2.resize(mask, like.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return large.astype(np.bool_)
 
 
 def white(mask: Mask) -> Picture:
-    """A mask as a picture."""
+    """Returns a mask as a picture."""
     return np.repeat(mask[..., None], 3, axis=2) * np.uint8(255)
 
 
 def row(photograph: Path, truth: Mask, found: Path) -> tuple[float, str, list[Picture]]:
-    """Dice of the first pass, a caption, and the pictures of a row.
+    """Returns dice of the first pass, a caption, and the pictures of a row.
 
     Args:
         photograph: The photograph.

@@ -48,7 +48,7 @@ class Classifier:
     trees: str = "predictions"
 
     def __str__(self) -> str:
-        """What its folder is called."""
+        """Returns what its folder is called."""
         return f"{self.network}-{self.window}-level{self.level}-seed{self.seed}"
 
 
@@ -160,13 +160,13 @@ def segment(run: Path, seed: int, data: Path, minutes: float, weights: Path) -> 
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a table."""
+    """Returns rows of a table."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def tested(run: Path, name: str) -> dict[str, float]:
-    """Figures of a test by name."""
+    """Returns figures of a test by name."""
     [row] = rows(run / name / "metrics.csv")
     return {key.removeprefix("test/"): float(value) for key, value in row.items() if key.startswith("test/")}
 
@@ -179,7 +179,7 @@ def table(head: str, lines: Iterator[list[str]]) -> None:
 
 
 def trained(run: Path, batch: int) -> list[str]:
-    """How much a run saw: epochs, windows, seconds of its fit; and how well it knew the windows of its last epoch."""
+    """Returns how much a run saw (epochs, windows, seconds) and how well it knew the windows of its last epoch."""
     curve = rows(run / "metrics.csv")
     whole = [row for row in curve if row.get("train/loss")]  # epochs that the time did not cut short
     last = [f"{float(whole[-1][f'train/{name}']):.3f}" if whole else "-" for name in WINDOWS]
@@ -189,7 +189,7 @@ def trained(run: Path, batch: int) -> list[str]:
 
 
 def shown(values: dict[str, float], names: tuple[str, ...], prefix: str = "") -> list[str]:
-    """Figures as text."""
+    """Returns figures as text."""
     return [f"{values[prefix + name]:.3f}" for name in names]
 
 

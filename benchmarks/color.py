@@ -84,7 +84,7 @@ def lab_routes(device: str) -> Routes:
 
 
 def batch_routes(device: str) -> Routes:
-    """Other operations of a training step."""
+    """Returns other operations of a training step."""
     lab, centres = rgb_to_lab(noise(PICTURES, 3, SIDE, SIDE).to(device)), bins().to(device)
     wild = lab * torch.tensor([1.0, 3, 3], device=device).view(1, 3, 1, 1)
     logits = noise(2, len(centres), SIDE, SIDE).to(device)

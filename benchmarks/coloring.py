@@ -71,7 +71,7 @@ def measured(folder: Path, case: str) -> None:
 
 
 def peak() -> float:
-    """The most memory that this process has had so far, in MiB."""
+    """Returns the most memory that this process has had so far, in MiB."""
     [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
 

@@ -31,7 +31,7 @@ MEBIBYTE = 2**20
 
 
 def make_network(window: int) -> nn.Module:
-    """The classifier, with running statistics as if it were trained."""
+    """Returns the classifier, with running statistics as if it were trained."""
     torch.manual_seed(0)
     network = window_classifier("cnn2d", window)
     for layer in network.modules():
@@ -42,7 +42,7 @@ def make_network(window: int) -> nn.Module:
 
 
 def make_picture(side: int) -> Tensor:
-    """Noise (3, side, side)."""
+    """Returns noise (3, side, side)."""
     return torch.rand(3, side, side, generator=torch.Generator().manual_seed(1))
 
 

@@ -19,7 +19,7 @@ SIZE = (224, 224)
 
 
 def lay_out(root: Path, copies: int) -> None:
-    """A Kaggle folder of links to the real pictures."""
+    """Makes a Kaggle folder of links to the real pictures."""
     source = Path(os.environ["BELVEDERE_DATA"]) / "clouds" / "modis"
     with (source / "train.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

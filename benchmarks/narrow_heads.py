@@ -81,7 +81,7 @@ RECIPES = {
 
 
 def flat(folder: Path, name: str, weights: Path, paths: list[Path]) -> Array:
-    """What the dense layers see, float16 (2, N, F), from the folder, or computed and kept there."""
+    """Returns what the dense layers see, float16 (2, N, F), from the folder, or computed and kept there."""
     path = folder / f"{name}_flat.npy"
     if not path.is_file():
         network = judge(name, dense_width=1).eval()
@@ -93,7 +93,7 @@ def flat(folder: Path, name: str, weights: Path, paths: list[Path]) -> Array:
 
 
 def dense_layers(network: Judge, inputs: int) -> nn.Sequential:
-    """The dense layers of a network, with random weights, for so many inputs."""
+    """Returns the dense layers of a network, with random weights, for so many inputs."""
     layers = network.dense
     first = layers.get_submodule("fc6")
     assert isinstance(first, nn.Linear)
@@ -104,7 +104,7 @@ def dense_layers(network: Judge, inputs: int) -> nn.Sequential:
 def answers(
     name: str, views: Tensor, votes: Array, labels: Array, recipe: Recipe, seed: int, train: Array, test: Array
 ) -> Array:
-    """Probabilities (M,) of the test crops by dense layers that are trained on the training crops."""
+    """Returns probabilities (M,) of the test crops by dense layers that are trained on the training crops."""
     torch.manual_seed(seed)
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     rows = torch.from_numpy(train)[order]
@@ -158,7 +158,7 @@ def answers(
 
 
 def by_regression(vectors: Array, labels: Array, train: Array, test: Array) -> Array:
-    """Probabilities (M,) of the test crops by the baseline."""
+    """Returns probabilities (M,) of the test crops by the baseline."""
     return logistic(vectors[train], labels[train], vectors[test])
 
 

@@ -37,7 +37,7 @@ def lay_out(pictures: list[Path], folder: Path) -> list[Path]:
 
 
 def dice(predictions: Masks, truths: Masks) -> dict[str, float]:
-    """Figures of masks (H, W), a picture each."""
+    """Returns figures of masks (H, W), a picture each."""
     metric = DiceScores(["cloud"])
     for prediction, truth in zip(predictions, truths, strict=True):
         metric.update(torch.from_numpy(prediction)[None, None], torch.from_numpy(truth)[None, None])
@@ -45,7 +45,7 @@ def dice(predictions: Masks, truths: Masks) -> dict[str, float]:
 
 
 def best_level(greys: list[NDArray[np.floating]], truths: Masks) -> float:
-    """The brightness in [0, 1] above which pixels are called cloud to the best mean dice."""
+    """Returns the brightness in [0, 1] above which pixels are called cloud to the best mean dice."""
     levels = np.linspace(0, 1, 51)
     return float(max(levels, key=lambda level: dice([grey > level for grey in greys], truths)["dice"]))
 

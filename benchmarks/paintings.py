@@ -46,7 +46,7 @@ ROWS = 4  # of the panel: from the painting that comes out best to the worst
 
 
 def data_of(root: Path, side: int = 224) -> ColorizationDataModule:
-    """The paintings, split as for the command line, one by one."""
+    """Returns the paintings, split as for the command line, one by one."""
     return ColorizationDataModule(root, side, None, 1, 0, *SHARES)
 
 
@@ -99,20 +99,20 @@ def learn(run: Path, cell: tuple[str, str], root: Path, asked: argparse.Namespac
 
 
 def test_batches(root: Path, side: int) -> list[dict[str, Tensor]]:
-    """The test paintings, one by one, as the network sees them."""
+    """Returns the test paintings, one by one, as the network sees them."""
     data = data_of(root, side)
     data.setup("test")
     return [data.on_after_batch_transfer(batch, 0) for batch in data.test_dataloader()]
 
 
 def task_of(run: Path) -> ColorizationTask:
-    """The best epoch's task."""
+    """Returns the best epoch's task."""
     return ColorizationTask.load_from_checkpoint(run / "checkpoints" / "best.ckpt", map_location="cpu").eval()
 
 
 @torch.no_grad()
 def squared_error(task: ColorizationTask, batches: list[dict[str, Tensor]]) -> float:
-    """The loss of `regression`, of the chroma that any task gives in the end."""
+    """Returns the loss of `regression`, of the chroma that any task gives in the end."""
     losses = [
         chroma_loss(task.predict(batch)["chroma"], luminance_and_chroma(batch["image"])[1], batch["valid"])
         for batch in batches
@@ -121,7 +121,7 @@ def squared_error(task: ColorizationTask, batches: list[dict[str, Tensor]]) -> f
 
 
 def floor_figures(task: ColorizationTask, batches: list[dict[str, Tensor]]) -> dict[str, dict[str, float]]:
-    """All figures of each floor, its squared error among them, by its name."""
+    """Returns all figures of each floor, its squared error among them, by its name."""
     scores, truth = FloorScores(task.floors.colored, SCORES), ColorScores(["colorfulness_true"])
     losses: dict[str, list[Tensor]] = {floor: [] for floor in FLOORS}
     for batch in batches:
@@ -139,7 +139,7 @@ def floor_figures(task: ColorizationTask, batches: list[dict[str, Tensor]]) -> d
 
 
 def entropy_of_one_answer(task: ColorizationTask, batches: list[dict[str, Tensor]]) -> float:
-    """The loss of `classes`, of the same probabilities everywhere: those of the training pictures, rebalanced."""
+    """Returns the loss of `classes` if all pixels have the training pictures' probabilities, rebalanced."""
     prior = smoothed(task.floors.prior, task.floors.centres)
     weights = rebalancing(prior)
     logits = (prior * weights).log().view(1, -1, 1, 1)
@@ -153,7 +153,7 @@ def entropy_of_one_answer(task: ColorizationTask, batches: list[dict[str, Tensor
 
 
 def learned(run: Path) -> list[str]:
-    """Epochs, steps and seconds of a run, and its losses: of the best epoch and of the last."""
+    """Returns epochs, steps and seconds of a run, and its losses: of the best epoch and of the last."""
     log = rows(run / "metrics.csv")
     validated = [(int(row["epoch"]), float(row["val/loss"])) for row in log if row.get("val/loss")]
     trained = {int(row["epoch"]): row["train/loss"] for row in log if row.get("train/loss")}
@@ -184,7 +184,7 @@ def draw(runs: dict[str, Path], root: Path, path: Path) -> None:
 
 
 def reduced(picture: Picture) -> Picture:
-    """A picture whose longer side has `VIEW` pixels."""
+    """Returns a picture whose longer side has `VIEW` pixels."""
     return scaled(picture, VIEW, VIEW)
 
 
@@ -229,7 +229,7 @@ def main() -> None:
 
 
 def figures_line(name: str, values: dict[str, float]) -> list[str]:
-    """A row of the table."""
+    """Returns a row of the table."""
     loss = f"{values['loss']:.4g}" if "loss" in values else "-"
     places = {"psnr": 2, "ssim": 3}
     shown = [f"{values[figure]:.{places.get(figure, 1)}f}" for figure in FIGURES]

@@ -58,7 +58,7 @@ def measured(arguments: list[str]) -> int:
 
 
 def trained(folder: Path, window: int) -> Path:
-    """The checkpoint of a network, trained on the drawn sample unless that has been done."""
+    """Returns the checkpoint of a network, trained on the drawn sample unless that has been done."""
     checkpoint = folder / f"window-{window}" / "checkpoints" / "best.ckpt"
     if not checkpoint.exists():
         sample = draw_avalanches(folder / "sample", pictures=5, size=HALF)
@@ -70,7 +70,7 @@ def trained(folder: Path, window: int) -> Path:
 
 
 def drawn(path: Path, size: tuple[int, int]) -> Path:
-    """A drawn photograph as JPEG, in a file."""
+    """Writes a drawn photograph as JPEG, in a file."""
     if not path.exists():
         picture, _ = mountain(np.random.default_rng(1), size, sunny=True)
         Image.fromarray(picture).save(path, quality=92)

@@ -71,7 +71,7 @@ class Plain(Dataset[Any]):
 
 
 def epochs(root: Path, count: int, workers: int) -> Iterator[tuple[str, Callable[[], int]]]:
-    """What delivers all pictures once, by name; each returns how many there were."""
+    """Yields what delivers all pictures once, by name; each returns how many there were."""
     plain: DataLoader[Any] = DataLoader(
         Plain(root / "images", count), BATCH, shuffle=True, num_workers=workers, persistent_workers=True
     )

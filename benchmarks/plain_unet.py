@@ -1,4 +1,4 @@
-"""The plain answer that Belvedere's recipes are measured against: `python -m benchmarks.plain_unet`.
+"""The plain U-Net that Belvedere's recipes are measured against: `python -m benchmarks.plain_unet`.
 
 A U-Net of segmentation_models_pytorch with ImageNet weights from a file, trained in about sixty lines without our
 code: BCE + dice, flips (and quarter turns for aerial images), AdamW with warm-up and cosine, a fixed number of steps in
@@ -39,7 +39,7 @@ MEAN, DEVIATION = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.22
 
 
 def truths_of(dataset: str, data: Path) -> dict[str, NDArray[np.bool_]]:
-    """Masks at their own size by the names of their images, sorted."""
+    """Returns masks at their own size by the names of their images, sorted."""
     images, masks, _, least = DATASETS[dataset]
     found = {path.stem: path for path in (data / masks).iterdir()}
     gray = {path.name: cv2.imread(str(found[path.stem]), cv2.IMREAD_GRAYSCALE)
@@ -49,7 +49,7 @@ def truths_of(dataset: str, data: Path) -> dict[str, NDArray[np.bool_]]:
 
 
 def read(dataset: str, data: Path) -> tuple[dict[str, NDArray[np.bool_]], NDArray[np.uint8], Tensor]:
-    """Masks at their own size, and images (N, H, W, 3) and masks at the network's size."""
+    """Returns masks at their own size, and images (N, H, W, 3) and masks at the network's size."""
     images, _, size, _ = DATASETS[dataset]
     truths = truths_of(dataset, data)
     reduced = [cv2.resize(truth.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) > 0.5
@@ -60,7 +60,7 @@ def read(dataset: str, data: Path) -> tuple[dict[str, NDArray[np.bool_]], NDArra
 
 
 def folds_of(dataset: str, names: list[str], count: int = 5) -> list[list[str]]:
-    """Names of each fold's test images, from `benchmarks/folds.json`; drawn and written where they are missing."""
+    """Returns each fold's test images, from `benchmarks/folds.json`; draws and writes them where they are missing."""
     known: dict[str, list[list[str]]] = json.loads(FOLDS.read_text()) if FOLDS.is_file() else {}
     if dataset not in known:
         order = np.random.default_rng(0).permutation(len(names))
@@ -70,7 +70,7 @@ def folds_of(dataset: str, names: list[str], count: int = 5) -> list[list[str]]:
 
 
 def network_of(weights: Path) -> torch.nn.Module:
-    """A U-Net on MobileNetV2 that knows ImageNet."""
+    """Returns a U-Net on MobileNetV2 that knows ImageNet."""
     network = smp.Unet("mobilenet_v2", encoder_weights=None, classes=1)
     state = {name: value for name, value in load_file(weights).items() if not name.startswith("classifier")}
     network.encoder.load_state_dict(state)
@@ -78,12 +78,12 @@ def network_of(weights: Path) -> torch.nn.Module:
 
 
 def turned(x: Tensor, turn: int) -> Tensor:
-    """Tensor (…, H, W) under the element `turn` of the square's symmetries: 0 to 3 quarter turns, 4 to 7 mirrored."""
+    """Returns an image (…, H, W) under one of the square's symmetries: 0 to 3 quarter turns, 4 to 7 mirrored."""
     return torch.rot90(x.flip(-1) if turn >= 4 else x, turn % 4, (-2, -1))
 
 
 def turned_back(x: Tensor, turn: int) -> Tensor:
-    """The inverse of `turned`."""
+    """Returns the inverse of `turned`."""
     x = torch.rot90(x, -(turn % 4), (-2, -1))
     return x.flip(-1) if turn >= 4 else x
 
@@ -124,19 +124,19 @@ def train(network: torch.nn.Module, images: Tensor, masks: Tensor, aerial: bool,
 
 @torch.no_grad()
 def predict(network: torch.nn.Module, image: Tensor, turns: list[int]) -> Tensor:
-    """Probability (1, 1, H, W), the mean over these symmetries."""
+    """Returns the probability (1, 1, H, W), the mean over these symmetries."""
     every = [turned_back(network(turned(image[None], turn)).sigmoid(), turn) for turn in turns]
     return torch.stack(every).mean(0)
 
 
 def scored(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> dict[str, float]:
-    """Counts and dice of one mask at its own size."""
+    """Returns counts and dice of one mask at its own size."""
     both, either = int((mask & truth).sum()), int(mask.sum()) + int(truth.sum())
     return {"overlap": both, "total": either, "dice": 1.0 if not either else 2 * both / either}
 
 
 def summary(rows: dict[str, dict[str, float]]) -> str:
-    """Mean dice over images and F1 over all pixels."""
+    """Returns mean dice over images and F1 over all pixels."""
     overlap, total = (sum(row[key] for row in rows.values()) for key in ("overlap", "total"))
     return f"dice {np.mean([row['dice'] for row in rows.values()]):.4f}, F1 of all pixels {2 * overlap / total:.4f}"
 

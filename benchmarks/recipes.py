@@ -1,9 +1,9 @@
-"""Recommended recipes against the plain answer: `python -m benchmarks.recipes roads --weights FILE`.
+"""Recommended recipes against a plain U-Net: `python -m benchmarks.recipes roads --weights FILE`.
 
 Trains `<task>/best` on the five folds of `benchmarks/folds.json` through the command line, predicts the images that
 were left out, and compares the masks with those of `benchmarks.plain_unet`, which has to run first: the same weights
 file, as many training images seen, the same test images. A tenth of the other images is left for validation, with
-`--val 0` none; the plain answer trains on all.
+`--val 0` none; the plain U-Net trains on all.
 
 Writes `benchmarks/results/recipes_<dataset>[_<name>].json`, and prints the mean dice of both, their F1 over all pixels,
 the mean difference per image with a 95 % bootstrap interval, and how many images are better. Folds that are done are

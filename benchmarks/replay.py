@@ -103,7 +103,7 @@ class Images:
         return [torch.stack(stage) for stage in zip(*found, strict=True)]
 
     def task(self) -> SegmentationTask:
-        """A new network with ImageNet weights."""
+        """Returns a new network with ImageNet weights."""
         options: dict[str, Any] = {"network": self.kind, "encoder": "mobilenet_v2", "loss": "bce_dice", "tta": "flip",
                                    "pretrained": str(self.weights)}  # fmt: skip
         new = RoadsTask(**options) if self.dataset == "roads" else AvalanchesTask(second_input="none", **options)
@@ -111,7 +111,7 @@ class Images:
         return new
 
     def fresh(self, seed: int) -> SegmentationTask:
-        """The network before training."""
+        """Returns the network before training."""
         if self.maps is None:
             torch.manual_seed(seed)
             return self.task()
@@ -125,7 +125,7 @@ class Images:
         return self.head
 
     def trained(self, rows: list[int], seed: int) -> SegmentationTask:
-        """The network, trained on some images."""
+        """Returns the network, trained on some images."""
         task, rng, batch = self.fresh(seed), np.random.default_rng(seed), BATCH[self.kind]
         views = RandomViews(VIEWS[self.dataset], SIZES[self.dataset])
         optimizer = torch.optim.AdamW(task.trained_parameters(), lr=1e-3, weight_decay=1e-2)
@@ -156,7 +156,7 @@ class Images:
 
     @torch.no_grad()
     def looked(self, task: SegmentationTask) -> tuple[Tensor, NDArray[np.float32]]:
-        """The mean probability of all images over both mirror images, and what the encoder sees in them."""
+        """Returns the mean probability of all images over both mirror images, and what the encoder sees in them."""
         if self.maps is None:
             parts = self.image.split(8)
             seen = [each for each in map(task.vectors, parts) if each is not None]
@@ -170,7 +170,7 @@ class Images:
 
 
 def dice(found: Tensor, true: Tensor) -> tuple[float, float]:
-    """Dice of all pixels of some images together, and its mean over the images, by probability and mask."""
+    """Returns the dice of all pixels of some images together, and its mean over the images, by probability and mask."""
     marked, true = found >= 0.5, true > 0.5
     both, total = (marked & true).sum((1, 2, 3)), marked.sum((1, 2, 3)) + true.sum((1, 2, 3))
     return float(2 * both.sum() / total.sum()), float((2 * both / total.clamp(min=1)).mean())
@@ -179,7 +179,7 @@ def dice(found: Tensor, true: Tensor) -> tuple[float, float]:
 def suggestions(
     found: Tensor, vectors: NDArray[np.float32], labeled: list[int], pool: list[int], by: By, seed: int
 ) -> list[int]:
-    """The next images to label, by the probability and the vectors of all images."""
+    """Returns the next images to label, by the probability and the vectors of all images."""
     rows = [*labeled, *pool]
     unsure = entropy(found[rows]).flatten(1).mean(dim=1).double().numpy()
     covered = Covered(vectors[rows])
@@ -231,7 +231,7 @@ def replayed(images: Images, seed: int, ways: list[By]) -> None:
 
 
 def curves(kind: Kind) -> Iterator[tuple[str, int, str, NDArray[np.float64]]]:
-    """Dataset, seed, way and the dice of each round, of all results."""
+    """Returns the dataset, seed, way and the dice of each round, of all results."""
     for dataset in SIZES:
         path = RESULTS / f"suggest_{kind}_{dataset}.json"
         rows = json.loads(path.read_text()) if path.is_file() else []
@@ -240,7 +240,7 @@ def curves(kind: Kind) -> Iterator[tuple[str, int, str, NDArray[np.float64]]]:
 
 
 def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean of areas' differences (N,)."""
+    """Returns the 95 % bootstrap interval of the mean of areas' differences (N,)."""
     rng = np.random.default_rng(0)
     means = differences[rng.integers(len(differences), size=(10_000, len(differences)))].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])

@@ -36,7 +36,7 @@ def draw_blobs() -> NDArray[np.bool_]:
 
 
 def decode_run_by_run(text: str) -> NDArray[np.bool_]:
-    """The decoder of most public notebooks."""
+    """Returns the decoder of most public notebooks."""
     values = np.asarray(text.split(), dtype=np.int64)
     pixels = np.zeros(SIZE[0] * SIZE[1], dtype=np.bool_)
     for start, length in zip(values[::2] - 1, values[1::2], strict=True):
@@ -45,7 +45,7 @@ def decode_run_by_run(text: str) -> NDArray[np.bool_]:
 
 
 def encode_pixels(mask: NDArray[np.bool_]) -> str:
-    """The encoder of most public notebooks."""
+    """Returns the encoder of most public notebooks."""
     pixels = np.concatenate([[0], mask.T.flatten(), [0]])
     runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
     runs[1::2] -= runs[::2]

@@ -51,24 +51,24 @@ def train(run: Path, strategy: str, seed: int, steps: int, side: int, options: l
 
 
 def rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a table."""
+    """Returns the rows of a table."""
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def figures(run: Path) -> dict[str, float]:
-    """The test tiles' figures by name."""
+    """Returns the test tiles' figures by name."""
     [row] = rows(run / "test" / "metrics.csv")
     return {name: float(row[f"test/{name}"]) for name in FIGURES}
 
 
 def curve(run: Path) -> list[tuple[int, float]]:
-    """Step and `val/dice` of every validation."""
+    """Returns the step and `val/dice` of every validation."""
     return [(int(row["step"]) + 1, float(row["val/dice"])) for row in rows(run / "metrics.csv") if row.get("val/dice")]
 
 
 def seconds(run: Path) -> float:
-    """From the run's first file to its last checkpoint, start-up left out."""
+    """Returns the seconds from the run's first file to its last checkpoint, without start-up."""
     return (run / "checkpoints" / "last.ckpt").stat().st_mtime - (run / "config.yaml").stat().st_mtime
 
 

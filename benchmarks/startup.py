@@ -30,7 +30,7 @@ FIT = ["-m", "belvedere", "fit", "--config", "roads/unet", "--config", "debug", 
 
 
 def seconds(arguments: list[str], folder: Path) -> float:
-    """Processor time of a Python process and those that it starts."""
+    """Returns the processor time of a Python process and those that it starts."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *arguments], cwd=folder, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

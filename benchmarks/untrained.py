@@ -28,7 +28,7 @@ Masks = dict[str, NDArray[np.bool_]]
 
 
 def bright(dataset: str, data: Path, truths: Masks) -> Masks:
-    """The pixels above a brightness in [0, 1], by image."""
+    """Returns the pixels above a brightness in [0, 1], by image."""
     images = data / DATASETS[dataset][0]
     grays = {name: cv2.imread(str(images / name), cv2.IMREAD_GRAYSCALE).astype(np.float32) / 255 for name in truths}
     found: Masks = {}
@@ -41,7 +41,7 @@ def bright(dataset: str, data: Path, truths: Masks) -> Masks:
 
 @torch.no_grad()
 def by_satellite(data: Path, names: list[str], weights: Path, infrared: bool) -> Masks:
-    """The clouds that the U-Net finds in the Landsat tiles, by image."""
+    """Returns the clouds that the U-Net finds in the Landsat tiles, by image."""
     network = smp.Unet("efficientnet-b4", encoder_weights=None, in_channels=4, classes=3).eval()
     missing, unknown = network.load_state_dict({k: v.float() for k, v in load_file(weights).items()}, strict=False)
     if unknown or any(not name.startswith(("encoder._conv_head", "encoder._bn1")) for name in missing):

@@ -46,7 +46,7 @@ def train(run: Path, side: int, options: Sequence[str], steps: int) -> float:
 
 
 def column(path: Path, name: str) -> list[float]:
-    """The values of a column of a table of metrics, in the order of the epochs."""
+    """Returns the values of a column of a table of metrics, in the order of the epochs."""
     with path.open(newline="") as file:
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
 

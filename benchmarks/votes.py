@@ -26,7 +26,7 @@ READ = 2_000
 
 
 def lay_out(root: Path) -> None:
-    """AVA.txt, labels.csv in `table/` and the links."""
+    """Writes AVA.txt, labels.csv in `table/` and the links."""
     rng = np.random.default_rng(0)
     (root / "images").mkdir(parents=True)
     (root / "table").mkdir()
@@ -83,14 +83,14 @@ def own_memory(samples: list[Any]) -> int:
 
 
 def grown(data: Dataset[Any]) -> tuple[float, float]:
-    """What a loader worker has in memory of its own after its first batch of 1,000 and after its last, in MB."""
+    """Returns what a loader worker has in its own memory after its first batch of 1,000 and its last, in MB."""
     loader: DataLoader[Any] = DataLoader(data, batch_size=1000, num_workers=2, collate_fn=own_memory)
     memory = list(loader)
     return max(memory[:2]) / 1e6, max(memory[-2:]) / 1e6
 
 
 def start_ups(root: Path) -> Iterator[tuple[str, float, float, AestheticsDataModule]]:
-    """Twice each: what is read, seconds until there are loaders, those of the processor, and the data module."""
+    """Yields twice each: what is read, seconds until there are loaders, those of the processor, the data module."""
     for what, folder in (("AVA.txt", root), ("labels.csv", root / "table")):
         for turn in ("first", "second"):
             data = AestheticsDataModule(folder, num_workers=0)

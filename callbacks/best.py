@@ -42,7 +42,7 @@ class AfterValidation(Callback):
 class BestCheckpoint(AfterValidation, ModelCheckpoint):
     """Saves the best epoch as `checkpoints/best.ckpt` in the folder of the run; or a later one that is nearly as good.
 
-    A few validation images tell epochs apart by chance: of two that are nearly as good, the one that trained longer,
+    A few validation images rank epochs by chance: of two that are nearly as good, the one that trained longer,
     with a lower learning rate, is the safer choice.
 
     Args:

@@ -172,7 +172,7 @@ class JudgingTask(ImageTask):
         return self.network.flat(batch["image"])
 
     def _both_views(self, image: Tensor) -> Tensor:
-        """What the dense layers see in images and in their mirror images, (B, 2, F)."""
+        """Returns what the dense layers see in images and in their mirror images, (B, 2, F)."""
         return torch.stack([self.network.flat(image), self.network.flat(image.flip(3))], dim=1)
 
     @property
