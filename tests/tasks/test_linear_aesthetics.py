@@ -44,7 +44,8 @@ def made(**options: Any) -> LinearAestheticsTask:
 
 
 def data_of(root: Path, **options: Any) -> AestheticsDataModule:
-    given = {"size": 64, "load_size": 64, "crop": "center", "flips": False, "batch_size": 6, "num_workers": 0}
+    given = {"size": 64, "load_size": 64, "crop": "center", "flips": False, "batch_size": 6, "num_workers": 0,
+             "steps_per_epoch": None}  # fmt: skip
     return AestheticsDataModule(root, **{**given, **options})
 
 
