@@ -455,7 +455,7 @@ class ImageDataModule(LightningDataModule, ABC):
         if steps < LEAST_STEPS:
             rank_zero_info(
                 f"An epoch has {steps} optimizer step{'s' * (steps != 1)}, because there are few training images. "
-                f"Validation and patience count epochs; for longer ones, add --data.steps_per_epoch auto."
+                "Validation and patience count epochs; for longer ones, add --data.steps_per_epoch auto."
             )
 
     def val_dataloader(self) -> EpochLoader:
